@@ -1,0 +1,134 @@
+//! Addresses: 16 bytes everywhere, IPv4 mapped to `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytemuck::{Pod, Zeroable};
+
+/// The third word of an IPv4-mapped address, in network byte order.
+const MAPPED: u32 = 0xffff_u32.to_be();
+
+/// An address in the one form the limiter knows.
+///
+/// Four words in network byte order, as the kernel hands them out: aligned, so that the BPF target
+/// need not load them byte by byte.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord, Pod, Zeroable)]
+pub struct Addr(pub [u32; 4]);
+
+impl Addr {
+    /// From an IPv4 address as one word in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_v4_word(word: u32) -> Self {
+        Self([0, 0, MAPPED, word])
+    }
+
+    /// Whether this is an IPv4 address in its mapped form.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v4(&self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
+    }
+
+    /// The address with all bits behind the first `prefix` (0 to 128) cleared.
+    #[inline(always)]
+    #[must_use]
+    pub const fn cut(&self, prefix: u8) -> Self {
+        let p = prefix as u32;
+        let [a, b, c, d] = self.0;
+        Self([a & mask(p, 0), b & mask(p, 32), c & mask(p, 64), d & mask(p, 96)])
+    }
+
+    /// Whether this is a loopback address: 127.0.0.0/8 (RFC 1122, 3.2.1.3) or `::1`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_loopback(&self) -> bool {
+        let [a, b, c, d] = self.0;
+        (self.is_v4() && u32::from_be(d) >> 24 == 127) || (a == 0 && b == 0 && c == 0 && u32::from_be(d) == 1)
+    }
+
+    /// Whether `self`, connecting to `local`, is the host talking to itself: loopback, or the very
+    /// address it connects to, which is what Linux chooses as the source for one of its own.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_own(&self, local: &Self) -> bool {
+        self.is_loopback() || self.0 == local.0
+    }
+
+    /// The usual form, for people: mapped addresses as IPv4.
+    #[must_use]
+    pub fn to_ip(self) -> IpAddr {
+        if self.is_v4() {
+            IpAddr::V4(Ipv4Addr::from(u32::from_be(self.0[3])))
+        } else {
+            IpAddr::V6(Ipv6Addr::from(bytemuck::cast::<[u32; 4], [u8; 16]>(self.0)))
+        }
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(ip: IpAddr) -> Self {
+        let v6 = match ip {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Self(bytemuck::cast::<[u8; 16], [u32; 4]>(v6.octets()))
+    }
+}
+
+/// The part of a 128-bit network mask of length `prefix` that falls on the word starting at bit
+/// `from`, in network byte order.
+#[inline(always)]
+const fn mask(prefix: u32, from: u32) -> u32 {
+    if prefix <= from {
+        0
+    } else if prefix - from >= 32 {
+        u32::MAX
+    } else {
+        (u32::MAX << (32 - (prefix - from))).to_be()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_address_survives_the_round_trip(v4: u32, v6: u128) {
+            let v4 = IpAddr::V4(v4.into());
+            prop_assert_eq!(Addr::from(v4).to_ip(), v4);
+            let v6 = Ipv6Addr::from(v6);
+            prop_assert_eq!(Addr::from(IpAddr::V6(v6)).to_ip(), IpAddr::V6(v6).to_canonical());
+        }
+
+        #[test]
+        fn cutting_keeps_the_first_bits_and_no_other(bits: u128, prefix in 0u8..=128) {
+            let cut = Addr::from(IpAddr::V6(bits.into())).cut(prefix);
+            let expected = if prefix == 0 { 0 } else { bits & (u128::MAX << (128 - u32::from(prefix))) };
+            prop_assert_eq!(cut, Addr::from(IpAddr::V6(expected.into())));
+            prop_assert_eq!(cut.cut(prefix), cut);
+        }
+
+        #[test]
+        fn a_mapped_peer_of_a_dual_stack_listener_is_the_same_source(v4: u32) {
+            let plain = Addr::from(IpAddr::V4(v4.into()));
+            prop_assert_eq!(plain, Addr::from(IpAddr::V6(Ipv4Addr::from(v4).to_ipv6_mapped())));
+            prop_assert_eq!(plain, Addr::from_v4_word(v4.to_be()));
+            prop_assert!(plain.is_v4());
+        }
+    }
+
+    #[test]
+    fn loopback_and_the_address_connected_to_are_our_own() {
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        let local = addr("192.0.2.1");
+        for own in ["127.0.0.1", "127.9.9.9", "::1", "192.0.2.1"] {
+            assert!(addr(own).is_own(&local), "{own}");
+        }
+        for other in ["192.0.2.2", "128.0.0.1", "126.255.255.255", "::2", "2001:db8::1"] {
+            assert!(!addr(other).is_own(&local), "{other}");
+        }
+    }
+}

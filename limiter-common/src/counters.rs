@@ -1,0 +1,57 @@
+//! Counters of one service, kept per CPU and summed by whoever reads them.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Everything is "since the limiter was loaded", and wraps at 2⁶⁴.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Counters {
+    /// Connections counted.
+    pub accepted: u64,
+    /// SYNs refused because the source holds its limit.
+    pub refused_concurrency: u64,
+    /// Of all refused SYNs, those steered to the greeter; the others were reset.
+    pub replied: u64,
+    /// Completing ACKs held back because no place was free.
+    pub held: u64,
+    /// Completing ACKs dropped because other CPUs were faster too often, or the entry was being
+    /// deleted; the peer sends them again.
+    pub contended: u64,
+    /// Connections counted without a reservation: SYN cookies in force, or TCP Fast Open.
+    pub unreserved: u64,
+    /// Connections let through uncounted because something was missing (a full ledger, no memory
+    /// for the note on the socket): the limiter failed open.
+    pub uncounted: u64,
+    /// Connections let go that the ledger did not know of. Drift is a bug.
+    pub drift: u64,
+}
+
+impl Counters {
+    /// The sum over CPUs.
+    #[must_use]
+    pub fn sum<'a>(cpus: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut sum = [0_u64; size_of::<Self>() / 8];
+        for cpu in cpus {
+            let words: &[u64] = bytemuck::cast_slice(core::slice::from_ref(cpu));
+            for (total, word) in sum.iter_mut().zip(words) {
+                *total = total.wrapping_add(*word);
+            }
+        }
+        bytemuck::cast(sum)
+    }
+}
+
+#[cfg(feature = "user")]
+// SAFETY: the type is `bytemuck::Pod`: any bytes are a value, and there is no padding.
+unsafe impl aya::Pod for Counters {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_summed_over_cpus() {
+        let cpu = |base: u64| -> Counters { bytemuck::cast(core::array::from_fn::<u64, 8, _>(|i| base + i as u64)) };
+        assert_eq!(Counters::sum([&cpu(10), &cpu(100)]), bytemuck::cast(core::array::from_fn::<u64, 8, _>(|i| 110 + 2 * i as u64)));
+    }
+}

@@ -1,0 +1,177 @@
+//! The ledger: for each (service, tier, source) the live count and what is known of the source.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Addr, Places, ServiceId, ServicePolicy, service::Prefixes};
+
+/// Which of a service's limits a count belongs to.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tier {
+    /// The source itself: /32 and /64 by default.
+    Narrow = 0,
+}
+
+/// What the ledger counts by. The prefix length is part of it: after a change of prefix, what was
+/// counted under the old one is let go under the old one.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Pod, Zeroable)]
+pub struct Key {
+    /// The source: an address with the bits behind the prefix cleared.
+    pub source: Addr,
+    /// The service, a [`ServiceId`].
+    pub service: u8,
+    /// A [`Tier`].
+    pub tier: u8,
+    /// Prefix length of `source` as an IPv6 address: 96 + n for IPv4.
+    pub prefix: u8,
+    /// Always 0: the kernel compares keys byte by byte.
+    pub zero: u8,
+}
+
+impl Key {
+    /// The key under which a connection from `remote` to `service` is counted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn narrow(service: ServiceId, policy: &ServicePolicy, remote: &Addr) -> Self {
+        Self::new(service, Tier::Narrow, policy.narrow, remote)
+    }
+
+    #[inline(always)]
+    const fn new(service: ServiceId, tier: Tier, prefixes: Prefixes, remote: &Addr) -> Self {
+        let prefix = if remote.is_v4() { 96 + prefixes.ipv4 } else { prefixes.ipv6 };
+        Self { source: remote.cut(prefix), service: service.0, tier: tier as u8, prefix, zero: 0 }
+    }
+
+    /// Prefix length as people write it: 0 to 32 for IPv4, 0 to 128 for IPv6.
+    #[must_use]
+    pub const fn prefix_len(&self) -> u8 {
+        if self.source.is_v4() && self.prefix >= 96 { self.prefix - 96 } else { self.prefix }
+    }
+}
+
+/// What is known of one source. 40 bytes: with the kernel's 48 of a hash element and the key's 24
+/// (kernel/bpf/hashtab.c) an entry stays within a 128-byte allocation.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Entry {
+    /// The live count; changed only by the steps of [`crate::places`].
+    pub places: Places,
+    /// Connections counted since the entry exists.
+    pub accepted: u64,
+    /// SYNs refused since the entry exists.
+    pub refused: u64,
+    /// Completing ACKs held back at the gate since the entry exists.
+    pub held: u32,
+    /// The most connections at one time. Written without a lock: two CPUs may lose a peak by one.
+    pub peak: u32,
+    /// When a connection was last counted or let go, in seconds of `CLOCK_BOOTTIME`.
+    pub last_seen_s: u32,
+    /// Always 0.
+    pub zero: u32,
+}
+
+/// What a connection holds: stored on its socket, so that it gives back exactly what it took,
+/// whatever the policy says by then.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Claim {
+    /// The entry it is counted in.
+    pub key: Key,
+}
+
+/// A place reserved by the gate on one CPU, for the packet that CPU is handling.
+///
+/// The kernel turns the packet into a connection, or drops it, before the CPU handles another one
+/// for a listener; so a pending reservation found by the next packet is one that came to nothing.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Pending {
+    /// 0: none. Otherwise the number of the reservation on this CPU, so that it is taken once.
+    pub ticket: u64,
+    /// Number of the last reservation on this CPU.
+    pub last_ticket: u64,
+    /// The peer whose ACK it is for.
+    pub remote: Addr,
+    /// The peer's port.
+    pub remote_port: u32,
+    /// What was reserved.
+    pub claim: Claim,
+}
+
+/// States of a [`Note`].
+pub mod note {
+    /// Fresh storage: nothing is known of the socket yet.
+    pub const NONE: u32 = 0;
+    /// The socket is counted in its claim.
+    pub const COUNTED: u32 = 1;
+    /// It was counted, and has given its place back.
+    pub const RELEASED: u32 = 2;
+    /// The greeter's listener, and what it accepts: never counted.
+    pub const GREETER: u32 = 3;
+}
+
+/// What the limiter has noted on a socket (`BPF_MAP_TYPE_SK_STORAGE`). Cloned from a listener to what
+/// it accepts, which is how the greeter's connections are known.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Note {
+    /// One of [`note`].
+    pub state: u32,
+    /// What it was counted for, in states `COUNTED` and `RELEASED`.
+    pub claim: Claim,
+}
+
+const _: () = assert!(size_of::<Key>() == 20 && size_of::<Entry>() == 40 && size_of::<Note>() == 24);
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Entry, Key, Note, Pending};
+
+    // SAFETY: the types are `bytemuck::Pod`: any bytes are a value, and there is no padding.
+    unsafe impl aya::Pod for Key {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Entry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Note {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Pending {}
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const POLICY: ServicePolicy = ServicePolicy {
+        name: *b"smtp\0\0\0\0\0\0\0\0\0\0\0\0",
+        max_connections: 8,
+        narrow: Prefixes { ipv4: 32, ipv6: 64 },
+        protocol: 1,
+        response: 0,
+    };
+
+    fn key(ip: IpAddr) -> Key {
+        Key::narrow(ServiceId(1), &POLICY, &Addr::from(ip))
+    }
+
+    proptest! {
+        #[test]
+        fn ipv6_hosts_of_one_64_are_one_source_and_no_others(a: u128, b: u128) {
+            let same = a >> 64 == b >> 64;
+            prop_assume!(!Addr::from(IpAddr::V6(a.into())).is_v4() && !Addr::from(IpAddr::V6(b.into())).is_v4());
+            prop_assert_eq!(key(IpAddr::V6(a.into())) == key(IpAddr::V6(b.into())), same);
+            let neighbour = (a & !u128::from(u64::MAX)) | u128::from(b as u64);
+            prop_assert_eq!(key(IpAddr::V6(a.into())), key(IpAddr::V6(neighbour.into())));
+        }
+
+        #[test]
+        fn ipv4_hosts_are_sources_of_their_own(a: u32, b: u32) {
+            prop_assert_eq!(key(IpAddr::V4(a.into())) == key(IpAddr::V4(b.into())), a == b);
+            prop_assert_eq!(key(IpAddr::V4(a.into())).prefix_len(), 32);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What the kernel programs and the daemon share.
+//!
+//! Two kinds of things live here: plain-data types, laid out once for both sides, and the decisions
+//! themselves as pure functions (no maps, no clocks, no I/O: state and time come in, a verdict goes
+//! out). The kernel runs the same code that the host tests by properties.
+//!
+//! Counting follows the laws of `docs/design.md`: only a completed handshake counts, and the limit is
+//! exact. [`places`] holds the protocol that makes it exact on many CPUs.
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod addr;
+pub mod counters;
+pub mod errand;
+pub mod ledger;
+pub mod places;
+pub mod service;
+pub mod verdict;
+
+pub use addr::Addr;
+pub use counters::Counters;
+pub use ledger::{Claim, Entry, Key, Note, Pending, Tier};
+pub use places::Places;
+pub use service::{Protocol, Response, ServiceId, ServicePolicy};
+pub use verdict::{Reason, Verdict};
+
+/// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
+/// meaning. A daemon that finds another version replaces the pins, it never reads them.
+pub const LAYOUT_VERSION: u64 = 1;
+
+/// The most services an instance can have; service 0 means "no service".
+pub const MAX_SERVICES: u32 = 64;
+
+/// Words of the port table: eight ports a word, one byte a port, the byte being the service.
+pub const PORT_WORDS: u32 = 65536 / 8;

@@ -1,0 +1,132 @@
+//! Services and their policy.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Index of a service in the policy table; 0 is "no service".
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ServiceId(pub u8);
+
+/// What the clients of a service speak, so that a refusal can be said in it.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    /// SMTP and submission (RFC 5321, RFC 6409).
+    Smtp = 1,
+    /// IMAP (RFC 9051).
+    Imap = 2,
+    /// POP3 (RFC 1939).
+    Pop3 = 3,
+    /// `ManageSieve` (RFC 5804).
+    Sieve = 4,
+}
+
+impl Protocol {
+    /// From its number in [`ServicePolicy::protocol`].
+    #[must_use]
+    pub const fn from_u8(value: u8) -> Option<Self> {
+        match value {
+            1 => Some(Self::Smtp),
+            2 => Some(Self::Imap),
+            3 => Some(Self::Pop3),
+            4 => Some(Self::Sieve),
+            _ => None,
+        }
+    }
+}
+
+/// How a refusal is answered.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Response {
+    /// In the client's own protocol, through the greeter; a reset where there is no greeter.
+    Reply = 0,
+    /// With a TCP reset: the client sees "connection refused".
+    Reset = 1,
+}
+
+impl Response {
+    /// From its number in [`ServicePolicy::response`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Reply,
+            _ => Self::Reset,
+        }
+    }
+}
+
+/// Prefix lengths of one tier.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Prefixes {
+    /// For IPv4, 0 to 32.
+    pub ipv4: u8,
+    /// For IPv6, 0 to 128.
+    pub ipv6: u8,
+}
+
+/// The policy of one service as the kernel reads it: one entry of the policy table.
+///
+/// An entry with an empty name is no service.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct ServicePolicy {
+    /// Name in ASCII, padded with zeros; at most 15 characters, so that one zero always follows.
+    pub name: [u8; 16],
+    /// Connections one source may hold, 1 to [`Self::MAX_LIMIT`].
+    pub max_connections: u32,
+    /// What makes a source of an address.
+    pub narrow: Prefixes,
+    /// A [`Protocol`].
+    pub protocol: u8,
+    /// A [`Response`].
+    pub response: u8,
+}
+
+impl ServicePolicy {
+    /// The largest limit there is: a million, more than a host has memory for.
+    pub const MAX_LIMIT: u32 = 1_000_000;
+
+    /// The name, or `""` for no service.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let end = self.name.iter().position(|&byte| byte == 0).unwrap_or(self.name.len());
+        core::str::from_utf8(&self.name[..end]).unwrap_or("")
+    }
+
+    /// A name as the table holds it; `None` if it is empty, longer than 15 bytes, or holds anything
+    /// but lower-case letters, digits, `-` and `_`.
+    #[must_use]
+    pub fn pack_name(name: &str) -> Option<[u8; 16]> {
+        let fits = !name.is_empty() && name.len() < 16;
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        if !fits || !name.bytes().all(plain) {
+            return None;
+        }
+        let mut packed = [0; 16];
+        packed[..name.len()].copy_from_slice(name.as_bytes());
+        Some(packed)
+    }
+}
+
+#[cfg(feature = "user")]
+// SAFETY: the type is `bytemuck::Pod`: any bytes are a value, and there is no padding.
+unsafe impl aya::Pod for ServicePolicy {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_short_and_plain() {
+        for good in ["smtp", "a", "sub-mission_2", "fifteen-letters"] {
+            let policy = ServicePolicy { name: ServicePolicy::pack_name(good).unwrap(), ..Default::default() };
+            assert_eq!(policy.name(), good);
+        }
+        for bad in ["", "sixteen-letters!", "Smtp", "a b", "ünïcode", "sixteen-letters-"] {
+            assert_eq!(ServicePolicy::pack_name(bad), None, "{bad}");
+        }
+    }
+}
