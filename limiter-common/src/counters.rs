@@ -10,7 +10,7 @@ pub struct Counters {
     pub accepted: u64,
     /// SYNs refused because the source holds its limit.
     pub refused_concurrency: u64,
-    /// Of all refused SYNs, those steered to the greeter; the others were reset.
+    /// Refused connections that completed their handshake with the greeter and were told why.
     pub replied: u64,
     /// Completing ACKs held back because no place was free.
     pub held: u64,

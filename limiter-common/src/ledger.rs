@@ -43,6 +43,22 @@ impl Key {
         Self { source: remote.cut(prefix), service: service.0, tier: tier as u8, prefix, zero: 0 }
     }
 
+    /// 32 bits that tell this key from others, stored in its entry: a look-up's result can be told
+    /// from memory that has come to serve another source in between.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(&self) -> u32 {
+        // FNV-1a's step (offset and prime of the 32-bit variant) over words instead of bytes.
+        let [a, b, c, d] = self.source.0;
+        let scope = self.service as u32 | (self.tier as u32) << 8 | (self.prefix as u32) << 16;
+        let mut hash = 0x811c_9dc5_u32;
+        hash = (hash ^ a).wrapping_mul(0x0100_0193);
+        hash = (hash ^ b).wrapping_mul(0x0100_0193);
+        hash = (hash ^ c).wrapping_mul(0x0100_0193);
+        hash = (hash ^ d).wrapping_mul(0x0100_0193);
+        (hash ^ scope).wrapping_mul(0x0100_0193)
+    }
+
     /// Prefix length as people write it: 0 to 32 for IPv4, 0 to 128 for IPv6.
     #[must_use]
     pub const fn prefix_len(&self) -> u8 {
@@ -67,8 +83,8 @@ pub struct Entry {
     pub peak: u32,
     /// When a connection was last counted or let go, in seconds of `CLOCK_BOOTTIME`.
     pub last_seen_s: u32,
-    /// Always 0.
-    pub zero: u32,
+    /// [`Key::tag`] of the key it was made for.
+    pub tag: u32,
 }
 
 /// What a connection holds: stored on its socket, so that it gives back exactly what it took,

@@ -1,1 +1,64 @@
-#![no_std] #![no_main]
+//! The kernel programs on the path of a connection, one file a program:
+//!
+//! - [`admission`] (`sk_lookup`): judges each SYN, refuses what is already over;
+//! - [`gate`] (`cgroup_skb`): makes the limit exact on the ACK that completes the handshake;
+//! - [`ledger`] (`sock_ops`): counts from establishment until the mail daemon lets go;
+//! - [`steward`]: runs errands for the daemon, attached nowhere.
+//!
+//! What they decide is in `limiter-common`; they read a context, look up, decide, act.
+#![no_std]
+#![no_main]
+#![expect(internal_features, reason = "BPF atomics that return a value are only reachable as intrinsics")]
+#![feature(core_intrinsics)]
+
+mod admission;
+mod atomic;
+mod gate;
+mod kernel;
+mod ledger;
+mod maps;
+mod packet;
+mod pending;
+mod steward;
+
+use aya_ebpf::{
+    macros::{cgroup_skb, sk_lookup, sock_ops},
+    programs::{SkBuffContext, SkLookupContext, SockOpsContext},
+};
+
+/// Judges a SYN: on to its listener, to the greeter, or a reset.
+#[sk_lookup]
+pub fn admission(ctx: SkLookupContext) -> u32 {
+    admission::run(&ctx)
+}
+
+/// Judges the ACK that completes a handshake: 1 lets it through, 0 drops it.
+#[cgroup_skb]
+pub fn gate(ctx: SkBuffContext) -> i32 {
+    i32::from(!gate::holds_back(&ctx))
+}
+
+/// Counts. Always 1: another program on the hook may have set a reply, and 0 would take it away
+/// (`tcp_call_bpf`, include/net/tcp.h).
+#[sock_ops]
+pub fn ledger(ctx: SockOpsContext) -> u32 {
+    ledger::run(&ctx);
+    1
+}
+
+/// Runs the daemon's errand.
+#[cgroup_skb]
+pub fn steward(_ctx: SkBuffContext) -> i32 {
+    steward::run();
+    1
+}
+
+/// A loop the verifier refuses: a panic that can be reached makes the program fail to load.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,0 +1,60 @@
+//! Admission: each SYN for a mail port, judged by what its source holds already.
+//!
+//! It never reserves: a SYN proves nothing about its source (law 1).
+
+use aya_ebpf::{
+    bindings::{bpf_sk_lookup, sk_action},
+    programs::SkLookupContext,
+};
+use limiter_common::{Addr, Key, Places, Response, Verdict, verdict};
+
+use crate::{
+    atomic,
+    maps::{self, GREETER},
+};
+
+const AF_INET: u32 = 2;
+const IPPROTO_TCP: u32 = 6;
+/// `BPF_SK_LOOKUP_F_REPLACE`: the refusal stands, whatever another program selected before.
+const REPLACE: u64 = 1;
+
+/// `SK_PASS` or `SK_DROP`; the latter is answered by a reset (`tcp_v4_rcv`, net/ipv4/tcp_ipv4.c).
+#[inline(always)]
+pub fn run(ctx: &SkLookupContext) -> u32 {
+    // SAFETY: the kernel hands the program a valid context for the whole run.
+    let lookup = unsafe { &*ctx.lookup };
+    if lookup.protocol != IPPROTO_TCP {
+        return sk_action::SK_PASS;
+    }
+    let Some((service, policy)) = maps::service_of(lookup.local_port) else {
+        return sk_action::SK_PASS;
+    };
+    let (remote, local) = addresses(lookup);
+    let entry = maps::entry(&Key::narrow(service, policy, &remote));
+    // SAFETY: found in this run.
+    let places = entry.map_or(Places(0), |entry| unsafe { (&raw const (*entry).places).read_volatile() });
+
+    let Verdict::Refuse(_, response) = verdict::judge(policy, remote.is_own(&local), places) else {
+        return sk_action::SK_PASS;
+    };
+    maps::count(service, |counters| &mut counters.refused_concurrency);
+    if let Some(entry) = entry {
+        // SAFETY: found in this run.
+        unsafe { atomic::add(&raw mut (*entry).refused, 1) };
+    }
+    if response == Response::Reply && GREETER.redirect_sk_lookup(ctx, 0, REPLACE).is_ok() {
+        return sk_action::SK_PASS;
+    }
+    sk_action::SK_DROP
+}
+
+/// Remote and local address in the limiter's form.
+#[inline(always)]
+fn addresses(lookup: &bpf_sk_lookup) -> (Addr, Addr) {
+    if lookup.family == AF_INET {
+        (Addr::from_v4_word(lookup.remote_ip4), Addr::from_v4_word(lookup.local_ip4))
+    } else {
+        (Addr(lookup.remote_ip6), Addr(lookup.local_ip6))
+    }
+}
+

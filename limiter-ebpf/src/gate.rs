@@ -1,0 +1,96 @@
+//! The gate: the ACK that completes a handshake takes a place, or waits.
+//!
+//! It is judged before the kernel makes a connection of it. Without a place the packet is dropped:
+//! the handshake stays in the kernel's SYN queue, its SYN-ACK is repeated (after 1 s, 3 s, 7 s, …), and
+//! the ACK comes again, to be let in when a place is free, or to expire. The mail daemon sees nothing.
+
+use aya_ebpf::{bindings::BPF_TCP_LISTEN, programs::SkBuffContext};
+use aya_log_ebpf::warn;
+use limiter_common::{
+    Claim, Key, Places, ServiceId,
+    places::{self, Reservation},
+    verdict,
+};
+
+use crate::{
+    atomic::Shared,
+    kernel::{self, Handshake},
+    maps,
+    packet::{ACK, RST, SYN, Segment},
+    pending,
+};
+
+/// Whether the packet is to be dropped. Everything but the completing ACK of a mail connection
+/// passes, and leaves within a few instructions.
+#[inline(always)]
+pub fn holds_back(ctx: &SkBuffContext) -> bool {
+    // SAFETY: the kernel hands the program a valid context; `sk` is checked before it is used.
+    let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    // SAFETY: not null, and the state can be read from any socket.
+    if sk.is_null() || unsafe { (*sk).state } != BPF_TCP_LISTEN {
+        return false;
+    }
+    // The listener's own port: the greeter listens on one that is no service's.
+    // SAFETY: as above.
+    let Some((service, policy)) = maps::service_of(unsafe { (*sk).src_port }) else {
+        return false;
+    };
+    // SAFETY: `sk` is the context's socket, and not null.
+    if !unsafe { kernel::listens_in_our_netns(sk) } {
+        return false;
+    }
+    // This CPU is done with the packet it reserved for, and no connection came of it.
+    pending::cancel();
+
+    let Some(mut segment) = Segment::read(ctx) else { return false };
+    if segment.flags & (SYN | RST | ACK) != ACK {
+        return false;
+    }
+    let handshake = kernel::handshake(ctx, &mut segment);
+    if handshake == Handshake::Void {
+        return false;
+    }
+    let remote = segment.remote();
+    let key = Key::narrow(service, policy, &remote);
+    let limit = verdict::limit(policy, remote.is_own(&segment.local()));
+    if handshake == Handshake::Unknown {
+        // A SYN cookie, perhaps: whoever sends any number gets here, so this only looks, and makes
+        // and holds nothing in the source's name.
+        return maps::entry(&key).is_some_and(|entry| {
+            // SAFETY: found in this run.
+            let places: Places = unsafe { (&raw const (*entry).places).read_volatile() };
+            !places.has_room(limit) && held(service, entry)
+        });
+    }
+    let Some(entry) = maps::entry_or_new(&key) else {
+        warn!(ctx, "the ledger is full: connections of new sources are not counted");
+        maps::count(service, |counters| &mut counters.uncounted);
+        return false;
+    };
+    // SAFETY: found in this run.
+    let word = unsafe { Shared::places(entry) };
+    match places::reserve(word, limit) {
+        // SAFETY: found in this run. A deleted entry's memory may serve another source at once.
+        Reservation::Taken if unsafe { (*entry).tag } == key.tag() => {
+            pending::set(remote, segment.remote_port(), Claim { key });
+            false
+        }
+        Reservation::Full => held(service, entry),
+        taken => {
+            if taken == Reservation::Taken {
+                places::cancel(word);
+            }
+            maps::count(service, |counters| &mut counters.contended);
+            true
+        }
+    }
+}
+
+/// Counts an ACK held back. Always true.
+#[inline(always)]
+fn held(service: ServiceId, entry: *mut limiter_common::Entry) -> bool {
+    maps::count(service, |counters| &mut counters.held);
+    // SAFETY: found in this run. A plain add: a statistic that may lose one between two CPUs.
+    unsafe { (*entry).held = (*entry).held.wrapping_add(1) };
+    true
+}

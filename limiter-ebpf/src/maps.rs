@@ -1,0 +1,143 @@
+//! Every map, and how it is read. Names here are the names of the pins.
+
+use aya_ebpf::{
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    btf_maps::{Array, HashMap, PerCpuArray, SockMap},
+    cty::c_void,
+    helpers::generated::bpf_sk_storage_get,
+    macros::btf_map,
+};
+use limiter_common::{
+    Counters, Entry, Key, MAX_SERVICES, Note, PORT_WORDS, Pending, ServiceId, ServicePolicy, errand::Errand,
+};
+
+/// Which layout these maps have (`limiter_common::LAYOUT_VERSION`), and the fingerprint of the
+/// configuration that was applied last. Written by the daemon only.
+#[btf_map]
+pub static LAYOUT: Array<u64, 2> = Array::new();
+
+/// Port to service, eight ports a word.
+#[btf_map]
+pub static PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
+
+/// Service to policy.
+#[btf_map]
+pub static SERVICES: Array<ServicePolicy, { MAX_SERVICES as usize }> = Array::new();
+
+/// The live counts. Not preallocated: a host with few sources pays for few. The loader sets the
+/// number of entries.
+#[btf_map]
+pub static LEDGER: HashMap<Key, Entry, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// The reservation of the packet each CPU is handling.
+#[btf_map]
+pub static PENDING: PerCpuArray<Pending, 1> = PerCpuArray::new();
+
+/// Counters by service.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Counters, { MAX_SERVICES as usize }> = PerCpuArray::new();
+
+/// The greeter's listener.
+#[btf_map]
+pub static GREETER: SockMap<1> = SockMap::new();
+
+/// The errand the steward runs.
+#[btf_map]
+pub static ERRAND: Array<Errand, 1> = Array::new();
+
+/// What is noted on each socket.
+#[btf_map]
+pub static NOTES: SkStorage<Note> = SkStorage::new();
+
+/// Socket storage, cloned from a listener to what it accepts. aya-ebpf's own type has a fixed set of
+/// flags and takes no `sock_ops` context.
+#[repr(C)]
+pub struct SkStorage<T> {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: only pointers that the loader patches, never dereferenced here; the kernel serialises
+// access to the storage of one socket.
+unsafe impl<T> Sync for SkStorage<T> {}
+
+impl<T> SkStorage<T> {
+    const fn new() -> Self {
+        use core::ptr::null;
+        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
+    }
+
+    /// What is noted on `sk`, fresh storage (zeros) if nothing is; `None` when out of memory.
+    ///
+    /// # Safety
+    ///
+    /// `sk` is a full socket the context of this run guarantees.
+    #[inline(always)]
+    pub unsafe fn get_or_create(&self, sk: *mut c_void) -> Option<*mut T> {
+        // SAFETY: by the contract above.
+        unsafe { self.storage(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) }
+    }
+
+    /// What is noted on `sk`, if anything.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::get_or_create`].
+    #[inline(always)]
+    pub unsafe fn get(&self, sk: *mut c_void) -> Option<*mut T> {
+        // SAFETY: by the contract above.
+        unsafe { self.storage(sk, 0) }
+    }
+
+    #[inline(always)]
+    unsafe fn storage(&self, sk: *mut c_void, flags: u64) -> Option<*mut T> {
+        let map = core::ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: `map` is the relocated map, `sk` is valid by the caller's contract, and a null
+        // value asks for zeros.
+        let value = unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags) }.cast::<T>();
+        if value.is_null() { None } else { Some(value) }
+    }
+}
+
+/// The service that `port` belongs to and its policy; `None` for a port that is nobody's.
+#[inline(always)]
+pub fn service_of(port: u32) -> Option<(ServiceId, &'static ServicePolicy)> {
+    let word = *PORTS.get((port & 0xffff) >> 3)?;
+    let service = (word >> ((port & 7) * 8)) as u8;
+    if service == 0 {
+        return None;
+    }
+    Some((ServiceId(service), SERVICES.get(u32::from(service))?))
+}
+
+/// Counts in the counters of `service` on this CPU.
+#[inline(always)]
+pub fn count(service: ServiceId, counter: impl FnOnce(&mut Counters) -> &mut u64) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(service.0)) {
+        // SAFETY: this CPU's slot. A softirq may interrupt a program that runs in process context
+        // and both add here; the add is one instruction on one CPU's memory, so at worst one count
+        // of a statistic is lost.
+        *counter(unsafe { &mut *counters }) += 1;
+    }
+}
+
+/// The entry of `key`.
+#[inline(always)]
+pub fn entry(key: &Key) -> Option<*mut Entry> {
+    LEDGER.get_ptr_mut(key)
+}
+
+/// The entry of `key`, made if there is none; `None` when the ledger is full.
+#[inline(always)]
+pub fn entry_or_new(key: &Key) -> Option<*mut Entry> {
+    if let Some(entry) = entry(key) {
+        return Some(entry);
+    }
+    let fresh = Entry { tag: key.tag(), ..Entry::default() };
+    // Another CPU may have been faster: then this fails, and the look-up finds the other's.
+    let _exists_already = LEDGER.insert(key, fresh, u64::from(aya_ebpf::bindings::BPF_NOEXIST));
+    entry(key)
+}

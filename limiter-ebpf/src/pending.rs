@@ -1,0 +1,63 @@
+//! The reservation of the packet this CPU is handling.
+//!
+//! Between the gate and the ledger the kernel handles one packet on one CPU without a break, so one
+//! slot a CPU is enough. Only the steward runs elsewhere (in process context, where a softirq may
+//! come in between), so it takes a reservation by its ticket.
+
+use limiter_common::{
+    Addr, Claim, Pending,
+    places::{self, Word as _},
+};
+
+use crate::{
+    atomic::Shared,
+    maps::{self, PENDING},
+};
+
+/// Notes that `claim` is reserved for the ACK of this peer.
+#[inline(always)]
+pub fn set(remote: Addr, remote_port: u32, claim: Claim) {
+    if let Some(slot) = PENDING.get_ptr_mut(0) {
+        // SAFETY: this CPU's slot; see the module's text for who else comes here.
+        let slot = unsafe { &mut *slot };
+        slot.remote = remote;
+        slot.remote_port = remote_port;
+        slot.claim = claim;
+        slot.last_ticket += 1;
+        slot.ticket = slot.last_ticket;
+    }
+}
+
+/// Takes the reservation made for the ACK of this peer, if it is the one pending.
+#[inline(always)]
+pub fn take(remote: &Addr, remote_port: u32) -> Option<Claim> {
+    let slot = PENDING.get_ptr_mut(0)?;
+    // SAFETY: as in `set`.
+    let slot = unsafe { &mut *slot };
+    if slot.ticket == 0 || slot.remote_port != remote_port || slot.remote != *remote {
+        return None;
+    }
+    slot.ticket = 0;
+    Some(slot.claim)
+}
+
+/// Gives back a reservation that came to nothing; `true` if there was one.
+#[inline(always)]
+pub fn cancel() -> bool {
+    let Some(slot) = PENDING.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's slot, read before it is claimed by its ticket.
+    let Pending { ticket, claim, .. } = unsafe { slot.read_volatile() };
+    if ticket == 0 {
+        return false;
+    }
+    // SAFETY: the first field of the slot, aligned to 8 bytes.
+    let word = unsafe { Shared::word(&raw mut (*slot).ticket) };
+    if word.compare_exchange(ticket, 0) != ticket {
+        return false;
+    }
+    if let Some(entry) = maps::entry(&claim.key) {
+        // SAFETY: found in this run. It holds our reservation, so it has not been collected.
+        places::cancel(unsafe { Shared::places(entry) });
+    }
+    true
+}
