@@ -50,11 +50,18 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
 
 /// Remote and local address in the limiter's form.
 #[inline(always)]
-fn addresses(lookup: &bpf_sk_lookup) -> (Addr, Addr) {
-    if lookup.family == AF_INET {
-        (Addr::from_v4_word(lookup.remote_ip4), Addr::from_v4_word(lookup.local_ip4))
-    } else {
-        (Addr(lookup.remote_ip6), Addr(lookup.local_ip6))
+fn addresses(lookup: *const bpf_sk_lookup) -> (Addr, Addr) {
+    // SAFETY: the context is valid for the whole run. Everything is read, volatile, and one family
+    // chosen: the optimiser would choose where to read instead, and the verifier refuses that.
+    unsafe {
+        let remote = |index: usize| (&raw const (*lookup).remote_ip6[index]).read_volatile();
+        let local = |index: usize| (&raw const (*lookup).local_ip6[index]).read_volatile();
+        let v4 = ((&raw const (*lookup).remote_ip4).read_volatile(), (&raw const (*lookup).local_ip4).read_volatile());
+        let v6 = ([remote(0), remote(1), remote(2), remote(3)], [local(0), local(1), local(2), local(3)]);
+        if (*lookup).family == AF_INET {
+            (Addr::from_v4_word(v4.0), Addr::from_v4_word(v4.1))
+        } else {
+            (Addr(v6.0), Addr(v6.1))
+        }
     }
 }
-

@@ -148,5 +148,12 @@ fn socket(ctx: &SockOpsContext) -> Option<*mut c_void> {
 /// The peer in the limiter's form: an IPv4 peer of a dual-stack listener comes as `::ffff:a.b.c.d`.
 #[inline(always)]
 fn remote(ctx: &SockOpsContext) -> Addr {
-    if ctx.family() == AF_INET { Addr::from_v4_word(ctx.remote_ip4()) } else { Addr(ctx.remote_ip6()) }
+    let ops = ctx.ops;
+    // SAFETY: the context is valid for the whole run. Both are read, volatile, and one chosen: the
+    // optimiser would choose where to read instead, and the verifier refuses computed offsets.
+    let (v4, v6) = unsafe {
+        let word = |index: usize| (&raw const (*ops).remote_ip6[index]).read_volatile();
+        ((&raw const (*ops).remote_ip4).read_volatile(), [word(0), word(1), word(2), word(3)])
+    };
+    if ctx.family() == AF_INET { Addr::from_v4_word(v4) } else { Addr(v6) }
 }

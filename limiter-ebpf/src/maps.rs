@@ -12,9 +12,9 @@ use limiter_common::{
 };
 
 /// Which layout these maps have (`limiter_common::LAYOUT_VERSION`), and the fingerprint of the
-/// configuration that was applied last. Written by the daemon only.
+/// configuration applied last, the network namespace and the cgroup protected. The kernel reads none.
 #[btf_map]
-pub static LAYOUT: Array<u64, 2> = Array::new();
+pub static LAYOUT: Array<u64, 4> = Array::new();
 
 /// Port to service, eight ports a word.
 #[btf_map]

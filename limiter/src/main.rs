@@ -1,1 +1,14 @@
-fn main(){}
+//! `limiter`: exact connection limits for mail hosts, in the kernel. Daemon and command line.
+
+mod cli;
+mod config;
+mod daemon;
+mod greeter;
+mod instance;
+mod kernel;
+mod ledger;
+mod policy;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,104 @@
+//! The command line: nouns read, verbs change. A file a verb.
+
+mod explain;
+mod list;
+mod output;
+mod run;
+mod set;
+mod status;
+mod unload;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::{ConfigError, SettingError},
+    instance::Instance,
+    kernel::{Found, Tables, environment},
+};
+
+/// Exact connection limits for mail hosts, in the kernel.
+///
+/// Counts the connections each source holds to each mail service, refuses the ones over the limit
+/// before the mail daemon sees them, and tells the client why in its own protocol.
+#[derive(Parser)]
+#[command(name = "limiter", version, max_term_width = 100)]
+struct Cli {
+    /// Which limiter, if there are several on this host
+    #[arg(long, global = true, default_value = "limiter", value_name = "NAME")]
+    instance: Instance,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Load the limits or take them over, and serve: greet what is refused
+    Run(run::Args),
+    /// What is in force: services, limits, live totals, warnings
+    Status(status::Args),
+    /// Sources with their live count and limit
+    List(list::Args),
+    /// Which limit applies to an address, and where it stands
+    Explain(explain::Args),
+    /// Change a limit, live
+    Set(set::Args),
+    /// End the daemon, lift the limits, and leave no trace in the kernel
+    Unload(unload::Args),
+}
+
+/// Nothing is loaded: `limiter status` ends with this code, so that scripts can tell.
+const NOTHING_LOADED: u8 = 3;
+const WRONG_USAGE: u8 = 2;
+const FAILED: u8 = 1;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.verb {
+        Verb::Run(args) => run::run(&cli.instance, args),
+        Verb::Status(args) => status::run(&cli.instance, &args),
+        Verb::List(args) => list::run(&cli.instance, &args),
+        Verb::Explain(args) => explain::run(&cli.instance, &args),
+        Verb::Set(args) => set::run(&cli.instance, &args),
+        Verb::Unload(args) => unload::run(&cli.instance, &args),
+    };
+    match result {
+        Ok(code) => code,
+        // A reader that has seen enough, such as `head`, is no error.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("limiter: {error:#}");
+            let is_usage = error.is::<ConfigError>() || error.is::<SettingError>() || error.is::<WrongUsage>();
+            ExitCode::from(if is_usage { WRONG_USAGE } else { FAILED })
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// What was asked for cannot be: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(String);
+
+/// The tables of an instance that is loaded.
+fn loaded(instance: &Instance) -> Result<Tables> {
+    environment::check()?;
+    match Found::inspect(instance)? {
+        Found::Current(tables) => Ok(*tables),
+        Found::Nothing => Err(anyhow!(
+            "nothing is loaded as instance {instance}: start it with `limiter --instance {instance} run`, or name \
+             another --instance"
+        )),
+        Found::Other(difference) => Err(anyhow!(
+            "what is pinned as instance {instance} is not this build's ({difference}): use the limiter that loaded it, \
+             or replace it with `limiter --instance {instance} run`"
+        )),
+    }
+}

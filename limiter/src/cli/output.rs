@@ -1,0 +1,54 @@
+//! How things are printed: tables for people, JSON for programs. A write that fails is an error like
+//! any other, never a panic.
+
+use std::io::Write as _;
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+/// Prints a line.
+pub fn line(text: &str) -> Result<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
+
+/// Prints a value as JSON.
+pub fn json<T: Serialize>(value: &T) -> Result<()> {
+    line(&serde_json::to_string_pretty(value)?)
+}
+
+/// Prints rows under a header; columns from `numbers` on are numbers, and stand to the right.
+pub fn table(header: &[&str], numbers: std::ops::Range<usize>, rows: Vec<Vec<String>>) -> Result<()> {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((if index == 0 { 0 } else { 1 }, 1));
+        if numbers.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    line(&table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n"))
+}
+
+/// Seconds as people say them.
+pub fn ago(seconds: u32) -> String {
+    match seconds {
+        0 => "now".to_owned(),
+        s if s < 120 => format!("{s}s ago"),
+        s if s < 7200 => format!("{}min ago", s / 60),
+        s if s < 172_800 => format!("{}h ago", s / 3600),
+        s => format!("{}d ago", s / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times_are_said_in_the_unit_that_fits() {
+        let said = [0, 1, 119, 120, 7200, 172_800].map(super::ago);
+        assert_eq!(said, ["now", "1s ago", "119s ago", "2min ago", "2h ago", "2d ago"]);
+    }
+}

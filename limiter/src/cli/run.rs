@@ -1,0 +1,49 @@
+//! `limiter run`
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use crate::{config::{self, Config}, daemon, instance::Instance};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The configuration [default: /etc/limiter/limiter.toml if it exists, else the built-in services]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Protect this network namespace, such as /run/netns/NAME or /proc/PID/ns/net
+    #[arg(long, value_name = "PATH")]
+    netns: Option<PathBuf>,
+
+    /// Protect only sockets of this cgroup v2 directory and below [default: all]
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
+}
+
+const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
+
+pub fn run(instance: &Instance, args: Args) -> Result<ExitCode> {
+    // First, so that a mistake in it changes nothing.
+    let config = match &args.config {
+        Some(path) => config::load(path)?,
+        None => {
+            let default = PathBuf::from(DEFAULT_CONFIG);
+            if default.exists() { config::load(&default)? } else { Config::default() }
+        }
+    };
+    start_log()?;
+    daemon::run(instance, daemon::Options { netns: args.netns, cgroup: args.cgroup, config })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The log goes to stderr, at the level `RUST_LOG` says, or `info`.
+fn start_log() -> Result<()> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env()
+        .context("RUST_LOG is no log filter: use a level such as debug, or limiter=debug")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    Ok(())
+}

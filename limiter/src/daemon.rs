@@ -1,0 +1,163 @@
+//! The daemon: loads or takes over, then greets what is refused and keeps the ledger tidy. The limits
+//! do not need it.
+
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use limiter_common::{Addr, Key, Protocol};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    config::Config,
+    greeter::{Greeter, Limits, Listener, Reasons, Refusal},
+    instance::Instance,
+    kernel::{Attached, Found, Tables, Target, environment, steward::Steward},
+    ledger,
+    policy::{self, Applied},
+};
+
+/// How often the ledger is looked through for sources that are gone.
+const COLLECT_EVERY: Duration = Duration::from_secs(10);
+/// How often reservations that came to nothing are looked for.
+const CANCEL_EVERY: Duration = Duration::from_secs(1);
+/// Ports where TLS starts at once (RFC 8314, 3; RFC 9051, 11.1): no plain text can be said there.
+const IMPLICIT_TLS: [u16; 3] = [465, 993, 995];
+
+/// What `limiter run` was asked for.
+pub struct Options {
+    /// The network namespace to protect; the present one if none.
+    pub netns: Option<PathBuf>,
+    /// The cgroup to protect; all if none.
+    pub cgroup: Option<PathBuf>,
+    /// The configuration.
+    pub config: Config,
+}
+
+/// Runs until a signal ends it. The limits stay in force after that.
+pub fn run(instance: &Instance, options: Options) -> Result<()> {
+    environment::check()?;
+    let mut lock = instance.lock_daemon()?;
+    if let Some(netns) = &options.netns {
+        environment::enter_netns(netns)?;
+    }
+    // After entering the namespace: every thread of the runtime inherits it.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let (listener, attached) = load(instance, &options)?;
+        lock.announce()?;
+        serve(instance, listener, attached, &options.config).await
+    })
+}
+
+/// Loads, or takes over what is pinned.
+fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached)> {
+    let target = Target {
+        cgroup: environment::Cgroup::open(options.cgroup.as_deref())?,
+        netns: environment::netns_cookie()?,
+        max_sources: options.config.max_sources,
+    };
+    let found = Found::inspect(instance)?;
+    let mut loaded = target.load(instance, &found)?;
+    {
+        let _policy = instance.lock_policy()?;
+        match policy::apply(&options.config, &mut loaded.tables)? {
+            Applied::Changed => info!("the configuration is in force"),
+            Applied::Kept => info!("the configuration is the one in force; changes made live since stay"),
+        }
+    }
+    let listener = Listener::bind().context("cannot open the greeter's listener")?;
+    loaded.set_greeter(&listener)?;
+    let attached = loaded.attach(&target, instance)?;
+    match found {
+        Found::Nothing => info!("loaded as instance {instance}"),
+        Found::Current(_) => info!("took over instance {instance}, counts included"),
+        Found::Other(difference) => warn!(
+            "replaced what was pinned as instance {instance} ({difference}): connections from before are not counted"
+        ),
+    }
+    Ok((listener, attached))
+}
+
+async fn serve(instance: &Instance, listener: Listener, attached: Attached, config: &Config) -> Result<()> {
+    let (stop, stopped) = watch::channel(false);
+    let reasons = Arc::new(PinnedReasons(Tables::open(&instance.pins())?));
+    let hostname = match &config.hostname {
+        Some(name) => name.clone(),
+        None => nix::unistd::gethostname().context("cannot read the host name")?.to_string_lossy().into_owned(),
+    };
+    let greeter = tokio::spawn(Greeter::new(listener, reasons, hostname, Limits::default())?.serve(stopped));
+    let log = tokio::spawn(follow(attached.log));
+    let remember = Duration::from_secs(u64::from(config.remember_seconds));
+    std::thread::Builder::new()
+        .name("upkeep".to_owned())
+        .spawn(move || upkeep(attached.steward, remember))
+        .context("cannot start a thread")?;
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        result = greeter => return Err(anyhow!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again")),
+    }
+    let _greeter_gone = stop.send(true);
+    log.abort();
+    info!("the daemon ends; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`");
+    Ok(())
+}
+
+/// Passes the kernel programs' records on.
+async fn follow(log: aya_log::EbpfLogger<&'static dyn tracing_log::log::Log>) -> Result<()> {
+    let mut log = AsyncFd::register_with_interest(log, Interest::READABLE).map_err(|error| error.into_parts().1)?;
+    loop {
+        let mut ready = log.readable_mut().await?;
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
+    }
+}
+
+/// Gives back what came to nothing and forgets who is gone, for as long as the process lives.
+fn upkeep(mut steward: Steward, remember: Duration) {
+    let rounds = COLLECT_EVERY.as_secs() / CANCEL_EVERY.as_secs();
+    for round in 1_u64.. {
+        std::thread::sleep(CANCEL_EVERY);
+        if let Err(problem) = steward.cancel_stale() {
+            error!("cannot give back stale reservations: {problem:#}");
+        }
+        if round % rounds.min(remember.as_secs()).max(1) == 0 {
+            match ledger::collect(&mut steward, remember) {
+                Ok(0) => {}
+                Ok(sources) => info!("forgot {sources} sources without connections"),
+                Err(problem) => error!("cannot look through the ledger: {problem:#}"),
+            }
+        }
+    }
+}
+
+/// Why the greeter's connections were refused, from the pinned maps.
+struct PinnedReasons(Tables);
+
+impl Reasons for PinnedReasons {
+    fn reason(&self, local_port: u16, remote: IpAddr) -> Option<Refusal> {
+        let (service, policy) = self.0.service_of(local_port).ok()??;
+        let key = Key::narrow(service, &policy, &Addr::from(remote));
+        let held = self.0.source(&key).ok()?.map_or(0, |entry| entry.places.connections());
+        Some(Refusal {
+            protocol: Protocol::from_u8(policy.protocol)?,
+            // One may have ended since: what the client is told is why it was refused.
+            connections: held.max(policy.max_connections),
+            tls: IMPLICIT_TLS.contains(&local_port),
+        })
+    }
+}
+

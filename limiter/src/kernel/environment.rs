@@ -1,0 +1,182 @@
+//! What the limiter needs of the system it runs on, each with a sentence on what to do when it is
+//! missing.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns},
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, socket},
+        statfs::{CGROUP2_SUPER_MAGIC, FsType, fstatfs, statfs},
+    },
+};
+
+const BPFFS: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC`, include/uapi/linux/magic.h.
+const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
+/// `SO_NETNS_COOKIE`, include/uapi/asm-generic/socket.h, since 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// Checks what every command that touches the kernel needs: privileges and a BPF file system.
+pub fn check() -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "limiter needs root to load and read its kernel programs: run it with sudo"
+    );
+    let is_bpffs = statfs(BPFFS).is_ok_and(|fs| fs.filesystem_type().0 as u32 == BPF_FS_MAGIC);
+    ensure!(
+        is_bpffs,
+        "{BPFFS} is not a BPF file system: mount it with `mount -t bpf bpf {BPFFS}` (inside `ip netns exec` it is \
+         hidden: use --netns instead)"
+    );
+    Ok(())
+}
+
+/// Enters a network namespace, named by a path such as `/run/netns/NAME` or `/proc/PID/ns/net`. Must
+/// happen while the process has one thread.
+pub fn enter_netns(path: &Path) -> Result<()> {
+    let file = File::open(path)
+        .with_context(|| format!("cannot open the network namespace {}", path.display()))?;
+    setns(&file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
+        Errno::EINVAL => anyhow::anyhow!(
+            "{} is not a network namespace: give a path such as /run/netns/NAME or /proc/PID/ns/net",
+            path.display()
+        ),
+        other => anyhow::Error::new(other).context(format!("cannot enter {}", path.display())),
+    })
+}
+
+/// The network namespace this process is in, as the kernel programs see it.
+pub fn netns_cookie() -> Result<u64> {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .context("cannot open a socket")?;
+    let (mut cookie, mut len) = (0_u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: the kernel writes at most `len` bytes to `cookie`, which is that long.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    Errno::result(result).context("this kernel has no network namespace cookies: Linux 5.15 or later is needed")?;
+    Ok(cookie)
+}
+
+/// The cgroup whose sockets are limited.
+pub struct Cgroup {
+    /// Open directory of the cgroup.
+    pub dir: OwnedFd,
+    /// Its id, which is its inode number (`cgroup_id`, include/linux/cgroup.h).
+    pub id: u64,
+}
+
+impl Cgroup {
+    /// The cgroup at `path`, or the root of the cgroup v2 tree: the root sees every socket.
+    pub fn open(path: Option<&Path>) -> Result<Self> {
+        let dir = match path {
+            Some(path) => open_cgroup(path)?,
+            None => match mounted_root(Path::new("/proc/self/mountinfo"))? {
+                Some(root) => open_cgroup(&root)?,
+                None => detached_root()?,
+            },
+        };
+        let id = File::from(dir.try_clone()?).metadata()?.ino();
+        Ok(Self { dir, id })
+    }
+}
+
+fn open_cgroup(path: &Path) -> Result<OwnedFd> {
+    let dir = File::open(path).with_context(|| format!("cannot open the cgroup {}", path.display()))?;
+    let kind = fstatfs(dir.as_fd())?.filesystem_type();
+    ensure!(
+        kind == FsType(CGROUP2_SUPER_MAGIC.0),
+        "{} is not in a cgroup v2 tree: give a directory of one, or leave --cgroup out",
+        path.display()
+    );
+    Ok(dir.into())
+}
+
+/// Where the root of the cgroup v2 tree is mounted: `/sys/fs/cgroup`, `/sys/fs/cgroup/unified`, or
+/// elsewhere. A mount whose root is not `/` shows a container's part only, so it comes last.
+fn mounted_root(mountinfo: &Path) -> Result<Option<PathBuf>> {
+    let mut text = String::new();
+    File::open(mountinfo)
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .with_context(|| format!("cannot read {}", mountinfo.display()))?;
+    let mounts = text.lines().filter_map(cgroup2_mount);
+    Ok(mounts.min_by_key(|(root, _)| *root != "/").map(|(_, mount_point)| PathBuf::from(mount_point)))
+}
+
+/// Root and mount point of a mountinfo line (proc_pid_mountinfo(5)), if it is a cgroup v2 mount.
+fn cgroup2_mount(line: &str) -> Option<(&str, &str)> {
+    let (fields, kind) = line.split_once(" - ")?;
+    let mut fields = fields.split(' ').skip(3);
+    kind.starts_with("cgroup2 ").then_some((fields.next()?, fields.next()?))
+}
+
+/// The root of the cgroup v2 tree on a system that has it mounted nowhere: a mount of our own that
+/// appears in no directory (fsopen(2), fsmount(2)).
+fn detached_root() -> Result<OwnedFd> {
+    const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+    let missing = "this system has no cgroup v2 tree and cannot mount one: boot with cgroup v2 enabled";
+    let call = |result: libc::c_long| Errno::result(result).context(missing);
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: the name is a C string; the results are descriptors that nobody else owns.
+    let fs = unsafe {
+        let fd = call(libc::syscall(libc::SYS_fsopen, c"cgroup2".as_ptr(), 1))?;
+        OwnedFd::from_raw_fd(fd as libc::c_int)
+    };
+    // SAFETY: this command takes no key, no value and no auxiliary number.
+    call(unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0) })?;
+    // SAFETY: as for fsopen.
+    let mount = unsafe {
+        let fd = call(libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), 1, 0))?;
+        OwnedFd::from_raw_fd(fd as libc::c_int)
+    };
+    if fstatfs(mount.as_fd())?.filesystem_type() != FsType(CGROUP2_SUPER_MAGIC.0) {
+        bail!(missing);
+    }
+    Ok(mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup_tree_is_found_wherever_it_is_mounted() {
+        let pure = "31 24 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        assert_eq!(cgroup2_mount(pure), Some(("/", "/sys/fs/cgroup")));
+        let hybrid = "42 32 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
+        assert_eq!(cgroup2_mount(hybrid), Some(("/", "/sys/fs/cgroup/unified")));
+        let v1 = "33 32 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu";
+        assert_eq!(cgroup2_mount(v1), None);
+        assert_eq!(cgroup2_mount(""), None);
+    }
+
+    #[test]
+    fn the_whole_tree_is_preferred_to_a_part_of_it() -> Result<()> {
+        let file = std::env::temp_dir().join(format!("limiter-mountinfo-{}", std::process::id()));
+        std::fs::write(
+            &file,
+            "50 24 0:27 /docker/abc /part rw - cgroup2 cgroup2 rw\n31 24 0:27 / /whole rw - cgroup2 cgroup2 rw\n",
+        )?;
+        let root = mounted_root(&file);
+        std::fs::remove_file(&file)?;
+        assert_eq!(root?, Some(PathBuf::from("/whole")));
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! The kernel side, as the rest of the daemon sees it: load, attach, pin, take over, read. The only
+//! place that knows aya.
+
+pub mod btf;
+pub mod environment;
+mod link;
+mod object;
+pub mod pins;
+pub mod steward;
+pub mod tables;
+
+pub use object::{Attached, Target};
+pub use pins::Found;
+pub use tables::Tables;

@@ -1,0 +1,191 @@
+//! The kernel programs: loaded, attached or exchanged for those that are attached, and pinned.
+
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, SkStorage, SockMap},
+    programs::{
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, SkLookup, SockOps,
+        links::FdLink,
+    },
+};
+use limiter_common::{Note, ledger::note};
+
+use super::{
+    btf::Offsets,
+    environment::Cgroup,
+    link::PinnedLink,
+    pins::{self, Found},
+    steward::Steward,
+    tables::Tables,
+};
+use crate::instance::Instance;
+
+/// The kernel programs, embedded so that the binary needs no other file.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/limiter.bpf.o"));
+
+/// What an instance protects.
+pub struct Target {
+    /// Sockets of this cgroup and below.
+    pub cgroup: Cgroup,
+    /// Cookie of the network namespace, which is also the one this process is in.
+    pub netns: u64,
+    /// How many sources the ledger can hold, if it is made anew.
+    pub max_sources: u32,
+}
+
+/// Programs that are loaded and, with [`Loaded::attach`], in force.
+pub struct Loaded {
+    ebpf: Ebpf,
+    /// The maps.
+    pub tables: Tables,
+    dir: PathBuf,
+    is_takeover: bool,
+}
+
+/// The daemon's hold on the programs in force.
+pub struct Attached {
+    /// Changes the ledger on the daemon's behalf.
+    pub steward: Steward,
+    /// Diagnostics of the programs.
+    pub log: aya_log::EbpfLogger<&'static dyn tracing_log::log::Log>,
+}
+
+impl Target {
+    /// Loads the programs of this build on the maps that `found` names, or on new ones.
+    ///
+    /// # Errors
+    /// When the pins belong to another namespace or cgroup, or the kernel refuses a program.
+    pub fn load(&self, instance: &Instance, found: &Found) -> Result<Loaded> {
+        let is_takeover = if let Found::Current(tables) = found {
+            let (netns, cgroup) = tables.protects()?;
+            ensure!(
+                netns == self.netns && cgroup == self.cgroup.id,
+                "the instance {instance} is loaded for another {}: run `limiter --instance {instance} unload` first, or \
+                 choose another --instance",
+                if netns == self.netns { "cgroup" } else { "network namespace" }
+            );
+            true
+        } else {
+            // Left by a daemon that was killed while it loaded: nothing of it was ever in use.
+            pins::remove(&instance.new_pins())?;
+            fs::create_dir(instance.new_pins())
+                .with_context(|| format!("cannot create {}", instance.new_pins().display()))?;
+            false
+        };
+        let dir = if is_takeover { instance.pins() } else { instance.new_pins() };
+        let ebpf = self.load_object(&dir)?;
+        let mut tables = Tables::open(&dir)?;
+        if !is_takeover {
+            tables.claim(self.netns, self.cgroup.id)?;
+        }
+        Ok(Loaded { ebpf, tables, dir, is_takeover })
+    }
+
+    fn load_object(&self, dir: &Path) -> Result<Ebpf> {
+        let offsets = Offsets::of_this_kernel()?;
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("SNT_ISN", &offsets.snt_isn, true)
+            .override_global("SKC_NET", &offsets.skc_net, true)
+            .override_global("NET_COOKIE", &offsets.net_cookie, true)
+            .override_global("NETNS", &self.netns, true)
+            .map_max_entries("LEDGER", self.max_sources);
+        for name in pins::map_names() {
+            loader.map_pin_path(name, dir.join(name));
+        }
+        let mut ebpf = loader.load(OBJECT).context("the kernel refused the maps of the limiter")?;
+        program::<SockOps>(&mut ebpf, "ledger")?.load().map_err(|error| refused("ledger", error))?;
+        program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;
+        program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;
+        program::<CgroupSkb>(&mut ebpf, "steward")?.load().map_err(|error| refused("steward", error))?;
+        Ok(ebpf)
+    }
+}
+
+impl Loaded {
+    /// Makes `listener` the greeter: refused handshakes go to it from now on, and what it accepts is
+    /// not counted.
+    pub fn set_greeter(&mut self, listener: &impl AsRawFd) -> Result<()> {
+        let notes = self.ebpf.map_mut("NOTES").ok_or_else(|| anyhow!("the object has no map NOTES"))?;
+        let mut notes: SkStorage<&mut MapData, Note> = notes.try_into()?;
+        let mark = Note { state: note::GREETER, ..Note::default() };
+        notes.insert(listener, mark, 0).context("cannot mark the greeter's listener")?;
+        let greeter = self.ebpf.map_mut("GREETER").ok_or_else(|| anyhow!("the object has no map GREETER"))?;
+        let mut greeter: SockMap<&mut MapData> = greeter.try_into()?;
+        greeter.set(0, listener, 0).context("cannot hand the greeter's listener to the kernel")
+    }
+
+    /// Puts the programs in force: in the place of those that are attached, or attached and pinned
+    /// under the instance's name. There is no moment in which nothing is enforced.
+    pub fn attach(mut self, target: &Target, instance: &Instance) -> Result<Attached> {
+        // The ledger first, so that nothing is admitted uncounted.
+        for name in pins::LINKS {
+            let pin = pins::link_path(&self.dir, name);
+            if self.is_takeover && pin.exists() {
+                let fd = self.ebpf.program(name).ok_or_else(|| anyhow!("the object has no program {name}"))?.fd()?;
+                PinnedLink::open(&pin)?.replace_program(fd.as_fd())?;
+            } else {
+                self.link(name, target)?.pin(&pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+            }
+        }
+        if !self.is_takeover {
+            pins::remove(&instance.pins())?;
+            fs::rename(&self.dir, instance.pins())
+                .with_context(|| format!("cannot rename {} to {}", self.dir.display(), instance.pins().display()))?;
+        }
+        let log = aya_log::EbpfLogger::init(&mut self.ebpf).context("cannot read the log of the kernel programs")?;
+        Ok(Attached { steward: Steward::new(self.ebpf, self.tables), log })
+    }
+
+    fn link(&mut self, name: &str, target: &Target) -> Result<FdLink> {
+        let cgroup = target.cgroup.dir.as_fd();
+        // In single mode links are allowed as many as there are (aya: any other mode answers EINVAL).
+        let mode = CgroupAttachMode::Single;
+        let link = match name {
+            "ledger" => {
+                let program: &mut SockOps = program(&mut self.ebpf, name)?;
+                let id = program.attach(cgroup, mode)?;
+                program.take_link(id)?.try_into()?
+            }
+            "gate" => {
+                let program: &mut CgroupSkb = program(&mut self.ebpf, name)?;
+                let id = program.attach(cgroup, CgroupSkbAttachType::Ingress, mode)?;
+                program.take_link(id)?.try_into()?
+            }
+            _ => {
+                let netns = fs::File::open("/proc/thread-self/ns/net").context("cannot open the network namespace")?;
+                let program: &mut SkLookup = program(&mut self.ebpf, name)?;
+                let id = program.attach(netns)?;
+                program.take_link(id)?.into()
+            }
+        };
+        Ok(link)
+    }
+}
+
+/// A program of the object, by name.
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+/// One sentence for people; the verifier's log goes to the debug log.
+fn refused(name: &str, error: ProgramError) -> anyhow::Error {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        tracing::debug!("verifier log of {name}:\n{verifier_log}");
+        anyhow!("this kernel refused the program {name} ({io_error}): Linux 5.15 or later is needed; RUST_LOG=debug \
+                 shows the verifier's reasons")
+    } else {
+        anyhow::Error::new(error).context(format!("cannot load the program {name}"))
+    }
+}

@@ -1,0 +1,132 @@
+//! What is pinned: recognised by its layout before anything of it is read.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, MapType};
+use limiter_common::{
+    Counters, Entry, Key, LAYOUT_VERSION, MAX_SERVICES, Note, PORT_WORDS, Pending, ServicePolicy, errand::Errand,
+};
+
+use super::{link::PinnedLink, tables, tables::Tables};
+use crate::instance::Instance;
+
+/// A map as this build expects to find it pinned.
+struct Expected {
+    name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    /// `None`: whatever it was made with.
+    entries: Option<u32>,
+}
+
+const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entries: Option<u32>) -> Expected {
+    Expected { name, kind, key, value, entries }
+}
+
+const MAPS: [Expected; 9] = [
+    map("LAYOUT", MapType::Array, 4, 8, Some(4)),
+    map("PORTS", MapType::Array, 4, 8, Some(PORT_WORDS)),
+    map("SERVICES", MapType::Array, 4, size_of::<ServicePolicy>(), Some(MAX_SERVICES)),
+    map("LEDGER", MapType::Hash, size_of::<Key>(), size_of::<Entry>(), None),
+    map("PENDING", MapType::PerCpuArray, 4, size_of::<Pending>(), Some(1)),
+    map("COUNTERS", MapType::PerCpuArray, 4, size_of::<Counters>(), Some(MAX_SERVICES)),
+    map("GREETER", MapType::SockMap, 4, 4, Some(1)),
+    map("ERRAND", MapType::Array, 4, size_of::<Errand>(), Some(1)),
+    map("NOTES", MapType::SkStorage, 4, size_of::<Note>(), None),
+];
+
+/// The programs that are attached, by the name of their link's pin.
+pub(super) const LINKS: [&str; 3] = ["ledger", "gate", "admission"];
+
+/// Names of the maps that are pinned.
+pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
+    MAPS.iter().map(|map| map.name)
+}
+
+/// Where the link of a program is pinned.
+pub(super) fn link_path(dir: &Path, program: &str) -> PathBuf {
+    dir.join(format!("link-{program}"))
+}
+
+/// What is pinned under an instance's name.
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// Maps of this build's layout.
+    Current(Box<Tables>),
+    /// Something else, in words: maps of another version, or not all of them.
+    Other(String),
+}
+
+impl Found {
+    /// Looks at the pins of `instance`; what is of another layout is not read.
+    pub fn inspect(instance: &Instance) -> Result<Self> {
+        let dir = instance.pins();
+        if !dir.try_exists().with_context(|| format!("cannot look at {}", dir.display()))? {
+            return Ok(Self::Nothing);
+        }
+        if let Some(difference) = difference(&dir) {
+            return Ok(Self::Other(difference));
+        }
+        Ok(Self::Current(Box::new(Tables::open(&dir)?)))
+    }
+}
+
+/// How the pins in `dir` differ from this build's layout.
+fn difference(dir: &Path) -> Option<String> {
+    let Ok(layout) = MapData::from_pin(dir.join("LAYOUT")) else {
+        return Some("they are not all there".to_owned());
+    };
+    if let Some(difference) = mismatch(&layout, &MAPS[0]) {
+        return Some(difference);
+    }
+    match tables::version(layout) {
+        Ok(LAYOUT_VERSION) => {}
+        Ok(version) => return Some(format!("they have layout {version}, this build has {LAYOUT_VERSION}")),
+        Err(error) => return Some(format!("their layout cannot be read ({error})")),
+    }
+    MAPS.iter().find_map(|expected| match MapData::from_pin(dir.join(expected.name)) {
+        Ok(found) => mismatch(&found, expected),
+        Err(_) => Some(format!("the map {} is missing", expected.name)),
+    })
+}
+
+fn mismatch(found: &MapData, expected: &Expected) -> Option<String> {
+    let same = found.info().is_ok_and(|info| {
+        info.map_type().is_ok_and(|kind| kind == expected.kind)
+            && info.key_size() as usize == expected.key
+            && info.value_size() as usize == expected.value
+            && expected.entries.is_none_or(|entries| info.max_entries() == entries)
+    });
+    (!same).then(|| format!("the map {} has another shape", expected.name))
+}
+
+/// Removes the pins in `dir`, detaching its programs at once. What is not there is no error.
+pub fn remove(dir: &Path) -> Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(entry?.path());
+    }
+    // Admission and gate first: while the ledger is attached alone it counts, and refuses nobody.
+    paths.sort();
+    for path in &paths {
+        let is_link = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"link-"));
+        if is_link {
+            PinnedLink::open(path)?.detach()?;
+        }
+    }
+    for path in &paths {
+        fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    fs::remove_dir(dir).with_context(|| format!("cannot remove {}", dir.display()))
+}

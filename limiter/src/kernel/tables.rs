@@ -1,0 +1,168 @@
+//! The pinned maps, typed.
+
+use std::{io, path::Path};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use limiter_common::{Counters, Entry, Key, MAX_SERVICES, PORT_WORDS, Pending, ServiceId, ServicePolicy, errand::Errand};
+
+/// Index in the `LAYOUT` map: the layout's version.
+const VERSION: u32 = 0;
+/// The fingerprint of the configuration applied last.
+const FINGERPRINT: u32 = 1;
+/// The network namespace that is protected.
+const NETNS: u32 = 2;
+/// The cgroup that is protected.
+const CGROUP: u32 = 3;
+
+/// Everything of an instance that is read or changed from user space.
+pub struct Tables {
+    layout: Array<MapData, u64>,
+    ports: Array<MapData, u64>,
+    services: Array<MapData, ServicePolicy>,
+    ledger: HashMap<MapData, Key, Entry>,
+    counters: PerCpuArray<MapData, Counters>,
+    pending: PerCpuArray<MapData, Pending>,
+    errand: Array<MapData, Errand>,
+}
+
+/// A map pinned in `dir`.
+pub(super) fn open(dir: &Path, name: &str) -> Result<MapData> {
+    let path = dir.join(name);
+    MapData::from_pin(&path).with_context(|| format!("cannot open the map {}", path.display()))
+}
+
+/// The layout version of a pinned `LAYOUT` map.
+pub(super) fn version(layout: MapData) -> Result<u64> {
+    Ok(Array::<_, u64>::try_from(Map::Array(layout))?.get(&VERSION, 0)?)
+}
+
+impl Tables {
+    /// Opens the maps pinned in `dir`, which must be of this build's layout.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Ok(Self {
+            layout: Map::Array(open(dir, "LAYOUT")?).try_into()?,
+            ports: Map::Array(open(dir, "PORTS")?).try_into()?,
+            services: Map::Array(open(dir, "SERVICES")?).try_into()?,
+            ledger: Map::HashMap(open(dir, "LEDGER")?).try_into()?,
+            counters: Map::PerCpuArray(open(dir, "COUNTERS")?).try_into()?,
+            pending: Map::PerCpuArray(open(dir, "PENDING")?).try_into()?,
+            errand: Map::Array(open(dir, "ERRAND")?).try_into()?,
+        })
+    }
+
+    /// Marks the maps as being of this build's layout, and says what they protect.
+    pub fn claim(&mut self, netns: u64, cgroup: u64) -> Result<()> {
+        self.layout.set(NETNS, netns, 0)?;
+        self.layout.set(CGROUP, cgroup, 0)?;
+        self.layout.set(VERSION, limiter_common::LAYOUT_VERSION, 0)?;
+        Ok(())
+    }
+
+    /// Network namespace cookie and cgroup id of what is protected.
+    pub fn protects(&self) -> Result<(u64, u64)> {
+        Ok((self.layout.get(&NETNS, 0)?, self.layout.get(&CGROUP, 0)?))
+    }
+
+    /// Fingerprint of the configuration that was applied last; 0 for none.
+    pub fn fingerprint(&self) -> Result<u64> {
+        Ok(self.layout.get(&FINGERPRINT, 0)?)
+    }
+
+    /// Remembers which configuration is applied.
+    pub fn set_fingerprint(&mut self, fingerprint: u64) -> Result<()> {
+        Ok(self.layout.set(FINGERPRINT, fingerprint, 0)?)
+    }
+
+    /// The services there are, by id.
+    pub fn services(&self) -> Result<Vec<(ServiceId, ServicePolicy)>> {
+        let mut services = Vec::new();
+        for id in 1..MAX_SERVICES {
+            let policy = self.services.get(&id, 0)?;
+            if policy != ServicePolicy::default() {
+                services.push((ServiceId(id as u8), policy));
+            }
+        }
+        Ok(services)
+    }
+
+    /// Sets the policy of a service, in force with the next SYN. The default policy removes it.
+    pub fn set_service(&mut self, id: ServiceId, policy: &ServicePolicy) -> Result<()> {
+        Ok(self.services.set(u32::from(id.0), policy, 0)?)
+    }
+
+    /// The service of each port, indexed by port; 0 for none.
+    pub fn ports(&self) -> Result<Vec<u8>> {
+        let mut ports = Vec::with_capacity(65536);
+        for word in 0..PORT_WORDS {
+            let word = self.ports.get(&word, 0)?;
+            ports.extend((0..8).map(|port| (word >> (port * 8)) as u8));
+        }
+        Ok(ports)
+    }
+
+    /// The service of one port and its policy.
+    pub fn service_of(&self, port: u16) -> Result<Option<(ServiceId, ServicePolicy)>> {
+        let word = self.ports.get(&(u32::from(port) >> 3), 0)?;
+        match (word >> ((port & 7) * 8)) as u8 {
+            0 => Ok(None),
+            id => Ok(Some((ServiceId(id), self.services.get(&u32::from(id), 0)?))),
+        }
+    }
+
+    /// The reservation pending on each CPU.
+    pub fn pending(&self) -> Result<Vec<Pending>> {
+        Ok(self.pending.get(&0, 0)?.iter().copied().collect())
+    }
+
+    /// Sets the service of each port, indexed by port; only words that differ are written.
+    pub fn set_ports(&mut self, ports: &[u8]) -> Result<()> {
+        for (index, chunk) in (0..PORT_WORDS).zip(ports.chunks(8)) {
+            let word = chunk.iter().rev().fold(0, |word, &service| word << 8 | u64::from(service));
+            if self.ports.get(&index, 0)? != word {
+                self.ports.set(index, word, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of each source. Entries that come and go meanwhile may be missed.
+    pub fn sources(&self) -> Result<Vec<(Key, Entry)>> {
+        let mut sources = Vec::new();
+        for item in self.ledger.iter() {
+            match item {
+                Ok(item) => sources.push(item),
+                // Deleted under our feet.
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(error).context("cannot read the ledger"),
+            }
+        }
+        Ok(sources)
+    }
+
+    /// What is known of one source.
+    pub fn source(&self, key: &Key) -> Result<Option<Entry>> {
+        match self.ledger.get(key, 0) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context("cannot read the ledger"),
+        }
+    }
+
+    /// The counters of a service, summed over CPUs.
+    pub fn counters(&self, id: ServiceId) -> Result<Counters> {
+        let cpus = self.counters.get(&u32::from(id.0), 0)?;
+        Ok(Counters::sum(cpus.iter()))
+    }
+
+    /// Hands the steward an errand.
+    pub(super) fn set_errand(&mut self, errand: &Errand) -> Result<()> {
+        Ok(self.errand.set(0, errand, 0)?)
+    }
+
+    /// What became of it.
+    pub(super) fn errand(&self) -> Result<Errand> {
+        Ok(self.errand.get(&0, 0)?)
+    }
+}
