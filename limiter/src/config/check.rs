@@ -1,0 +1,182 @@
+//! What may be said of each key: the ranges, the choices, and the advice given when it is not kept.
+//!
+//! Pure functions from a value to what it means or a [`Complaint`]; where the value stands is the
+//! caller's to add.
+
+use std::borrow::Cow;
+
+use limiter_common::{Protocol, Response, ServicePolicy};
+use toml::de::DeValue;
+
+use super::error::{Complaint, shown};
+
+/// Longest host name (RFC 1035, 2.3.4: 255 octets on the wire, 253 characters in text).
+const MAX_HOSTNAME: usize = 253;
+
+/// A value as given, in the file or on the command line.
+#[derive(Clone, Debug)]
+pub enum Value<'a> {
+    /// A whole number, `None` if it is beyond all reason, and as it was written.
+    Integer(Option<i128>, Cow<'a, str>),
+    /// Text.
+    Text(&'a str),
+    /// Something no key takes, by what it is called.
+    Other(&'static str),
+}
+
+impl<'a> Value<'a> {
+    /// From the command line, where nothing is quoted.
+    pub fn from_word(word: &'a str) -> Self {
+        let digits = word.strip_prefix(['-', '+']).unwrap_or(word);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Self::Text(word);
+        }
+        Self::Integer(word.parse().ok(), Cow::Borrowed(word))
+    }
+
+    /// For an error message.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Integer(_, written) => shown(written),
+            Self::Text(text) => format!("\"{}\"", shown(text)),
+            Self::Other(what) => (*what).to_owned(),
+        }
+    }
+}
+
+impl<'a> From<&'a DeValue<'_>> for Value<'a> {
+    fn from(value: &'a DeValue<'_>) -> Self {
+        match value {
+            DeValue::Integer(integer) => {
+                let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+                Self::Integer(number, Cow::Owned(integer.to_string()))
+            }
+            DeValue::String(text) => Self::Text(text),
+            DeValue::Float(_) => Self::Other("a fraction"),
+            DeValue::Boolean(_) => Self::Other("a boolean"),
+            DeValue::Datetime(_) => Self::Other("a date"),
+            DeValue::Array(_) => Self::Other("a list"),
+            DeValue::Table(_) => Self::Other("a table"),
+        }
+    }
+}
+
+/// A key that takes a whole number.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Number {
+    /// The key, or what the number is.
+    pub key: &'static str,
+    /// Smallest value.
+    pub min: u32,
+    /// Largest value.
+    pub max: u32,
+    /// What to do, after the semicolon.
+    pub advice: &'static str,
+}
+
+/// `max_connections`.
+pub static MAX_CONNECTIONS: Number = Number {
+    key: "max_connections",
+    min: 1,
+    max: ServicePolicy::MAX_LIMIT,
+    advice: "give the number of connections one source may hold",
+};
+
+/// `ipv4_prefix`; 0 would make the whole world one source.
+pub static IPV4_PREFIX: Number = Number {
+    key: "ipv4_prefix",
+    min: 1,
+    max: 32,
+    advice: "give the bits of an IPv4 address that make a source, 32 for single addresses",
+};
+
+/// `ipv6_prefix`; 0 would make the whole world one source.
+pub static IPV6_PREFIX: Number = Number {
+    key: "ipv6_prefix",
+    min: 1,
+    max: 128,
+    advice: "give the bits of an IPv6 address that make a source, 64 for one network",
+};
+
+/// `max_sources`.
+pub static MAX_SOURCES: Number = Number {
+    key: "max_sources",
+    min: 1024,
+    max: 16_777_216,
+    advice: "give the number of sources the ledger shall hold",
+};
+
+/// One element of `ports`.
+pub static PORT: Number =
+    Number { key: "a port", min: 1, max: 65535, advice: "give the TCP port the service listens on" };
+
+impl Number {
+    /// The number, if `value` is one in range.
+    pub fn check(&'static self, value: &Value<'_>) -> Result<u32, Complaint> {
+        let (of, given) = (self, value.shown());
+        match value {
+            Value::Integer(number, _) => number
+                .and_then(|number| u32::try_from(number).ok())
+                .filter(|number| (self.min..=self.max).contains(number))
+                .ok_or(Complaint::OutOfRange { of, given }),
+            Value::Text(text) if matches!(Value::from_word(text), Value::Integer(..)) => {
+                Err(Complaint::QuotedNumber { of, given })
+            }
+            _ => Err(Complaint::NotANumber { of, given }),
+        }
+    }
+}
+
+/// The protocols by name.
+pub const PROTOCOLS: [(&str, Protocol); 4] = [
+    ("smtp", Protocol::Smtp),
+    ("imap", Protocol::Imap),
+    ("pop3", Protocol::Pop3),
+    ("sieve", Protocol::Sieve),
+];
+
+/// The responses by name.
+pub const RESPONSES: [(&str, Response); 2] = [("reply", Response::Reply), ("reset", Response::Reset)];
+
+/// The protocol of that name.
+pub fn protocol(value: &Value<'_>) -> Result<Protocol, Complaint> {
+    choice(&PROTOCOLS, value).ok_or_else(|| Complaint::Protocol(value.shown()))
+}
+
+/// The response of that name.
+pub fn response(value: &Value<'_>) -> Result<Response, Complaint> {
+    choice(&RESPONSES, value).ok_or_else(|| Complaint::Response(value.shown()))
+}
+
+fn choice<T: Copy>(choices: &[(&str, T)], value: &Value<'_>) -> Option<T> {
+    let Value::Text(text) = value else { return None };
+    choices.iter().find(|(name, _)| name == text).map(|&(_, choice)| choice)
+}
+
+/// The name by which `choice` is chosen.
+pub fn name_of<T: PartialEq>(choices: &[(&'static str, T)], choice: &T) -> &'static str {
+    choices.iter().find(|(_, known)| known == choice).map_or("", |&(name, _)| name)
+}
+
+/// The host name, if `value` is one.
+pub fn hostname(value: &Value<'_>) -> Result<String, Complaint> {
+    match value {
+        Value::Text(text) if is_hostname(text) => Ok((*text).to_owned()),
+        _ => Err(Complaint::Hostname(value.shown())),
+    }
+}
+
+/// Whether `text` can be told to a mail client as a host name: 1 to 253 letters, digits, `.` and `-`.
+#[must_use]
+pub fn is_hostname(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
+    (1..=MAX_HOSTNAME).contains(&text.len()) && text.bytes().all(plain)
+}
+
+/// Refuses a service name the kernel's table cannot hold.
+pub fn service_name(name: &str) -> Result<(), Complaint> {
+    match ServicePolicy::pack_name(name) {
+        Some(_) => Ok(()),
+        None => Err(Complaint::ServiceName(shown(name))),
+    }
+}

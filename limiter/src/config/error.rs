@@ -1,0 +1,180 @@
+//! What is said of a configuration that cannot be meant: one sentence, with the place and the remedy.
+
+use std::io;
+
+use super::check::Number;
+
+/// Longest piece of somebody's text repeated in an error, in characters.
+const MAX_SHOWN: usize = 40;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is nothing at the path.
+    #[error("{file}: there is no such file; give the path of the configuration, or none for the defaults")]
+    Missing {
+        /// The file's name.
+        file: String,
+    },
+    /// The path is a directory.
+    #[error("{file}: this is a directory; give the path of the configuration file in it")]
+    Directory {
+        /// The file's name.
+        file: String,
+    },
+    /// The file could not be read.
+    #[error("{file}: cannot be read, {error}; let the limiter read it")]
+    Unreadable {
+        /// The file's name.
+        file: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("{file}: larger than 1 MiB, so this is no configuration; give the path of the right file")]
+    TooLarge {
+        /// The file's name.
+        file: String,
+    },
+    /// The file says something that cannot be meant.
+    #[error("{file}:{line}:{column}: {complaint}")]
+    Invalid {
+        /// The file's name.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// The column in characters, from 1.
+        column: usize,
+        /// What is wrong there.
+        complaint: Box<Complaint>,
+    },
+}
+
+/// What is wrong with one thing that was said. What somebody gave is held as [`shown`] shows it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Complaint {
+    /// The file breaks TOML's grammar.
+    #[error("this is not valid TOML, {0}; correct what stands here")]
+    Syntax(String),
+    /// The file is not text.
+    #[error("this is not UTF-8; save the file as UTF-8 text")]
+    NotUtf8,
+    /// The file holds a NUL.
+    #[error("there is a NUL character here; remove it")]
+    Nul,
+    /// A key nobody knows.
+    #[error("unknown key {key} {place} (known: {known}); {advice}")]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// Where it stands: "in [defaults]".
+        place: String,
+        /// The keys known there.
+        known: String,
+        /// What to do.
+        advice: String,
+    },
+    /// Something else where the table of this name belongs.
+    #[error("{0} must be a table, not {1}; write [{0}] above its keys")]
+    NotATable(String, String),
+    /// Something else where the service of this name belongs.
+    #[error("service {0} must be a table, not {1}; write [service.{0}] above its keys")]
+    NotAService(String, String),
+    /// A number out of range.
+    #[error("{} must be between {} and {}, not {given}; {}", .of.key, .of.min, .of.max, .of.advice)]
+    OutOfRange {
+        /// What the number is.
+        of: &'static Number,
+        /// What was given.
+        given: String,
+    },
+    /// Something else than a number.
+    #[error("{} must be a whole number between {} and {}, not {given}; {}", .of.key, .of.min, .of.max, .of.advice)]
+    NotANumber {
+        /// What the number is.
+        of: &'static Number,
+        /// What was given.
+        given: String,
+    },
+    /// A number in quotes.
+    #[error("{} must be a whole number between {} and {}, not {given}; leave the quotes out", .of.key, .of.min, .of.max)]
+    QuotedNumber {
+        /// What the number is.
+        of: &'static Number,
+        /// What was given.
+        given: String,
+    },
+    /// Something else than a protocol.
+    #[error(
+        "protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not {0}; give what the service's clients speak"
+    )]
+    Protocol(String),
+    /// Something else than a response.
+    #[error("response must be \"reply\" or \"reset\", not {0}; give how a refusal is answered")]
+    Response(String),
+    /// No name to be told to a client.
+    #[error(
+        "hostname must be 1 to 253 letters, digits, \".\" and \"-\", not {0}; give the name mail clients know"
+    )]
+    Hostname(String),
+    /// No name for a service.
+    #[error("a service name must be 1 to 15 of a-z, 0-9, \"-\" and \"_\", not \"{0}\"; give it another name")]
+    ServiceName(String),
+    /// Something else than a list of ports.
+    #[error("ports must be a list, not {0}; write for example ports = [25]")]
+    NotAList(String),
+    /// A port twice in the service of this name.
+    #[error("port {0} is listed twice in service {1}; list it once")]
+    PortTwice(u16, String),
+    /// A port in two services, both in the file.
+    #[error(
+        "port {port} of service {service} is in service {other} already, on line {line}; take it out of one of them"
+    )]
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// The service that lists it again.
+        service: String,
+        /// The service that listed it first.
+        other: String,
+        /// The line where it did.
+        line: usize,
+    },
+    /// A port in a service of the file and in a built-in one.
+    #[error(
+        "port {port} of service {service} is in the built-in service {other} already; take it out there with [service.{other}] ports = {left:?}, or here"
+    )]
+    PortBuiltIn {
+        /// The port.
+        port: u16,
+        /// The service of the file.
+        service: String,
+        /// The built-in service.
+        other: String,
+        /// What is left to the built-in service without it.
+        left: Vec<u16>,
+    },
+    /// A new service without ports.
+    #[error("service {0} is not built in and has no ports; add for example ports = [2525]")]
+    NoPorts(String),
+    /// A new service without a protocol.
+    #[error("service {0} is not built in and has no protocol; add for example protocol = \"smtp\"")]
+    NoProtocol(String),
+    /// More services than the kernel's table holds.
+    #[error(
+        "this service is one more than the {0} there can be; put ports with the same limit into one service"
+    )]
+    TooManyServices(u32),
+    /// A word of `limiter set` without `=`.
+    #[error("\"{0}\" is not KEY=VALUE; write for example max_connections=20")]
+    NotASetting(String),
+}
+
+/// Somebody's text, made fit for one line.
+pub fn shown(text: &str) -> String {
+    let mut line: String = text.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MAX_SHOWN).is_some() {
+        line.push('…');
+    }
+    line
+}

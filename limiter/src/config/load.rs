@@ -1,0 +1,91 @@
+//! From a path, or from text, to the resolved configuration.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use super::{Config, ConfigError, error::Complaint, resolve, written};
+
+/// Largest configuration file that is read, in bytes.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A complaint and the byte of the text it is about.
+#[derive(Debug)]
+pub struct Located {
+    /// Where.
+    pub at: usize,
+    /// What.
+    pub complaint: Complaint,
+}
+
+impl Complaint {
+    /// With its place.
+    pub(super) fn at(self, at: usize) -> Located {
+        Located { at, complaint: self }
+    }
+}
+
+/// Reads the file at `path`.
+///
+/// # Errors
+/// If it cannot be read, is larger than [`MAX_FILE_BYTES`], or says what cannot be meant.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let name = path.display().to_string();
+    let bytes = match read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            return Err(match error.kind() {
+                io::ErrorKind::NotFound => ConfigError::Missing { file: name },
+                io::ErrorKind::IsADirectory => ConfigError::Directory { file: name },
+                _ => ConfigError::Unreadable { file: name, error },
+            });
+        }
+    };
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge { file: name });
+    }
+    match str::from_utf8(&bytes) {
+        Ok(text) => parse(text, &name),
+        Err(error) => {
+            let (valid, _) = bytes.split_at(error.valid_up_to());
+            Err(invalid(&String::from_utf8_lossy(valid), &name, Complaint::NotUtf8.at(valid.len())))
+        }
+    }
+}
+
+/// All of the file, or one byte more than it may have.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a configuration from `text`; `name` is what errors call it.
+///
+/// # Errors
+/// If it says what cannot be meant.
+pub fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
+    // Editors of other systems leave a byte order mark; it is no character of any line.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    written::read(text)
+        .and_then(|written| resolve::resolve(written, &|at| position(text, at).0))
+        .map_err(|located| invalid(text, name, located))
+}
+
+fn invalid(text: &str, name: &str, located: Located) -> ConfigError {
+    let (line, column) = position(text, located.at);
+    ConfigError::Invalid { file: name.to_owned(), line, column, complaint: Box::new(located.complaint) }
+}
+
+/// Line and column, both from 1, of the character that holds byte `at`.
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = text.char_indices().take_while(|&(start, char)| start + char.len_utf8() <= at);
+    before.fold(
+        (1, 1),
+        |(line, column), (_, char)| {
+            if char == '\n' { (line + 1, 1) } else { (line, column + 1) }
+        },
+    )
+}

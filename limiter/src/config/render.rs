@@ -1,0 +1,48 @@
+//! The resolved configuration as text: TOML with every key, in one canonical form.
+//!
+//! Read again it yields the same configuration, so it can be shown to an administrator; and since
+//! the same configuration always gives the same text, its fingerprint tells one from another.
+
+use std::fmt;
+
+use super::{
+    Config, Service,
+    check::{PROTOCOLS, RESPONSES, name_of},
+};
+
+impl fmt::Display for Config {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(hostname) = &self.hostname {
+            writeln!(out, "hostname = \"{hostname}\"")?;
+        }
+        writeln!(out, "max_sources = {}", self.max_sources)?;
+        self.services.iter().try_for_each(|service| write!(out, "\n{service}"))
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, ports, protocol, max_connections, ipv4_prefix, ipv6_prefix, response } = self;
+        writeln!(out, "[service.{name}]")?;
+        writeln!(out, "ports = {ports:?}")?;
+        writeln!(out, "protocol = \"{}\"", name_of(&PROTOCOLS, protocol))?;
+        writeln!(out, "max_connections = {max_connections}")?;
+        writeln!(out, "ipv4_prefix = {ipv4_prefix}")?;
+        writeln!(out, "ipv6_prefix = {ipv6_prefix}")?;
+        writeln!(out, "response = \"{}\"", name_of(&RESPONSES, response))
+    }
+}
+
+impl Config {
+    /// A number that tells this configuration from another: FNV-1a, 64 bits, of its text.
+    ///
+    /// The same in every run and every build, until the limiter learns another key; so it can be
+    /// stored with what was applied. Comments and layout of the file do not change it.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        // Offset basis and prime: draft-eastlake-fnv, "The FNV Non-Cryptographic Hash Algorithm".
+        self.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
+}

@@ -1,0 +1,303 @@
+mod malformed;
+
+use std::{fs, io::Write};
+
+use limiter_common::{MAX_SERVICES, ServicePolicy};
+use proptest::prelude::*;
+
+use super::*;
+
+const SAMPLE: &str = include_str!("../../../dist/limiter.toml");
+
+fn service<'c>(config: &'c Config, name: &str) -> &'c Service {
+    config.services.iter().find(|service| service.name == name).unwrap()
+}
+
+#[test]
+fn without_a_file_the_services_of_the_design_hold_twenty_connections_a_source() {
+    let config = Config::default();
+    let found: Vec<_> =
+        config.services.iter().map(|s| (s.name.as_str(), s.ports.as_slice(), s.protocol)).collect();
+    let expected: [(&str, &[u16], Protocol); 6] = [
+        ("imap", &[143, 993], Protocol::Imap),
+        ("pop3", &[110, 995], Protocol::Pop3),
+        ("sieve", &[4190], Protocol::Sieve),
+        ("smtp", &[25], Protocol::Smtp),
+        ("submission", &[587], Protocol::Smtp),
+        ("submissions", &[465], Protocol::Smtp),
+    ];
+    assert_eq!(found, expected);
+    for service in &config.services {
+        assert_eq!((service.max_connections, service.response), (20, Response::Reply));
+        assert_eq!((service.ipv4_prefix, service.ipv6_prefix), (32, 64));
+    }
+    assert_eq!((config.hostname, config.max_sources), (None, 262_144));
+    assert_eq!(parse("", "empty").unwrap(), Config::default());
+}
+
+#[test]
+fn the_sample_file_says_exactly_the_defaults() {
+    assert_eq!(parse(SAMPLE, "limiter.toml").unwrap(), Config::default());
+}
+
+#[test]
+fn the_keys_the_sample_file_comments_out_are_right_too() {
+    let is_key = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains([' ', '`']));
+    let mut keys = 0;
+    let uncommented: String = SAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix("# ").filter(|rest| is_key(rest)) {
+            Some(key) => {
+                keys += 1;
+                format!("{key}\n")
+            }
+            None => format!("{line}\n"),
+        })
+        .collect();
+    assert_eq!(keys, 5, "{uncommented}");
+    let expected = Config { hostname: Some("mail.example.org".into()), ..Config::default() };
+    assert_eq!(parse(&uncommented, "limiter.toml").unwrap(), expected);
+}
+
+#[test]
+fn every_key_works() {
+    let config = parse(
+        r#"
+            hostname = "mail.example.org"
+            max_sources = 1024
+            [defaults]
+            max_connections = 7
+            ipv4_prefix = 24
+            ipv6_prefix = 56
+            response = "reset"
+            [service.smtp]
+            ports = [2525, 25]
+            protocol = "imap"
+            max_connections = 1_000_000
+            ipv4_prefix = 1
+            ipv6_prefix = 128
+            response = "reply"
+            [service.lmtp]
+            ports = [24]
+            protocol = "sieve"
+        "#,
+        "limiter.toml",
+    )
+    .unwrap();
+    assert_eq!((config.hostname.as_deref(), config.max_sources), (Some("mail.example.org"), 1024));
+    let smtp = Service {
+        name: "smtp".into(),
+        ports: vec![25, 2525],
+        protocol: Protocol::Imap,
+        max_connections: 1_000_000,
+        ipv4_prefix: 1,
+        ipv6_prefix: 128,
+        response: Response::Reply,
+    };
+    assert_eq!(service(&config, "smtp"), &smtp);
+    let by_default = |name: &str, ports: &[u16], protocol| Service {
+        name: name.into(),
+        ports: ports.into(),
+        protocol,
+        max_connections: 7,
+        ipv4_prefix: 24,
+        ipv6_prefix: 56,
+        response: Response::Reset,
+    };
+    assert_eq!(service(&config, "lmtp"), &by_default("lmtp", &[24], Protocol::Sieve));
+    assert_eq!(service(&config, "pop3"), &by_default("pop3", &[110, 995], Protocol::Pop3));
+    assert_eq!(config.services.len(), 7);
+    assert!(config.services.is_sorted_by_key(|service| &service.name));
+}
+
+#[test]
+fn defaults_hold_wherever_they_stand_in_the_file() {
+    let config = parse("[service.smtp]\nmax_connections = 3\n[defaults]\nmax_connections = 5", "x").unwrap();
+    assert_eq!((service(&config, "smtp").max_connections, service(&config, "imap").max_connections), (3, 5));
+}
+
+#[test]
+fn a_service_without_ports_is_kept_and_not_limited() {
+    let config =
+        parse("[service.sieve]\nports = []\n[service.mine]\nports = [4190]\nprotocol = 'sieve'", "x");
+    let config = config.unwrap();
+    assert_eq!(service(&config, "sieve").ports, []);
+    assert_eq!(service(&config, "mine").ports, [4190]);
+}
+
+#[test]
+fn ports_can_be_moved_from_one_built_in_service_to_another_one_in_any_order() {
+    let apart = "[service.imaps]\nports = [993]\nprotocol = 'imap'\n[service.imap]\nports = [143]";
+    assert_eq!(service(&parse(apart, "x").unwrap(), "imap").ports, [143]);
+    let swapped = "[service.submission]\nports = [465]\n[service.submissions]\nports = [587]";
+    assert_eq!(service(&parse(swapped, "x").unwrap(), "submission").ports, [465]);
+}
+
+#[test]
+fn a_byte_order_mark_and_crlf_are_no_mistakes() {
+    let config = parse("\u{feff}max_sources = 2048\r\n[defaults]\r\nmax_connections = 4\r\n", "x").unwrap();
+    assert_eq!((config.max_sources, config.services[0].max_connections), (2048, 4));
+}
+
+#[test]
+fn the_table_takes_as_many_services_as_the_kernel() {
+    let more = |count: u32| {
+        let service = |i| format!("[service.s{i}]\nports = [{}]\nprotocol = 'smtp'\n", 10_000 + i);
+        (0..count).map(service).collect::<Vec<_>>().concat()
+    };
+    let room = MAX_SERVICES - 1 - 6;
+    assert_eq!(parse(&more(room), "x").unwrap().services.len(), 63);
+    let error = parse(&more(room + 1), "x").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "x:172:10: this service is one more than the 63 there can be; put ports with the same limit into one service"
+    );
+}
+
+#[test]
+fn a_policy_holds_what_the_service_says() {
+    for service in Config::default().services {
+        let policy = service.policy();
+        assert_eq!(policy.name(), service.name);
+        assert_eq!(policy.max_connections, service.max_connections);
+        assert_eq!((policy.narrow.ipv4, policy.narrow.ipv6), (service.ipv4_prefix, service.ipv6_prefix));
+        assert_eq!(Protocol::from_u8(policy.protocol), Some(service.protocol));
+        assert_eq!(Response::from_u8(policy.response), service.response);
+    }
+}
+
+#[test]
+fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
+    // If this fails, daemons will believe after an upgrade that the file has changed.
+    assert_eq!(Config::default().fingerprint(), FINGERPRINT_OF_THE_DEFAULTS);
+    let other = [
+        "hostname = 'a'",
+        "max_sources = 262145",
+        "[service.smtp]\nports = []",
+        "[service.smtp]\nports = [26]",
+        "[service.smtp]\nprotocol = 'imap'",
+        "[service.smtp]\nmax_connections = 21",
+        "[service.smtp]\nipv4_prefix = 31",
+        "[service.smtp]\nipv6_prefix = 63",
+        "[service.smtp]\nresponse = 'reset'",
+    ];
+    let mut seen: Vec<_> = other.iter().map(|text| parse(text, "x").unwrap().fingerprint()).collect();
+    seen.push(FINGERPRINT_OF_THE_DEFAULTS);
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), other.len() + 1);
+    let commented = parse("# nothing\n[service.smtp]\n\nmax_connections = 20", "x").unwrap();
+    assert_eq!(commented.fingerprint(), FINGERPRINT_OF_THE_DEFAULTS);
+}
+
+const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0x6901_5bcf_528f_78f3;
+
+#[test]
+fn a_file_is_loaded() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(SAMPLE.as_bytes()).unwrap();
+    assert_eq!(load(file.path()).unwrap(), Config::default());
+}
+
+#[test]
+fn what_is_no_readable_file_is_refused_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("large"), vec![b'#'; 1 << 20 | 1]).unwrap();
+    fs::write(path("largest"), vec![b'#'; 1 << 20]).unwrap();
+    fs::write(path("latin1"), b"# gr\xfc\xdfe").unwrap();
+    fs::write(path("late"), b"hostname = 'a'\n# \xc3\xa4\xc3\xb6\xff").unwrap();
+    fs::write(path("nul"), b"[defaults]\nmax\0").unwrap();
+    load(&path("largest")).unwrap();
+    let table = [
+        ("none", ": there is no such file; give the path of the configuration, or none for the defaults"),
+        ("", ": this is a directory; give the path of the configuration file in it"),
+        ("nul/x", ": cannot be read, Not a directory (os error 20); let the limiter read it"),
+        ("large", ": larger than 1 MiB, so this is no configuration; give the path of the right file"),
+        ("latin1", ":1:5: this is not UTF-8; save the file as UTF-8 text"),
+        ("late", ":2:5: this is not UTF-8; save the file as UTF-8 text"),
+        ("nul", ":2:4: there is a NUL character here; remove it"),
+    ];
+    for (name, expected) in table {
+        let path = path(name);
+        let error = load(&path).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}{expected}", path.display()));
+    }
+}
+
+#[test]
+fn a_setting_changes_its_key_and_no_other() {
+    let before = service(&Config::default(), "smtp").policy();
+    let mut policy = before;
+    parse_setting("max_connections=8").unwrap().apply(&mut policy);
+    assert_eq!(policy, ServicePolicy { max_connections: 8, ..before });
+    let mut policy = before;
+    parse_setting("response=reset").unwrap().apply(&mut policy);
+    assert_eq!(policy, ServicePolicy { response: Response::Reset as u8, ..before });
+    assert_eq!(parse_setting("max_connections=1000000"), Ok(Setting::MaxConnections(1_000_000)));
+}
+
+prop_compose! {
+    fn any_service()(
+        name in "[a-z0-9_-]{1,15}",
+        protocol in 0..check::PROTOCOLS.len(),
+        max_connections in 1..=ServicePolicy::MAX_LIMIT,
+        ipv4_prefix in 1u8..=32,
+        ipv6_prefix in 1u8..=128,
+        reset: bool,
+    ) -> Service {
+        let protocol = check::PROTOCOLS[protocol].1;
+        let response = if reset { Response::Reset } else { Response::Reply };
+        Service { name, ports: Vec::new(), protocol, max_connections, ipv4_prefix, ipv6_prefix, response }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_configuration_survives_being_written_and_read(
+        hostname in proptest::option::of("[a-z0-9.-]{1,20}"),
+        max_sources in 1024u32..=16_777_216,
+        services in proptest::collection::btree_map("[a-z0-9_-]{1,15}", any_service(), 0..9),
+        ports in proptest::collection::btree_set(5000u16.., 0..20),
+    ) {
+        let mut config = Config { hostname, max_sources, ..Config::default() };
+        for (name, service) in services {
+            config.services.retain(|known| known.name != name);
+            config.services.push(Service { name, ..service });
+        }
+        config.services.sort_by(|a, b| a.name.cmp(&b.name));
+        let count = config.services.len();
+        for (i, port) in ports.into_iter().enumerate() {
+            config.services[i % count].ports.push(port);
+        }
+        config.services.iter_mut().for_each(|service| service.ports.sort_unstable());
+        prop_assert_eq!(parse(&config.to_string(), "x").unwrap(), config);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in ".{0,200}", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = parse(&text, "x").map_err(|error| one_sentence(&error.to_string()));
+        let _ = parse(&String::from_utf8_lossy(&bytes), "x").map_err(|error| one_sentence(&error.to_string()));
+        let _ = parse_setting(&text).map_err(|error| one_sentence(&error.to_string()));
+    }
+
+    #[test]
+    fn no_change_of_the_sample_file_makes_it_panic(
+        at in 0..SAMPLE.len(), length in 0usize..30, instead in "[\\[\\]\"'#=.,{}0-9a-z\\\\ \n\r\u{0}-\u{ff}-]{0,5}",
+    ) {
+        let mut text = SAMPLE.to_owned();
+        text.replace_range(at..(at + length).min(SAMPLE.len()), &instead);
+        let _ = parse(&text, "x").map_err(|error| one_sentence(&error.to_string()));
+    }
+
+    #[test]
+    fn any_number_is_taken_exactly_when_it_is_in_range(number: i64) {
+        let fits = (1..=1_000_000).contains(&number);
+        prop_assert_eq!(parse_setting(&format!("max_connections={number}")).is_ok(), fits);
+        prop_assert_eq!(parse(&format!("[defaults]\nmax_connections = {number}"), "x").is_ok(), fits);
+    }
+}
+
+fn one_sentence(error: &str) {
+    assert!(!error.contains(['\n', '\r', '\0']) && error.contains("; "), "{error:?}");
+}

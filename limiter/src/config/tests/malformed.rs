@@ -1,0 +1,187 @@
+//! What is refused, with the exact sentence.
+
+use super::super::{parse, parse_setting};
+
+fn refused(text: &str) -> String {
+    match parse(text, "limiter.toml") {
+        Ok(config) => format!("accepted: {config}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+macro_rules! refuses {
+    ($($name:ident { $($text:expr => $expected:expr,)+ })+) => {$(
+        #[test]
+        fn $name() {
+            $(assert_eq!(refused($text), concat!("limiter.toml:", $expected), "{:?}", $text);)+
+        }
+    )+};
+}
+
+refuses! {
+    a_limit_must_be_a_number_in_range {
+        "[service.smtp]\nmax_connections = 0" => "2:19: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
+        "[service.smtp]\nmax_connections = -1" => "2:19: max_connections must be between 1 and 1000000, not -1; give the number of connections one source may hold",
+        "[defaults]\nmax_connections = 1000001" => "2:19: max_connections must be between 1 and 1000000, not 1000001; give the number of connections one source may hold",
+        "[defaults]\n  max_connections   =   0xffffffffffffffffff" => "2:25: max_connections must be between 1 and 1000000, not 0xffffffffffffffffff; give the number of connections one source may hold",
+        "[defaults]\nmax_connections = 4294967297" => "2:19: max_connections must be between 1 and 1000000, not 4294967297; give the number of connections one source may hold",
+        "[defaults]\nmax_connections = 999999999999999999999999999999999999999999999999999" => "2:19: max_connections must be between 1 and 1000000, not 9999999999999999999999999999999999999999…; give the number of connections one source may hold",
+        "[defaults]\nmax_connections = \"20\"" => "2:19: max_connections must be a whole number between 1 and 1000000, not \"20\"; leave the quotes out",
+        "[defaults]\nmax_connections = \"many\"" => "2:19: max_connections must be a whole number between 1 and 1000000, not \"many\"; give the number of connections one source may hold",
+        "[defaults]\nmax_connections = 2.5" => "2:19: max_connections must be a whole number between 1 and 1000000, not a fraction; give the number of connections one source may hold",
+        "[defaults]\nmax_connections = true" => "2:19: max_connections must be a whole number between 1 and 1000000, not a boolean; give the number of connections one source may hold",
+        "[defaults]\nmax_connections = { imap = 200 }" => "2:19: max_connections must be a whole number between 1 and 1000000, not a table; give the number of connections one source may hold",
+    }
+    a_port_must_be_one {
+        "[service.smtp]\nports = [25, 0]" => "2:14: a port must be between 1 and 65535, not 0; give the TCP port the service listens on",
+        "[service.smtp]\nports = [\n  25,\n  70000,\n]" => "4:3: a port must be between 1 and 65535, not 70000; give the TCP port the service listens on",
+        "[service.smtp]\nports = [-25]" => "2:10: a port must be between 1 and 65535, not -25; give the TCP port the service listens on",
+        "[service.smtp]\nports = [\"smtp\"]" => "2:10: a port must be a whole number between 1 and 65535, not \"smtp\"; give the TCP port the service listens on",
+        "[service.smtp]\nports = 25" => "2:9: ports must be a list, not 25; write for example ports = [25]",
+        "[service.smtp]\nports = \"25, 587\"" => "2:9: ports must be a list, not \"25, 587\"; write for example ports = [25]",
+    }
+    a_port_belongs_to_one_service {
+        "[service.smtp]\nports = [25, 2525, 25]" => "2:20: port 25 is listed twice in service smtp; list it once",
+        "[service.a]\nports = [9]\nprotocol = 'smtp'\n[service.b]\nports = [8, 9]\nprotocol = 'smtp'" => "5:13: port 9 of service b is in service a already, on line 2; take it out of one of them",
+        "[service.imaps]\nports = [993]\nprotocol = 'imap'" => "2:10: port 993 of service imaps is in the built-in service imap already; take it out there with [service.imap] ports = [143], or here",
+        "[service.mx]\nports = [25]\nprotocol = 'smtp'" => "2:10: port 25 of service mx is in the built-in service smtp already; take it out there with [service.smtp] ports = [], or here",
+        "[service.smtp]\nports = [25, 587]\n[service.submission]\nmax_connections = 5" => "2:14: port 587 of service smtp is in the built-in service submission already; take it out there with [service.submission] ports = [], or here",
+    }
+    a_prefix_never_makes_the_world_one_source {
+        "[defaults]\nipv4_prefix = 0" => "2:15: ipv4_prefix must be between 1 and 32, not 0; give the bits of an IPv4 address that make a source, 32 for single addresses",
+        "[defaults]\nipv4_prefix = 33" => "2:15: ipv4_prefix must be between 1 and 32, not 33; give the bits of an IPv4 address that make a source, 32 for single addresses",
+        "[service.smtp]\nipv6_prefix = 0" => "2:15: ipv6_prefix must be between 1 and 128, not 0; give the bits of an IPv6 address that make a source, 64 for one network",
+        "[service.smtp]\nipv6_prefix = 129" => "2:15: ipv6_prefix must be between 1 and 128, not 129; give the bits of an IPv6 address that make a source, 64 for one network",
+        "[service.smtp]\nipv6_prefix = \"/64\"" => "2:15: ipv6_prefix must be a whole number between 1 and 128, not \"/64\"; give the bits of an IPv6 address that make a source, 64 for one network",
+    }
+    the_words_are_those_of_the_design {
+        "[service.smtp]\nprotocol = \"SMTP\"" => "2:12: protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not \"SMTP\"; give what the service's clients speak",
+        "[service.smtp]\nprotocol = 1" => "2:12: protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not 1; give what the service's clients speak",
+        "[defaults]\nresponse = \"drop\"" => "2:12: response must be \"reply\" or \"reset\", not \"drop\"; give how a refusal is answered",
+        "[defaults]\nresponse = []" => "2:12: response must be \"reply\" or \"reset\", not a list; give how a refusal is answered",
+    }
+    the_keys_above_all_tables_have_bounds_too {
+        "max_sources = 1023" => "1:15: max_sources must be between 1024 and 16777216, not 1023; give the number of sources the ledger shall hold",
+        "max_sources = 16777217" => "1:15: max_sources must be between 1024 and 16777216, not 16777217; give the number of sources the ledger shall hold",
+        "hostname = \"\"" => "1:12: hostname must be 1 to 253 letters, digits, \".\" and \"-\", not \"\"; give the name mail clients know",
+        "hostname = \"a b\\r\\n250 c\"" => "1:12: hostname must be 1 to 253 letters, digits, \".\" and \"-\", not \"a b\\r\\n250 c\"; give the name mail clients know",
+        "hostname = 7" => "1:12: hostname must be 1 to 253 letters, digits, \".\" and \"-\", not 7; give the name mail clients know",
+    }
+    a_service_needs_a_name_and_a_new_one_ports_and_protocol {
+        "[service.Smtp]" => "1:10: a service name must be 1 to 15 of a-z, 0-9, \"-\" and \"_\", not \"Smtp\"; give it another name",
+        "[service.\"\"]" => "1:10: a service name must be 1 to 15 of a-z, 0-9, \"-\" and \"_\", not \"\"; give it another name",
+        "[service.\"a\\nb\"]" => "1:10: a service name must be 1 to 15 of a-z, 0-9, \"-\" and \"_\", not \"a\\nb\"; give it another name",
+        "[service.sixteen-letters-]" => "1:10: a service name must be 1 to 15 of a-z, 0-9, \"-\" and \"_\", not \"sixteen-letters-\"; give it another name",
+        "[service.lmtp]\nprotocol = 'smtp'" => "1:10: service lmtp is not built in and has no ports; add for example ports = [2525]",
+        "[service.lmtp]\nports = [24]" => "1:10: service lmtp is not built in and has no protocol; add for example protocol = \"smtp\"",
+    }
+    an_unknown_key_is_named_with_those_there_are {
+        "[service.smtp]\nrate = \"60/min\"" => "2:1: unknown key rate in [service.smtp] (known: ports, protocol, max_connections, ipv4_prefix, ipv6_prefix, response); remove it",
+        "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, protocol, max_connections, ipv4_prefix, ipv6_prefix, response); did you mean max_connections?",
+        "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response); did you mean ipv4_prefix?",
+        "mode = \"observe\"" => "1:1: unknown key mode at the top level (known: hostname, max_sources, defaults, service); remove it",
+        "[ladder]\nban = '10min'" => "1:2: unknown key ladder at the top level (known: hostname, max_sources, defaults, service); remove it",
+        "[[rule]]\nnetwork = '203.0.113.0/24'" => "1:3: unknown key rule at the top level (known: hostname, max_sources, defaults, service); remove it",
+        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, defaults, service); did you mean service?",
+        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, defaults, service); remove it",
+    }
+    a_key_in_the_wrong_table_is_sent_home {
+        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, defaults, service); move it to [defaults]",
+        "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response); move it to a [service.NAME]",
+        "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response); move it above the first table",
+    }
+    a_table_must_be_one {
+        "defaults = 5" => "1:12: defaults must be a table, not 5; write [defaults] above its keys",
+        "[[defaults]]\nmax_connections = 5" => "1:1: defaults must be a table, not a list; write [defaults] above its keys",
+        "service = 'smtp'" => "1:11: service must be a table, not \"smtp\"; write [service] above its keys",
+        "[service]\nsmtp = 25" => "2:8: service smtp must be a table, not 25; write [service.smtp] above its keys",
+        "[[service.smtp]]\nports = [25]" => "1:1: service smtp must be a table, not a list; write [service.smtp] above its keys",
+    }
+    the_grammar_is_that_of_toml {
+        "[defaults]\nmax_connections 5" => "2:17: this is not valid TOML, key with no value, expected `=`; correct what stands here",
+        "[defaults" => "1:10: this is not valid TOML, unclosed table, expected `]`; correct what stands here",
+        "hostname = 'a" => "1:14: this is not valid TOML, invalid literal string, expected `'`; correct what stands here",
+        "hostname = \"a\\q\"" => "1:15: this is not valid TOML, missing escaped value, expected `b`, `e`, `f`, `n`, `r`, `\\`, `\"`, `x`, `u`, `U`; correct what stands here",
+        "max_sources = 2048\nmax_sources = 2048" => "2:1: this is not valid TOML, duplicate key; correct what stands here",
+        "[service.smtp]\n[service.smtp]" => "2:10: this is not valid TOML, duplicate key; correct what stands here",
+        "max_sources = 10k" => "1:15: this is not valid TOML, string values must be quoted, expected literal string; correct what stands here",
+        "# ä\n\thostname = ä" => "2:13: this is not valid TOML, string values must be quoted, expected literal string; correct what stands here",
+        "=" => "1:1: this is not valid TOML, unquoted keys cannot be empty, expected letters, numbers, `-`, `_`; correct what stands here",
+    }
+    the_first_mistake_of_the_file_is_the_one_reported {
+        "[service.smtp]\nmax_connections = 0\n[defaults]\nmax_connections = 0" => "2:19: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
+        "[defaults]\nresponse = 'no'\nipv4_prefix = 0" => "2:12: response must be \"reply\" or \"reset\", not \"no\"; give how a refusal is answered",
+    }
+    columns_are_characters {
+        "[defaults] # größer\n\"max_connections\" = 0 # ä" => "2:21: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
+        "service = { 'smtp' = { 'response' = 'ä', ports = 1 } }" => "1:37: response must be \"reply\" or \"reset\", not \"ä\"; give how a refusal is answered",
+        "\u{feff}max_sources = 0" => "1:15: max_sources must be between 1024 and 16777216, not 0; give the number of sources the ledger shall hold",
+        "\r\n\r\nmax_sources = 0" => "3:15: max_sources must be between 1024 and 16777216, not 0; give the number of sources the ledger shall hold",
+    }
+}
+
+#[test]
+fn deep_nesting_is_refused_and_harmless() {
+    for open in ["[", "{a="] {
+        let text = format!("hostname = {}", open.repeat(100_000));
+        assert!(refused(&text).starts_with("limiter.toml:1:"));
+    }
+    assert!(refused(&format!("{}a = 1", "a.".repeat(100_000))).starts_with("limiter.toml:1:"));
+}
+
+#[test]
+fn a_setting_is_refused_with_the_sentence_of_the_file() {
+    let table = [
+        (
+            "max_connections=0",
+            "max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
+        ),
+        (
+            "max_connections=-5",
+            "max_connections must be between 1 and 1000000, not -5; give the number of connections one source may hold",
+        ),
+        (
+            "max_connections=1000001",
+            "max_connections must be between 1 and 1000000, not 1000001; give the number of connections one source may hold",
+        ),
+        (
+            "max_connections=99999999999999999999999999999999999999999",
+            "max_connections must be between 1 and 1000000, not 9999999999999999999999999999999999999999…; give the number of connections one source may hold",
+        ),
+        (
+            "max_connections=ten",
+            "max_connections must be a whole number between 1 and 1000000, not \"ten\"; give the number of connections one source may hold",
+        ),
+        (
+            "max_connections=",
+            "max_connections must be a whole number between 1 and 1000000, not \"\"; give the number of connections one source may hold",
+        ),
+        (
+            "max_connections=2.5",
+            "max_connections must be a whole number between 1 and 1000000, not \"2.5\"; give the number of connections one source may hold",
+        ),
+        (
+            "response=drop",
+            "response must be \"reply\" or \"reset\", not \"drop\"; give how a refusal is answered",
+        ),
+        ("response=1", "response must be \"reply\" or \"reset\", not 1; give how a refusal is answered"),
+        (
+            "max_connection=5",
+            "unknown key max_connection of a running service (known: max_connections, response); did you mean max_connections?",
+        ),
+        (
+            "ipv4_prefix=24",
+            "unknown key ipv4_prefix of a running service (known: max_connections, response); other keys are changed in the file",
+        ),
+        ("max_connections", "\"max_connections\" is not KEY=VALUE; write for example max_connections=20"),
+        ("", "\"\" is not KEY=VALUE; write for example max_connections=20"),
+        ("=5", "\"=5\" is not KEY=VALUE; write for example max_connections=20"),
+    ];
+    for (text, expected) in table {
+        assert_eq!(
+            parse_setting(text).map_err(|error| error.to_string()),
+            Err(expected.to_owned()),
+            "{text}"
+        );
+    }
+}

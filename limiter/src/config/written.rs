@@ -1,0 +1,236 @@
+//! The file as it was written: which keys are there, with which values, and where.
+//!
+//! The TOML crate reads the grammar and keeps the spans; the tables are walked by hand rather than
+//! through serde, because an administrator is owed a better sentence than "invalid type". Tables are
+//! walked in the order of the file, so that the first mistake is the one reported.
+
+use limiter_common::{Protocol, Response};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    check::{self, Number, Value},
+    error::{Complaint, shown},
+    load::Located,
+};
+
+/// What the file says.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// `hostname`.
+    pub hostname: Option<String>,
+    /// `max_sources`.
+    pub max_sources: Option<u32>,
+    /// `[defaults]`.
+    pub defaults: Limits,
+    /// `[service.*]`.
+    pub services: Vec<WrittenService>,
+}
+
+/// The keys that `[defaults]` and every service take.
+#[derive(Debug, Default)]
+pub struct Limits {
+    /// `max_connections`.
+    pub max_connections: Option<u32>,
+    /// `ipv4_prefix`.
+    pub ipv4_prefix: Option<u8>,
+    /// `ipv6_prefix`.
+    pub ipv6_prefix: Option<u8>,
+    /// `response`.
+    pub response: Option<Response>,
+}
+
+/// One `[service.NAME]`.
+#[derive(Debug)]
+pub struct WrittenService {
+    /// NAME.
+    pub name: Spanned<String>,
+    /// `ports`.
+    pub ports: Option<Vec<Spanned<u16>>>,
+    /// `protocol`.
+    pub protocol: Option<Protocol>,
+    /// What `[defaults]` takes too.
+    pub limits: Limits,
+}
+
+/// Reads the file's text.
+pub fn read(text: &str) -> Result<Written, Located> {
+    if let Some(at) = text.find('\0') {
+        return Err(Complaint::Nul.at(at));
+    }
+    let document = DeTable::parse(text).map_err(|error| {
+        let at = error.span().map_or(text.len(), |span| span.start);
+        Complaint::Syntax(error.message().to_owned()).at(at)
+    })?;
+    let mut written = Written::default();
+    for (key, value) in in_order(document.get_ref()) {
+        let said = Value::from(value.get_ref());
+        match name(key) {
+            "hostname" => written.hostname = Some(check::hostname(&said).map_err(|c| c.at(start(value)))?),
+            "max_sources" => written.max_sources = Some(number(&check::MAX_SOURCES, value)?),
+            "defaults" => {
+                for (key, value) in in_order(table("defaults", value, Complaint::NotATable)?) {
+                    if !written.defaults.read(key, value)? {
+                        return Err(unknown(key, Place::Defaults));
+                    }
+                }
+            }
+            "service" => {
+                for (key, value) in in_order(table("service", value, Complaint::NotATable)?) {
+                    written.services.push(service(key, value)?);
+                }
+            }
+            _ => return Err(unknown(key, Place::Top)),
+        }
+    }
+    Ok(written)
+}
+
+type Key<'i> = Spanned<std::borrow::Cow<'i, str>>;
+type Said<'i> = Spanned<DeValue<'i>>;
+
+fn service(key: &Key<'_>, value: &Said<'_>) -> Result<WrittenService, Located> {
+    let service = name(key);
+    check::service_name(service).map_err(|complaint| complaint.at(start(key)))?;
+    let mut written = WrittenService {
+        name: Spanned::new(key.span(), service.to_owned()),
+        ports: None,
+        protocol: None,
+        limits: Limits::default(),
+    };
+    for (key, value) in in_order(table(service, value, Complaint::NotAService)?) {
+        match name(key) {
+            "ports" => written.ports = Some(ports(value)?),
+            "protocol" => {
+                let protocol = check::protocol(&Value::from(value.get_ref()));
+                written.protocol = Some(protocol.map_err(|complaint| complaint.at(start(value)))?);
+            }
+            _ if written.limits.read(key, value)? => {}
+            _ => return Err(unknown(key, Place::Service(service))),
+        }
+    }
+    Ok(written)
+}
+
+impl Limits {
+    /// Takes the key if it is one of these; says whether it was.
+    fn read(&mut self, key: &Key<'_>, value: &Said<'_>) -> Result<bool, Located> {
+        match name(key) {
+            "max_connections" => self.max_connections = Some(number(&check::MAX_CONNECTIONS, value)?),
+            "ipv4_prefix" => self.ipv4_prefix = Some(small(&check::IPV4_PREFIX, value)?),
+            "ipv6_prefix" => self.ipv6_prefix = Some(small(&check::IPV6_PREFIX, value)?),
+            "response" => {
+                let response = check::response(&Value::from(value.get_ref()));
+                self.response = Some(response.map_err(|complaint| complaint.at(start(value)))?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// The table's keys and values in the order of the file.
+fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Said<'i>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+fn name<'t>(key: &'t Key<'_>) -> &'t str {
+    key.get_ref()
+}
+
+fn start<T>(thing: &Spanned<T>) -> usize {
+    thing.span().start
+}
+
+fn table<'t, 'i>(
+    key: &str,
+    value: &'t Said<'i>,
+    complaint: fn(String, String) -> Complaint,
+) -> Result<&'t DeTable<'i>, Located> {
+    match value.get_ref() {
+        DeValue::Table(table) => Ok(table),
+        other => Err(complaint(key.to_owned(), Value::from(other).shown()).at(start(value))),
+    }
+}
+
+fn number(of: &'static Number, value: &Said<'_>) -> Result<u32, Located> {
+    of.check(&Value::from(value.get_ref())).map_err(|complaint| complaint.at(start(value)))
+}
+
+/// A number whose range fits a narrower type.
+fn small<T: TryFrom<u32>>(of: &'static Number, value: &Said<'_>) -> Result<T, Located> {
+    let number = number(of, value)?;
+    T::try_from(number).map_err(|_| Complaint::OutOfRange { of, given: number.to_string() }.at(start(value)))
+}
+
+fn ports(value: &Said<'_>) -> Result<Vec<Spanned<u16>>, Located> {
+    let DeValue::Array(ports) = value.get_ref() else {
+        return Err(Complaint::NotAList(Value::from(value.get_ref()).shown()).at(start(value)));
+    };
+    ports.iter().map(|port| Ok(Spanned::new(port.span(), small(&check::PORT, port)?))).collect()
+}
+
+/// A table of the file, by the keys it knows.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Top,
+    Defaults,
+    Service(&'a str),
+}
+
+const LIMITS: [&str; 4] = ["max_connections", "ipv4_prefix", "ipv6_prefix", "response"];
+
+impl Place<'_> {
+    fn known(self) -> Vec<&'static str> {
+        match self {
+            Self::Top => vec!["hostname", "max_sources", "defaults", "service"],
+            Self::Defaults => LIMITS.to_vec(),
+            Self::Service(_) => [["ports", "protocol"].as_slice(), &LIMITS].concat(),
+        }
+    }
+
+    fn shown(self) -> String {
+        match self {
+            Self::Top => "at the top level".to_owned(),
+            Self::Defaults => "in [defaults]".to_owned(),
+            Self::Service(name) => format!("in [service.{name}]"),
+        }
+    }
+}
+
+fn unknown(key: &Key<'_>, place: Place<'_>) -> Located {
+    let name = name(key);
+    let known = place.known();
+    // A key before any table, or one typed below a table it does not belong to, is TOML's classic.
+    let elsewhere = [
+        (Place::Top, "above the first table"),
+        (Place::Defaults, "to [defaults]"),
+        (Place::Service(""), "to a [service.NAME]"),
+    ];
+    let home = elsewhere.iter().find(|(place, _)| place.known().contains(&name));
+    let advice = match (home, similar(name, &known)) {
+        (Some((_, home)), _) => format!("move it {home}"),
+        (None, Some(meant)) => format!("did you mean {meant}?"),
+        (None, None) => "remove it".to_owned(),
+    };
+    let place = place.shown();
+    Complaint::UnknownKey { key: shown(name), place, known: known.join(", "), advice }.at(start(key))
+}
+
+/// The known key that `key` is a slip of, if there is one.
+pub fn similar<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    // Comparing is quadratic, and nobody means a key of the length of a page.
+    if key.len() > 40 {
+        return None;
+    }
+    let distance = |known: &str| strsim::damerau_levenshtein(key, known);
+    known
+        .iter()
+        .copied()
+        .filter(|known| distance(known) <= 1 + known.len() / 5)
+        .min_by_key(|known| distance(known))
+}
