@@ -5,9 +5,8 @@
 //! the ACK comes again, to be let in when a place is free, or to expire. The mail daemon sees nothing.
 
 use aya_ebpf::{bindings::BPF_TCP_LISTEN, programs::SkBuffContext};
-use aya_log_ebpf::warn;
 use limiter_common::{
-    Claim, Key, Places, ServiceId,
+    Claim, Entry, Key, Places, ServiceId,
     places::{self, Reservation},
     verdict,
 };
@@ -17,7 +16,7 @@ use crate::{
     kernel::{self, Handshake},
     maps,
     packet::{ACK, RST, SYN, Segment},
-    pending,
+    pending, report,
 };
 
 /// Whether the packet is to be dropped. Everything but the completing ACK of a mail connection
@@ -63,8 +62,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         });
     }
     let Some(entry) = maps::entry_or_new(&key) else {
-        warn!(ctx, "the ledger is full: connections of new sources are not counted");
-        maps::count(service, |counters| &mut counters.uncounted);
+        report::ledger_full(ctx, service);
         return false;
     };
     // SAFETY: found in this run.
@@ -88,7 +86,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
 
 /// Counts an ACK held back. Always true.
 #[inline(always)]
-fn held(service: ServiceId, entry: *mut limiter_common::Entry) -> bool {
+fn held(service: ServiceId, entry: *mut Entry) -> bool {
     maps::count(service, |counters| &mut counters.held);
     // SAFETY: found in this run. A plain add: a statistic that may lose one between two CPUs.
     unsafe { (*entry).held = (*entry).held.wrapping_add(1) };

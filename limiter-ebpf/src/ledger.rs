@@ -10,14 +10,13 @@ use aya_ebpf::{
     helpers::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns},
     programs::SockOpsContext,
 };
-use aya_log_ebpf::warn;
 use limiter_common::{Addr, Claim, Entry, Key, ServiceId, ServicePolicy, ledger::note, places};
 
 use crate::{
     atomic::{self, Shared},
     kernel,
     maps::{self, NOTES},
-    pending,
+    pending, report,
 };
 
 const AF_INET: u32 = 2;
@@ -43,9 +42,7 @@ fn established(ctx: &SockOpsContext) {
     let Some(sk) = socket(ctx) else { return };
     // SAFETY: an established socket of the context.
     let Some(noted) = (unsafe { NOTES.get_or_create(sk) }) else {
-        warn!(ctx, "no memory to note a connection on its socket: it is not counted");
-        maps::count(service, |counters| &mut counters.uncounted);
-        return;
+        return report::no_note(ctx, service);
     };
     // SAFETY: storage of this socket, which is locked while its events are reported.
     let noted = unsafe { &mut *noted };
@@ -56,9 +53,7 @@ fn established(ctx: &SockOpsContext) {
         _ => return,
     }
     let Some(claim) = claim(ctx, service, policy) else {
-        warn!(ctx, "the ledger is full: a connection of a new source is not counted");
-        maps::count(service, |counters| &mut counters.uncounted);
-        return;
+        return report::ledger_full(ctx, service);
     };
     noted.state = note::COUNTED;
     noted.claim = claim;
@@ -121,8 +116,7 @@ fn state_changed(ctx: &SockOpsContext) {
         }
     });
     if !released {
-        warn!(ctx, "a connection was let go that the ledger did not know of");
-        maps::count(service, |counters| &mut counters.drift);
+        report::drift(ctx, service);
     }
 }
 

@@ -19,6 +19,7 @@ mod ledger;
 mod maps;
 mod packet;
 mod pending;
+mod report;
 mod steward;
 
 use aya_ebpf::{

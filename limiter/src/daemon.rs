@@ -118,7 +118,9 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, conf
 
 /// Passes the kernel programs' records on.
 async fn follow(log: aya_log::EbpfLogger<&'static dyn tracing_log::log::Log>) -> Result<()> {
-    let mut log = AsyncFd::register_with_interest(log, Interest::READABLE).map_err(|error| error.into_parts().1)?;
+    // SAFETY: the logger owns its ring buffer's descriptor, and names the same one as long as it lives.
+    let log = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) };
+    let mut log = log.map_err(|error| error.into_parts().1)?;
     loop {
         let mut ready = log.readable_mut().await?;
         ready.get_inner_mut().flush();

@@ -1,0 +1,45 @@
+//! What must not happen in silence: a counter, and a line in the daemon's log.
+//!
+//! The line comes with the 1st, 2nd, 4th, 8th, … time on a CPU: loud, and no flood. The functions are
+//! calls of their own, so that the path of a connection does not carry the code of the log.
+
+use aya_ebpf::EbpfContext;
+use aya_log_ebpf::warn;
+use limiter_common::{Counters, ServiceId};
+
+use crate::maps::COUNTERS;
+
+/// The ledger is full: a connection of a new source is let through uncounted.
+#[inline(never)]
+pub fn ledger_full<C: EbpfContext>(ctx: &C, service: ServiceId) {
+    if first_times(service, |counters| &mut counters.uncounted) {
+        warn!(ctx, "the ledger is full: connections of new sources are let through uncounted");
+    }
+}
+
+/// There was no memory to note a connection on its socket: it is let through uncounted.
+#[inline(never)]
+pub fn no_note<C: EbpfContext>(ctx: &C, service: ServiceId) {
+    if first_times(service, |counters| &mut counters.uncounted) {
+        warn!(ctx, "no memory to note a connection on its socket: it is let through uncounted");
+    }
+}
+
+/// A connection was let go that the ledger did not know of.
+#[inline(never)]
+pub fn drift<C: EbpfContext>(ctx: &C, service: ServiceId) {
+    if first_times(service, |counters| &mut counters.drift) {
+        warn!(ctx, "a connection was let go that the ledger did not know of");
+    }
+}
+
+/// Counts, and says whether this is one of the times to speak of.
+#[inline(always)]
+fn first_times(service: ServiceId, counter: impl FnOnce(&mut Counters) -> &mut u64) -> bool {
+    let Some(counters) = COUNTERS.get_ptr_mut(u32::from(service.0)) else { return false };
+    // SAFETY: this CPU's slot; see `maps::count`.
+    let counter = counter(unsafe { &mut *counters });
+    *counter += 1;
+    // A power of two.
+    *counter & (*counter - 1) == 0
+}
