@@ -33,6 +33,8 @@ pub struct Config {
     pub hostname: Option<String>,
     /// How many sources the ledger can hold, 1,024 to 16,777,216.
     pub max_sources: u32,
+    /// How long a source is remembered after its last connection, 1 to 86,400 seconds.
+    pub remember_seconds: u32,
     /// The services, sorted by name; at most [`limiter_common::MAX_SERVICES`] - 1, no port in two.
     pub services: Vec<Service>,
 }
@@ -74,6 +76,11 @@ impl Default for Config {
     /// The design's services and limits, as they are without any file.
     fn default() -> Self {
         let services = resolve::built_in(&resolve::Defaults::default());
-        Self { hostname: None, max_sources: resolve::MAX_SOURCES, services }
+        Self {
+            hostname: None,
+            max_sources: resolve::MAX_SOURCES,
+            remember_seconds: resolve::REMEMBER_SECONDS,
+            services,
+        }
     }
 }

@@ -106,6 +106,14 @@ pub static MAX_SOURCES: Number = Number {
     advice: "give the number of sources the ledger shall hold",
 };
 
+/// `remember_seconds`.
+pub static REMEMBER_SECONDS: Number = Number {
+    key: "remember_seconds",
+    min: 1,
+    max: 86_400,
+    advice: "give the seconds after which a source without connections is forgotten",
+};
+
 /// One element of `ports`.
 pub static PORT: Number =
     Number { key: "a port", min: 1, max: 65535, advice: "give the TCP port the service listens on" };

@@ -16,6 +16,7 @@ impl fmt::Display for Config {
             writeln!(out, "hostname = \"{hostname}\"")?;
         }
         writeln!(out, "max_sources = {}", self.max_sources)?;
+        writeln!(out, "remember_seconds = {}", self.remember_seconds)?;
         self.services.iter().try_for_each(|service| write!(out, "\n{service}"))
     }
 }

@@ -16,6 +16,9 @@ use super::{
 /// `max_sources` without a file: a quarter of a million, 32 MiB of kernel memory when full.
 pub const MAX_SOURCES: u32 = 262_144;
 
+/// `remember_seconds` without a file: long enough to see in `limiter list` who was here lately.
+pub const REMEMBER_SECONDS: u32 = 600;
+
 /// The services there are without a file, sorted by name. IMAP and POP3 have one budget for both
 /// ports: it is the same mailboxes and the same people.
 const BUILT_IN: [(&str, &[u16], Protocol); 6] = [
@@ -85,6 +88,7 @@ pub fn resolve(written: Written, line: &dyn Fn(usize) -> usize) -> Result<Config
     Ok(Config {
         hostname: written.hostname,
         max_sources: written.max_sources.unwrap_or(MAX_SOURCES),
+        remember_seconds: written.remember_seconds.unwrap_or(REMEMBER_SECONDS),
         services: services.into_values().collect(),
     })
 }

@@ -23,6 +23,8 @@ pub struct Written {
     pub hostname: Option<String>,
     /// `max_sources`.
     pub max_sources: Option<u32>,
+    /// `remember_seconds`.
+    pub remember_seconds: Option<u32>,
     /// `[defaults]`.
     pub defaults: Limits,
     /// `[service.*]`.
@@ -70,6 +72,7 @@ pub fn read(text: &str) -> Result<Written, Located> {
         match name(key) {
             "hostname" => written.hostname = Some(check::hostname(&said).map_err(|c| c.at(start(value)))?),
             "max_sources" => written.max_sources = Some(number(&check::MAX_SOURCES, value)?),
+            "remember_seconds" => written.remember_seconds = Some(number(&check::REMEMBER_SECONDS, value)?),
             "defaults" => {
                 for (key, value) in in_order(table("defaults", value, Complaint::NotATable)?) {
                     if !written.defaults.read(key, value)? {
@@ -187,7 +190,7 @@ const LIMITS: [&str; 4] = ["max_connections", "ipv4_prefix", "ipv6_prefix", "res
 impl Place<'_> {
     fn known(self) -> Vec<&'static str> {
         match self {
-            Self::Top => vec!["hostname", "max_sources", "defaults", "service"],
+            Self::Top => vec!["hostname", "max_sources", "remember_seconds", "defaults", "service"],
             Self::Defaults => LIMITS.to_vec(),
             Self::Service(_) => [["ports", "protocol"].as_slice(), &LIMITS].concat(),
         }

@@ -79,14 +79,14 @@ refuses! {
         "[service.smtp]\nrate = \"60/min\"" => "2:1: unknown key rate in [service.smtp] (known: ports, protocol, max_connections, ipv4_prefix, ipv6_prefix, response); remove it",
         "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, protocol, max_connections, ipv4_prefix, ipv6_prefix, response); did you mean max_connections?",
         "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response); did you mean ipv4_prefix?",
-        "mode = \"observe\"" => "1:1: unknown key mode at the top level (known: hostname, max_sources, defaults, service); remove it",
-        "[ladder]\nban = '10min'" => "1:2: unknown key ladder at the top level (known: hostname, max_sources, defaults, service); remove it",
-        "[[rule]]\nnetwork = '203.0.113.0/24'" => "1:3: unknown key rule at the top level (known: hostname, max_sources, defaults, service); remove it",
-        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, defaults, service); did you mean service?",
-        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, defaults, service); remove it",
+        "mode = \"observe\"" => "1:1: unknown key mode at the top level (known: hostname, max_sources, remember_seconds, defaults, service); remove it",
+        "[ladder]\nban = '10min'" => "1:2: unknown key ladder at the top level (known: hostname, max_sources, remember_seconds, defaults, service); remove it",
+        "[[rule]]\nnetwork = '203.0.113.0/24'" => "1:3: unknown key rule at the top level (known: hostname, max_sources, remember_seconds, defaults, service); remove it",
+        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, defaults, service); did you mean service?",
+        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, remember_seconds, defaults, service); remove it",
     }
     a_key_in_the_wrong_table_is_sent_home {
-        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, defaults, service); move it to [defaults]",
+        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, defaults, service); move it to [defaults]",
         "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response); move it to a [service.NAME]",
         "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response); move it above the first table",
     }
