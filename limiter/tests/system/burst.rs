@@ -1,0 +1,177 @@
+//! Many handshakes at the same moment.
+
+use std::net::{IpAddr, TcpStream};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::support::dial::{answer, ask, first_line, knock};
+use crate::support::watch::watch;
+use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+
+const SMTP: (&str, u16) = ("smtp", 25);
+const LIMIT: u32 = 8;
+
+/// Binds the calling thread to one of the CPUs it may run on: what it sends over the wire is received
+/// there as well.
+fn bind_to_cpu(nth: usize) {
+    let own = Pid::from_raw(0);
+    let allowed = sched_getaffinity(own).expect("the kernel tells");
+    let cpus: Vec<usize> = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect();
+    let mut one = CpuSet::new();
+    one.set(cpus[nth % cpus.len()]).expect("the kernel named it");
+    sched_setaffinity(own, &one).expect("it is one of those allowed");
+}
+
+/// Runs `client` on `n` threads of the client host, bound to the CPUs in turn, all starting at once.
+fn at_once<T: Send>(lab: &Lab, n: usize, client: impl Fn() -> T + Sync) -> Vec<T> {
+    let start = Barrier::new(n);
+    std::thread::scope(|scope| {
+        let thread = |nth| {
+            let (start, client) = (&start, &client);
+            scope.spawn(move || {
+                lab.client.enter();
+                bind_to_cpu(nth);
+                start.wait();
+                client()
+            })
+        };
+        let threads: Vec<_> = (0..n).map(thread).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a client does not fail")).collect()
+    })
+}
+
+/// Twenty handshakes of which no ACK arrives until all their SYNs were judged, and then all do.
+fn twenty_half_open(lab: &Lab, family: Family) -> Vec<TcpStream> {
+    let (source, smtp) = (family.source(), family.port(25));
+    lab.deafen(source);
+    let clients = at_once(lab, 20, || knock(source, smtp));
+    eventually("every SYN is admitted", SOON, || {
+        same("half open", &truth::half_open(&lab.host, 25).len(), &20)
+    });
+    clients
+}
+
+/// The clients that were greeted, and those that were not.
+fn greeted(clients: Vec<TcpStream>, within: Duration) -> (Vec<TcpStream>, Vec<TcpStream>) {
+    let greeting = |stream: &TcpStream| match first_line(stream, within) {
+        Answer::Silence => false,
+        answer if answer.is_service() => true,
+        answer => panic!("one of the burst got {answer:?}"),
+    };
+    clients.into_iter().partition(greeting)
+}
+
+#[test]
+fn of_twenty_handshakes_completed_together_eight_are_served_and_twelve_wait_for_room() {
+    let Some(lab) = Lab::new() else { return };
+    let sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, LIMIT, "reset");
+    for family in [V4, V6] {
+        let source = family.source();
+        let clients = twenty_half_open(&lab, family);
+        let counted = limiter.source("smtp", source);
+        assert_eq!((counted.connections, counted.reserved), (0, 0), "nothing counts before its ACK");
+
+        lab.undeafen(source);
+        truth::agree(&lab.host, &limiter, SMTP, source, u64::from(LIMIT));
+        eventually("the ACKs of the others are held", SOON, || {
+            let held = limiter.source("smtp", source).held;
+            if held >= 12 { Ok(()) } else { Err(format!("held: {held}")) }
+        });
+        let (mut served, waiting) = greeted(clients, Duration::from_millis(50));
+        assert_eq!((served.len(), waiting.len()), (8, 12));
+        assert_eq!(truth::half_open(&lab.host, 25).len(), 12);
+        assert_eq!(lab.answer(source, family.port(25)), Answer::Reset, "a new SYN is judged by the eight");
+
+        served.truncate(5);
+        eventually("three that waited get in", SOON, || same("served so far", &sink.tally(source).ever, &11));
+        truth::agree(&lab.host, &limiter, SMTP, source, u64::from(LIMIT));
+        for session in &served {
+            assert_eq!(ask(session, "NOOP", SOON), Answer::Line("250 2.0.0 Ok".to_owned()));
+        }
+        drop((served, waiting));
+        assert_eq!((sink.tally(source).peak, limiter.source("smtp", source).peak), (LIMIT, u64::from(LIMIT)));
+        truth::settled(&lab.host, &limiter, 25);
+    }
+}
+
+#[test]
+fn those_that_waited_and_gave_up_leave_nothing_behind() {
+    let Some(lab) = Lab::new() else { return };
+    let sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, LIMIT, "reset");
+    for family in [V4, V6] {
+        let source = family.source();
+        let clients = twenty_half_open(&lab, family);
+        lab.undeafen(source);
+        truth::agree(&lab.host, &limiter, SMTP, source, u64::from(LIMIT));
+        drop(clients);
+        // The FIN of one that waits completes its handshake, and so it may be served for a moment.
+        truth::settled(&lab.host, &limiter, 25);
+        assert!(sink.tally(source).peak <= LIMIT, "{:?}", sink.tally(source));
+        drop(lab.served(source, family.port(25)));
+        truth::settled(&lab.host, &limiter, 25);
+    }
+}
+
+/// Bursts from both CPUs: at no instant are there more than eight, and always eight are served.
+fn bursts_of_parallel_clients(response: &str, refusal: impl Fn(IpAddr) -> Answer, syncookies: bool) {
+    const CLIENTS: usize = 32;
+    // Who completes the handshake and is held at the gate hears nothing, and gives up.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let Some(lab) = Lab::new() else { return };
+    if syncookies {
+        lab.host.sysctl("ipv4/tcp_syncookies", "2");
+    }
+    let sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, LIMIT, response);
+    let done = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let seen = watch(scope, &lab, &sink, 25, &done);
+        let bursts = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for family in [V4, V6, V4, V6] {
+                let (source, smtp) = (family.source(), family.port(25));
+                let outcomes = at_once(&lab, CLIENTS, || answer(source, smtp, PATIENCE));
+                let served = outcomes.iter().filter(|(_, answer)| answer.is_service()).count();
+                let refused = outcomes.iter().filter(|(_, answer)| *answer == refusal(source)).count();
+                let waiting = outcomes.iter().filter(|(_, answer)| *answer == Answer::Silence).count();
+                let answers: Vec<_> = outcomes.iter().map(|(_, answer)| answer).collect();
+                assert_eq!(served, LIMIT as usize, "{answers:#?}");
+                assert_eq!(served + refused + waiting, CLIENTS, "{answers:#?}");
+                truth::agree(&lab.host, &limiter, SMTP, source, u64::from(LIMIT));
+                // Another source finds its own eight places untouched.
+                let (_, other) = lab.client.run(|| answer(family.sources[1], smtp, SOON));
+                assert!(other.is_service(), "another source got {other:?}");
+                drop(outcomes);
+                truth::settled(&lab.host, &limiter, 25);
+            }
+        }));
+        done.store(true, Ordering::Relaxed);
+        let seen = seen.join().expect("the watch does not fail");
+        bursts.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        seen
+    });
+    for source in [V4.source(), V6.source()] {
+        assert_eq!(sink.tally(source).peak, LIMIT, "by what the server held at once");
+        assert!(seen.peaks[&source] <= LIMIT as usize, "by the kernel's table: {seen:?}");
+    }
+}
+
+#[test]
+fn a_burst_from_both_cpus_never_exceeds_the_limit_and_the_rest_is_reset_or_waits() {
+    bursts_of_parallel_clients("reset", |_| Answer::Reset, false);
+}
+
+#[test]
+fn a_burst_from_both_cpus_never_exceeds_the_limit_and_the_rest_is_told_or_waits() {
+    bursts_of_parallel_clients("reply", |source| Answer::Line(Limiter::smtp_reply(LIMIT, source)), false);
+}
+
+#[test]
+fn a_burst_never_exceeds_the_limit_with_syn_cookies_in_force() {
+    bursts_of_parallel_clients("reset", |_| Answer::Reset, true);
+}

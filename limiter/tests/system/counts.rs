@@ -1,0 +1,166 @@
+//! The counts, held against the kernel's socket table at every step.
+
+use std::net::{SocketAddr, TcpStream};
+
+use crate::support::lab::V6_NEIGHBOUR;
+use crate::support::sink::listener;
+use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+
+const SMTP: (&str, u16) = ("smtp", 25);
+
+#[test]
+fn counts_follow_ss_up_and_down_for_both_families_on_one_dual_stack_listener() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, 6, "reset");
+    let mut sessions: Vec<(TcpStream, TcpStream)> = Vec::new();
+    for n in 1..=6 {
+        sessions.push((lab.served(V4.source(), V4.port(25)), lab.served(V6.source(), V6.port(25))));
+        for family in [V4, V6] {
+            truth::agree(&lab.host, &limiter, SMTP, family.source(), n);
+        }
+    }
+    for family in [V4, V6] {
+        assert_eq!(lab.answer(family.source(), family.port(25)), Answer::Reset, "the seventh");
+        assert_eq!(limiter.source("smtp", family.source()).peak, 6);
+    }
+    while let Some((over_v4, over_v6)) = sessions.pop() {
+        let left = u64::try_from(sessions.len()).unwrap();
+        drop(over_v4);
+        truth::agree(&lab.host, &limiter, SMTP, V4.source(), left);
+        truth::agree(&lab.host, &limiter, SMTP, V6.source(), left + 1);
+        drop(over_v6);
+        truth::agree(&lab.host, &limiter, SMTP, V6.source(), left);
+    }
+    truth::settled(&lab.host, &limiter, 25);
+    for family in [V4, V6] {
+        let source = limiter.source("smtp", family.source());
+        assert_eq!((source.accepted, source.refused, source.peak), (6, 1, 6), "{source:?}");
+    }
+}
+
+#[test]
+fn a_listener_of_one_family_is_limited_like_a_dual_stack_one() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start(&lab, 2, "reset");
+    for family in [V4, V6] {
+        let server = listener(&lab, family.port(25), 16);
+        let sessions: Vec<TcpStream> =
+            (0..2).map(|_| lab.dial(family.source(), family.port(25)).unwrap()).collect();
+        truth::agree(&lab.host, &limiter, SMTP, family.source(), 2);
+        assert_eq!(lab.answer(family.source(), family.port(25)), Answer::Reset);
+        drop((sessions, server));
+        truth::settled(&lab.host, &limiter, 25);
+    }
+}
+
+#[test]
+fn sources_are_counted_apart_and_hosts_of_one_ipv6_network_together() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, 2, "reset");
+    let mut sessions = Vec::new();
+    for family in [V4, V6] {
+        for source in family.sources {
+            sessions.extend([lab.served(source, family.port(25)), lab.served(source, family.port(25))]);
+            assert_eq!(lab.answer(source, family.port(25)), Answer::Reset, "the third of {source}");
+        }
+        for source in family.sources {
+            truth::agree(&lab.host, &limiter, SMTP, source, 2);
+        }
+    }
+    assert_eq!(lab.answer(V6_NEIGHBOUR, V6.port(25)), Answer::Reset, "its /64 holds two already");
+    drop(sessions);
+    truth::settled(&lab.host, &limiter, 25);
+    drop(lab.served(V6_NEIGHBOUR, V6.port(25)));
+}
+
+#[test]
+fn services_are_counted_apart_and_ports_of_one_service_together() {
+    let Some(lab) = Lab::new() else { return };
+    let _sinks = [25, 143, 587, 2525].map(|port| Sink::start(&lab, port));
+    let config =
+        "[defaults]\nmax_connections = 2\nresponse = \"reset\"\n[service.smtp]\nports = [25, 2525]\n";
+    let limiter = Limiter::start_with(&lab, config);
+    let source = V4.source();
+    let mut sessions = vec![lab.served(source, V4.port(25)), lab.served(source, V4.port(2525))];
+    for port in [25, 2525] {
+        assert_eq!(lab.answer(source, V4.port(port)), Answer::Reset, "port {port}: the service is full");
+    }
+    sessions.extend([lab.served(source, V4.port(143)), lab.served(source, V4.port(587))]);
+    let count = |service| limiter.source(service, source).connections;
+    assert_eq!(["smtp", "imap", "submission"].map(count), [2, 1, 1]);
+    drop(sessions);
+    for port in [25, 143, 587, 2525] {
+        truth::settled(&lab.host, &limiter, port);
+    }
+}
+
+#[test]
+fn ports_that_are_no_mail_service_are_left_alone() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 8025);
+    let limiter = Limiter::start(&lab, 1, "reset");
+    let sessions: Vec<TcpStream> = (0..5).map(|_| lab.served(V4.source(), V4.port(8025))).collect();
+    let list = limiter.json(&["list"]);
+    assert_eq!(list["sources"].as_array().map(Vec::len), Some(0), "{list:#}");
+    drop(sessions);
+}
+
+#[test]
+fn a_host_that_talks_to_itself_is_never_refused() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, 1, "reset");
+    let loopback: [SocketAddr; 2] = ["127.0.0.1:25".parse().unwrap(), "[::1]:25".parse().unwrap()];
+    for own in [V4.port(25), V6.port(25)].into_iter().chain(loopback) {
+        let sessions: Vec<_> =
+            lab.host.run(|| (0..4).map(|_| crate::support::answer(own.ip(), own, SOON)).collect());
+        for (_, answer) in &sessions {
+            assert!(answer.is_service(), "{own} to itself: {answer:?}");
+        }
+        drop(sessions);
+    }
+    assert_eq!(limiter.counter("smtp", "refused_concurrency"), 0);
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn with_syn_cookies_in_force_counts_agree_and_the_limit_is_exact() {
+    let Some(lab) = Lab::new() else { return };
+    // 2: always, not only when the SYN queue is full.
+    lab.host.sysctl("ipv4/tcp_syncookies", "2");
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, 4, "reset");
+    for family in [V4, V6] {
+        let source = family.source();
+        let mut sessions: Vec<TcpStream> = (0..4).map(|_| lab.served(source, family.port(25))).collect();
+        truth::agree(&lab.host, &limiter, SMTP, source, 4);
+        assert_eq!(lab.answer(source, family.port(25)), Answer::Reset);
+        sessions.pop();
+        truth::agree(&lab.host, &limiter, SMTP, source, 3);
+        sessions.push(lab.served(source, family.port(25)));
+        assert_eq!(limiter.source("smtp", source).peak, 4);
+    }
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn a_full_accept_queue_neither_counts_nor_keeps_what_it_has_no_room_for() {
+    let Some(lab) = Lab::new() else { return };
+    // A backlog of 1 holds 2: see sk_acceptq_is_full in include/net/sock.h.
+    let server = listener(&lab, V4.port(25), 1);
+    let limiter = Limiter::start(&lab, 8, "reset");
+    let source = V4.source();
+    let clients: Vec<TcpStream> =
+        lab.client.run(|| (0..4).map(|_| crate::support::dial::knock(source, V4.port(25))).collect());
+    truth::agree(&lab.host, &limiter, SMTP, source, 2);
+    let accepted: Vec<TcpStream> = (0..2).map(|_| server.accept().unwrap().0).collect();
+    // The clients that found the queue full come again with the kernel's next SYN or SYN-ACK.
+    truth::agree(&lab.host, &limiter, SMTP, source, 4);
+    eventually("no place stays reserved", SOON, || {
+        same("reserved", &limiter.source("smtp", source).reserved, &0)
+    });
+    drop((clients, accepted, server));
+    truth::settled(&lab.host, &limiter, 25);
+}

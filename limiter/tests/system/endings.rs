@@ -1,0 +1,270 @@
+//! Every way a connection can end: its place is given back, once.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::support::dial::{knock, reset};
+use crate::support::sink::listener;
+use crate::support::{Family, Lab, Limiter, SOON, V4, V6, eventually, same, truth};
+
+/// Where a connection ends.
+struct Scene<'lab> {
+    lab: &'lab Lab,
+    limiter: &'lab Limiter,
+    family: Family,
+}
+
+impl Scene<'_> {
+    /// Waits until the limiter and `ss` agree that the source has `expected` connections.
+    #[track_caller]
+    fn counts(&self, expected: u64) {
+        truth::agree(&self.lab.host, self.limiter, ("smtp", 25), self.family.source(), expected);
+    }
+}
+
+/// Establishes a connection, ends it by `end`, which gets the client's and the server's side of it, and
+/// requires that its place, and no other, was given back: the connection beside it is still counted, and
+/// in the end that is not either.
+fn ends(end: impl Fn(&Scene, TcpStream, TcpStream)) {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start(&lab, 8, "reset");
+    for family in [V4, V6] {
+        let listener = listener(&lab, family.port(25), 16);
+        let scene = Scene { lab: &lab, limiter: &limiter, family };
+        let connect = || {
+            let client = lab.dial(family.source(), family.port(25)).expect("there is room");
+            (client, listener.accept().expect("it is in the queue").0)
+        };
+        let beside = connect();
+        for _ in 0..3 {
+            let (client, server) = connect();
+            scene.counts(2);
+            end(&scene, client, server);
+            scene.counts(1);
+        }
+        drop(beside);
+        scene.counts(0);
+    }
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+/// Waits for the other side's FIN.
+#[track_caller]
+fn reads_end(mut stream: &TcpStream) {
+    stream.set_read_timeout(Some(SOON)).expect("a timeout above 0");
+    assert_eq!(stream.read(&mut [0]).expect("the end of the stream"), 0);
+}
+
+#[test]
+fn closed_by_the_client_first() {
+    ends(|_, client, server| {
+        drop(client);
+        reads_end(&server);
+        drop(server);
+    });
+}
+
+#[test]
+fn closed_by_the_server_first() {
+    ends(|_, client, server| {
+        drop(server);
+        reads_end(&client);
+        drop(client);
+    });
+}
+
+#[test]
+fn closed_by_both_at_once() {
+    ends(|_, client, server| {
+        let other = std::thread::spawn(move || drop(client));
+        drop(server);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn half_closed_by_the_client_it_counts_until_the_server_lets_go() {
+    ends(|scene, client, server| {
+        client.shutdown(Shutdown::Write).unwrap();
+        reads_end(&server);
+        scene.counts(2);
+        let state = truth::established(&scene.lab.host, 25);
+        assert!(state.iter().any(|connection| connection.state == "CLOSE-WAIT"), "{state:#?}");
+        (&server).write_all(b"still here").unwrap();
+        scene.counts(2);
+        drop(server);
+        scene.counts(1);
+        drop(client);
+    });
+}
+
+#[test]
+fn half_closed_by_the_server_it_is_given_back_at_once_and_only_once() {
+    ends(|scene, client, server| {
+        server.shutdown(Shutdown::Write).unwrap();
+        reads_end(&client);
+        scene.counts(1);
+        // FIN_WAIT2: the client may still talk, and the server read it.
+        (&client).write_all(b"late").unwrap();
+        (&server).read_exact(&mut [0; 4]).unwrap();
+        scene.counts(1);
+        drop(server);
+        drop(client);
+    });
+}
+
+#[test]
+fn reset_by_the_client() {
+    ends(|scene, client, server| {
+        reset(client);
+        server.set_read_timeout(Some(SOON)).unwrap();
+        let error = (&server).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        // The daemon has not closed its descriptor yet, but there is no connection behind it.
+        scene.counts(1);
+        drop(server);
+    });
+}
+
+#[test]
+fn reset_by_the_server() {
+    ends(|_, client, server| {
+        reset(server);
+        client.set_read_timeout(Some(SOON)).unwrap();
+        let error = (&client).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn reset_by_the_server_because_it_left_something_unread() {
+    ends(|_, client, server| {
+        (&client).write_all(b"unread").unwrap();
+        server.set_read_timeout(Some(SOON)).unwrap();
+        assert_eq!(server.peek(&mut [0]).unwrap(), 1);
+        drop(server);
+        client.set_read_timeout(Some(SOON)).unwrap();
+        let error = (&client).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn reset_by_the_client_in_close_wait() {
+    ends(|scene, client, server| {
+        client.shutdown(Shutdown::Write).unwrap();
+        reads_end(&server);
+        scene.counts(2);
+        reset(client);
+        eventually("the reset arrives", SOON, || {
+            same("error", &server.take_error().unwrap().is_some(), &true)
+        });
+        scene.counts(1);
+        drop(server);
+    });
+}
+
+#[test]
+fn timed_out_because_the_client_is_gone() {
+    ends(|scene, client, server| {
+        SockRef::from(&server).set_tcp_user_timeout(Some(Duration::from_millis(300))).unwrap();
+        scene.lab.deafen(scene.family.source());
+        (&server).write_all(b"is anyone there?").unwrap();
+        server.set_read_timeout(Some(SOON)).unwrap();
+        let error = (&server).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        scene.counts(1);
+        drop(server);
+        scene.lab.undeafen(scene.family.source());
+        reset(client);
+    });
+}
+
+#[test]
+fn let_go_while_the_client_is_gone_it_does_not_wait_for_the_goodbye() {
+    ends(|scene, client, server| {
+        scene.lab.deafen(scene.family.source());
+        drop(server);
+        // FIN_WAIT1, for as long as the kernel repeats its FIN.
+        scene.counts(1);
+        scene.lab.undeafen(scene.family.source());
+        drop(client);
+    });
+}
+
+/// The same for four connections that no daemon has accepted yet.
+fn ends_in_the_accept_queue(end: impl Fn(&Scene, TcpListener, Vec<TcpStream>)) {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start(&lab, 8, "reset");
+    for family in [V4, V6] {
+        let listener = listener(&lab, family.port(25), 16);
+        let scene = Scene { lab: &lab, limiter: &limiter, family };
+        let clients =
+            (0..4).map(|_| lab.dial(family.source(), family.port(25)).expect("there is room")).collect();
+        scene.counts(4);
+        end(&scene, listener, clients);
+        scene.counts(0);
+    }
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn reset_by_the_client_before_it_was_accepted() {
+    ends_in_the_accept_queue(|scene, listener, clients| {
+        clients.into_iter().for_each(reset);
+        scene.counts(0);
+        // The daemon accepts what has ended already, and closes it: that is no second ending.
+        for _ in 0..4 {
+            drop(listener.accept().expect("the queue keeps it").0);
+        }
+    });
+}
+
+#[test]
+fn closed_by_the_client_before_it_was_accepted() {
+    ends_in_the_accept_queue(|scene, listener, clients| {
+        drop(clients);
+        eventually("it is in CLOSE_WAIT in the queue", SOON, || {
+            let waiting = truth::established(&scene.lab.host, 25);
+            let all = waiting.len() == 4 && waiting.iter().all(|connection| connection.state == "CLOSE-WAIT");
+            if all { Ok(()) } else { Err(format!("{waiting:#?}")) }
+        });
+        scene.counts(4);
+        for left in (0..4).rev() {
+            drop(listener.accept().expect("the queue keeps it").0);
+            scene.counts(left);
+        }
+    });
+}
+
+#[test]
+fn reset_because_the_listener_was_closed_with_connections_in_its_queue() {
+    ends_in_the_accept_queue(|_, listener, clients| {
+        drop(listener);
+        for mut client in clients {
+            client.set_read_timeout(Some(SOON)).unwrap();
+            assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+    });
+}
+
+#[test]
+fn reset_because_the_listener_was_closed_with_its_queue_full_and_more_at_the_door() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start(&lab, 8, "reset");
+    for family in [V4, V6] {
+        // A backlog of 1 holds 2: see sk_acceptq_is_full in include/net/sock.h.
+        let listener = listener(&lab, family.port(25), 1);
+        let scene = Scene { lab: &lab, limiter: &limiter, family };
+        let clients: Vec<TcpStream> =
+            lab.client.run(|| (0..5).map(|_| knock(family.source(), family.port(25))).collect());
+        scene.counts(2);
+        drop(listener);
+        scene.counts(0);
+        drop(clients);
+        truth::settled(&lab.host, &limiter, 25);
+    }
+}

@@ -1,0 +1,24 @@
+//! The limiter binary, a real kernel and real mail software.
+//!
+//! Each test builds a [`support::Lab`]: a client host and a mail host, two network namespaces on one
+//! wire, and runs an instance of the limiter of its own in it, so the tests run side by side. They need
+//! root; without it each one says so and does nothing.
+//!
+//! What the limiter says is held against `support::truth`, the kernel's own socket table.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, and says where; helpers of tests are no exception"
+)]
+
+mod support;
+
+mod bad_input;
+mod burst;
+mod counts;
+mod endings;
+mod instances;
+mod limits;
+mod real_software;
+mod takeover;

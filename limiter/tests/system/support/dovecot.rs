@@ -1,0 +1,55 @@
+//! Dovecot on ports 143, 110 and 4190 of a lab's mail host, apart from any Dovecot of the machine.
+
+use super::Lab;
+use super::mail_daemon::{Files, MailDaemon};
+
+/// Everyone may log in with the password `secret`. Its own limit is so high that it never refuses.
+const CONFIG: &str = "
+instance_name = {dir}
+base_dir = {dir}/run
+state_dir = {dir}/run
+log_path = {dir}/log
+protocols = imap pop3 sieve
+listen = *, ::
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain
+mail_max_userip_connections = 10000
+mail_location = maildir:~/mail
+first_valid_uid = 1
+first_valid_gid = 1
+passdb {
+  driver = static
+  args = password=secret
+}
+userdb {
+  driver = static
+  args = uid=nobody gid=nogroup home={dir}/home/%u
+}
+service imap-login {
+  service_count = 0
+  inet_listener imaps {
+    port = 0
+  }
+}
+service pop3-login {
+  service_count = 0
+  inet_listener pop3s {
+    port = 0
+  }
+}
+service managesieve-login {
+  service_count = 0
+}
+";
+
+/// Starts it, and waits until it listens on both families.
+pub fn start(lab: &Lab) -> MailDaemon {
+    let files = Files::new();
+    files.dir("home");
+    files.give("home", "nobody");
+    files.write("dovecot.conf", CONFIG);
+    let mut command = lab.host.command("dovecot");
+    command.args(["-F", "-c"]).arg(files.path("dovecot.conf"));
+    MailDaemon::start(lab, "Dovecot", files, command, &[110, 143, 4190])
+}

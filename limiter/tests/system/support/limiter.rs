@@ -1,0 +1,239 @@
+//! An instance of the limiter, on the mail host of a lab.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::{Process, tethered};
+use super::{Lab, eventually};
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_limiter");
+
+/// The name it greets with.
+pub const HOSTNAME: &str = "mx.example.net";
+
+/// What a run of the command line gave.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    pub fn of(mut command: Command) -> Self {
+        let output = command.stdin(Stdio::null()).output().expect("the command can be started");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+}
+
+/// What `limiter list` says of one source; zeros if it is not listed.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub connections: u64,
+    pub reserved: u64,
+    pub limit: u64,
+    pub peak: u64,
+    pub accepted: u64,
+    pub refused: u64,
+    pub held: u64,
+}
+
+/// An instance: its daemon, its command line, and its end.
+pub struct Limiter {
+    pub instance: String,
+    netns: PathBuf,
+    files: TempDir,
+    daemon: Option<Process>,
+}
+
+impl Limiter {
+    /// A limit of `limit` connections to every service, refusals answered with `response`.
+    pub fn start(lab: &Lab, limit: u32, response: &str) -> Self {
+        Self::start_with(lab, &format!("[defaults]\nmax_connections = {limit}\nresponse = \"{response}\"\n"))
+    }
+
+    /// With a configuration file, to which the hostname is added.
+    pub fn start_with(lab: &Lab, config: &str) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(files.path().join("limiter.toml"), format!("hostname = \"{HOSTNAME}\"\n{config}"))
+            .expect("space");
+        let mut limiter = Self { instance: lab.name.clone(), netns: lab.host.path(), files, daemon: None };
+        limiter.run();
+        limiter
+    }
+
+    /// Starts the daemon, and waits until it serves. There must be none.
+    #[track_caller]
+    pub fn run(&mut self) {
+        assert!(self.daemon.is_none(), "the daemon runs already");
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
+        let mut command = tethered(BINARY);
+        command.args(["--instance", &self.instance, "run", "--netns"]).arg(&self.netns);
+        command.arg("--config").arg(self.files.path().join("limiter.toml"));
+        command.env("RUST_BACKTRACE", "1").stdout(log.try_clone().expect("a log file")).stderr(log);
+        let mut daemon = Process::start("limiter run", command);
+        let pid = daemon.pid();
+        eventually("the daemon is ready", Duration::from_secs(20), || {
+            if let Some(status) = daemon.ended() {
+                panic!("limiter run ended: {status}\n{}", self.log());
+            }
+            let status = self.cli(&["status", "--json"]);
+            let json: Value = serde_json::from_str(&status.stdout).unwrap_or_default();
+            let ready = json["daemon"]["running"] == true && json["daemon"]["pid"] == pid;
+            if ready { Ok(()) } else { Err(format!("{status:?}\n{}", self.log())) }
+        });
+        self.daemon = Some(daemon);
+    }
+
+    /// The daemon's, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Process::pid)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.daemon.take().expect("the daemon runs").kill();
+    }
+
+    /// SIGTERM, and an orderly end.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        let status = self.daemon.take().expect("the daemon runs").stop();
+        assert!(status.success(), "limiter run ended on SIGTERM with {status}\n{}", self.log());
+    }
+
+    /// The command line of this instance.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(["--instance", &self.instance]).args(arguments);
+        command
+    }
+
+    /// Runs a verb.
+    pub fn cli(&self, arguments: &[&str]) -> Outcome {
+        Outcome::of(self.command(arguments))
+    }
+
+    /// Runs a verb that must succeed.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let outcome = self.cli(arguments);
+        assert_eq!(outcome.code, Some(0), "limiter {arguments:?}: {outcome:?}");
+        outcome.stdout
+    }
+
+    /// Runs a verb that reads, with `--json`.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.ok(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("limiter {arguments:?} --json: {error} in {text}"))
+    }
+
+    /// What `limiter list` says of `source`, a whole address, at `service`.
+    #[track_caller]
+    pub fn source(&self, service: &str, source: IpAddr) -> Source {
+        let list = self.json(&["list"]);
+        let listed = list["sources"].as_array().expect("a list of sources");
+        let mine = |entry: &&Value| entry["service"] == service && entry["source"] == prefix(source);
+        let Some(entry) = listed.iter().find(mine) else { return Source::default() };
+        let number =
+            |key: &str| entry[key].as_u64().unwrap_or_else(|| panic!("{key} is no number in {entry}"));
+        Source {
+            connections: number("connections"),
+            reserved: number("reserved"),
+            limit: number("limit"),
+            peak: number("peak"),
+            accepted: number("accepted"),
+            refused: number("refused"),
+            held: number("held"),
+        }
+    }
+
+    /// The names of the services.
+    pub fn services(&self) -> Vec<String> {
+        let status = self.json(&["status"]);
+        let services = status["services"].as_array().expect("a list of services");
+        services.iter().map(|service| service["name"].as_str().expect("a name").to_owned()).collect()
+    }
+
+    /// A counter of a service.
+    #[track_caller]
+    pub fn counter(&self, service: &str, counter: &str) -> u64 {
+        let status = self.json(&["status"]);
+        let services = status["services"].as_array().expect("a list of services");
+        let found =
+            services.iter().find(|entry| entry["name"] == service).map(|entry| &entry["counters"][counter]);
+        found
+            .and_then(Value::as_u64)
+            .unwrap_or_else(|| panic!("no counter {counter} of {service} in {status:#}"))
+    }
+
+    /// All that a change of state would show in: `status` and `list`, without what time alone changes.
+    pub fn state(&self) -> BTreeMap<&'static str, Value> {
+        let mut list = self.json(&["list"]);
+        for source in list["sources"].as_array_mut().into_iter().flatten() {
+            source.as_object_mut().map(|source| source.remove("idle_seconds"));
+        }
+        BTreeMap::from([("status", self.json(&["status"])), ("list", list)])
+    }
+
+    /// What it says to a refused client at `source`, after the protocol's own words.
+    pub fn words(limit: u32, source: IpAddr) -> String {
+        let tag = if source.is_ipv6() { "IPv6:" } else { "" };
+        format!("Too many connections ({limit}) from this IP [{tag}{source}]")
+    }
+
+    /// The refusal as SMTP has it.
+    pub fn smtp_reply(limit: u32, source: IpAddr) -> String {
+        format!("421 4.7.0 {HOSTNAME} {}", Self::words(limit, source))
+    }
+
+    /// Where its kernel objects are pinned.
+    pub fn pins(&self) -> PathBuf {
+        PathBuf::from("/sys/fs/bpf").join(&self.instance)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.files.path().join("log")
+    }
+
+    /// What its daemons have said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+}
+
+/// The prefix that makes a source of an address.
+fn prefix(source: IpAddr) -> String {
+    match source {
+        IpAddr::V4(v4) => format!("{v4}/32"),
+        IpAddr::V6(v6) => format!("{}/64", Ipv6Addr::from(u128::from(v6) >> 64 << 64)),
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for verb in [["status", "--json"], ["list", "--json"]] {
+                eprintln!("limiter {}: {:?}", verb[0], self.cli(&verb));
+            }
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+        drop(self.daemon.take());
+        if self.pins().exists() {
+            let outcome = self.cli(&["unload"]);
+            let clean = outcome.code == Some(0) && !self.pins().exists();
+            assert!(clean || std::thread::panicking(), "limiter unload at the end of the test: {outcome:?}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What the kernel's own socket table says, read with `ss`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::lab::Netns;
+use super::process::run;
+use super::{Limiter, SOON, eventually};
+
+/// A connection of the mail host.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub remote: SocketAddr,
+    pub state: String,
+    /// `users:(("smtpd",pid=12,fd=6))`, or nothing while no one has accepted it.
+    pub owners: String,
+}
+
+/// The connections to `port` that count by the design, the greeter's among them: established, or in
+/// `CLOSE_WAIT`, where the mail daemon still pays.
+pub fn established(host: &Netns, port: u16) -> Vec<Connection> {
+    table(host, port, &["ESTAB", "CLOSE-WAIT"])
+}
+
+/// Handshakes to `port` that are not completed.
+pub fn half_open(host: &Netns, port: u16) -> Vec<Connection> {
+    table(host, port, &["SYN-RECV"])
+}
+
+/// How many sockets listen on any of `ports`.
+pub fn listeners(host: &Netns, ports: &[u16]) -> usize {
+    let mut command = host.command("ss");
+    command.arg("-Htln");
+    let ports: Vec<String> = ports.iter().map(|port| format!(":{port}")).collect();
+    let on_port = |line: &&str| {
+        let local = line.split_whitespace().nth(3).unwrap_or("");
+        ports.iter().any(|port| local.ends_with(port))
+    };
+    run(command).unwrap().lines().filter(on_port).count()
+}
+
+fn table(host: &Netns, port: u16, states: &[&str]) -> Vec<Connection> {
+    let mut command = host.command("ss");
+    command.args(["-Htanp", &format!("sport = :{port}")]);
+    let text = run(command).unwrap();
+    let all = text
+        .lines()
+        .filter(|line| !line.starts_with("LISTEN"))
+        .map(|line| parse(line).unwrap_or_else(|| panic!("a line of ss not understood: {line:?}")));
+    all.filter(|connection| states.contains(&connection.state.as_str())).collect()
+}
+
+fn parse(line: &str) -> Option<Connection> {
+    let mut fields = line.split_whitespace();
+    let state = fields.next()?.to_owned();
+    let remote: SocketAddr = fields.nth(3)?.parse().ok()?;
+    // A dual-stack listener has its IPv4 peers as mapped addresses.
+    let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+    Some(Connection { remote, state, owners: fields.collect() })
+}
+
+/// The connections to `port` that the limiter has to count, by remote address: all but the greeter's.
+pub fn held(host: &Netns, port: u16, limiter: &Limiter) -> BTreeMap<IpAddr, u64> {
+    let greeter = format!("pid={},", limiter.pid().unwrap_or(0));
+    let mut held = BTreeMap::new();
+    for connection in established(host, port) {
+        if !connection.owners.contains(&greeter) {
+            *held.entry(connection.remote.ip()).or_default() += 1;
+        }
+    }
+    held
+}
+
+/// Waits until both the kernel and the limiter say that `source` holds `expected` connections to
+/// `service` on `port`.
+#[track_caller]
+pub fn agree(host: &Netns, limiter: &Limiter, (service, port): (&str, u16), source: IpAddr, expected: u64) {
+    eventually(&format!("{source} holds {expected} of {service}, by ss and by limiter list"), SOON, || {
+        let kernel = held(host, port, limiter).get(&source).copied().unwrap_or(0);
+        let ours = limiter.source(service, source).connections;
+        if kernel == expected && ours == expected {
+            return Ok(());
+        }
+        Err(format!("ss: {kernel}, limiter list: {ours}\n{:#?}", established(host, port)))
+    });
+}
+
+/// Waits until the kernel has no connection to `port`, then requires that the limiter is even: every
+/// count 0, nothing reserved, no drift, nothing let through uncounted.
+#[track_caller]
+pub fn settled(host: &Netns, limiter: &Limiter, port: u16) {
+    eventually(&format!("no connection to port {port} is left"), SOON, || {
+        let left: Vec<_> = established(host, port).into_iter().chain(half_open(host, port)).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+    });
+    eventually("every count is 0", SOON, || {
+        let list = limiter.json(&["list"]);
+        let sources = list["sources"].as_array().ok_or_else(|| format!("no sources in {list}"))?;
+        let even = sources.iter().all(|source| source["connections"] == 0 && source["reserved"] == 0);
+        if even { Ok(()) } else { Err(format!("{list:#}")) }
+    });
+    for service in limiter.services() {
+        for counter in ["drift", "uncounted"] {
+            assert_eq!(
+                limiter.counter(&service, counter),
+                0,
+                "{counter} of {service}: {:#}",
+                limiter.json(&["status"])
+            );
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The daemon comes and goes; the limits and the counts stay.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::support::dial::{answer, ask, first_line};
+use crate::support::watch::watch;
+use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, truth};
+
+const SMTP: (&str, u16) = ("smtp", 25);
+
+/// Without its daemon, the limit of `limit` holds, refuses with a reset, and counts.
+fn limits_without_daemon(
+    lab: &Lab,
+    limiter: &Limiter,
+    limit: u64,
+    sessions: &mut Vec<TcpStream>,
+    source: IpAddr,
+    smtp: SocketAddr,
+) {
+    let status = limiter.json(&["status"]);
+    assert_eq!(status["daemon"]["running"], false, "{status:#}");
+    truth::agree(&lab.host, limiter, SMTP, source, limit);
+    assert_eq!(lab.answer(source, smtp), Answer::Reset, "no daemon, no words");
+    let refused = limiter.source("smtp", source).refused;
+    assert_eq!(lab.answer(source, smtp), Answer::Reset);
+    assert_eq!(limiter.source("smtp", source).refused, refused + 1);
+    sessions.pop();
+    truth::agree(&lab.host, limiter, SMTP, source, limit - 1);
+    sessions.push(lab.served(source, smtp));
+    truth::agree(&lab.host, limiter, SMTP, source, limit);
+    assert_eq!(lab.answer(source, smtp), Answer::Reset);
+}
+
+/// The daemon ends by `end`, and a new one takes over.
+fn ends_and_is_replaced(end: impl Fn(&mut Limiter)) {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let mut limiter = Limiter::start(&lab, 8, "reply");
+    for family in [V4, V6] {
+        let (source, smtp) = (family.source(), family.port(25));
+        let mut sessions: Vec<TcpStream> = (0..8).map(|_| lab.served(source, smtp)).collect();
+        let before = limiter.source("smtp", source);
+        end(&mut limiter);
+        limits_without_daemon(&lab, &limiter, 8, &mut sessions, source, smtp);
+
+        limiter.run();
+        truth::agree(&lab.host, &limiter, SMTP, source, 8);
+        let after = limiter.source("smtp", source);
+        let kept = (after.accepted, after.refused, after.peak, after.limit);
+        assert_eq!(kept, (before.accepted + 1, before.refused + 3, 8, 8), "it goes on where it was");
+        assert_eq!(
+            lab.answer(source, smtp),
+            Answer::Line(Limiter::smtp_reply(8, source)),
+            "replies are back"
+        );
+        for session in &sessions {
+            assert_eq!(ask(session, "NOOP", SOON), Answer::Line("250 2.0.0 Ok".to_owned()));
+        }
+        sessions.pop();
+        truth::agree(&lab.host, &limiter, SMTP, source, 7);
+        sessions.push(lab.served(source, smtp));
+    }
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn a_killed_daemon_leaves_limits_that_hold_and_a_new_one_takes_over_the_counts() {
+    ends_and_is_replaced(Limiter::kill);
+}
+
+#[test]
+fn a_daemon_that_ends_on_sigterm_leaves_limits_that_hold_and_a_new_one_takes_over_the_counts() {
+    ends_and_is_replaced(Limiter::stop);
+}
+
+#[test]
+fn what_ended_while_there_was_no_daemon_is_not_counted_by_the_next_one() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let mut limiter = Limiter::start(&lab, 8, "reply");
+    let sessions: Vec<TcpStream> = (0..8).map(|_| lab.served(V4.source(), V4.port(25))).collect();
+    limiter.kill();
+    drop(sessions);
+    truth::agree(&lab.host, &limiter, SMTP, V4.source(), 0);
+    limiter.run();
+    truth::settled(&lab.host, &limiter, 25);
+    drop(lab.served(V4.source(), V4.port(25)));
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+/// What a load has seen.
+#[derive(Default)]
+struct Load {
+    done: AtomicBool,
+    served: AtomicU32,
+    refused: AtomicU32,
+    surprises: Mutex<Vec<String>>,
+}
+
+impl Load {
+    /// Connects, stays for `stay`, and leaves as a mail client does, until it is done.
+    ///
+    /// It waits for the server's end before it connects again, so that it never has more than the one
+    /// connection; a refusal by reply is a refusal as much as one by reset.
+    fn run(&self, lab: &Lab, source: IpAddr, smtp: SocketAddr, stay: Duration) {
+        lab.client.enter();
+        while !self.done.load(Ordering::Relaxed) {
+            match answer(source, smtp, SOON) {
+                (Some(stream), answer) if answer.is_service() => {
+                    self.served.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(stay);
+                    let goodbye = (ask(&stream, "QUIT", SOON), first_line(&stream, SOON));
+                    if goodbye != (Answer::Line("221 2.0.0 Bye".to_owned()), Answer::Closed) {
+                        self.surprised(format!("{source}: QUIT: {goodbye:?}"));
+                    }
+                }
+                // A greeter that is killed between its accept and its words closes without any.
+                (_, Answer::Line(_) | Answer::Reset | Answer::Closed) => {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                (_, Answer::Silence) => self.surprised(format!("{source}: neither served nor refused")),
+            }
+        }
+    }
+
+    fn surprised(&self, what: String) {
+        self.surprises.lock().expect("no panic holds it").push(what);
+    }
+}
+
+#[test]
+fn ten_takeovers_under_load_let_nobody_over_the_limit_and_refuse_nobody_below_it() {
+    const LIMIT: u32 = 4;
+    let Some(lab) = Lab::new() else { return };
+    let sink = Sink::start(&lab, 25);
+    let mut limiter = Limiter::start(&lab, LIMIT, "reply");
+    let [greedy, honest, steady] = V4.sources;
+    let smtp = V4.port(25);
+    let patient: Vec<TcpStream> = (0..2).map(|_| lab.served(steady, smtp)).collect();
+    let (over, below, done) = (Load::default(), Load::default(), AtomicBool::new(false));
+
+    let seen = std::thread::scope(|scope| {
+        let seen = watch(scope, &lab, &sink, 25, &done);
+        for _ in 0..6 {
+            scope.spawn(|| over.run(&lab, greedy, smtp, Duration::from_millis(15)));
+        }
+        for _ in 0..LIMIT {
+            scope.spawn(|| below.run(&lab, honest, smtp, Duration::from_millis(5)));
+        }
+        let takeovers = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for takeover in 0..10 {
+                let before = over.served.load(Ordering::Relaxed);
+                if takeover % 3 == 2 {
+                    limiter.stop();
+                } else {
+                    limiter.kill();
+                }
+                limiter.run();
+                assert_eq!(limiter.source("smtp", steady).connections, 2, "after takeover {takeover}");
+                crate::support::eventually("the load goes on", SOON, || {
+                    let now = over.served.load(Ordering::Relaxed);
+                    if now >= before + 20 { Ok(()) } else { Err(format!("served {before}, and now {now}")) }
+                });
+            }
+        }));
+        // Whatever happened, the load has to end, or the scope never does.
+        for stop in [&over.done, &below.done, &done] {
+            stop.store(true, Ordering::Relaxed);
+        }
+        let seen = seen.join().expect("the watch does not fail");
+        takeovers.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        seen
+    });
+
+    let surprises =
+        [over.surprises, below.surprises].map(|list| list.into_inner().expect("no panic held it")).concat();
+    assert_eq!(surprises, Vec::<String>::new());
+    assert!(over.refused.into_inner() > 100, "six clients on four places: many are refused");
+    assert_eq!(sink.tally(greedy).peak, LIMIT, "by what the server held at once");
+    assert!(seen.looks > 100, "{seen:?}");
+    assert!(seen.peaks[&greedy] <= LIMIT as usize, "by the kernel's table: {seen:?}");
+    assert_eq!(below.refused.into_inner(), 0, "of {:?} served honest ones", below.served);
+    assert_eq!(limiter.source("smtp", honest).refused, 0);
+    assert!(sink.tally(honest).ever > 200, "{:?}", sink.tally(honest));
+    drop(patient);
+    truth::settled(&lab.host, &limiter, 25);
+}
