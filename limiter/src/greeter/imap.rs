@@ -1,0 +1,26 @@
+//! IMAP: an untagged BYE instead of the greeting (RFC 9051, 7.1.5), with the code of what is
+//! unavailable for now (RFC 5530, 3).
+
+use super::words::Words;
+
+/// The reply.
+pub fn line(words: &Words<'_>) -> String {
+    format!("* BYE [UNAVAILABLE] {words}\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::words, line};
+
+    #[test]
+    fn the_reply_is_a_bye_instead_of_a_greeting() {
+        assert_eq!(
+            line(&words::V4),
+            "* BYE [UNAVAILABLE] Too many connections (8) from this IP [203.0.113.7]\r\n"
+        );
+        assert_eq!(
+            line(&words::V6),
+            "* BYE [UNAVAILABLE] Too many connections (8) from this IP [2001:db8::7]\r\n"
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! `ManageSieve`: BYE instead of the greeting, with the code that asks to try again later
+//! (RFC 5804, 1.2 and 1.3).
+
+use super::words::Words;
+
+/// The reply. The text is a quoted string; nothing in it needs escaping.
+pub fn line(words: &Words<'_>) -> String {
+    format!("BYE (TRYLATER) \"{words}\"\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::words, line};
+
+    #[test]
+    fn the_reply_is_a_bye_that_asks_to_try_later() {
+        assert_eq!(
+            line(&words::V4),
+            "BYE (TRYLATER) \"Too many connections (8) from this IP [203.0.113.7]\"\r\n"
+        );
+        assert_eq!(
+            line(&words::V6),
+            "BYE (TRYLATER) \"Too many connections (8) from this IP [2001:db8::7]\"\r\n"
+        );
+    }
+}

@@ -1,0 +1,34 @@
+//! SMTP and submission: reply 421, "closing transmission channel" (RFC 5321, 4.2.3), with the enhanced
+//! status of a security or policy matter that may pass (RFC 3463, 3.8). Clients that get it try again
+//! later.
+
+use std::net::IpAddr;
+
+use super::words::Words;
+
+/// The reply. IPv6 addresses have the form of SMTP's address literals (RFC 5321, 4.1.3).
+pub fn line(words: &Words<'_>) -> String {
+    let Words { hostname, connections, remote } = words;
+    let tag = match remote {
+        IpAddr::V4(_) => "",
+        IpAddr::V6(_) => "IPv6:",
+    };
+    format!("421 4.7.0 {hostname} Too many connections ({connections}) from this IP [{tag}{remote}]\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::words, line};
+
+    #[test]
+    fn the_reply_is_a_421_with_the_name_and_the_address() {
+        assert_eq!(
+            line(&words::V4),
+            "421 4.7.0 mail.example.org Too many connections (8) from this IP [203.0.113.7]\r\n"
+        );
+        assert_eq!(
+            line(&words::V6),
+            "421 4.7.0 mail.example.org Too many connections (8) from this IP [IPv6:2001:db8::7]\r\n"
+        );
+    }
+}

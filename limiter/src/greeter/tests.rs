@@ -1,0 +1,294 @@
+//! The greeter over real sockets. The listener is at an address of the host here, which is all that
+//! differs: the kernel program is tested with the whole.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read, Write},
+    net::{Ipv6Addr, Shutdown, TcpStream as Client},
+    process::Command,
+    sync::Mutex,
+};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const LINE: &str = "421 4.7.0 mx.example.org Too many connections (8) from this IP [127.0.0.1]\r\n";
+
+/// Gives the same reason to all.
+struct Same(Option<Refusal>);
+
+impl Reasons for Same {
+    fn reason(&self, _local_port: u16, _remote: IpAddr) -> Option<Refusal> {
+        self.0
+    }
+}
+
+const fn refusal(protocol: Protocol) -> Refusal {
+    Refusal { protocol, connections: 8, tls: false }
+}
+
+const SMTP: Same = Same(Some(refusal(Protocol::Smtp)));
+
+struct Running {
+    port: u16,
+    totals: Totals,
+    stop: watch::Sender<bool>,
+    serve: JoinHandle<()>,
+}
+
+fn start(reasons: impl Reasons, limits: Limits) -> Running {
+    let listener = Listener::at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
+    let port = listener.address().port();
+    let greeter = Greeter::new(listener, Arc::new(reasons), "mx.example.org".to_owned(), limits).unwrap();
+    let totals = greeter.totals();
+    let (stop, stopped) = watch::channel(false);
+    Running { port, totals, stop, serve: tokio::spawn(greeter.serve(stopped)) }
+}
+
+impl Running {
+    fn connect(&self) -> Client {
+        connect("127.0.0.1", self.port)
+    }
+
+    /// Waits for the counts: a client hears first, and is counted then.
+    async fn counts(&self, expected: Snapshot) {
+        eventually(&format!("{expected:?}"), || self.totals.snapshot() == expected).await;
+    }
+
+    /// Waits until another client is greeted.
+    async fn has_room(&self) {
+        eventually("a place is free", || heard(&self.connect()).as_deref() == Ok(LINE)).await;
+    }
+}
+
+fn connect(host: &str, port: u16) -> Client {
+    let client = Client::connect((host, port)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client
+}
+
+/// All that comes until the greeter closes.
+fn heard(mut client: &Client) -> Result<String, ErrorKind> {
+    let mut text = String::new();
+    client.read_to_string(&mut text).map(|_| text).map_err(|error| error.kind())
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "still not: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_protocol_hears_its_line_and_then_the_end() {
+    let table = [
+        (Protocol::Smtp, "127.0.0.1", LINE),
+        (
+            Protocol::Smtp,
+            "::1",
+            "421 4.7.0 mx.example.org Too many connections (8) from this IP [IPv6:::1]\r\n",
+        ),
+        (
+            Protocol::Imap,
+            "127.0.0.1",
+            "* BYE [UNAVAILABLE] Too many connections (8) from this IP [127.0.0.1]\r\n",
+        ),
+        (Protocol::Imap, "::1", "* BYE [UNAVAILABLE] Too many connections (8) from this IP [::1]\r\n"),
+        (
+            Protocol::Pop3,
+            "127.0.0.1",
+            "-ERR [SYS/TEMP] Too many connections (8) from this IP [127.0.0.1]\r\n",
+        ),
+        (
+            Protocol::Sieve,
+            "127.0.0.1",
+            "BYE (TRYLATER) \"Too many connections (8) from this IP [127.0.0.1]\"\r\n",
+        ),
+    ];
+    for (protocol, host, line) in table {
+        let greeter = start(Same(Some(refusal(protocol))), Limits::default());
+        assert_eq!(heard(&connect(host, greeter.port)).as_deref(), Ok(line), "{host}");
+        greeter.counts(Snapshot { greeted: 1, ..Snapshot::default() }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reason_is_asked_for_the_port_and_the_client_in_its_usual_form() {
+    struct Noting(Arc<Mutex<Vec<(u16, IpAddr)>>>);
+    impl Reasons for Noting {
+        fn reason(&self, local_port: u16, remote: IpAddr) -> Option<Refusal> {
+            self.0.lock().unwrap().push((local_port, remote));
+            None
+        }
+    }
+    let noted = Arc::default();
+    let greeter = start(Noting(Arc::clone(&noted)), Limits::default());
+    for host in ["127.0.0.1", "::1"] {
+        let _end = heard(&connect(host, greeter.port));
+    }
+    let expected = ["127.0.0.1", "::1"].map(|host| (greeter.port, host.parse().unwrap()));
+    assert_eq!(*noted.lock().unwrap(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_be_told_is_reset() {
+    let tls = Refusal { tls: true, ..refusal(Protocol::Imap) };
+    for reason in [None, Some(tls)] {
+        let greeter = start(Same(reason), Limits::default());
+        assert_eq!(heard(&greeter.connect()), Err(ErrorKind::ConnectionReset));
+        greeter.counts(Snapshot { reset: 1, ..Snapshot::default() }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_before_it_reads_hears_the_line_and_no_reset() {
+    for _ in 0..10 {
+        let greeter = start(SMTP, Limits { connections: 1, ..Limits::default() });
+        let mut client = greeter.connect();
+        for _ in 0..20 {
+            client.write_all(&[b'x'; 100]).unwrap();
+        }
+        client.shutdown(Shutdown::Write).unwrap();
+        // The one place is free again, so the connection is closed, and the reply still unread.
+        greeter.has_room().await;
+        assert_eq!(heard(&client).as_deref(), Ok(LINE));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_neither_reads_nor_closes_gives_its_place_back_in_time() {
+    assert_eq!(Limits::default(), Limits { connections: 1024, time: Duration::from_secs(2), bytes: 4096 });
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let greeter = start(SMTP, limits);
+    let start = Instant::now();
+    let idle = greeter.connect();
+    eventually("the idle client is greeted", || greeter.totals.snapshot().greeted == 1).await;
+    assert_eq!(heard(&greeter.connect()), Err(ErrorKind::ConnectionReset), "there is one place");
+    greeter.has_room().await;
+    let took = start.elapsed();
+    assert!((limits.time..2 * limits.time).contains(&took), "{took:?}");
+    assert_eq!(heard(&idle).as_deref(), Ok(LINE), "what was said is still there to read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_stop_sending_is_not_listened_to() {
+    let limits = Limits { connections: 1, time: 4 * PATIENCE, ..Limits::default() };
+    let greeter = start(SMTP, limits);
+    let mut flood = greeter.connect();
+    let flooding = tokio::task::spawn_blocking(move || while flood.write_all(&[b'x'; 4096]).is_ok() {});
+    flooding.await.unwrap();
+    greeter.has_room().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_2000_connections_at_once_1024_are_greeted_and_the_others_reset() {
+    allow_many_files();
+    let limits = Limits { time: 4 * PATIENCE, ..Limits::default() };
+    let greeter = start(SMTP, limits);
+    let connect = |_| {
+        tokio::task::spawn_blocking({
+            let port = greeter.port;
+            move || {
+                let client = connect("127.0.0.1", port);
+                let heard = heard(&client);
+                (client, heard)
+            }
+        })
+    };
+    let clients: Vec<_> = (0..2000).map(connect).collect();
+    let mut held = Vec::new();
+    let (mut told, mut reset) = (0, 0);
+    for client in clients {
+        let (client, heard) = client.await.unwrap();
+        held.push(client);
+        match heard.as_deref() {
+            Ok(LINE) => told += 1,
+            Err(ErrorKind::ConnectionReset) => reset += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((told, reset), (1024, 976));
+    greeter.counts(Snapshot { greeted: 1024, dropped_full: 976, ..Snapshot::default() }).await;
+    drop(held);
+    eventually("places are free", || heard(&greeter.connect()).as_deref() == Ok(LINE)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_told_to_stop_it_closes_the_listener_and_lets_the_last_client_hear() {
+    let Running { port, totals, stop, serve } = start(SMTP, Limits::default());
+    let last = connect("127.0.0.1", port);
+    eventually("the last client is greeted", || totals.snapshot().greeted == 1).await;
+    stop.send(true).unwrap();
+    eventually("the listener is closed", || Client::connect(("127.0.0.1", port)).is_err()).await;
+    assert!(!serve.is_finished(), "the last client has not closed");
+    assert_eq!(heard(&last).as_deref(), Ok(LINE));
+    drop(last);
+    serve.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stops_when_nobody_is_left_to_stop_it() {
+    let Running { stop, serve, .. } = start(SMTP, Limits::default());
+    drop(stop);
+    serve.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reasons_that_panic_cost_one_connection() {
+    struct Panicking(Mutex<bool>);
+    impl Reasons for Panicking {
+        fn reason(&self, _local_port: u16, _remote: IpAddr) -> Option<Refusal> {
+            let first =
+                std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            assert!(!first, "the first one panics, as this test wants it");
+            SMTP.0
+        }
+    }
+    let limits = Limits { connections: 1, time: 4 * PATIENCE, ..Limits::default() };
+    let greeter = start(Panicking(Mutex::new(true)), limits);
+    assert_ne!(heard(&greeter.connect()).as_deref(), Ok(LINE));
+    greeter.has_room().await;
+}
+
+/// In a process of its own, because what runs out is the process's.
+#[test]
+fn out_of_descriptors_it_rests_and_recovers() {
+    const CHILD: &str = "LIMITER_TEST_IS_OUT_OF_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_none() {
+        let name = std::thread::current().name().unwrap().to_owned();
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let output = again.args(["--exact", &name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
+        // The client is connected to the backlog before the last descriptor goes.
+        let listener = Listener::at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
+        let client = connect("127.0.0.1", listener.address().port());
+        let hostname = "mx.example.org".to_owned();
+        let greeter = Greeter::new(listener, Arc::new(SMTP), hostname, Limits::default()).unwrap();
+        let totals = greeter.totals();
+        let (_stop, stopped) = watch::channel(false);
+        let files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        let start = Instant::now();
+        tokio::spawn(greeter.serve(stopped));
+        eventually("accept failed five times", || totals.snapshot().accept_errors >= 5).await;
+        assert!(start.elapsed() >= 4 * REST, "it must not spin");
+        drop(files);
+        assert_eq!(heard(&client).as_deref(), Ok(LINE));
+    });
+}
+
+fn allow_many_files() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+}
