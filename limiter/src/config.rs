@@ -23,7 +23,9 @@ use limiter_common::{Protocol, Response, ServicePolicy, service::Prefixes};
 
 pub use check::is_hostname;
 pub use error::ConfigError;
-pub use load::{load, parse};
+pub use load::load;
+#[cfg(test)]
+pub use load::parse;
 pub use setting::{Setting, SettingError, parse_setting};
 
 /// The resolved configuration.

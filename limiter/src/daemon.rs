@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, bail};
 use limiter_common::{Addr, Key, Protocol};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -95,7 +95,9 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, conf
         Some(name) => name.clone(),
         None => nix::unistd::gethostname().context("cannot read the host name")?.to_string_lossy().into_owned(),
     };
-    let greeter = tokio::spawn(Greeter::new(listener, reasons, hostname, Limits::default())?.serve(stopped));
+    let greeter = Greeter::new(listener, reasons, hostname, Limits::default())?;
+    let totals = greeter.totals();
+    let mut greeter = tokio::spawn(greeter.serve(stopped));
     let log = tokio::spawn(follow(attached.log));
     let remember = Duration::from_secs(u64::from(config.remember_seconds));
     std::thread::Builder::new()
@@ -108,10 +110,13 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, conf
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        result = greeter => return Err(anyhow!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again")),
+        result = &mut greeter => bail!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again"),
     }
-    let _greeter_gone = stop.send(true);
+    // Fails when the greeter has ended by itself; then there is nobody to tell.
+    let _nobody = stop.send(true);
+    greeter.await.context("the greeter failed")?;
     log.abort();
+    info!("greeted: {:?}", totals.snapshot());
     info!("the daemon ends; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`");
     Ok(())
 }

@@ -36,7 +36,7 @@ use tokio::{
 use tracing::warn;
 
 pub use listener::Listener;
-pub use totals::{Snapshot, Totals};
+pub use totals::Totals;
 use words::Words;
 
 /// Rest after `accept` failed for want of something; shorter would be spinning.
