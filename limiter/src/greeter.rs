@@ -36,6 +36,8 @@ use tokio::{
 use tracing::warn;
 
 pub use listener::Listener;
+#[cfg(test)]
+pub use totals::Snapshot;
 pub use totals::Totals;
 use words::Words;
 
