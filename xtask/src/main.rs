@@ -1,1 +1,41 @@
-fn main(){}
+//! What a contributor types, each verb in a file of its own: `cargo xtask build`, `lint`, `test`, `run`, `demo`.
+//!
+//! What a verb needs and the machine lacks is named, with the reason, and installed; see [`packages`].
+
+mod build;
+mod command;
+mod compiler;
+mod linker;
+mod packages;
+mod paths;
+mod privilege;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds and checks `limiter`.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build the kernel programs, and the limiter that carries them
+    Build(build::Build),
+}
+
+fn main() -> ExitCode {
+    let Err(error) = run() else { return ExitCode::SUCCESS };
+    eprintln!("xtask: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn run() -> anyhow::Result<()> {
+    match Arguments::parse().verb {
+        Verb::Build(verb) => verb.run(),
+    }
+}
