@@ -2,18 +2,17 @@
 
 use std::net::{IpAddr, TcpStream};
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::support::dial::{answer, ask, first_line, knock};
-use crate::support::watch::watch;
+use crate::support::watch::{self, Watch};
 use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
 
 const SMTP: (&str, u16) = ("smtp", 25);
-const LIMIT: u32 = 8;
+const LIMIT: usize = 8;
 
 /// Binds the calling thread to one of the CPUs it may run on: what it sends over the wire is received
 /// there as well.
@@ -69,7 +68,7 @@ fn greeted(clients: Vec<TcpStream>, within: Duration) -> (Vec<TcpStream>, Vec<Tc
 fn of_twenty_handshakes_completed_together_eight_are_served_and_twelve_wait_for_room() {
     let Some(lab) = Lab::new() else { return };
     let sink = Sink::start(&lab, 25);
-    let limiter = Limiter::start(&lab, LIMIT, "reset");
+    let limiter = Limiter::start(&lab, 8, "reset");
     for family in [V4, V6] {
         let source = family.source();
         let clients = twenty_half_open(&lab, family);
@@ -77,7 +76,7 @@ fn of_twenty_handshakes_completed_together_eight_are_served_and_twelve_wait_for_
         assert_eq!((counted.connections, counted.reserved), (0, 0), "nothing counts before its ACK");
 
         lab.undeafen(source);
-        truth::agree(&lab.host, &limiter, SMTP, source, u64::from(LIMIT));
+        truth::agree(&lab.host, &limiter, SMTP, source, LIMIT as u64);
         eventually("the ACKs of the others are held", SOON, || {
             let held = limiter.source("smtp", source).held;
             if held >= 12 { Ok(()) } else { Err(format!("held: {held}")) }
@@ -89,12 +88,12 @@ fn of_twenty_handshakes_completed_together_eight_are_served_and_twelve_wait_for_
 
         served.truncate(5);
         eventually("three that waited get in", SOON, || same("served so far", &sink.tally(source).ever, &11));
-        truth::agree(&lab.host, &limiter, SMTP, source, u64::from(LIMIT));
+        truth::agree(&lab.host, &limiter, SMTP, source, LIMIT as u64);
         for session in &served {
             assert_eq!(ask(session, "NOOP", SOON), Answer::Line("250 2.0.0 Ok".to_owned()));
         }
         drop((served, waiting));
-        assert_eq!((sink.tally(source).peak, limiter.source("smtp", source).peak), (LIMIT, u64::from(LIMIT)));
+        assert_eq!((sink.tally(source).peak, limiter.source("smtp", source).peak), (LIMIT, LIMIT as u64));
         truth::settled(&lab.host, &limiter, 25);
     }
 }
@@ -102,17 +101,17 @@ fn of_twenty_handshakes_completed_together_eight_are_served_and_twelve_wait_for_
 #[test]
 fn those_that_waited_and_gave_up_leave_nothing_behind() {
     let Some(lab) = Lab::new() else { return };
-    let sink = Sink::start(&lab, 25);
-    let limiter = Limiter::start(&lab, LIMIT, "reset");
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, 8, "reset");
     for family in [V4, V6] {
         let source = family.source();
         let clients = twenty_half_open(&lab, family);
         lab.undeafen(source);
-        truth::agree(&lab.host, &limiter, SMTP, source, u64::from(LIMIT));
+        truth::agree(&lab.host, &limiter, SMTP, source, LIMIT as u64);
         drop(clients);
         // The FIN of one that waits completes its handshake, and so it may be served for a moment.
         truth::settled(&lab.host, &limiter, 25);
-        assert!(sink.tally(source).peak <= LIMIT, "{:?}", sink.tally(source));
+        assert_eq!(limiter.source("smtp", source).peak, 8);
         drop(lab.served(source, family.port(25)));
         truth::settled(&lab.host, &limiter, 25);
     }
@@ -128,10 +127,10 @@ fn bursts_of_parallel_clients(response: &str, refusal: impl Fn(IpAddr) -> Answer
         lab.host.sysctl("ipv4/tcp_syncookies", "2");
     }
     let sink = Sink::start(&lab, 25);
-    let limiter = Limiter::start(&lab, LIMIT, response);
-    let done = AtomicBool::new(false);
-    let seen = std::thread::scope(|scope| {
-        let seen = watch(scope, &lab, &sink, 25, &done);
+    let limiter = Limiter::start(&lab, 8, response);
+    let watch = Watch::default();
+    let peaks = std::thread::scope(|scope| {
+        let peaks = watch::start(scope, &lab, &sink, 25, &watch);
         let bursts = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for family in [V4, V6, V4, V6] {
                 let (source, smtp) = (family.source(), family.port(25));
@@ -140,24 +139,25 @@ fn bursts_of_parallel_clients(response: &str, refusal: impl Fn(IpAddr) -> Answer
                 let refused = outcomes.iter().filter(|(_, answer)| *answer == refusal(source)).count();
                 let waiting = outcomes.iter().filter(|(_, answer)| *answer == Answer::Silence).count();
                 let answers: Vec<_> = outcomes.iter().map(|(_, answer)| answer).collect();
-                assert_eq!(served, LIMIT as usize, "{answers:#?}");
+                assert_eq!(served, LIMIT, "{answers:#?}");
                 assert_eq!(served + refused + waiting, CLIENTS, "{answers:#?}");
-                truth::agree(&lab.host, &limiter, SMTP, source, u64::from(LIMIT));
+                truth::agree(&lab.host, &limiter, SMTP, source, LIMIT as u64);
                 // Another source finds its own eight places untouched.
                 let (_, other) = lab.client.run(|| answer(family.sources[1], smtp, SOON));
                 assert!(other.is_service(), "another source got {other:?}");
+                watch.sees();
                 drop(outcomes);
                 truth::settled(&lab.host, &limiter, 25);
             }
         }));
-        done.store(true, Ordering::Relaxed);
-        let seen = seen.join().expect("the watch does not fail");
+        watch.end();
+        let peaks = peaks.join().expect("the watch does not fail");
         bursts.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        seen
+        peaks
     });
     for source in [V4.source(), V6.source()] {
         assert_eq!(sink.tally(source).peak, LIMIT, "by what the server held at once");
-        assert!(seen.peaks[&source] <= LIMIT as usize, "by the kernel's table: {seen:?}");
+        assert_eq!(peaks[&source], LIMIT, "by the kernel's table");
     }
 }
 
@@ -168,7 +168,7 @@ fn a_burst_from_both_cpus_never_exceeds_the_limit_and_the_rest_is_reset_or_waits
 
 #[test]
 fn a_burst_from_both_cpus_never_exceeds_the_limit_and_the_rest_is_told_or_waits() {
-    bursts_of_parallel_clients("reply", |source| Answer::Line(Limiter::smtp_reply(LIMIT, source)), false);
+    bursts_of_parallel_clients("reply", |source| Answer::Line(Limiter::smtp_reply(8, source)), false);
 }
 
 #[test]

@@ -25,7 +25,7 @@ const SMTP: Service = Service {
     name: "smtp",
     port: 25,
     exception: |source| {
-        format!("SMTPConnectError(421, b'4.7.0 {HOSTNAME} {}')", Limiter::words(LIMIT, source))
+        format!("SMTPConnectError(421, b'4.7.0 {HOSTNAME} {}')", Limiter::smtp_words(LIMIT, source))
     },
     trace: |source| vec![" connect from ".to_owned(), format!("[{source}]")],
 };

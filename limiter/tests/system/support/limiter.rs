@@ -79,7 +79,11 @@ impl Limiter {
         let mut command = tethered(BINARY);
         command.args(["--instance", &self.instance, "run", "--netns"]).arg(&self.netns);
         command.arg("--config").arg(self.files.path().join("limiter.toml"));
-        command.env("RUST_BACKTRACE", "1").stdout(log.try_clone().expect("a log file")).stderr(log);
+        command
+            .env("RUST_BACKTRACE", "1")
+            .env("NO_COLOR", "1")
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log);
         let mut daemon = Process::start("limiter run", command);
         let pid = daemon.pid();
         eventually("the daemon is ready", Duration::from_secs(20), || {
@@ -189,13 +193,18 @@ impl Limiter {
 
     /// What it says to a refused client at `source`, after the protocol's own words.
     pub fn words(limit: u32, source: IpAddr) -> String {
-        let tag = if source.is_ipv6() { "IPv6:" } else { "" };
-        format!("Too many connections ({limit}) from this IP [{tag}{source}]")
+        format!("Too many connections ({limit}) from this IP [{source}]")
+    }
+
+    /// The text of the refusal as SMTP has it: addresses are literals of RFC 5321, 4.1.3.
+    pub fn smtp_words(limit: u32, source: IpAddr) -> String {
+        let words = Self::words(limit, source);
+        if source.is_ipv6() { words.replace('[', "[IPv6:") } else { words }
     }
 
     /// The refusal as SMTP has it.
     pub fn smtp_reply(limit: u32, source: IpAddr) -> String {
-        format!("421 4.7.0 {HOSTNAME} {}", Self::words(limit, source))
+        format!("421 4.7.0 {HOSTNAME} {}", Self::smtp_words(limit, source))
     }
 
     /// Where its kernel objects are pinned.
@@ -224,8 +233,9 @@ fn prefix(source: IpAddr) -> String {
 impl Drop for Limiter {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for verb in [["status", "--json"], ["list", "--json"]] {
-                eprintln!("limiter {}: {:?}", verb[0], self.cli(&verb));
+            for verb in ["status", "list"] {
+                let Outcome { stdout, stderr, .. } = self.cli(&[verb]);
+                eprintln!("limiter {verb}:\n{stdout}{stderr}");
             }
             eprintln!("the daemon's log:\n{}", self.log());
         }

@@ -10,17 +10,23 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::Lab;
 
-/// How many connections a source has, and had at most, from accept to close.
+/// How many connections a source has had: at most at one time, and in all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    pub now: u32,
-    pub peak: u32,
-    pub ever: u32,
+    pub peak: usize,
+    pub ever: usize,
+}
+
+/// What is known of one source.
+#[derive(Default)]
+struct Source {
+    tally: Tally,
+    live: Vec<Arc<TcpStream>>,
 }
 
 #[derive(Default)]
 struct Ledger {
-    tallies: HashMap<IpAddr, Tally>,
+    sources: HashMap<IpAddr, Source>,
     inodes: HashSet<u64>,
 }
 
@@ -55,7 +61,7 @@ impl Sink {
         let (open, shared) = (Arc::clone(&listener), Arc::clone(&ledger));
         let acceptor = std::thread::spawn(move || {
             while let Ok((stream, remote)) = open.accept() {
-                let remote = remote.ip().to_canonical();
+                let (stream, remote) = (Arc::new(stream), remote.ip().to_canonical());
                 shared.lock().expect("no panic holds it").arrives(remote, &stream);
                 let shared = Arc::clone(&shared);
                 std::thread::spawn(move || serve(&shared, &stream, remote));
@@ -66,7 +72,12 @@ impl Sink {
 
     /// What `source` has and had.
     pub fn tally(&self, source: IpAddr) -> Tally {
-        self.ledger.lock().expect("no panic holds it").tallies.get(&source).copied().unwrap_or_default()
+        self.ledger
+            .lock()
+            .expect("no panic holds it")
+            .sources
+            .get(&source)
+            .map_or_else(Tally::default, |source| source.tally)
     }
 
     /// Whether the socket with this inode is one that it accepted.
@@ -86,23 +97,30 @@ impl Drop for Sink {
 }
 
 impl Ledger {
-    fn arrives(&mut self, source: IpAddr, stream: &TcpStream) {
+    fn arrives(&mut self, remote: IpAddr, stream: &Arc<TcpStream>) {
         use std::os::unix::fs::MetadataExt as _;
         let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
         self.inodes.insert(std::fs::metadata(path).expect("an open file of ours").ino());
-        let tally = self.tallies.entry(source).or_default();
-        tally.now += 1;
+        let Source { tally, live } = self.sources.entry(remote).or_default();
+        live.push(Arc::clone(stream));
+        // One that was reset has no peer any more. What has one now was there when the last one came, so
+        // these were all there at one time.
+        let at_once = live.iter().filter(|stream| stream.peer_addr().is_ok()).count();
+        tally.peak = tally.peak.max(at_once);
         tally.ever += 1;
-        tally.peak = tally.peak.max(tally.now);
+    }
+
+    fn leaves(&mut self, remote: IpAddr, stream: &Arc<TcpStream>) {
+        if let Some(source) = self.sources.get_mut(&remote) {
+            source.live.retain(|other| !Arc::ptr_eq(other, stream));
+        }
     }
 }
 
-fn serve(ledger: &Mutex<Ledger>, stream: &TcpStream, source: IpAddr) {
+fn serve(ledger: &Mutex<Ledger>, stream: &Arc<TcpStream>, remote: IpAddr) {
     let _ = converse(stream);
-    // Before the close: at no time may what is remembered be more than what there is.
-    if let Some(tally) = ledger.lock().expect("no panic holds it").tallies.get_mut(&source) {
-        tally.now -= 1;
-    }
+    // Before the close: what is remembered is never more than what there is.
+    ledger.lock().expect("no panic holds it").leaves(remote, stream);
     let _ = stream.shutdown(Shutdown::Both);
 }
 

@@ -2,35 +2,56 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 
-use super::{Lab, Sink};
+use super::{Lab, SOON, Sink, eventually};
 
-/// The most connections of each source that existed at one time, and how often it was looked.
-#[derive(Debug, Default)]
-pub struct Seen {
-    pub peaks: HashMap<IpAddr, usize>,
-    pub looks: usize,
+/// The most connections of each source that existed at one time.
+pub type Peaks = HashMap<IpAddr, usize>;
+
+/// Governs a watch from other threads.
+#[derive(Default)]
+pub struct Watch {
+    done: AtomicBool,
+    looks: AtomicUsize,
 }
 
-/// Looks at the mail host's socket table until `done`, at the connections to `port` that `sink` has
+impl Watch {
+    /// Lets it end.
+    pub fn end(&self) {
+        self.done.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until what is there now has been looked at, twice.
+    #[track_caller]
+    pub fn sees(&self) {
+        let before = self.looks.load(Ordering::Relaxed);
+        eventually("the socket table is looked at", SOON, || {
+            let looks = self.looks.load(Ordering::Relaxed);
+            // The look under way may have begun too early.
+            if looks >= before + 3 { Ok(()) } else { Err(format!("{before} looks, and now {looks}")) }
+        });
+    }
+}
+
+/// Looks at the mail host's socket table until `watch` ends, at the connections to `port` that `sink` has
 /// accepted (and so not the greeter's).
 ///
 /// The table is read piece by piece, while connections come and go: one reading may show more than ever
 /// were at one time. But what is in two readings in a row was there in between, all of it.
-pub fn watch<'scope>(
+pub fn start<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     lab: &'scope Lab,
     sink: &'scope Sink,
     port: u16,
-    done: &'scope AtomicBool,
-) -> ScopedJoinHandle<'scope, Seen> {
+    watch: &'scope Watch,
+) -> ScopedJoinHandle<'scope, Peaks> {
     scope.spawn(move || {
         lab.host.enter();
-        let mut seen = Seen::default();
+        let mut peaks = Peaks::new();
         let mut before = HashSet::new();
-        while !done.load(Ordering::Relaxed) {
+        while !watch.done.load(Ordering::Relaxed) {
             let now = counted(port);
             let mut at_once: HashMap<IpAddr, usize> = HashMap::new();
             for (remote, inode) in &now {
@@ -39,13 +60,13 @@ pub fn watch<'scope>(
                 }
             }
             for (source, count) in at_once {
-                let peak = seen.peaks.entry(source).or_default();
+                let peak = peaks.entry(source).or_default();
                 *peak = count.max(*peak);
             }
             before = now.into_keys().collect();
-            seen.looks += 1;
+            watch.looks.fetch_add(1, Ordering::Relaxed);
         }
-        seen
+        peaks
     })
 }
 
