@@ -51,7 +51,12 @@ mod tests {
 
     #[test]
     fn every_counter_is_summed_over_cpus() {
-        let cpu = |base: u64| -> Counters { bytemuck::cast(core::array::from_fn::<u64, 8, _>(|i| base + i as u64)) };
-        assert_eq!(Counters::sum([&cpu(10), &cpu(100)]), bytemuck::cast(core::array::from_fn::<u64, 8, _>(|i| 110 + 2 * i as u64)));
+        let cpu = |base: u64| -> Counters {
+            bytemuck::cast(core::array::from_fn::<u64, 8, _>(|i| base + i as u64))
+        };
+        assert_eq!(
+            Counters::sum([&cpu(10), &cpu(100)]),
+            bytemuck::cast(core::array::from_fn::<u64, 8, _>(|i| 110 + 2 * i as u64))
+        );
     }
 }

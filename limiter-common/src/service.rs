@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn a_name_is_short_and_plain() {
         for good in ["smtp", "a", "sub-mission_2", "fifteen-letters"] {
-            let policy = ServicePolicy { name: ServicePolicy::pack_name(good).unwrap(), ..Default::default() };
+            let policy =
+                ServicePolicy { name: ServicePolicy::pack_name(good).unwrap(), ..Default::default() };
             assert_eq!(policy.name(), good);
         }
         for bad in ["", "sixteen-letters!", "Smtp", "a b", "ünïcode", "sixteen-letters-"] {

@@ -56,7 +56,10 @@ fn addresses(lookup: *const bpf_sk_lookup) -> (Addr, Addr) {
     unsafe {
         let remote = |index: usize| (&raw const (*lookup).remote_ip6[index]).read_volatile();
         let local = |index: usize| (&raw const (*lookup).local_ip6[index]).read_volatile();
-        let v4 = ((&raw const (*lookup).remote_ip4).read_volatile(), (&raw const (*lookup).local_ip4).read_volatile());
+        let v4 = (
+            (&raw const (*lookup).remote_ip4).read_volatile(),
+            (&raw const (*lookup).local_ip4).read_volatile(),
+        );
         let v6 = ([remote(0), remote(1), remote(2), remote(3)], [local(0), local(1), local(2), local(3)]);
         if (*lookup).family == AF_INET {
             (Addr::from_v4_word(v4.0), Addr::from_v4_word(v4.1))

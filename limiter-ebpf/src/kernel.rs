@@ -6,7 +6,9 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV, bpf_sock},
-    helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock},
+    helpers::generated::{
+        bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock,
+    },
     programs::SkBuffContext,
 };
 
@@ -54,7 +56,8 @@ pub unsafe fn listens_in_our_netns(sk: *mut bpf_sock) -> bool {
     // SAFETY: a `tcp_sock` starts with its `sock_common`; the verifier checks type and offset against
     // BTF, and the kernel answers 0 for a pointer that has become invalid.
     let cookie = unsafe {
-        let net: *const u8 = tcp.cast::<u8>().add(global(&SKC_NET) as usize).cast::<*const u8>().read_volatile();
+        let net: *const u8 =
+            tcp.cast::<u8>().add(global(&SKC_NET) as usize).cast::<*const u8>().read_volatile();
         net.add(global(&NET_COOKIE) as usize).cast::<u64>().read_volatile()
     };
     is_our_netns(cookie)
@@ -91,7 +94,8 @@ pub fn handshake(ctx: &SkBuffContext, segment: &mut Segment) -> Handshake {
         let request = unsafe { bpf_skc_to_tcp_request_sock(sk.cast()) };
         if !request.is_null() {
             // SAFETY: the verifier checks type and offset against BTF.
-            let isn = unsafe { request.cast::<u8>().add(global(&SNT_ISN) as usize).cast::<u32>().read_volatile() };
+            let isn =
+                unsafe { request.cast::<u8>().add(global(&SNT_ISN) as usize).cast::<u32>().read_volatile() };
             if segment.ack == isn.wrapping_add(1) {
                 found = Handshake::Completing;
             }

@@ -1,7 +1,9 @@
 //! Every map, and how it is read. Names here are the names of the pins.
 
 use aya_ebpf::{
-    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    bindings::{
+        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+    },
     btf_maps::{Array, HashMap, PerCpuArray, SockMap},
     cty::c_void,
     helpers::generated::bpf_sk_storage_get,

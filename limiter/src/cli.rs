@@ -11,7 +11,7 @@ mod unload;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     config::{ConfigError, SettingError},
@@ -57,7 +57,15 @@ const FAILED: u8 = 1;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // What was asked for, or an invocation without a verb: the help itself is the answer.
+        Err(answer) if !is_mistake(answer.kind()) => answer.exit(),
+        Err(mistake) => {
+            eprintln!("limiter: {}", one_sentence(&mistake));
+            return ExitCode::from(WRONG_USAGE);
+        }
+    };
     let result = match cli.verb {
         Verb::Run(args) => run::run(&cli.instance, args),
         Verb::Status(args) => status::run(&cli.instance, &args),
@@ -72,10 +80,29 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("limiter: {error:#}");
-            let is_usage = error.is::<ConfigError>() || error.is::<SettingError>() || error.is::<WrongUsage>();
+            let is_usage =
+                error.is::<ConfigError>() || error.is::<SettingError>() || error.is::<WrongUsage>();
             ExitCode::from(if is_usage { WRONG_USAGE } else { FAILED })
         }
     }
+}
+
+const fn is_mistake(kind: ErrorKind) -> bool {
+    !matches!(
+        kind,
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    )
+}
+
+/// Clap's paragraphs as one sentence: what is wrong, then where to read on.
+fn one_sentence(mistake: &clap::Error) -> String {
+    let text = mistake.render().to_string();
+    let wrong = text.split("\n\nUsage:").next().unwrap_or(&text);
+    let wrong = wrong.split("\n\nFor more information").next().unwrap_or(wrong);
+    let words = wrong.strip_prefix("error: ").unwrap_or(wrong).split_whitespace().collect::<Vec<_>>();
+    format!("{}; see `limiter help`", words.join(" "))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -100,5 +127,35 @@ fn loaded(instance: &Instance) -> Result<Tables> {
             "what is pinned as instance {instance} is not this build's ({difference}): use the limiter that loaded it, \
              or replace it with `limiter --instance {instance} run`"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistake_is_one_sentence() {
+        let said = |words: &[&str]| {
+            let mistake = Cli::try_parse_from(words).err().unwrap();
+            assert!(is_mistake(mistake.kind()));
+            one_sentence(&mistake)
+        };
+        assert_eq!(
+            said(&["limiter", "explain", "192.0.2.256"]),
+            "invalid value '192.0.2.256' for '<ADDR>': invalid IP address syntax; see `limiter help`"
+        );
+        assert_eq!(
+            said(&["limiter", "set", "smtp"]),
+            "the following required arguments were not provided: <KEY=VALUE>...; see `limiter help`"
+        );
+        assert!(said(&["limiter", "stauts"]).contains("a similar subcommand exists: 'status'"));
     }
 }

@@ -1,12 +1,7 @@
 //! The daemon: loads or takes over, then greets what is refused and keeps the ledger tidy. The limits
 //! do not need it.
 
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use limiter_common::{Addr, Key, Protocol};
@@ -44,16 +39,19 @@ pub struct Options {
 }
 
 /// Runs until a signal ends it. The limits stay in force after that.
-pub fn run(instance: &Instance, options: Options) -> Result<()> {
+pub fn run(instance: &Instance, options: &Options) -> Result<()> {
     environment::check()?;
     let mut lock = instance.lock_daemon()?;
     if let Some(netns) = &options.netns {
         environment::enter_netns(netns)?;
     }
     // After entering the namespace: every thread of the runtime inherits it.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let (listener, attached) = load(instance, &options)?;
+        let (listener, attached) = load(instance, options)?;
         lock.announce()?;
         serve(instance, listener, attached, &options.config).await
     })
@@ -93,7 +91,9 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, conf
     let reasons = Arc::new(PinnedReasons(Tables::open(&instance.pins())?));
     let hostname = match &config.hostname {
         Some(name) => name.clone(),
-        None => nix::unistd::gethostname().context("cannot read the host name")?.to_string_lossy().into_owned(),
+        None => {
+            nix::unistd::gethostname().context("cannot read the host name")?.to_string_lossy().into_owned()
+        }
     };
     let greeter = Greeter::new(listener, reasons, hostname, Limits::default())?;
     let totals = greeter.totals();
@@ -117,7 +117,9 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, conf
     greeter.await.context("the greeter failed")?;
     log.abort();
     info!("greeted: {:?}", totals.snapshot());
-    info!("the daemon ends; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`");
+    info!(
+        "the daemon ends; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`"
+    );
     Ok(())
 }
 
@@ -167,4 +169,3 @@ impl Reasons for PinnedReasons {
         })
     }
 }
-

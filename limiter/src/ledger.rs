@@ -38,7 +38,8 @@ impl Source {
     pub fn new(key: &Key, entry: &Entry, policy: Option<&ServicePolicy>, now: u32) -> Self {
         let limit = policy.map(|policy| policy.max_connections);
         Self {
-            service: policy.map_or_else(|| format!("(removed {})", key.service), |policy| policy.name().to_owned()),
+            service: policy
+                .map_or_else(|| format!("(removed {})", key.service), |policy| policy.name().to_owned()),
             source: network(key),
             connections: entry.places.connections(),
             reserved: entry.places.reserved(),
@@ -62,12 +63,15 @@ pub fn sources(tables: &Tables) -> Result<Vec<Source>> {
     let services: HashMap<ServiceId, ServicePolicy> = tables.services()?.into_iter().collect();
     let now = now_s()?;
     let known = tables.sources()?.into_iter().filter(|(_, entry)| entry.places != Places::COLLECTED);
-    Ok(known.map(|(key, entry)| Source::new(&key, &entry, services.get(&ServiceId(key.service)), now)).collect())
+    Ok(known
+        .map(|(key, entry)| Source::new(&key, &entry, services.get(&ServiceId(key.service)), now))
+        .collect())
 }
 
 /// Seconds of `CLOCK_BOOTTIME`, the clock of [`Entry::last_seen_s`].
 pub fn now_s() -> Result<u32> {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).context("cannot read the clock")?;
+    let now =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).context("cannot read the clock")?;
     Ok(u32::try_from(now.tv_sec()).unwrap_or(u32::MAX))
 }
 
@@ -79,7 +83,12 @@ pub fn collect(steward: &mut Steward, idle: Duration) -> Result<u32> {
     let long_gone = |entry: &Entry| {
         entry.places == Places(0) && entry.last_seen_s != 0 && now.saturating_sub(entry.last_seen_s) >= idle
     };
-    let keys: Vec<Key> =
-        steward.tables.sources()?.into_iter().filter(|(_, entry)| long_gone(entry)).map(|(key, _)| key).collect();
+    let keys: Vec<Key> = steward
+        .tables
+        .sources()?
+        .into_iter()
+        .filter(|(_, entry)| long_gone(entry))
+        .map(|(key, _)| key)
+        .collect();
     steward.collect(&keys)
 }

@@ -64,7 +64,11 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     }
     services.sort_by(|a, b| a.service.cmp(&b.service));
     let explanation = Explanation { address: address.to_ip().to_string(), own, services };
-    if args.json { output::json(&explanation)? } else { print(&explanation)? }
+    if args.json {
+        output::json(&explanation)?;
+    } else {
+        print(&explanation)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -65,7 +65,11 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         Sort::Source => {}
         Sort::Seen => sources.sort_by_key(|source| source.idle_seconds),
     }
-    if args.json { output::json(&List { sources })? } else { print(&sources)? }
+    if args.json {
+        output::json(&List { sources })?;
+    } else {
+        print(&sources)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -84,7 +88,8 @@ fn print(sources: &[Source]) -> Result<()> {
     if sources.is_empty() {
         return output::line("no source holds a connection, or has held one lately");
     }
-    let header = ["SERVICE", "SOURCE", "CONNECTIONS", "LIMIT", "PEAK", "ACCEPTED", "REFUSED", "HELD", "LAST SEEN"];
+    let header =
+        ["SERVICE", "SOURCE", "CONNECTIONS", "LIMIT", "PEAK", "ACCEPTED", "REFUSED", "HELD", "LAST SEEN"];
     let rows = sources.iter().map(|source| {
         vec![
             source.service.clone(),

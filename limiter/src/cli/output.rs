@@ -25,7 +25,7 @@ pub fn table(header: &[&str], numbers: std::ops::Range<usize>, rows: Vec<Vec<Str
         table.add_row(row);
     }
     for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((if index == 0 { 0 } else { 1 }, 1));
+        column.set_padding((u16::from(index != 0), 1));
         if numbers.contains(&index) {
             column.set_cell_alignment(CellAlignment::Right);
         }

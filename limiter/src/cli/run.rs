@@ -5,7 +5,11 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use crate::{config::{self, Config}, daemon, instance::Instance};
+use crate::{
+    config::{self, Config},
+    daemon,
+    instance::Instance,
+};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -34,7 +38,7 @@ pub fn run(instance: &Instance, args: Args) -> Result<ExitCode> {
         }
     };
     start_log()?;
-    daemon::run(instance, daemon::Options { netns: args.netns, cgroup: args.cgroup, config })?;
+    daemon::run(instance, &daemon::Options { netns: args.netns, cgroup: args.cgroup, config })?;
     Ok(ExitCode::SUCCESS)
 }
 

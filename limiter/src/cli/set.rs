@@ -23,7 +23,8 @@ pub struct Args {
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     // All of them before anything is touched: one mistake and nothing changes.
-    let settings = args.settings.iter().map(|text| config::parse_setting(text)).collect::<Result<Vec<Setting>, _>>()?;
+    let settings =
+        args.settings.iter().map(|text| config::parse_setting(text)).collect::<Result<Vec<Setting>, _>>()?;
     let mut tables = loaded(instance)?;
     list::known(&tables, &args.service)?;
 

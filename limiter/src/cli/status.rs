@@ -53,7 +53,9 @@ struct CounterValues {
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     environment::check()?;
     if matches!(Found::inspect(instance)?, Found::Nothing) {
-        let nothing = anyhow!("nothing is loaded as instance {instance}: start it with `limiter --instance {instance} run`");
+        let nothing = anyhow!(
+            "nothing is loaded as instance {instance}: start it with `limiter --instance {instance} run`"
+        );
         eprintln!("limiter: {nothing}");
         return Ok(ExitCode::from(NOTHING_LOADED));
     }
@@ -62,7 +64,11 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let daemon = instance.daemon()?;
     let warnings = warnings(&daemon, &services);
     let status = Status { instance: instance.to_string(), daemon, services, warnings };
-    if args.json { output::json(&status)? } else { print(&status)? }
+    if args.json {
+        output::json(&status)?;
+    } else {
+        print(&status)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -93,7 +99,16 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
 
 impl From<Counters> for CounterValues {
     fn from(sum: Counters) -> Self {
-        let Counters { accepted, refused_concurrency, replied, held, contended, unreserved, uncounted, drift } = sum;
+        let Counters {
+            accepted,
+            refused_concurrency,
+            replied,
+            held,
+            contended,
+            unreserved,
+            uncounted,
+            drift,
+        } = sum;
         Self { accepted, refused_concurrency, replied, held, contended, unreserved, uncounted, drift }
     }
 }
@@ -149,9 +164,8 @@ fn print(status: &Status) -> Result<()> {
         None => "daemon not running".to_owned(),
     };
     output::line(&format!("instance {}: limits in force, {daemon}\n", status.instance))?;
-    let header = [
-        "SERVICE", "PORTS", "RESPONSE", "LIMIT", "CONNECTIONS", "ACCEPTED", "REFUSED", "REPLIED", "HELD",
-    ];
+    let header =
+        ["SERVICE", "PORTS", "RESPONSE", "LIMIT", "CONNECTIONS", "ACCEPTED", "REFUSED", "REPLIED", "HELD"];
     let rows = status.services.iter().map(|service| {
         let ports = service.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
         vec![

@@ -40,7 +40,8 @@ pub fn run(instance: &Instance, _args: &Args) -> Result<ExitCode> {
 /// Ends the daemon first: it would otherwise hold the maps.
 fn stop_daemon(instance: &Instance) -> Result<()> {
     let Some(pid) = instance.daemon()?.pid else { return Ok(()) };
-    kill(Pid::from_raw(pid), Signal::SIGTERM).with_context(|| format!("cannot end the daemon (pid {pid})"))?;
+    kill(Pid::from_raw(pid), Signal::SIGTERM)
+        .with_context(|| format!("cannot end the daemon (pid {pid})"))?;
     let deadline = Instant::now() + PATIENCE;
     while instance.daemon()?.running {
         if Instant::now() > deadline {

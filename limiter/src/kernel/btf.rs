@@ -35,7 +35,9 @@ impl Offsets {
 
 /// Offset of a member in bytes, also of one inside an anonymous struct or union.
 fn offset(btf: &Btf, name: &str, member: &str) -> Result<u32> {
-    for kind in btf.resolve_types_by_name(name).with_context(|| format!("this kernel has no struct {name}"))? {
+    for kind in
+        btf.resolve_types_by_name(name).with_context(|| format!("this kernel has no struct {name}"))?
+    {
         if let Type::Struct(structure) = kind
             && let Some(bits) = find(btf, &structure, member, 0)?
         {
@@ -76,7 +78,7 @@ mod tests {
         // A sock_common starts with addresses, ports, hash and state, then comes the namespace; a
         // request is an inet_request_sock first.
         assert!((16..128).contains(&offsets.skc_net), "{offsets:?}");
-        assert!(offsets.snt_isn > 128 && offsets.snt_isn % 4 == 0, "{offsets:?}");
-        assert!(offsets.net_cookie % 8 == 0, "{offsets:?}");
+        assert!(offsets.snt_isn > 128 && offsets.snt_isn.is_multiple_of(4), "{offsets:?}");
+        assert!(offsets.net_cookie.is_multiple_of(8), "{offsets:?}");
     }
 }

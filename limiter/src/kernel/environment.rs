@@ -45,8 +45,8 @@ pub fn check() -> Result<()> {
 /// Enters a network namespace, named by a path such as `/run/netns/NAME` or `/proc/PID/ns/net`. Must
 /// happen while the process has one thread.
 pub fn enter_netns(path: &Path) -> Result<()> {
-    let file = File::open(path)
-        .with_context(|| format!("cannot open the network namespace {}", path.display()))?;
+    let file =
+        File::open(path).with_context(|| format!("cannot open the network namespace {}", path.display()))?;
     setns(&file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
         Errno::EINVAL => anyhow::anyhow!(
             "{} is not a network namespace: give a path such as /run/netns/NAME or /proc/PID/ns/net",
@@ -71,7 +71,8 @@ pub fn netns_cookie() -> Result<u64> {
             &raw mut len,
         )
     };
-    Errno::result(result).context("this kernel has no network namespace cookies: Linux 5.15 or later is needed")?;
+    Errno::result(result)
+        .context("this kernel has no network namespace cookies: Linux 5.15 or later is needed")?;
     Ok(cookie)
 }
 
@@ -120,7 +121,7 @@ fn mounted_root(mountinfo: &Path) -> Result<Option<PathBuf>> {
     Ok(mounts.min_by_key(|(root, _)| *root != "/").map(|(_, mount_point)| PathBuf::from(mount_point)))
 }
 
-/// Root and mount point of a mountinfo line (proc_pid_mountinfo(5)), if it is a cgroup v2 mount.
+/// Root and mount point of a mountinfo line (`proc_pid_mountinfo(5)`), if it is a cgroup v2 mount.
 fn cgroup2_mount(line: &str) -> Option<(&str, &str)> {
     let (fields, kind) = line.split_once(" - ")?;
     let mut fields = fields.split(' ').skip(3);

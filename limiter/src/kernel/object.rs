@@ -11,8 +11,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, SkStorage, SockMap},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, SkLookup, SockOps,
-        links::FdLink,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, SkLookup, SockOps, links::FdLink,
     },
 };
 use limiter_common::{Note, ledger::note};
@@ -129,18 +128,26 @@ impl Loaded {
         for name in pins::LINKS {
             let pin = pins::link_path(&self.dir, name);
             if self.is_takeover && pin.exists() {
-                let fd = self.ebpf.program(name).ok_or_else(|| anyhow!("the object has no program {name}"))?.fd()?;
+                let fd = self
+                    .ebpf
+                    .program(name)
+                    .ok_or_else(|| anyhow!("the object has no program {name}"))?
+                    .fd()?;
                 PinnedLink::open(&pin)?.replace_program(fd.as_fd())?;
             } else {
-                self.link(name, target)?.pin(&pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+                self.link(name, target)?
+                    .pin(&pin)
+                    .with_context(|| format!("cannot pin {}", pin.display()))?;
             }
         }
         if !self.is_takeover {
             pins::remove(&instance.pins())?;
-            fs::rename(&self.dir, instance.pins())
-                .with_context(|| format!("cannot rename {} to {}", self.dir.display(), instance.pins().display()))?;
+            fs::rename(&self.dir, instance.pins()).with_context(|| {
+                format!("cannot rename {} to {}", self.dir.display(), instance.pins().display())
+            })?;
         }
-        let log = aya_log::EbpfLogger::init(&mut self.ebpf).context("cannot read the log of the kernel programs")?;
+        let log = aya_log::EbpfLogger::init(&mut self.ebpf)
+            .context("cannot read the log of the kernel programs")?;
         Ok(Attached { steward: Steward::new(self.ebpf, self.tables), log })
     }
 
@@ -160,7 +167,8 @@ impl Loaded {
                 program.take_link(id)?.try_into()?
             }
             _ => {
-                let netns = fs::File::open("/proc/thread-self/ns/net").context("cannot open the network namespace")?;
+                let netns = fs::File::open("/proc/thread-self/ns/net")
+                    .context("cannot open the network namespace")?;
                 let program: &mut SkLookup = program(&mut self.ebpf, name)?;
                 let id = program.attach(netns)?;
                 program.take_link(id)?.into()
@@ -183,8 +191,10 @@ where
 fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         tracing::debug!("verifier log of {name}:\n{verifier_log}");
-        anyhow!("this kernel refused the program {name} ({io_error}): Linux 5.15 or later is needed; RUST_LOG=debug \
-                 shows the verifier's reasons")
+        anyhow!(
+            "this kernel refused the program {name} ({io_error}): Linux 5.15 or later is needed; RUST_LOG=debug \
+                 shows the verifier's reasons"
+        )
     } else {
         anyhow::Error::new(error).context(format!("cannot load the program {name}"))
     }

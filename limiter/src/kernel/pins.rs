@@ -8,7 +8,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
-    Counters, Entry, Key, LAYOUT_VERSION, MAX_SERVICES, Note, PORT_WORDS, Pending, ServicePolicy, errand::Errand,
+    Counters, Entry, Key, LAYOUT_VERSION, MAX_SERVICES, Note, PORT_WORDS, Pending, ServicePolicy,
+    errand::Errand,
 };
 
 use super::{link::PinnedLink, tables, tables::Tables};

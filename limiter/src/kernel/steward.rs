@@ -1,10 +1,7 @@
 //! The daemon's side of the steward: errands that only the kernel can run in one atomic step.
 
 use anyhow::{Context as _, Result};
-use aya::{
-    Ebpf, TestRun as _, TestRunOptions,
-    programs::CgroupSkb,
-};
+use aya::{Ebpf, TestRun as _, TestRunOptions, programs::CgroupSkb};
 use bytemuck::Zeroable as _;
 use limiter_common::{
     Key,
@@ -71,7 +68,9 @@ impl Steward {
         self.tables.set_errand(errand)?;
         // The kernel takes no packet shorter than an Ethernet header (bpf_prog_test_run_skb).
         let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::new() };
-        program::<CgroupSkb>(&mut self.ebpf, "steward")?.test_run(options).context("the steward did not run")?;
+        program::<CgroupSkb>(&mut self.ebpf, "steward")?
+            .test_run(options)
+            .context("the steward did not run")?;
         self.tables.errand()
     }
 }

@@ -4,7 +4,9 @@ use std::{io, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use limiter_common::{Counters, Entry, Key, MAX_SERVICES, PORT_WORDS, Pending, ServiceId, ServicePolicy, errand::Errand};
+use limiter_common::{
+    Counters, Entry, Key, MAX_SERVICES, PORT_WORDS, Pending, ServiceId, ServicePolicy, errand::Errand,
+};
 
 /// Index in the `LAYOUT` map: the layout's version.
 const VERSION: u32 = 0;
@@ -129,7 +131,7 @@ impl Tables {
     /// What is known of each source. Entries that come and go meanwhile may be missed.
     pub fn sources(&self) -> Result<Vec<(Key, Entry)>> {
         let mut sources = Vec::new();
-        for item in self.ledger.iter() {
+        for item in &self.ledger {
             match item {
                 Ok(item) => sources.push(item),
                 // Deleted under our feet.
@@ -145,7 +147,9 @@ impl Tables {
         match self.ledger.get(key, 0) {
             Ok(entry) => Ok(Some(entry)),
             Err(MapError::KeyNotFound) => Ok(None),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
             Err(error) => Err(error).context("cannot read the ledger"),
         }
     }
