@@ -69,6 +69,15 @@ pub fn object() -> Result<()> {
     fs::rename(&new, &object).with_context(|| format!("cannot write {}", object.display()))
 }
 
+/// The compiler of the kernel programs.
+///
+/// # Errors
+///
+/// When it is missing and cannot be installed.
+pub fn compiler() -> Result<Compiler> {
+    Compiler::find(&Linker::find()?)
+}
+
 /// A cargo that builds, or checks, the kernel programs for the BPF target.
 ///
 /// # Errors

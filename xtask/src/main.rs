@@ -5,10 +5,15 @@
 mod build;
 mod command;
 mod compiler;
+#[cfg(test)]
+mod disassembly;
+mod interrupt;
 mod linker;
+mod lint;
 mod packages;
 mod paths;
 mod privilege;
+mod test;
 
 use std::process::ExitCode;
 
@@ -26,6 +31,10 @@ struct Arguments {
 enum Verb {
     /// Build the kernel programs, and the limiter that carries them
     Build(build::Build),
+    /// Check the formatting and the lints of all crates
+    Lint(lint::Lint),
+    /// Run all tests, with the mail software they talk to
+    Test(test::Test),
 }
 
 fn main() -> ExitCode {
@@ -37,5 +46,7 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<()> {
     match Arguments::parse().verb {
         Verb::Build(verb) => verb.run(),
+        Verb::Lint(verb) => verb.run(),
+        Verb::Test(verb) => verb.run(),
     }
 }

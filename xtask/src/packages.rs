@@ -1,44 +1,96 @@
 //! The Debian packages each verb needs, why, and their installation.
 
 use std::{
+    collections::BTreeSet,
     env,
+    ffi::OsString,
+    fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command, privilege};
+use crate::{command, interrupt, paths, privilege};
 
 /// A Debian package.
 #[derive(Clone, Copy, Debug)]
 pub struct Package {
     name: &'static str,
     why: &'static str,
-    /// Any of these files shows that what it provides is there, from a package or not. Without a slash: a program.
+    /// Any of these shows that what it provides is there, from a package or not: a path, or a program's name.
     found_at: &'static [&'static str],
+    /// The service of the machine that it starts, now and at boot, unless it is kept from that.
+    service: Option<&'static str>,
+    /// The answer to what it asks when it is installed, for `debconf-set-selections`.
+    answer: Option<&'static str>,
+}
+
+/// A package that neither asks nor starts anything.
+const fn package(name: &'static str, found_at: &'static [&'static str], why: &'static str) -> Package {
+    Package { name, why, found_at, service: None, answer: None }
+}
+
+/// A package whose service is not to run: the tests start it themselves, with a configuration of their own.
+const fn service(package: Package, service: &'static str) -> Package {
+    Package { service: Some(service), ..package }
 }
 
 /// A compiler with the source of `core`, where rustup has none.
 pub const COMPILER: &[Package] = &[
-    Package {
-        name: "rustc-web",
-        why: "a compiler of the same release as the source of core",
-        found_at: &["/usr/bin/rustc"],
-    },
-    Package {
-        name: "rust-web-src",
-        why: "no core is shipped for the BPF target, so it is built from source",
-        found_at: &["/usr/lib/rustlib/src/rust/library/core"],
-    },
+    package("rustc-web", &["/usr/bin/rustc"], "a compiler of the same release as the source of core"),
+    package(
+        "rust-web-src",
+        &["/usr/lib/rustlib/src/rust/library/core"],
+        "no core is shipped for the BPF target, so it is built from source",
+    ),
 ];
 
 /// What bpf-linker is built with.
-pub const LINKER: &[Package] = &[Package {
-    name: "llvm-22-dev",
-    why: "bpf-linker, which makes the kernel programs from what the compiler leaves, is built on LLVM",
-    found_at: &["/usr/lib/llvm-22/include/llvm-c/Core.h"],
-}];
+pub const LINKER: &[Package] = &[package(
+    "llvm-22-dev",
+    &["/usr/lib/llvm-22/include/llvm-c/Core.h"],
+    "bpf-linker, which makes the kernel programs from what the compiler leaves, is built on LLVM",
+)];
+
+/// The formatter, where cargo is Debian's.
+pub const RUSTFMT: &[Package] = &[package("rustfmt-web", &["/usr/bin/rustfmt"], "checks the formatting")];
+
+/// The linter, where the compiler is Debian's.
+pub const CLIPPY: &[Package] =
+    &[package("rust-web-clippy", &["/usr/bin/clippy-driver"], "finds what is likely wrong or clumsy")];
+
+/// What the tests talk to and look with.
+pub const TESTS: &[Package] = &[
+    IPROUTE2,
+    Package {
+        answer: Some("postfix postfix/main_mailer_type select No configuration"),
+        ..service(package("postfix", &["postfix"], "the mail server that is limited in the tests"), "postfix")
+    },
+    service(
+        package("dovecot-imapd", &["/usr/lib/dovecot/imap"], "the IMAP server that is limited in the tests"),
+        "dovecot",
+    ),
+    service(package("dovecot-pop3d", &["/usr/lib/dovecot/pop3"], "the same for POP3"), "dovecot"),
+    service(
+        package("dovecot-managesieved", &["/usr/lib/dovecot/managesieve"], "the same for ManageSieve"),
+        "dovecot",
+    ),
+    package("swaks", &["swaks"], "a mail client that shows each reply"),
+    package("python3", &["python3"], "the mail clients of its library"),
+    package("bpftool", &["bpftool"], "shows what is loaded, apart from what the limiter says"),
+    package(
+        "llvm-22",
+        &["/usr/lib/llvm-22/bin/llvm-objdump"],
+        "llvm-objdump: the compiled atomic steps are checked",
+    ),
+];
+
+/// What the demo needs.
+pub const DEMO: &[Package] = &[IPROUTE2];
+
+const IPROUTE2: Package = package("iproute2", &["ip"], "makes network namespaces, for hosts without a host");
 
 /// Installs what is missing, saying what and why.
 ///
@@ -62,7 +114,7 @@ pub fn are_known(packages: &[Package]) -> bool {
     })
 }
 
-/// Installs them, or brings them to the newest version.
+/// Installs them, or brings them to the newest version. No service of theirs is started.
 ///
 /// # Errors
 ///
@@ -72,37 +124,112 @@ pub fn install(packages: &[Package]) -> Result<()> {
         eprintln!("missing: {}: {}", package.name, package.why);
     }
     let names: Vec<_> = packages.iter().map(|package| package.name).collect();
-    let by_hand = format!("install them by hand: apt-get install {}", names.join(" "));
     if which::which("apt-get").is_err() {
-        bail!("there is no apt-get here; install what provides them by hand, on Debian: {}", names.join(" "));
+        bail!("there is no apt-get here; install by hand what Debian has in: {}", names.join(" "));
     }
-    let mut update = apt_get(&["update"]).with_context(|| format!("neither root nor sudo; {by_hand}"))?;
-    let install = || {
-        apt_get(&["install", "--yes", "--no-install-recommends"]).map(|mut apt| {
-            apt.args(&names);
-            apt
-        })
-    };
-    if !are_known(packages) {
-        command::run(&mut update).context(by_hand.clone())?;
-    }
-    let mut first = install().context(by_hand.clone())?;
-    if command::run(&mut first).is_err() {
-        // The lists may be older than what the mirror still has.
-        command::run(&mut update).context(by_hand.clone())?;
-        command::run(&mut install().context(by_hand.clone())?).context(by_hand)?;
-    }
+    let by_hand =
+        || format!("install by hand, as root: apt-get update && apt-get install {}", names.join(" "));
+    apt(packages, &names).with_context(by_hand)?;
     if let Some(package) = packages.iter().find(|package| !package.is_there()) {
-        bail!("{} is installed, and still none of {:?} is there", package.name, package.found_at);
+        bail!("{} is installed, but of what it brings there is none: {:?}", package.name, package.found_at);
     }
     Ok(())
 }
 
-/// apt-get as root, asking nothing; None where we cannot be root.
-fn apt_get(arguments: &[&str]) -> Option<Command> {
+/// Has apt install them, with lists as new as it takes.
+fn apt(packages: &[Package], names: &[&str]) -> Result<()> {
+    let update = || command::run(&mut apt_get(&["update"])?);
+    if !are_known(packages) {
+        update()?;
+    }
+    for answer in packages.iter().filter_map(|package| package.answer) {
+        preseed(answer)?;
+    }
+    let quiet = NoStart::begin(packages)?;
+    let install = || {
+        let mut apt_get = apt_get(&["install", "--yes", "--no-install-recommends"])?;
+        command::run(apt_get.args(names))
+    };
+    if install().is_err() {
+        interrupt::check()?;
+        // The lists may name what the mirror no longer has.
+        update()?;
+        install()?;
+    }
+    drop(quiet);
+    disable(packages)
+}
+
+/// Answers a question before it is asked.
+fn preseed(answer: &str) -> Result<()> {
+    let mut debconf = privilege::command("debconf-set-selections", &[])?;
+    let mut child = debconf.stdin(Stdio::piped()).spawn().context("cannot start debconf-set-selections")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        writeln!(stdin, "{answer}")?;
+    }
+    if !child.wait()?.success() {
+        bail!("debconf-set-selections takes no answer: {answer}");
+    }
+    Ok(())
+}
+
+/// Keeps their services from starting at boot, where systemd would.
+fn disable(packages: &[Package]) -> Result<()> {
+    let services: BTreeSet<_> = packages.iter().filter_map(|package| package.service).collect();
+    if services.is_empty() || !Path::new("/run/systemd/system").exists() {
+        return Ok(());
+    }
+    for service in services {
+        eprintln!("{service} was installed for the tests, which start their own: it is disabled at boot");
+        command::run(privilege::command("systemctl", &[])?.args(["disable", service]))?;
+    }
+    Ok(())
+}
+
+/// The file that says whether an installation may start services.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// As long as this lives, installing something starts no service.
+struct NoStart {
+    /// Whether the policy is ours to remove.
+    ours: bool,
+}
+
+impl NoStart {
+    fn begin(packages: &[Package]) -> Result<Self> {
+        if packages.iter().all(|package| package.service.is_none()) || Path::new(POLICY).exists() {
+            return Ok(Self { ours: false });
+        }
+        // From here on Ctrl-C ends apt, not us: the policy has to go again.
+        interrupt::hold()?;
+        let policy = paths::notes().join("policy-rc.d");
+        fs::create_dir_all(paths::notes())?;
+        fs::write(
+            &policy,
+            "#!/bin/sh\n# An installation of tests is under way: no service is to start.\nexit 101\n",
+        )?;
+        let guard = Self { ours: true };
+        command::run(privilege::command("install", &[])?.args(["--mode=755"]).arg(&policy).arg(POLICY))?;
+        Ok(guard)
+    }
+}
+
+impl Drop for NoStart {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) =
+                privilege::command("rm", &[]).and_then(|mut rm| command::run(rm.args(["-f", POLICY])))
+        {
+            eprintln!("remove {POLICY} by hand, or no installation starts its service again: {error:#}");
+        }
+    }
+}
+
+/// apt-get as root, asking nothing.
+fn apt_get(arguments: &[&str]) -> Result<Command> {
     let mut command = privilege::command("apt-get", &[("DEBIAN_FRONTEND", "noninteractive")])?;
     command.arg("--quiet").args(arguments).stdin(Stdio::null());
-    Some(command)
+    Ok(command)
 }
 
 impl Package {
@@ -114,10 +241,14 @@ impl Package {
     }
 }
 
-/// A program on PATH, or where Debian keeps those of root, which are not on everyone's PATH.
-pub fn program(name: &str) -> Option<PathBuf> {
+/// PATH, and where Debian keeps the programs of root, which are not on everyone's PATH.
+pub fn path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let places = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    let places = env::join_paths(places).ok()?;
-    which::which_in(name, Some(places), "/").ok()
+    env::join_paths(places).unwrap_or(path)
+}
+
+/// A program on [`path`].
+pub fn program(name: &str) -> Option<PathBuf> {
+    which::which_in(name, Some(path()), "/").ok()
 }

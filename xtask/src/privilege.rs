@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use anyhow::{Result, bail};
 use nix::unistd::geteuid;
 
 /// Whether we are root.
@@ -9,16 +10,22 @@ pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// A command that runs as root with these variables: directly, or through sudo. None where there is neither.
-pub fn command(program: &str, variables: &[(&str, &str)]) -> Option<Command> {
+/// A command that runs as root with these variables: directly, or through sudo.
+///
+/// # Errors
+///
+/// When we are not root and there is no sudo.
+pub fn command(program: &str, variables: &[(&str, &str)]) -> Result<Command> {
     if is_root() {
         let mut command = Command::new(program);
         command.envs(variables.iter().copied());
-        return Some(command);
+        return Ok(command);
     }
-    which::which("sudo").ok()?;
+    if which::which("sudo").is_err() {
+        bail!("{program} takes root, and there is no sudo");
+    }
     let mut command = Command::new("sudo");
     // sudo clears the environment, so the variables go through env.
     command.arg("env").args(variables.iter().map(|(name, value)| format!("{name}={value}"))).arg(program);
-    Some(command)
+    Ok(command)
 }

@@ -1,0 +1,42 @@
+//! `cargo xtask test`: every test, with the mail software they talk to.
+
+use std::process::Command;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{build, command, packages, paths, privilege};
+
+/// Arguments of the verb.
+#[derive(Args)]
+pub struct Test {
+    /// Passed on to `cargo test`
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+impl Test {
+    /// Builds, installs what the tests talk to, and runs them.
+    ///
+    /// # Errors
+    ///
+    /// When something is missing and cannot be installed, does not compile, or fails.
+    pub fn run(&self) -> Result<()> {
+        build::object()?;
+        packages::ensure(packages::TESTS)?;
+        let mut cargo = Command::new(paths::cargo());
+        cargo
+            .current_dir(paths::root())
+            // The kernel programs have no tests of their own; limiter's load them.
+            .args(["test", "--workspace", "--exclude", "limiter-ebpf"])
+            .env("PATH", packages::path());
+        if !privilege::is_root() {
+            if which::which("sudo").is_ok() {
+                cargo.args(["--config", "target.'cfg(unix)'.runner = ['sudo', '--preserve-env']"]);
+            } else {
+                eprintln!("NOT ROOT, and no sudo: the tests that load the kernel programs will be SKIPPED");
+            }
+        }
+        command::run(cargo.args(&self.arguments))
+    }
+}
