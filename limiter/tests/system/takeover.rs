@@ -1,11 +1,13 @@
 //! The daemon comes and goes; the limits and the counts stay.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::support::dial::{answer, ask, first_line};
+use crate::support::process::run;
 use crate::support::watch::{self, Watch};
 use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, truth};
 
@@ -193,4 +195,66 @@ fn ten_takeovers_under_load_let_nobody_over_the_limit_and_refuse_nobody_below_it
     assert!(sink.tally(honest).ever > 200, "{:?}", sink.tally(honest));
     drop(patient);
     truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn a_change_made_live_outlasts_a_takeover_until_the_file_says_something_new() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = Limiter::start(&lab, 8, "reply");
+    let limit =
+        |limiter: &Limiter| limiter.json(&["explain", "198.51.100.7"])["services"][0]["limit"].clone();
+    for service in limiter.services() {
+        limiter.ok(&["set", &service, "max_connections=3"]);
+    }
+    limiter.kill();
+    limiter.run();
+    assert_eq!(limit(&limiter), 3, "the same file");
+    limiter.kill();
+    limiter.configure("[defaults]\nmax_connections = 5\n");
+    limiter.run();
+    assert_eq!(limit(&limiter), 5, "another file");
+}
+
+/// Pins of another layout are in the way: `bpftool` makes them so by `change`, which gets the directory.
+fn another_layout(message: &str, change: impl Fn(&str)) {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let mut limiter = Limiter::start(&lab, 2, "reply");
+    let (source, smtp) = (V4.source(), V4.port(25));
+    limiter.kill();
+    change(limiter.pins().to_str().expect("a plain path"));
+    for verb in [&["list"] as &[&str], &["set", "smtp", "max_connections=5"], &["explain", "192.0.2.7"]] {
+        let outcome = limiter.cli(verb);
+        assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(1), 1), "{verb:?}: {outcome:?}");
+        assert!(outcome.stderr.contains(message), "{verb:?}: {outcome:?}");
+    }
+    limiter.run();
+    assert!(limiter.log().contains(message), "the daemon says what it replaced: {}", limiter.log());
+    let sessions: Vec<TcpStream> = (0..2).map(|_| lab.served(source, smtp)).collect();
+    assert_eq!(lab.answer(source, smtp), Answer::Line(Limiter::smtp_reply(2, source)));
+    truth::agree(&lab.host, &limiter, SMTP, source, 2);
+    drop(sessions);
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+/// Runs `bpftool` with the words of `line`.
+fn bpftool(line: &str) {
+    let mut command = Command::new("bpftool");
+    command.args(line.split_whitespace());
+    run(command).unwrap();
+}
+
+#[test]
+fn pins_of_another_version_are_not_read_but_replaced_with_a_word() {
+    another_layout("layout 99", |pins| {
+        bpftool(&format!("map update pinned {pins}/LAYOUT key 0 0 0 0 value 99 0 0 0 0 0 0 0"));
+    });
+}
+
+#[test]
+fn a_pinned_map_of_another_shape_is_not_read_but_replaced_with_a_word() {
+    another_layout("LEDGER", |pins| {
+        std::fs::remove_file(format!("{pins}/LEDGER")).expect("it is pinned");
+        bpftool(&format!("map create {pins}/LEDGER type hash key 8 value 8 entries 16 name LEDGER"));
+    });
 }

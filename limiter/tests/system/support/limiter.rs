@@ -64,11 +64,16 @@ impl Limiter {
     /// With a configuration file, to which the hostname is added.
     pub fn start_with(lab: &Lab, config: &str) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
-        std::fs::write(files.path().join("limiter.toml"), format!("hostname = \"{HOSTNAME}\"\n{config}"))
-            .expect("space");
         let mut limiter = Self { instance: lab.name.clone(), netns: lab.host.path(), files, daemon: None };
+        limiter.configure(config);
         limiter.run();
         limiter
+    }
+
+    /// The configuration file of the next [`Self::run`], without the hostname.
+    pub fn configure(&self, config: &str) {
+        std::fs::write(self.config_path(), format!("hostname = \"{HOSTNAME}\"\n{config}"))
+            .expect("space for a file");
     }
 
     /// Starts the daemon, and waits until it serves. There must be none.
@@ -78,7 +83,7 @@ impl Limiter {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let mut command = tethered(BINARY);
         command.args(["--instance", &self.instance, "run", "--netns"]).arg(&self.netns);
-        command.arg("--config").arg(self.files.path().join("limiter.toml"));
+        command.arg("--config").arg(self.config_path());
         command
             .env("RUST_BACKTRACE", "1")
             .env("NO_COLOR", "1")
@@ -210,6 +215,10 @@ impl Limiter {
     /// Where its kernel objects are pinned.
     pub fn pins(&self) -> PathBuf {
         PathBuf::from("/sys/fs/bpf").join(&self.instance)
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.files.path().join("limiter.toml")
     }
 
     fn log_path(&self) -> PathBuf {
