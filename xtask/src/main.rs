@@ -5,6 +5,7 @@
 mod build;
 mod command;
 mod compiler;
+mod demo;
 #[cfg(test)]
 mod disassembly;
 mod interrupt;
@@ -13,6 +14,7 @@ mod lint;
 mod packages;
 mod paths;
 mod privilege;
+mod run;
 mod test;
 
 use std::process::ExitCode;
@@ -31,6 +33,10 @@ struct Arguments {
 enum Verb {
     /// Build the kernel programs, and the limiter that carries them
     Build(build::Build),
+    /// Build, and run the limiter as root; arguments after `--` are those of `limiter run`
+    Run(run::Run),
+    /// Show what a client sees that opens more connections than it may, in namespaces of its own
+    Demo(demo::Demo),
     /// Check the formatting and the lints of all crates
     Lint(lint::Lint),
     /// Run all tests, with the mail software they talk to
@@ -46,6 +52,8 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<()> {
     match Arguments::parse().verb {
         Verb::Build(verb) => verb.run(),
+        Verb::Run(verb) => verb.run(),
+        Verb::Demo(verb) => verb.run(),
         Verb::Lint(verb) => verb.run(),
         Verb::Test(verb) => verb.run(),
     }
