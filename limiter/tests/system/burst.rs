@@ -7,7 +7,8 @@ use std::time::Duration;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::support::dial::{answer, ask, first_line, knock};
+use crate::support::dial::{answer, ask, first_line, knock, reset};
+use crate::support::sink::listener;
 use crate::support::watch::{self, Watch};
 use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
 
@@ -174,4 +175,45 @@ fn a_burst_from_both_cpus_never_exceeds_the_limit_and_the_rest_is_told_or_waits(
 #[test]
 fn a_burst_never_exceeds_the_limit_with_syn_cookies_in_force() {
     bursts_of_parallel_clients("reset", |_| Answer::Reset, true);
+}
+
+/// A few clients a CPU that do nothing but connect, so that both CPUs handle completing ACKs when the
+/// last places are taken; over and over.
+fn races_for_the_last_place(syncookies: bool) {
+    const ROUNDS: usize = 60;
+    const KNOCKS: usize = 12;
+    let Some(lab) = Lab::new() else { return };
+    if syncookies {
+        lab.host.sysctl("ipv4/tcp_syncookies", "2");
+    }
+    let (source, smtp) = (V4.source(), V4.port(25));
+    let server = listener(&lab, smtp, 64);
+    let limiter = Limiter::start(&lab, 8, "reset");
+    for round in 0..ROUNDS {
+        let clients =
+            at_once(&lab, 2, || (0..KNOCKS).map(|_| knock(source, smtp)).collect::<Vec<TcpStream>>());
+        let held = truth::held(&lab.host, 25, &limiter).get(&source).copied();
+        assert_eq!(held, Some(LIMIT as u64), "round {round}, by ss");
+        for client in clients.into_iter().flatten() {
+            reset(client);
+        }
+        drop((0..LIMIT).map(|_| server.accept().unwrap().0).collect::<Vec<TcpStream>>());
+        eventually("the round is over", SOON, || {
+            let left = truth::established(&lab.host, 25).len() + truth::half_open(&lab.host, 25).len();
+            same("connections left", &left, &0)
+        });
+    }
+    assert_eq!(limiter.source("smtp", source).peak, LIMIT as u64);
+    drop(server);
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn two_cpus_racing_for_the_last_place_never_both_get_it() {
+    races_for_the_last_place(false);
+}
+
+#[test]
+fn two_cpus_racing_for_the_last_place_never_both_get_it_with_syn_cookies_in_force() {
+    races_for_the_last_place(true);
 }

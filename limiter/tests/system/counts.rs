@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 
+use crate::support::dial::knock;
 use crate::support::lab::V6_NEIGHBOUR;
 use crate::support::sink::listener;
 use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
@@ -146,21 +147,35 @@ fn with_syn_cookies_in_force_counts_agree_and_the_limit_is_exact() {
 }
 
 #[test]
-fn a_full_accept_queue_neither_counts_nor_keeps_what_it_has_no_room_for() {
+fn a_full_accept_queue_neither_counts_nor_keeps_a_place_for_what_it_has_no_room_for() {
     let Some(lab) = Lab::new() else { return };
-    // A backlog of 1 holds 2: see sk_acceptq_is_full in include/net/sock.h.
-    let server = listener(&lab, V4.port(25), 1);
     let limiter = Limiter::start(&lab, 8, "reset");
-    let source = V4.source();
-    let clients: Vec<TcpStream> =
-        lab.client.run(|| (0..4).map(|_| crate::support::dial::knock(source, V4.port(25))).collect());
-    truth::agree(&lab.host, &limiter, SMTP, source, 2);
-    let accepted: Vec<TcpStream> = (0..2).map(|_| server.accept().unwrap().0).collect();
-    // The clients that found the queue full come again with the kernel's next SYN or SYN-ACK.
-    truth::agree(&lab.host, &limiter, SMTP, source, 4);
-    eventually("no place stays reserved", SOON, || {
-        same("reserved", &limiter.source("smtp", source).reserved, &0)
-    });
-    drop((clients, accepted, server));
-    truth::settled(&lab.host, &limiter, 25);
+    for family in [V4, V6] {
+        let ([source, other, _], smtp) = (family.sources, family.port(25));
+        // A backlog of 3 is 4 in the accept queue, and 4 handshakes under way: see sk_acceptq_is_full and
+        // inet_csk_reqsk_queue_is_full in include/net.
+        let server = listener(&lab, smtp, 3);
+        let others: Vec<TcpStream> = (0..2).map(|_| lab.dial(other, smtp).unwrap()).collect();
+        // With a full queue the kernel admits no SYN, so the SYNs have to be there before.
+        lab.deafen(source);
+        let clients: Vec<TcpStream> = lab.client.run(|| (0..4).map(|_| knock(source, smtp)).collect());
+        eventually("the SYNs are there", SOON, || {
+            same("half open", &truth::half_open(&lab.host, 25).len(), &4)
+        });
+        lab.undeafen(source);
+        for client in &clients {
+            eventually("the client has its SYN-ACK", SOON, || {
+                same("connected", &client.peer_addr().is_ok(), &true)
+            });
+        }
+        // Four ACKs found a place, and two of them room in the queue.
+        truth::agree(&lab.host, &limiter, SMTP, source, 2);
+        eventually("no place stays reserved", SOON, || {
+            same("reserved", &limiter.source("smtp", source).reserved, &0)
+        });
+        let accepted: Vec<TcpStream> = (0..6).map(|_| server.accept().unwrap().0).collect();
+        truth::agree(&lab.host, &limiter, SMTP, source, 4);
+        drop((clients, others, accepted, server));
+        truth::settled(&lab.host, &limiter, 25);
+    }
 }
