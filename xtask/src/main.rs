@@ -16,6 +16,7 @@ mod paths;
 mod privilege;
 mod run;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,11 @@ enum Verb {
     Lint(lint::Lint),
     /// Run all tests, with the mail software they talk to
     Test(test::Test),
+    /// Run the kernel tests on Debian's own kernels, in virtual machines
+    Vm(vm::Vm),
+    /// What the kernel starts in such a machine
+    #[command(hide = true)]
+    VmInit(vm::Init),
 }
 
 fn main() -> ExitCode {
@@ -56,5 +62,7 @@ fn run() -> anyhow::Result<()> {
         Verb::Demo(verb) => verb.run(),
         Verb::Lint(verb) => verb.run(),
         Verb::Test(verb) => verb.run(),
+        Verb::Vm(verb) => verb.run(),
+        Verb::VmInit(verb) => verb.run(),
     }
 }

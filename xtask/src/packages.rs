@@ -79,7 +79,7 @@ pub const TESTS: &[Package] = &[
     ),
     package("swaks", &["swaks"], "a mail client that shows each reply"),
     package("python3", &["python3"], "the mail clients of its library"),
-    package("bpftool", &["bpftool"], "shows what is loaded, apart from what the limiter says"),
+    BPFTOOL,
     package(
         "llvm-22",
         &["/usr/lib/llvm-22/bin/llvm-objdump"],
@@ -90,7 +90,26 @@ pub const TESTS: &[Package] = &[
 /// What the demo needs.
 pub const DEMO: &[Package] = &[IPROUTE2];
 
+/// What runs the tests on other kernels, and what goes into that machine.
+pub const VM: &[Package] = &[
+    IPROUTE2,
+    BPFTOOL,
+    package("qemu-system-x86", &["qemu-system-x86_64"], "a machine to boot other kernels in"),
+    package("busybox-static", &["busybox"], "the shell of that machine; unpacks modules of the kernel"),
+];
+
 const IPROUTE2: Package = package("iproute2", &["ip"], "makes network namespaces, for hosts without a host");
+const BPFTOOL: Package =
+    package("bpftool", &["bpftool"], "shows what is loaded, apart from what the limiter says");
+
+/// Brings apt's lists up to date.
+///
+/// # Errors
+///
+/// When apt cannot, or not as we are.
+pub fn update() -> Result<()> {
+    command::run(&mut apt_get(&["update"])?)
+}
 
 /// Installs what is missing, saying what and why.
 ///
@@ -138,7 +157,6 @@ pub fn install(packages: &[Package]) -> Result<()> {
 
 /// Has apt install them, with lists as new as it takes.
 fn apt(packages: &[Package], names: &[&str]) -> Result<()> {
-    let update = || command::run(&mut apt_get(&["update"])?);
     if !are_known(packages) {
         update()?;
     }

@@ -1,0 +1,84 @@
+//! `cargo xtask vm`: the kernel tests on the kernels that mail hosts run.
+//!
+//! Each of Debian's own kernels boots under QEMU, in emulation where there is no KVM, with a file system in
+//! memory that holds nothing but what the tests need: the test binaries of `limiter`, all linked statically,
+//! the `limiter` they start, the programs they call, and a few modules of that kernel. Init is statically
+//! linked as well: it is xtask itself ([`init`]), which sets up what the test binaries take for granted and
+//! runs one after the other. A test binary could be init only with a harness of its own, since what is to be
+//! set up comes before the first test, and somebody has to reap orphans and power off after the last.
+
+mod archive;
+mod image;
+mod init;
+mod kernel;
+mod machine;
+mod plan;
+mod suite;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+pub use init::Init;
+
+use crate::{build, packages};
+use kernel::Kernel;
+use suite::Suite;
+
+/// Arguments of the verb.
+#[derive(Args)]
+pub struct Vm {
+    /// Kernels of Debian: a series, such as 6.12, or one release of it, such as 6.12.117
+    #[arg(value_name = "KERNEL", default_values = ["6.1", "6.12"])]
+    kernels: Vec<String>,
+    /// Fetch the newest of each series even where one was fetched before
+    #[arg(long)]
+    newest: bool,
+    /// Minutes after which a kernel's tests are taken for hung
+    #[arg(long, value_name = "MINUTES", default_value = "30")]
+    limit: u64,
+    /// Passed on to the test binaries
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+impl Vm {
+    /// Builds, fetches the kernels, and runs the tests on one after the other.
+    ///
+    /// # Errors
+    ///
+    /// When something is missing and cannot be installed, does not compile, or a test fails on any kernel.
+    pub fn run(&self) -> Result<()> {
+        if !cfg!(target_arch = "x86_64") {
+            bail!("only the kernels for x86-64 are known here");
+        }
+        packages::ensure(packages::VM)?;
+        let kernels: Vec<_> =
+            self.kernels.iter().map(|wanted| Kernel::find(wanted, self.newest)).collect::<Result<_>>()?;
+        build::object()?;
+        let suite = Suite::build()?;
+        for (tests, why) in suite::LEFT_OUT {
+            eprintln!("left out: {tests}: {why}");
+        }
+        let limit = Duration::from_secs(60 * self.limit);
+        let mut failures = Vec::new();
+        for kernel in &kernels {
+            let image = image::write(kernel, &suite, &self.arguments)?;
+            let start = Instant::now();
+            let outcome = machine::run(kernel, &image, limit);
+            let seconds = start.elapsed().as_secs();
+            match outcome {
+                Ok(()) => eprintln!("Linux {}: passed, {seconds} s", kernel.release),
+                Err(error) => {
+                    eprintln!("Linux {}: {error:#}, {seconds} s", kernel.release);
+                    failures.push(kernel.release.as_str());
+                }
+            }
+        }
+        if !failures.is_empty() {
+            bail!("the tests do not pass on Linux {}", failures.join(" and "));
+        }
+        Ok(())
+    }
+}

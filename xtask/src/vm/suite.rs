@@ -1,0 +1,95 @@
+//! The tests that run on other kernels, and the `limiter` they start, linked statically.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::{command, paths};
+
+/// Tests that need more than a kernel: parts of their names, and what they need.
+pub const LEFT_OUT: &[(&str, &str)] =
+    &[("real_software::", "talks to Postfix and Dovecot, with swaks and Python")];
+
+/// The only one that can be linked statically with a toolchain as it comes.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What was built.
+pub struct Suite {
+    /// The binaries of limiter's integration tests.
+    pub tests: Vec<PathBuf>,
+    /// The `limiter` they start, at the path by which they know it.
+    pub limiter: PathBuf,
+    /// xtask, which is init.
+    pub init: PathBuf,
+}
+
+impl Suite {
+    /// Builds them.
+    ///
+    /// # Errors
+    ///
+    /// When they do not compile.
+    pub fn build() -> Result<Self> {
+        let tests = executables(cargo("test").args(["--no-run", "--package", "limiter", "--test", "*"]))?;
+        let init = executables(cargo("build").args(["--package", "xtask"]))?;
+        let of_kind = |found: &[Executable], kind: &str| -> Vec<PathBuf> {
+            found.iter().filter(|found| found.kind == kind).map(|found| found.path.clone()).collect()
+        };
+        Ok(Self {
+            limiter: of_kind(&tests, "bin").pop().context("cargo built no limiter")?,
+            init: of_kind(&init, "bin").pop().context("cargo built no xtask")?,
+            tests: of_kind(&tests, "test"),
+        })
+    }
+}
+
+/// The place of what is linked statically: cargo would build all again at each change of the flags.
+fn target_folder() -> PathBuf {
+    paths::root().join("target/vm")
+}
+
+/// Where the image of a kernel's file system goes.
+pub fn image(release: &str) -> PathBuf {
+    target_folder().join(format!("{release}.cpio"))
+}
+
+/// A cargo that links statically.
+fn cargo(verb: &str) -> Command {
+    let mut cargo = Command::new(paths::cargo());
+    cargo
+        .current_dir(paths::root())
+        // With a target named, the flags are not for build scripts and macros.
+        .args([verb, "--target", TARGET, "--message-format", "json-render-diagnostics", "--target-dir"])
+        .arg(target_folder())
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        // An emulated machine is slow, and its memory is its disk.
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
+    cargo
+}
+
+/// Something that cargo built and that can be run.
+struct Executable {
+    /// As cargo calls it: `bin`, `test`.
+    kind: String,
+    path: PathBuf,
+}
+
+/// Runs cargo, and returns what it built.
+fn executables(cargo: &mut Command) -> Result<Vec<Executable>> {
+    let messages = command::output(cargo)?;
+    let messages = messages.lines().map(serde_json::from_str).collect::<serde_json::Result<Vec<Value>>>();
+    let messages = messages.context("cargo's messages are not as documented")?;
+    Ok(messages.iter().filter_map(executable).collect())
+}
+
+/// What a message of cargo says was built, if it can be run.
+fn executable(message: &Value) -> Option<Executable> {
+    let path = Path::new(message["executable"].as_str()?).to_owned();
+    Some(Executable { kind: message["target"]["kind"][0].as_str()?.to_owned(), path })
+}
