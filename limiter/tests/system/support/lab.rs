@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns};
 
+use super::limiter::BINARY;
 use super::process::{run, tethered};
 
 /// Addresses of one family, from the ranges for documentation (RFC 5737, RFC 3849).
@@ -97,6 +99,33 @@ impl Netns {
 /// How many labs this process has made.
 static LABS: AtomicU32 = AtomicU32::new(0);
 
+/// Whether it has looked for what others left.
+static SWEPT: Once = Once::new();
+
+/// Removes what runs of these tests left that were killed, by Ctrl-C for one: they are named for their
+/// process.
+fn sweep() {
+    let dead = |name: &str| {
+        let process = name.strip_prefix("lt-").and_then(|rest| rest.split('-').next());
+        process.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
+    };
+    let left = |place: &str| {
+        let names = std::fs::read_dir(place).into_iter().flatten().flatten();
+        names
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| dead(name))
+            .collect::<Vec<_>>()
+    };
+    for pins in left("/sys/fs/bpf") {
+        // What was being loaded is pinned as NAME+new.
+        let instance = pins.trim_end_matches("+new");
+        let _ = Command::new(BINARY).args(["--instance", instance, "unload"]).stdout(Stdio::null()).status();
+    }
+    for netns in left("/run/netns") {
+        let _ = Command::new("ip").args(["netns", "del", &netns]).status();
+    }
+}
+
 /// A client host and a mail host, connected.
 pub struct Lab {
     pub client: Netns,
@@ -112,6 +141,7 @@ impl Lab {
             skip("it needs root, for network namespaces and BPF");
             return None;
         }
+        SWEPT.call_once(sweep);
         let name = format!("lt-{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let lab =
             Self { client: Netns::new(format!("{name}-c")), host: Netns::new(format!("{name}-h")), name };
@@ -171,7 +201,8 @@ pub fn skip(why: &str) {
     use std::io::Write as _;
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+    // In one piece, or other tests come in between.
+    let _ = std::io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes());
 }
 
 /// `ip -batch` lines. Without link-local addresses and DAD nothing has to be waited for.
