@@ -162,16 +162,9 @@ mod tests {
 
     use super::*;
 
-    const POLICY: ServicePolicy = ServicePolicy {
-        name: *b"smtp\0\0\0\0\0\0\0\0\0\0\0\0",
-        max_connections: 8,
-        narrow: Prefixes { ipv4: 32, ipv6: 64 },
-        protocol: 1,
-        response: 0,
-    };
-
     fn key(ip: IpAddr) -> Key {
-        Key::narrow(ServiceId(1), &POLICY, &Addr::from(ip))
+        let policy = ServicePolicy { narrow: Prefixes { ipv4: 32, ipv6: 64 }, ..Default::default() };
+        Key::narrow(ServiceId(1), &policy, &Addr::from(ip))
     }
 
     proptest! {

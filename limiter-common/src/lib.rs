@@ -16,6 +16,7 @@ pub mod counters;
 pub mod errand;
 pub mod ledger;
 pub mod places;
+pub mod rate;
 pub mod service;
 pub mod verdict;
 
@@ -23,12 +24,13 @@ pub use addr::Addr;
 pub use counters::Counters;
 pub use ledger::{Claim, Entry, Key, Note, Pending, Tier};
 pub use places::Places;
-pub use service::{Protocol, Response, ServiceId, ServicePolicy};
+pub use rate::Rate;
+pub use service::{Keepalive, Protocol, Response, ServiceId, ServicePolicy};
 pub use verdict::{Reason, Verdict};
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
 /// meaning. A daemon that finds another version replaces the pins, it never reads them.
-pub const LAYOUT_VERSION: u64 = 1;
+pub const LAYOUT_VERSION: u64 = 2;
 
 /// The most services an instance can have; service 0 means "no service".
 pub const MAX_SERVICES: u32 = 64;

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::Rate;
+
 /// Index of a service in the policy table; 0 is "no service".
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -67,7 +69,42 @@ pub struct Prefixes {
     pub ipv6: u8,
 }
 
-/// The policy of one service as the kernel reads it: one entry of the policy table.
+/// Keepalive on counted connections (`TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`; tcp(7)): a peer
+/// that vanished is given up after `idle + probes * interval` seconds without an answer.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Keepalive {
+    /// Seconds of silence before the first probe, 1 to 32,767; 0: keepalive is left as it is.
+    pub idle_s: u16,
+    /// Seconds between probes, 1 to 32,767.
+    pub interval_s: u16,
+    /// Probes without an answer after which the peer is given up, 1 to 127.
+    pub probes: u16,
+    /// Always 0.
+    pub zero: u16,
+}
+
+impl Keepalive {
+    /// Probes sent before a peer is given up.
+    pub const PROBES: u16 = 3;
+
+    /// Keepalive that gives a peer up after `seconds` (30 to 86,400): a first probe after a quarter of
+    /// them, then one with each quarter.
+    #[must_use]
+    pub const fn within(seconds: u32) -> Self {
+        let probes = Self::PROBES;
+        let interval_s = (seconds / (probes as u32 + 1)) as u16;
+        Self { idle_s: (seconds - interval_s as u32 * probes as u32) as u16, interval_s, probes, zero: 0 }
+    }
+
+    /// The seconds after which a silent peer is given up; 0: keepalive is left as it is.
+    #[must_use]
+    pub const fn seconds(&self) -> u32 {
+        if self.idle_s == 0 { 0 } else { self.idle_s as u32 + self.interval_s as u32 * self.probes as u32 }
+    }
+}
+
+/// The policy of one service as the kernel reads it: one entry of the policy table, one cache line.
 ///
 /// An entry with an empty name is no service.
 #[repr(C)]
@@ -75,15 +112,33 @@ pub struct Prefixes {
 pub struct ServicePolicy {
     /// Name in ASCII, padded with zeros; at most 15 characters, so that one zero always follows.
     pub name: [u8; 16],
+    /// Handshakes one source may complete in a time.
+    pub rate: Rate,
+    /// Keepalive on counted connections.
+    pub keepalive: Keepalive,
     /// Connections one source may hold, 1 to [`Self::MAX_LIMIT`].
     pub max_connections: u32,
+    /// Connections one network (the wide tier) may hold, up to [`Self::MAX_LIMIT`]; 0: no limit, and
+    /// the wide tier is not counted.
+    pub network_max_connections: u32,
+    /// Connections of the whole service, up to [`Self::MAX_LIMIT`]; 0: no limit.
+    pub max_total: u32,
+    /// Connections on top of `max_total` that only allowed sources may use, up to
+    /// [`Self::MAX_LIMIT`].
+    pub reserve: u32,
     /// What makes a source of an address.
     pub narrow: Prefixes,
+    /// What makes a network of an address: at most as long as `narrow`.
+    pub wide: Prefixes,
     /// A [`Protocol`].
     pub protocol: u8,
     /// A [`Response`].
     pub response: u8,
+    /// Always 0.
+    pub zero: [u8; 2],
 }
+
+const _: () = assert!(size_of::<ServicePolicy>() == 64);
 
 impl ServicePolicy {
     /// The largest limit there is: a million, more than a host has memory for.
@@ -118,6 +173,17 @@ unsafe impl aya::Pod for ServicePolicy {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keepalive_gives_a_peer_up_at_the_second_asked_for() {
+        for seconds in 30..=86_400 {
+            let keepalive = Keepalive::within(seconds);
+            assert_eq!(keepalive.seconds(), seconds);
+            // The kernel's bounds (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, include/net/tcp.h).
+            assert!((1..=32_767).contains(&keepalive.interval_s), "{seconds}");
+            assert!((1..=32_767).contains(&keepalive.idle_s), "{seconds}");
+        }
+    }
 
     #[test]
     fn a_name_is_short_and_plain() {

@@ -70,6 +70,7 @@ impl Service {
             narrow: Prefixes { ipv4: self.ipv4_prefix, ipv6: self.ipv6_prefix },
             protocol: self.protocol as u8,
             response: self.response as u8,
+            ..ServicePolicy::default()
         }
     }
 }
