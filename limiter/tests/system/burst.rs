@@ -1,6 +1,7 @@
 //! Many handshakes at the same moment.
 
 use std::net::{IpAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::sync::Barrier;
 use std::time::Duration;
 
@@ -14,27 +15,45 @@ use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, eventuall
 
 const SMTP: (&str, u16) = ("smtp", 25);
 const LIMIT: usize = 8;
+/// Clients that race for the last place, each on a CPU of its own.
+const RACERS: usize = 2;
 
-/// Binds the calling thread to one of the CPUs it may run on: what it sends over the wire is received
-/// there as well.
-fn bind_to_cpu(nth: usize) {
-    let own = Pid::from_raw(0);
-    let allowed = sched_getaffinity(own).expect("the kernel tells");
-    let cpus: Vec<usize> = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect();
+/// Without SYN cookies: never more, on any number of CPUs.
+const EXACT: RangeInclusive<usize> = LIMIT..=LIMIT;
+
+/// The bound with SYN cookies in force, for clients on `cpus` CPUs.
+///
+/// The kernel keeps no request then, and only it can tell whether an ACK bears the cookie: the gate holds
+/// no place for it, since it may be forged, but looks whether there is one. Each CPU handles one packet at
+/// a time, from that look until the connection is counted, so every other CPU may let in one that this one
+/// does not see.
+fn with_cookies(cpus: usize) -> RangeInclusive<usize> {
+    LIMIT..=LIMIT + cpus - 1
+}
+
+/// The CPUs this process may run on.
+fn cpus() -> Vec<usize> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the kernel tells");
+    (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect()
+}
+
+/// Binds the calling thread to one of `cpus`: what it sends over the wire is received there as well, and so
+/// is what its TCP answers to the answers.
+fn bind_to_cpu(cpus: &[usize], nth: usize) {
     let mut one = CpuSet::new();
     one.set(cpus[nth % cpus.len()]).expect("the kernel named it");
-    sched_setaffinity(own, &one).expect("it is one of those allowed");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("it is one of those allowed");
 }
 
 /// Runs `client` on `n` threads of the client host, bound to the CPUs in turn, all starting at once.
 fn at_once<T: Send>(lab: &Lab, n: usize, client: impl Fn() -> T + Sync) -> Vec<T> {
-    let start = Barrier::new(n);
+    let (start, cpus) = (Barrier::new(n), cpus());
     std::thread::scope(|scope| {
         let thread = |nth| {
-            let (start, client) = (&start, &client);
+            let (start, cpus, client) = (&start, &cpus, &client);
             scope.spawn(move || {
                 lab.client.enter();
-                bind_to_cpu(nth);
+                bind_to_cpu(cpus, nth);
                 start.wait();
                 client()
             })
@@ -118,8 +137,13 @@ fn those_that_waited_and_gave_up_leave_nothing_behind() {
     }
 }
 
-/// Bursts from both CPUs: at no instant are there more than eight, and always eight are served.
-fn bursts_of_parallel_clients(response: &str, refusal: impl Fn(IpAddr) -> Answer, syncookies: bool) {
+/// Bursts from all CPUs: at no instant are there more than `bound` allows, and always as many are served.
+fn bursts_of_parallel_clients(
+    response: &str,
+    refusal: impl Fn(IpAddr) -> Answer,
+    syncookies: bool,
+    bound: &RangeInclusive<usize>,
+) {
     const CLIENTS: usize = 32;
     // Who completes the handshake and is held at the gate hears nothing, and gives up.
     const PATIENCE: Duration = Duration::from_secs(1);
@@ -140,9 +164,9 @@ fn bursts_of_parallel_clients(response: &str, refusal: impl Fn(IpAddr) -> Answer
                 let refused = outcomes.iter().filter(|(_, answer)| *answer == refusal(source)).count();
                 let waiting = outcomes.iter().filter(|(_, answer)| *answer == Answer::Silence).count();
                 let answers: Vec<_> = outcomes.iter().map(|(_, answer)| answer).collect();
-                assert_eq!(served, LIMIT, "{answers:#?}");
+                assert!(bound.contains(&served), "{served} of {bound:?} are served: {answers:#?}");
                 assert_eq!(served + refused + waiting, CLIENTS, "{answers:#?}");
-                truth::agree(&lab.host, &limiter, SMTP, source, LIMIT as u64);
+                truth::agree(&lab.host, &limiter, SMTP, source, served as u64);
                 // Another source finds its own eight places untouched.
                 let (_, other) = lab.client.run(|| answer(family.sources[1], smtp, SOON));
                 assert!(other.is_service(), "another source got {other:?}");
@@ -157,29 +181,31 @@ fn bursts_of_parallel_clients(response: &str, refusal: impl Fn(IpAddr) -> Answer
         peaks
     });
     for source in [V4.source(), V6.source()] {
-        assert_eq!(sink.tally(source).peak, LIMIT, "by what the server held at once");
-        assert_eq!(peaks[&source], LIMIT, "by the kernel's table");
+        let (held, listed) = (sink.tally(source).peak, peaks[&source]);
+        assert!(bound.contains(&held), "{held} of {bound:?}, by what the server held at once");
+        assert!(bound.contains(&listed), "{listed} of {bound:?}, by the kernel's table");
     }
 }
 
 #[test]
-fn a_burst_from_both_cpus_never_exceeds_the_limit_and_the_rest_is_reset_or_waits() {
-    bursts_of_parallel_clients("reset", |_| Answer::Reset, false);
+fn a_burst_from_all_cpus_never_exceeds_the_limit_and_the_rest_is_reset_or_waits() {
+    bursts_of_parallel_clients("reset", |_| Answer::Reset, false, &EXACT);
 }
 
 #[test]
-fn a_burst_from_both_cpus_never_exceeds_the_limit_and_the_rest_is_told_or_waits() {
-    bursts_of_parallel_clients("reply", |source| Answer::Line(Limiter::smtp_reply(8, source)), false);
+fn a_burst_from_all_cpus_never_exceeds_the_limit_and_the_rest_is_told_or_waits() {
+    let refusal = |source| Answer::Line(Limiter::smtp_reply(8, source));
+    bursts_of_parallel_clients("reply", refusal, false, &EXACT);
 }
 
 #[test]
-fn a_burst_never_exceeds_the_limit_with_syn_cookies_in_force() {
-    bursts_of_parallel_clients("reset", |_| Answer::Reset, true);
+fn with_syn_cookies_in_force_a_burst_exceeds_the_limit_by_no_more_than_the_other_cpus() {
+    bursts_of_parallel_clients("reset", |_| Answer::Reset, true, &with_cookies(cpus().len()));
 }
 
-/// A few clients a CPU that do nothing but connect, so that both CPUs handle completing ACKs when the
-/// last places are taken; over and over.
-fn races_for_the_last_place(syncookies: bool) {
+/// Two clients, each on a CPU of its own, that do nothing but connect, so that both CPUs handle completing
+/// ACKs when the last places are taken; over and over.
+fn races_for_the_last_place(syncookies: bool, bound: &RangeInclusive<usize>) {
     const ROUNDS: usize = 60;
     const KNOCKS: usize = 12;
     let Some(lab) = Lab::new() else { return };
@@ -191,29 +217,30 @@ fn races_for_the_last_place(syncookies: bool) {
     let limiter = Limiter::start(&lab, 8, "reset");
     for round in 0..ROUNDS {
         let clients =
-            at_once(&lab, 2, || (0..KNOCKS).map(|_| knock(source, smtp)).collect::<Vec<TcpStream>>());
-        let held = truth::held(&lab.host, 25, &limiter).get(&source).copied();
-        assert_eq!(held, Some(LIMIT as u64), "round {round}, by ss");
+            at_once(&lab, RACERS, || (0..KNOCKS).map(|_| knock(source, smtp)).collect::<Vec<TcpStream>>());
+        let held = truth::held(&lab.host, 25, &limiter).get(&source).map_or(0, |held| *held as usize);
+        assert!(bound.contains(&held), "round {round}: {held} of {bound:?}, by ss");
         for client in clients.into_iter().flatten() {
             reset(client);
         }
-        drop((0..LIMIT).map(|_| server.accept().unwrap().0).collect::<Vec<TcpStream>>());
+        drop((0..held).map(|_| server.accept().unwrap().0).collect::<Vec<TcpStream>>());
         eventually("the round is over", SOON, || {
             let left = truth::established(&lab.host, 25).len() + truth::half_open(&lab.host, 25).len();
             same("connections left", &left, &0)
         });
     }
-    assert_eq!(limiter.source("smtp", source).peak, LIMIT as u64);
+    let peak = limiter.source("smtp", source).peak as usize;
+    assert!(bound.contains(&peak), "{peak} of {bound:?}, by limiter list");
     drop(server);
     truth::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn two_cpus_racing_for_the_last_place_never_both_get_it() {
-    races_for_the_last_place(false);
+    races_for_the_last_place(false, &EXACT);
 }
 
 #[test]
-fn two_cpus_racing_for_the_last_place_never_both_get_it_with_syn_cookies_in_force() {
-    races_for_the_last_place(true);
+fn with_syn_cookies_in_force_two_cpus_racing_for_the_last_place_get_one_more_at_most() {
+    races_for_the_last_place(true, &with_cookies(RACERS));
 }

@@ -127,7 +127,7 @@ fn a_host_that_talks_to_itself_is_never_refused() {
 }
 
 #[test]
-fn with_syn_cookies_in_force_counts_agree_and_the_limit_is_exact() {
+fn with_syn_cookies_in_force_counts_agree_and_who_comes_one_by_one_stops_at_the_limit() {
     let Some(lab) = Lab::new() else { return };
     // 2: always, not only when the SYN queue is full.
     lab.host.sysctl("ipv4/tcp_syncookies", "2");
