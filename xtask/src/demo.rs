@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::{build, command, interrupt, packages, paths, privilege};
+use crate::{bpffs, build, command, interrupt, packages, paths, privilege};
 use daemon::Daemon;
 use netns::Netns;
 use sink::Sink;
@@ -60,6 +60,7 @@ impl Demo {
             build::object()?;
             build::limiter(true)?;
             packages::ensure(packages::DEMO)?;
+            bpffs::ensure()?;
         }
         if privilege::is_root() {
             // Before there is anything to leave behind.

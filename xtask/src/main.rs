@@ -2,6 +2,7 @@
 //!
 //! What a verb needs and the machine lacks is named, with the reason, and installed; see [`packages`].
 
+mod bpffs;
 mod build;
 mod command;
 mod compiler;

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::{build, command, paths, privilege};
+use crate::{bpffs, build, command, paths, privilege};
 
 /// Arguments of the verb.
 #[derive(Args)]
@@ -24,6 +24,7 @@ impl Run {
     pub fn run(&self) -> Result<()> {
         build::object()?;
         build::limiter(true)?;
+        bpffs::ensure()?;
         let limiter = paths::limiter("release")?;
         let limiter = limiter.to_str().context("the path of the workspace is not UTF-8")?;
         let mut limiter = privilege::command(limiter, &[])?;

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Args;
 
-use crate::{build, command, packages, paths, privilege};
+use crate::{bpffs, build, command, packages, paths, privilege};
 
 /// Arguments of the verb.
 #[derive(Args)]
@@ -30,8 +30,12 @@ impl Test {
             // The kernel programs have no tests of their own; limiter's load them.
             .args(["test", "--workspace", "--exclude", "limiter-ebpf"])
             .env("PATH", packages::path());
+        let has_sudo = which::which("sudo").is_ok();
+        if privilege::is_root() || has_sudo {
+            bpffs::ensure()?;
+        }
         if !privilege::is_root() {
-            if which::which("sudo").is_ok() {
+            if has_sudo {
                 cargo.args(["--config", "target.'cfg(unix)'.runner = ['sudo', '--preserve-env']"]);
             } else {
                 eprintln!("NOT ROOT, and no sudo: the tests that load the kernel programs will be SKIPPED");
