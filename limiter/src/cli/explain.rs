@@ -67,12 +67,12 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     if args.json {
         output::json(&explanation)?;
     } else {
-        print(&explanation)?;
+        print(instance, &explanation)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(explanation: &Explanation) -> Result<()> {
+fn print(instance: &Instance, explanation: &Explanation) -> Result<()> {
     let Explanation { address, own, services } = explanation;
     if *own {
         output::line(&format!("{address} is this host itself: it is counted, and never refused.\n"))?;
@@ -92,11 +92,11 @@ fn print(explanation: &Explanation) -> Result<()> {
         ]
     });
     output::table(&header, 2..5, rows.collect())?;
-    if let Some(standing) = services.iter().find(|standing| standing.verdict == "refuse") {
-        let more = standing.connections + 1;
+    for Standing { service, connections, .. } in services.iter().filter(|s| s.verdict == "refuse") {
+        let more = connections + 1;
         output::line(&format!(
-            "\n{address} gets in again when one of its connections ends, or after `limiter set {} max_connections={more}`.",
-            standing.service
+            "\n{service}: {address} gets in again when one of its connections ends, or after `limiter --instance {instance} \
+             set {service} max_connections={more}`."
         ))?;
     }
     Ok(())
