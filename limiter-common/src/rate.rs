@@ -56,11 +56,7 @@ impl Rate {
     /// Nanoseconds until a source due at `due_ns` may complete a handshake; 0 if it may at `now_ns`.
     #[must_use]
     pub const fn wait_ns(&self, due_ns: u64, now_ns: u64) -> u64 {
-        if self.is_limited() {
-            due_ns.saturating_sub(self.tolerance_ns).saturating_sub(now_ns)
-        } else {
-            0
-        }
+        if self.is_limited() { due_ns.saturating_sub(self.tolerance_ns).saturating_sub(now_ns) } else { 0 }
     }
 
     /// Handshakes that may come at once; 0 without a limit.

@@ -78,7 +78,14 @@ pub const TESTS: &[Package] = &[
         "dovecot",
     ),
     package("swaks", &["swaks"], "a mail client that shows each reply"),
+    package(
+        "libio-socket-inet6-perl",
+        &["/usr/share/perl5/IO/Socket/INET6.pm"],
+        "swaks speaks no IPv6 without it, and only recommends it",
+    ),
     package("python3", &["python3"], "the mail clients of its library"),
+    package("nftables", &["nft"], "a limit that forged packets exhaust, for comparison; a client's firewall"),
+    package("iptables", &["iptables"], "another such limit"),
     BPFTOOL,
     package(
         "llvm-22",
