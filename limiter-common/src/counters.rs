@@ -8,8 +8,8 @@ use bytemuck::{Pod, Zeroable};
 pub struct Counters {
     /// Connections counted.
     pub accepted: u64,
-    /// SYNs refused because the source holds its limit.
-    pub refused_concurrency: u64,
+    /// SYNs refused, by [`crate::Reason`].
+    pub refused: [u64; 4],
     /// Refused connections that completed their handshake with the greeter and were told why.
     pub replied: u64,
     /// Completing ACKs held back because no place was free.
@@ -22,7 +22,10 @@ pub struct Counters {
     /// Connections let through uncounted because something was missing (a full ledger, no memory
     /// for the note on the socket): the limiter failed open.
     pub uncounted: u64,
-    /// Connections let go that the ledger did not know of. Drift is a bug.
+    /// Connections older than the limiter that the census found and counted.
+    pub adopted: u64,
+    /// Connections by which a count was wrong, found when one was let go or by the reconciliation.
+    /// Drift is a bug.
     pub drift: u64,
 }
 
@@ -52,11 +55,11 @@ mod tests {
     #[test]
     fn every_counter_is_summed_over_cpus() {
         let cpu = |base: u64| -> Counters {
-            bytemuck::cast(core::array::from_fn::<u64, 8, _>(|i| base + i as u64))
+            bytemuck::cast(core::array::from_fn::<u64, 12, _>(|i| base + i as u64))
         };
         assert_eq!(
             Counters::sum([&cpu(10), &cpu(100)]),
-            bytemuck::cast(core::array::from_fn::<u64, 8, _>(|i| 110 + 2 * i as u64))
+            bytemuck::cast(core::array::from_fn::<u64, 12, _>(|i| 110 + 2 * i as u64))
         );
     }
 }

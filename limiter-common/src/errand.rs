@@ -6,23 +6,50 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::Key;
+use crate::{Key, Places};
 
-/// Keys one errand can name.
+/// Steps one errand can have.
 pub const BATCH: usize = 64;
 
-/// One batch of sources to collect, and the outcome.
+/// What one step asks for.
+pub mod step {
+    /// Delete the entry, if nothing uses it.
+    pub const COLLECT: u32 = 0;
+    /// Change the count from `from` to `to`, if it still is `from`, and count the difference as drift.
+    pub const CORRECT: u32 = 1;
+    /// The same where the difference is no drift: connections ended whose end the kernel did not
+    /// report, because they are older than the limiter.
+    pub const ENDED: u32 = 2;
+}
+
+/// One step of an errand.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Step {
+    /// One of [`step`].
+    pub step: u32,
+    /// Whose count: an entry of the ledger, or a service's total ([`Key::total`]).
+    pub key: Key,
+    /// The count as it was seen.
+    pub from: Places,
+    /// The count as it should be.
+    pub to: Places,
+}
+
+/// Steps, and the outcome.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Errand {
-    /// How many of `keys` are meant, 0 to [`BATCH`].
+    /// How many of `steps` are meant, 0 to [`BATCH`].
     pub asked: u32,
-    /// How many entries were deleted.
-    pub collected: u32,
+    /// How many were done.
+    pub done: u32,
     /// Whether a reservation that came to nothing was given back on this CPU.
     pub cancelled: u32,
-    /// The sources.
-    pub keys: [Key; BATCH],
+    /// Always 0.
+    pub zero: u32,
+    /// The steps.
+    pub steps: [Step; BATCH],
 }
 
 #[cfg(feature = "user")]

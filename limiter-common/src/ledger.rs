@@ -10,6 +10,10 @@ use crate::{Addr, Places, ServiceId, ServicePolicy, service::Prefixes};
 pub enum Tier {
     /// The source itself: /32 and /64 by default.
     Narrow = 0,
+    /// The source's network: /24 and /48 by default.
+    Wide = 1,
+    /// The whole service. Not in the ledger: it has a table of its own.
+    Total = 2,
 }
 
 /// What the ledger counts by. The prefix length is part of it: after a change of prefix, what was
@@ -35,6 +39,32 @@ impl Key {
     #[must_use]
     pub const fn narrow(service: ServiceId, policy: &ServicePolicy, remote: &Addr) -> Self {
         Self::new(service, Tier::Narrow, policy.narrow, remote)
+    }
+
+    /// The key under which the network of `remote` is counted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn wide(service: ServiceId, policy: &ServicePolicy, remote: &Addr) -> Self {
+        Self::new(service, Tier::Wide, policy.wide, remote)
+    }
+
+    /// The name of a service's total, for whom it is a count like others.
+    #[must_use]
+    pub const fn total(service: ServiceId) -> Self {
+        Self { source: Addr([0; 4]), service: service.0, tier: Tier::Total as u8, prefix: 0, zero: 0 }
+    }
+
+    /// Whether this is the network of a source, not the source itself.
+    #[must_use]
+    pub const fn is_wide(&self) -> bool {
+        self.tier == Tier::Wide as u8
+    }
+
+    /// Whether this names a service's total.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_total(&self) -> bool {
+        self.tier == Tier::Total as u8
     }
 
     #[inline(always)]
@@ -66,13 +96,15 @@ impl Key {
     }
 }
 
-/// What is known of one source. 40 bytes: with the kernel's 48 of a hash element and the key's 24
-/// (kernel/bpf/hashtab.c) an entry stays within a 128-byte allocation.
+/// What is known of one source, or of one network. 48 bytes: with the kernel's 48 of a hash element
+/// and the key's 24 (kernel/bpf/hashtab.c) an entry stays within a 128-byte allocation.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Entry {
     /// The live count; changed only by the steps of [`crate::places`].
     pub places: Places,
+    /// When the source is due ([`crate::rate`]), in nanoseconds of `CLOCK_BOOTTIME`.
+    pub due_ns: u64,
     /// Connections counted since the entry exists.
     pub accepted: u64,
     /// SYNs refused since the entry exists.
@@ -87,13 +119,49 @@ pub struct Entry {
     pub tag: u32,
 }
 
+/// The count of a whole service, in a cache line of its own: every connection comes by.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Total {
+    /// The live count; changed only by the steps of [`crate::places`].
+    pub places: Places,
+    /// Always 0.
+    pub zero: [u64; 7],
+}
+
 /// What a connection holds: stored on its socket, so that it gives back exactly what it took,
 /// whatever the policy says by then.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Claim {
-    /// The entry it is counted in.
-    pub key: Key,
+    /// The source's entry. Its service is the one whose total is counted.
+    pub narrow: Key,
+    /// Its network's entry; zeros (no service) where that is not counted.
+    pub wide: Key,
+}
+
+impl Claim {
+    /// What a connection from `remote` to `service` is counted in.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(service: ServiceId, policy: &ServicePolicy, remote: &Addr) -> Self {
+        let wide = if policy.has_network() { Key::wide(service, policy, remote) } else { Key::default() };
+        Self { narrow: Key::narrow(service, policy, remote), wide }
+    }
+
+    /// The service.
+    #[inline(always)]
+    #[must_use]
+    pub const fn service(&self) -> ServiceId {
+        ServiceId(self.narrow.service)
+    }
+
+    /// Whether the network is counted, too.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_wide(&self) -> bool {
+        self.wide.service != 0
+    }
 }
 
 /// A place reserved by the gate on one CPU, for the packet that CPU is handling.
@@ -107,12 +175,16 @@ pub struct Pending {
     pub ticket: u64,
     /// Number of the last reservation on this CPU.
     pub last_ticket: u64,
+    /// What the handshake paid for its rate, in nanoseconds.
+    pub paid_ns: u64,
     /// The peer whose ACK it is for.
     pub remote: Addr,
     /// The peer's port.
     pub remote_port: u32,
     /// What was reserved.
     pub claim: Claim,
+    /// Always 0.
+    pub zero: u32,
 }
 
 /// States of a [`Note`].
@@ -125,6 +197,16 @@ pub mod note {
     pub const RELEASED: u32 = 2;
     /// The greeter's listener, and what it accepts: never counted.
     pub const GREETER: u32 = 3;
+    /// The socket is counted in its claim, and was found by the census on a kernel where only the
+    /// census can tell when it ends.
+    pub const ADOPTED: u32 = 4;
+
+    /// Whether a socket in this state holds its claim.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_counted(state: u32) -> bool {
+        state == COUNTED || state == ADOPTED
+    }
 }
 
 /// What the limiter has noted on a socket (`BPF_MAP_TYPE_SK_STORAGE`). Cloned from a listener to what
@@ -134,15 +216,15 @@ pub mod note {
 pub struct Note {
     /// One of [`note`].
     pub state: u32,
-    /// What it was counted for, in states `COUNTED` and `RELEASED`.
+    /// What it was counted for, in every state but `NONE` and `GREETER`.
     pub claim: Claim,
 }
 
-const _: () = assert!(size_of::<Key>() == 20 && size_of::<Entry>() == 40 && size_of::<Note>() == 24);
+const _: () = assert!(size_of::<Key>() == 20 && size_of::<Entry>() == 48 && size_of::<Total>() == 64);
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Entry, Key, Note, Pending};
+    use super::{Entry, Key, Note, Pending, Total};
 
     // SAFETY: the types are `bytemuck::Pod`: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Key {}
@@ -152,6 +234,8 @@ mod user {
     unsafe impl aya::Pod for Note {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Pending {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Total {}
 }
 
 #[cfg(test)]
@@ -175,6 +259,24 @@ mod tests {
             prop_assert_eq!(key(IpAddr::V6(a.into())) == key(IpAddr::V6(b.into())), same);
             let neighbour = (a & !u128::from(u64::MAX)) | u128::from(b as u64);
             prop_assert_eq!(key(IpAddr::V6(a.into())), key(IpAddr::V6(neighbour.into())));
+        }
+
+        #[test]
+        fn a_source_lies_within_its_network_and_is_counted_apart_from_it(
+            ip: IpAddr, ipv4 in 1u8..=32, ipv6 in 1u8..=128,
+        ) {
+            let policy = ServicePolicy {
+                narrow: Prefixes { ipv4: 32, ipv6: 128 },
+                wide: Prefixes { ipv4, ipv6 },
+                network_max_connections: 1,
+                ..Default::default()
+            };
+            let claim = Claim::new(ServiceId(3), &policy, &Addr::from(ip));
+            prop_assert!(claim.has_wide() && claim.wide.is_wide() && !claim.narrow.is_wide());
+            prop_assert_ne!(claim.wide, claim.narrow);
+            prop_assert_eq!(claim.narrow.source.cut(claim.wide.prefix), claim.wide.source);
+            let alone = ServicePolicy { network_max_connections: 0, ..policy };
+            prop_assert!(!Claim::new(ServiceId(3), &alone, &Addr::from(ip)).has_wide());
         }
 
         #[test]

@@ -12,8 +12,11 @@
 extern crate std;
 
 pub mod addr;
+pub mod census;
+pub mod claim;
 pub mod counters;
 pub mod errand;
+pub mod kernel;
 pub mod ledger;
 pub mod places;
 pub mod rate;
@@ -22,11 +25,11 @@ pub mod verdict;
 
 pub use addr::Addr;
 pub use counters::Counters;
-pub use ledger::{Claim, Entry, Key, Note, Pending, Tier};
+pub use ledger::{Claim, Entry, Key, Note, Pending, Tier, Total};
 pub use places::Places;
 pub use rate::Rate;
 pub use service::{Keepalive, Protocol, Response, ServiceId, ServicePolicy};
-pub use verdict::{Reason, Verdict};
+pub use verdict::{Limits, Reason, Standing, Verdict};
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
 /// meaning. A daemon that finds another version replaces the pins, it never reads them.

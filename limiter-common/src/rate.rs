@@ -87,6 +87,19 @@ pub fn pay<W: Word>(due: &W, rate: &Rate, now_ns: u64) -> Option<bool> {
     None
 }
 
+/// Lets a handshake pay that happened already, whether the rate allowed it or not.
+#[inline(always)]
+pub fn charge<W: Word>(due: &W, rate: &Rate, now_ns: u64) {
+    let mut before = due.load();
+    for _ in 0..TRIES {
+        let found = due.compare_exchange(before, rate.next(before, now_ns));
+        if found == before {
+            return;
+        }
+        before = found;
+    }
+}
+
 /// Gives back what [`pay`] took for a handshake that came to nothing.
 #[inline(always)]
 pub fn refund<W: Word>(due: &W, interval_ns: u64) {
@@ -150,6 +163,16 @@ mod tests {
             // A due time in the past is as good as now.
             prop_assert_eq!(after.max(now), due.max(now));
             prop_assert_eq!(rate.allows(after, now + later), rate.allows(due, now + later));
+        }
+
+        #[test]
+        fn what_happened_already_is_paid_for_though_it_was_not_allowed(n in 1u64..50, now: u32) {
+            let rate = Rate::new(1, 1, 1);
+            let due = AtomicU64::new(0);
+            for _ in 0..n {
+                charge(&due, &rate, u64::from(now));
+            }
+            prop_assert_eq!(rate.wait_ns(due.into_inner(), u64::from(now)), n * SECOND);
         }
 
         #[test]

@@ -144,6 +144,13 @@ impl ServicePolicy {
     /// The largest limit there is: a million, more than a host has memory for.
     pub const MAX_LIMIT: u32 = 1_000_000;
 
+    /// Whether networks (the wide tier) have a limit, and so are counted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_network(&self) -> bool {
+        self.network_max_connections != 0
+    }
+
     /// The name, or `""` for no service.
     #[must_use]
     pub fn name(&self) -> &str {

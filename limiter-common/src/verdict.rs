@@ -1,12 +1,36 @@
 //! The verdict: the one place where it is decided whether a source may have one more connection.
 
-use crate::{Places, Response, ServicePolicy};
+use crate::{Places, Rate, Response, ServicePolicy};
 
-/// Why a connection is refused.
+/// Why a connection is refused, in the order in which the reasons are looked at: what holds for more
+/// sources goes first, because a client of a full service can do nothing about its own connections.
+#[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
+    /// The service as a whole holds as many connections as it may.
+    Total = 0,
+    /// The source's network (wide tier) holds as many connections as it may.
+    Network = 1,
     /// The source holds as many connections as it may.
-    Concurrency,
+    Concurrency = 2,
+    /// The source completes handshakes faster than it may.
+    Rate = 3,
+}
+
+impl Reason {
+    /// Every reason, in order; a reason's number is its index.
+    pub const ALL: [Self; 4] = [Self::Total, Self::Network, Self::Concurrency, Self::Rate];
+
+    /// The word for it in output, metrics and documents.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Network => "network",
+            Self::Concurrency => "concurrency",
+            Self::Rate => "rate",
+        }
+    }
 }
 
 /// What becomes of a SYN.
@@ -18,24 +42,82 @@ pub enum Verdict {
     Refuse(Reason, Response),
 }
 
-/// The limit that applies: a host talking to itself is never refused (law 4).
-#[inline(always)]
-#[must_use]
-pub const fn limit(policy: &ServicePolicy, own: bool) -> u32 {
-    if own { u32::MAX } else { policy.max_connections }
+/// What a source may have of a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections of the source; `u32::MAX`: no limit.
+    pub narrow: u32,
+    /// Connections of its network; `u32::MAX`: no limit.
+    pub wide: u32,
+    /// Connections of the whole service; `u32::MAX`: no limit.
+    pub total: u32,
+    /// Handshakes in a time.
+    pub rate: Rate,
 }
 
-/// Judges a SYN by the connections its source holds.
-///
-/// Reservations do not count here: they are not connections yet, and may never be (law 1). The gate
-/// counts them when the handshake completes.
+impl Limits {
+    /// The limits that apply. An allowed source has none of its own (law 4) and may use the reserve;
+    /// beyond that there is no process left in the mail daemon that could serve it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(policy: &ServicePolicy, allowed: bool) -> Self {
+        let total = if policy.max_total == 0 {
+            u32::MAX
+        } else if allowed {
+            policy.max_total.saturating_add(policy.reserve)
+        } else {
+            policy.max_total
+        };
+        if allowed {
+            return Self { narrow: u32::MAX, wide: u32::MAX, total, rate: Rate { interval_ns: 0, tolerance_ns: 0 } };
+        }
+        let wide = if policy.has_network() { policy.network_max_connections } else { u32::MAX };
+        Self { narrow: policy.max_connections, wide, total, rate: policy.rate }
+    }
+}
+
+/// What a source has of a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Standing {
+    /// Connections of the source.
+    pub narrow: Places,
+    /// Connections of its network; zero where the wide tier is not counted.
+    pub wide: Places,
+    /// Connections of the whole service.
+    pub total: Places,
+    /// When the source is due, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub due_ns: u64,
+}
+
+impl Standing {
+    /// Why one more connection at `now_ns` would be over a limit, if it would.
+    ///
+    /// Reservations do not count here: they are not connections yet, and may never be (law 1). The
+    /// gate counts them when the handshake completes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn over(&self, limits: &Limits, now_ns: u64) -> Option<Reason> {
+        if self.total.connections() >= limits.total {
+            Some(Reason::Total)
+        } else if self.wide.connections() >= limits.wide {
+            Some(Reason::Network)
+        } else if self.narrow.connections() >= limits.narrow {
+            Some(Reason::Concurrency)
+        } else if !limits.rate.allows(self.due_ns, now_ns) {
+            Some(Reason::Rate)
+        } else {
+            None
+        }
+    }
+}
+
+/// Judges a SYN at `now_ns` by what its source has already.
 #[inline(always)]
 #[must_use]
-pub const fn judge(policy: &ServicePolicy, own: bool, narrow: Places) -> Verdict {
-    if narrow.connections() < limit(policy, own) {
-        Verdict::Admit
-    } else {
-        Verdict::Refuse(Reason::Concurrency, Response::from_u8(policy.response))
+pub const fn judge(policy: &ServicePolicy, allowed: bool, standing: &Standing, now_ns: u64) -> Verdict {
+    match standing.over(&Limits::of(policy, allowed), now_ns) {
+        None => Verdict::Admit,
+        Some(reason) => Verdict::Refuse(reason, Response::from_u8(policy.response)),
     }
 }
 
@@ -45,19 +127,56 @@ mod tests {
 
     use super::*;
 
+    /// A count in which reservations are held, too.
+    fn places(connections: u32, reserved: u32) -> Places {
+        Places(u64::from(reserved) << 32 | u64::from(connections))
+    }
+
     proptest! {
         #[test]
-        fn refused_exactly_when_the_source_holds_its_limit(
-            limit in 1u32..100, held in 0u32..200, reserved in 0u32..200, own: bool, response in 0u8..2,
+        fn refused_exactly_when_a_limit_is_reached_and_for_the_first_one(
+            limits in (1u32..20, 0u32..20, 0u32..20, 0u32..5),
+            held in (0u32..25, 0u32..25, 0u32..25), reserved in 0u32..200,
+            rate in prop::option::of((1u32..100, 1u32..5)), due_s in 0u64..40, now_s in 0u64..20,
+            allowed: bool, response in 0u8..2,
         ) {
-            let policy = ServicePolicy { max_connections: limit, response, ..Default::default() };
-            let verdict = judge(&policy, own, Places(u64::from(reserved) << 32 | u64::from(held)));
-            let expected = if own || held < limit {
-                Verdict::Admit
-            } else {
-                Verdict::Refuse(Reason::Concurrency, Response::from_u8(response))
+            let (max_connections, network_max_connections, max_total, reserve) = limits;
+            let rate = rate.map_or_else(Rate::default, |(count, burst)| Rate::new(count, 60, burst));
+            let policy = ServicePolicy {
+                max_connections, network_max_connections, max_total, reserve, rate, response, ..Default::default()
             };
-            prop_assert_eq!(verdict, expected);
+            let (narrow, wide, total) = held;
+            let standing = Standing {
+                narrow: places(narrow, reserved),
+                wide: places(wide, reserved),
+                total: places(total, reserved),
+                due_ns: due_s * 1_000_000_000,
+            };
+            let now = now_s * 1_000_000_000;
+            let may_have = if allowed { max_total + reserve } else { max_total };
+            let expected = if max_total > 0 && total >= may_have {
+                Some(Reason::Total)
+            } else if allowed {
+                None
+            } else if network_max_connections > 0 && wide >= network_max_connections {
+                Some(Reason::Network)
+            } else if narrow >= max_connections {
+                Some(Reason::Concurrency)
+            } else if rate.wait_ns(standing.due_ns, now) > 0 {
+                Some(Reason::Rate)
+            } else {
+                None
+            };
+            let expected = expected
+                .map_or(Verdict::Admit, |reason| Verdict::Refuse(reason, Response::from_u8(response)));
+            prop_assert_eq!(judge(&policy, allowed, &standing, now), expected);
+        }
+    }
+
+    #[test]
+    fn a_reason_is_its_index() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
         }
     }
 }

@@ -6,10 +6,10 @@ use aya_ebpf::{
     bindings::{bpf_sk_lookup, sk_action},
     programs::SkLookupContext,
 };
-use limiter_common::{Addr, Key, Places, Response, Verdict, verdict};
+use limiter_common::{Addr, Claim, Response, Verdict, verdict};
 
 use crate::{
-    atomic,
+    atomic, claims, clock,
     maps::{self, GREETER},
 };
 
@@ -30,14 +30,16 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         return sk_action::SK_PASS;
     };
     let (remote, local) = addresses(lookup);
-    let entry = maps::entry(&Key::narrow(service, policy, &remote));
-    // SAFETY: found in this run.
-    let places = entry.map_or(Places(0), |entry| unsafe { (&raw const (*entry).places).read_volatile() });
+    let claim = Claim::new(service, policy, &remote);
+    let entry = maps::entry(&claim.narrow);
+    let standing = claims::standing(&claim, entry, policy.max_total != 0);
+    let now_ns = if policy.rate.is_limited() { clock::now_ns() } else { 0 };
 
-    let Verdict::Refuse(_, response) = verdict::judge(policy, remote.is_own(&local), places) else {
+    let Verdict::Refuse(reason, response) = verdict::judge(policy, remote.is_own(&local), &standing, now_ns)
+    else {
         return sk_action::SK_PASS;
     };
-    maps::count(service, |counters| &mut counters.refused_concurrency);
+    maps::count(service, |counters| &mut counters.refused[reason as usize & 3]);
     if let Some(entry) = entry {
         // SAFETY: found in this run.
         unsafe { atomic::add(&raw mut (*entry).refused, 1) };

@@ -6,13 +6,13 @@
 
 use aya_ebpf::{bindings::BPF_TCP_LISTEN, programs::SkBuffContext};
 use limiter_common::{
-    Claim, Entry, Key, Places, ServiceId,
-    places::{self, Reservation},
-    verdict,
+    Claim, Entry, Limits, ServiceId,
+    claim::{self, Outcome},
 };
 
 use crate::{
-    atomic::Shared,
+    claims::{self, Counts},
+    clock,
     kernel::{self, Handshake},
     maps,
     packet::{ACK, RST, SYN, Segment},
@@ -50,33 +50,30 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         return false;
     }
     let remote = segment.remote();
-    let key = Key::narrow(service, policy, &remote);
-    let limit = verdict::limit(policy, remote.is_own(&segment.local()));
+    let claim = Claim::new(service, policy, &remote);
+    let limits = Limits::of(policy, remote.is_own(&segment.local()));
+    let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
     if handshake == Handshake::Unknown {
         // A SYN cookie, perhaps: whoever sends any number gets here, so this only looks, and makes
         // and holds nothing in the source's name.
-        return maps::entry(&key).is_some_and(|entry| {
-            // SAFETY: found in this run.
-            let places: Places = unsafe { (&raw const (*entry).places).read_volatile() };
-            !places.has_room(limit) && held(service, entry)
-        });
+        let entry = maps::entry(&claim.narrow);
+        let standing = claims::standing(&claim, entry, limits.total != u32::MAX);
+        return standing.over(&limits, now_ns).is_some() && held(service, entry);
     }
-    let Some(entry) = maps::entry_or_new(&key) else {
+    let Some(counts) = Counts::find_or_make(&claim) else {
         report::ledger_full(ctx, service);
         return false;
     };
-    // SAFETY: found in this run.
-    let word = unsafe { Shared::places(entry) };
-    match places::reserve(word, limit) {
-        // SAFETY: found in this run. A deleted entry's memory may serve another source at once.
-        Reservation::Taken if unsafe { (*entry).tag } == key.tag() => {
-            pending::set(remote, segment.remote_port(), Claim { key });
+    let words = counts.words();
+    match claim::reserve(&words, &limits, now_ns) {
+        Outcome::Taken if counts.belong_to(&claim) => {
+            pending::set(remote, segment.remote_port(), claim, limits.rate.interval_ns);
             false
         }
-        Reservation::Full => held(service, entry),
-        taken => {
-            if taken == Reservation::Taken {
-                places::cancel(word);
+        Outcome::Full(_) => held(service, Some(counts.narrow)),
+        outcome => {
+            if outcome == Outcome::Taken {
+                claim::cancel(&words, limits.rate.interval_ns);
             }
             maps::count(service, |counters| &mut counters.contended);
             true
@@ -86,9 +83,11 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
 
 /// Counts an ACK held back. Always true.
 #[inline(always)]
-fn held(service: ServiceId, entry: *mut Entry) -> bool {
+fn held(service: ServiceId, entry: Option<*mut Entry>) -> bool {
     maps::count(service, |counters| &mut counters.held);
-    // SAFETY: found in this run. A plain add: a statistic that may lose one between two CPUs.
-    unsafe { (*entry).held = (*entry).held.wrapping_add(1) };
+    if let Some(entry) = entry {
+        // SAFETY: found in this run. A plain add: a statistic that may lose one between two CPUs.
+        unsafe { (*entry).held = (*entry).held.wrapping_add(1) };
+    }
     true
 }

@@ -11,21 +11,39 @@ use aya_ebpf::{
     },
     programs::SkBuffContext,
 };
+use limiter_common::{Addr, kernel::Offsets};
 
 use crate::packet::Segment;
 
-/// Offset of `snt_isn` in `struct tcp_request_sock`.
+const AF_INET: u16 = 2;
+/// The root of the cgroup tree (`cgroup_setup_root`, kernel/cgroup/cgroup.c).
+const ROOT_CGROUP: u64 = 1;
+/// Levels of the cgroup tree walked before giving up: systemd's deepest are at 8 or so.
+const MAX_CGROUP_DEPTH: usize = 16;
+
+/// Where the running kernel keeps what is read here.
 #[unsafe(no_mangle)]
-static SNT_ISN: u32 = 0;
-/// Offset of `skc_net` in `struct sock_common`.
-#[unsafe(no_mangle)]
-static SKC_NET: u32 = 0;
-/// Offset of `net_cookie` in `struct net`.
-#[unsafe(no_mangle)]
-static NET_COOKIE: u32 = 0;
+static OFFSETS: Offsets = Offsets {
+    snt_isn: 0,
+    skc_net: 0,
+    skc_family: 0,
+    skc_state: 0,
+    skc_num: 0,
+    skc_daddr: 0,
+    skc_v6_daddr: 0,
+    net_cookie: 0,
+    sk_cgroup: 0,
+    cgroup_kn: 0,
+    cgroup_parent: 0,
+    css_cgroup: 0,
+    kn_id: 0,
+};
 /// Cookie of the network namespace this instance protects.
 #[unsafe(no_mangle)]
 static NETNS: u64 = 0;
+/// Id of the cgroup this instance protects.
+#[unsafe(no_mangle)]
+static CGROUP: u64 = 0;
 
 /// Reads a value the loader set.
 #[inline(always)]
@@ -53,14 +71,100 @@ pub unsafe fn listens_in_our_netns(sk: *mut bpf_sock) -> bool {
     if tcp.is_null() {
         return false;
     }
-    // SAFETY: a `tcp_sock` starts with its `sock_common`; the verifier checks type and offset against
-    // BTF, and the kernel answers 0 for a pointer that has become invalid.
-    let cookie = unsafe {
-        let net: *const u8 =
-            tcp.cast::<u8>().add(global(&SKC_NET) as usize).cast::<*const u8>().read_volatile();
-        net.add(global(&NET_COOKIE) as usize).cast::<u64>().read_volatile()
-    };
-    is_our_netns(cookie)
+    // A `tcp_sock` starts with its `sock_common`.
+    Socket(tcp.cast::<u8>().cast_const()).is_in_our_netns()
+}
+
+/// A socket of the kernel, of which the first members are read (`struct sock_common`).
+#[derive(Clone, Copy)]
+pub struct Socket(pub *const u8);
+
+impl Socket {
+    /// Reads a member, or one of what a member points to.
+    ///
+    /// # Safety
+    ///
+    /// `from` is a kernel pointer the verifier knows the type of: it checks offset and size against
+    /// BTF, and the kernel answers 0 for a pointer that has become invalid.
+    #[inline(always)]
+    unsafe fn member<T>(from: *const u8, offset: &u32) -> T
+    where
+        T: Copy,
+    {
+        // SAFETY: by the contract above.
+        unsafe { from.add(global(offset) as usize).cast::<T>().read_volatile() }
+    }
+
+    /// One of the kernel's TCP states.
+    #[inline(always)]
+    pub fn state(self) -> u32 {
+        // SAFETY: a `sock_common`.
+        u32::from(unsafe { Self::member::<u8>(self.0, &OFFSETS.skc_state) })
+    }
+
+    /// The local port.
+    #[inline(always)]
+    pub fn local_port(self) -> u32 {
+        // SAFETY: a `sock_common`.
+        u32::from(unsafe { Self::member::<u16>(self.0, &OFFSETS.skc_num) })
+    }
+
+    /// The peer's address, in the limiter's form.
+    #[inline(always)]
+    pub fn remote(self) -> Addr {
+        // SAFETY: a `sock_common`, whose IPv6 address is four words.
+        unsafe {
+            if Self::member::<u16>(self.0, &OFFSETS.skc_family) == AF_INET {
+                return Addr::from_v4_word(Self::member(self.0, &OFFSETS.skc_daddr));
+            }
+            let v6 = self.0.add(global(&OFFSETS.skc_v6_daddr) as usize).cast::<u32>();
+            let word = |index: usize| v6.add(index).read_volatile();
+            Addr([word(0), word(1), word(2), word(3)])
+        }
+    }
+
+    /// Whether it belongs to the namespace of this instance.
+    #[inline(always)]
+    pub fn is_in_our_netns(self) -> bool {
+        // SAFETY: a `sock_common`, then the `net` it points to.
+        is_our_netns(unsafe {
+            let net = Self::member::<*const u8>(self.0, &OFFSETS.skc_net);
+            Self::member(net, &OFFSETS.net_cookie)
+        })
+    }
+
+    /// Whether it belongs to the cgroup of this instance, or to one below. Only for a full socket.
+    #[inline(always)]
+    pub fn is_in_our_cgroup(self) -> bool {
+        let ours = global(&CGROUP);
+        if ours == ROOT_CGROUP {
+            return true;
+        }
+        // SAFETY: the helper takes any socket and answers null for what is not a full TCP one.
+        let tcp: *const u8 = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) }.cast();
+        if tcp.is_null() {
+            return false;
+        }
+        // SAFETY: a `sock`, then the cgroups up to the root.
+        unsafe {
+            let mut cgroup: *const u8 = Self::member(tcp, &OFFSETS.sk_cgroup);
+            for _ in 0..MAX_CGROUP_DEPTH {
+                if cgroup.is_null() {
+                    return false;
+                }
+                let node: *const u8 = Self::member(cgroup, &OFFSETS.cgroup_kn);
+                if Self::member::<u64>(node, &OFFSETS.kn_id) == ours {
+                    return true;
+                }
+                let parent: *const u8 = Self::member(cgroup, &OFFSETS.cgroup_parent);
+                if parent.is_null() {
+                    return false;
+                }
+                cgroup = Self::member(parent, &OFFSETS.css_cgroup);
+            }
+        }
+        false
+    }
 }
 
 /// What the kernel knows of the handshake an ACK claims to complete.
@@ -95,7 +199,7 @@ pub fn handshake(ctx: &SkBuffContext, segment: &mut Segment) -> Handshake {
         if !request.is_null() {
             // SAFETY: the verifier checks type and offset against BTF.
             let isn =
-                unsafe { request.cast::<u8>().add(global(&SNT_ISN) as usize).cast::<u32>().read_volatile() };
+                unsafe { request.cast::<u8>().add(global(&OFFSETS.snt_isn) as usize).cast::<u32>().read_volatile() };
             if segment.ack == isn.wrapping_add(1) {
                 found = Handshake::Completing;
             }

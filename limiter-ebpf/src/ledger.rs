@@ -7,14 +7,15 @@ use aya_ebpf::{
         BPF_TCP_CLOSE, BPF_TCP_FIN_WAIT1, BPF_TCP_LAST_ACK,
     },
     cty::c_void,
-    helpers::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns},
+    helpers::bpf_get_netns_cookie,
     programs::SockOpsContext,
 };
-use limiter_common::{Addr, Claim, Entry, Key, ServiceId, ServicePolicy, ledger::note, places};
+use limiter_common::{Addr, Claim, ServiceId, ServicePolicy, claim, ledger::note, rate};
 
 use crate::{
-    atomic::{self, Shared},
-    kernel,
+    atomic,
+    claims::Counts,
+    clock, keepalive, kernel,
     maps::{self, NOTES},
     pending, report,
 };
@@ -60,6 +61,8 @@ fn established(ctx: &SockOpsContext) {
     maps::count(service, |counters| &mut counters.accepted);
     // Other programs may have asked for events of their own: add to theirs.
     let _cannot_fail = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
+    // SAFETY: in a sock_ops program `bpf_setsockopt` takes the context.
+    unsafe { keepalive::turn_on(ctx.as_ptr(), &policy.keepalive) };
 }
 
 /// Counts the connection: by its reservation, or without one. `None` if it cannot be counted.
@@ -67,28 +70,50 @@ fn established(ctx: &SockOpsContext) {
 fn claim(ctx: &SockOpsContext, service: ServiceId, policy: &ServicePolicy) -> Option<Claim> {
     let remote = remote(ctx);
     let remote_port = u32::from_be(ctx.remote_port());
-    let (claim, entry, connections) = if let Some(claim) = pending::take(&remote, remote_port) {
-        let entry = maps::entry(&claim.key)?;
-        // SAFETY: found in this run.
-        (claim, entry, places::commit(unsafe { Shared::places(entry) }))
-    } else {
-        // A SYN cookie, TCP Fast Open, or a policy that came between ACK and here.
-        let key = Key::narrow(service, policy, &remote);
-        let entry = maps::entry_or_new(&key)?;
-        // SAFETY: found in this run.
-        let connections = places::count(unsafe { Shared::places(entry) })?;
-        maps::count(service, |counters| &mut counters.unreserved);
-        (Claim { key }, entry, connections)
-    };
+    if let Some(claim) = pending::take(&remote, remote_port) {
+        let counts = Counts::find(&claim)?;
+        note_arrival(&counts, claim::commit(&counts.words()), clock::now_ns());
+        return Some(claim);
+    }
+    // A SYN cookie, TCP Fast Open, or a policy that came between ACK and here.
+    let claim = Claim::new(service, policy, &remote);
+    maps::count(service, |counters| &mut counters.unreserved);
+    count(&claim, policy)
+}
+
+/// Counts a connection that holds no reservation; its handshake pays for the rate all the same.
+#[inline(always)]
+pub fn count(claim: &Claim, policy: &ServicePolicy) -> Option<Claim> {
+    let counts = Counts::find_or_make(claim)?;
+    let words = counts.words();
+    let connections = claim::count(&words)?;
+    let now_ns = clock::now_ns();
+    if policy.rate.is_limited() {
+        rate::charge(words.due, &policy.rate, now_ns);
+    }
+    note_arrival(&counts, connections, now_ns);
+    Some(*claim)
+}
+
+/// Notes on the entries that a connection came, of now so many of its source.
+#[inline(always)]
+fn note_arrival(counts: &Counts, connections: u32, now_ns: u64) {
     // SAFETY: found in this run, and holding our connection. `peak` may lose a race by one.
     unsafe {
-        atomic::add(&raw mut (*entry).accepted, 1);
-        if (*entry).peak < connections {
-            (*entry).peak = connections;
+        atomic::add(&raw mut (*counts.narrow).accepted, 1);
+        if (*counts.narrow).peak < connections {
+            (*counts.narrow).peak = connections;
         }
-        seen(entry);
+        clock::seen(counts.narrow, now_ns);
+        if let Some(wide) = counts.wide {
+            atomic::add(&raw mut (*wide).accepted, 1);
+            let connections = (*wide).places.connections();
+            if (*wide).peak < connections {
+                (*wide).peak = connections;
+            }
+            clock::seen(wide, now_ns);
+        }
     }
-    Some(claim)
 }
 
 /// A counted socket changed its state: given back, once, when the mail daemon has let go of it
@@ -103,32 +128,29 @@ fn state_changed(ctx: &SockOpsContext) {
     let Some(noted) = (unsafe { NOTES.get(sk) }) else { return };
     // SAFETY: storage of this socket, which is locked while its events are reported.
     let noted = unsafe { &mut *noted };
-    if noted.state != note::COUNTED {
+    if !note::is_counted(noted.state) {
         return;
     }
     noted.state = note::RELEASED;
-    let service = ServiceId(noted.claim.key.service);
-    let released = maps::entry(&noted.claim.key).is_some_and(|entry| {
-        // SAFETY: found in this run, and holding our connection.
-        unsafe {
-            seen(entry);
-            places::release(Shared::places(entry))
-        }
-    });
-    if !released {
-        report::drift(ctx, service);
+    if !release(&noted.claim) {
+        report::drift(ctx, noted.claim.service());
     }
 }
 
-/// Notes the time on an entry.
-///
-/// # Safety
-///
-/// `entry` was found in this run.
+/// Gives back what a connection held; `false` if a count did not know of it.
 #[inline(always)]
-unsafe fn seen(entry: *mut Entry) {
-    // SAFETY: by the contract above; the clock is always there.
-    unsafe { (*entry).last_seen_s = (bpf_ktime_get_boot_ns() / 1_000_000_000) as u32 };
+pub fn release(claim: &Claim) -> bool {
+    // They hold our connection, so they have not been collected.
+    let Some(counts) = Counts::find(claim) else { return false };
+    let now_ns = clock::now_ns();
+    // SAFETY: found in this run.
+    unsafe {
+        clock::seen(counts.narrow, now_ns);
+        if let Some(wide) = counts.wide {
+            clock::seen(wide, now_ns);
+        }
+    }
+    claim::release(&counts.words())
 }
 
 /// The socket of the event, if it is a full one.

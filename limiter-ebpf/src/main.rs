@@ -3,17 +3,23 @@
 //! - [`admission`] (`sk_lookup`): judges each SYN, refuses what is already over;
 //! - [`gate`] (`cgroup_skb`): makes the limit exact on the ACK that completes the handshake;
 //! - [`ledger`] (`sock_ops`): counts from establishment until the mail daemon lets go;
+//! - [`census`] (`iter/tcp`): walks the kernel's socket table, counts what nobody has counted yet;
 //! - [`steward`]: runs errands for the daemon, attached nowhere.
 //!
 //! What they decide is in `limiter-common`; they read a context, look up, decide, act.
 #![no_std]
 #![no_main]
+#![expect(missing_docs, reason = "the macros of aya make functions of their own beside the documented ones")]
 #![expect(internal_features, reason = "BPF atomics that return a value are only reachable as intrinsics")]
 #![feature(core_intrinsics)]
 
 mod admission;
 mod atomic;
+mod census;
+mod claims;
+mod clock;
 mod gate;
+mod keepalive;
 mod kernel;
 mod ledger;
 mod maps;
@@ -45,6 +51,16 @@ pub fn gate(ctx: SkBuffContext) -> i32 {
 pub fn ledger(ctx: SockOpsContext) -> u32 {
     ledger::run(&ctx);
     1
+}
+
+/// Looks at one socket of the table. 0 goes on to the next.
+///
+/// aya-ebpf has no macro for iterators: the section's name is what aya loads it by.
+#[unsafe(link_section = "iter/tcp")]
+#[unsafe(no_mangle)]
+pub extern "C" fn census(ctx: *const census::Context) -> i32 {
+    census::run(ctx);
+    0
 }
 
 /// Runs the daemon's errand.

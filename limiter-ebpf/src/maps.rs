@@ -10,8 +10,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use limiter_common::{
-    Counters, Entry, Key, MAX_SERVICES, Note, PORT_WORDS, Pending, ServiceId, ServicePolicy, errand::Errand,
+    Counters, Entry, Key, MAX_SERVICES, Note, PORT_WORDS, Pending, ServiceId, ServicePolicy, Total, errand::Errand,
 };
+
+use crate::clock;
 
 /// Which layout these maps have (`limiter_common::LAYOUT_VERSION`), and the fingerprint of the
 /// configuration applied last, the network namespace and the cgroup protected. The kernel reads none.
@@ -30,6 +32,10 @@ pub static SERVICES: Array<ServicePolicy, { MAX_SERVICES as usize }> = Array::ne
 /// number of entries.
 #[btf_map]
 pub static LEDGER: HashMap<Key, Entry, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// The live count of each service as a whole.
+#[btf_map]
+pub static TOTALS: Array<Total, { MAX_SERVICES as usize }> = Array::new();
 
 /// The reservation of the packet each CPU is handling.
 #[btf_map]
@@ -115,15 +121,27 @@ pub fn service_of(port: u32) -> Option<(ServiceId, &'static ServicePolicy)> {
     Some((ServiceId(service), SERVICES.get(u32::from(service))?))
 }
 
-/// Counts in the counters of `service` on this CPU.
+/// Counts one in the counters of `service` on this CPU.
 #[inline(always)]
 pub fn count(service: ServiceId, counter: impl FnOnce(&mut Counters) -> &mut u64) {
+    add(service, counter, 1);
+}
+
+/// Counts `n` in the counters of `service` on this CPU.
+#[inline(always)]
+pub fn add(service: ServiceId, counter: impl FnOnce(&mut Counters) -> &mut u64, n: u64) {
     if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(service.0)) {
         // SAFETY: this CPU's slot. A softirq may interrupt a program that runs in process context
         // and both add here; the add is one instruction on one CPU's memory, so at worst one count
         // of a statistic is lost.
-        *counter(unsafe { &mut *counters }) += 1;
+        *counter(unsafe { &mut *counters }) += n;
     }
+}
+
+/// The total of a service.
+#[inline(always)]
+pub fn total(service: ServiceId) -> Option<*mut Total> {
+    TOTALS.get_ptr_mut(u32::from(service.0))
 }
 
 /// The entry of `key`.
@@ -138,7 +156,7 @@ pub fn entry_or_new(key: &Key) -> Option<*mut Entry> {
     if let Some(entry) = entry(key) {
         return Some(entry);
     }
-    let fresh = Entry { tag: key.tag(), ..Entry::default() };
+    let fresh = Entry { tag: key.tag(), last_seen_s: clock::now_s(), ..Entry::default() };
     // Another CPU may have been faster: then this fails, and the look-up finds the other's.
     let _exists_already = LEDGER.insert(key, fresh, u64::from(aya_ebpf::bindings::BPF_NOEXIST));
     entry(key)

@@ -4,25 +4,20 @@
 //! slot a CPU is enough. Only the steward runs elsewhere (in process context, where a softirq may
 //! come in between), so it takes a reservation by its ticket.
 
-use limiter_common::{
-    Addr, Claim, Pending,
-    places::{self, Word as _},
-};
+use limiter_common::{Addr, Claim, Pending, claim, places::Word as _};
 
-use crate::{
-    atomic::Shared,
-    maps::{self, PENDING},
-};
+use crate::{atomic::Shared, claims::Counts, maps::PENDING};
 
-/// Notes that `claim` is reserved for the ACK of this peer.
+/// Notes that `claim` is reserved for the ACK of this peer, which paid `paid_ns` for its rate.
 #[inline(always)]
-pub fn set(remote: Addr, remote_port: u32, claim: Claim) {
+pub fn set(remote: Addr, remote_port: u32, claim: Claim, paid_ns: u64) {
     if let Some(slot) = PENDING.get_ptr_mut(0) {
         // SAFETY: this CPU's slot; see the module's text for who else comes here.
         let slot = unsafe { &mut *slot };
         slot.remote = remote;
         slot.remote_port = remote_port;
         slot.claim = claim;
+        slot.paid_ns = paid_ns;
         slot.last_ticket += 1;
         slot.ticket = slot.last_ticket;
     }
@@ -46,7 +41,7 @@ pub fn take(remote: &Addr, remote_port: u32) -> Option<Claim> {
 pub fn cancel() -> bool {
     let Some(slot) = PENDING.get_ptr_mut(0) else { return false };
     // SAFETY: this CPU's slot, read before it is claimed by its ticket.
-    let Pending { ticket, claim, .. } = unsafe { slot.read_volatile() };
+    let Pending { ticket, paid_ns, claim: reserved, .. } = unsafe { slot.read_volatile() };
     if ticket == 0 {
         return false;
     }
@@ -55,9 +50,9 @@ pub fn cancel() -> bool {
     if word.compare_exchange(ticket, 0) != ticket {
         return false;
     }
-    if let Some(entry) = maps::entry(&claim.key) {
-        // SAFETY: found in this run. It holds our reservation, so it has not been collected.
-        places::cancel(unsafe { Shared::places(entry) });
+    // They hold our reservation, so they have not been collected.
+    if let Some(counts) = Counts::find(&reserved) {
+        claim::cancel(&counts.words(), paid_ns);
     }
     true
 }

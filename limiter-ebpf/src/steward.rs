@@ -1,7 +1,11 @@
 //! The steward: changes to the ledger that the daemon asks for and only the kernel can make in one
 //! atomic step. It is attached nowhere; the daemon runs it (`BPF_PROG_TEST_RUN`).
 
-use limiter_common::{errand::BATCH, places};
+use limiter_common::{
+    Counters, Key, ServiceId,
+    errand::{BATCH, Step, step},
+    places::{self, Word as _},
+};
 
 use crate::{
     atomic::Shared,
@@ -9,24 +13,51 @@ use crate::{
     pending,
 };
 
-/// Gives back what is pending on this CPU, then deletes the named entries that nothing uses.
+/// Gives back what is pending on this CPU, then does each step.
 #[inline(always)]
 pub fn run() {
     let Some(errand) = ERRAND.get_ptr_mut(0) else { return };
-    // SAFETY: one daemon at a time runs errands, and it waits for this run to end.
+    // SAFETY: one process at a time runs errands (they hold a lock), and it waits for this run to end.
     let errand = unsafe { &mut *errand };
-    // The daemon runs on this CPU, so the packet a reservation was made for is long handled.
+    // The errand runs on this CPU, so the packet a reservation was made for is long handled.
     errand.cancelled = u32::from(pending::cancel());
-    errand.collected = 0;
+    errand.done = 0;
     for index in 0..BATCH {
         if index >= errand.asked as usize {
             return;
         }
-        let key = errand.keys[index];
-        let Some(entry) = maps::entry(&key) else { continue };
-        // SAFETY: found in this run.
-        if places::collect(unsafe { Shared::places(entry) }) && LEDGER.remove(key).is_ok() {
-            errand.collected += 1;
+        errand.done += u32::from(done(errand.steps[index]));
+    }
+}
+
+/// Does one step; `false` if things were not as it expects, and nothing was changed.
+#[inline(always)]
+fn done(step: Step) -> bool {
+    let Some(word) = word(&step.key) else { return false };
+    if step.step == step::COLLECT {
+        return !step.key.is_total() && places::collect(word) && LEDGER.remove(step.key).is_ok();
+    }
+    if word.compare_exchange(step.from.0, step.to.0) != step.from.0 {
+        return false;
+    }
+    // A connection is drift once, not once in each of its counts.
+    if step.step == step::CORRECT && !step.key.is_wide() && !step.key.is_total() {
+        let off = step.from.connections().abs_diff(step.to.connections());
+        maps::add(ServiceId(step.key.service), |counters: &mut Counters| &mut counters.drift, u64::from(off));
+    }
+    true
+}
+
+/// The count a step is about.
+#[inline(always)]
+fn word<'a>(key: &Key) -> Option<&'a Shared> {
+    // SAFETY: found in this run, aligned, and changed through `Shared` only.
+    unsafe {
+        if key.is_total() {
+            let total = maps::total(ServiceId(key.service))?;
+            Some(Shared::word((&raw mut (*total).places).cast()))
+        } else {
+            Some(Shared::places(maps::entry(key)?))
         }
     }
 }

@@ -1,10 +1,15 @@
 //! The daemon: loads or takes over, then greets what is refused and keeps the ledger tidy. The limits
 //! do not need it.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
-use limiter_common::{Addr, Key, Protocol};
+use limiter_common::{Addr, Claim, Limits as Allowance, Protocol, Reason};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
@@ -19,9 +24,10 @@ use crate::{
     kernel::{Attached, Found, Tables, Target, environment, steward::Steward},
     ledger,
     policy::{self, Applied},
+    reconcile::Reconciler,
 };
 
-/// How often the ledger is looked through for sources that are gone.
+/// How often, at most, the ledger is looked through for sources that are gone.
 const COLLECT_EVERY: Duration = Duration::from_secs(10);
 /// How often reservations that came to nothing are looked for.
 const CANCEL_EVERY: Duration = Duration::from_secs(1);
@@ -80,8 +86,11 @@ fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached)> 
         Found::Nothing => info!("loaded as instance {instance}"),
         Found::Current(_) => info!("took over instance {instance}, counts included"),
         Found::Other(difference) => warn!(
-            "replaced what was pinned as instance {instance} ({difference}): connections from before are not counted"
+            "replaced what was pinned as instance {instance} ({difference}): what it knew of sources is forgotten"
         ),
+    }
+    if attached.adopted > 0 {
+        info!("counted {} connections that were there before", attached.adopted);
     }
     Ok((listener, attached))
 }
@@ -99,10 +108,16 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, conf
     let totals = greeter.totals();
     let mut greeter = tokio::spawn(greeter.serve(stopped));
     let log = tokio::spawn(follow(attached.log));
-    let remember = Duration::from_secs(u64::from(config.remember_seconds));
+    let upkeep = Upkeep {
+        pins: instance.pins(),
+        steward: attached.steward,
+        reconciler: Reconciler::default(),
+        remember: Duration::from_secs(u64::from(config.remember_seconds)),
+        reconcile: Duration::from_secs(30),
+    };
     std::thread::Builder::new()
         .name("upkeep".to_owned())
-        .spawn(move || upkeep(attached.steward, remember))
+        .spawn(move || upkeep.run())
         .context("cannot start a thread")?;
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -135,19 +150,41 @@ async fn follow(log: aya_log::EbpfLogger<&'static dyn tracing_log::log::Log>) ->
     }
 }
 
-/// Gives back what came to nothing and forgets who is gone, for as long as the process lives.
-fn upkeep(mut steward: Steward, remember: Duration) {
-    let rounds = COLLECT_EVERY.as_secs() / CANCEL_EVERY.as_secs();
-    for round in 1_u64.. {
-        std::thread::sleep(CANCEL_EVERY);
-        if let Err(problem) = steward.cancel_stale() {
-            error!("cannot give back stale reservations: {problem:#}");
-        }
-        if round % rounds.min(remember.as_secs()).max(1) == 0 {
-            match ledger::collect(&mut steward, remember) {
-                Ok(0) => {}
-                Ok(sources) => info!("forgot {sources} sources without connections"),
-                Err(problem) => error!("cannot look through the ledger: {problem:#}"),
+/// What keeps the ledger true and tidy.
+struct Upkeep {
+    pins: PathBuf,
+    steward: Steward,
+    reconciler: Reconciler,
+    /// How long a source without connections is remembered.
+    remember: Duration,
+    /// How often the ledger is compared with the socket table.
+    reconcile: Duration,
+}
+
+impl Upkeep {
+    /// Goes on for as long as the process lives.
+    fn run(mut self) {
+        let collect_every = COLLECT_EVERY.min(self.remember).max(CANCEL_EVERY);
+        let mut collected = Instant::now();
+        let mut compared = Instant::now();
+        loop {
+            std::thread::sleep(CANCEL_EVERY);
+            if let Err(problem) = self.steward.cancel_stale() {
+                error!("cannot give back stale reservations: {problem:#}");
+            }
+            if collected.elapsed() >= collect_every {
+                collected = Instant::now();
+                match ledger::collect(&mut self.steward, self.remember) {
+                    Ok(0) => {}
+                    Ok(sources) => info!("forgot {sources} sources without connections"),
+                    Err(problem) => error!("cannot look through the ledger: {problem:#}"),
+                }
+            }
+            if compared.elapsed() >= self.reconciler.wait(self.reconcile) {
+                compared = Instant::now();
+                if let Err(problem) = self.reconciler.round(&self.pins, &mut self.steward) {
+                    error!("cannot compare the ledger with the socket table: {problem:#}");
+                }
             }
         }
     }
@@ -159,12 +196,21 @@ struct PinnedReasons(Tables);
 impl Reasons for PinnedReasons {
     fn reason(&self, local_port: u16, remote: IpAddr) -> Option<Refusal> {
         let (service, policy) = self.0.service_of(local_port).ok()??;
-        let key = Key::narrow(service, &policy, &Addr::from(remote));
-        let held = self.0.source(&key).ok()?.map_or(0, |entry| entry.places.connections());
+        let claim = Claim::new(service, &policy, &Addr::from(remote));
+        let standing = ledger::standing(&self.0, &claim).ok()?;
+        let limits = Allowance::of(&policy, false);
+        let reason = standing.over(&limits, ledger::now_ns().ok()?);
+        // One may have ended since: what the client is told is why it was refused.
+        let reason = reason.unwrap_or(Reason::Concurrency);
+        let connections = match reason {
+            Reason::Total => standing.total.connections().max(limits.total),
+            Reason::Network => standing.wide.connections().max(limits.wide),
+            Reason::Concurrency | Reason::Rate => standing.narrow.connections().max(limits.narrow),
+        };
         Some(Refusal {
             protocol: Protocol::from_u8(policy.protocol)?,
-            // One may have ended since: what the client is told is why it was refused.
-            connections: held.max(policy.max_connections),
+            reason,
+            connections,
             tls: IMPLICIT_TLS.contains(&local_port),
         })
     }

@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use limiter_common::Protocol;
+use limiter_common::{Protocol, Reason};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -51,7 +51,10 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 pub struct Refusal {
     /// What the client speaks.
     pub protocol: Protocol,
-    /// The connections its source holds.
+    /// Why it was refused.
+    pub reason: Reason,
+    /// The connections there are of what is over its limit: of the source, its network, or the whole
+    /// service.
     pub connections: u32,
     /// Whether the port starts with TLS: then nothing can be said in plain text.
     pub tls: bool,
@@ -187,11 +190,11 @@ async fn greet<R: Reasons>(
 ) {
     let remote = peer.ip().to_canonical();
     let refusal = stream.local_addr().ok().and_then(|local| shared.reasons.reason(local.port(), remote));
-    let Some(Refusal { protocol, connections, tls: false }) = refusal else {
+    let Some(Refusal { protocol, reason, connections, tls: false }) = refusal else {
         reply::reset(stream);
         return shared.totals.count_reset();
     };
-    let line = Words { hostname: &shared.hostname, connections, remote }.line(protocol);
+    let line = Words { hostname: &shared.hostname, reason, connections, remote }.line(protocol);
     match reply::say(stream, line.as_bytes()) {
         Ok(said) => {
             shared.totals.count_greeted();

@@ -92,6 +92,11 @@ impl Instance {
             .context("cannot lock the policy")
     }
 
+    /// What whoever runs an errand of the steward locks meanwhile.
+    pub fn errand_lock(&self) -> Result<File> {
+        self.open_lock("errand")
+    }
+
     /// Who serves this instance, if anyone does.
     pub fn daemon(&self) -> Result<Daemon> {
         let Ok(mut file) = File::open(self.lock_path("pid")) else {

@@ -1,24 +1,29 @@
 //! The ledger as people see it, and its upkeep.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
-use limiter_common::{Entry, Key, Places, ServiceId, ServicePolicy};
+use limiter_common::{Claim, Entry, Key, Places, ServiceId, ServicePolicy, Standing, census::kind};
 use serde::Serialize;
 
-use crate::kernel::{Tables, steward::Steward};
+use crate::kernel::{Tables, census, steward::Steward};
 
-/// One source at one service.
+/// One source, or one network, at one service.
 #[derive(Debug, Serialize)]
 pub struct Source {
     /// The service's name.
     pub service: String,
-    /// The source's network.
+    /// `source`, or `network` for the wide tier.
+    pub tier: &'static str,
+    /// The source, as people write networks.
     pub source: String,
     /// Established connections.
     pub connections: u32,
     /// Handshakes that hold a place this very moment.
     pub reserved: u32,
+    /// Handshakes in the kernel's SYN queue: not complete, or held back by the gate. Unknown where the
+    /// socket table cannot be seen from.
+    pub waiting: Option<u32>,
     /// The limit that applies; none for the host itself.
     pub limit: Option<u32>,
     /// The most connections at one time.
@@ -36,13 +41,20 @@ pub struct Source {
 impl Source {
     /// What is known of a source, in words.
     pub fn new(key: &Key, entry: &Entry, policy: Option<&ServicePolicy>, now: u32) -> Self {
-        let limit = policy.map(|policy| policy.max_connections);
+        let is_wide = key.is_wide();
+        let limit = policy.and_then(|policy| match (is_wide, policy.network_max_connections) {
+            (false, _) => Some(policy.max_connections),
+            (true, 0) => None,
+            (true, limit) => Some(limit),
+        });
         Self {
+            tier: if is_wide { "network" } else { "source" },
             service: policy
                 .map_or_else(|| format!("(removed {})", key.service), |policy| policy.name().to_owned()),
             source: network(key),
             connections: entry.places.connections(),
             reserved: entry.places.reserved(),
+            waiting: None,
             limit: limit.filter(|_| !key.source.is_loopback()),
             peak: entry.peak,
             accepted: entry.accepted,
@@ -58,30 +70,64 @@ pub fn network(key: &Key) -> String {
     format!("{}/{}", key.source.to_ip(), key.prefix_len())
 }
 
-/// Every source in the ledger.
-pub fn sources(tables: &Tables) -> Result<Vec<Source>> {
+/// Every source in the ledger of the instance pinned in `dir`.
+pub fn sources(dir: &Path, tables: &Tables) -> Result<Vec<Source>> {
+    // Unknown from another namespace, or where the kernel has no census.
+    let waiting = census::take(dir, tables).ok().flatten().map(|records| {
+        let mut waiting: HashMap<Key, u32> = HashMap::new();
+        for record in records.iter().filter(|record| record.kind == kind::WAITING) {
+            *waiting.entry(record.claim.narrow).or_default() += 1;
+            if record.claim.has_wide() {
+                *waiting.entry(record.claim.wide).or_default() += 1;
+            }
+        }
+        waiting
+    });
     let services: HashMap<ServiceId, ServicePolicy> = tables.services()?.into_iter().collect();
     let now = now_s()?;
     let known = tables.sources()?.into_iter().filter(|(_, entry)| entry.places != Places::COLLECTED);
     Ok(known
-        .map(|(key, entry)| Source::new(&key, &entry, services.get(&ServiceId(key.service)), now))
+        .map(|(key, entry)| Source {
+            waiting: waiting.as_ref().map(|waiting| waiting.get(&key).copied().unwrap_or_default()),
+            ..Source::new(&key, &entry, services.get(&ServiceId(key.service)), now)
+        })
         .collect())
+}
+
+/// Where the source of `claim` stands; zeros for what is not known.
+pub fn standing(tables: &Tables, claim: &Claim) -> Result<Standing> {
+    let entry = |key: &Key| -> Result<Entry> {
+        let entry = tables.source(key)?.unwrap_or_default();
+        Ok(if entry.places == Places::COLLECTED { Entry::default() } else { entry })
+    };
+    let narrow = entry(&claim.narrow)?;
+    let wide = if claim.has_wide() { entry(&claim.wide)? } else { Entry::default() };
+    let total = tables.total(claim.service())?;
+    Ok(Standing { narrow: narrow.places, wide: wide.places, total, due_ns: narrow.due_ns })
+}
+
+/// Nanoseconds of `CLOCK_BOOTTIME`, the clock of [`Entry::due_ns`].
+pub fn now_ns() -> Result<u64> {
+    let now =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).context("cannot read the clock")?;
+    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 /// Seconds of `CLOCK_BOOTTIME`, the clock of [`Entry::last_seen_s`].
 pub fn now_s() -> Result<u32> {
-    let now =
-        nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).context("cannot read the clock")?;
-    Ok(u32::try_from(now.tv_sec()).unwrap_or(u32::MAX))
+    Ok(u32::try_from(now_ns()? / 1_000_000_000).unwrap_or(u32::MAX))
 }
 
 /// Deletes sources that hold no connection and were last seen longer than `idle` ago; returns how
 /// many. The kernel side makes sure that no count is lost.
 pub fn collect(steward: &mut Steward, idle: Duration) -> Result<u32> {
-    let now = now_s()?;
+    let (now, now_ns) = (now_s()?, now_ns()?);
     let idle = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
     let long_gone = |entry: &Entry| {
-        entry.places == Places(0) && entry.last_seen_s != 0 && now.saturating_sub(entry.last_seen_s) >= idle
+        // What is not due yet has handshakes to pay for: forgotten, they would be free.
+        entry.places == Places(0)
+            && entry.due_ns <= now_ns
+            && now.saturating_sub(entry.last_seen_s) >= idle
     };
     let keys: Vec<Key> = steward
         .tables

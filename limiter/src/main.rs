@@ -8,6 +8,7 @@ mod instance;
 mod kernel;
 mod ledger;
 mod policy;
+mod reconcile;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, process::ExitCode};
 
 use anyhow::Result;
-use limiter_common::{Addr, Key, Places, Verdict, verdict};
+use limiter_common::{Addr, Claim, Limits, Reason};
 use serde::Serialize;
 
 use super::{loaded, output};
@@ -36,30 +36,56 @@ struct Standing {
     source: String,
     connections: u32,
     limit: Option<u32>,
+    /// The larger network it is in, where those have a limit.
+    network: Option<Network>,
+    /// Connections of the whole service.
+    total: u32,
+    max_total: Option<u32>,
     refused: u64,
     /// What its next connection would get.
     verdict: &'static str,
+    /// Why it would be refused: `total`, `network`, `concurrency` or `rate`.
+    reason: Option<&'static str>,
+    /// Milliseconds until the rate allows its next connection; 0 if it does now.
+    wait_ms: u64,
+}
+
+/// Where the larger network of the address stands.
+#[derive(Serialize)]
+struct Network {
+    network: String,
+    connections: u32,
+    limit: u32,
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let tables = loaded(instance)?;
     let address = Addr::from(args.address);
     let own = address.is_loopback();
+    let now_ns = ledger::now_ns()?;
     let mut services = Vec::new();
     for (id, policy) in tables.services()? {
-        let key = Key::narrow(id, &policy, &address);
-        let entry = tables.source(&key)?.unwrap_or_default();
-        let places = if entry.places == Places::COLLECTED { Places(0) } else { entry.places };
+        let claim = Claim::new(id, &policy, &address);
+        let standing = ledger::standing(&tables, &claim)?;
+        let limits = Limits::of(&policy, own);
+        let over = standing.over(&limits, now_ns);
+        let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
         services.push(Standing {
             service: policy.name().to_owned(),
-            source: ledger::network(&key),
-            connections: places.connections(),
-            limit: (!own).then_some(policy.max_connections),
-            refused: entry.refused,
-            verdict: match verdict::judge(&policy, own, places) {
-                Verdict::Admit => "admit",
-                Verdict::Refuse(..) => "refuse",
-            },
+            source: ledger::network(&claim.narrow),
+            connections: standing.narrow.connections(),
+            limit: limit(limits.narrow),
+            network: claim.has_wide().then(|| Network {
+                network: ledger::network(&claim.wide),
+                connections: standing.wide.connections(),
+                limit: policy.network_max_connections,
+            }),
+            total: standing.total.connections(),
+            max_total: limit(limits.total),
+            refused: tables.source(&claim.narrow)?.unwrap_or_default().refused,
+            verdict: if over.is_some() { "refuse" } else { "admit" },
+            reason: over.map(Reason::word),
+            wait_ms: limits.rate.wait_ns(standing.due_ns, now_ns).div_ceil(1_000_000),
         });
     }
     services.sort_by(|a, b| a.service.cmp(&b.service));
@@ -75,7 +101,9 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
 fn print(instance: &Instance, explanation: &Explanation) -> Result<()> {
     let Explanation { address, own, services } = explanation;
     if *own {
-        output::line(&format!("{address} is this host itself: it is counted, and never refused.\n"))?;
+        output::line(&format!(
+            "{address} is this host itself: it is counted, and no limit of a source applies to it.\n"
+        ))?;
     }
     let header = ["SERVICE", "COUNTED AS", "CONNECTIONS", "LIMIT", "REFUSED", "NEXT CONNECTION"];
     let rows = services.iter().map(|standing| {
@@ -85,19 +113,38 @@ fn print(instance: &Instance, explanation: &Explanation) -> Result<()> {
             standing.connections.to_string(),
             standing.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
             standing.refused.to_string(),
-            match standing.verdict {
-                "admit" => "admitted".to_owned(),
-                _ => "refused: holds its limit".to_owned(),
-            },
+            standing.reason.map_or_else(|| "admitted".to_owned(), |reason| format!("refused: {reason}")),
         ]
     });
     output::table(&header, 2..5, rows.collect())?;
-    for Standing { service, connections, .. } in services.iter().filter(|s| s.verdict == "refuse") {
-        let more = connections + 1;
-        output::line(&format!(
-            "\n{service}: {address} gets in again when one of its connections ends, or after `limiter --instance {instance} \
-             set {service} max_connections={more}`."
-        ))?;
+    for standing in services.iter().filter(|standing| standing.reason.is_some()) {
+        output::line(&format!("\n{}: {}", standing.service, advice(instance, address, standing)))?;
     }
     Ok(())
+}
+
+/// Why `address` would be refused, and what lets it in.
+fn advice(instance: &Instance, address: &str, standing: &Standing) -> String {
+    let Standing { service, connections, network, total, wait_ms, .. } = standing;
+    let set = |key: &str, value: u32| format!("`limiter --instance {instance} set {service} {key}={value}`");
+    match (standing.reason, network) {
+        (Some("total"), _) => format!(
+            "the whole service holds as many connections as it may; {address} gets in again when any of them ends, or \
+             after {}.",
+            set("max_total", total + 1)
+        ),
+        (Some("network"), Some(Network { network, connections, .. })) => format!(
+            "the sources in {network} hold as many connections as they may together; {address} gets in again when one \
+             of them ends, or after {}.",
+            set("network_max_connections", connections + 1)
+        ),
+        (Some("rate"), _) => format!(
+            "{address} connects faster than it may; it gets in again in {wait_ms} ms, or after `limiter --instance \
+             {instance} set {service} rate=none`."
+        ),
+        _ => format!(
+            "{address} gets in again when one of its connections ends, or after {}.",
+            set("max_connections", connections + 1)
+        ),
+    }
 }

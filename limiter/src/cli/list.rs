@@ -53,7 +53,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     if let Some(service) = &args.service {
         known(&tables, service)?;
     }
-    let mut sources = ledger::sources(&tables)?;
+    let mut sources = ledger::sources(&instance.pins(), &tables)?;
     sources.retain(|source| {
         args.service.as_ref().is_none_or(|service| source.service == *service)
             && args.over.is_none_or(|over| source.connections > over)
@@ -88,14 +88,25 @@ fn print(sources: &[Source]) -> Result<()> {
     if sources.is_empty() {
         return output::line("no source holds a connection, or has held one lately");
     }
-    let header =
-        ["SERVICE", "SOURCE", "CONNECTIONS", "LIMIT", "PEAK", "ACCEPTED", "REFUSED", "HELD", "LAST SEEN"];
+    let header = [
+        "SERVICE",
+        "SOURCE",
+        "CONNECTIONS",
+        "LIMIT",
+        "WAITING",
+        "PEAK",
+        "ACCEPTED",
+        "REFUSED",
+        "HELD",
+        "LAST SEEN",
+    ];
     let rows = sources.iter().map(|source| {
         vec![
             source.service.clone(),
             source.source.clone(),
             source.connections.to_string(),
             source.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
+            source.waiting.map_or_else(|| "?".to_owned(), |waiting| waiting.to_string()),
             source.peak.to_string(),
             source.accepted.to_string(),
             source.refused.to_string(),
@@ -103,5 +114,5 @@ fn print(sources: &[Source]) -> Result<()> {
             if source.connections > 0 { "now".to_owned() } else { output::ago(source.idle_seconds) },
         ]
     });
-    output::table(&header, 2..8, rows.collect())
+    output::table(&header, 2..9, rows.collect())
 }

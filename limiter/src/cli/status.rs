@@ -3,17 +3,22 @@
 use std::{collections::HashMap, process::ExitCode};
 
 use anyhow::{Result, anyhow};
-use limiter_common::{Counters, Protocol, Response, ServiceId};
+use limiter_common::{Counters, Protocol, Reason, Response, ServiceId};
 use serde::Serialize;
 
 use super::{NOTHING_LOADED, loaded, output};
 use crate::{
     instance::{Daemon, Instance},
-    kernel::{Found, Tables, environment},
+    kernel::{Found, Tables, environment, steward::Steward},
+    reconcile,
 };
 
 #[derive(clap::Args)]
 pub struct Args {
+    /// Compare every count with the kernel's own socket table, and correct what is wrong
+    #[arg(long)]
+    verify: bool,
+
     /// For programs
     #[arg(long)]
     json: bool,
@@ -23,6 +28,9 @@ pub struct Args {
 struct Status {
     instance: String,
     daemon: Daemon,
+    /// With `--verify`, what it found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<Verified>,
     services: Vec<Service>,
     warnings: Vec<String>,
 }
@@ -33,20 +41,44 @@ struct Service {
     ports: Vec<u16>,
     protocol: &'static str,
     max_connections: u32,
+    network_max_connections: Option<u32>,
+    max_total: Option<u32>,
+    reserve: u32,
     response: &'static str,
-    connections: u64,
+    connections: u32,
     counters: CounterValues,
+}
+
+/// The ledger against the socket table.
+#[derive(Serialize)]
+struct Verified {
+    /// Connections in the socket table.
+    connections: usize,
+    /// Counts that were wrong.
+    differences: Vec<Difference>,
+}
+
+#[derive(Serialize)]
+struct Difference {
+    /// Whose count, and by how much it is off, in words.
+    what: String,
+    corrected: bool,
 }
 
 #[derive(Serialize)]
 struct CounterValues {
     accepted: u64,
+    refused: u64,
+    refused_total: u64,
+    refused_network: u64,
     refused_concurrency: u64,
+    refused_rate: u64,
     replied: u64,
     held: u64,
     contended: u64,
     unreserved: u64,
     uncounted: u64,
+    adopted: u64,
     drift: u64,
 }
 
@@ -60,10 +92,11 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::from(NOTHING_LOADED));
     }
     let tables = loaded(instance)?;
+    let verified = if args.verify { Some(verify(instance)?) } else { None };
     let services = services(&tables)?;
     let daemon = instance.daemon()?;
     let warnings = warnings(&daemon, &services);
-    let status = Status { instance: instance.to_string(), daemon, services, warnings };
+    let status = Status { instance: instance.to_string(), daemon, verified, services, warnings };
     if args.json {
         output::json(&status)?;
     } else {
@@ -72,14 +105,27 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn verify(instance: &Instance) -> Result<Verified> {
+    let mut steward = Steward::open(instance, &instance.pins())?;
+    let round = reconcile::verify(&instance.pins(), &mut steward)?.ok_or_else(|| {
+        anyhow!(
+            "this kernel refused the census, so there is nothing to compare with: `limiter run` says why when it starts"
+        )
+    })?;
+    let difference = |(difference, corrected): (reconcile::Difference, bool)| Difference {
+        what: difference.to_string(),
+        corrected,
+    };
+    Ok(Verified {
+        connections: round.connections,
+        differences: round.corrected.into_iter().map(difference).collect(),
+    })
+}
+
 fn services(tables: &Tables) -> Result<Vec<Service>> {
     let mut ports: HashMap<u8, Vec<u16>> = HashMap::new();
     for (port, id) in (0_u16..=u16::MAX).zip(tables.ports()?).filter(|(_, id)| *id != 0) {
         ports.entry(id).or_default().push(port);
-    }
-    let mut live: HashMap<u8, u64> = HashMap::new();
-    for (key, entry) in tables.sources()? {
-        *live.entry(key.service).or_default() += u64::from(entry.places.connections());
     }
     let service = |(id, policy): (ServiceId, limiter_common::ServicePolicy)| -> Result<Service> {
         Ok(Service {
@@ -87,8 +133,11 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
             ports: ports.remove(&id.0).unwrap_or_default(),
             protocol: protocol(policy.protocol),
             max_connections: policy.max_connections,
+            network_max_connections: policy.has_network().then_some(policy.network_max_connections),
+            max_total: (policy.max_total != 0).then_some(policy.max_total),
+            reserve: policy.reserve,
             response: response(policy.response),
-            connections: live.get(&id.0).copied().unwrap_or_default(),
+            connections: tables.total(id)?.connections(),
             counters: CounterValues::from(tables.counters(id)?),
         })
     };
@@ -101,15 +150,30 @@ impl From<Counters> for CounterValues {
     fn from(sum: Counters) -> Self {
         let Counters {
             accepted,
-            refused_concurrency,
+            refused,
             replied,
             held,
             contended,
             unreserved,
             uncounted,
+            adopted,
             drift,
         } = sum;
-        Self { accepted, refused_concurrency, replied, held, contended, unreserved, uncounted, drift }
+        Self {
+            accepted,
+            refused: refused.iter().sum(),
+            refused_total: refused[Reason::Total as usize],
+            refused_network: refused[Reason::Network as usize],
+            refused_concurrency: refused[Reason::Concurrency as usize],
+            refused_rate: refused[Reason::Rate as usize],
+            replied,
+            held,
+            contended,
+            unreserved,
+            uncounted,
+            adopted,
+            drift,
+        }
     }
 }
 
@@ -150,7 +214,7 @@ fn warnings(daemon: &Daemon, services: &[Service]) -> Vec<String> {
         }
         if counters.drift > 0 {
             warnings.push(format!(
-                "{name}: {} connections were let go that the ledger did not know of: please report this",
+                "{name}: the count was wrong by {} connections, and is corrected: please report this",
                 counters.drift
             ));
         }
@@ -173,14 +237,25 @@ fn print(status: &Status) -> Result<()> {
             if ports.is_empty() { "(none)".to_owned() } else { ports },
             service.response.to_owned(),
             service.max_connections.to_string(),
-            service.connections.to_string(),
+            match service.max_total {
+                Some(max) => format!("{} of {max}", service.connections),
+                None => service.connections.to_string(),
+            },
             service.counters.accepted.to_string(),
-            service.counters.refused_concurrency.to_string(),
+            service.counters.refused.to_string(),
             service.counters.replied.to_string(),
             service.counters.held.to_string(),
         ]
     });
     output::table(&header, 3..header.len(), rows.collect())?;
+    if let Some(Verified { connections, differences }) = &status.verified {
+        let agree = if differences.is_empty() { "every count agrees with it" } else { "not every count agreed" };
+        output::line(&format!("\n{connections} connections in the kernel's socket table: {agree}"))?;
+        for Difference { what, corrected } in differences {
+            let now = if *corrected { "corrected" } else { "it has changed since" };
+            output::line(&format!("  {what}: {now}"))?;
+        }
+    }
     for warning in &status.warnings {
         output::line(&format!("\nwarning: {warning}"))?;
     }

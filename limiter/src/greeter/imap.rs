@@ -5,7 +5,7 @@ use super::words::Words;
 
 /// The reply.
 pub fn line(words: &Words<'_>) -> String {
-    format!("* BYE [UNAVAILABLE] {words}\r\n")
+    format!("* BYE [UNAVAILABLE] {}\r\n", words.because(""))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::words::Words;
 
 /// The reply.
 pub fn line(words: &Words<'_>) -> String {
-    format!("-ERR [SYS/TEMP] {words}\r\n")
+    format!("-ERR [SYS/TEMP] {}\r\n", words.because(""))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::words::Words;
 
 /// The reply. The text is a quoted string; nothing in it needs escaping.
 pub fn line(words: &Words<'_>) -> String {
-    format!("BYE (TRYLATER) \"{words}\"\r\n")
+    format!("BYE (TRYLATER) \"{}\"\r\n", words.because(""))
 }
 
 #[cfg(test)]

@@ -8,12 +8,11 @@ use super::words::Words;
 
 /// The reply. IPv6 addresses have the form of SMTP's address literals (RFC 5321, 4.1.3).
 pub fn line(words: &Words<'_>) -> String {
-    let Words { hostname, connections, remote } = words;
-    let tag = match remote {
+    let tag = match words.remote {
         IpAddr::V4(_) => "",
         IpAddr::V6(_) => "IPv6:",
     };
-    format!("421 4.7.0 {hostname} Too many connections ({connections}) from this IP [{tag}{remote}]\r\n")
+    format!("421 4.7.0 {} {}\r\n", words.hostname, words.because(tag))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl Reasons for Same {
 }
 
 const fn refusal(protocol: Protocol) -> Refusal {
-    Refusal { protocol, connections: 8, tls: false }
+    Refusal { protocol, reason: Reason::Concurrency, connections: 8, tls: false }
 }
 
 const SMTP: Same = Same(Some(refusal(Protocol::Smtp)));

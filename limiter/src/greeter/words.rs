@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use limiter_common::Protocol;
+use limiter_common::{Protocol, Reason};
 
 use super::{imap, pop3, sieve, smtp};
 use crate::config::is_hostname;
@@ -17,7 +17,9 @@ pub const MAX_LINE: usize = 512;
 pub struct Words<'a> {
     /// The greeter's name, one that [`is_hostname`] accepts.
     pub hostname: &'a str,
-    /// The connections the source holds.
+    /// Why it is refused.
+    pub reason: Reason,
+    /// The connections there are of what is over its limit.
     pub connections: u32,
     /// The client; IPv4 where it is, never the mapped form.
     pub remote: IpAddr,
@@ -35,10 +37,35 @@ impl Words<'_> {
     }
 }
 
-/// The reason, the same in every protocol but for SMTP's own form of addresses.
-impl fmt::Display for Words<'_> {
+impl<'a> Words<'a> {
+    /// The reason, the same in every protocol but for SMTP's own form of addresses, whose `tag`
+    /// ("IPv6:") goes before the address.
+    pub const fn because(&'a self, tag: &'static str) -> Because<'a> {
+        Because { words: self, tag }
+    }
+}
+
+/// The reason, for people.
+pub struct Because<'a> {
+    words: &'a Words<'a>,
+    tag: &'static str,
+}
+
+impl fmt::Display for Because<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Too many connections ({}) from this IP [{}]", self.connections, self.remote)
+        let Self { words: Words { reason, connections, remote, .. }, tag } = self;
+        match reason {
+            Reason::Concurrency => {
+                write!(out, "Too many connections ({connections}) from this IP [{tag}{remote}]")
+            }
+            Reason::Network => {
+                write!(out, "Too many connections ({connections}) from the network of this IP [{tag}{remote}]")
+            }
+            Reason::Rate => write!(out, "Too many new connections from this IP [{tag}{remote}], slow down"),
+            Reason::Total => {
+                write!(out, "Too many connections ({connections}) to this service at present, try again later")
+            }
+        }
     }
 }
 
@@ -51,6 +78,7 @@ pub fn hostname(name: String) -> String {
 #[cfg(test)]
 pub const V4: Words<'_> = Words {
     hostname: "mail.example.org",
+    reason: Reason::Concurrency,
     connections: 8,
     remote: IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7)),
 };
@@ -80,11 +108,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_line_is_one_line_and_fits_the_protocol(name in ".{0,260}", connections: u32, v6: u128) {
+        fn every_line_is_one_line_and_fits_the_protocol(
+            name in ".{0,260}", connections: u32, v6: u128, reason in prop::sample::select(&Reason::ALL),
+        ) {
             let longest = "a".repeat(253);
             for name in [&hostname(name), &longest] {
                 let remote = IpAddr::V6(Ipv6Addr::from(v6)).to_canonical();
-                let words = Words { hostname: name, connections, remote };
+                let words = Words { hostname: name, reason, connections, remote };
                 for protocol in PROTOCOLS {
                     let line = words.line(protocol);
                     prop_assert!(line.len() <= MAX_LINE && line.is_ascii(), "{}", line);

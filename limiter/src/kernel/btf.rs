@@ -2,35 +2,34 @@
 
 use anyhow::{Context as _, Result, bail};
 use btf_rs::{Btf, Type};
+use limiter_common::kernel::Offsets;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// The offsets `limiter-ebpf/src/kernel.rs` needs, in bytes.
-#[derive(Debug)]
-pub struct Offsets {
-    /// `snt_isn` in `struct tcp_request_sock`.
-    pub snt_isn: u32,
-    /// `skc_net` in `struct sock_common`.
-    pub skc_net: u32,
-    /// `net_cookie` in `struct net`.
-    pub net_cookie: u32,
-}
-
-impl Offsets {
-    /// Of the running kernel.
-    ///
-    /// # Errors
-    /// When the kernel has no BTF, or does not know one of the members.
-    pub fn of_this_kernel() -> Result<Self> {
-        let btf = Btf::from_file(VMLINUX).with_context(|| {
-            format!("cannot read {VMLINUX}: this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF), which is needed")
-        })?;
-        Ok(Self {
-            snt_isn: offset(&btf, "tcp_request_sock", "snt_isn")?,
-            skc_net: offset(&btf, "sock_common", "skc_net")?,
-            net_cookie: offset(&btf, "net", "net_cookie")?,
-        })
-    }
+/// The offsets of the running kernel.
+///
+/// # Errors
+/// When the kernel has no BTF, or does not know one of the members.
+pub fn offsets() -> Result<Offsets> {
+    let btf = Btf::from_file(VMLINUX).with_context(|| {
+        format!("cannot read {VMLINUX}: this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF), which is needed")
+    })?;
+    let of = |name: &str, member: &str| offset(&btf, name, member);
+    Ok(Offsets {
+        snt_isn: of("tcp_request_sock", "snt_isn")?,
+        skc_net: of("sock_common", "skc_net")?,
+        skc_family: of("sock_common", "skc_family")?,
+        skc_state: of("sock_common", "skc_state")?,
+        skc_num: of("sock_common", "skc_num")?,
+        skc_daddr: of("sock_common", "skc_daddr")?,
+        skc_v6_daddr: of("sock_common", "skc_v6_daddr")?,
+        net_cookie: of("net", "net_cookie")?,
+        sk_cgroup: of("sock", "sk_cgrp_data")? + of("sock_cgroup_data", "cgroup")?,
+        cgroup_kn: of("cgroup", "kn")?,
+        cgroup_parent: of("cgroup", "self")? + of("cgroup_subsys_state", "parent")?,
+        css_cgroup: of("cgroup_subsys_state", "cgroup")?,
+        kn_id: of("kernfs_node", "id")?,
+    })
 }
 
 /// Offset of a member in bytes, also of one inside an anonymous struct or union.
@@ -74,7 +73,7 @@ mod tests {
             eprintln!("skipped: this kernel has no BTF");
             return;
         }
-        let offsets = Offsets::of_this_kernel().unwrap();
+        let offsets = offsets().unwrap();
         // A sock_common starts with addresses, ports, hash and state, then comes the namespace; a
         // request is an inet_request_sock first.
         assert!((16..128).contains(&offsets.skc_net), "{offsets:?}");

@@ -2,6 +2,7 @@
 //! place that knows aya.
 
 pub mod btf;
+pub mod census;
 pub mod environment;
 mod link;
 mod object;

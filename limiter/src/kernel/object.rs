@@ -8,16 +8,17 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
-    Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader,
     maps::{MapData, SkStorage, SockMap},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, SkLookup, SockOps, links::FdLink,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, ProgramError, SkLookup, SockOps, links::FdLink,
     },
 };
-use limiter_common::{Note, ledger::note};
+use limiter_common::{Note, census::kind, ledger::note};
+use tracing::warn;
 
 use super::{
-    btf::Offsets,
+    btf, census,
     environment::Cgroup,
     link::PinnedLink,
     pins::{self, Found},
@@ -52,6 +53,10 @@ pub struct Loaded {
 pub struct Attached {
     /// Changes the ledger on the daemon's behalf.
     pub steward: Steward,
+    /// How many connections are older than the limiter, and counted now.
+    pub adopted: usize,
+    /// Holds what is not pinned.
+    _ebpf: Ebpf,
     /// Diagnostics of the programs.
     pub log: aya_log::EbpfLogger<&'static dyn tracing_log::log::Log>,
 }
@@ -88,13 +93,12 @@ impl Target {
     }
 
     fn load_object(&self, dir: &Path) -> Result<Ebpf> {
-        let offsets = Offsets::of_this_kernel()?;
+        let offsets = btf::offsets()?;
         let mut loader = EbpfLoader::new();
         loader
-            .override_global("SNT_ISN", &offsets.snt_isn, true)
-            .override_global("SKC_NET", &offsets.skc_net, true)
-            .override_global("NET_COOKIE", &offsets.net_cookie, true)
+            .override_global("OFFSETS", &offsets, true)
             .override_global("NETNS", &self.netns, true)
+            .override_global("CGROUP", &self.cgroup.id, true)
             .map_max_entries("LEDGER", self.max_sources);
         for name in pins::map_names() {
             loader.map_pin_path(name, dir.join(name));
@@ -104,6 +108,14 @@ impl Target {
         program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;
         program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;
         program::<CgroupSkb>(&mut ebpf, "steward")?.load().map_err(|error| refused("steward", error))?;
+        let types = Btf::from_sys_fs().context("cannot read the types of this kernel")?;
+        let census = program::<Iter>(&mut ebpf, pins::CENSUS)?;
+        if let Err(error) = census.load("tcp", &types) {
+            warn!(
+                "{:#}: connections older than the limiter are not counted, and counts are not checked",
+                refused(pins::CENSUS, error)
+            );
+        }
         Ok(ebpf)
     }
 }
@@ -124,8 +136,13 @@ impl Loaded {
     /// Puts the programs in force: in the place of those that are attached, or attached and pinned
     /// under the instance's name. There is no moment in which nothing is enforced.
     pub fn attach(mut self, target: &Target, instance: &Instance) -> Result<Attached> {
+        self.pin_census_and_steward()?;
+        let mut adopted = 0;
         // The ledger first, so that nothing is admitted uncounted.
         for name in pins::LINKS {
+            if name == "gate" {
+                adopted = self.adopt()?;
+            }
             let pin = pins::link_path(&self.dir, name);
             if self.is_takeover && pin.exists() {
                 let fd = self
@@ -148,7 +165,36 @@ impl Loaded {
         }
         let log = aya_log::EbpfLogger::init(&mut self.ebpf)
             .context("cannot read the log of the kernel programs")?;
-        Ok(Attached { steward: Steward::new(self.ebpf, self.tables), log })
+        let steward = Steward::open(instance, &instance.pins())?;
+        Ok(Attached { steward, adopted, log, _ebpf: self.ebpf })
+    }
+
+    /// Pins what is attached nowhere, in the place of what was pinned before.
+    fn pin_census_and_steward(&mut self) -> Result<()> {
+        let pin = Replacement::new(&self.dir, pins::STEWARD);
+        program::<CgroupSkb>(&mut self.ebpf, pins::STEWARD)?.pin(&pin.new).context("cannot pin the steward")?;
+        pin.put()?;
+        let census = program::<Iter>(&mut self.ebpf, pins::CENSUS)?;
+        if census.fd().is_err() {
+            // Refused by this kernel, as was said when it was loaded.
+            return Ok(());
+        }
+        let id = census.attach()?;
+        let pin = Replacement::new(&self.dir, pins::CENSUS);
+        FdLink::try_from(census.take_link(id)?)?.pin(&pin.new).context("cannot pin the census")?;
+        pin.put()
+    }
+
+    /// Counts the connections that nobody has counted yet; returns how many. From when the ledger is
+    /// attached, none can be missed; before gate and admission are, nobody is judged by less.
+    fn adopt(&self) -> Result<usize> {
+        let Some(records) = census::take(&self.dir, &self.tables)? else { return Ok(0) };
+        let is = |wanted: u32| records.iter().filter(|record| record.kind == wanted).count();
+        let uncounted = is(kind::UNCOUNTED);
+        if uncounted > 0 {
+            warn!("{uncounted} connections older than the limiter could not be counted: raise max_sources");
+        }
+        Ok(is(kind::NEWLY_COUNTED))
     }
 
     fn link(&mut self, name: &str, target: &Target) -> Result<FdLink> {
@@ -175,6 +221,25 @@ impl Loaded {
             }
         };
         Ok(link)
+    }
+}
+
+/// A pin that takes the place of another in one step.
+struct Replacement {
+    path: PathBuf,
+    new: PathBuf,
+}
+
+impl Replacement {
+    fn new(dir: &Path, name: &str) -> Self {
+        let new = dir.join(format!("{name}+new"));
+        // Left by a daemon that was killed just here, if it is there at all.
+        let _not_there = fs::remove_file(&new);
+        Self { path: dir.join(name), new }
+    }
+
+    fn put(self) -> Result<()> {
+        fs::rename(&self.new, &self.path).with_context(|| format!("cannot rename {}", self.new.display()))
     }
 }
 

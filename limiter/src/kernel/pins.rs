@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
-    Counters, Entry, Key, LAYOUT_VERSION, MAX_SERVICES, Note, PORT_WORDS, Pending, ServicePolicy,
+    Counters, Entry, Key, LAYOUT_VERSION, MAX_SERVICES, Note, PORT_WORDS, Pending, ServicePolicy, Total,
     errand::Errand,
 };
 
@@ -29,11 +29,12 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 9] = [
+const MAPS: [Expected; 10] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(4)),
     map("PORTS", MapType::Array, 4, 8, Some(PORT_WORDS)),
     map("SERVICES", MapType::Array, 4, size_of::<ServicePolicy>(), Some(MAX_SERVICES)),
     map("LEDGER", MapType::Hash, size_of::<Key>(), size_of::<Entry>(), None),
+    map("TOTALS", MapType::Array, 4, size_of::<Total>(), Some(MAX_SERVICES)),
     map("PENDING", MapType::PerCpuArray, 4, size_of::<Pending>(), Some(1)),
     map("COUNTERS", MapType::PerCpuArray, 4, size_of::<Counters>(), Some(MAX_SERVICES)),
     map("GREETER", MapType::SockMap, 4, 4, Some(1)),
@@ -43,6 +44,11 @@ const MAPS: [Expected; 9] = [
 
 /// The programs that are attached, by the name of their link's pin.
 pub(super) const LINKS: [&str; 3] = ["ledger", "gate", "admission"];
+
+/// The pin of the census: whoever reads it gets its records.
+pub(super) const CENSUS: &str = "census";
+/// The pin of the steward's program.
+pub(super) const STEWARD: &str = "steward";
 
 /// Names of the maps that are pinned.
 pub(super) fn map_names() -> impl Iterator<Item = &'static str> {

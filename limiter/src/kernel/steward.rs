@@ -1,22 +1,31 @@
 //! The daemon's side of the steward: errands that only the kernel can run in one atomic step.
 
+use std::{fs::File, path::Path};
+
 use anyhow::{Context as _, Result};
-use aya::{Ebpf, TestRun as _, TestRunOptions, programs::CgroupSkb};
+use aya::{
+    TestRun as _, TestRunOptions,
+    programs::{CgroupSkb, CgroupSkbAttachType},
+};
 use bytemuck::Zeroable as _;
 use limiter_common::{
     Key,
-    errand::{BATCH, Errand},
+    errand::{BATCH, Errand, Step, step},
 };
 use nix::{
+    fcntl::{Flock, FlockArg},
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
 
-use super::{object::program, tables::Tables};
+use super::{pins, tables::Tables};
+use crate::instance::Instance;
 
-/// Holds the loaded programs, and runs errands.
+/// Runs errands.
 pub struct Steward {
-    ebpf: Ebpf,
+    program: CgroupSkb,
+    /// Held while an errand runs: there is one place to write it.
+    lock: File,
     /// The maps.
     pub tables: Tables,
     /// The ticket pending on each CPU when last looked at.
@@ -24,19 +33,29 @@ pub struct Steward {
 }
 
 impl Steward {
-    pub(super) const fn new(ebpf: Ebpf, tables: Tables) -> Self {
-        Self { ebpf, tables, tickets: Vec::new() }
+    /// The steward pinned in `dir`, with the maps there.
+    pub fn open(instance: &Instance, dir: &Path) -> Result<Self> {
+        let path = dir.join(pins::STEWARD);
+        let program = CgroupSkb::from_pin(&path, CgroupSkbAttachType::Ingress)
+            .with_context(|| format!("cannot open the program {}", path.display()))?;
+        let lock = instance.errand_lock()?;
+        Ok(Self { program, lock, tables: Tables::open(dir)?, tickets: Vec::new() })
     }
 
     /// Deletes the entries of `keys` that nothing uses; returns how many were.
     pub fn collect(&mut self, keys: &[Key]) -> Result<u32> {
+        let steps: Vec<Step> =
+            keys.iter().map(|&key| Step { step: step::COLLECT, key, ..Step::default() }).collect();
         let mut collected = 0;
-        for batch in keys.chunks(BATCH) {
-            let mut errand = Errand { asked: batch.len() as u32, ..Errand::zeroed() };
-            errand.keys[..batch.len()].copy_from_slice(batch);
-            collected += self.run(&errand)?.collected;
+        for batch in steps.chunks(BATCH) {
+            collected += self.run(batch)?.done;
         }
         Ok(collected)
+    }
+
+    /// Does one step; `false` if things were not as it expects, and nothing was changed.
+    pub fn correct(&mut self, step: Step) -> Result<bool> {
+        Ok(self.run(&[step])?.done == 1)
     }
 
     /// Gives back reservations whose packet came to nothing and was followed by no other on its CPU:
@@ -56,7 +75,7 @@ impl Steward {
                 only.set(cpu)?;
                 // Fails for a CPU this process may not use; its next packet gives the place back.
                 if sched_setaffinity(Pid::from_raw(0), &only).is_ok() {
-                    cancelled += self.run(&Errand::zeroed())?.cancelled;
+                    cancelled += self.run(&[])?.cancelled;
                 }
             }
             sched_setaffinity(Pid::from_raw(0), &home)?;
@@ -64,13 +83,17 @@ impl Steward {
         Ok(cancelled)
     }
 
-    fn run(&mut self, errand: &Errand) -> Result<Errand> {
-        self.tables.set_errand(errand)?;
+    /// Runs one errand of at most [`BATCH`] steps.
+    fn run(&mut self, steps: &[Step]) -> Result<Errand> {
+        let mut errand = Errand { asked: steps.len() as u32, ..Errand::zeroed() };
+        errand.steps[..steps.len()].copy_from_slice(steps);
+        let _held = Flock::lock(self.lock.try_clone()?, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .context("cannot lock the errand")?;
+        self.tables.set_errand(&errand)?;
         // The kernel takes no packet shorter than an Ethernet header (bpf_prog_test_run_skb).
         let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::new() };
-        program::<CgroupSkb>(&mut self.ebpf, "steward")?
-            .test_run(options)
-            .context("the steward did not run")?;
+        self.program.test_run(options).context("the steward did not run")?;
         self.tables.errand()
     }
 }

@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{
-    Counters, Entry, Key, MAX_SERVICES, PORT_WORDS, Pending, ServiceId, ServicePolicy, errand::Errand,
+    Counters, Entry, Key, MAX_SERVICES, PORT_WORDS, Pending, Places, ServiceId, ServicePolicy, Total, errand::Errand,
 };
 
 /// Index in the `LAYOUT` map: the layout's version.
@@ -23,6 +23,7 @@ pub struct Tables {
     ports: Array<MapData, u64>,
     services: Array<MapData, ServicePolicy>,
     ledger: HashMap<MapData, Key, Entry>,
+    totals: Array<MapData, Total>,
     counters: PerCpuArray<MapData, Counters>,
     pending: PerCpuArray<MapData, Pending>,
     errand: Array<MapData, Errand>,
@@ -47,6 +48,7 @@ impl Tables {
             ports: Map::Array(open(dir, "PORTS")?).try_into()?,
             services: Map::Array(open(dir, "SERVICES")?).try_into()?,
             ledger: Map::HashMap(open(dir, "LEDGER")?).try_into()?,
+            totals: Map::Array(open(dir, "TOTALS")?).try_into()?,
             counters: Map::PerCpuArray(open(dir, "COUNTERS")?).try_into()?,
             pending: Map::PerCpuArray(open(dir, "PENDING")?).try_into()?,
             errand: Map::Array(open(dir, "ERRAND")?).try_into()?,
@@ -152,6 +154,11 @@ impl Tables {
             }
             Err(error) => Err(error).context("cannot read the ledger"),
         }
+    }
+
+    /// The live count of a service as a whole.
+    pub fn total(&self, id: ServiceId) -> Result<Places> {
+        Ok(self.totals.get(&u32::from(id.0), 0)?.places)
     }
 
     /// The counters of a service, summed over CPUs.

@@ -1,0 +1,34 @@
+//! The census: what the kernel's own socket table says, one record a socket of a mail port.
+//!
+//! The kernel program of that name walks the table (`bpf_iter_tcp`), counts what nobody has counted
+//! yet, and writes a record for everything that matters. Whoever reads its pin gets the records.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::Claim;
+
+/// What a socket is to the limiter.
+pub mod kind {
+    /// It is counted in its claim.
+    pub const COUNTED: u32 = 0;
+    /// It was not, and is now: it is older than the limiter, or could not be counted at first.
+    pub const NEWLY_COUNTED: u32 = 1;
+    /// It is counted, and this kernel will not report its end: the census has to notice.
+    pub const UNREPORTED: u32 = 2;
+    /// It could not be counted: the ledger is full, or memory short.
+    pub const UNCOUNTED: u32 = 3;
+    /// It is a handshake in the kernel's SYN queue: not complete, or held back by the gate.
+    pub const WAITING: u32 = 4;
+}
+
+/// One socket.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Record {
+    /// One of [`kind`].
+    pub kind: u32,
+    /// What it is counted in, or would be.
+    pub claim: Claim,
+}
+
+const _: () = assert!(size_of::<Record>() == 44);

@@ -1,0 +1,153 @@
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Places, Rate};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Two sources of one network at one service.
+#[derive(Default)]
+struct Counts {
+    narrow: [AtomicU64; 2],
+    due: [AtomicU64; 2],
+    wide: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Counts {
+    fn words(&self, source: usize, with_wide: bool) -> Words<'_, AtomicU64> {
+        Words {
+            narrow: &self.narrow[source],
+            wide: with_wide.then_some(&self.wide),
+            total: &self.total,
+            due: &self.due[source],
+        }
+    }
+
+    fn held(&self) -> [Places; 4] {
+        [&self.narrow[0], &self.narrow[1], &self.wide, &self.total].map(|word| Places(word.load(SeqCst)))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Reserve,
+    Count,
+    Commit,
+    Cancel,
+    Release,
+}
+
+fn any_step() -> impl Strategy<Value = (Step, usize)> {
+    let step = prop::sample::select(&[Step::Reserve, Step::Count, Step::Commit, Step::Cancel, Step::Release]);
+    (step, 0usize..2)
+}
+
+proptest! {
+    /// Whatever happens in whatever order: each count holds what its connections and reservations are,
+    /// a reservation is taken exactly when there is room in all three, and the rate is paid by what was
+    /// not given back.
+    #[test]
+    fn all_counts_are_taken_or_none(
+        narrow in 1u32..6, wide in 1u32..8, total in 1u32..10, with_wide: bool,
+        steps in prop::collection::vec(any_step(), 0..300),
+    ) {
+        let limits = Limits { narrow, wide, total, rate: Rate::new(1, 1, 1000) };
+        let counts = Counts::default();
+        let (mut connections, mut reserved, mut paid) = ([0_u32; 2], [0_u32; 2], [0_u64; 2]);
+        for (step, source) in steps {
+            let words = counts.words(source, with_wide);
+            let held = |source: usize| connections[source] + reserved[source];
+            let both = held(0) + held(1);
+            match step {
+                Step::Reserve => {
+                    let expected = if held(source) >= narrow {
+                        Outcome::Full(Reason::Concurrency)
+                    } else if with_wide && both >= wide {
+                        Outcome::Full(Reason::Network)
+                    } else if both >= total {
+                        Outcome::Full(Reason::Total)
+                    } else {
+                        Outcome::Taken
+                    };
+                    prop_assert_eq!(reserve(&words, &limits, SECOND), expected);
+                    if expected == Outcome::Taken {
+                        reserved[source] += 1;
+                        paid[source] += 1;
+                    }
+                }
+                Step::Count => {
+                    connections[source] += 1;
+                    prop_assert_eq!(count(&words), Some(connections[source]));
+                }
+                Step::Commit if reserved[source] > 0 => {
+                    reserved[source] -= 1;
+                    connections[source] += 1;
+                    prop_assert_eq!(commit(&words), connections[source]);
+                }
+                Step::Cancel if reserved[source] > 0 => {
+                    reserved[source] -= 1;
+                    paid[source] -= 1;
+                    cancel(&words, limits.rate.interval_ns);
+                }
+                Step::Release if connections[source] > 0 => {
+                    connections[source] -= 1;
+                    prop_assert!(release(&words));
+                }
+                Step::Commit | Step::Cancel | Step::Release => {}
+            }
+            let sum = |of: [u32; 2]| of[0] + of[1];
+            let expected = [
+                (connections[0], reserved[0]),
+                (connections[1], reserved[1]),
+                if with_wide { (sum(connections), sum(reserved)) } else { (0, 0) },
+                (sum(connections), sum(reserved)),
+            ];
+            for (places, expected) in counts.held().into_iter().zip(expected) {
+                prop_assert_eq!((places.connections(), places.reserved()), expected);
+            }
+            for (due, paid) in counts.due.iter().zip(paid) {
+                prop_assert_eq!(due.load(SeqCst).saturating_sub(SECOND), paid * SECOND);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rate_that_is_used_up_holds_no_place() {
+    let counts = Counts::default();
+    let limits = Limits { narrow: 5, wide: 5, total: 5, rate: Rate::new(1, 1, 2) };
+    let words = counts.words(0, true);
+    let outcomes: Vec<_> = (0..3).map(|_| reserve(&words, &limits, 9 * SECOND)).collect();
+    assert_eq!(outcomes, [Outcome::Taken, Outcome::Taken, Outcome::Full(Reason::Rate)]);
+    assert_eq!(counts.held().map(Places::reserved), [2, 0, 2, 2]);
+    assert_eq!(reserve(&words, &limits, 10 * SECOND), Outcome::Taken, "a second later there is one more");
+}
+
+#[test]
+fn an_entry_that_is_being_deleted_takes_nothing_and_leaves_nothing() {
+    let limits = Limits { narrow: 5, wide: 5, total: 5, rate: Rate::default() };
+    for collected in ["narrow", "wide"] {
+        let counts = Counts::default();
+        let word = if collected == "narrow" { &counts.narrow[0] } else { &counts.wide };
+        assert!(places::collect(word));
+        let words = counts.words(0, true);
+        assert_eq!(reserve(&words, &limits, 0), Outcome::Again, "{collected}");
+        assert_eq!(count(&words), None, "{collected}");
+        let left = counts.held().map(|places| places.connections() + places.reserved());
+        assert_eq!(left, [0; 4], "{collected}");
+    }
+}
+
+#[test]
+fn a_release_too_many_is_told_whichever_count_it_is() {
+    let counts = Counts::default();
+    let words = counts.words(0, true);
+    assert_eq!(count(&words), Some(1));
+    assert!(places::release(words.wide.unwrap()));
+    assert!(!release(&words));
+    assert_eq!(counts.held(), [Places(0); 4]);
+}

@@ -1,0 +1,40 @@
+//! Where the running kernel keeps what the programs read of it.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Offsets in bytes, from the running kernel's BTF. The loader sets them before the programs are
+/// verified, so the verifier knows them as constants and checks each access against the type.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Offsets {
+    /// `snt_isn` in `struct tcp_request_sock`.
+    pub snt_isn: u32,
+    /// `skc_net` in `struct sock_common`.
+    pub skc_net: u32,
+    /// `skc_family` in `struct sock_common`.
+    pub skc_family: u32,
+    /// `skc_state` in `struct sock_common`.
+    pub skc_state: u32,
+    /// `skc_num`, the local port, in `struct sock_common`.
+    pub skc_num: u32,
+    /// `skc_daddr`, the remote IPv4 address, in `struct sock_common`.
+    pub skc_daddr: u32,
+    /// `skc_v6_daddr`, the remote IPv6 address, in `struct sock_common`.
+    pub skc_v6_daddr: u32,
+    /// `net_cookie` in `struct net`.
+    pub net_cookie: u32,
+    /// `sk_cgrp_data.cgroup` in `struct sock`.
+    pub sk_cgroup: u32,
+    /// `kn` in `struct cgroup`.
+    pub cgroup_kn: u32,
+    /// `self.parent` in `struct cgroup`.
+    pub cgroup_parent: u32,
+    /// `cgroup` in `struct cgroup_subsys_state`.
+    pub css_cgroup: u32,
+    /// `id` in `struct kernfs_node`.
+    pub kn_id: u32,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: the type is `bytemuck::Pod`: any bytes are a value, and there is no padding.
+unsafe impl aya::Pod for Offsets {}

@@ -1,0 +1,87 @@
+//! A claim's counts, found in the maps.
+
+use limiter_common::{Claim, Entry, Standing, Total, claim::Words};
+
+use crate::{atomic::Shared, maps};
+
+/// Where everything of one claim is counted; valid for the run in which it was found.
+#[derive(Clone, Copy)]
+pub struct Counts {
+    /// The source's entry.
+    pub narrow: *mut Entry,
+    /// Its network's entry, where that is counted.
+    pub wide: Option<*mut Entry>,
+    total: *mut Total,
+}
+
+impl Counts {
+    /// The counts of `claim`; `None` if one is not there.
+    #[inline(always)]
+    pub fn find(claim: &Claim) -> Option<Self> {
+        let narrow = maps::entry(&claim.narrow)?;
+        let wide = if claim.has_wide() { Some(maps::entry(&claim.wide)?) } else { None };
+        Some(Self { narrow, wide, total: maps::total(claim.service())? })
+    }
+
+    /// The same, made where they are not there; `None` when the ledger is full.
+    #[inline(always)]
+    pub fn find_or_make(claim: &Claim) -> Option<Self> {
+        let narrow = maps::entry_or_new(&claim.narrow)?;
+        let wide = if claim.has_wide() { Some(maps::entry_or_new(&claim.wide)?) } else { None };
+        Some(Self { narrow, wide, total: maps::total(claim.service())? })
+    }
+
+    /// The words that the steps of `limiter_common::claim` change.
+    #[inline(always)]
+    pub fn words<'a>(&self) -> Words<'a, Shared> {
+        // SAFETY: found in this run; the words are aligned, and every program changes them through
+        // `Shared` only.
+        unsafe {
+            Words {
+                narrow: Shared::places(self.narrow),
+                wide: match self.wide {
+                    Some(wide) => Some(Shared::places(wide)),
+                    None => None,
+                },
+                total: Shared::word((&raw mut (*self.total).places).cast()),
+                due: Shared::word(&raw mut (*self.narrow).due_ns),
+            }
+        }
+    }
+
+    /// Whether the entries are those of `claim`: a deleted entry's memory may serve another source at
+    /// once.
+    #[inline(always)]
+    pub fn belong_to(&self, claim: &Claim) -> bool {
+        // SAFETY: found in this run.
+        let is = |entry: *mut Entry, tag: u32| unsafe { (&raw const (*entry).tag).read_volatile() == tag };
+        is(self.narrow, claim.narrow.tag()) && self.wide.is_none_or(|wide| is(wide, claim.wide.tag()))
+    }
+}
+
+/// Where the source of `claim` stands; zeros for what is not known. What is limited by nothing is not
+/// looked up.
+#[inline(always)]
+pub fn standing(claim: &Claim, narrow: Option<*mut Entry>, with_total: bool) -> Standing {
+    let mut standing = Standing::default();
+    if let Some(entry) = narrow {
+        // SAFETY: found in this run.
+        unsafe {
+            standing.narrow = (&raw const (*entry).places).read_volatile();
+            standing.due_ns = (&raw const (*entry).due_ns).read_volatile();
+        }
+    }
+    if claim.has_wide()
+        && let Some(entry) = maps::entry(&claim.wide)
+    {
+        // SAFETY: found in this run.
+        standing.wide = unsafe { (&raw const (*entry).places).read_volatile() };
+    }
+    if with_total
+        && let Some(total) = maps::total(claim.service())
+    {
+        // SAFETY: found in this run.
+        standing.total = unsafe { (&raw const (*total).places).read_volatile() };
+    }
+    standing
+}

@@ -1,0 +1,209 @@
+//! Reconciliation: the ledger against the kernel's own socket table.
+//!
+//! Both change while they are looked at. So a count is only compared where it stood still: it is read
+//! before the census and after it, and with it how many connections its source has had. What differs
+//! then is a suspicion; what differs in the same way in the next look, with the count still as it was,
+//! is corrected, in one atomic step that fails if the count has moved since.
+
+use std::{collections::HashMap, fmt, path::Path, time::Duration};
+
+use anyhow::Result;
+use limiter_common::{
+    Key, Places,
+    census::{Record, kind},
+    errand::{Step, step},
+};
+use tracing::{info, warn};
+
+use crate::{
+    kernel::{Tables, census, steward::Steward},
+    ledger,
+};
+
+/// Between the look that raises a suspicion and the one that confirms it.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Between two looks while there are connections whose end the kernel does not report.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// A count, and what changes whenever a connection is added to it.
+type Books = HashMap<Key, (Places, u64)>;
+/// Connections by count.
+type Tally = HashMap<Key, u32>;
+
+/// A count that is not what the socket table says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Difference {
+    /// Whose count.
+    pub key: Key,
+    /// What the ledger says.
+    pub ledger: u32,
+    /// What the socket table says.
+    pub sockets: u32,
+}
+
+/// What one look found.
+struct Look {
+    differences: Vec<Difference>,
+    /// Connections whose end the kernel will not report.
+    unreported: Tally,
+    newly_counted: usize,
+    connections: usize,
+}
+
+/// Compares at intervals, and corrects.
+#[derive(Default)]
+pub struct Reconciler {
+    suspicions: Vec<Difference>,
+    /// As of the last look without suspicions.
+    unreported: Tally,
+}
+
+/// What a round did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Round {
+    /// Connections in the socket table.
+    pub connections: usize,
+    /// Counts that were wrong twice, and whether they could be corrected.
+    pub corrected: Vec<(Difference, bool)>,
+}
+
+impl Reconciler {
+    /// One look, and the correction of what it confirms. `None` where this kernel has no census.
+    pub fn round(&mut self, dir: &Path, steward: &mut Steward) -> Result<Option<Round>> {
+        let Some(look) = Look::take(dir, &steward.tables)? else { return Ok(None) };
+        if look.newly_counted > 0 {
+            info!("{} connections that had not been counted are counted now", look.newly_counted);
+        }
+        let mut corrected = Vec::new();
+        for difference in &look.differences {
+            if !self.suspicions.contains(difference) {
+                continue;
+            }
+            let ended = self.ended_unreported(difference, &look);
+            let (step, word) = if ended { (step::ENDED, "ended") } else { (step::CORRECT, "drift") };
+            let done = steward.correct(Step {
+                step,
+                key: difference.key,
+                from: Places(u64::from(difference.ledger)),
+                to: Places(u64::from(difference.sockets)),
+            })?;
+            match (done, ended) {
+                (true, true) => info!("{difference}: {word} without a report"),
+                (true, false) => warn!("{difference}: {word}, corrected; please report this"),
+                (false, _) => info!("{difference}: it has changed since"),
+            }
+            corrected.push((*difference, done));
+        }
+        self.suspicions = look.differences;
+        self.suspicions.retain(|suspicion| !corrected.contains(&(*suspicion, true)));
+        if self.suspicions.is_empty() {
+            self.unreported = look.unreported;
+        }
+        Ok(Some(Round { connections: look.connections, corrected }))
+    }
+
+    /// Whether connections whose end the kernel does not report are what is missing.
+    fn ended_unreported(&self, difference: &Difference, look: &Look) -> bool {
+        let of = |tally: &Tally| tally.get(&difference.key).copied().unwrap_or_default();
+        let gone = of(&self.unreported).saturating_sub(of(&look.unreported));
+        difference.ledger.checked_sub(difference.sockets).is_some_and(|missing| missing <= gone)
+    }
+
+    /// How long to wait before the next round, if `every` is how often the ledger is compared.
+    #[must_use]
+    pub fn wait(&self, every: Duration) -> Duration {
+        if !self.suspicions.is_empty() {
+            LOOK_AGAIN
+        } else if !self.unreported.is_empty() {
+            WATCH_EVERY
+        } else {
+            every
+        }
+    }
+}
+
+impl Look {
+    fn take(dir: &Path, tables: &Tables) -> Result<Option<Self>> {
+        let before = books(tables)?;
+        let Some(records) = census::take(dir, tables)? else { return Ok(None) };
+        let after = books(tables)?;
+        Ok(Some(Self::compare(&before, &records, &after)))
+    }
+
+    /// What `records`, taken between the readings `before` and `after`, say of the counts.
+    fn compare(before: &Books, records: &[Record], after: &Books) -> Self {
+        let (mut counted, mut unreported) = (Tally::new(), Tally::new());
+        let (mut newly_counted, mut connections) = (0, 0);
+        for record in records {
+            if matches!(record.kind, kind::WAITING | kind::UNCOUNTED) {
+                continue;
+            }
+            connections += 1;
+            newly_counted += usize::from(record.kind == kind::NEWLY_COUNTED);
+            for key in keys(record) {
+                *counted.entry(key).or_default() += 1;
+                if record.kind == kind::UNREPORTED {
+                    *unreported.entry(key).or_default() += 1;
+                }
+            }
+        }
+        let stood_still = before.iter().filter(|&(key, book)| {
+            after.get(key) == Some(book) && book.0 != Places::COLLECTED && book.0.reserved() == 0
+        });
+        let mut differences: Vec<Difference> = stood_still
+            .map(|(key, (places, _))| Difference {
+                key: *key,
+                ledger: places.connections(),
+                sockets: counted.get(key).copied().unwrap_or_default(),
+            })
+            .filter(|difference| difference.ledger != difference.sockets)
+            .collect();
+        differences.sort_by_key(|difference| (difference.key.service, difference.key.tier, difference.key.source));
+        Self { differences, unreported, newly_counted, connections }
+    }
+}
+
+/// The counts a connection is in.
+fn keys(record: &Record) -> impl Iterator<Item = Key> + use<> {
+    let claim = record.claim;
+    let wide = claim.has_wide().then_some(claim.wide);
+    [Some(claim.narrow), wide, Some(Key::total(claim.service()))].into_iter().flatten()
+}
+
+/// Every count there is.
+fn books(tables: &Tables) -> Result<Books> {
+    let mut books: Books =
+        tables.sources()?.into_iter().map(|(key, entry)| (key, (entry.places, entry.accepted))).collect();
+    for (id, _) in tables.services()? {
+        let counters = tables.counters(id)?;
+        books.insert(Key::total(id), (tables.total(id)?, counters.accepted + counters.adopted));
+    }
+    Ok(books)
+}
+
+/// Compares now, twice, and corrects what is wrong in both looks. `None` where this kernel has no
+/// census.
+pub fn verify(dir: &Path, steward: &mut Steward) -> Result<Option<Round>> {
+    let mut reconciler = Reconciler::default();
+    let Some(first) = reconciler.round(dir, steward)? else { return Ok(None) };
+    if reconciler.suspicions.is_empty() {
+        return Ok(Some(first));
+    }
+    std::thread::sleep(LOOK_AGAIN);
+    reconciler.round(dir, steward)
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, ledger, sockets } = self;
+        if key.is_total() {
+            write!(out, "service {} as a whole", key.service)?;
+        } else {
+            write!(out, "{} at service {}", ledger::network(key), key.service)?;
+        }
+        write!(out, " was counted {ledger}, and has {sockets} in the socket table")
+    }
+}
+
+#[cfg(test)]
+mod tests;

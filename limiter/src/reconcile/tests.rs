@@ -1,0 +1,112 @@
+use std::net::IpAddr;
+
+use limiter_common::{Addr, Claim, ServiceId, ServicePolicy, service::Prefixes};
+
+use super::*;
+
+fn claim(address: &str) -> Claim {
+    let policy = ServicePolicy {
+        narrow: Prefixes { ipv4: 32, ipv6: 64 },
+        wide: Prefixes { ipv4: 24, ipv6: 48 },
+        network_max_connections: 50,
+        ..ServicePolicy::default()
+    };
+    Claim::new(ServiceId(1), &policy, &Addr::from(address.parse::<IpAddr>().unwrap()))
+}
+
+fn records(kind: u32, address: &str, n: usize) -> Vec<Record> {
+    vec![Record { kind, claim: claim(address) }; n]
+}
+
+/// Books in which the sources hold so many connections.
+fn books(sources: &[(&str, u32)]) -> Books {
+    let mut books = Books::new();
+    for &(address, connections) in sources {
+        let claim = claim(address);
+        for key in [claim.narrow, claim.wide, Key::total(ServiceId(1))] {
+            let book = books.entry(key).or_insert((Places(0), 0));
+            book.0.0 += u64::from(connections);
+            book.1 += u64::from(connections);
+        }
+    }
+    books
+}
+
+#[test]
+fn what_agrees_in_every_tier_is_no_difference() {
+    let books = books(&[("192.0.2.1", 3), ("192.0.2.2", 1), ("2001:db8::1", 2)]);
+    let mut found = records(kind::COUNTED, "192.0.2.1", 2);
+    found.extend(records(kind::UNREPORTED, "192.0.2.1", 1));
+    found.extend(records(kind::COUNTED, "192.0.2.2", 1));
+    found.extend(records(kind::COUNTED, "2001:db8::1", 2));
+    found.extend(records(kind::WAITING, "2001:db8::1", 9));
+    found.extend(records(kind::UNCOUNTED, "2001:db8::1", 9));
+    let look = Look::compare(&books, &found, &books);
+    assert_eq!(look.differences, []);
+    assert_eq!((look.connections, look.newly_counted), (6, 0));
+    assert_eq!(look.unreported[&claim("192.0.2.1").narrow], 1);
+}
+
+#[test]
+fn a_count_too_many_and_one_too_few_are_differences() {
+    let books = books(&[("192.0.2.1", 3), ("198.51.100.1", 0)]);
+    let look = Look::compare(&books, &records(kind::COUNTED, "192.0.2.1", 2), &books);
+    let found = |key| look.differences.iter().find(|difference| difference.key == key).copied();
+    let claim_1 = claim("192.0.2.1");
+    for key in [claim_1.narrow, claim_1.wide, Key::total(ServiceId(1))] {
+        assert_eq!(found(key), Some(Difference { key, ledger: 3, sockets: 2 }));
+    }
+    assert_eq!(look.differences.len(), 3);
+    let look = Look::compare(&books, &records(kind::COUNTED, "198.51.100.1", 1), &books);
+    let key = claim("198.51.100.1").narrow;
+    assert!(look.differences.contains(&Difference { key, ledger: 0, sockets: 1 }));
+}
+
+#[test]
+fn what_moved_meanwhile_is_not_judged() {
+    let before = books(&[("192.0.2.1", 3)]);
+    // One went and one came: the count is the same, the connections are not.
+    let mut after = before.clone();
+    for book in after.values_mut() {
+        book.1 += 1;
+    }
+    assert_eq!(Look::compare(&before, &[], &after).differences, []);
+    // A handshake is just being completed.
+    let mut reserved = before;
+    for book in reserved.values_mut() {
+        book.0.0 += 1 << 32;
+    }
+    assert_eq!(Look::compare(&reserved, &[], &reserved).differences, []);
+    // The entry is gone.
+    assert_eq!(Look::compare(&books(&[("192.0.2.1", 3)]), &[], &Books::new()).differences, []);
+}
+
+#[test]
+fn what_ended_unreported_is_no_drift() {
+    let claim = claim("192.0.2.1");
+    let reconciler = Reconciler { unreported: Tally::from([(claim.narrow, 5)]), ..Reconciler::default() };
+    let look = |n: usize| {
+        let books = books(&[("192.0.2.1", 7)]);
+        let mut found = records(kind::UNREPORTED, "192.0.2.1", n);
+        found.extend(records(kind::COUNTED, "192.0.2.1", 2));
+        Look::compare(&books, &found, &books)
+    };
+    let difference = |look: &Look| *look.differences.iter().find(|found| found.key == claim.narrow).unwrap();
+    let three = look(2);
+    assert!(reconciler.ended_unreported(&difference(&three), &three));
+    // One more is missing than there were.
+    let books = books(&[("192.0.2.1", 7)]);
+    let all = Look::compare(&books, &records(kind::COUNTED, "192.0.2.1", 1), &books);
+    assert!(!reconciler.ended_unreported(&difference(&all), &all));
+}
+
+#[test]
+fn a_suspicion_is_looked_at_again_soon() {
+    let every = Duration::from_secs(30);
+    let mut reconciler = Reconciler::default();
+    assert_eq!(reconciler.wait(every), every);
+    reconciler.unreported.insert(claim("192.0.2.1").narrow, 1);
+    assert_eq!(reconciler.wait(every), WATCH_EVERY);
+    reconciler.suspicions.push(Difference { key: claim("192.0.2.1").narrow, ledger: 1, sockets: 0 });
+    assert_eq!(reconciler.wait(every), LOOK_AGAIN);
+}
