@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{NOTHING_LOADED, loaded, output};
 use crate::{
     instance::{Daemon, Instance},
-    kernel::{Found, Tables, environment, steward::Steward},
+    kernel::{Found, Tables, environment, pins, steward::Steward},
     reconcile,
 };
 
@@ -27,6 +27,8 @@ pub struct Args {
 #[derive(Serialize)]
 struct Status {
     instance: String,
+    /// Whether every program is attached.
+    in_force: bool,
     daemon: Daemon,
     /// With `--verify`, what it found.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,8 +97,16 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let verified = if args.verify { Some(verify(instance)?) } else { None };
     let services = services(&tables)?;
     let daemon = instance.daemon()?;
-    let warnings = warnings(&daemon, &services);
-    let status = Status { instance: instance.to_string(), daemon, verified, services, warnings };
+    let detached = pins::detached(instance)?;
+    let warnings = warnings(instance, &detached, &daemon, &services);
+    let status = Status {
+        instance: instance.to_string(),
+        in_force: detached.is_empty(),
+        daemon,
+        verified,
+        services,
+        warnings,
+    };
     if args.json {
         output::json(&status)?;
     } else {
@@ -148,17 +158,8 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
 
 impl From<Counters> for CounterValues {
     fn from(sum: Counters) -> Self {
-        let Counters {
-            accepted,
-            refused,
-            replied,
-            held,
-            contended,
-            unreserved,
-            uncounted,
-            adopted,
-            drift,
-        } = sum;
+        let Counters { accepted, refused, replied, held, contended, unreserved, uncounted, adopted, drift } =
+            sum;
         Self {
             accepted,
             refused: refused.iter().sum(),
@@ -196,14 +197,19 @@ pub fn response(number: u8) -> &'static str {
     }
 }
 
-fn warnings(daemon: &Daemon, services: &[Service]) -> Vec<String> {
+fn warnings(instance: &Instance, detached: &[&str], daemon: &Daemon, services: &[Service]) -> Vec<String> {
     let mut warnings = Vec::new();
-    if !daemon.running {
-        warnings.push(
+    if !detached.is_empty() {
+        warnings.push(format!(
+            "attached to nothing: {}; the network namespace or cgroup that was protected is gone, or someone has \
+             detached the programs: end the daemon if it runs, and start `limiter --instance {instance} run`",
+            detached.join(", ")
+        ));
+    } else if !daemon.running {
+        warnings.push(format!(
             "the daemon is not running: the limits hold, but refused clients get a reset instead of a reason; start \
-             `limiter run`"
-                .to_owned(),
-        );
+             `limiter --instance {instance} run`"
+        ));
     }
     for Service { name, counters, .. } in services {
         if counters.uncounted > 0 {
@@ -227,7 +233,8 @@ fn print(status: &Status) -> Result<()> {
         Some(pid) => format!("daemon running, pid {pid}"),
         None => "daemon not running".to_owned(),
     };
-    output::line(&format!("instance {}: limits in force, {daemon}\n", status.instance))?;
+    let limits = if status.in_force { "limits in force" } else { "LIMITS NOT IN FORCE" };
+    output::line(&format!("instance {}: {limits}, {daemon}\n", status.instance))?;
     let header =
         ["SERVICE", "PORTS", "RESPONSE", "LIMIT", "CONNECTIONS", "ACCEPTED", "REFUSED", "REPLIED", "HELD"];
     let rows = status.services.iter().map(|service| {
@@ -249,7 +256,8 @@ fn print(status: &Status) -> Result<()> {
     });
     output::table(&header, 3..header.len(), rows.collect())?;
     if let Some(Verified { connections, differences }) = &status.verified {
-        let agree = if differences.is_empty() { "every count agrees with it" } else { "not every count agreed" };
+        let agree =
+            if differences.is_empty() { "every count agrees with it" } else { "not every count agreed" };
         output::line(&format!("\n{connections} connections in the kernel's socket table: {agree}"))?;
         for Difference { what, corrected } in differences {
             let now = if *corrected { "corrected" } else { "it has changed since" };

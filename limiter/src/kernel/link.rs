@@ -13,8 +13,10 @@ use anyhow::{Context as _, Result};
 use bytemuck::{Pod, Zeroable};
 use nix::errno::Errno;
 
-/// `BPF_OBJ_GET`, `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` of `enum bpf_cmd`, include/uapi/linux/bpf.h.
+/// `BPF_OBJ_GET`, `BPF_OBJ_GET_INFO_BY_FD`, `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` of `enum bpf_cmd`,
+/// include/uapi/linux/bpf.h.
 const OBJ_GET: libc::c_long = 7;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_UPDATE: libc::c_long = 29;
 const LINK_DETACH: libc::c_long = 34;
 
@@ -38,6 +40,31 @@ struct LinkUpdate {
     old_prog_fd: u32,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct ObjGetInfo {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// `BPF_LINK_TYPE_NETNS` of `enum bpf_link_type`.
+const TYPE_NETNS: u32 = 5;
+
+/// The beginning of `struct bpf_link_info`: of a cgroup's link, or of a network namespace's.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
+    padding: u32,
+    /// Id of the cgroup; or the namespace's inode number, and then the type of the attachment.
+    target: [u32; 2],
+    attach_type: u32,
+    end: u32,
+}
+
 impl PinnedLink {
     /// Opens the link pinned at `path`.
     pub fn open(path: &Path) -> Result<Self> {
@@ -46,6 +73,21 @@ impl PinnedLink {
         let fd = bpf(OBJ_GET, &attr).with_context(|| format!("cannot open the link {}", path.display()))?;
         // SAFETY: a descriptor the kernel has just made for us.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Whether the program is attached: its cgroup or network namespace may be gone, or someone has
+    /// detached it.
+    pub fn is_attached(&self) -> Result<bool> {
+        let mut info = LinkInfo::zeroed();
+        let attr = ObjGetInfo {
+            bpf_fd: self.0.as_raw_fd() as u32,
+            info_len: size_of::<LinkInfo>() as u32,
+            info: (&raw mut info) as u64,
+        };
+        bpf(OBJ_GET_INFO_BY_FD, &attr).context("cannot ask the kernel about a link")?;
+        // `bpf_cgroup_link_fill_link_info`, `bpf_netns_link_fill_info`: 0 when it is attached to nothing.
+        let LinkInfo { kind, target: [first, second], .. } = info;
+        Ok(first != 0 || (kind != TYPE_NETNS && second != 0))
     }
 
     /// Lets `program` take the place of the one attached, in one step: no packet sees neither or both.

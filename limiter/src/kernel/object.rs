@@ -144,14 +144,21 @@ impl Loaded {
                 adopted = self.adopt()?;
             }
             let pin = pins::link_path(&self.dir, name);
-            if self.is_takeover && pin.exists() {
+            let present = if self.is_takeover && pin.exists() { Some(PinnedLink::open(&pin)?) } else { None };
+            if let Some(link) = &present
+                && link.is_attached()?
+            {
                 let fd = self
                     .ebpf
                     .program(name)
                     .ok_or_else(|| anyhow!("the object has no program {name}"))?
                     .fd()?;
-                PinnedLink::open(&pin)?.replace_program(fd.as_fd())?;
+                link.replace_program(fd.as_fd())?;
             } else {
+                // Someone has detached it. It cannot be attached again, but another can.
+                if present.is_some() {
+                    fs::remove_file(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
+                }
                 self.link(name, target)?
                     .pin(&pin)
                     .with_context(|| format!("cannot pin {}", pin.display()))?;

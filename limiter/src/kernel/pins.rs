@@ -113,6 +113,19 @@ fn mismatch(found: &MapData, expected: &Expected) -> Option<String> {
     (!same).then(|| format!("the map {} has another shape", expected.name))
 }
 
+/// The programs of `instance` that are attached to nothing, by name: then its limits are not in force.
+pub fn detached(instance: &Instance) -> Result<Vec<&'static str>> {
+    let dir = instance.pins();
+    let mut detached = Vec::new();
+    for name in LINKS {
+        let pin = link_path(&dir, name);
+        if !pin.try_exists()? || !PinnedLink::open(&pin)?.is_attached()? {
+            detached.push(name);
+        }
+    }
+    Ok(detached)
+}
+
 /// Removes the pins in `dir`, detaching its programs at once. What is not there is no error.
 pub fn remove(dir: &Path) -> Result<()> {
     let entries = match fs::read_dir(dir) {

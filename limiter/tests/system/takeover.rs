@@ -215,6 +215,30 @@ fn a_change_made_live_outlasts_a_takeover_until_the_file_says_something_new() {
     assert_eq!(limit(&limiter), 5, "another file");
 }
 
+#[test]
+fn programs_that_someone_detached_are_missed_by_status_and_attached_again_by_the_next_daemon() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let mut limiter = Limiter::start(&lab, 2, "reset");
+    let (source, smtp) = (V4.source(), V4.port(25));
+    assert_eq!(limiter.json(&["status"])["in_force"], true);
+    let sessions: Vec<TcpStream> = (0..2).map(|_| lab.served(source, smtp)).collect();
+    for name in ["gate", "admission"] {
+        bpftool(&format!("link detach pinned {}/link-{name}", limiter.pins().display()));
+    }
+    let status = limiter.json(&["status"]);
+    assert_eq!(status["in_force"], false);
+    let warning = status["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.contains("gate, admission"), "{status:#}");
+    limiter.kill();
+    limiter.run();
+    assert_eq!(limiter.json(&["status"])["in_force"], true);
+    assert_eq!(lab.answer(source, smtp), Answer::Reset);
+    truth::agree(&lab.host, &limiter, SMTP, source, 2);
+    drop(sessions);
+    truth::settled(&lab.host, &limiter, 25);
+}
+
 /// Pins of another layout are in the way: `bpftool` makes them so by `change`, which gets the directory.
 fn another_layout(message: &str, change: impl Fn(&str)) {
     let Some(lab) = Lab::new() else { return };
