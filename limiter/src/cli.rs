@@ -8,7 +8,7 @@ mod set;
 mod status;
 mod unload;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand, error::ErrorKind};
@@ -128,6 +128,18 @@ fn loaded(instance: &Instance) -> Result<Tables> {
              or replace it with `limiter --instance {instance} run`"
         )),
     }
+}
+
+/// Enters the network namespace that is protected, by way of the daemon, so that its sockets can be
+/// seen. Best effort: who needs to see them complains if they cannot.
+fn enter_protected(instance: &Instance, tables: &Tables) -> Result<()> {
+    let (netns, _) = tables.protects()?;
+    if netns != environment::netns_cookie()?
+        && let Some(pid) = instance.daemon()?.pid
+    {
+        let _it_has_just_ended = environment::enter_netns(Path::new(&format!("/proc/{pid}/ns/net")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

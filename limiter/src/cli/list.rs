@@ -5,7 +5,7 @@ use std::{cmp::Reverse, process::ExitCode};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{WrongUsage, loaded, output};
+use super::{WrongUsage, enter_protected, loaded, output};
 use crate::{
     instance::Instance,
     kernel::Tables,
@@ -53,6 +53,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     if let Some(service) = &args.service {
         known(&tables, service)?;
     }
+    enter_protected(instance, &tables)?;
     let mut sources = ledger::sources(&instance.pins(), &tables)?;
     sources.retain(|source| {
         args.service.as_ref().is_none_or(|service| source.service == *service)

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use limiter_common::{Counters, Protocol, Reason, Response, ServiceId};
 use serde::Serialize;
 
-use super::{NOTHING_LOADED, loaded, output};
+use super::{NOTHING_LOADED, enter_protected, loaded, output};
 use crate::{
     instance::{Daemon, Instance},
     kernel::{Found, Tables, environment, pins, steward::Steward},
@@ -94,7 +94,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::from(NOTHING_LOADED));
     }
     let tables = loaded(instance)?;
-    let verified = if args.verify { Some(verify(instance)?) } else { None };
+    let verified = if args.verify { Some(verify(instance, &tables)?) } else { None };
     let services = services(&tables)?;
     let daemon = instance.daemon()?;
     let detached = pins::detached(instance)?;
@@ -115,7 +115,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn verify(instance: &Instance) -> Result<Verified> {
+fn verify(instance: &Instance, tables: &Tables) -> Result<Verified> {
+    enter_protected(instance, tables)?;
     let mut steward = Steward::open(instance, &instance.pins())?;
     let round = reconcile::verify(&instance.pins(), &mut steward)?.ok_or_else(|| {
         anyhow!(
