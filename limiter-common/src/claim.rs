@@ -38,6 +38,7 @@ pub enum Outcome {
 
 /// Takes a place in every count, and pays for the handshake.
 #[inline(always)]
+#[must_use]
 pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64) -> Outcome {
     match places::reserve(words.narrow, limits.narrow) {
         Reservation::Taken => {}
@@ -90,6 +91,7 @@ fn cancel_source<W: Word>(words: &Words<'_, W>) {
 
 /// Turns a reservation into a connection; returns the connections the source has now.
 #[inline(always)]
+#[must_use]
 pub fn commit<W: Word>(words: &Words<'_, W>) -> u32 {
     places::commit(words.total);
     if let Some(wide) = words.wide {
@@ -111,6 +113,7 @@ pub fn cancel<W: Word>(words: &Words<'_, W>, paid_ns: u64) {
 /// Counts a connection that holds no reservation; returns the connections the source has now, or
 /// `None` if an entry is being deleted and nothing was counted.
 #[inline(always)]
+#[must_use]
 pub fn count<W: Word>(words: &Words<'_, W>) -> Option<u32> {
     let connections = places::count(words.narrow)?;
     if let Some(wide) = words.wide
@@ -131,6 +134,7 @@ pub fn count<W: Word>(words: &Words<'_, W>) -> Option<u32> {
 
 /// Lets a connection go. `false` if a count did not know of it: drift.
 #[inline(always)]
+#[must_use]
 pub fn release<W: Word>(words: &Words<'_, W>) -> bool {
     let narrow = places::release(words.narrow);
     let wide = match words.wide {
@@ -139,7 +143,6 @@ pub fn release<W: Word>(words: &Words<'_, W>) -> bool {
     };
     places::release(words.total) && wide && narrow
 }
-
 
 #[cfg(test)]
 mod tests;

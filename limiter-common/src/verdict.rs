@@ -69,7 +69,12 @@ impl Limits {
             policy.max_total
         };
         if allowed {
-            return Self { narrow: u32::MAX, wide: u32::MAX, total, rate: Rate { interval_ns: 0, tolerance_ns: 0 } };
+            return Self {
+                narrow: u32::MAX,
+                wide: u32::MAX,
+                total,
+                rate: Rate { interval_ns: 0, tolerance_ns: 0 },
+            };
         }
         let wide = if policy.has_network() { policy.network_max_connections } else { u32::MAX };
         Self { narrow: policy.max_connections, wide, total, rate: policy.rate }
@@ -143,7 +148,7 @@ mod tests {
             let (max_connections, network_max_connections, max_total, reserve) = limits;
             let rate = rate.map_or_else(Rate::default, |(count, burst)| Rate::new(count, 60, burst));
             let policy = ServicePolicy {
-                max_connections, network_max_connections, max_total, reserve, rate, response, ..Default::default()
+                rate, max_connections, network_max_connections, max_total, reserve, response, ..Default::default()
             };
             let (narrow, wide, total) = held;
             let standing = Standing {

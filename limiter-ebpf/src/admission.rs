@@ -18,7 +18,7 @@ const IPPROTO_TCP: u32 = 6;
 /// `BPF_SK_LOOKUP_F_REPLACE`: the refusal stands, whatever another program selected before.
 const REPLACE: u64 = 1;
 
-/// `SK_PASS` or `SK_DROP`; the latter is answered by a reset (`tcp_v4_rcv`, net/ipv4/tcp_ipv4.c).
+/// `SK_PASS` or `SK_DROP`; the latter is answered by a reset (`tcp_v4_rcv`, `net/ipv4/tcp_ipv4.c`).
 #[inline(always)]
 pub fn run(ctx: &SkLookupContext) -> u32 {
     // SAFETY: the kernel hands the program a valid context for the whole run.

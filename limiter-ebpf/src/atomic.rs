@@ -1,6 +1,6 @@
 //! Atomic steps on map values.
 //!
-//! SeqCst throughout: a Relaxed add whose result is used is miscompiled to a plain add on this
+//! `SeqCst` throughout: a `Relaxed` add whose result is used is miscompiled to a plain add on this
 //! target, and the kernel's atomic instructions are fully ordered anyway. `cargo xtask test` checks
 //! the disassembly.
 

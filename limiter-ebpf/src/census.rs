@@ -2,7 +2,7 @@
 //!
 //! It counts what nobody has counted yet (connections older than the limiter, or let through uncounted),
 //! and writes a record of what it finds to whoever reads its pin. The kernel locks each full socket
-//! while it is shown (`bpf_iter_tcp_seq_show`, net/ipv4/tcp_ipv4.c), so what is noted on it cannot
+//! while it is shown (`bpf_iter_tcp_seq_show`, `net/ipv4/tcp_ipv4.c`), so what is noted on it cannot
 //! change meanwhile; the path of every other connection goes on.
 
 use aya_ebpf::{
@@ -30,7 +30,7 @@ const SOL_TCP: i32 = 6;
 /// Sets and gets the events a socket reports (include/uapi/linux/bpf.h, Linux 6.12 and later).
 const TCP_BPF_SOCK_OPS_CB_FLAGS: i32 = 1008;
 
-/// What the kernel hands over for each socket (`struct bpf_iter__tcp`, net/ipv4/tcp_ipv4.c).
+/// What the kernel hands over for each socket (`struct bpf_iter__tcp`, `net/ipv4/tcp_ipv4.c`).
 #[repr(C)]
 pub struct Context {
     meta: *const Meta,

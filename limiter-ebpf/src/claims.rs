@@ -77,9 +77,7 @@ pub fn standing(claim: &Claim, narrow: Option<*mut Entry>, with_total: bool) -> 
         // SAFETY: found in this run.
         standing.wide = unsafe { (&raw const (*entry).places).read_volatile() };
     }
-    if with_total
-        && let Some(total) = maps::total(claim.service())
-    {
+    if with_total && let Some(total) = maps::total(claim.service()) {
         // SAFETY: found in this run.
         standing.total = unsafe { (&raw const (*total).places).read_volatile() };
     }

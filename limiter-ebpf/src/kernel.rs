@@ -87,12 +87,20 @@ impl Socket {
     /// `from` is a kernel pointer the verifier knows the type of: it checks offset and size against
     /// BTF, and the kernel answers 0 for a pointer that has become invalid.
     #[inline(always)]
-    unsafe fn member<T>(from: *const u8, offset: &u32) -> T
-    where
-        T: Copy,
-    {
+    unsafe fn member<T: Copy>(from: *const u8, offset: &u32) -> T {
         // SAFETY: by the contract above.
-        unsafe { from.add(global(offset) as usize).cast::<T>().read_volatile() }
+        unsafe { Self::at(from, global(offset)) }
+    }
+
+    /// The same, at an offset that was read already.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::member`].
+    #[inline(always)]
+    unsafe fn at<T: Copy>(from: *const u8, offset: u32) -> T {
+        // SAFETY: by the contract above.
+        unsafe { from.add(offset as usize).cast::<T>().read_volatile() }
     }
 
     /// One of the kernel's TCP states.
@@ -117,8 +125,8 @@ impl Socket {
             if Self::member::<u16>(self.0, &OFFSETS.skc_family) == AF_INET {
                 return Addr::from_v4_word(Self::member(self.0, &OFFSETS.skc_daddr));
             }
-            let v6 = self.0.add(global(&OFFSETS.skc_v6_daddr) as usize).cast::<u32>();
-            let word = |index: usize| v6.add(index).read_volatile();
+            let v6 = global(&OFFSETS.skc_v6_daddr);
+            let word = |index: u32| Self::at(self.0, v6 + index * 4);
             Addr([word(0), word(1), word(2), word(3)])
         }
     }
@@ -179,12 +187,13 @@ pub enum Handshake {
 }
 
 /// Looks up the request the segment belongs to and compares its ACK number, as `tcp_check_req` will
-/// (net/ipv4/tcp_minisocks.c). A forged ACK must not hold a place even for a moment (law 1).
+/// (`net/ipv4/tcp_minisocks.c`). A forged ACK must not hold a place even for a moment (law 1).
 #[inline(always)]
 pub fn handshake(ctx: &SkBuffContext, segment: &mut Segment) -> Handshake {
     let (tuple, len) = segment.tuple();
     // SAFETY: the tuple is initialised and as long as said; the result is released below.
-    let sk = unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, len, BPF_F_CURRENT_NETNS as i64 as u64, 0) };
+    let sk =
+        unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, len, i64::from(BPF_F_CURRENT_NETNS) as u64, 0) };
     if sk.is_null() {
         return Handshake::Void;
     }
@@ -198,8 +207,7 @@ pub fn handshake(ctx: &SkBuffContext, segment: &mut Segment) -> Handshake {
         let request = unsafe { bpf_skc_to_tcp_request_sock(sk.cast()) };
         if !request.is_null() {
             // SAFETY: the verifier checks type and offset against BTF.
-            let isn =
-                unsafe { request.cast::<u8>().add(global(&OFFSETS.snt_isn) as usize).cast::<u32>().read_volatile() };
+            let isn: u32 = unsafe { Socket::member(request.cast(), &OFFSETS.snt_isn) };
             if segment.ack == isn.wrapping_add(1) {
                 found = Handshake::Completing;
             }

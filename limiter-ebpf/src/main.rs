@@ -10,6 +10,7 @@
 #![no_std]
 #![no_main]
 #![expect(missing_docs, reason = "the macros of aya make functions of their own beside the documented ones")]
+#![expect(clippy::needless_pass_by_value, reason = "the macros of aya hand the context over by value")]
 #![expect(internal_features, reason = "BPF atomics that return a value are only reachable as intrinsics")]
 #![feature(core_intrinsics)]
 

@@ -10,7 +10,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use limiter_common::{
-    Counters, Entry, Key, MAX_SERVICES, Note, PORT_WORDS, Pending, ServiceId, ServicePolicy, Total, errand::Errand,
+    Counters, Entry, Key, MAX_SERVICES, Note, PORT_WORDS, Pending, ServiceId, ServicePolicy, Total,
+    errand::Errand,
 };
 
 use crate::clock;

@@ -40,6 +40,5 @@ fn first_times(service: ServiceId, counter: impl FnOnce(&mut Counters) -> &mut u
     // SAFETY: this CPU's slot; see `maps::count`.
     let counter = counter(unsafe { &mut *counters });
     *counter += 1;
-    // A power of two.
-    *counter & (*counter - 1) == 0
+    counter.is_power_of_two()
 }

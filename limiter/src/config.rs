@@ -12,6 +12,7 @@
 mod check;
 mod error;
 mod load;
+mod pace;
 mod render;
 mod resolve;
 mod setting;
@@ -19,14 +20,15 @@ mod setting;
 mod tests;
 mod written;
 
-use limiter_common::{Protocol, Response, ServicePolicy, service::Prefixes};
+use limiter_common::{Keepalive, Protocol, Rate, Response, ServicePolicy, service::Prefixes};
 
-pub use check::is_hostname;
+pub use check::{is_hostname, shown_keepalive};
 pub use error::ConfigError;
 pub use load::load;
 #[cfg(test)]
 pub use load::parse;
-pub use setting::{Setting, SettingError, parse_setting};
+pub use pace::Pace;
+pub use setting::{Setting, SettingError, apply, parse_setting};
 
 /// The resolved configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Config {
     pub max_sources: u32,
     /// How long a source is remembered after its last connection, 1 to 86,400 seconds.
     pub remember_seconds: u32,
+    /// How often the ledger is compared with the kernel's socket table, 5 to 86,400 seconds.
+    pub reconcile_seconds: u32,
     /// The services, sorted by name; at most [`limiter_common::MAX_SERVICES`] - 1, no port in two.
     pub services: Vec<Service>,
 }
@@ -58,6 +62,44 @@ pub struct Service {
     pub ipv6_prefix: u8,
     /// How a refusal is answered.
     pub response: Response,
+    /// How fast one source may connect.
+    pub rate: Option<BurstingPace>,
+    /// What one network, of many sources, may hold.
+    pub network: Option<Network>,
+    /// Connections of the whole service, 1 to [`ServicePolicy::MAX_LIMIT`].
+    pub max_total: Option<u32>,
+    /// Connections on top of `max_total` that only allowed sources may use, up to
+    /// [`ServicePolicy::MAX_LIMIT`].
+    pub reserve: u32,
+    /// After how many seconds a vanished client's connection ends, 30 to 86,400; `None`: when the mail
+    /// daemon or the system says.
+    pub keepalive: Option<u32>,
+}
+
+/// A rate and its burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BurstingPace {
+    /// How many connections in a time.
+    pub pace: Pace,
+    /// How many of them at once, 1 to [`Rate::MAX_COUNT`].
+    pub burst: u32,
+}
+
+/// The limit of the wide tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Network {
+    /// How much of an IPv4 address makes a network, 1 to the service's `ipv4_prefix`.
+    pub ipv4_prefix: u8,
+    /// How much of an IPv6 address makes a network, 1 to the service's `ipv6_prefix`.
+    pub ipv6_prefix: u8,
+    /// Connections one network may hold, from the service's `max_connections` to
+    /// [`ServicePolicy::MAX_LIMIT`].
+    pub max_connections: u32,
+}
+
+impl Network {
+    /// The prefixes of a network where nobody says otherwise.
+    pub const PREFIXES: Prefixes = Prefixes { ipv4: 24, ipv6: 48 };
 }
 
 impl Service {
@@ -66,11 +108,20 @@ impl Service {
     pub fn policy(&self) -> ServicePolicy {
         ServicePolicy {
             name: ServicePolicy::pack_name(&self.name).unwrap_or_default(),
+            rate: self.rate.map_or_else(Rate::default, |rate| rate.pace.rate(rate.burst)),
+            keepalive: self.keepalive.map_or_else(Keepalive::default, Keepalive::within),
             max_connections: self.max_connections,
+            network_max_connections: self.network.map_or(0, |network| network.max_connections),
+            max_total: self.max_total.unwrap_or(0),
+            reserve: self.reserve,
             narrow: Prefixes { ipv4: self.ipv4_prefix, ipv6: self.ipv6_prefix },
+            wide: self.network.map_or_else(Prefixes::default, |network| Prefixes {
+                ipv4: network.ipv4_prefix,
+                ipv6: network.ipv6_prefix,
+            }),
             protocol: self.protocol as u8,
             response: self.response as u8,
-            ..ServicePolicy::default()
+            zero: [0; 2],
         }
     }
 }
@@ -83,6 +134,7 @@ impl Default for Config {
             hostname: None,
             max_sources: resolve::MAX_SOURCES,
             remember_seconds: resolve::REMEMBER_SECONDS,
+            reconcile_seconds: resolve::RECONCILE_SECONDS,
             services,
         }
     }

@@ -113,7 +113,7 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, conf
         steward: attached.steward,
         reconciler: Reconciler::default(),
         remember: Duration::from_secs(u64::from(config.remember_seconds)),
-        reconcile: Duration::from_secs(30),
+        reconcile: Duration::from_secs(u64::from(config.reconcile_seconds)),
     };
     std::thread::Builder::new()
         .name("upkeep".to_owned())

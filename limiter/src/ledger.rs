@@ -125,9 +125,7 @@ pub fn collect(steward: &mut Steward, idle: Duration) -> Result<u32> {
     let idle = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
     let long_gone = |entry: &Entry| {
         // What is not due yet has handshakes to pay for: forgotten, they would be free.
-        entry.places == Places(0)
-            && entry.due_ns <= now_ns
-            && now.saturating_sub(entry.last_seen_s) >= idle
+        entry.places == Places(0) && entry.due_ns <= now_ns && now.saturating_sub(entry.last_seen_s) >= idle
     };
     let keys: Vec<Key> = steward
         .tables

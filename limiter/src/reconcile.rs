@@ -158,7 +158,8 @@ impl Look {
             })
             .filter(|difference| difference.ledger != difference.sockets)
             .collect();
-        differences.sort_by_key(|difference| (difference.key.service, difference.key.tier, difference.key.source));
+        differences
+            .sort_by_key(|difference| (difference.key.service, difference.key.tier, difference.key.source));
         Self { differences, unreported, newly_counted, connections }
     }
 }

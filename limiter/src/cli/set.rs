@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{list, loaded, output, status};
+use super::{list, loaded, output};
 use crate::{
     config::{self, Setting},
     instance::Instance,
@@ -16,7 +16,10 @@ pub struct Args {
     #[arg(value_name = "SERVICE")]
     service: String,
 
-    /// `max_connections=N` (per source), `response=reply` or `response=reset`
+    /// What to change, as the file writes it: `max_connections=N` (per source), `rate=60/min` and
+    /// `burst=N`, `network_max_connections=N` (per network, as `max_connections` of `network`),
+    /// `max_total=N` and `reserve=N`, `keepalive=10m`, `response=reply` or `reset`; `none` takes a limit
+    /// away
     #[arg(value_name = "KEY=VALUE", required = true)]
     settings: Vec<String>,
 }
@@ -33,23 +36,11 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         if before.name() != args.service {
             continue;
         }
-        let mut after = before;
-        for setting in &settings {
-            setting.apply(&mut after);
-        }
+        let after = config::apply(&settings, &before)?;
         tables.set_service(id, &after)?;
         for setting in &settings {
-            let (key, from, to) = match setting {
-                Setting::MaxConnections(_) => {
-                    ("max_connections", before.max_connections.to_string(), after.max_connections.to_string())
-                }
-                Setting::Response(_) => (
-                    "response",
-                    status::response(before.response).to_owned(),
-                    status::response(after.response).to_owned(),
-                ),
-            };
-            output::line(&format!("{}: {key} {from} -> {to}", args.service))?;
+            let (from, to) = (setting.shown_in(&before), setting.shown_in(&after));
+            output::line(&format!("{}: {} {from} -> {to}", args.service, setting.key()))?;
         }
     }
     Ok(ExitCode::SUCCESS)

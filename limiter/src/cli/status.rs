@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{NOTHING_LOADED, enter_protected, loaded, output};
 use crate::{
+    config,
     instance::{Daemon, Instance},
     kernel::{Found, Tables, environment, pins, steward::Steward},
     reconcile,
@@ -43,9 +44,13 @@ struct Service {
     ports: Vec<u16>,
     protocol: &'static str,
     max_connections: u32,
-    network_max_connections: Option<u32>,
+    /// As the configuration writes it.
+    rate: Option<String>,
+    burst: Option<u32>,
+    network: Option<config::Network>,
     max_total: Option<u32>,
     reserve: u32,
+    keepalive_seconds: Option<u32>,
     response: &'static str,
     connections: u32,
     counters: CounterValues,
@@ -144,9 +149,16 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
             ports: ports.remove(&id.0).unwrap_or_default(),
             protocol: protocol(policy.protocol),
             max_connections: policy.max_connections,
-            network_max_connections: policy.has_network().then_some(policy.network_max_connections),
+            rate: config::Pace::of(&policy.rate).map(|pace| pace.to_string()),
+            burst: policy.rate.is_limited().then(|| policy.rate.burst()),
+            network: policy.has_network().then_some(config::Network {
+                ipv4_prefix: policy.wide.ipv4,
+                ipv6_prefix: policy.wide.ipv6,
+                max_connections: policy.network_max_connections,
+            }),
             max_total: (policy.max_total != 0).then_some(policy.max_total),
             reserve: policy.reserve,
+            keepalive_seconds: Some(policy.keepalive.seconds()).filter(|&seconds| seconds != 0),
             response: response(policy.response),
             connections: tables.total(id)?.connections(),
             counters: CounterValues::from(tables.counters(id)?),
@@ -155,6 +167,30 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
     let mut services = tables.services()?.into_iter().map(service).collect::<Result<Vec<_>>>()?;
     services.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(services)
+}
+
+impl Service {
+    /// What holds besides the limit of a source, in words; `None` if nothing does.
+    fn further_limits(&self) -> Option<String> {
+        let mut limits = Vec::new();
+        if let (Some(rate), Some(burst)) = (&self.rate, self.burst) {
+            limits.push(format!("{rate} per source, {burst} at once"));
+        }
+        if let Some(config::Network { ipv4_prefix, ipv6_prefix, max_connections }) = self.network {
+            limits.push(format!("{max_connections} per network (/{ipv4_prefix}, /{ipv6_prefix})"));
+        }
+        match (self.max_total, self.reserve) {
+            (Some(total), 0) => limits.push(format!("{total} in total")),
+            (Some(total), reserve) => {
+                limits.push(format!("{total} in total, {reserve} more for allowed sources"));
+            }
+            (None, _) => {}
+        }
+        if let Some(seconds) = self.keepalive_seconds {
+            limits.push(format!("vanished clients end within {}", config::shown_keepalive(seconds)));
+        }
+        (!limits.is_empty()).then(|| format!("{}: {}", self.name, limits.join("; ")))
+    }
 }
 
 impl From<Counters> for CounterValues {
@@ -256,6 +292,10 @@ fn print(status: &Status) -> Result<()> {
         ]
     });
     output::table(&header, 3..header.len(), rows.collect())?;
+    let further: Vec<String> = status.services.iter().filter_map(Service::further_limits).collect();
+    if !further.is_empty() {
+        output::line(&format!("\n{}", further.join("\n")))?;
+    }
     if let Some(Verified { connections, differences }) = &status.verified {
         let agree =
             if differences.is_empty() { "every count agrees with it" } else { "not every count agreed" };

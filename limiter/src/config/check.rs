@@ -3,12 +3,15 @@
 //! Pure functions from a value to what it means or a [`Complaint`]; where the value stands is the
 //! caller's to add.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
-use limiter_common::{Protocol, Response, ServicePolicy};
+use limiter_common::{Protocol, Rate, Response, ServicePolicy};
 use toml::de::DeValue;
 
-use super::error::{Complaint, shown};
+use super::{
+    error::{Complaint, shown},
+    pace::Pace,
+};
 
 /// Longest host name (RFC 1035, 2.3.4: 255 octets on the wire, 253 characters in text).
 const MAX_HOSTNAME: usize = 253;
@@ -114,6 +117,65 @@ pub static REMEMBER_SECONDS: Number = Number {
     advice: "give the seconds after which a source without connections is forgotten",
 };
 
+/// `max_connections` of a `network`.
+pub static NETWORK_MAX_CONNECTIONS: Number = Number {
+    key: "network_max_connections",
+    min: 1,
+    max: ServicePolicy::MAX_LIMIT,
+    advice: "give the number of connections one network may hold",
+};
+
+/// `ipv4_prefix` of a `network`.
+pub static NETWORK_IPV4_PREFIX: Number = Number {
+    key: "ipv4_prefix of a network",
+    min: 1,
+    max: 32,
+    advice: "give the bits of an IPv4 address that make a network, 24 for example",
+};
+
+/// `ipv6_prefix` of a `network`.
+pub static NETWORK_IPV6_PREFIX: Number = Number {
+    key: "ipv6_prefix of a network",
+    min: 1,
+    max: 128,
+    advice: "give the bits of an IPv6 address that make a network, 48 for example",
+};
+
+/// `max_total`.
+pub static MAX_TOTAL: Number = Number {
+    key: "max_total",
+    min: 1,
+    max: ServicePolicy::MAX_LIMIT,
+    advice: "give the number of connections the whole service may hold",
+};
+
+/// `reserve`.
+pub static RESERVE: Number = Number {
+    key: "reserve",
+    min: 0,
+    max: ServicePolicy::MAX_LIMIT,
+    advice: "give the number of connections on top of max_total that only allowed sources may use",
+};
+
+/// `burst`.
+pub static BURST: Number = Number {
+    key: "burst",
+    min: 1,
+    max: Rate::MAX_COUNT,
+    advice: "give the number of connections a source may make at once",
+};
+
+/// `reconcile_seconds`.
+pub static RECONCILE_SECONDS: Number = Number {
+    key: "reconcile_seconds",
+    min: 5,
+    max: 86_400,
+    advice: "give the seconds between two comparisons of the ledger with the kernel's socket table",
+};
+
+/// Shortest and longest `keepalive`, in seconds.
+pub const KEEPALIVE_SECONDS: std::ops::RangeInclusive<u64> = 30..=86_400;
+
 /// One element of `ports`.
 pub static PORT: Number =
     Number { key: "a port", min: 1, max: 65535, advice: "give the TCP port the service listens on" };
@@ -164,6 +226,66 @@ fn choice<T: Copy>(choices: &[(&str, T)], value: &Value<'_>) -> Option<T> {
 /// The name by which `choice` is chosen.
 pub fn name_of<T: PartialEq>(choices: &[(&'static str, T)], choice: &T) -> &'static str {
     choices.iter().find(|(_, known)| known == choice).map_or("", |&(name, _)| name)
+}
+
+/// The word that takes a limit away.
+pub const NONE: &str = "none";
+
+/// Whether `value` is [`NONE`].
+pub fn is_none(value: &Value<'_>) -> bool {
+    matches!(value, Value::Text(text) if *text == NONE)
+}
+
+/// The rate, or `None` for "none".
+pub fn rate(value: &Value<'_>) -> Result<Option<Pace>, Complaint> {
+    let Value::Text(text) = value else { return Err(Complaint::Rate(value.shown())) };
+    if *text == NONE {
+        return Ok(None);
+    }
+    Pace::parse(text).map(Some).ok_or_else(|| Complaint::Rate(value.shown()))
+}
+
+/// Seconds of keepalive, or `None` for "none".
+pub fn keepalive(value: &Value<'_>) -> Result<Option<u32>, Complaint> {
+    let wrong = || Complaint::Keepalive(value.shown());
+    let Value::Text(text) = value else { return Err(wrong()) };
+    if *text == NONE {
+        return Ok(None);
+    }
+    let duration = humantime::parse_duration(text).map_err(|_| wrong())?;
+    let seconds = duration.as_secs();
+    let is_whole = duration.subsec_nanos() == 0 && KEEPALIVE_SECONDS.contains(&seconds);
+    if is_whole { Ok(Some(seconds as u32)) } else { Err(wrong()) }
+}
+
+/// Seconds as [`keepalive`] reads them.
+pub fn shown_keepalive(seconds: u32) -> String {
+    humantime::format_duration(Duration::from_secs(u64::from(seconds))).to_string()
+}
+
+/// Refuses limits of one service that make no sense together.
+pub fn together(policy: &ServicePolicy) -> Result<(), Complaint> {
+    let (service, max_connections) = (policy.name().to_owned(), policy.max_connections);
+    if policy.has_network() {
+        let (wide, narrow) = (policy.wide, policy.narrow);
+        for (family, network, narrow) in [("ipv4", wide.ipv4, narrow.ipv4), ("ipv6", wide.ipv6, narrow.ipv6)]
+        {
+            if network > narrow {
+                return Err(Complaint::NetworkWithinSource { service, family, network, narrow });
+            }
+        }
+        if policy.network_max_connections < max_connections {
+            let network = policy.network_max_connections;
+            return Err(Complaint::NetworkBelowSource { service, network, max_connections });
+        }
+    }
+    if policy.max_total == 0 {
+        return if policy.reserve == 0 { Ok(()) } else { Err(Complaint::ReserveOfNothing(service)) };
+    }
+    if policy.max_total < max_connections {
+        return Err(Complaint::TotalBelowSource { service, max_total: policy.max_total, max_connections });
+    }
+    Ok(())
 }
 
 /// The host name, if `value` is one.

@@ -112,6 +112,70 @@ pub enum Complaint {
     /// Something else than a response.
     #[error("response must be \"reply\" or \"reset\", not {0}; give how a refusal is answered")]
     Response(String),
+    /// Something else than a rate.
+    #[error(
+        "rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not {0}; give how fast one source may connect"
+    )]
+    Rate(String),
+    /// Something else than a time for keepalive.
+    #[error(
+        "keepalive must be a time between \"30s\" and \"24h\", or \"none\", not {0}; give the time after which a vanished client's connection ends"
+    )]
+    Keepalive(String),
+    /// Something else than a network limit.
+    #[error(
+        "network must be a table or \"none\", not {0}; write for example network = {{ max_connections = 50 }}"
+    )]
+    NotANetwork(String),
+    /// A network limit without its number.
+    #[error("network has no max_connections; write for example network = {{ max_connections = 50 }}")]
+    NetworkWithoutLimit,
+    /// A burst where there is no rate.
+    #[error("burst means nothing without a rate; add for example rate = \"60/min\", or remove it")]
+    BurstWithoutRate,
+    /// A reserve where there is no total.
+    #[error(
+        "service {0} has a reserve and no max_total for it to be on top of; add max_total, or remove reserve"
+    )]
+    ReserveOfNothing(String),
+    /// A total that one source could not use.
+    #[error(
+        "max_total {max_total} of service {service} is less than the {max_connections} connections one source may hold; raise it, or lower max_connections"
+    )]
+    TotalBelowSource {
+        /// The service.
+        service: String,
+        /// Its total.
+        max_total: u32,
+        /// Its limit for one source.
+        max_connections: u32,
+    },
+    /// A network limit that one source could not use.
+    #[error(
+        "a network may hold {network} connections to service {service}, less than the {max_connections} one source may hold; raise it, or lower max_connections"
+    )]
+    NetworkBelowSource {
+        /// The service.
+        service: String,
+        /// Its limit for one network.
+        network: u32,
+        /// Its limit for one source.
+        max_connections: u32,
+    },
+    /// A network smaller than a source.
+    #[error(
+        "the {family}_prefix {network} of a network is longer than the {family}_prefix {narrow} of a source at service {service}; give a shorter one"
+    )]
+    NetworkWithinSource {
+        /// The service.
+        service: String,
+        /// `ipv4` or `ipv6`.
+        family: &'static str,
+        /// Prefix length of a network.
+        network: u8,
+        /// Prefix length of a source.
+        narrow: u8,
+    },
     /// No name to be told to a client.
     #[error(
         "hostname must be 1 to 253 letters, digits, \".\" and \"-\", not {0}; give the name mail clients know"

@@ -6,8 +6,8 @@
 use std::fmt;
 
 use super::{
-    Config, Service,
-    check::{PROTOCOLS, RESPONSES, name_of},
+    BurstingPace, Config, Network, Service,
+    check::{NONE, PROTOCOLS, RESPONSES, name_of, shown_keepalive},
 };
 
 impl fmt::Display for Config {
@@ -17,20 +17,57 @@ impl fmt::Display for Config {
         }
         writeln!(out, "max_sources = {}", self.max_sources)?;
         writeln!(out, "remember_seconds = {}", self.remember_seconds)?;
+        writeln!(out, "reconcile_seconds = {}", self.reconcile_seconds)?;
         self.services.iter().try_for_each(|service| write!(out, "\n{service}"))
     }
 }
 
 impl fmt::Display for Service {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, ports, protocol, max_connections, ipv4_prefix, ipv6_prefix, response } = self;
+        let Self {
+            name,
+            ports,
+            protocol,
+            max_connections,
+            ipv4_prefix,
+            ipv6_prefix,
+            response,
+            rate,
+            network,
+            max_total,
+            reserve,
+            keepalive,
+        } = self;
         writeln!(out, "[service.{name}]")?;
         writeln!(out, "ports = {ports:?}")?;
         writeln!(out, "protocol = \"{}\"", name_of(&PROTOCOLS, protocol))?;
         writeln!(out, "max_connections = {max_connections}")?;
         writeln!(out, "ipv4_prefix = {ipv4_prefix}")?;
         writeln!(out, "ipv6_prefix = {ipv6_prefix}")?;
-        writeln!(out, "response = \"{}\"", name_of(&RESPONSES, response))
+        writeln!(out, "response = \"{}\"", name_of(&RESPONSES, response))?;
+        match rate {
+            Some(BurstingPace { pace, burst }) => writeln!(out, "rate = \"{pace}\"\nburst = {burst}")?,
+            None => writeln!(out, "rate = \"{NONE}\"")?,
+        }
+        match network {
+            Some(network) => writeln!(out, "network = {network}")?,
+            None => writeln!(out, "network = \"{NONE}\"")?,
+        }
+        if let Some(max_total) = max_total {
+            writeln!(out, "max_total = {max_total}\nreserve = {reserve}")?;
+        }
+        let keepalive = keepalive.map_or_else(|| NONE.to_owned(), shown_keepalive);
+        writeln!(out, "keepalive = \"{keepalive}\"")
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ipv4_prefix, ipv6_prefix, max_connections } = self;
+        write!(
+            out,
+            "{{ ipv4_prefix = {ipv4_prefix}, ipv6_prefix = {ipv6_prefix}, max_connections = {max_connections} }}"
+        )
     }
 }
 

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use limiter_common::{MAX_SERVICES, Protocol, Response};
+use limiter_common::{MAX_SERVICES, Protocol, Response, service::Prefixes};
 use toml::Spanned;
 
 use super::{
-    Config, Service,
+    BurstingPace, Config, Network, Pace, Service, check,
     error::Complaint,
     load::Located,
-    written::{Limits, Written, WrittenService},
+    written::{Limits, Written, WrittenNetwork, WrittenService},
 };
 
 /// `max_sources` without a file: a quarter of a million, 32 MiB of kernel memory when full.
@@ -18,6 +18,9 @@ pub const MAX_SOURCES: u32 = 262_144;
 
 /// `remember_seconds` without a file: long enough to see in `limiter list` who was here lately.
 pub const REMEMBER_SECONDS: u32 = 600;
+
+/// `reconcile_seconds` without a file: drift is a bug, so this only bounds how long one could last.
+pub const RECONCILE_SECONDS: u32 = 30;
 
 /// The services there are without a file, sorted by name. IMAP and POP3 have one budget for both
 /// ports: it is the same mailboxes and the same people.
@@ -30,24 +33,57 @@ const BUILT_IN: [(&str, &[u16], Protocol); 6] = [
     ("submissions", &[465], Protocol::Smtp),
 ];
 
-/// `[defaults]`, complete.
-#[derive(Debug)]
+/// What `[defaults]` and a service may both say, complete.
+#[derive(Clone, Debug)]
 pub struct Defaults {
     max_connections: u32,
     ipv4_prefix: u8,
     ipv6_prefix: u8,
     response: Response,
+    rate: Option<Pace>,
+    burst: Option<u32>,
+    network: Option<WrittenNetwork>,
+    keepalive: Option<u32>,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { max_connections: 20, ipv4_prefix: 32, ipv6_prefix: 64, response: Response::Reply }
+        Self {
+            max_connections: 20,
+            ipv4_prefix: 32,
+            ipv6_prefix: 64,
+            response: Response::Reply,
+            rate: None,
+            burst: None,
+            network: None,
+            keepalive: None,
+        }
     }
 }
 
 impl Defaults {
+    /// What holds where `limits` are said on top of these.
+    fn overlaid(&self, limits: &Limits) -> Result<Self, Located> {
+        let overlaid = Self {
+            max_connections: limits.max_connections.unwrap_or(self.max_connections),
+            ipv4_prefix: limits.ipv4_prefix.unwrap_or(self.ipv4_prefix),
+            ipv6_prefix: limits.ipv6_prefix.unwrap_or(self.ipv6_prefix),
+            response: limits.response.unwrap_or(self.response),
+            rate: limits.rate.map_or(self.rate, |said| said.0),
+            burst: limits.burst.as_ref().map(|burst| *burst.get_ref()).or(self.burst),
+            network: limits.network.map_or(self.network, |said| said.0),
+            keepalive: limits.keepalive.map_or(self.keepalive, |said| said.0),
+        };
+        match &limits.burst {
+            Some(burst) if overlaid.rate.is_none() => Err(Complaint::BurstWithoutRate.at(burst.span().start)),
+            _ => Ok(overlaid),
+        }
+    }
+
     fn service(&self, name: &str, ports: Vec<u16>, protocol: Protocol) -> Service {
-        let &Self { max_connections, ipv4_prefix, ipv6_prefix, response } = self;
+        let &Self { max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive } =
+            self;
+        let Prefixes { ipv4, ipv6 } = Network::PREFIXES;
         Service {
             name: name.to_owned(),
             ports,
@@ -56,6 +92,15 @@ impl Defaults {
             ipv4_prefix,
             ipv6_prefix,
             response,
+            rate: rate.map(|pace| BurstingPace { pace, burst: burst.unwrap_or(pace.count) }),
+            network: network.map(|network| Network {
+                ipv4_prefix: network.ipv4_prefix.unwrap_or(ipv4.min(ipv4_prefix)),
+                ipv6_prefix: network.ipv6_prefix.unwrap_or(ipv6.min(ipv6_prefix)),
+                max_connections: network.max_connections,
+            }),
+            max_total: None,
+            reserve: 0,
+            keepalive,
         }
     }
 }
@@ -67,28 +112,27 @@ pub fn built_in(defaults: &Defaults) -> Vec<Service> {
 
 /// Completes what the file says; `line` tells the line of a byte of it.
 pub fn resolve(written: Written, line: &dyn Fn(usize) -> usize) -> Result<Config, Located> {
-    let Limits { max_connections, ipv4_prefix, ipv6_prefix, response } = written.defaults;
-    let base = Defaults::default();
-    let defaults = Defaults {
-        max_connections: max_connections.unwrap_or(base.max_connections),
-        ipv4_prefix: ipv4_prefix.unwrap_or(base.ipv4_prefix),
-        ipv6_prefix: ipv6_prefix.unwrap_or(base.ipv6_prefix),
-        response: response.unwrap_or(base.response),
-    };
+    let defaults = Defaults::default().overlaid(&written.defaults)?;
     let mut services: BTreeMap<String, Service> =
         built_in(&defaults).into_iter().map(|service| (service.name.clone(), service)).collect();
     refuse_shared_ports(&services, &written.services, line)?;
     for said in &written.services {
         let service = overlay(services.remove(said.name.get_ref()), said, &defaults)?;
+        check::together(&service.policy()).map_err(|complaint| complaint.at(said.name.span().start))?;
         services.insert(service.name.clone(), service);
         if services.len() >= MAX_SERVICES as usize {
             return Err(Complaint::TooManyServices(MAX_SERVICES - 1).at(said.name.span().start));
         }
     }
+    // What the file does not name has only what [defaults] says.
+    for service in services.values() {
+        check::together(&service.policy()).map_err(|complaint| complaint.at(written.defaults_at))?;
+    }
     Ok(Config {
         hostname: written.hostname,
         max_sources: written.max_sources.unwrap_or(MAX_SOURCES),
         remember_seconds: written.remember_seconds.unwrap_or(REMEMBER_SECONDS),
+        reconcile_seconds: written.reconcile_seconds.unwrap_or(RECONCILE_SECONDS),
         services: services.into_values().collect(),
     })
 }
@@ -98,21 +142,17 @@ fn overlay(known: Option<Service>, said: &WrittenService, defaults: &Defaults) -
     let name = said.name.get_ref();
     let lacking = |complaint: fn(String) -> Complaint| complaint(name.clone()).at(said.name.span().start);
     let ports = said.ports.as_ref().map(|ports| ports.iter().map(|port| *port.get_ref()).collect());
-    let mut service = if let Some(mut service) = known {
-        service.ports = ports.unwrap_or(service.ports);
-        service.protocol = said.protocol.unwrap_or(service.protocol);
-        service
-    } else {
-        let ports = ports.ok_or_else(|| lacking(Complaint::NoPorts))?;
-        let protocol = said.protocol.ok_or_else(|| lacking(Complaint::NoProtocol))?;
-        defaults.service(name, ports, protocol)
+    let (ports, protocol) = match known {
+        Some(known) => (ports.unwrap_or(known.ports), said.protocol.unwrap_or(known.protocol)),
+        None => (
+            ports.ok_or_else(|| lacking(Complaint::NoPorts))?,
+            said.protocol.ok_or_else(|| lacking(Complaint::NoProtocol))?,
+        ),
     };
+    let mut service = defaults.overlaid(&said.limits)?.service(name, ports, protocol);
     service.ports.sort_unstable();
-    let limits = &said.limits;
-    service.max_connections = limits.max_connections.unwrap_or(service.max_connections);
-    service.ipv4_prefix = limits.ipv4_prefix.unwrap_or(service.ipv4_prefix);
-    service.ipv6_prefix = limits.ipv6_prefix.unwrap_or(service.ipv6_prefix);
-    service.response = limits.response.unwrap_or(service.response);
+    service.max_total = said.max_total;
+    service.reserve = said.reserve.unwrap_or(0);
     Ok(service)
 }
 

@@ -3,33 +3,132 @@
 //! Only what the kernel can take over at once, without another count, is a setting; the other keys
 //! need the file.
 
-use limiter_common::{Response, ServicePolicy};
+use limiter_common::{Keepalive, Rate, Response, ServicePolicy, service::Prefixes};
 
 use super::{
-    check::{self, Value},
+    Network, Pace,
+    check::{self, NONE, RESPONSES, Value, name_of, shown_keepalive},
     error::{Complaint, shown},
     written::similar,
 };
 
-const KEYS: [&str; 2] = ["max_connections", "response"];
+/// The keys, as the file names them; `network_max_connections` is `max_connections` of its `network`.
+const KEYS: [&str; 8] = [
+    "max_connections",
+    "rate",
+    "burst",
+    "network_max_connections",
+    "max_total",
+    "reserve",
+    "keepalive",
+    "response",
+];
 
 /// A change of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
     /// `max_connections`: connections one source may hold.
     MaxConnections(u32),
+    /// `rate`: how fast one source may connect.
+    Rate(Option<Pace>),
+    /// `burst`: how many of these connections may come at once.
+    Burst(u32),
+    /// `network_max_connections`: connections one network may hold.
+    NetworkMaxConnections(Option<u32>),
+    /// `max_total`: connections the whole service may hold.
+    MaxTotal(Option<u32>),
+    /// `reserve`: connections on top of that for allowed sources.
+    Reserve(u32),
+    /// `keepalive`: seconds after which a vanished client's connection ends.
+    Keepalive(Option<u32>),
     /// `response`: how a refusal is answered.
     Response(Response),
 }
 
 impl Setting {
-    /// Makes the change in `policy`.
-    pub fn apply(self, policy: &mut ServicePolicy) {
+    /// Its key.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::MaxConnections(_) => "max_connections",
+            Self::Rate(_) => "rate",
+            Self::Burst(_) => "burst",
+            Self::NetworkMaxConnections(_) => "network_max_connections",
+            Self::MaxTotal(_) => "max_total",
+            Self::Reserve(_) => "reserve",
+            Self::Keepalive(_) => "keepalive",
+            Self::Response(_) => "response",
+        }
+    }
+
+    /// The value of its key in `policy`, as the file writes it.
+    #[must_use]
+    pub fn shown_in(self, policy: &ServicePolicy) -> String {
+        let or_none = |number: u32| if number == 0 { NONE.to_owned() } else { number.to_string() };
+        match self {
+            Self::MaxConnections(_) => policy.max_connections.to_string(),
+            Self::Rate(_) => Pace::of(&policy.rate).map_or_else(|| NONE.to_owned(), |pace| pace.to_string()),
+            Self::Burst(_) => or_none(policy.rate.burst()),
+            Self::NetworkMaxConnections(_) => or_none(policy.network_max_connections),
+            Self::MaxTotal(_) => or_none(policy.max_total),
+            Self::Reserve(_) => policy.reserve.to_string(),
+            Self::Keepalive(_) => match policy.keepalive.seconds() {
+                0 => NONE.to_owned(),
+                seconds => shown_keepalive(seconds),
+            },
+            Self::Response(_) => name_of(&RESPONSES, &Response::from_u8(policy.response)).to_owned(),
+        }
+    }
+
+    fn change(self, policy: &mut ServicePolicy) {
         match self {
             Self::MaxConnections(limit) => policy.max_connections = limit,
+            Self::Rate(None) => policy.rate = Rate::default(),
+            Self::Rate(Some(pace)) => policy.rate = pace.rate(pace.count),
+            // After the rate: see `apply`.
+            Self::Burst(burst) => policy.rate.tolerance_ns = u64::from(burst - 1) * policy.rate.interval_ns,
+            Self::NetworkMaxConnections(None) => {
+                policy.network_max_connections = 0;
+                policy.wide = Prefixes::default();
+            }
+            Self::NetworkMaxConnections(Some(limit)) => {
+                if !policy.has_network() {
+                    policy.wide = Prefixes {
+                        ipv4: Network::PREFIXES.ipv4.min(policy.narrow.ipv4),
+                        ipv6: Network::PREFIXES.ipv6.min(policy.narrow.ipv6),
+                    };
+                }
+                policy.network_max_connections = limit;
+            }
+            Self::MaxTotal(limit) => policy.max_total = limit.unwrap_or(0),
+            Self::Reserve(reserve) => policy.reserve = reserve,
+            Self::Keepalive(seconds) => {
+                policy.keepalive = seconds.map_or_else(Keepalive::default, Keepalive::within);
+            }
             Self::Response(response) => policy.response = response as u8,
         }
     }
+}
+
+/// `policy` with all of `settings`, in whatever order they are given.
+///
+/// # Errors
+/// When what comes of it makes no sense, as the file would not make sense either.
+pub fn apply(settings: &[Setting], policy: &ServicePolicy) -> Result<ServicePolicy, SettingError> {
+    let mut after = *policy;
+    let (bursts, others): (Vec<Setting>, Vec<Setting>) =
+        settings.iter().partition(|setting| matches!(setting, Setting::Burst(_)));
+    for setting in others {
+        setting.change(&mut after);
+    }
+    if !bursts.is_empty() && !after.rate.is_limited() {
+        return Err(Complaint::BurstWithoutRate.into());
+    }
+    for setting in bursts {
+        setting.change(&mut after);
+    }
+    check::together(&after)?;
+    Ok(after)
 }
 
 /// Why a word of `limiter set` changes nothing.
@@ -46,16 +145,26 @@ pub fn parse_setting(text: &str) -> Result<Setting, SettingError> {
         return Err(Complaint::NotASetting(shown(text)).into());
     };
     let value = Value::from_word(value.trim());
-    match key.trim() {
-        "max_connections" => Ok(Setting::MaxConnections(check::MAX_CONNECTIONS.check(&value)?)),
-        "response" => Ok(Setting::Response(check::response(&value)?)),
+    let number = |of: &'static check::Number| of.check(&value);
+    let number_or_none = |of| if check::is_none(&value) { Ok(None) } else { number(of).map(Some) };
+    Ok(match key.trim() {
+        "max_connections" => Setting::MaxConnections(number(&check::MAX_CONNECTIONS)?),
+        "rate" => Setting::Rate(check::rate(&value)?),
+        "burst" => Setting::Burst(number(&check::BURST)?),
+        "network_max_connections" => {
+            Setting::NetworkMaxConnections(number_or_none(&check::NETWORK_MAX_CONNECTIONS)?)
+        }
+        "max_total" => Setting::MaxTotal(number_or_none(&check::MAX_TOTAL)?),
+        "reserve" => Setting::Reserve(number(&check::RESERVE)?),
+        "keepalive" => Setting::Keepalive(check::keepalive(&value)?),
+        "response" => Setting::Response(check::response(&value)?),
         key => {
             let advice = match similar(key, &KEYS) {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => "other keys are changed in the file".to_owned(),
             };
             let (key, place) = (shown(key), "of a running service".to_owned());
-            Err(Complaint::UnknownKey { key, place, known: KEYS.join(", "), advice }.into())
+            return Err(Complaint::UnknownKey { key, place, known: KEYS.join(", "), advice }.into());
         }
-    }
+    })
 }

@@ -2,7 +2,7 @@ mod malformed;
 
 use std::{fs, io::Write};
 
-use limiter_common::{MAX_SERVICES, ServicePolicy};
+use limiter_common::{MAX_SERVICES, Rate, ServicePolicy};
 use proptest::prelude::*;
 
 use super::*;
@@ -30,6 +30,8 @@ fn without_a_file_the_services_of_the_design_hold_twenty_connections_a_source() 
     for service in &config.services {
         assert_eq!((service.max_connections, service.response), (20, Response::Reply));
         assert_eq!((service.ipv4_prefix, service.ipv6_prefix), (32, 64));
+        assert_eq!((service.rate, service.network, service.keepalive), (None, None, None));
+        assert_eq!((service.max_total, service.reserve), (None, 0));
     }
     assert_eq!((config.hostname, config.max_sources), (None, 262_144));
     assert_eq!(parse("", "empty").unwrap(), Config::default());
@@ -54,8 +56,13 @@ fn the_keys_the_sample_file_comments_out_are_right_too() {
             None => format!("{line}\n"),
         })
         .collect();
-    assert_eq!(keys, 5, "{uncommented}");
-    let expected = Config { hostname: Some("mail.example.org".into()), ..Config::default() };
+    assert_eq!(keys, 11, "{uncommented}");
+    let mut expected = Config { hostname: Some("mail.example.org".into()), ..Config::default() };
+    let smtp = expected.services.iter_mut().find(|service| service.name == "smtp").unwrap();
+    (smtp.max_total, smtp.reserve) = (Some(400), 20);
+    smtp.rate = Some(BurstingPace { pace: Pace { count: 60, period_s: 60 }, burst: 30 });
+    smtp.network = Some(Network { ipv4_prefix: 24, ipv6_prefix: 48, max_connections: 100 });
+    smtp.keepalive = Some(600);
     assert_eq!(parse(&uncommented, "limiter.toml").unwrap(), expected);
 }
 
@@ -66,11 +73,15 @@ fn every_key_works() {
             hostname = "mail.example.org"
             max_sources = 1024
             remember_seconds = 60
+            reconcile_seconds = 5
             [defaults]
             max_connections = 7
             ipv4_prefix = 24
             ipv6_prefix = 56
             response = "reset"
+            rate = "100/h"
+            network = { max_connections = 9, ipv4_prefix = 16 }
+            keepalive = "24h"
             [service.smtp]
             ports = [2525, 25]
             protocol = "imap"
@@ -78,6 +89,12 @@ fn every_key_works() {
             ipv4_prefix = 1
             ipv6_prefix = 128
             response = "reply"
+            rate = "60/min"
+            burst = 30
+            network = "none"
+            max_total = 1_000_000
+            reserve = 20
+            keepalive = "2m 30s"
             [service.lmtp]
             ports = [24]
             protocol = "sieve"
@@ -86,7 +103,7 @@ fn every_key_works() {
     )
     .unwrap();
     assert_eq!((config.hostname.as_deref(), config.max_sources), (Some("mail.example.org"), 1024));
-    assert_eq!(config.remember_seconds, 60);
+    assert_eq!((config.remember_seconds, config.reconcile_seconds), (60, 5));
     let smtp = Service {
         name: "smtp".into(),
         ports: vec![25, 2525],
@@ -95,6 +112,11 @@ fn every_key_works() {
         ipv4_prefix: 1,
         ipv6_prefix: 128,
         response: Response::Reply,
+        rate: Some(BurstingPace { pace: Pace { count: 60, period_s: 60 }, burst: 30 }),
+        network: None,
+        max_total: Some(1_000_000),
+        reserve: 20,
+        keepalive: Some(150),
     };
     assert_eq!(service(&config, "smtp"), &smtp);
     let by_default = |name: &str, ports: &[u16], protocol| Service {
@@ -105,6 +127,11 @@ fn every_key_works() {
         ipv4_prefix: 24,
         ipv6_prefix: 56,
         response: Response::Reset,
+        rate: Some(BurstingPace { pace: Pace { count: 100, period_s: 3600 }, burst: 100 }),
+        network: Some(Network { ipv4_prefix: 16, ipv6_prefix: 48, max_connections: 9 }),
+        max_total: None,
+        reserve: 0,
+        keepalive: Some(86_400),
     };
     assert_eq!(service(&config, "lmtp"), &by_default("lmtp", &[24], Protocol::Sieve));
     assert_eq!(service(&config, "pop3"), &by_default("pop3", &[110, 995], Protocol::Pop3));
@@ -165,7 +192,33 @@ fn a_policy_holds_what_the_service_says() {
         assert_eq!((policy.narrow.ipv4, policy.narrow.ipv6), (service.ipv4_prefix, service.ipv6_prefix));
         assert_eq!(Protocol::from_u8(policy.protocol), Some(service.protocol));
         assert_eq!(Response::from_u8(policy.response), service.response);
+        assert_eq!(
+            (policy.rate, policy.keepalive.seconds(), policy.has_network()),
+            (Rate::default(), 0, false)
+        );
     }
+    let text = "[service.smtp]\nrate = '6/min'\nburst = 2\nkeepalive = '1m'\nmax_total = 99\nreserve = 3\n\
+                network = { max_connections = 50, ipv6_prefix = 40 }";
+    let policy = service(&parse(text, "x").unwrap(), "smtp").policy();
+    assert_eq!(policy.rate, Rate::new(6, 60, 2));
+    assert_eq!((policy.keepalive.seconds(), policy.max_total, policy.reserve), (60, 99, 3));
+    assert_eq!((policy.network_max_connections, policy.wide.ipv4, policy.wide.ipv6), (50, 24, 40));
+}
+
+#[test]
+fn a_service_may_say_its_part_of_a_rate_and_a_network_no_smaller_than_a_source() {
+    let rate = |text: &str, name: &str| {
+        service(&parse(text, "x").unwrap(), name).rate.map(|rate| (rate.pace.to_string(), rate.burst))
+    };
+    let inherited = "[defaults]\nrate = '60/min'\nburst = 9\n[service.smtp]\nburst = 5\n[service.imap]\nrate = '10/s'\n\
+                     [service.pop3]\nrate = 'none'";
+    assert_eq!(rate(inherited, "smtp"), Some(("60/min".to_owned(), 5)));
+    assert_eq!(rate(inherited, "imap"), Some(("10/s".to_owned(), 9)));
+    assert_eq!(rate(inherited, "pop3"), None);
+    // Where nothing is said of the network's prefixes, they are no longer than the source's.
+    let short = "[service.smtp]\nipv4_prefix = 16\nipv6_prefix = 32\nnetwork = { max_connections = 20 }";
+    let network = service(&parse(short, "x").unwrap(), "smtp").network.unwrap();
+    assert_eq!((network.ipv4_prefix, network.ipv6_prefix), (16, 32));
 }
 
 #[test]
@@ -176,6 +229,7 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
         "hostname = 'a'",
         "max_sources = 262145",
         "remember_seconds = 601",
+        "reconcile_seconds = 31",
         "[service.smtp]\nports = []",
         "[service.smtp]\nports = [26]",
         "[service.smtp]\nprotocol = 'imap'",
@@ -183,6 +237,17 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
         "[service.smtp]\nipv4_prefix = 31",
         "[service.smtp]\nipv6_prefix = 63",
         "[service.smtp]\nresponse = 'reset'",
+        "[service.smtp]\nrate = '60/min'",
+        "[service.smtp]\nrate = '61/min'",
+        "[service.smtp]\nrate = '60/h'",
+        "[service.smtp]\nrate = '60/min'\nburst = 59",
+        "[service.smtp]\nmax_total = 99",
+        "[service.smtp]\nmax_total = 99\nreserve = 1",
+        "[service.smtp]\nnetwork = { max_connections = 20 }",
+        "[service.smtp]\nnetwork = { max_connections = 21 }",
+        "[service.smtp]\nnetwork = { max_connections = 20, ipv4_prefix = 23 }",
+        "[service.smtp]\nnetwork = { max_connections = 20, ipv6_prefix = 47 }",
+        "[service.smtp]\nkeepalive = '10m'",
     ];
     let mut seen: Vec<_> = other.iter().map(|text| parse(text, "x").unwrap().fingerprint()).collect();
     seen.push(FINGERPRINT_OF_THE_DEFAULTS);
@@ -193,7 +258,7 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
     assert_eq!(commented.fingerprint(), FINGERPRINT_OF_THE_DEFAULTS);
 }
 
-const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0xdab3_9439_65d5_a2a9;
+const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0xed60_1255_bb07_2ce5;
 
 #[test]
 fn a_file_is_loaded() {
@@ -231,13 +296,61 @@ fn what_is_no_readable_file_is_refused_in_one_sentence() {
 #[test]
 fn a_setting_changes_its_key_and_no_other() {
     let before = service(&Config::default(), "smtp").policy();
-    let mut policy = before;
-    parse_setting("max_connections=8").unwrap().apply(&mut policy);
-    assert_eq!(policy, ServicePolicy { max_connections: 8, ..before });
-    let mut policy = before;
-    parse_setting("response=reset").unwrap().apply(&mut policy);
-    assert_eq!(policy, ServicePolicy { response: Response::Reset as u8, ..before });
+    let set = |text: &str| {
+        let settings: Vec<_> = text.split(' ').map(|word| parse_setting(word).unwrap()).collect();
+        apply(&settings, &before).unwrap()
+    };
+    assert_eq!(set("max_connections=8"), ServicePolicy { max_connections: 8, ..before });
+    assert_eq!(set("response=reset"), ServicePolicy { response: Response::Reset as u8, ..before });
+    assert_eq!(set("rate=60/min"), ServicePolicy { rate: Rate::new(60, 60, 60), ..before });
+    let rate = Rate::new(60, 60, 5);
+    assert_eq!(set("rate=60/min burst=5"), ServicePolicy { rate, ..before });
+    assert_eq!(set("burst=5 rate=60/min"), ServicePolicy { rate, ..before }, "in any order");
+    assert_eq!(set("max_total=99 reserve=3"), ServicePolicy { max_total: 99, reserve: 3, ..before });
+    assert_eq!(set("keepalive=10m"), ServicePolicy { keepalive: Keepalive::within(600), ..before });
+    let wide = Prefixes { ipv4: 24, ipv6: 48 };
+    assert_eq!(
+        set("network_max_connections=50"),
+        ServicePolicy { network_max_connections: 50, wide, ..before }
+    );
     assert_eq!(parse_setting("max_connections=1000000"), Ok(Setting::MaxConnections(1_000_000)));
+}
+
+#[test]
+fn none_takes_away_what_a_setting_gave_and_both_are_shown_as_the_file_writes_them() {
+    let before = service(&Config::default(), "smtp").policy();
+    for (given, shown, taken) in [
+        ("rate=60/min", "60/min", "rate=none"),
+        ("max_total=99", "99", "max_total=none"),
+        ("keepalive=2m30s", "2m 30s", "keepalive=none"),
+        ("network_max_connections=50", "50", "network_max_connections=none"),
+    ] {
+        let (given, taken) = (parse_setting(given).unwrap(), parse_setting(taken).unwrap());
+        let there = apply(&[given], &before).unwrap();
+        assert_eq!((given.shown_in(&before), given.shown_in(&there)), ("none".to_owned(), shown.to_owned()));
+        assert_eq!(apply(&[taken], &there).unwrap(), before);
+    }
+}
+
+#[test]
+fn settings_that_make_no_sense_together_are_refused() {
+    let before = service(&Config::default(), "smtp").policy();
+    let refused = |text: &str| {
+        let settings: Vec<_> = text.split(' ').map(|word| parse_setting(word).unwrap()).collect();
+        apply(&settings, &before).unwrap_err().to_string()
+    };
+    for (text, start) in [
+        ("burst=5", "burst means nothing without a rate; "),
+        ("rate=none burst=5", "burst means nothing without a rate; "),
+        ("reserve=5", "service smtp has a reserve and no max_total"),
+        ("max_total=19", "max_total 19 of service smtp is less than the 20 connections"),
+        ("max_total=30 max_connections=31", "max_total 30 of service smtp is less than the 31"),
+        ("network_max_connections=19", "a network may hold 19 connections to service smtp, less than the 20"),
+    ] {
+        let error = refused(text);
+        assert!(error.starts_with(start), "{error}");
+        one_sentence(&error);
+    }
 }
 
 prop_compose! {
@@ -248,10 +361,35 @@ prop_compose! {
         ipv4_prefix in 1u8..=32,
         ipv6_prefix in 1u8..=128,
         reset: bool,
+        rate in proptest::option::of((1..=Rate::MAX_COUNT, 0usize..3, 1..=Rate::MAX_COUNT)),
+        network in proptest::option::of((1u8..=32, 1u8..=128, 0u32..1000)),
+        total in proptest::option::of((0u32..1000, 0..=ServicePolicy::MAX_LIMIT)),
+        keepalive in proptest::option::of(30u32..=86_400),
     ) -> Service {
         let protocol = check::PROTOCOLS[protocol].1;
         let response = if reset { Response::Reset } else { Response::Reply };
-        Service { name, ports: Vec::new(), protocol, max_connections, ipv4_prefix, ipv6_prefix, response }
+        let above = |more: u32| (max_connections + more).min(ServicePolicy::MAX_LIMIT);
+        Service {
+            name,
+            ports: Vec::new(),
+            protocol,
+            max_connections,
+            ipv4_prefix,
+            ipv6_prefix,
+            response,
+            rate: rate.map(|(count, unit, burst)| BurstingPace {
+                pace: Pace { count, period_s: [1, 60, 3600][unit] },
+                burst,
+            }),
+            network: network.map(|(ipv4, ipv6, more)| Network {
+                ipv4_prefix: ipv4.min(ipv4_prefix),
+                ipv6_prefix: ipv6.min(ipv6_prefix),
+                max_connections: above(more),
+            }),
+            max_total: total.map(|(more, _)| above(more)),
+            reserve: total.map_or(0, |(_, reserve)| reserve),
+            keepalive,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     check::{self, Number, Value},
     error::{Complaint, shown},
     load::Located,
+    pace::Pace,
 };
 
 /// What the file says.
@@ -25,6 +26,10 @@ pub struct Written {
     pub max_sources: Option<u32>,
     /// `remember_seconds`.
     pub remember_seconds: Option<u32>,
+    /// `reconcile_seconds`.
+    pub reconcile_seconds: Option<u32>,
+    /// Where `[defaults]` stands.
+    pub defaults_at: usize,
     /// `[defaults]`.
     pub defaults: Limits,
     /// `[service.*]`.
@@ -42,6 +47,29 @@ pub struct Limits {
     pub ipv6_prefix: Option<u8>,
     /// `response`.
     pub response: Option<Response>,
+    /// `rate`.
+    pub rate: Option<OrNone<Pace>>,
+    /// `burst`.
+    pub burst: Option<Spanned<u32>>,
+    /// `network`.
+    pub network: Option<OrNone<WrittenNetwork>>,
+    /// `keepalive`, in seconds.
+    pub keepalive: Option<OrNone<u32>>,
+}
+
+/// What may be said to be "none", which is something else than not to be said.
+#[derive(Clone, Copy, Debug)]
+pub struct OrNone<T>(pub Option<T>);
+
+/// A `network` table.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WrittenNetwork {
+    /// `ipv4_prefix`.
+    pub ipv4_prefix: Option<u8>,
+    /// `ipv6_prefix`.
+    pub ipv6_prefix: Option<u8>,
+    /// `max_connections`.
+    pub max_connections: u32,
 }
 
 /// One `[service.NAME]`.
@@ -53,6 +81,10 @@ pub struct WrittenService {
     pub ports: Option<Vec<Spanned<u16>>>,
     /// `protocol`.
     pub protocol: Option<Protocol>,
+    /// `max_total`.
+    pub max_total: Option<u32>,
+    /// `reserve`.
+    pub reserve: Option<u32>,
     /// What `[defaults]` takes too.
     pub limits: Limits,
 }
@@ -73,7 +105,11 @@ pub fn read(text: &str) -> Result<Written, Located> {
             "hostname" => written.hostname = Some(check::hostname(&said).map_err(|c| c.at(start(value)))?),
             "max_sources" => written.max_sources = Some(number(&check::MAX_SOURCES, value)?),
             "remember_seconds" => written.remember_seconds = Some(number(&check::REMEMBER_SECONDS, value)?),
+            "reconcile_seconds" => {
+                written.reconcile_seconds = Some(number(&check::RECONCILE_SECONDS, value)?);
+            }
             "defaults" => {
+                written.defaults_at = start(key);
                 for (key, value) in in_order(table("defaults", value, Complaint::NotATable)?) {
                     if !written.defaults.read(key, value)? {
                         return Err(unknown(key, Place::Defaults));
@@ -101,6 +137,8 @@ fn service(key: &Key<'_>, value: &Said<'_>) -> Result<WrittenService, Located> {
         name: Spanned::new(key.span(), service.to_owned()),
         ports: None,
         protocol: None,
+        max_total: None,
+        reserve: None,
         limits: Limits::default(),
     };
     for (key, value) in in_order(table(service, value, Complaint::NotAService)?) {
@@ -110,6 +148,8 @@ fn service(key: &Key<'_>, value: &Said<'_>) -> Result<WrittenService, Located> {
                 let protocol = check::protocol(&Value::from(value.get_ref()));
                 written.protocol = Some(protocol.map_err(|complaint| complaint.at(start(value)))?);
             }
+            "max_total" => written.max_total = Some(number(&check::MAX_TOTAL, value)?),
+            "reserve" => written.reserve = Some(number(&check::RESERVE, value)?),
             _ if written.limits.read(key, value)? => {}
             _ => return Err(unknown(key, Place::Service(service))),
         }
@@ -128,10 +168,43 @@ impl Limits {
                 let response = check::response(&Value::from(value.get_ref()));
                 self.response = Some(response.map_err(|complaint| complaint.at(start(value)))?);
             }
+            "rate" => {
+                let rate = check::rate(&Value::from(value.get_ref()));
+                self.rate = Some(OrNone(rate.map_err(|complaint| complaint.at(start(value)))?));
+            }
+            "burst" => self.burst = Some(Spanned::new(key.span(), number(&check::BURST, value)?)),
+            "network" => self.network = Some(OrNone(network(value)?)),
+            "keepalive" => {
+                let keepalive = check::keepalive(&Value::from(value.get_ref()));
+                self.keepalive = Some(OrNone(keepalive.map_err(|complaint| complaint.at(start(value)))?));
+            }
             _ => return Ok(false),
         }
         Ok(true)
     }
+}
+
+fn network(value: &Said<'_>) -> Result<Option<WrittenNetwork>, Located> {
+    let said = Value::from(value.get_ref());
+    if check::is_none(&said) {
+        return Ok(None);
+    }
+    let DeValue::Table(table) = value.get_ref() else {
+        return Err(Complaint::NotANetwork(said.shown()).at(start(value)));
+    };
+    let mut network = WrittenNetwork::default();
+    for (key, value) in in_order(table) {
+        match name(key) {
+            "ipv4_prefix" => network.ipv4_prefix = Some(small(&check::NETWORK_IPV4_PREFIX, value)?),
+            "ipv6_prefix" => network.ipv6_prefix = Some(small(&check::NETWORK_IPV6_PREFIX, value)?),
+            "max_connections" => network.max_connections = number(&check::NETWORK_MAX_CONNECTIONS, value)?,
+            _ => return Err(unknown(key, Place::Network)),
+        }
+    }
+    if network.max_connections == 0 {
+        return Err(Complaint::NetworkWithoutLimit.at(start(value)));
+    }
+    Ok(Some(network))
 }
 
 /// The table's keys and values in the order of the file.
@@ -183,16 +256,26 @@ enum Place<'a> {
     Top,
     Defaults,
     Service(&'a str),
+    Network,
 }
 
-const LIMITS: [&str; 4] = ["max_connections", "ipv4_prefix", "ipv6_prefix", "response"];
+const LIMITS: [&str; 8] =
+    ["max_connections", "ipv4_prefix", "ipv6_prefix", "response", "rate", "burst", "network", "keepalive"];
 
 impl Place<'_> {
     fn known(self) -> Vec<&'static str> {
         match self {
-            Self::Top => vec!["hostname", "max_sources", "remember_seconds", "defaults", "service"],
+            Self::Top => vec![
+                "hostname",
+                "max_sources",
+                "remember_seconds",
+                "reconcile_seconds",
+                "defaults",
+                "service",
+            ],
             Self::Defaults => LIMITS.to_vec(),
-            Self::Service(_) => [["ports", "protocol"].as_slice(), &LIMITS].concat(),
+            Self::Service(_) => [["ports", "protocol", "max_total", "reserve"].as_slice(), &LIMITS].concat(),
+            Self::Network => vec!["ipv4_prefix", "ipv6_prefix", "max_connections"],
         }
     }
 
@@ -201,6 +284,7 @@ impl Place<'_> {
             Self::Top => "at the top level".to_owned(),
             Self::Defaults => "in [defaults]".to_owned(),
             Self::Service(name) => format!("in [service.{name}]"),
+            Self::Network => "in network".to_owned(),
         }
     }
 }

@@ -59,11 +59,17 @@ impl fmt::Display for Because<'_> {
                 write!(out, "Too many connections ({connections}) from this IP [{tag}{remote}]")
             }
             Reason::Network => {
-                write!(out, "Too many connections ({connections}) from the network of this IP [{tag}{remote}]")
+                write!(
+                    out,
+                    "Too many connections ({connections}) from the network of this IP [{tag}{remote}]"
+                )
             }
             Reason::Rate => write!(out, "Too many new connections from this IP [{tag}{remote}], slow down"),
             Reason::Total => {
-                write!(out, "Too many connections ({connections}) to this service at present, try again later")
+                write!(
+                    out,
+                    "Too many connections ({connections}) to this service at present, try again later"
+                )
             }
         }
     }

@@ -11,7 +11,8 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{MapData, SkStorage, SockMap},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, ProgramError, SkLookup, SockOps, links::FdLink,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, ProgramError, SkLookup, SockOps,
+        links::FdLink,
     },
 };
 use limiter_common::{Note, census::kind, ledger::note};
@@ -179,7 +180,9 @@ impl Loaded {
     /// Pins what is attached nowhere, in the place of what was pinned before.
     fn pin_census_and_steward(&mut self) -> Result<()> {
         let pin = Replacement::new(&self.dir, pins::STEWARD);
-        program::<CgroupSkb>(&mut self.ebpf, pins::STEWARD)?.pin(&pin.new).context("cannot pin the steward")?;
+        program::<CgroupSkb>(&mut self.ebpf, pins::STEWARD)?
+            .pin(&pin.new)
+            .context("cannot pin the steward")?;
         pin.put()?;
         let census = program::<Iter>(&mut self.ebpf, pins::CENSUS)?;
         if census.fd().is_err() {

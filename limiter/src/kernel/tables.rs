@@ -5,7 +5,8 @@ use std::{io, path::Path};
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{
-    Counters, Entry, Key, MAX_SERVICES, PORT_WORDS, Pending, Places, ServiceId, ServicePolicy, Total, errand::Errand,
+    Counters, Entry, Key, MAX_SERVICES, PORT_WORDS, Pending, Places, ServiceId, ServicePolicy, Total,
+    errand::Errand,
 };
 
 /// Index in the `LAYOUT` map: the layout's version.

@@ -54,6 +54,36 @@ refuses! {
         "[service.smtp]\nipv6_prefix = 129" => "2:15: ipv6_prefix must be between 1 and 128, not 129; give the bits of an IPv6 address that make a source, 64 for one network",
         "[service.smtp]\nipv6_prefix = \"/64\"" => "2:15: ipv6_prefix must be a whole number between 1 and 128, not \"/64\"; give the bits of an IPv6 address that make a source, 64 for one network",
     }
+    a_rate_is_a_number_of_connections_in_a_time {
+        "[defaults]\nrate = \"60\"" => "2:8: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not \"60\"; give how fast one source may connect",
+        "[service.smtp]\nrate = 60" => "2:8: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not 60; give how fast one source may connect",
+        "[service.smtp]\nrate = \"60/min\"\nburst = 0" => "3:9: burst must be between 1 and 1000000, not 0; give the number of connections a source may make at once",
+        "[service.smtp]\nburst = 5" => "2:1: burst means nothing without a rate; add for example rate = \"60/min\", or remove it",
+        "[defaults]\nburst = 5\n[service.smtp]\nrate = \"1/s\"" => "2:1: burst means nothing without a rate; add for example rate = \"60/min\", or remove it",
+        "[defaults]\nrate = \"1/s\"\n[service.smtp]\nrate = \"none\"\nburst = 5" => "5:1: burst means nothing without a rate; add for example rate = \"60/min\", or remove it",
+    }
+    a_network_is_larger_than_a_source {
+        "[service.smtp]\nnetwork = 50" => "2:11: network must be a table or \"none\", not 50; write for example network = { max_connections = 50 }",
+        "[service.smtp]\nnetwork = {}" => "2:11: network has no max_connections; write for example network = { max_connections = 50 }",
+        "[service.smtp]\nnetwork = { max_connections = 0 }" => "2:31: network_max_connections must be between 1 and 1000000, not 0; give the number of connections one network may hold",
+        "[service.smtp]\nnetwork = { prefix = 24, max_connections = 50 }" => "2:13: unknown key prefix in network (known: ipv4_prefix, ipv6_prefix, max_connections); remove it",
+        "[service.smtp]\n[service.smtp.network]\nipv4_prefix = 33\nmax_connections = 50" => "3:15: ipv4_prefix of a network must be between 1 and 32, not 33; give the bits of an IPv4 address that make a network, 24 for example",
+        "[service.smtp]\nnetwork = { max_connections = 19 }" => "1:10: a network may hold 19 connections to service smtp, less than the 20 one source may hold; raise it, or lower max_connections",
+        "hostname = 'a'\n[defaults]\nnetwork = { max_connections = 19 }" => "2:2: a network may hold 19 connections to service imap, less than the 20 one source may hold; raise it, or lower max_connections",
+        "[service.smtp]\nipv6_prefix = 56\nnetwork = { ipv6_prefix = 64, max_connections = 50 }" => "1:10: the ipv6_prefix 64 of a network is longer than the ipv6_prefix 56 of a source at service smtp; give a shorter one",
+    }
+    a_total_is_for_a_service_and_has_room_for_a_source {
+        "[defaults]\nmax_total = 400" => "2:1: unknown key max_total in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it to a [service.NAME]",
+        "[service.smtp]\nmax_total = 0" => "2:13: max_total must be between 1 and 1000000, not 0; give the number of connections the whole service may hold",
+        "[service.smtp]\nmax_total = 19" => "1:10: max_total 19 of service smtp is less than the 20 connections one source may hold; raise it, or lower max_connections",
+        "[service.smtp]\nreserve = 5" => "1:10: service smtp has a reserve and no max_total for it to be on top of; add max_total, or remove reserve",
+    }
+    keepalive_is_a_time {
+        "[defaults]\nkeepalive = 600" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not 600; give the time after which a vanished client's connection ends",
+        "[defaults]\nkeepalive = \"29s\"" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not \"29s\"; give the time after which a vanished client's connection ends",
+        "[defaults]\nkeepalive = \"25h\"" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not \"25h\"; give the time after which a vanished client's connection ends",
+        "[defaults]\nkeepalive = \"30s 1ms\"" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not \"30s 1ms\"; give the time after which a vanished client's connection ends",
+    }
     the_words_are_those_of_the_design {
         "[service.smtp]\nprotocol = \"SMTP\"" => "2:12: protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not \"SMTP\"; give what the service's clients speak",
         "[service.smtp]\nprotocol = 1" => "2:12: protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not 1; give what the service's clients speak",
@@ -76,19 +106,19 @@ refuses! {
         "[service.lmtp]\nports = [24]" => "1:10: service lmtp is not built in and has no protocol; add for example protocol = \"smtp\"",
     }
     an_unknown_key_is_named_with_those_there_are {
-        "[service.smtp]\nrate = \"60/min\"" => "2:1: unknown key rate in [service.smtp] (known: ports, protocol, max_connections, ipv4_prefix, ipv6_prefix, response); remove it",
-        "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, protocol, max_connections, ipv4_prefix, ipv6_prefix, response); did you mean max_connections?",
-        "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response); did you mean ipv4_prefix?",
-        "mode = \"observe\"" => "1:1: unknown key mode at the top level (known: hostname, max_sources, remember_seconds, defaults, service); remove it",
-        "[ladder]\nban = '10min'" => "1:2: unknown key ladder at the top level (known: hostname, max_sources, remember_seconds, defaults, service); remove it",
-        "[[rule]]\nnetwork = '203.0.113.0/24'" => "1:3: unknown key rule at the top level (known: hostname, max_sources, remember_seconds, defaults, service); remove it",
-        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, defaults, service); did you mean service?",
-        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, remember_seconds, defaults, service); remove it",
+        "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, protocol, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); remove it",
+        "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, protocol, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); did you mean max_connections?",
+        "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); did you mean ipv4_prefix?",
+        "mode = \"observe\"" => "1:1: unknown key mode at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); remove it",
+        "[ladder]\nban = '10min'" => "1:2: unknown key ladder at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); remove it",
+        "[[rule]]\nnetwork = '203.0.113.0/24'" => "1:3: unknown key rule at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); remove it",
+        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); did you mean service?",
+        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); remove it",
     }
     a_key_in_the_wrong_table_is_sent_home {
-        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, defaults, service); move it to [defaults]",
-        "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response); move it to a [service.NAME]",
-        "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response); move it above the first table",
+        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); move it to [defaults]",
+        "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it to a [service.NAME]",
+        "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it above the first table",
     }
     a_table_must_be_one {
         "defaults = 5" => "1:12: defaults must be a table, not 5; write [defaults] above its keys",
@@ -167,11 +197,11 @@ fn a_setting_is_refused_with_the_sentence_of_the_file() {
         ("response=1", "response must be \"reply\" or \"reset\", not 1; give how a refusal is answered"),
         (
             "max_connection=5",
-            "unknown key max_connection of a running service (known: max_connections, response); did you mean max_connections?",
+            "unknown key max_connection of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, response); did you mean max_connections?",
         ),
         (
             "ipv4_prefix=24",
-            "unknown key ipv4_prefix of a running service (known: max_connections, response); other keys are changed in the file",
+            "unknown key ipv4_prefix of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, response); other keys are changed in the file",
         ),
         ("max_connections", "\"max_connections\" is not KEY=VALUE; write for example max_connections=20"),
         ("", "\"\" is not KEY=VALUE; write for example max_connections=20"),

@@ -1,0 +1,107 @@
+//! A rate as people write it: `60/min`.
+
+use std::fmt;
+
+use limiter_common::Rate;
+
+/// The units a rate can be given in, and their seconds.
+const UNITS: [(&str, u32); 3] = [("s", 1), ("min", 60), ("h", 3600)];
+
+/// So many handshakes in a second, a minute or an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How many, 1 to [`Rate::MAX_COUNT`].
+    pub count: u32,
+    /// In how many seconds: 1, 60 or 3,600.
+    pub period_s: u32,
+}
+
+impl Pace {
+    /// Reads `COUNT/UNIT`; `None` if it is not of that form, or the count out of range.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (count, unit) = text.split_once('/')?;
+        let count = count.trim();
+        if !count.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let count = count.parse().ok().filter(|count| (1..=Rate::MAX_COUNT).contains(count))?;
+        let &(_, period_s) = UNITS.iter().find(|(known, _)| *known == unit.trim())?;
+        Some(Self { count, period_s })
+    }
+
+    /// The rate of this pace, with bursts of `burst`.
+    pub const fn rate(self, burst: u32) -> Rate {
+        Rate::new(self.count, self.period_s, burst)
+    }
+
+    /// The pace of a rate, in the unit that suits it best; `None` without a limit.
+    pub fn of(rate: &Rate) -> Option<Self> {
+        if !rate.is_limited() {
+            return None;
+        }
+        let paces = UNITS.map(|(_, period_s)| {
+            let count = u64::from(period_s) * 1_000_000_000 / rate.interval_ns;
+            // The interval was rounded down, so the quotient may be one too many.
+            [count, count.saturating_sub(1)].map(|count| Self { count: count as u32, period_s })
+        });
+        let [second, minute, hour] = paces;
+        let order =
+            if rate.interval_ns < 1_000_000_000 { [second, minute, hour] } else { [minute, hour, second] };
+        order.into_iter().flatten().find(|pace| {
+            (1..=Rate::MAX_COUNT).contains(&pace.count) && pace.rate(1).interval_ns == rate.interval_ns
+        })
+    }
+}
+
+impl fmt::Display for Pace {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = UNITS.iter().find(|(_, period_s)| *period_s == self.period_s).map_or("", |(unit, _)| unit);
+        write!(out, "{}/{unit}", self.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_the_same(count in 1..=Rate::MAX_COUNT, unit in 0usize..3, burst in 1u32..1000) {
+            let pace = Pace { count, period_s: UNITS[unit].1 };
+            prop_assert_eq!(Pace::parse(&pace.to_string()), Some(pace));
+            // The unit may be another one, the rate is the same.
+            let rate = pace.rate(burst);
+            prop_assert_eq!(Pace::of(&rate).unwrap().rate(burst), rate);
+        }
+    }
+
+    #[test]
+    fn a_rate_is_shown_in_the_unit_that_suits_it() {
+        for text in ["10/s", "60/min", "30/min", "100/min", "7/h", "1000000/s"] {
+            assert_eq!(Pace::of(&Pace::parse(text).unwrap().rate(1)).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_pace_is_none() {
+        for text in [
+            "",
+            "/",
+            "60",
+            "60/",
+            "/min",
+            "0/s",
+            "-1/s",
+            "+1/s",
+            "1.5/s",
+            "60/day",
+            "1000001/s",
+            "6 0/s",
+            "60/MIN",
+        ] {
+            assert_eq!(Pace::parse(text), None, "{text}");
+        }
+    }
+}
