@@ -130,8 +130,11 @@ impl Drop for Daemon {
             }
         }
         // It leaves its locks, since another limiter might be waiting for them. For this one nobody waits.
-        for lock in ["pid", "policy"] {
-            let _ = fs::remove_file(Path::new(LOCKS).join(format!("{}.{lock}", self.instance)));
+        let ours = format!("{}.", self.instance);
+        for lock in fs::read_dir(LOCKS).into_iter().flatten().flatten() {
+            if lock.file_name().to_string_lossy().starts_with(&ours) {
+                let _ = fs::remove_file(lock.path());
+            }
         }
     }
 }
