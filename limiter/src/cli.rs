@@ -101,7 +101,8 @@ fn one_sentence(mistake: &clap::Error) -> String {
     let text = mistake.render().to_string();
     let wrong = text.split("\n\nUsage:").next().unwrap_or(&text);
     let wrong = wrong.split("\n\nFor more information").next().unwrap_or(wrong);
-    let words = wrong.strip_prefix("error: ").unwrap_or(wrong).split_whitespace().collect::<Vec<_>>();
+    let wrong = wrong.replace("\n\n  tip: ", ", ");
+    let words = wrong.strip_prefix("error: ").unwrap_or(&wrong).split_whitespace().collect::<Vec<_>>();
     format!("{}; see `limiter help`", words.join(" "))
 }
 
@@ -168,6 +169,9 @@ mod tests {
             said(&["limiter", "set", "smtp"]),
             "the following required arguments were not provided: <KEY=VALUE>...; see `limiter help`"
         );
-        assert!(said(&["limiter", "stauts"]).contains("a similar subcommand exists: 'status'"));
+        assert_eq!(
+            said(&["limiter", "stauts"]),
+            "unrecognized subcommand 'stauts', a similar subcommand exists: 'status'; see `limiter help`"
+        );
     }
 }
