@@ -131,7 +131,7 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, conf
     let _nobody = stop.send(true);
     greeter.await.context("the greeter failed")?;
     log.abort();
-    info!("greeted: {:?}", totals.snapshot());
+    info!("greeter: {}", totals.snapshot());
     info!(
         "the daemon ends; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`"
     );

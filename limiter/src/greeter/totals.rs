@@ -1,8 +1,11 @@
 //! What the greeter did, counted.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 /// The live counts, since the greeter was made. Clones share them.
@@ -28,6 +31,17 @@ pub struct Snapshot {
     pub dropped_full: u64,
     /// Times that `accept` failed for want of descriptors or memory.
     pub accept_errors: u64,
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { greeted, reset, dropped_full, accept_errors } = self;
+        write!(
+            out,
+            "{greeted} clients were told why, {reset} could not be and were reset, {dropped_full} were reset because \
+             there were too many, {accept_errors} times none could be accepted"
+        )
+    }
 }
 
 impl Totals {
