@@ -11,14 +11,12 @@ use crate::Claim;
 pub mod kind {
     /// It is counted in its claim.
     pub const COUNTED: u32 = 0;
-    /// It was not, and is now: it is older than the limiter, or could not be counted at first.
-    pub const NEWLY_COUNTED: u32 = 1;
     /// It is counted, and this kernel will not report its end: the census has to notice.
-    pub const UNREPORTED: u32 = 2;
+    pub const UNREPORTED: u32 = 1;
     /// It could not be counted: the ledger is full, or memory short.
-    pub const UNCOUNTED: u32 = 3;
+    pub const UNCOUNTED: u32 = 2;
     /// It is a handshake in the kernel's SYN queue: not complete, or held back by the gate.
-    pub const WAITING: u32 = 4;
+    pub const WAITING: u32 = 3;
 }
 
 /// One socket.

@@ -65,7 +65,7 @@ pub fn run(ctx: *const Context) {
     };
     if shown {
         // SAFETY: `seq` is that of this run, the record as long as said. When it does not fit, the
-        // kernel enlarges its buffer and shows the socket again; what was done to it stays done.
+        // kernel shows the socket again in the next read; what was done to it stays done.
         unsafe { bpf_seq_write((*meta).seq, (&raw const record).cast(), size_of::<Record>() as u32) };
     }
 }
@@ -82,6 +82,16 @@ fn look(socket: Socket, state: u32, sk: *mut c_void, policy: &ServicePolicy, rec
     };
     // SAFETY: storage of this socket, which is locked.
     let noted = unsafe { &mut *noted };
+    if noted.state == note::NONE {
+        if !holds || !socket.is_in_our_cgroup() {
+            return false;
+        }
+        if !count(sk, policy, &record.claim, noted) {
+            record.kind = kind::UNCOUNTED;
+            return true;
+        }
+    }
+    record.claim = noted.claim;
     match noted.state {
         note::COUNTED => record.kind = kind::COUNTED,
         note::ADOPTED if holds || state == BPF_TCP_SYN_RECV => record.kind = kind::UNREPORTED,
@@ -90,28 +100,23 @@ fn look(socket: Socket, state: u32, sk: *mut c_void, policy: &ServicePolicy, rec
             ledger::release(&noted.claim);
             return false;
         }
-        note::NONE if holds && socket.is_in_our_cgroup() => {
-            record.kind = count(sk, policy, &record.claim, noted);
-            return true;
-        }
         _ => return false,
     }
-    record.claim = noted.claim;
     true
 }
 
-/// Counts a connection that nobody has counted yet; returns what it is now.
+/// Counts a connection that nobody has counted yet; `false` if it cannot be counted.
 #[inline(always)]
-fn count(sk: *mut c_void, policy: &ServicePolicy, claim: &Claim, noted: &mut Note) -> u32 {
+fn count(sk: *mut c_void, policy: &ServicePolicy, claim: &Claim, noted: &mut Note) -> bool {
     if ledger::count(claim, policy).is_none() {
-        return kind::UNCOUNTED;
+        return false;
     }
     maps::count(claim.service(), |counters| &mut counters.adopted);
     noted.claim = *claim;
     noted.state = if will_report(sk) { note::COUNTED } else { note::ADOPTED };
     // SAFETY: in an iterator `bpf_setsockopt` takes the socket.
     unsafe { keepalive::turn_on(sk, &policy.keepalive) };
-    kind::NEWLY_COUNTED
+    true
 }
 
 /// Asks the socket to report its changes of state; `false` where the kernel cannot.

@@ -46,7 +46,6 @@ struct Look {
     differences: Vec<Difference>,
     /// Connections whose end the kernel will not report.
     unreported: Tally,
-    newly_counted: usize,
     connections: usize,
 }
 
@@ -70,9 +69,11 @@ pub struct Round {
 impl Reconciler {
     /// One look, and the correction of what it confirms. `None` where this kernel has no census.
     pub fn round(&mut self, dir: &Path, steward: &mut Steward) -> Result<Option<Round>> {
+        let adopted = steward.tables.adopted()?;
         let Some(look) = Look::take(dir, &steward.tables)? else { return Ok(None) };
-        if look.newly_counted > 0 {
-            info!("{} connections that had not been counted are counted now", look.newly_counted);
+        let newly_counted = steward.tables.adopted()? - adopted;
+        if newly_counted > 0 {
+            info!("{newly_counted} connections that had not been counted are counted now");
         }
         let mut corrected = Vec::new();
         for difference in &look.differences {
@@ -133,13 +134,12 @@ impl Look {
     /// What `records`, taken between the readings `before` and `after`, say of the counts.
     fn compare(before: &Books, records: &[Record], after: &Books) -> Self {
         let (mut counted, mut unreported) = (Tally::new(), Tally::new());
-        let (mut newly_counted, mut connections) = (0, 0);
+        let mut connections = 0;
         for record in records {
             if matches!(record.kind, kind::WAITING | kind::UNCOUNTED) {
                 continue;
             }
             connections += 1;
-            newly_counted += usize::from(record.kind == kind::NEWLY_COUNTED);
             for key in keys(record) {
                 *counted.entry(key).or_default() += 1;
                 if record.kind == kind::UNREPORTED {
@@ -160,7 +160,7 @@ impl Look {
             .collect();
         differences
             .sort_by_key(|difference| (difference.key.service, difference.key.tier, difference.key.source));
-        Self { differences, unreported, newly_counted, connections }
+        Self { differences, unreported, connections }
     }
 }
 

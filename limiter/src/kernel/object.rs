@@ -55,7 +55,7 @@ pub struct Attached {
     /// Changes the ledger on the daemon's behalf.
     pub steward: Steward,
     /// How many connections are older than the limiter, and counted now.
-    pub adopted: usize,
+    pub adopted: u64,
     /// Holds what is not pinned.
     _ebpf: Ebpf,
     /// Diagnostics of the programs.
@@ -197,14 +197,14 @@ impl Loaded {
 
     /// Counts the connections that nobody has counted yet; returns how many. From when the ledger is
     /// attached, none can be missed; before gate and admission are, nobody is judged by less.
-    fn adopt(&self) -> Result<usize> {
+    fn adopt(&self) -> Result<u64> {
+        let before = self.tables.adopted()?;
         let Some(records) = census::take(&self.dir, &self.tables)? else { return Ok(0) };
-        let is = |wanted: u32| records.iter().filter(|record| record.kind == wanted).count();
-        let uncounted = is(kind::UNCOUNTED);
+        let uncounted = records.iter().filter(|record| record.kind == kind::UNCOUNTED).count();
         if uncounted > 0 {
             warn!("{uncounted} connections older than the limiter could not be counted: raise max_sources");
         }
-        Ok(is(kind::NEWLY_COUNTED))
+        Ok(self.tables.adopted()? - before)
     }
 
     fn link(&mut self, name: &str, target: &Target) -> Result<FdLink> {

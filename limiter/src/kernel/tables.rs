@@ -168,6 +168,11 @@ impl Tables {
         Ok(Counters::sum(cpus.iter()))
     }
 
+    /// Connections that the census has counted so far, at all services.
+    pub fn adopted(&self) -> Result<u64> {
+        self.services()?.into_iter().map(|(id, _)| Ok(self.counters(id)?.adopted)).sum()
+    }
+
     /// Hands the steward an errand.
     pub(super) fn set_errand(&mut self, errand: &Errand) -> Result<()> {
         Ok(self.errand.set(0, errand, 0)?)

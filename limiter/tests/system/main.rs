@@ -14,11 +14,18 @@
 
 mod support;
 
+mod adoption;
 mod bad_input;
 mod burst;
 mod counts;
 mod endings;
+mod ghosts;
 mod instances;
 mod limits;
+mod networks;
+mod rates;
 mod real_software;
+mod reconciliation;
 mod takeover;
+mod totals;
+mod waiting;

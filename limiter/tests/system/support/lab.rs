@@ -168,6 +168,11 @@ impl Lab {
         Some(lab)
     }
 
+    /// The client host vanishes from the wire, for good: nothing it says or is told arrives any more.
+    pub fn cut(&self) {
+        ip(&["-n", &self.client.name, "link", "set", "wire", "down"]);
+    }
+
     /// From now on, what the mail host sends to `source` is lost on the wire.
     pub fn deafen(&self, source: IpAddr) {
         batch(&self.host.name, &neighbour(source, NO_HARDWARE));

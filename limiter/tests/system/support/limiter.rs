@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -51,6 +51,7 @@ pub struct Source {
 pub struct Limiter {
     pub instance: String,
     netns: PathBuf,
+    cgroup: Option<PathBuf>,
     files: TempDir,
     daemon: Option<Process>,
 }
@@ -63,8 +64,18 @@ impl Limiter {
 
     /// With a configuration file, to which the hostname is added.
     pub fn start_with(lab: &Lab, config: &str) -> Self {
+        Self::start_at(lab, config, None)
+    }
+
+    /// Without a limit that matters, for the sockets of one cgroup.
+    pub fn start_in(lab: &Lab, cgroup: &Path) -> Self {
+        Self::start_at(lab, "", Some(cgroup.to_owned()))
+    }
+
+    fn start_at(lab: &Lab, config: &str, cgroup: Option<PathBuf>) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
-        let mut limiter = Self { instance: lab.name.clone(), netns: lab.host.path(), files, daemon: None };
+        let instance = lab.name.clone();
+        let mut limiter = Self { instance, netns: lab.host.path(), cgroup, files, daemon: None };
         limiter.configure(config);
         limiter.run();
         limiter
@@ -84,6 +95,7 @@ impl Limiter {
         let mut command = tethered(BINARY);
         command.args(["--instance", &self.instance, "run", "--netns"]).arg(&self.netns);
         command.arg("--config").arg(self.config_path());
+        command.args(self.cgroup.iter().flat_map(|cgroup| ["--cgroup".as_ref(), cgroup.as_os_str()]));
         command
             .env("RUST_BACKTRACE", "1")
             .env("NO_COLOR", "1")

@@ -1,11 +1,13 @@
 //! What the tests are built from.
 
+pub mod cgroup;
 pub mod clients;
 pub mod dial;
 pub mod dovecot;
 pub mod lab;
 pub mod limiter;
 pub mod mail_daemon;
+pub mod pinned;
 pub mod postfix;
 pub mod process;
 pub mod sink;
@@ -21,6 +23,13 @@ pub use sink::Sink;
 
 /// How long anything may take that should take no time at all, on a machine busy with other tests.
 pub const SOON: Duration = Duration::from_secs(10);
+
+/// Lets this process open as many files as it may.
+pub fn many_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a process may raise it as far as that");
+}
 
 /// Polls until `check` is satisfied, and hands over what it found; fails with its last complaint.
 #[track_caller]

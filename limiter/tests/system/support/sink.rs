@@ -80,6 +80,14 @@ impl Sink {
             .map_or_else(Tally::default, |source| source.tally)
     }
 
+    /// Says `words` to everyone who is served.
+    pub fn say(&self, words: &str) {
+        let ledger = self.ledger.lock().expect("no panic holds it");
+        for stream in ledger.sources.values().flat_map(|source| &source.live) {
+            (&**stream).write_all(words.as_bytes()).expect("there is room in the socket's buffer");
+        }
+    }
+
     /// Whether the socket with this inode is one that it accepted.
     pub fn accepted(&self, inode: u64) -> bool {
         self.ledger.lock().expect("no panic holds it").inodes.contains(&inode)

@@ -1,0 +1,54 @@
+//! Clients that vanish without a word.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Lab, Limiter, SOON, Sink, V4, V6, dovecot, eventually, same, truth};
+
+/// The shortest keepalive there is.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const CONFIG: &str = "[defaults]\nmax_connections = 8\nkeepalive = \"30s\"\n";
+
+/// The wire is cut; what held a place must be gone within the time, with room for a busy machine.
+fn vanish(lab: &Lab, limiter: &Limiter, (service, port): (&str, u16)) {
+    let cut = Instant::now();
+    lab.cut();
+    eventually("the places are given back", KEEPALIVE + SOON, || {
+        let held = [V4, V6].map(|family| limiter.source(service, family.source()).connections);
+        same("connections", &held, &[0, 0])
+    });
+    assert!(truth::held(&lab.host, port, limiter).is_empty());
+    assert!(cut.elapsed() > KEEPALIVE / 2, "gone before anyone could know: {:?}", cut.elapsed());
+}
+
+#[test]
+fn a_vanished_client_gives_its_place_back_in_the_keepalive_time_and_dovecot_its_slot() {
+    let Some(lab) = Lab::new() else { return };
+    let dovecot = dovecot::start(&lab);
+    let limiter = Limiter::start_with(&lab, CONFIG);
+    let held: Vec<_> = [V4, V6].map(|family| lab.served(family.source(), family.port(143))).into();
+    vanish(&lab, &limiter, ("imap", 143));
+    eventually("Dovecot has noticed", SOON, || {
+        same("lines", &dovecot.lines(&["imap-login", "Disconnected"]).len(), &2)
+    });
+    drop(held);
+}
+
+#[test]
+fn a_client_that_vanishes_while_it_is_spoken_to_is_given_up_in_the_same_time() {
+    let Some(lab) = Lab::new() else { return };
+    let sink = Sink::start(&lab, 25);
+    // One that was there before the limiter, and one that came after.
+    let before: Vec<_> = [V4, V6].map(|family| lab.served(family.source(), family.port(25))).into();
+    let limiter = Limiter::start_with(&lab, CONFIG);
+    let after: Vec<_> = [V4, V6].map(|family| lab.served(family.source(), family.port(25))).into();
+    for family in [V4, V6] {
+        truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 2);
+    }
+    // Answered by nobody, and repeated: the kernel sends no probes as long as it has something to say.
+    for family in [V4, V6] {
+        lab.deafen(family.source());
+    }
+    sink.say("250-there is more to come\r\n");
+    vanish(&lab, &limiter, ("smtp", 25));
+    drop((before, after));
+}
