@@ -1,5 +1,7 @@
 //! A claim's counts, found in the maps.
 
+use core::ptr::NonNull;
+
 use limiter_common::{Claim, Entry, Standing, Total, claim::Words};
 
 use crate::{atomic::Shared, maps};
@@ -9,8 +11,9 @@ use crate::{atomic::Shared, maps};
 pub struct Counts {
     /// The source's entry.
     pub narrow: *mut Entry,
-    /// Its network's entry, where that is counted.
-    pub wide: Option<*mut Entry>,
+    /// Its network's entry, where that is counted. Nothing but the pointer says whether it is: of a flag
+    /// beside it, older verifiers (6.1) forget what it means for the pointer.
+    pub wide: Option<NonNull<Entry>>,
     total: *mut Total,
 }
 
@@ -19,7 +22,7 @@ impl Counts {
     #[inline(always)]
     pub fn find(claim: &Claim) -> Option<Self> {
         let narrow = maps::entry(&claim.narrow)?;
-        let wide = if claim.has_wide() { Some(maps::entry(&claim.wide)?) } else { None };
+        let wide = if claim.has_wide() { Some(NonNull::new(maps::entry(&claim.wide)?)?) } else { None };
         Some(Self { narrow, wide, total: maps::total(claim.service())? })
     }
 
@@ -27,7 +30,8 @@ impl Counts {
     #[inline(always)]
     pub fn find_or_make(claim: &Claim) -> Option<Self> {
         let narrow = maps::entry_or_new(&claim.narrow)?;
-        let wide = if claim.has_wide() { Some(maps::entry_or_new(&claim.wide)?) } else { None };
+        let wide =
+            if claim.has_wide() { Some(NonNull::new(maps::entry_or_new(&claim.wide)?)?) } else { None };
         Some(Self { narrow, wide, total: maps::total(claim.service())? })
     }
 
@@ -40,7 +44,7 @@ impl Counts {
             Words {
                 narrow: Shared::places(self.narrow),
                 wide: match self.wide {
-                    Some(wide) => Some(Shared::places(wide)),
+                    Some(wide) => Some(Shared::places(wide.as_ptr())),
                     None => None,
                 },
                 total: Shared::word((&raw mut (*self.total).places).cast()),
@@ -55,7 +59,8 @@ impl Counts {
     pub fn belong_to(&self, claim: &Claim) -> bool {
         // SAFETY: found in this run.
         let is = |entry: *mut Entry, tag: u32| unsafe { (&raw const (*entry).tag).read_volatile() == tag };
-        is(self.narrow, claim.narrow.tag()) && self.wide.is_none_or(|wide| is(wide, claim.wide.tag()))
+        is(self.narrow, claim.narrow.tag())
+            && self.wide.is_none_or(|wide| is(wide.as_ptr(), claim.wide.tag()))
     }
 }
 

@@ -106,6 +106,7 @@ fn note_arrival(counts: &Counts, connections: u32, now_ns: u64) {
         }
         clock::seen(counts.narrow, now_ns);
         if let Some(wide) = counts.wide {
+            let wide = wide.as_ptr();
             atomic::add(&raw mut (*wide).accepted, 1);
             let connections = (*wide).places.connections();
             if (*wide).peak < connections {
@@ -147,7 +148,7 @@ pub fn release(claim: &Claim) -> bool {
     unsafe {
         clock::seen(counts.narrow, now_ns);
         if let Some(wide) = counts.wide {
-            clock::seen(wide, now_ns);
+            clock::seen(wide.as_ptr(), now_ns);
         }
     }
     claim::release(&counts.words())
