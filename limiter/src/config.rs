@@ -28,7 +28,7 @@ pub use load::load;
 #[cfg(test)]
 pub use load::parse;
 pub use pace::Pace;
-pub use setting::{Setting, SettingError, apply, parse_setting};
+pub use setting::{Setting, SettingError, apply, changes, parse_setting};
 
 /// The resolved configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,9 +17,9 @@ pub struct Args {
     service: String,
 
     /// What to change, as the file writes it: `max_connections=N` (per source), `rate=60/min` and
-    /// `burst=N`, `network_max_connections=N` (per network, as `max_connections` of `network`),
-    /// `max_total=N` and `reserve=N`, `keepalive=10m`, `response=reply` or `reset`; `none` takes a limit
-    /// away
+    /// `burst=N` (without it, as many as the rate's number), `network_max_connections=N` (per network,
+    /// as `max_connections` of `network`), `max_total=N` and `reserve=N`, `keepalive=10m`,
+    /// `response=reply` or `reset`; `none` takes a rate, network, total or keepalive away
     #[arg(value_name = "KEY=VALUE", required = true)]
     settings: Vec<String>,
 }
@@ -38,9 +38,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         }
         let after = config::apply(&settings, &before)?;
         tables.set_service(id, &after)?;
-        for setting in &settings {
-            let (from, to) = (setting.shown_in(&before), setting.shown_in(&after));
-            output::line(&format!("{}: {} {from} -> {to}", args.service, setting.key()))?;
+        for (was, is) in config::changes(&settings, &before, &after) {
+            output::line(&format!("{}: {} {was} -> {is}", args.service, is.key()))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -135,7 +135,7 @@ pub enum Complaint {
     BurstWithoutRate,
     /// A reserve where there is no total.
     #[error(
-        "service {0} has a reserve and no max_total for it to be on top of; add max_total, or remove reserve"
+        "service {0} has a reserve and no max_total for it to be on top of; add max_total, or make reserve 0"
     )]
     ReserveOfNothing(String),
     /// A total that one source could not use.
@@ -229,6 +229,9 @@ pub enum Complaint {
         "this service is one more than the {0} there can be; put ports with the same limit into one service"
     )]
     TooManyServices(u32),
+    /// A key that `limiter set` is given twice.
+    #[error("{0} is given twice; give it once")]
+    SettingTwice(&'static str),
     /// A word of `limiter set` without `=`.
     #[error("\"{0}\" is not KEY=VALUE; write for example max_connections=20")]
     NotASetting(String),

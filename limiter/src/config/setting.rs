@@ -3,6 +3,8 @@
 //! Only what the kernel can take over at once, without another count, is a setting; the other keys
 //! need the file.
 
+use std::fmt;
+
 use limiter_common::{Keepalive, Rate, Response, ServicePolicy, service::Prefixes};
 
 use super::{
@@ -11,18 +13,6 @@ use super::{
     error::{Complaint, shown},
     written::similar,
 };
-
-/// The keys, as the file names them; `network_max_connections` is `max_connections` of its `network`.
-const KEYS: [&str; 8] = [
-    "max_connections",
-    "rate",
-    "burst",
-    "network_max_connections",
-    "max_total",
-    "reserve",
-    "keepalive",
-    "response",
-];
 
 /// A change of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +36,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// Its key.
+    /// Its key, as the file names it; but `max_connections` of a `network` has no table to stand in.
     #[must_use]
     pub const fn key(self) -> &'static str {
         match self {
@@ -61,23 +51,19 @@ impl Setting {
         }
     }
 
-    /// The value of its key in `policy`, as the file writes it.
-    #[must_use]
-    pub fn shown_in(self, policy: &ServicePolicy) -> String {
-        let or_none = |number: u32| if number == 0 { NONE.to_owned() } else { number.to_string() };
-        match self {
-            Self::MaxConnections(_) => policy.max_connections.to_string(),
-            Self::Rate(_) => Pace::of(&policy.rate).map_or_else(|| NONE.to_owned(), |pace| pace.to_string()),
-            Self::Burst(_) => or_none(policy.rate.burst()),
-            Self::NetworkMaxConnections(_) => or_none(policy.network_max_connections),
-            Self::MaxTotal(_) => or_none(policy.max_total),
-            Self::Reserve(_) => policy.reserve.to_string(),
-            Self::Keepalive(_) => match policy.keepalive.seconds() {
-                0 => NONE.to_owned(),
-                seconds => shown_keepalive(seconds),
-            },
-            Self::Response(_) => name_of(&RESPONSES, &Response::from_u8(policy.response)).to_owned(),
-        }
+    /// What `policy` holds, one for each key there is; a burst of 0 where there is no rate.
+    fn all_of(policy: &ServicePolicy) -> [Self; 8] {
+        let limit = |number: u32| (number != 0).then_some(number);
+        [
+            Self::MaxConnections(policy.max_connections),
+            Self::Rate(Pace::of(&policy.rate)),
+            Self::Burst(policy.rate.burst()),
+            Self::NetworkMaxConnections(limit(policy.network_max_connections)),
+            Self::MaxTotal(limit(policy.max_total)),
+            Self::Reserve(policy.reserve),
+            Self::Keepalive(limit(policy.keepalive.seconds())),
+            Self::Response(Response::from_u8(policy.response)),
+        ]
     }
 
     fn change(self, policy: &mut ServicePolicy) {
@@ -110,11 +96,56 @@ impl Setting {
     }
 }
 
+/// The value as the file writes it, without its quotes.
+impl fmt::Display for Setting {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Rate(None)
+            | Self::Burst(0)
+            | Self::NetworkMaxConnections(None)
+            | Self::MaxTotal(None)
+            | Self::Keepalive(None) => out.write_str(NONE),
+            Self::Rate(Some(pace)) => pace.fmt(out),
+            Self::Keepalive(Some(seconds)) => out.write_str(&shown_keepalive(seconds)),
+            Self::Response(response) => out.write_str(name_of(&RESPONSES, &response)),
+            Self::MaxConnections(number)
+            | Self::Burst(number)
+            | Self::NetworkMaxConnections(Some(number))
+            | Self::MaxTotal(Some(number))
+            | Self::Reserve(number) => number.fmt(out),
+        }
+    }
+}
+
+/// What is another in `after` than in `before`, and what `settings` asked for though it was so already:
+/// each as it was and as it is. A new rate, for one, brings a new burst.
+#[must_use]
+pub fn changes(
+    settings: &[Setting],
+    before: &ServicePolicy,
+    after: &ServicePolicy,
+) -> Vec<(Setting, Setting)> {
+    let same_rate = before.rate.interval_ns == after.rate.interval_ns;
+    let is_change = |&(was, is): &(Setting, Setting)| match is {
+        // The unit in which it is said is not held, and is no change.
+        Setting::Rate(_) => !same_rate,
+        _ => was != is,
+    };
+    let is_asked_for = |is: Setting| settings.iter().any(|setting| setting.key() == is.key());
+    let pairs = Setting::all_of(before).into_iter().zip(Setting::all_of(after));
+    pairs.filter(|pair| is_change(pair) || is_asked_for(pair.1)).collect()
+}
+
 /// `policy` with all of `settings`, in whatever order they are given.
 ///
 /// # Errors
-/// When what comes of it makes no sense, as the file would not make sense either.
+/// When a key is set twice, or what comes of it makes no sense, as the file would not make sense either.
 pub fn apply(settings: &[Setting], policy: &ServicePolicy) -> Result<ServicePolicy, SettingError> {
+    for (index, setting) in settings.iter().enumerate() {
+        if settings[..index].iter().any(|other| other.key() == setting.key()) {
+            return Err(Complaint::SettingTwice(setting.key()).into());
+        }
+    }
     let mut after = *policy;
     let (bursts, others): (Vec<Setting>, Vec<Setting>) =
         settings.iter().partition(|setting| matches!(setting, Setting::Burst(_)));
@@ -159,12 +190,13 @@ pub fn parse_setting(text: &str) -> Result<Setting, SettingError> {
         "keepalive" => Setting::Keepalive(check::keepalive(&value)?),
         "response" => Setting::Response(check::response(&value)?),
         key => {
-            let advice = match similar(key, &KEYS) {
+            let known = Setting::all_of(&ServicePolicy::default()).map(Setting::key);
+            let advice = match similar(key, &known) {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => "other keys are changed in the file".to_owned(),
             };
             let (key, place) = (shown(key), "of a running service".to_owned());
-            return Err(Complaint::UnknownKey { key, place, known: KEYS.join(", "), advice }.into());
+            return Err(Complaint::UnknownKey { key, place, known: known.join(", "), advice }.into());
         }
     })
 }

@@ -327,9 +327,33 @@ fn none_takes_away_what_a_setting_gave_and_both_are_shown_as_the_file_writes_the
     ] {
         let (given, taken) = (parse_setting(given).unwrap(), parse_setting(taken).unwrap());
         let there = apply(&[given], &before).unwrap();
-        assert_eq!((given.shown_in(&before), given.shown_in(&there)), ("none".to_owned(), shown.to_owned()));
+        assert_eq!(changed(&[given], &before, &there)[0], format!("{} none -> {shown}", given.key()));
         assert_eq!(apply(&[taken], &there).unwrap(), before);
     }
+}
+
+fn changed(settings: &[Setting], before: &ServicePolicy, after: &ServicePolicy) -> Vec<String> {
+    let line = |(was, is): (Setting, Setting)| format!("{} {was} -> {is}", is.key());
+    changes(settings, before, after).into_iter().map(line).collect()
+}
+
+#[test]
+fn whatever_changes_is_shown_and_what_was_asked_for() {
+    let mut policy = service(&Config::default(), "smtp").policy();
+    let mut set = |text: &str| {
+        let settings: Vec<_> = text.split(' ').map(|word| parse_setting(word).unwrap()).collect();
+        let before = policy;
+        policy = apply(&settings, &before).unwrap();
+        changed(&settings, &before, &policy).join(", ")
+    };
+    assert_eq!(set("max_connections=20"), "max_connections 20 -> 20");
+    assert_eq!(set("rate=60/min"), "rate none -> 60/min, burst none -> 60");
+    assert_eq!(set("burst=30"), "burst 60 -> 30");
+    assert_eq!(set("rate=10/s"), "rate 60/min -> 10/s, burst 30 -> 10", "a new rate has its own burst");
+    assert_eq!(set("rate=none"), "rate 10/s -> none, burst 10 -> none");
+    assert_eq!(set("reserve=3 max_total=99"), "max_total none -> 99, reserve 0 -> 3");
+    assert_eq!(set("reserve=0 max_total=none"), "max_total 99 -> none, reserve 3 -> 0");
+    assert_eq!(set("response=reset"), "response reply -> reset");
 }
 
 #[test]
@@ -342,6 +366,7 @@ fn settings_that_make_no_sense_together_are_refused() {
     for (text, start) in [
         ("burst=5", "burst means nothing without a rate; "),
         ("rate=none burst=5", "burst means nothing without a rate; "),
+        ("max_total=99 max_total=98", "max_total is given twice; "),
         ("reserve=5", "service smtp has a reserve and no max_total"),
         ("max_total=19", "max_total 19 of service smtp is less than the 20 connections"),
         ("max_total=30 max_connections=31", "max_total 30 of service smtp is less than the 31"),

@@ -76,7 +76,7 @@ refuses! {
         "[defaults]\nmax_total = 400" => "2:1: unknown key max_total in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it to a [service.NAME]",
         "[service.smtp]\nmax_total = 0" => "2:13: max_total must be between 1 and 1000000, not 0; give the number of connections the whole service may hold",
         "[service.smtp]\nmax_total = 19" => "1:10: max_total 19 of service smtp is less than the 20 connections one source may hold; raise it, or lower max_connections",
-        "[service.smtp]\nreserve = 5" => "1:10: service smtp has a reserve and no max_total for it to be on top of; add max_total, or remove reserve",
+        "[service.smtp]\nreserve = 5" => "1:10: service smtp has a reserve and no max_total for it to be on top of; add max_total, or make reserve 0",
     }
     keepalive_is_a_time {
         "[defaults]\nkeepalive = 600" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not 600; give the time after which a vanished client's connection ends",
