@@ -3,7 +3,7 @@
 //! Pure functions from a value to what it means or a [`Complaint`]; where the value stands is the
 //! caller's to add.
 
-use std::{borrow::Cow, time::Duration};
+use std::borrow::Cow;
 
 use limiter_common::{Protocol, Rate, Response, ServicePolicy};
 use toml::de::DeValue;
@@ -258,9 +258,12 @@ pub fn keepalive(value: &Value<'_>) -> Result<Option<u32>, Complaint> {
     if is_whole { Ok(Some(seconds as u32)) } else { Err(wrong()) }
 }
 
-/// Seconds as [`keepalive`] reads them.
+/// Seconds as [`keepalive`] reads them. Written here and not by the crate that reads them: the
+/// fingerprint of a configuration hangs on it, and "24h" shall not become "1day".
 pub fn shown_keepalive(seconds: u32) -> String {
-    humantime::format_duration(Duration::from_secs(u64::from(seconds))).to_string()
+    let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let parts = parts.iter().filter(|(number, _)| *number != 0);
+    parts.map(|(number, unit)| format!("{number}{unit}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Refuses limits of one service that make no sense together.

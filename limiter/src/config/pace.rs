@@ -35,21 +35,24 @@ impl Pace {
     }
 
     /// The pace of a rate, in the unit that suits it best; `None` without a limit.
+    ///
+    /// The kernel holds no unit. The one in which the burst is the whole number, as it is where none is
+    /// said, is most likely the one that was meant.
     pub fn of(rate: &Rate) -> Option<Self> {
-        if !rate.is_limited() {
-            return None;
-        }
-        let paces = UNITS.map(|(_, period_s)| {
-            let count = u64::from(period_s) * 1_000_000_000 / rate.interval_ns;
-            // The interval was rounded down, so the quotient may be one too many.
-            [count, count.saturating_sub(1)].map(|count| Self { count: count as u32, period_s })
-        });
-        let [second, minute, hour] = paces;
+        let pace = |(_, period_s): (&str, u32)| {
+            // Intervals are rounded down: another number than was given may mean the same interval.
+            let count = (u64::from(period_s) * 1_000_000_000).checked_div(rate.interval_ns)?;
+            let count = u32::try_from(count).ok().filter(|count| (1..=Rate::MAX_COUNT).contains(count))?;
+            let pace = Self { count, period_s };
+            (pace.rate(1).interval_ns == rate.interval_ns).then_some(pace)
+        };
+        let [second, minute, hour] = UNITS.map(pace);
         let order =
             if rate.interval_ns < 1_000_000_000 { [second, minute, hour] } else { [minute, hour, second] };
-        order.into_iter().flatten().find(|pace| {
-            (1..=Rate::MAX_COUNT).contains(&pace.count) && pace.rate(1).interval_ns == rate.interval_ns
-        })
+        let mut paces = order.into_iter().flatten();
+        // One at once is asked of every pace, so it tells nothing.
+        let whole = paces.clone().find(|pace| pace.count == rate.burst() && pace.count > 1);
+        whole.or_else(|| paces.next())
     }
 }
 
@@ -74,6 +77,14 @@ mod tests {
             // The unit may be another one, the rate is the same.
             let rate = pace.rate(burst);
             prop_assert_eq!(Pace::of(&rate).unwrap().rate(burst), rate);
+        }
+    }
+
+    #[test]
+    fn a_rate_without_a_burst_of_its_own_is_shown_as_it_was_said() {
+        for text in ["10/s", "120/min", "600/min", "600/h", "3600/h", "7/min", "1000000/h"] {
+            let pace = Pace::parse(text).unwrap();
+            assert_eq!(Pace::of(&pace.rate(pace.count)), Some(pace));
         }
     }
 

@@ -418,15 +418,32 @@ prop_compose! {
     }
 }
 
+#[test]
+fn a_time_is_shown_as_it_is_given() {
+    for (text, seconds) in [
+        ("30s", 30),
+        ("10m", 600),
+        ("2m 30s", 150),
+        ("1h 30m", 5400),
+        ("24h", 86_400),
+        ("23h 59m 59s", 86_399),
+    ] {
+        assert_eq!(check::keepalive(&check::Value::Text(text)), Ok(Some(seconds)));
+        assert_eq!(check::shown_keepalive(seconds), text);
+    }
+}
+
 proptest! {
     #[test]
     fn a_configuration_survives_being_written_and_read(
         hostname in proptest::option::of("[a-z0-9.-]{1,20}"),
         max_sources in 1024u32..=16_777_216,
+        remember_seconds in 1u32..=86_400,
+        reconcile_seconds in 5u32..=86_400,
         services in proptest::collection::btree_map("[a-z0-9_-]{1,15}", any_service(), 0..9),
         ports in proptest::collection::btree_set(5000u16.., 0..20),
     ) {
-        let mut config = Config { hostname, max_sources, ..Config::default() };
+        let mut config = Config { hostname, max_sources, remember_seconds, reconcile_seconds, ..Config::default() };
         for (name, service) in services {
             config.services.retain(|known| known.name != name);
             config.services.push(Service { name, ..service });
