@@ -119,7 +119,7 @@ pub static REMEMBER_SECONDS: Number = Number {
 
 /// `max_connections` of a `network`.
 pub static NETWORK_MAX_CONNECTIONS: Number = Number {
-    key: "network_max_connections",
+    key: "max_connections of a network",
     min: 1,
     max: ServicePolicy::MAX_LIMIT,
     advice: "give the number of connections one network may hold",
@@ -146,7 +146,7 @@ pub static MAX_TOTAL: Number = Number {
     key: "max_total",
     min: 1,
     max: ServicePolicy::MAX_LIMIT,
-    advice: "give the number of connections the whole service may hold",
+    advice: "give the number of connections the whole service may hold, or \"none\"",
 };
 
 /// `reserve`.
@@ -194,6 +194,11 @@ impl Number {
             }
             _ => Err(Complaint::NotANumber { of, given }),
         }
+    }
+
+    /// The number, if `value` is one in range; `None` if it is [`NONE`].
+    pub fn check_or_none(&'static self, value: &Value<'_>) -> Result<Option<u32>, Complaint> {
+        if is_none(value) { Ok(None) } else { self.check(value).map(Some) }
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     BurstingPace, Config, Network, Pace, Service, check,
     error::Complaint,
     load::Located,
-    written::{Limits, Written, WrittenNetwork, WrittenService},
+    written::{Limits, OrNone, Written, WrittenNetwork, WrittenService, start},
 };
 
 /// `max_sources` without a file: a quarter of a million, 32 MiB of kernel memory when full.
@@ -65,17 +65,17 @@ impl Defaults {
     /// What holds where `limits` are said on top of these.
     fn overlaid(&self, limits: &Limits) -> Result<Self, Located> {
         let overlaid = Self {
-            max_connections: limits.max_connections.unwrap_or(self.max_connections),
-            ipv4_prefix: limits.ipv4_prefix.unwrap_or(self.ipv4_prefix),
-            ipv6_prefix: limits.ipv6_prefix.unwrap_or(self.ipv6_prefix),
+            max_connections: value_of(limits.max_connections.as_ref()).unwrap_or(self.max_connections),
+            ipv4_prefix: value_of(limits.ipv4_prefix.as_ref()).unwrap_or(self.ipv4_prefix),
+            ipv6_prefix: value_of(limits.ipv6_prefix.as_ref()).unwrap_or(self.ipv6_prefix),
             response: limits.response.unwrap_or(self.response),
             rate: limits.rate.map_or(self.rate, |said| said.0),
-            burst: limits.burst.as_ref().map(|burst| *burst.get_ref()).or(self.burst),
-            network: limits.network.map_or(self.network, |said| said.0),
+            burst: value_of(limits.burst.as_ref()).or(self.burst),
+            network: value_of(limits.network.as_ref()).map_or(self.network, |said| said.0),
             keepalive: limits.keepalive.map_or(self.keepalive, |said| said.0),
         };
         match &limits.burst {
-            Some(burst) if overlaid.rate.is_none() => Err(Complaint::BurstWithoutRate.at(burst.span().start)),
+            Some(burst) if overlaid.rate.is_none() => Err(Complaint::BurstWithoutRate.at(start(burst))),
             _ => Ok(overlaid),
         }
     }
@@ -105,6 +105,11 @@ impl Defaults {
     }
 }
 
+/// What is said, without its place.
+fn value_of<T: Copy>(said: Option<&Spanned<T>>) -> Option<T> {
+    said.map(|said| *said.get_ref())
+}
+
 /// The built-in services under `defaults`.
 pub fn built_in(defaults: &Defaults) -> Vec<Service> {
     BUILT_IN.iter().map(|&(name, ports, protocol)| defaults.service(name, ports.to_vec(), protocol)).collect()
@@ -118,15 +123,20 @@ pub fn resolve(written: Written, line: &dyn Fn(usize) -> usize) -> Result<Config
     refuse_shared_ports(&services, &written.services, line)?;
     for said in &written.services {
         let service = overlay(services.remove(said.name.get_ref()), said, &defaults)?;
-        check::together(&service.policy()).map_err(|complaint| complaint.at(said.name.span().start))?;
+        check::together(&service.policy()).map_err(|complaint| {
+            let at = place(&complaint, said, &written.defaults);
+            complaint.at(at)
+        })?;
         services.insert(service.name.clone(), service);
         if services.len() >= MAX_SERVICES as usize {
-            return Err(Complaint::TooManyServices(MAX_SERVICES - 1).at(said.name.span().start));
+            return Err(Complaint::TooManyServices(MAX_SERVICES - 1).at(start(&said.name)));
         }
     }
-    // What the file does not name has only what [defaults] says.
-    for service in services.values() {
-        check::together(&service.policy()).map_err(|complaint| complaint.at(written.defaults_at))?;
+    // Of what the file does not name only the network may not fit: [defaults] has no other such key.
+    if let Some(network) = &written.defaults.network {
+        for service in services.values() {
+            check::together(&service.policy()).map_err(|complaint| complaint.at(start(network)))?;
+        }
     }
     Ok(Config {
         hostname: written.hostname,
@@ -140,7 +150,7 @@ pub fn resolve(written: Written, line: &dyn Fn(usize) -> usize) -> Result<Config
 /// One service of the file, laid over the built-in one of the same name if there is one.
 fn overlay(known: Option<Service>, said: &WrittenService, defaults: &Defaults) -> Result<Service, Located> {
     let name = said.name.get_ref();
-    let lacking = |complaint: fn(String) -> Complaint| complaint(name.clone()).at(said.name.span().start);
+    let lacking = |complaint: fn(String) -> Complaint| complaint(name.clone()).at(start(&said.name));
     let ports = said.ports.as_ref().map(|ports| ports.iter().map(|port| *port.get_ref()).collect());
     let (ports, protocol) = match known {
         Some(known) => (ports.unwrap_or(known.ports), said.protocol.unwrap_or(known.protocol)),
@@ -151,9 +161,28 @@ fn overlay(known: Option<Service>, said: &WrittenService, defaults: &Defaults) -
     };
     let mut service = defaults.overlaid(&said.limits)?.service(name, ports, protocol);
     service.ports.sort_unstable();
-    service.max_total = said.max_total;
-    service.reserve = said.reserve.unwrap_or(0);
+    service.max_total = value_of(said.max_total.as_ref()).and_then(|OrNone(max_total)| max_total);
+    service.reserve = value_of(said.reserve.as_ref()).unwrap_or(0);
     Ok(service)
+}
+
+/// Where the file says what does not fit at the service `said`: what stands there of it, or else what
+/// it has from `[defaults]`.
+fn place(complaint: &Complaint, said: &WrittenService, defaults: &Limits) -> usize {
+    let own = &said.limits;
+    let network = |of_a_source: Option<usize>| {
+        let network = own.network.as_ref().map(start).or(of_a_source);
+        network.or_else(|| defaults.network.as_ref().map(start))
+    };
+    let place = match complaint {
+        Complaint::ReserveOfNothing(_) => said.reserve.as_ref().map(start),
+        Complaint::TotalBelowSource { .. } => said.max_total.as_ref().map(start),
+        Complaint::NetworkWithinSource { family: "ipv4", .. } => network(own.ipv4_prefix.as_ref().map(start)),
+        Complaint::NetworkWithinSource { .. } => network(own.ipv6_prefix.as_ref().map(start)),
+        Complaint::NetworkBelowSource { .. } => network(own.max_connections.as_ref().map(start)),
+        _ => None,
+    };
+    place.unwrap_or_else(|| start(&said.name))
 }
 
 /// Refuses a port that is in two services or twice in one. What the file says is judged against the
@@ -183,14 +212,14 @@ fn refuse_shared_ports(
             let (service, other) = (name.clone(), other.to_owned());
             let complaint = match first {
                 Some(_) if service == other => Complaint::PortTwice(port, service),
-                Some(first) => Complaint::PortTaken { port, service, other, line: line(first.span().start) },
+                Some(first) => Complaint::PortTaken { port, service, other, line: line(start(first)) },
                 None => {
                     let ports = built_in.get(&other).map_or(&[][..], |service| &service.ports);
                     let left = ports.iter().copied().filter(|&other| other != port).collect();
                     Complaint::PortBuiltIn { port, service, other, left }
                 }
             };
-            return Err(complaint.at(spanned.span().start));
+            return Err(complaint.at(start(spanned)));
         }
     }
     Ok(())

@@ -177,15 +177,14 @@ pub fn parse_setting(text: &str) -> Result<Setting, SettingError> {
     };
     let value = Value::from_word(value.trim());
     let number = |of: &'static check::Number| of.check(&value);
-    let number_or_none = |of| if check::is_none(&value) { Ok(None) } else { number(of).map(Some) };
     Ok(match key.trim() {
         "max_connections" => Setting::MaxConnections(number(&check::MAX_CONNECTIONS)?),
         "rate" => Setting::Rate(check::rate(&value)?),
         "burst" => Setting::Burst(number(&check::BURST)?),
         "network_max_connections" => {
-            Setting::NetworkMaxConnections(number_or_none(&check::NETWORK_MAX_CONNECTIONS)?)
+            Setting::NetworkMaxConnections(check::NETWORK_MAX_CONNECTIONS.check_or_none(&value)?)
         }
-        "max_total" => Setting::MaxTotal(number_or_none(&check::MAX_TOTAL)?),
+        "max_total" => Setting::MaxTotal(check::MAX_TOTAL.check_or_none(&value)?),
         "reserve" => Setting::Reserve(number(&check::RESERVE)?),
         "keepalive" => Setting::Keepalive(check::keepalive(&value)?),
         "response" => Setting::Response(check::response(&value)?),

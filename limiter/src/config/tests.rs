@@ -215,6 +215,8 @@ fn a_service_may_say_its_part_of_a_rate_and_a_network_no_smaller_than_a_source()
     assert_eq!(rate(inherited, "smtp"), Some(("60/min".to_owned(), 5)));
     assert_eq!(rate(inherited, "imap"), Some(("10/s".to_owned(), 9)));
     assert_eq!(rate(inherited, "pop3"), None);
+    let total = parse("[service.smtp]\nmax_total = 'none'\nreserve = 0", "x").unwrap();
+    assert_eq!(service(&total, "smtp").max_total, None);
     // Where nothing is said of the network's prefixes, they are no longer than the source's.
     let short = "[service.smtp]\nipv4_prefix = 16\nipv6_prefix = 32\nnetwork = { max_connections = 20 }";
     let network = service(&parse(short, "x").unwrap(), "smtp").network.unwrap();
@@ -462,6 +464,32 @@ proptest! {
         let _ = parse(&text, "x").map_err(|error| one_sentence(&error.to_string()));
         let _ = parse(&String::from_utf8_lossy(&bytes), "x").map_err(|error| one_sentence(&error.to_string()));
         let _ = parse_setting(&text).map_err(|error| one_sentence(&error.to_string()));
+    }
+
+    #[test]
+    fn no_setting_makes_it_panic_and_what_is_shown_can_be_given(
+        service in any_service(),
+        words in proptest::collection::vec(
+            "(max_connections|rate|burst|network_max_connections|max_total|reserve|keepalive|response)=\
+             (none|reset|[0-9]{1,7}|[0-9]{1,7}/(s|min|h)|[0-9]{1,5}(s|m|h)|.{0,5})",
+            1..4,
+        ),
+    ) {
+        let before = service.policy();
+        let settings = words.iter().map(|word| parse_setting(word)).collect::<Result<Vec<_>, _>>();
+        match settings.and_then(|settings| Ok((apply(&settings, &before)?, settings))) {
+            Ok((after, settings)) => {
+                prop_assert_eq!(check::together(&after), Ok(()));
+                for (_, is) in changes(&settings, &before, &after) {
+                    if is != Setting::Burst(0) {
+                        let again = parse_setting(&format!("{}={is}", is.key())).unwrap();
+                        prop_assert_eq!(again.key(), is.key());
+                        prop_assert_eq!(again.to_string(), is.to_string());
+                    }
+                }
+            }
+            Err(error) => one_sentence(&error.to_string()),
+        }
     }
 
     #[test]

@@ -28,23 +28,21 @@ pub struct Written {
     pub remember_seconds: Option<u32>,
     /// `reconcile_seconds`.
     pub reconcile_seconds: Option<u32>,
-    /// Where `[defaults]` stands.
-    pub defaults_at: usize,
     /// `[defaults]`.
     pub defaults: Limits,
     /// `[service.*]`.
     pub services: Vec<WrittenService>,
 }
 
-/// The keys that `[defaults]` and every service take.
+/// The keys that `[defaults]` and every service take; with its place what may not fit to another key.
 #[derive(Debug, Default)]
 pub struct Limits {
     /// `max_connections`.
-    pub max_connections: Option<u32>,
+    pub max_connections: Option<Spanned<u32>>,
     /// `ipv4_prefix`.
-    pub ipv4_prefix: Option<u8>,
+    pub ipv4_prefix: Option<Spanned<u8>>,
     /// `ipv6_prefix`.
-    pub ipv6_prefix: Option<u8>,
+    pub ipv6_prefix: Option<Spanned<u8>>,
     /// `response`.
     pub response: Option<Response>,
     /// `rate`.
@@ -52,7 +50,7 @@ pub struct Limits {
     /// `burst`.
     pub burst: Option<Spanned<u32>>,
     /// `network`.
-    pub network: Option<OrNone<WrittenNetwork>>,
+    pub network: Option<Spanned<OrNone<WrittenNetwork>>>,
     /// `keepalive`, in seconds.
     pub keepalive: Option<OrNone<u32>>,
 }
@@ -82,9 +80,9 @@ pub struct WrittenService {
     /// `protocol`.
     pub protocol: Option<Protocol>,
     /// `max_total`.
-    pub max_total: Option<u32>,
+    pub max_total: Option<Spanned<OrNone<u32>>>,
     /// `reserve`.
-    pub reserve: Option<u32>,
+    pub reserve: Option<Spanned<u32>>,
     /// What `[defaults]` takes too.
     pub limits: Limits,
 }
@@ -109,9 +107,8 @@ pub fn read(text: &str) -> Result<Written, Located> {
                 written.reconcile_seconds = Some(number(&check::RECONCILE_SECONDS, value)?);
             }
             "defaults" => {
-                written.defaults_at = start(key);
                 for (key, value) in in_order(table("defaults", value, Complaint::NotATable)?) {
-                    if !written.defaults.read(key, value)? {
+                    if !written.defaults.read(key, value, Place::Defaults)? {
                         return Err(unknown(key, Place::Defaults));
                     }
                 }
@@ -141,6 +138,7 @@ fn service(key: &Key<'_>, value: &Said<'_>) -> Result<WrittenService, Located> {
         reserve: None,
         limits: Limits::default(),
     };
+    let place = Place::Service(service);
     for (key, value) in in_order(table(service, value, Complaint::NotAService)?) {
         match name(key) {
             "ports" => written.ports = Some(ports(value)?),
@@ -148,22 +146,26 @@ fn service(key: &Key<'_>, value: &Said<'_>) -> Result<WrittenService, Located> {
                 let protocol = check::protocol(&Value::from(value.get_ref()));
                 written.protocol = Some(protocol.map_err(|complaint| complaint.at(start(value)))?);
             }
-            "max_total" => written.max_total = Some(number(&check::MAX_TOTAL, value)?),
-            "reserve" => written.reserve = Some(number(&check::RESERVE, value)?),
-            _ if written.limits.read(key, value)? => {}
-            _ => return Err(unknown(key, Place::Service(service))),
+            "max_total" => {
+                let max_total = check::MAX_TOTAL.check_or_none(&Value::from(value.get_ref()));
+                let max_total = max_total.map_err(|complaint| complaint.at(start(value)))?;
+                written.max_total = Some(Spanned::new(value.span(), OrNone(max_total)));
+            }
+            "reserve" => written.reserve = Some(placed(&check::RESERVE, value)?),
+            _ if written.limits.read(key, value, place)? => {}
+            _ => return Err(unknown(key, place)),
         }
     }
     Ok(written)
 }
 
 impl Limits {
-    /// Takes the key if it is one of these; says whether it was.
-    fn read(&mut self, key: &Key<'_>, value: &Said<'_>) -> Result<bool, Located> {
+    /// Takes the key, which stands in `place`, if it is one of these; says whether it was.
+    fn read(&mut self, key: &Key<'_>, value: &Said<'_>, place: Place<'_>) -> Result<bool, Located> {
         match name(key) {
-            "max_connections" => self.max_connections = Some(number(&check::MAX_CONNECTIONS, value)?),
-            "ipv4_prefix" => self.ipv4_prefix = Some(small(&check::IPV4_PREFIX, value)?),
-            "ipv6_prefix" => self.ipv6_prefix = Some(small(&check::IPV6_PREFIX, value)?),
+            "max_connections" => self.max_connections = Some(placed(&check::MAX_CONNECTIONS, value)?),
+            "ipv4_prefix" => self.ipv4_prefix = Some(placed(&check::IPV4_PREFIX, value)?),
+            "ipv6_prefix" => self.ipv6_prefix = Some(placed(&check::IPV6_PREFIX, value)?),
             "response" => {
                 let response = check::response(&Value::from(value.get_ref()));
                 self.response = Some(response.map_err(|complaint| complaint.at(start(value)))?);
@@ -173,7 +175,7 @@ impl Limits {
                 self.rate = Some(OrNone(rate.map_err(|complaint| complaint.at(start(value)))?));
             }
             "burst" => self.burst = Some(Spanned::new(key.span(), number(&check::BURST, value)?)),
-            "network" => self.network = Some(OrNone(network(value)?)),
+            "network" => self.network = Some(Spanned::new(key.span(), OrNone(network(value, place)?))),
             "keepalive" => {
                 let keepalive = check::keepalive(&Value::from(value.get_ref()));
                 self.keepalive = Some(OrNone(keepalive.map_err(|complaint| complaint.at(start(value)))?));
@@ -184,7 +186,8 @@ impl Limits {
     }
 }
 
-fn network(value: &Said<'_>) -> Result<Option<WrittenNetwork>, Located> {
+/// The `network` of `place`.
+fn network(value: &Said<'_>, place: Place<'_>) -> Result<Option<WrittenNetwork>, Located> {
     let said = Value::from(value.get_ref());
     if check::is_none(&said) {
         return Ok(None);
@@ -198,7 +201,7 @@ fn network(value: &Said<'_>) -> Result<Option<WrittenNetwork>, Located> {
             "ipv4_prefix" => network.ipv4_prefix = Some(small(&check::NETWORK_IPV4_PREFIX, value)?),
             "ipv6_prefix" => network.ipv6_prefix = Some(small(&check::NETWORK_IPV6_PREFIX, value)?),
             "max_connections" => network.max_connections = number(&check::NETWORK_MAX_CONNECTIONS, value)?,
-            _ => return Err(unknown(key, Place::Network)),
+            _ => return Err(unknown(key, Place::Network(&place))),
         }
     }
     if network.max_connections == 0 {
@@ -218,7 +221,8 @@ fn name<'t>(key: &'t Key<'_>) -> &'t str {
     key.get_ref()
 }
 
-fn start<T>(thing: &Spanned<T>) -> usize {
+/// Where `thing` begins.
+pub fn start<T>(thing: &Spanned<T>) -> usize {
     thing.span().start
 }
 
@@ -243,11 +247,16 @@ fn small<T: TryFrom<u32>>(of: &'static Number, value: &Said<'_>) -> Result<T, Lo
     T::try_from(number).map_err(|_| Complaint::OutOfRange { of, given: number.to_string() }.at(start(value)))
 }
 
+/// A number with its place.
+fn placed<T: TryFrom<u32>>(of: &'static Number, value: &Said<'_>) -> Result<Spanned<T>, Located> {
+    Ok(Spanned::new(value.span(), small(of, value)?))
+}
+
 fn ports(value: &Said<'_>) -> Result<Vec<Spanned<u16>>, Located> {
     let DeValue::Array(ports) = value.get_ref() else {
         return Err(Complaint::NotAList(Value::from(value.get_ref()).shown()).at(start(value)));
     };
-    ports.iter().map(|port| Ok(Spanned::new(port.span(), small(&check::PORT, port)?))).collect()
+    ports.iter().map(|port| placed(&check::PORT, port)).collect()
 }
 
 /// A table of the file, by the keys it knows.
@@ -256,7 +265,8 @@ enum Place<'a> {
     Top,
     Defaults,
     Service(&'a str),
-    Network,
+    /// The network of one of these.
+    Network(&'a Place<'a>),
 }
 
 const LIMITS: [&str; 8] =
@@ -275,7 +285,7 @@ impl Place<'_> {
             ],
             Self::Defaults => LIMITS.to_vec(),
             Self::Service(_) => [["ports", "protocol", "max_total", "reserve"].as_slice(), &LIMITS].concat(),
-            Self::Network => vec!["ipv4_prefix", "ipv6_prefix", "max_connections"],
+            Self::Network(_) => vec!["ipv4_prefix", "ipv6_prefix", "max_connections"],
         }
     }
 
@@ -284,7 +294,7 @@ impl Place<'_> {
             Self::Top => "at the top level".to_owned(),
             Self::Defaults => "in [defaults]".to_owned(),
             Self::Service(name) => format!("in [service.{name}]"),
-            Self::Network => "in network".to_owned(),
+            Self::Network(owner) => format!("in the network of {}", owner.shown().trim_start_matches("in ")),
         }
     }
 }
@@ -299,10 +309,14 @@ fn unknown(key: &Key<'_>, place: Place<'_>) -> Located {
         (Place::Service(""), "to a [service.NAME]"),
     ];
     let home = elsewhere.iter().find(|(place, _)| place.known().contains(&name));
-    let advice = match (home, similar(name, &known)) {
-        (Some((_, home)), _) => format!("move it {home}"),
-        (None, Some(meant)) => format!("did you mean {meant}?"),
-        (None, None) => "remove it".to_owned(),
+    let advice = match (place, home, similar(name, &known)) {
+        // What stands below the header [service.NAME.network] is of the network, whatever was meant.
+        (Place::Network(owner), ..) if owner.known().contains(&name) => {
+            format!("move it above network, {}", owner.shown())
+        }
+        (_, Some((_, home)), _) => format!("move it {home}"),
+        (_, None, Some(meant)) => format!("did you mean {meant}?"),
+        (_, None, None) => "remove it".to_owned(),
     };
     let place = place.shown();
     Complaint::UnknownKey { key: shown(name), place, known: known.join(", "), advice }.at(start(key))

@@ -65,18 +65,33 @@ refuses! {
     a_network_is_larger_than_a_source {
         "[service.smtp]\nnetwork = 50" => "2:11: network must be a table or \"none\", not 50; write for example network = { max_connections = 50 }",
         "[service.smtp]\nnetwork = {}" => "2:11: network has no max_connections; write for example network = { max_connections = 50 }",
-        "[service.smtp]\nnetwork = { max_connections = 0 }" => "2:31: network_max_connections must be between 1 and 1000000, not 0; give the number of connections one network may hold",
-        "[service.smtp]\nnetwork = { prefix = 24, max_connections = 50 }" => "2:13: unknown key prefix in network (known: ipv4_prefix, ipv6_prefix, max_connections); remove it",
+        "[service.smtp]\nnetwork = { max_connections = 0 }" => "2:31: max_connections of a network must be between 1 and 1000000, not 0; give the number of connections one network may hold",
+        "[service.smtp]\nnetwork = { prefix = 24, max_connections = 50 }" => "2:13: unknown key prefix in the network of [service.smtp] (known: ipv4_prefix, ipv6_prefix, max_connections); remove it",
         "[service.smtp]\n[service.smtp.network]\nipv4_prefix = 33\nmax_connections = 50" => "3:15: ipv4_prefix of a network must be between 1 and 32, not 33; give the bits of an IPv4 address that make a network, 24 for example",
-        "[service.smtp]\nnetwork = { max_connections = 19 }" => "1:10: a network may hold 19 connections to service smtp, less than the 20 one source may hold; raise it, or lower max_connections",
-        "hostname = 'a'\n[defaults]\nnetwork = { max_connections = 19 }" => "2:2: a network may hold 19 connections to service imap, less than the 20 one source may hold; raise it, or lower max_connections",
-        "[service.smtp]\nipv6_prefix = 56\nnetwork = { ipv6_prefix = 64, max_connections = 50 }" => "1:10: the ipv6_prefix 64 of a network is longer than the ipv6_prefix 56 of a source at service smtp; give a shorter one",
+        "[service.smtp]\nnetwork = { max_connections = 19 }" => "2:1: a network may hold 19 connections to service smtp, less than the 20 one source may hold; raise it, or lower max_connections",
+        "hostname = 'a'\n[defaults]\nnetwork = { max_connections = 19 }" => "3:1: a network may hold 19 connections to service imap, less than the 20 one source may hold; raise it, or lower max_connections",
+        "[service.smtp]\nipv6_prefix = 56\nnetwork = { ipv6_prefix = 64, max_connections = 50 }" => "3:1: the ipv6_prefix 64 of a network is longer than the ipv6_prefix 56 of a source at service smtp; give a shorter one",
     }
     a_total_is_for_a_service_and_has_room_for_a_source {
         "[defaults]\nmax_total = 400" => "2:1: unknown key max_total in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it to a [service.NAME]",
-        "[service.smtp]\nmax_total = 0" => "2:13: max_total must be between 1 and 1000000, not 0; give the number of connections the whole service may hold",
-        "[service.smtp]\nmax_total = 19" => "1:10: max_total 19 of service smtp is less than the 20 connections one source may hold; raise it, or lower max_connections",
-        "[service.smtp]\nreserve = 5" => "1:10: service smtp has a reserve and no max_total for it to be on top of; add max_total, or make reserve 0",
+        "[service.smtp]\nmax_total = 0" => "2:13: max_total must be between 1 and 1000000, not 0; give the number of connections the whole service may hold, or \"none\"",
+        "[service.smtp]\nmax_total = 19" => "2:13: max_total 19 of service smtp is less than the 20 connections one source may hold; raise it, or lower max_connections",
+        "[service.smtp]\nreserve = 5" => "2:11: service smtp has a reserve and no max_total for it to be on top of; add max_total, or make reserve 0",
+        "[service.smtp]\nreserve = 5\nmax_total = 'none'" => "2:11: service smtp has a reserve and no max_total for it to be on top of; add max_total, or make reserve 0",
+        "[service.smtp]\nmax_total = true" => "2:13: max_total must be a whole number between 1 and 1000000, not a boolean; give the number of connections the whole service may hold, or \"none\"",
+    }
+    what_does_not_fit_to_the_defaults_is_at_what_the_service_says {
+        "[defaults]\nnetwork.max_connections = 50\n[service.imap]\nports = [143]\nmax_connections = 51" => "5:19: a network may hold 50 connections to service imap, less than the 51 one source may hold; raise it, or lower max_connections",
+        "[defaults]\nnetwork = { ipv4_prefix = 24, max_connections = 50 }\n[service.imap]\nipv4_prefix = 16" => "4:15: the ipv4_prefix 24 of a network is longer than the ipv4_prefix 16 of a source at service imap; give a shorter one",
+        "[defaults]\nmax_connections = 51\n[service.smtp.network]\nmax_connections = 50" => "3:15: a network may hold 50 connections to service smtp, less than the 51 one source may hold; raise it, or lower max_connections",
+        "[service.smtp]\n[defaults]\nmax_connections = 51\n[defaults.network]\nmax_connections = 50" => "4:11: a network may hold 50 connections to service smtp, less than the 51 one source may hold; raise it, or lower max_connections",
+        "[defaults]\nmax_connections = 51\n[service.smtp]\nmax_total = 50" => "4:13: max_total 50 of service smtp is less than the 51 connections one source may hold; raise it, or lower max_connections",
+    }
+    a_key_typed_below_a_network_is_sent_back_to_its_table {
+        "[service.smtp.network]\nmax_connections = 50\nmax_total = 400" => "3:1: unknown key max_total in the network of [service.smtp] (known: ipv4_prefix, ipv6_prefix, max_connections); move it above network, in [service.smtp]",
+        "[defaults.network]\nmax_connections = 50\nrate = '60/min'" => "3:1: unknown key rate in the network of [defaults] (known: ipv4_prefix, ipv6_prefix, max_connections); move it above network, in [defaults]",
+        "[service.smtp.network]\nmax_connections = 50\nmax_sources = 2048" => "3:1: unknown key max_sources in the network of [service.smtp] (known: ipv4_prefix, ipv6_prefix, max_connections); move it above the first table",
+        "[service.smtp.network]\nmax_conections = 50" => "2:1: unknown key max_conections in the network of [service.smtp] (known: ipv4_prefix, ipv6_prefix, max_connections); did you mean max_connections?",
     }
     keepalive_is_a_time {
         "[defaults]\nkeepalive = 600" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not 600; give the time after which a vanished client's connection ends",
