@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use crate::support::cgroup::Cgroup;
 use crate::support::process::Process;
-use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, eventually, many_files, same, truth};
+use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
 
 /// More than a source may hold by far.
 const OLD: usize = 3000;
@@ -13,7 +13,6 @@ const LIMIT: u32 = 100;
 #[test]
 fn what_was_there_before_is_counted_from_the_first_moment_until_it_ends() {
     let Some(lab) = Lab::new() else { return };
-    many_files();
     let _sink = Sink::start(&lab, 25);
     let mut old: Vec<(Family, Vec<TcpStream>)> = [V4, V6]
         .map(|family| (family, (0..OLD / 2).map(|_| lab.served(family.source(), family.port(25))).collect()))

@@ -99,8 +99,16 @@ impl Netns {
 /// How many labs this process has made.
 static LABS: AtomicU32 = AtomicU32::new(0);
 
-/// Whether it has looked for what others left.
-static SWEPT: Once = Once::new();
+/// Whether it has looked for what others left, and may open files enough.
+static PREPARED: Once = Once::new();
+
+/// Both ends of every connection of every test that runs are this process's.
+fn allow_many_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
+    let most = hard.max(65_536);
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("root may raise it");
+}
 
 /// Removes what runs of these tests left that were killed, by Ctrl-C for one: they are named for their
 /// process.
@@ -141,7 +149,10 @@ impl Lab {
             skip("it needs root, for network namespaces and BPF");
             return None;
         }
-        SWEPT.call_once(sweep);
+        PREPARED.call_once(|| {
+            allow_many_files();
+            sweep();
+        });
         let name = format!("lt-{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let lab =
             Self { client: Netns::new(format!("{name}-c")), host: Netns::new(format!("{name}-h")), name };

@@ -24,13 +24,6 @@ pub use sink::Sink;
 /// How long anything may take that should take no time at all, on a machine busy with other tests.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// Lets this process open as many files as it may.
-pub fn many_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a process may raise it as far as that");
-}
-
 /// Polls until `check` is satisfied, and hands over what it found; fails with its last complaint.
 #[track_caller]
 pub fn eventually<T>(what: &str, within: Duration, mut check: impl FnMut() -> Result<T, String>) -> T {
