@@ -41,7 +41,12 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     // This CPU is done with the packet it reserved for, and no connection came of it.
     pending::cancel();
 
-    let Some(mut segment) = Segment::read(ctx) else { return false };
+    let Some(mut segment) = Segment::read(ctx) else {
+        // More extension headers than an honest peer has use for (RFC 8504, 5.3, lets a host discard such):
+        // to let through what cannot be judged would be a way around every limit.
+        maps::count(service, |counters| &mut counters.held);
+        return true;
+    };
     if segment.flags & (SYN | RST | ACK) != ACK {
         return false;
     }

@@ -1,0 +1,187 @@
+//! A lab with networks behind the client that nobody lives in, and what else an attack takes.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Deref;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::sockets::{COUNTED, Sockets};
+use crate::support::{Family, Lab, Limiter, eventually, same};
+
+/// Within this time a place that was reserved for nothing is free again.
+const TIDY: Duration = Duration::from_secs(3);
+
+/// Hardware address of the client host.
+pub const CLIENT_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// Hardware address of the mail host, as the lab gives it.
+pub const HOST_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// Nobody's networks, from the ranges for benchmarks (RFC 2544, RFC 5180), each with the address through
+/// which the mail host reaches it. What it sends there comes to the client's end of the wire.
+const NOBODYS: [(&str, &str); 2] =
+    [("198.18.0.0/15", "198.19.255.254"), ("2001:2::/48", "2001:2:0:ffff::ffff")];
+
+/// The `n`th address nobody owns, of the family of `family`; each a source of its own.
+pub fn nobody(family: Family, n: u16) -> IpAddr {
+    match family.host {
+        IpAddr::V4(_) => Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + u32::from(n)).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 2, 0, n, 0, 0, 0, 7).into(),
+    }
+}
+
+/// The lab, prepared.
+pub struct Ground {
+    lab: Lab,
+    // Goes last.
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// One attack at a time: all labs share the CPUs' queues of received packets (`net.core.netdev_max_backlog`).
+/// What finds them full is lost, and with a SYN-ACK that is repeated the kernel gives up its handshake.
+static ALONE: Mutex<()> = Mutex::new(());
+
+impl Deref for Ground {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+impl Ground {
+    /// `None` without the privileges it takes.
+    pub fn new() -> Option<Self> {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let ground = Self { lab: Lab::new()?, _alone: alone };
+        let hardware = CLIENT_HARDWARE.map(|byte| format!("{byte:02x}")).join(":");
+        ground.client(&["link", "set", "wire", "address", &hardware]);
+        let (mut ways, mut nowhere) = (String::new(), String::new());
+        for (network, gateway) in NOBODYS {
+            let _ = writeln!(ways, "neigh replace {gateway} lladdr {hardware} dev wire nud permanent");
+            let _ = writeln!(ways, "route add {gateway} dev wire");
+            let _ = writeln!(ways, "route add {network} via {gateway} dev wire onlink");
+            // Without a word: an IPv6 host says of what it has no route for that it is unreachable.
+            let _ = writeln!(nowhere, "route add blackhole {network}");
+        }
+        for (netns, lines) in [(&ground.host, ways), (&ground.client, nowhere)] {
+            let mut command = netns.command("ip");
+            command.args(["-batch", "-"]);
+            feed(command, &lines);
+        }
+        // Room for every handshake an attack begins: what is tested is the limiter, not the kernel's queue.
+        ground.host.sysctl("core/somaxconn", "300000");
+        ground.host.sysctl("ipv4/tcp_max_syn_backlog", "1000000");
+        ground.host.sysctl("ipv4/tcp_syncookies", "0");
+        Some(ground)
+    }
+
+    fn client(&self, arguments: &[&str]) {
+        let mut command = self.client.command("ip");
+        command.args(arguments);
+        crate::support::process::run(command).unwrap();
+    }
+
+    /// Has the mail host receive on all [`cpus`] (RPS): the packets of a burst are handled in parallel.
+    pub fn receive_on_all_cpus(&self) {
+        let mask = mask(&cpus());
+        // `ip netns exec` mounts the /sys of the namespace; its queue is not seen otherwise.
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec"]).arg(self.host.path().file_name().expect("it has a name"));
+        command.args(["sh", "-c", &format!("echo {mask} > /sys/class/net/wire/queues/rx-0/rps_cpus")]);
+        crate::support::process::run(command).unwrap();
+    }
+
+    /// The clients' resets are lost from now on, as behind a firewall that drops what it did not ask for:
+    /// a SYN-ACK for a forged SYN is answered by nobody. Forged packets are not the kernel's, and go out.
+    pub fn lose_resets_of_the_client(&self) {
+        let mut command = self.client.command("nft");
+        command.args(["-f", "-"]);
+        let chain = "chain out {\n type filter hook output priority 0\n tcp flags & rst == rst drop\n}";
+        feed(command, &format!("table inet firewall {{\n{chain}\n}}\n"));
+    }
+}
+
+/// The CPUs this process may run on.
+pub fn cpus() -> Vec<usize> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the kernel tells");
+    (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect()
+}
+
+/// Binds the calling thread to one CPU: what it sends over the wire is received there as well, where the mail
+/// host does not receive on all.
+pub fn bind_to(cpu: usize) {
+    let mut one = CpuSet::new();
+    one.set(cpu).expect("the kernel named it");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("it is one of those allowed");
+}
+
+/// CPUs as sysfs takes them: hexadecimal, 32 bits a word, the highest first.
+fn mask(cpus: &[usize]) -> String {
+    let mut words = vec![0_u32; cpus.iter().max().map_or(1, |last| last / 32 + 1)];
+    for cpu in cpus {
+        words[cpu / 32] |= 1 << (cpu % 32);
+    }
+    words.iter().rev().map(|word| format!("{word:08x}")).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn cpus_are_written_as_sysfs_takes_them() {
+    assert_eq!(mask(&[0, 1]), "00000003");
+    assert_eq!(mask(&[1, 33]), "00000002,00000002");
+}
+
+/// A counter of the mail host's TCP, by its name in `/proc/net/snmp` or `/proc/net/netstat`.
+pub fn counted_by_the_kernel(lab: &Lab, counter: &str) -> u64 {
+    // Not /proc/net: that is the namespace of the process's first thread.
+    let tables = ["snmp", "netstat"].map(|table| format!("/proc/thread-self/net/{table}"));
+    let text = lab.host.run(|| tables.map(|path| std::fs::read_to_string(path).expect("the kernel has it")));
+    let lines: Vec<&str> = text.iter().flat_map(|table| table.lines()).collect();
+    // A line of names, a line of values.
+    let value = |pair: &[&str]| {
+        let names = pair[0].strip_prefix("Tcp")?.split_whitespace();
+        names.zip(pair[1].split_whitespace()).find(|(name, _)| *name == counter)?.1.parse().ok()
+    };
+    let found = lines.chunks_exact(2).find_map(value);
+    found.unwrap_or_else(|| panic!("the kernel has no counter {counter}"))
+}
+
+/// Waits until the kernel and the limiter agree that `source` holds `expected` connections to port 25, and
+/// nothing stays reserved; requires that nothing was corrected or let through uncounted.
+#[track_caller]
+pub fn agree(lab: &Lab, limiter: &Limiter, source: IpAddr, expected: usize) {
+    let mut sockets = Sockets::of(lab);
+    eventually(&format!("{source} holds {expected}, by the kernel and by limiter list"), TIDY, || {
+        let table = sockets.connections(25, &COUNTED);
+        let kernel = table.iter().filter(|connection| connection.remote.ip() == source).count();
+        let ours = limiter.source("smtp", source);
+        let found = (kernel, ours.connections, ours.reserved);
+        same("kernel, limiter, reserved", &found, &(expected, expected as u64, 0))
+    });
+    for counter in ["drift", "uncounted"] {
+        assert_eq!(limiter.counter("smtp", counter), 0, "{counter}: {:#}", limiter.json(&["status"]));
+    }
+}
+
+/// Runs `command` with `input`; it must succeed.
+#[track_caller]
+pub fn feed(mut command: Command, input: &str) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    child.stdin.take().expect("it is piped").write_all(input.as_bytes()).expect("it reads");
+    assert!(child.wait().expect("waiting for a child of ours").success(), "{command:?} of:\n{input}");
+}
+
+/// Says something that whoever ran the tests is to read also when they pass.
+pub fn say(text: &str) {
+    // Not `eprintln!`: the test harness would keep it to itself.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,30 @@
+//! Attacks with hand-made packets, from addresses nobody owns and in the names of those who own theirs.
+//!
+//! [`raw`] writes every header itself, so that SYNs, ACKs, RSTs and FINs come in any order and number.
+//! What the limiter says is held against the kernel's own socket table, read through `sock_diag` as fast
+//! as it goes ([`watch`]). The lab and the limiter's harness are those of the system tests.
+//!
+//! The tests need root; without it each one says so and does nothing. `cargo test --test attack` runs
+//! everything, within a few minutes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, and says where; helpers of tests are no exception"
+)]
+
+#[expect(dead_code, reason = "the system tests' harness, of which these need a part")]
+#[path = "../system/support/mod.rs"]
+mod support;
+
+mod ground;
+mod honest;
+mod raw;
+mod server;
+mod sockets;
+mod watch;
+
+mod burst;
+mod forgery;
+mod peers;
+mod stray;

@@ -1,0 +1,109 @@
+//! Segments in orders no client sends them in, and handshakes the kernel completes in other ways.
+//!
+//! After each the limiter's count is the kernel's, nothing stays reserved, and nothing had to be corrected.
+
+mod cookies;
+mod extensions;
+mod fast_open;
+mod order;
+mod queues;
+mod time_wait;
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::AsRawFd as _;
+
+use nix::libc;
+
+use crate::ground::{Ground, agree, nobody};
+use crate::raw::{Caller, Crowd};
+use crate::server::Server;
+use crate::sockets::Sockets;
+use crate::support::limiter::Source;
+use crate::support::sink::listener;
+use crate::support::{Family, Limiter, SOON, V4, V6, eventually, same};
+
+const LIMIT: usize = 8;
+const BACKLOG: i32 = 4_096;
+const FIRST_PORT: u16 = 20_001;
+
+/// A mail host with a limit of eight, and one raw client of one family.
+struct Stage<'a> {
+    ground: &'a Ground,
+    limiter: &'a Limiter,
+    family: Family,
+    source: IpAddr,
+}
+
+impl Stage<'_> {
+    /// `n` callers at the source, who have done nothing yet.
+    fn crowd(&self, n: u16) -> Crowd {
+        Crowd::new(self.ground, self.source, FIRST_PORT..=FIRST_PORT + n - 1, self.family.port(25))
+    }
+
+    /// As [`Self::crowd`], and each has its SYN-ACK.
+    fn half_open(&self, n: u16) -> Crowd {
+        let mut crowd = self.crowd(n);
+        crowd.call();
+        crowd
+    }
+
+    #[track_caller]
+    fn agree(&self, expected: usize) {
+        agree(self.ground, self.limiter, self.source, expected);
+    }
+
+    fn counted(&self) -> Source {
+        self.limiter.source("smtp", self.source)
+    }
+
+    /// How many connections of the source are in `state`, by the kernel.
+    fn in_state(&self, state: u8) -> usize {
+        let table = Sockets::of(self.ground).connections(25, &[state]);
+        table.iter().filter(|connection| connection.remote.ip() == self.source).count()
+    }
+
+    #[track_caller]
+    fn becomes(&self, state: u8, expected: usize) {
+        eventually(&format!("{expected} are in state {state}"), SOON, || {
+            same("sockets", &self.in_state(state), &expected)
+        });
+    }
+}
+
+/// Plays `scene` on one mail host, first with IPv4 and then with IPv6. `listen` makes what listens there.
+fn play<S>(listen: impl Fn(&Ground) -> S, scene: impl Fn(&Stage, &S)) {
+    let Some(ground) = Ground::new() else { return };
+    let server = listen(&ground);
+    let limiter = Limiter::start(&ground, LIMIT as u32, "reset");
+    for family in [V4, V6] {
+        let source = nobody(family, 1);
+        let stage = Stage { ground: &ground, limiter: &limiter, family, source };
+        scene(&stage, &server);
+        stage.agree(0);
+    }
+}
+
+fn served(ground: &Ground) -> Server {
+    Server::start(ground, 25, BACKLOG)
+}
+
+/// A listener of which the test accepts, or does not.
+fn queued(ground: &Ground) -> TcpListener {
+    let listener = listener(ground, SocketAddr::from(([0_u16; 8], 25)), BACKLOG);
+    listener.set_nonblocking(true).expect("a socket can be non-blocking");
+    listener
+}
+
+/// The only caller of a crowd.
+fn only(crowd: &mut Crowd) -> &mut Caller {
+    crowd.callers.first_entry().expect("there is one").into_mut()
+}
+
+/// Sets an option of TCP whose value is an int.
+fn set_tcp(listener: &TcpListener, option: i32, value: i32) {
+    // SAFETY: the value is an int, as these options take it.
+    let result = unsafe {
+        libc::setsockopt(listener.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), 4)
+    };
+    assert_eq!(result, 0, "TCP option {option}: {}", std::io::Error::last_os_error());
+}

@@ -1,0 +1,120 @@
+//! Segments in orders no client sends them in.
+
+use std::sync::Barrier;
+use std::time::Instant;
+
+use super::{FIRST_PORT, LIMIT, only, play, queued, served};
+use crate::ground::{bind_to, cpus};
+use crate::raw::{Crowd, Segment, Wire};
+use crate::sockets::SYN_RECV;
+use crate::support::limiter::Source;
+use crate::support::{SOON, eventually};
+use crate::watch::Watch;
+
+#[test]
+fn a_syn_sent_three_times_is_one_connection() {
+    play(served, |stage, _| {
+        let mut crowd = stage.crowd(1);
+        let syn = only(&mut crowd).syn();
+        crowd.wire.send_all([&syn, &syn, &syn]);
+        crowd.call();
+        crowd.complete();
+        stage.agree(1);
+        assert_eq!(stage.counted().accepted, 1);
+        crowd.hang_up();
+    });
+}
+
+#[test]
+fn an_ack_with_a_wrong_number_neither_counts_nor_hinders_the_right_one() {
+    play(served, |stage, _| {
+        let mut crowd = stage.half_open(1);
+        for wrong in [0, 1, 12_345, u32::MAX / 2] {
+            let mut ack = only(&mut crowd).ack();
+            ack.ack = ack.ack.wrapping_add(1).wrapping_add(wrong);
+            only(&mut crowd).reset = false;
+            crowd.wire.send(&ack);
+            assert!(
+                crowd.answer(Instant::now() + SOON, |crowd| crowd.callers[&FIRST_PORT].reset),
+                "no reset"
+            );
+            assert_eq!(stage.counted(), Source::default(), "nothing is known of who proved nothing");
+        }
+        stage.becomes(SYN_RECV, 1);
+        crowd.complete();
+        stage.agree(1);
+        assert_eq!(stage.counted().accepted, 1);
+        crowd.hang_up();
+    });
+}
+
+#[test]
+fn a_reset_between_syn_and_ack_ends_the_handshake() {
+    play(served, |stage, _| {
+        let mut crowd = stage.half_open(1);
+        crowd.hang_up();
+        stage.becomes(SYN_RECV, 0);
+        crowd.complete();
+        assert!(crowd.answer(Instant::now() + SOON, |crowd| crowd.callers[&FIRST_PORT].reset), "no reset");
+        assert_eq!(stage.counted(), Source::default(), "nothing is known of who proved nothing");
+    });
+}
+
+#[test]
+fn acks_that_arrive_on_every_cpu_at_once_are_one_connection_each_and_eight_in_all() {
+    const ROUNDS: u16 = 20;
+    play(served, |stage, _| {
+        let watch = Watch::start(stage.ground, 25);
+        for _ in 0..ROUNDS {
+            let mut crowd = stage.half_open(40);
+            let acks: Vec<Vec<u8>> = crowd.callers.values().map(|caller| caller.ack().frame()).collect();
+            let start = Barrier::new(cpus().len());
+            std::thread::scope(|scope| {
+                for cpu in cpus() {
+                    let (start, acks, wire) = (&start, &acks, Wire::to_send(stage.ground));
+                    scope.spawn(move || {
+                        bind_to(cpu);
+                        start.wait();
+                        wire.send_frames(acks);
+                    });
+                }
+            });
+            crowd.answer(Instant::now() + SOON, |_| watch.ports(stage.source).len() >= LIMIT);
+            stage.agree(LIMIT);
+            crowd.hang_up();
+            stage.agree(0);
+        }
+        assert_eq!(watch.peak(stage.source), LIMIT, "the most at one time, by the kernel");
+    });
+}
+
+#[test]
+fn data_on_the_completing_ack_is_a_connection_like_any_other() {
+    play(served, |stage, _| {
+        let mut crowd = stage.half_open(2);
+        let words = [b"NOOP\r\n", b"QUIT\r\n"];
+        let segments: Vec<Segment> =
+            crowd.callers.values_mut().zip(words).map(|(caller, words)| caller.say(words)).collect();
+        crowd.wire.send_all(&segments);
+        let left = |crowd: &Crowd| crowd.callers[&(FIRST_PORT + 1)].finished;
+        assert!(crowd.answer(Instant::now() + SOON, left), "QUIT is heard");
+        stage.agree(1);
+        assert_eq!(stage.counted().accepted, 2);
+        crowd.hang_up();
+    });
+}
+
+#[test]
+fn a_fin_on_the_completing_ack_counts_until_the_server_lets_go() {
+    play(queued, |stage, listener| {
+        let mut crowd = stage.half_open(1);
+        let fin = only(&mut crowd).fin();
+        crowd.wire.send(&fin);
+        stage.agree(1);
+        // In CLOSE_WAIT, and not yet accepted: the server will pay for it.
+        drop(eventually("it is accepted", SOON, || listener.accept().map_err(|error| error.to_string())));
+        stage.agree(0);
+        assert_eq!(stage.counted().accepted, 1);
+        crowd.hang_up();
+    });
+}
