@@ -5,16 +5,20 @@ use std::path::{Path, PathBuf};
 
 use super::Lab;
 
+/// Where cgroup v2 is mounted.
+pub fn root() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("proc is mounted");
+    let mounted = mounts.lines().find(|line| line.contains(" cgroup2 "));
+    mounted.and_then(|line| line.split(' ').nth(1)).expect("cgroup v2 is mounted").into()
+}
+
 /// An empty cgroup below the root, removed with the test.
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
     /// Makes one named for the lab.
     pub fn new(lab: &Lab) -> Self {
-        let mounts = fs::read_to_string("/proc/self/mounts").expect("proc is mounted");
-        let mounted = mounts.lines().find(|line| line.contains(" cgroup2 "));
-        let root = mounted.and_then(|line| line.split(' ').nth(1)).expect("cgroup v2 is mounted");
-        let path = Path::new(root).join(&lab.name);
+        let path = root().join(&lab.name);
         fs::create_dir(&path).expect("root may make a cgroup");
         Self(path)
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns};
 
+use super::cgroup;
 use super::limiter::BINARY;
 use super::process::{run, tethered};
 
@@ -120,20 +121,24 @@ fn sweep() {
         let process = name.strip_prefix("lt-").and_then(|rest| rest.split('-').next());
         process.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
     };
-    let left = |place: &str| {
+    let left = |place: &Path| {
         let names = std::fs::read_dir(place).into_iter().flatten().flatten();
         names
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|name| dead(name))
             .collect::<Vec<_>>()
     };
-    for pins in left("/sys/fs/bpf") {
+    for pins in left(Path::new("/sys/fs/bpf")) {
         // What was being loaded is pinned as NAME+new.
         let instance = pins.trim_end_matches("+new");
         let _ = Command::new(BINARY).args(["--instance", instance, "unload"]).stdout(Stdio::null()).status();
     }
-    for netns in left("/run/netns") {
+    for netns in left(Path::new("/run/netns")) {
         let _ = Command::new("ip").args(["netns", "del", &netns]).status();
+    }
+    let cgroups = cgroup::root();
+    for cgroup in left(&cgroups) {
+        let _ = std::fs::remove_dir(cgroups.join(cgroup));
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::Lab;
+use super::{Lab, SOON, eventually};
 
 /// How many connections a source has had: at most at one time, and in all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,19 +38,28 @@ pub struct Sink {
 }
 
 /// A listener in the mail host that accepts nothing by itself. `::` is dual-stack.
+///
+/// One that was closed may stay for a moment: a process that another thread has begun to start holds it, until
+/// it is executed.
+#[track_caller]
 pub fn listener(lab: &Lab, at: SocketAddr, backlog: i32) -> TcpListener {
-    lab.host.run(|| {
-        let domain = if at.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-        let socket = Socket::new(domain, Type::STREAM, None).expect("a socket");
-        if at.is_ipv6() {
-            let dual = at.ip().is_unspecified();
-            socket.set_only_v6(!dual).expect("an IPv6 socket can be either");
-        }
-        socket.set_reuse_address(true).expect("a socket option");
-        socket.bind(&at.into()).expect("an address of the mail host");
-        socket.listen(backlog).expect("a bound socket can listen");
-        socket.into()
+    eventually(&format!("the mail host listens at {at}"), SOON, || {
+        lab.host.run(|| listen(at, backlog)).map_err(|error| error.to_string())
     })
+}
+
+/// A listener in the calling thread's network namespace.
+fn listen(at: SocketAddr, backlog: i32) -> std::io::Result<TcpListener> {
+    let domain = if at.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    if at.is_ipv6() {
+        let dual = at.ip().is_unspecified();
+        socket.set_only_v6(!dual)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(backlog)?;
+    Ok(socket.into())
 }
 
 impl Sink {

@@ -1,0 +1,93 @@
+//! Ending a connection, with both its ends at hand.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, poll};
+use socket2::Socket;
+
+use crate::ground::Pair;
+use crate::support::SOON;
+use crate::ways::Way;
+
+/// What reading gives once the other side has done what it does: over a wire in memory that is now, but for a
+/// CPU that is behind with its packets.
+pub fn reads(mut socket: &Socket) -> Result<usize, ErrorKind> {
+    loop {
+        match socket.read(&mut [0; 64]).map_err(|error| error.kind()) {
+            Err(ErrorKind::WouldBlock) => wait(socket),
+            Err(ErrorKind::Interrupted) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn wait(socket: &Socket) {
+    let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    let timeout = u16::try_from(SOON.as_millis()).expect("a short time");
+    let found = poll(&mut ready, timeout).expect("an open socket");
+    assert!(found > 0, "nothing comes: {socket:?}");
+}
+
+/// Closes with a reset instead of a FIN.
+pub fn reset(socket: Socket) {
+    // It fails where the other side was faster.
+    let _ = socket.set_linger(Some(Duration::ZERO));
+    drop(socket);
+}
+
+/// Ends the connection in a way of a worker's.
+pub fn end(Pair { client, server }: Pair, way: Way) {
+    match converse(client, server, way) {
+        Ok(()) => {}
+        Err(error) => panic!("a connection that should be {way:?}: {error}"),
+    }
+}
+
+fn converse(client: Socket, server: Socket, way: Way) -> io::Result<()> {
+    let over = |outcome: Result<usize, ErrorKind>| match outcome {
+        Ok(0) => Ok(()),
+        outcome => Err(io::Error::other(format!("reading gave {outcome:?} instead of the end"))),
+    };
+    match way {
+        Way::FinByServer => {
+            drop(server);
+            over(reads(&client))?;
+        }
+        Way::HalfClosedByClient => {
+            client.shutdown(Shutdown::Write)?;
+            over(reads(&server))?;
+            (&server).write_all(b"221 2.0.0 Bye\r\n")?;
+            drop(server);
+        }
+        Way::HalfClosedByServer => {
+            server.shutdown(Shutdown::Write)?;
+            over(reads(&client))?;
+            (&client).write_all(b"late")?;
+            reads(&server)?;
+        }
+        Way::ResetByClient => reset(client),
+        Way::ResetByServer => reset(server),
+        Way::ResetForTheUnread => {
+            (&client).write_all(b"unread")?;
+            drop(server);
+        }
+        Way::ResetInCloseWait => {
+            client.shutdown(Shutdown::Write)?;
+            over(reads(&server))?;
+            reset(client);
+        }
+        Way::ResetInFinWait => {
+            server.shutdown(Shutdown::Write)?;
+            over(reads(&client))?;
+            reset(client);
+        }
+        _ => {
+            drop(client);
+            over(reads(&server))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Churn: connections by the million that end in every way, while limits change and the daemon dies.
+//!
+//! Two workers hold both ends of their connections and go as fast as they can ([`worker`]); the ways to
+//! end that take more than a system call have a thread each ([`slow`]); one thread changes limits, kills
+//! the daemon and starts it again ([`unrest`]). Then every count has to be 0, and none may ever have been
+//! wrong.
+//!
+//! Two million connections end, or, on a machine that is slow or busy, as many as do in four minutes.
+//! `LIMITER_CHURN_CONNECTIONS` says another number, and takes as long as it takes. The test needs root; without
+//! it it says so and does nothing.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, and says where; helpers of tests are no exception"
+)]
+
+#[expect(dead_code, unused_imports, reason = "the system tests' harness, of which this needs a part")]
+#[path = "../system/support/mod.rs"]
+mod support;
+
+mod churn;
+mod dice;
+mod ends;
+mod ground;
+mod interrupt;
+mod report;
+mod slow;
+mod unrest;
+mod ways;
+mod worker;
+
+use std::time::Duration;
+
+use crate::churn::Churn;
+use crate::ground::Ground;
+use crate::support::Limiter;
+
+/// How many connections end, unless the environment says otherwise.
+const CONNECTIONS: u64 = 2_000_000;
+/// How long that may take.
+const WITHIN: Duration = Duration::from_secs(240);
+
+/// Small limits, which [`unrest`] changes; sources are forgotten, and counts compared, as often as can be.
+fn config() -> String {
+    let ports = |service: u16| (0..ground::DOORS).map(move |door| ground::port(service, door).to_string());
+    let ports = |service: u16| ports(service).collect::<Vec<_>>().join(", ");
+    format!(
+        "remember_seconds = 1\nreconcile_seconds = 5\n\
+         [defaults]\nmax_connections = 8\nresponse = \"reset\"\n\
+         network = {{ ipv4_prefix = 24, ipv6_prefix = 48, max_connections = 80 }}\n\
+         [service.smtp]\nports = [{}]\n[service.imap]\nports = [{}]\nmax_total = 500\n",
+        ports(0),
+        ports(1)
+    )
+}
+
+#[test]
+fn connections_that_end_in_every_way_while_limits_change_and_daemons_die_leave_every_count_at_0() {
+    let Some(ground) = Ground::new() else { return };
+    let wanted = std::env::var("LIMITER_CHURN_CONNECTIONS").ok();
+    let churn = match wanted {
+        Some(number) => Churn::new(number.parse().expect("a number of connections"), None),
+        None => Churn::new(CONNECTIONS, Some(WITHIN)),
+    };
+    let mut limiter = Limiter::start_with(&ground, &config());
+    interrupt::heed(&churn);
+    std::thread::scope(|scope| {
+        let (ground, churn) = (&ground, &*churn);
+        let mut works: Vec<Box<dyn FnOnce() + Send + '_>> = vec![
+            Box::new(|| slow::doors::run(ground, churn)),
+            Box::new(|| slow::victims::run(ground, churn)),
+            Box::new(|| slow::silence::run(ground, churn)),
+            Box::new(|| slow::moves::run(ground, churn)),
+            Box::new(|| report::progress(churn)),
+        ];
+        for seat in 0..ground::WORKERS {
+            works.push(Box::new(move || worker::run(ground, churn, seat)));
+        }
+        for work in works {
+            scope.spawn(|| churn.watched(work));
+        }
+        // Here, since the daemon ends with the thread that started it.
+        churn.watched(|| unrest::run(&mut limiter, churn));
+    });
+    let took = churn.took();
+    assert!(!churn.interrupted(), "interrupted");
+    let books = report::settled(&ground, &limiter);
+    report::summary(&churn, &books, took);
+    books.check();
+}

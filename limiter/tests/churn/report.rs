@@ -1,0 +1,160 @@
+//! How it goes, and how it went.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::churn::Churn;
+use crate::ground::{DOORS, Ground, port};
+use crate::support::{Limiter, eventually, truth};
+use crate::ways::{ALL, COUNTED};
+
+/// Between two lines of progress.
+const EVERY: Duration = Duration::from_secs(10);
+/// So long without any connection that ends, and something hangs.
+const HUNG: Duration = Duration::from_secs(60);
+/// Within this time the kernel has forgotten what nobody holds any more, and so has the limiter.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// To stderr, where the test harness does not swallow it.
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Says how it goes until it is over.
+pub fn progress(churn: &Churn) {
+    let (mut said, mut moved, mut before) = (Instant::now(), Instant::now(), 0);
+    while !churn.is_over() {
+        std::thread::sleep(Duration::from_millis(100));
+        let done = churn.done();
+        if done != before {
+            (moved, before) = (Instant::now(), done);
+        } else if moved.elapsed() > HUNG {
+            churn.interrupt();
+            panic!("no connection has ended for {HUNG:?}, at {done} of {}", churn.goal);
+        }
+        if said.elapsed() >= EVERY {
+            said = Instant::now();
+            say(&format!(
+                "churn: {} of {} connections ended, {}/s; {} changes, {} daemons killed\n",
+                grouped(done),
+                grouped(churn.goal),
+                grouped(rate(done, churn.took())),
+                churn.changes.load(Ordering::Relaxed),
+                churn.kills.load(Ordering::Relaxed),
+            ));
+        }
+    }
+}
+
+fn rate(connections: u64, took: Duration) -> u64 {
+    (u128::from(connections) * 1000 / took.as_millis().max(1)) as u64
+}
+
+/// What the limiter and the kernel say when all is over.
+pub struct Books {
+    /// What `limiter status --verify` says.
+    status: Value,
+    /// Counts of sources that are not 0.
+    left: Vec<Value>,
+    /// Connections that the mail host has ever accepted, by the kernel's own statistics, the greeter's too.
+    passive_opens: u64,
+    /// Counts that daemons found wrong.
+    corrections: usize,
+}
+
+/// Waits until the kernel has no connection to any door, and looks.
+pub fn settled(ground: &Ground, limiter: &Limiter) -> Books {
+    for port in (0..DOORS).flat_map(|door| [port(0, door), port(1, door)]) {
+        eventually(&format!("no connection to port {port} is left"), SETTLED, || {
+            let left =
+                [truth::established(&ground.host, port), truth::half_open(&ground.host, port)].concat();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+        });
+    }
+    let status = limiter.json(&["status", "--verify"]);
+    // A reservation of which nothing came is given back within seconds.
+    std::thread::sleep(Duration::from_secs(5));
+    let list = limiter.json(&["list"]);
+    let sources = list["sources"].as_array().expect("a list of sources");
+    let uneven = |source: &&Value| source["connections"] != 0 || source["reserved"] != 0;
+    let left = sources.iter().filter(uneven).cloned().collect();
+    let snmp = ground.host.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"));
+    let passive_opens = passive_opens(&snmp.expect("the kernel has statistics"));
+    let corrections = limiter.log().lines().filter(|line| line.contains(": drift, corrected")).count();
+    Books { status, left, passive_opens, corrections }
+}
+
+fn passive_opens(snmp: &str) -> u64 {
+    let mut tcp = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: ")).map(str::split_whitespace);
+    let (names, values) = (tcp.next().expect("names"), tcp.next().expect("values"));
+    let found = names.zip(values).find(|(name, _)| *name == "PassiveOpens");
+    found.and_then(|(_, value)| value.parse().ok()).expect("the kernel counts what it accepts")
+}
+
+impl Books {
+    /// A counter of all services.
+    fn sum(&self, counter: &str) -> u64 {
+        let services = self.status["services"].as_array().expect("a list of services");
+        services.iter().map(|service| service["counters"][counter].as_u64().expect("a number")).sum()
+    }
+
+    fn connections(&self) -> u64 {
+        let services = self.status["services"].as_array().expect("a list of services");
+        services.iter().map(|service| service["connections"].as_u64().expect("a number")).sum()
+    }
+
+    /// Every count is 0, and none was ever wrong.
+    pub fn check(&self) {
+        assert_eq!((self.sum("drift"), self.sum("uncounted")), (0, 0), "{:#}", self.status);
+        assert_eq!(self.connections(), 0, "{:#}", self.status);
+        assert_eq!(self.left, Vec::<Value>::new(), "sources that are still counted");
+        let verified = &self.status["verified"];
+        assert_eq!(verified["differences"], serde_json::json!([]), "{verified:#}");
+        assert_eq!(verified["connections"], 0, "{verified:#}");
+        assert_eq!(self.corrections, 0, "daemons have corrected counts");
+        let counted = self.sum("accepted") + self.sum("replied");
+        assert_eq!(counted, self.passive_opens, "what was counted, and what the kernel accepted");
+    }
+}
+
+/// Says how it went.
+pub fn summary(churn: &Churn, books: &Books, took: Duration) {
+    let mut text = format!("churn, {} s:\n", took.as_secs());
+    let mut line = |what: &str, number: u64| {
+        let _ = writeln!(text, "  {what:<40} {:>12}", grouped(number));
+    };
+    for (index, &(way, words)) in ALL.iter().enumerate() {
+        if index == COUNTED {
+            line("connections that ended", churn.done());
+        }
+        line(words, churn.of(way));
+    }
+    line("connections/s", rate(churn.done(), took));
+    line("changes of limits", churn.changes.load(Ordering::Relaxed));
+    line("daemons killed", churn.kills.load(Ordering::Relaxed));
+    line("comparisons with the socket table", churn.verifications.load(Ordering::Relaxed));
+    for counter in ["accepted", "replied", "refused", "held", "contended", "unreserved", "uncounted", "drift"]
+    {
+        line(&format!("limiter status: {counter}"), books.sum(counter));
+    }
+    line("corrections", books.corrections as u64);
+    line("accepted, by the kernel's statistics", books.passive_opens);
+    say(&text);
+}
