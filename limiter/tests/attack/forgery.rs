@@ -21,6 +21,8 @@ const FORGED: u32 = 100_000;
 const OTHERS: u16 = 10_000;
 /// Frames of one kind in a row.
 const STRETCH: usize = 250;
+/// A backlog that no attack of these fills.
+pub const ROOM_FOR_ALL: i32 = 300_000;
 /// How long the honest client works undisturbed, for comparison.
 const PEACE: Duration = Duration::from_secs(1);
 
@@ -45,7 +47,7 @@ impl Chance {
 /// Handshakes are forged from ports below those the client's kernel chooses from (32768 and up). A SYN that
 /// happens to come from the very port of an honest one makes its TCP wait for a second, whatever protects
 /// the host. ACKs and RSTs come from all ports, those of living connections too.
-fn attack(family: Family) -> &'static [Vec<u8>] {
+pub fn attack(family: Family) -> &'static [Vec<u8>] {
     static ATTACKS: [OnceLock<Vec<Vec<u8>>>; 2] = [const { OnceLock::new() }; 2];
     ATTACKS[usize::from(family.host.is_ipv6())].get_or_init(|| {
         let (victim, to) = (family.source(), family.port(25));
@@ -91,7 +93,7 @@ fn attack(family: Family) -> &'static [Vec<u8>] {
 }
 
 /// The honest client works at `to` while `meanwhile` runs; what it held in the end is still open.
-fn works_during(
+pub fn works_during(
     ground: &Ground,
     family: Family,
     meanwhile: impl FnOnce(),
@@ -195,7 +197,7 @@ fn name(source: IpAddr) -> String {
 
 #[test]
 fn forged_packets_change_nothing_for_the_one_they_name() {
-    forgery("0", 300_000);
+    forgery("0", ROOM_FOR_ALL);
 }
 
 #[test]
