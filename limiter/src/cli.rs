@@ -1,6 +1,7 @@
 //! The command line: nouns read, verbs change. A file a verb.
 
 mod explain;
+mod import;
 mod list;
 mod output;
 mod run;
@@ -46,6 +47,8 @@ enum Verb {
     Explain(explain::Args),
     /// Change a limit, live
     Set(set::Args),
+    /// A configuration from the limits that Postfix, Exim and Dovecot have now
+    Import(import::Args),
     /// End the daemon, lift the limits, and leave no trace in the kernel
     Unload(unload::Args),
 }
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Verb::List(args) => list::run(&cli.instance, &args),
         Verb::Explain(args) => explain::run(&cli.instance, &args),
         Verb::Set(args) => set::run(&cli.instance, &args),
+        Verb::Import(args) => import::run(&args),
         Verb::Unload(args) => unload::run(&cli.instance, &args),
     };
     match result {

@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod daemon;
 mod greeter;
+mod import;
 mod instance;
 mod kernel;
 mod ledger;

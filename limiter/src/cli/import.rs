@@ -1,0 +1,101 @@
+//! `limiter import`
+
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    str::FromStr,
+};
+
+use anyhow::{Result, bail};
+
+use super::{FAILED, WrongUsage, output};
+use crate::import::{self, Import, Reader, gather};
+
+/// A configuration from the limits that Postfix, Exim and Dovecot have now
+///
+/// Prints it, with where each value came from, and names what cannot be carried over. Changes nothing,
+/// and needs neither root nor anything loaded. Without arguments it reads every one that is installed.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Read Postfix's: of this host, or what `postconf -x; postconf -M; postconf -P` printed (`-`: standard
+    /// input)
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    postfix: Option<Place>,
+
+    /// Read Exim's: of this host, or what `exim -bV; exim -bP` printed, and `exim -bP +NAME` for the host lists it
+    /// refers to
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    exim: Option<Place>,
+
+    /// Read Dovecot's: of this host, or what `doveconf` or `doveconf -n` printed
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    dovecot: Option<Place>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  limiter import > limiter.toml
+  ssh mx2 'postconf -x; postconf -M; postconf -P' | limiter import --postfix=- --dovecot";
+
+/// Where the settings of a daemon are.
+#[derive(Clone)]
+enum Place {
+    /// On this host.
+    Here,
+    /// In a file that its program's output was saved in.
+    File(PathBuf),
+}
+
+impl FromStr for Place {
+    type Err = Infallible;
+
+    fn from_str(file: &str) -> Result<Self, Infallible> {
+        Ok(if file.is_empty() { Self::Here } else { Self::File(file.into()) })
+    }
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let asked: [(&Reader, &Option<Place>); 3] =
+        [(&import::POSTFIX, &args.postfix), (&import::EXIM, &args.exim), (&import::DOVECOT, &args.dovecot)];
+    let is_stdin = |place: &Option<Place>| matches!(place, Some(Place::File(file)) if file == Path::new("-"));
+    if asked.iter().filter(|(_, place)| is_stdin(place)).count() > 1 {
+        bail!(WrongUsage(
+            "standard input holds the settings of one daemon; give those of the others as files".to_owned()
+        ));
+    }
+    let all = asked.iter().all(|(_, place)| place.is_none());
+    let (mut daemons, mut missing, mut failed) = (Vec::new(), Vec::new(), false);
+    for (reader, place) in asked.into_iter().filter(|(_, place)| all || place.is_some()) {
+        let result = match place {
+            Some(Place::File(path)) => gather::saved(reader, path).map(Some),
+            _ => gather::here(reader),
+        };
+        let sentence = match result {
+            Ok(Some(daemon)) => {
+                daemons.push(daemon);
+                continue;
+            }
+            Ok(None) => {
+                format!(
+                    "{} is not installed here: there is no {}.",
+                    reader.name,
+                    reader.programs.join(" and no ")
+                )
+            }
+            Err(error) => format!("{} is not imported: {error:#}.", reader.name),
+        };
+        // Said again in the file, which may be read elsewhere.
+        eprintln!("limiter: {sentence}");
+        failed |= !all;
+        missing.push(sentence);
+    }
+    if daemons.is_empty() {
+        bail!(
+            "no limits of a mail daemon were found; give the saved output of its program, see `limiter help import`"
+        );
+    }
+    output::line(Import::new(daemons, missing).to_string().trim_end())?;
+    Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}

@@ -1,0 +1,321 @@
+//! Exim: what `exim -bV` and `exim -bP` print, and `exim -bP +NAME` for each named list that matters.
+//!
+//! Exim counts the connections of its daemon, whatever port they came to: all of its ports are one
+//! service here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use limiter_common::Protocol;
+
+use super::{
+    model::{Action, Daemon, Service, Sourced},
+    net::Net,
+    words::{self, one_line, setting},
+};
+
+/// What it is called.
+const NAME: &str = "Exim";
+
+/// The host lists that say something of connections.
+const HOST_LISTS: [&str; 3] = ["smtp_reserve_hosts", "host_reject_connection", "hosts_proxy"];
+
+/// The most named lists that are asked for.
+const MAX_LISTS: usize = 50;
+
+/// The options and named lists of the text.
+struct Options<'a> {
+    options: BTreeMap<&'a str, &'a str>,
+    lists: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Options<'a> {
+    fn read(text: &'a str) -> Self {
+        let (mut options, mut lists) = (BTreeMap::new(), BTreeMap::new());
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((key, value)) = line.split_once('=') else { continue };
+            let mut words = key.split_whitespace();
+            match (words.next(), words.next(), words.next()) {
+                (Some("hostlist"), Some(name), None) => lists.insert(name, value.trim()),
+                (Some(name), None, None) => options.insert(name, value.trim()),
+                _ => None,
+            };
+        }
+        Self { options, lists }
+    }
+
+    fn get(&self, name: &str) -> &'a str {
+        self.options.get(name).copied().unwrap_or("")
+    }
+}
+
+/// The runs that print the named lists which the text refers to and does not have.
+pub fn named_lists(text: &str) -> Vec<Vec<String>> {
+    let options = Options::read(text);
+    let values = HOST_LISTS.iter().map(|name| options.get(name)).chain(options.lists.values().copied());
+    let names: BTreeSet<String> = values
+        .flat_map(items)
+        .filter_map(|item| item.trim_start_matches('!').strip_prefix('+').map(str::to_owned))
+        .filter(|name| !options.lists.contains_key(name.as_str()))
+        .filter(|name| {
+            !name.is_empty() && name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
+        })
+        .collect();
+    names.into_iter().take(MAX_LISTS).map(|name| vec!["-bP".to_owned(), format!("+{name}")]).collect()
+}
+
+/// The limits in `text`; `None` if it holds no options of Exim.
+pub fn read(text: &str) -> Option<Daemon> {
+    let options = Options::read(text);
+    if !options.options.keys().any(|name| name.starts_with("smtp_accept_") || *name == "daemon_smtp_ports") {
+        return None;
+    }
+    let mut daemon = Daemon::new(NAME);
+    let version = text.lines().find_map(|line| line.trim_start_matches("# ").strip_prefix("Exim version "));
+    daemon.version = version.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned);
+    let name = options.get("primary_hostname");
+    if !name.is_empty() {
+        daemon.hostname =
+            Some(Sourced::new(name.to_owned(), format!("Exim: {}", setting("primary_hostname", name))));
+    }
+    let (max_total, reserve) = total(&options, &mut daemon);
+    let max_connections = per_host(&options, &mut daemon);
+    let ports = ports(&options, &mut daemon);
+    if !ports.value.is_empty() {
+        let first = if ports.value.contains(&25) { 25 } else { ports.value[0] };
+        daemon.services.push(Service {
+            name: words::smtp_name(first),
+            ports,
+            protocol: Protocol::Smtp,
+            max_connections,
+            ipv4_prefix: None,
+            ipv6_prefix: None,
+            rate: None,
+            max_total,
+            reserve,
+        });
+    }
+    host_lists(&options, &mut daemon);
+    others(&options, &mut daemon);
+    Some(daemon)
+}
+
+/// `smtp_accept_max` holds the reserve; `max_total` does not.
+fn total(options: &Options<'_>, daemon: &mut Daemon) -> (Sourced<u64>, Option<Sourced<u64>>) {
+    let (name, value) = ("smtp_accept_max", options.get("smtp_accept_max"));
+    let given = options.options.contains_key(name);
+    let shown = if given { setting(name, value) } else { format!("{name} = 20 (its default)") };
+    let read = if given { value.parse().ok() } else { Some(20) };
+    let max: u64 = read.unwrap_or(0);
+    let mut total = Sourced::new(max, format!("Exim: {shown}"));
+    if read.is_none() {
+        total.note("This is no number, so there is no limit here.");
+    } else if max == 0 {
+        total.note("So there is no limit for all of Exim.");
+    }
+    let (name, value) = ("smtp_accept_reserve", options.get("smtp_accept_reserve"));
+    let reserved: u64 = value.parse().unwrap_or(0);
+    if reserved == 0 {
+        return (total, None);
+    }
+    let shown = setting(name, value);
+    if max <= reserved {
+        daemon.leave_out(shown, "nothing of smtp_accept_max is left beside it");
+        return (total, None);
+    }
+    total.value = max - reserved;
+    total.note(format!("Exim: {shown}, which are among these, but are on top here."));
+    let mut reserve = Sourced::new(reserved, format!("Exim: {shown}"));
+    let hosts = setting("smtp_reserve_hosts", options.get("smtp_reserve_hosts"));
+    reserve.note(format!("Exim: for {hosts}; here for the host itself and whom a rule allows."));
+    (total, Some(reserve))
+}
+
+fn per_host(options: &Options<'_>, daemon: &mut Daemon) -> Sourced<u64> {
+    let (name, value) = ("smtp_accept_max_per_host", options.get("smtp_accept_max_per_host"));
+    let shown = setting(name, value);
+    let mut limit = Sourced::new(0, format!("Exim: {shown}"));
+    match value.parse() {
+        Ok(0) => limit.note("Exim has no limit for one host."),
+        Ok(number) => limit.value = number,
+        Err(_) if value.is_empty() => limit.note("Exim has no limit for one host."),
+        Err(_) => {
+            limit.note("It is an expansion, which only Exim can compute, anew for each connection.");
+            daemon.leave_out(
+                shown,
+                "an expansion gives each host a limit of its own; Exim keeps it. Set max_connections to what it \
+                 gives most hosts, and the others by rules",
+            );
+        }
+    }
+    limit
+}
+
+/// The ports its daemon listens on; those of `local_interfaces` with a port of their own, too.
+fn ports(options: &Options<'_>, daemon: &mut Daemon) -> Sourced<Vec<u16>> {
+    let mut ports = Sourced::new(Vec::new(), "");
+    ports.source.clear();
+    let value = options.options.get("daemon_smtp_ports").copied().unwrap_or("smtp");
+    ports.note(format!("Exim: {}", setting("daemon_smtp_ports", value)));
+    let interfaces = options.get("local_interfaces");
+    let mut own_ports = Vec::new();
+    let (mut without_port, mut only_loopback) = (interfaces.is_empty(), !interfaces.is_empty());
+    for item in items(interfaces) {
+        let (address, port) = interface(&item);
+        let is_loopback = Net::parse(address).is_some_and(|net| net.is_loopback());
+        only_loopback &= is_loopback;
+        without_port |= port.is_none();
+        own_ports.extend(port.filter(|_| !is_loopback));
+    }
+    if without_port {
+        for name in items(value) {
+            match words::port(&name) {
+                Some(port) => ports.value.push(port),
+                None => daemon.leave_out(
+                    setting("daemon_smtp_ports", value),
+                    format!("the port of {} is not known here: give it by hand", one_line(&name)),
+                ),
+            }
+        }
+    }
+    if !own_ports.is_empty() {
+        ports.note(format!("Exim: {}", setting("local_interfaces", interfaces)));
+        ports.value.extend(own_ports);
+    }
+    if only_loopback {
+        daemon.leave_out(
+            setting("local_interfaces", interfaces),
+            "it listens on loopback only: only this host itself comes in, which is allowed anyway",
+        );
+    }
+    if ports.value.len() > 1 {
+        ports.note(
+            "Exim counts its connections together, whatever port they come to: so this is one service.",
+        );
+    }
+    ports
+}
+
+/// An address with a port of its own, if it has one: `[ADDRESS]:PORT`, or `ADDRESS.PORT`.
+fn interface(item: &str) -> (&str, Option<u16>) {
+    if let Some((address, port)) = item.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
+        return (address, words::port(port));
+    }
+    let dots = item.matches('.').count();
+    match item.rsplit_once('.') {
+        Some((address, port)) if dots == if item.contains(':') { 1 } else { 4 } => {
+            (address, words::port(port))
+        }
+        _ => (item, None),
+    }
+}
+
+fn host_lists(options: &Options<'_>, daemon: &mut Daemon) {
+    for name in HOST_LISTS {
+        let value = options.get(name);
+        if name == "smtp_reserve_hosts" && !value.is_empty() {
+            let shown = setting(name, value);
+            if options.get("smtp_accept_reserve").parse().unwrap_or(0_u64) == 0 {
+                daemon.leave_out(shown, "nothing is reserved for them: smtp_accept_reserve is 0");
+                continue;
+            }
+            daemon.leave_out(
+                shown,
+                "smtp_accept_max_per_host holds for these hosts, too; here, whom a rule allows has no limit of a source",
+            );
+        }
+        let action = if name == "host_reject_connection" { Action::Deny } else { Action::Allow };
+        Hosts { options, daemon, action, from: format!("Exim: {name}"), seen: BTreeSet::new() }.read(value);
+    }
+}
+
+/// A host list on its way into rules.
+struct Hosts<'a> {
+    options: &'a Options<'a>,
+    daemon: &'a mut Daemon,
+    action: Action,
+    from: String,
+    /// The named lists that were read: they may refer to each other.
+    seen: BTreeSet<String>,
+}
+
+impl Hosts<'_> {
+    fn read(&mut self, list: &str) {
+        let Self { daemon, from, .. } = self;
+        if list.contains('$') {
+            return daemon.leave_out(
+                format!("{from} = {}", one_line(list)),
+                "an expansion, which only Exim can compute: give the networks by hand",
+            );
+        }
+        for item in items(list) {
+            self.item(&item);
+        }
+    }
+
+    fn item(&mut self, item: &str) {
+        if let Some(network) = Net::parse(item) {
+            return self.daemon.rule(network, self.action, &self.from);
+        }
+        if let Some(name) = item.strip_prefix('+')
+            && let Some(list) = self.options.lists.get(name)
+        {
+            if self.seen.insert(name.to_owned()) {
+                self.read(list);
+            }
+            return;
+        }
+        let why = match item.chars().next() {
+            Some('!') => "an exception inside a list: give it a rule with the limits of the service by hand",
+            Some('+') => "the list is not in the output of `exim -bP`: give that of `exim -bP +NAME`, too",
+            _ if item == "*" => "this is every host: leave the limits themselves out instead",
+            Some('@') => "the host itself is allowed anyway",
+            _ => {
+                "the limiter knows networks, no names and no lookups: give the networks of these hosts by hand"
+            }
+        };
+        self.daemon.leave_out(format!("{}: {}", self.from, one_line(item)), why);
+    }
+}
+
+/// What bounds connections in a way the limiter does not.
+fn others(options: &Options<'_>, daemon: &mut Daemon) {
+    for (name, why) in [
+        ("acl_smtp_connect", "what this ACL says of connections, a ratelimit for one, stays with Exim"),
+        ("smtp_load_reserve", "the limiter does not look at the load: Exim keeps it"),
+        ("smtp_accept_queue", "this is about delivery, not about who may connect: Exim keeps it"),
+        ("smtp_ratelimit_hosts", "this slows commands down inside a session: Exim keeps it"),
+    ] {
+        let value = options.get(name);
+        if !value.is_empty() && value != "0" {
+            daemon.leave_out(setting(name, value), why);
+        }
+    }
+    let shown = options.options.iter().filter(|(_, value)| value.contains("not displayable"));
+    for (name, value) in shown.filter(|(name, _)| name.starts_with("smtp_") || HOST_LISTS.contains(*name)) {
+        daemon.leave_out(setting(name, value), "only root sees it: run this as root");
+    }
+}
+
+/// The items of a list: between colons, or what follows `<` at its beginning; a doubled one is a plain
+/// one inside an item.
+fn items(value: &str) -> Vec<String> {
+    let value = value.trim();
+    let (separator, value) = match value.strip_prefix('<').and_then(|rest| rest.chars().next()) {
+        Some(char) if char.is_ascii_punctuation() => (char, &value[2..]),
+        _ => (':', value),
+    };
+    let mut items = Vec::new();
+    let mut item = String::new();
+    let mut chars = value.chars().peekable();
+    while let Some(char) = chars.next() {
+        if char != separator {
+            item.push(char);
+        } else if chars.next_if_eq(&separator).is_some() {
+            item.push(separator);
+        } else {
+            items.push(std::mem::take(&mut item));
+        }
+    }
+    items.push(item);
+    items.iter().map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+}

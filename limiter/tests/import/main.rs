@@ -1,0 +1,142 @@
+//! `limiter import` as it is typed, and with the real Postfix and Dovecot where they are installed. It
+//! needs no root, and nothing in the kernel.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import").join(path)
+}
+
+fn limiter(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_limiter"));
+    command.arg("import").args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn said(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// Whether it is on the PATH, or where root's programs are.
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed = std::env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .any(|dir| dir.join(program).is_file());
+    if !installed {
+        eprintln!("SKIPPED: {program} is not installed");
+    }
+    installed
+}
+
+/// What is said of the services, without comments; and without prefixes, which Postfix has since 3.8.
+fn keys(toml: &str) -> Vec<&str> {
+    let is_key = |line: &&str| !line.is_empty() && !line.starts_with('#') && !line.contains("_prefix = ");
+    toml.lines().filter(is_key).collect()
+}
+
+#[test]
+fn the_real_postfix_gives_what_its_saved_output_gives() {
+    if !is_installed("postconf") {
+        return;
+    }
+    for name in ["default", "mx", "submission", "postscreen"] {
+        let output =
+            limiter(&["--postfix"]).env("MAIL_CONFIG", fixture(&format!("postfix/{name}"))).output().unwrap();
+        let (toml, errors) = said(&output);
+        assert_eq!((output.status.code(), errors.as_str()), (Some(0), ""), "{name}");
+        let expected = fs::read_to_string(fixture(&format!("postfix/{name}/expected.toml"))).unwrap();
+        assert_eq!(keys(&toml), keys(&expected), "{name}");
+    }
+}
+
+#[test]
+fn the_real_dovecot_gives_what_its_saved_output_gives() {
+    if !is_installed("doveconf") {
+        return;
+    }
+    for name in ["performance", "plain", "proxies"] {
+        let file = fixture(&format!("dovecot/{name}/dovecot.conf"));
+        let output = limiter(&["--dovecot"]).env("CONFIG_FILE", file).output().unwrap();
+        let (toml, errors) = said(&output);
+        assert_eq!((output.status.code(), errors.as_str()), (Some(0), ""), "{name}");
+        let expected = fs::read_to_string(fixture(&format!("dovecot/{name}/expected.toml"))).unwrap();
+        assert_eq!(keys(&toml), keys(&expected), "{name}");
+    }
+}
+
+#[test]
+fn saved_output_comes_from_files_and_from_standard_input() {
+    let exim = fixture("exim/default/output.txt");
+    let dovecot = format!("--dovecot={}", fixture("dovecot/default/changed.txt").display());
+    let mut command = limiter(&["--exim=-", &dovecot]);
+    let output = command.stdin(File::open(exim).unwrap()).output().unwrap();
+    let (toml, errors) = said(&output);
+    assert_eq!((output.status.code(), errors.as_str()), (Some(0), ""));
+    assert!(toml.starts_with("# limiter: imported from Exim 4.96 and Dovecot 2.3.19.1 by"), "{toml}");
+    assert!(toml.contains("\n[service.smtp]\n") && toml.contains("\n[service.imap]\n"), "{toml}");
+}
+
+#[test]
+fn one_that_is_not_installed_is_one_sentence_and_nothing_found_is_a_failure() {
+    if is_installed("exim") || is_installed("exim4") {
+        return;
+    }
+    let output = limiter(&["--exim"]).output().unwrap();
+    let (toml, errors) = said(&output);
+    assert_eq!((output.status.code(), toml.as_str()), (Some(1), ""));
+    assert_eq!(
+        errors,
+        "limiter: Exim is not installed here: there is no exim and no exim4.\nlimiter: no limits of a mail daemon were \
+         found; give the saved output of its program, see `limiter help import`\n"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_one_sentence() {
+    let wrong = fixture("exim/default/output.txt");
+    for (argument, says) in [
+        ("--postfix=/nonexistent".to_owned(), "cannot read /nonexistent: No such file"),
+        (
+            format!("--postfix={}", wrong.display()),
+            "give it what `postconf -x; postconf -M; postconf -P -x` prints",
+        ),
+        (format!("--dovecot={}", wrong.parent().unwrap().display()), "Is a directory"),
+    ] {
+        let output = limiter(&[&argument]).output().unwrap();
+        let (toml, errors) = said(&output);
+        assert_eq!((output.status.code(), toml.as_str()), (Some(1), ""), "{argument}");
+        assert!(errors.lines().next().unwrap().contains(says), "{errors}");
+    }
+}
+
+#[test]
+fn one_daemon_alone_has_standard_input() {
+    let output = limiter(&["--postfix=-", "--exim=-"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        said(&output).1,
+        "limiter: standard input holds the settings of one daemon; give those of the others as files\n"
+    );
+}
+
+#[test]
+fn a_daemon_whose_program_fails_is_one_sentence_and_the_others_are_printed() {
+    if !is_installed("postconf") {
+        return;
+    }
+    let exim = format!("--exim={}", fixture("exim/default/output.txt").display());
+    let mut command = limiter(&["--postfix", &exim]);
+    let output = command.env("MAIL_CONFIG", fixture("exim/default")).output().unwrap();
+    let (toml, errors) = said(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(errors.starts_with("limiter: Postfix is not imported: "), "{errors}");
+    assert!(errors.contains("main.cf: No such file or directory"), "{errors}");
+    assert!(toml.contains("# Postfix is not imported: ") && toml.contains("[service.smtp]"), "{toml}");
+}
