@@ -47,10 +47,14 @@ enum Verb {
     Explain(explain::Args),
     /// Change a limit, live
     Set(set::Args),
-    /// A configuration from the limits that Postfix, Exim and Dovecot have now
-    Import(import::Args),
     /// End the daemon, lift the limits, and leave no trace in the kernel
     Unload(unload::Args),
+    /// A configuration from the limits that Postfix, Exim and Dovecot have now
+    ///
+    /// Prints it, with where each value came from, and names what cannot be carried over. Changes
+    /// nothing, and needs neither root nor anything loaded. Without options it reads every one of the
+    /// three that is installed.
+    Import(import::Args),
 }
 
 /// Nothing is loaded: `limiter status` ends with this code, so that scripts can tell.
@@ -75,8 +79,8 @@ pub fn main() -> ExitCode {
         Verb::List(args) => list::run(&cli.instance, &args),
         Verb::Explain(args) => explain::run(&cli.instance, &args),
         Verb::Set(args) => set::run(&cli.instance, &args),
-        Verb::Import(args) => import::run(&args),
         Verb::Unload(args) => unload::run(&cli.instance, &args),
+        Verb::Import(args) => import::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -12,10 +12,6 @@ use anyhow::{Result, bail};
 use super::{FAILED, WrongUsage, output};
 use crate::import::{self, Import, Reader, gather};
 
-/// A configuration from the limits that Postfix, Exim and Dovecot have now
-///
-/// Prints it, with where each value came from, and names what cannot be carried over. Changes nothing,
-/// and needs neither root nor anything loaded. Without arguments it reads every one that is installed.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
