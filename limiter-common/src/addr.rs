@@ -89,6 +89,10 @@ const fn mask(prefix: u32, from: u32) -> u32 {
     }
 }
 
+#[cfg(feature = "user")]
+// SAFETY: the type is `bytemuck::Pod`: any bytes are a value, and there is no padding.
+unsafe impl aya::Pod for Addr {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod ledger;
 pub mod places;
 pub mod rate;
+pub mod rule;
 pub mod service;
 pub mod verdict;
 
@@ -28,15 +29,20 @@ pub use counters::Counters;
 pub use ledger::{Claim, Entry, Key, Note, Pending, Tier, Total};
 pub use places::Places;
 pub use rate::Rate;
+pub use rule::{Action, Rule, Say};
 pub use service::{Keepalive, Protocol, Response, ServiceId, ServicePolicy};
 pub use verdict::{Limits, Reason, Standing, Verdict};
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
 /// meaning. A daemon that finds another version replaces the pins, it never reads them.
-pub const LAYOUT_VERSION: u64 = 2;
+pub const LAYOUT_VERSION: u64 = 3;
 
 /// The most services an instance can have; service 0 means "no service".
 pub const MAX_SERVICES: u32 = 64;
+
+/// How many sets of ports, services and rules there are: one is in force, the other is where the next
+/// one is made. A program reads which is in force once a run, so no verdict is a mixture of two.
+pub const SETS: u32 = 2;
 
 /// Words of the port table: eight ports a word, one byte a port, the byte being the service.
 pub const PORT_WORDS: u32 = 65536 / 8;

@@ -1,30 +1,36 @@
 //! The verdict: the one place where it is decided whether a source may have one more connection.
 
-use crate::{Places, Rate, Response, ServicePolicy};
+use crate::{
+    Places, Rate, Response, ServicePolicy,
+    rule::{Action, Say},
+};
 
 /// Why a connection is refused, in the order in which the reasons are looked at: what holds for more
 /// sources goes first, because a client of a full service can do nothing about its own connections.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
+    /// A rule denies the source.
+    Denied = 0,
     /// The service as a whole holds as many connections as it may.
-    Total = 0,
+    Total = 1,
     /// The source's network (wide tier) holds as many connections as it may.
-    Network = 1,
+    Network = 2,
     /// The source holds as many connections as it may.
-    Concurrency = 2,
+    Concurrency = 3,
     /// The source completes handshakes faster than it may.
-    Rate = 3,
+    Rate = 4,
 }
 
 impl Reason {
     /// Every reason, in order; a reason's number is its index.
-    pub const ALL: [Self; 4] = [Self::Total, Self::Network, Self::Concurrency, Self::Rate];
+    pub const ALL: [Self; 5] = [Self::Denied, Self::Total, Self::Network, Self::Concurrency, Self::Rate];
 
     /// The word for it in output, metrics and documents.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Denied => "denied",
             Self::Total => "total",
             Self::Network => "network",
             Self::Concurrency => "concurrency",
@@ -53,31 +59,38 @@ pub struct Limits {
     pub total: u32,
     /// Handshakes in a time.
     pub rate: Rate,
+    /// Whether it may have nothing at all.
+    pub denied: bool,
 }
 
 impl Limits {
     /// The limits that apply. An allowed source has none of its own (law 4) and may use the reserve;
-    /// beyond that there is no process left in the mail daemon that could serve it.
+    /// beyond that there is no process left in the mail daemon that could serve it. A source with a
+    /// limit of its own is not held below it by its network's.
     #[inline(always)]
     #[must_use]
-    pub const fn of(policy: &ServicePolicy, allowed: bool) -> Self {
+    pub const fn of(policy: &ServicePolicy, say: &Say) -> Self {
+        let is_allowed = matches!(say.action, Action::Allow);
         let total = if policy.max_total == 0 {
             u32::MAX
-        } else if allowed {
+        } else if is_allowed {
             policy.max_total.saturating_add(policy.reserve)
         } else {
             policy.max_total
         };
-        if allowed {
-            return Self {
-                narrow: u32::MAX,
-                wide: u32::MAX,
-                total,
-                rate: Rate { interval_ns: 0, tolerance_ns: 0 },
-            };
+        if is_allowed {
+            let rate = Rate { interval_ns: 0, tolerance_ns: 0 };
+            return Self { narrow: u32::MAX, wide: u32::MAX, total, rate, denied: false };
         }
-        let wide = if policy.has_network() { policy.network_max_connections } else { u32::MAX };
-        Self { narrow: policy.max_connections, wide, total, rate: policy.rate }
+        let narrow = if say.max_connections == 0 { policy.max_connections } else { say.max_connections };
+        let wide = if !policy.has_network() {
+            u32::MAX
+        } else if policy.network_max_connections < say.max_connections {
+            say.max_connections
+        } else {
+            policy.network_max_connections
+        };
+        Self { narrow, wide, total, rate: policy.rate, denied: matches!(say.action, Action::Deny) }
     }
 }
 
@@ -102,7 +115,9 @@ impl Standing {
     #[inline(always)]
     #[must_use]
     pub const fn over(&self, limits: &Limits, now_ns: u64) -> Option<Reason> {
-        if self.total.connections() >= limits.total {
+        if limits.denied {
+            Some(Reason::Denied)
+        } else if self.total.connections() >= limits.total {
             Some(Reason::Total)
         } else if self.wide.connections() >= limits.wide {
             Some(Reason::Network)
@@ -119,8 +134,8 @@ impl Standing {
 /// Judges a SYN at `now_ns` by what its source has already.
 #[inline(always)]
 #[must_use]
-pub const fn judge(policy: &ServicePolicy, allowed: bool, standing: &Standing, now_ns: u64) -> Verdict {
-    match standing.over(&Limits::of(policy, allowed), now_ns) {
+pub const fn judge(policy: &ServicePolicy, say: &Say, standing: &Standing, now_ns: u64) -> Verdict {
+    match standing.over(&Limits::of(policy, say), now_ns) {
         None => Verdict::Admit,
         Some(reason) => Verdict::Refuse(reason, Response::from_u8(policy.response)),
     }
@@ -138,12 +153,13 @@ mod tests {
     }
 
     proptest! {
+        /// The precedence: allow, deny, total, network, concurrency, rate.
         #[test]
         fn refused_exactly_when_a_limit_is_reached_and_for_the_first_one(
             limits in (1u32..20, 0u32..20, 0u32..20, 0u32..5),
             held in (0u32..25, 0u32..25, 0u32..25), reserved in 0u32..200,
             rate in prop::option::of((1u32..100, 1u32..5)), due_s in 0u64..40, now_s in 0u64..20,
-            allowed: bool, response in 0u8..2,
+            action in 0u8..3, own_limit in 0u32..30, response in 0u8..2,
         ) {
             let (max_connections, network_max_connections, max_total, reserve) = limits;
             let rate = rate.map_or_else(Rate::default, |(count, burst)| Rate::new(count, 60, burst));
@@ -158,14 +174,19 @@ mod tests {
                 due_ns: due_s * 1_000_000_000,
             };
             let now = now_s * 1_000_000_000;
+            let say = Say { action: Action::from_u8(action), max_connections: own_limit };
+            let allowed = say.action == Action::Allow;
+            let limit = if own_limit == 0 { max_connections } else { own_limit };
             let may_have = if allowed { max_total + reserve } else { max_total };
-            let expected = if max_total > 0 && total >= may_have {
+            let expected = if say.action == Action::Deny {
+                Some(Reason::Denied)
+            } else if max_total > 0 && total >= may_have {
                 Some(Reason::Total)
             } else if allowed {
                 None
-            } else if network_max_connections > 0 && wide >= network_max_connections {
+            } else if network_max_connections > 0 && wide >= network_max_connections.max(own_limit) {
                 Some(Reason::Network)
-            } else if narrow >= max_connections {
+            } else if narrow >= limit {
                 Some(Reason::Concurrency)
             } else if rate.wait_ns(standing.due_ns, now) > 0 {
                 Some(Reason::Rate)
@@ -174,7 +195,7 @@ mod tests {
             };
             let expected = expected
                 .map_or(Verdict::Admit, |reason| Verdict::Refuse(reason, Response::from_u8(response)));
-            prop_assert_eq!(judge(&policy, allowed, &standing, now), expected);
+            prop_assert_eq!(judge(&policy, &say, &standing, now), expected);
         }
     }
 

@@ -26,20 +26,21 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     if lookup.protocol != IPPROTO_TCP {
         return sk_action::SK_PASS;
     }
-    let Some((service, policy)) = maps::service_of(lookup.local_port) else {
+    let Some(service) = maps::service_of(lookup.local_port) else {
         return sk_action::SK_PASS;
     };
     let (remote, local) = addresses(lookup);
-    let claim = Claim::new(service, policy, &remote);
+    let policy = service.policy;
+    let say = service.say(&remote, &local);
+    let claim = Claim::new(service.id, policy, &remote);
     let entry = maps::entry(&claim.narrow);
     let standing = claims::standing(&claim, entry, policy.max_total != 0);
     let now_ns = if policy.rate.is_limited() { clock::now_ns() } else { 0 };
 
-    let Verdict::Refuse(reason, response) = verdict::judge(policy, remote.is_own(&local), &standing, now_ns)
-    else {
+    let Verdict::Refuse(reason, response) = verdict::judge(policy, &say, &standing, now_ns) else {
         return sk_action::SK_PASS;
     };
-    maps::count(service, |counters| &mut counters.refused[reason as usize & 3]);
+    maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
     if let Some(entry) = entry {
         // SAFETY: found in this run.
         unsafe { atomic::add(&raw mut (*entry).refused, 1) };

@@ -53,7 +53,9 @@ pub fn run(ctx: *const Context) {
         return;
     }
     let socket = Socket(sk.cast::<u8>().cast_const());
-    let Some((service, policy)) = maps::service_of(socket.local_port()) else { return };
+    let Some(maps::Service { id: service, policy, .. }) = maps::service_of(socket.local_port()) else {
+        return;
+    };
     if !socket.is_in_our_netns() {
         return;
     }

@@ -31,7 +31,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     }
     // The listener's own port: the greeter listens on one that is no service's.
     // SAFETY: as above.
-    let Some((service, policy)) = maps::service_of(unsafe { (*sk).src_port }) else {
+    let Some(service) = maps::service_of(unsafe { (*sk).src_port }) else {
         return false;
     };
     // SAFETY: `sk` is the context's socket, and not null.
@@ -44,7 +44,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     let Some(mut segment) = Segment::read(ctx) else {
         // More extension headers than an honest peer has use for (RFC 8504, 5.3, lets a host discard such):
         // to let through what cannot be judged would be a way around every limit.
-        maps::count(service, |counters| &mut counters.held);
+        maps::count(service.id, |counters| &mut counters.held);
         return true;
     };
     if segment.flags & (SYN | RST | ACK) != ACK {
@@ -55,8 +55,12 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         return false;
     }
     let remote = segment.remote();
-    let claim = Claim::new(service, policy, &remote);
-    let limits = Limits::of(policy, remote.is_own(&segment.local()));
+    let claim = Claim::new(service.id, service.policy, &remote);
+    let limits = Limits::of(service.policy, &service.say(&remote, &segment.local()));
+    let service = service.id;
+    if limits.denied {
+        return held(service, maps::entry(&claim.narrow));
+    }
     let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
     if handshake == Handshake::Unknown {
         // A SYN cookie, perhaps: whoever sends any number gets here, so this only looks, and makes

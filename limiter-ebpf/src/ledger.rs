@@ -35,7 +35,7 @@ pub fn run(ctx: &SockOpsContext) {
 /// A handshake is complete: the reservation becomes a count, noted on the socket.
 #[inline(always)]
 fn established(ctx: &SockOpsContext) {
-    let Some((service, policy)) = maps::service_of(ctx.local_port()) else { return };
+    let Some(maps::Service { id: service, policy, .. }) = maps::service_of(ctx.local_port()) else { return };
     // SAFETY: the context is valid for the whole run.
     if !kernel::is_our_netns(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }) {
         return;

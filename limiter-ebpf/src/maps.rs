@@ -4,14 +4,16 @@ use aya_ebpf::{
     bindings::{
         BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
     },
-    btf_maps::{Array, HashMap, PerCpuArray, SockMap},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SockMap, lpm_trie},
     cty::c_void,
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
 };
 use limiter_common::{
-    Counters, Entry, Key, MAX_SERVICES, Note, PORT_WORDS, Pending, ServiceId, ServicePolicy, Total,
+    Action, Addr, Counters, Entry, Key, MAX_SERVICES, Note, PORT_WORDS, Pending, Rule, SETS, Say, ServiceId,
+    ServicePolicy, Total,
     errand::Errand,
+    rule::{Limit, RuleLimit},
 };
 
 use crate::clock;
@@ -21,13 +23,33 @@ use crate::clock;
 #[btf_map]
 pub static LAYOUT: Array<u64, 4> = Array::new();
 
-/// Port to service, eight ports a word.
+/// Which set of ports, services and rules is in force, 0 or 1.
 #[btf_map]
-pub static PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
+pub static ACTIVE: Array<u64, 1> = Array::new();
 
-/// Service to policy.
+/// Port to service, eight ports a word, one set after the other.
 #[btf_map]
-pub static SERVICES: Array<ServicePolicy, { MAX_SERVICES as usize }> = Array::new();
+pub static PORTS: Array<u64, { (SETS * PORT_WORDS) as usize }> = Array::new();
+
+/// Service to policy, one set after the other.
+#[btf_map]
+pub static SERVICES: Array<ServicePolicy, { (SETS * MAX_SERVICES) as usize }> = Array::new();
+
+/// What the first set says of networks. The loader sets the number of entries of all four.
+#[btf_map]
+pub static RULES_0: LpmTrie<Addr, Rule, 1> = LpmTrie::new();
+
+/// What the second set says of networks.
+#[btf_map]
+pub static RULES_1: LpmTrie<Addr, Rule, 1> = LpmTrie::new();
+
+/// Limits of the first set's rules.
+#[btf_map]
+pub static LIMITS_0: HashMap<RuleLimit, Limit, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Limits of the second set's rules.
+#[btf_map]
+pub static LIMITS_1: HashMap<RuleLimit, Limit, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// The live counts. Not preallocated: a host with few sources pays for few. The loader sets the
 /// number of entries.
@@ -111,15 +133,52 @@ impl<T> SkStorage<T> {
     }
 }
 
-/// The service that `port` belongs to and its policy; `None` for a port that is nobody's.
+/// A service, as the set says that is in force.
+#[derive(Clone, Copy)]
+pub struct Service {
+    /// Its number.
+    pub id: ServiceId,
+    /// Its policy.
+    pub policy: &'static ServicePolicy,
+    /// The set, 0 or 1: everything else of this verdict comes from it, too.
+    set: u32,
+}
+
+/// The service that `port` belongs to; `None` for a port that is nobody's.
 #[inline(always)]
-pub fn service_of(port: u32) -> Option<(ServiceId, &'static ServicePolicy)> {
-    let word = *PORTS.get((port & 0xffff) >> 3)?;
+pub fn service_of(port: u32) -> Option<Service> {
+    let set = *ACTIVE.get(0)? as u32 & 1;
+    let word = *PORTS.get(set * PORT_WORDS + ((port & 0xffff) >> 3))?;
     let service = (word >> ((port & 7) * 8)) as u8;
     if service == 0 {
         return None;
     }
-    Some((ServiceId(service), SERVICES.get(u32::from(service))?))
+    let policy = SERVICES.get(set * MAX_SERVICES + u32::from(service))?;
+    Some(Service { id: ServiceId(service), policy, set })
+}
+
+impl Service {
+    /// What the rules say of a source that connects to `local`. One of the host's own addresses that no
+    /// rule knows of is allowed all the same: it may be a new one.
+    #[inline(always)]
+    pub fn say(&self, remote: &Addr, local: &Addr) -> Say {
+        let key = lpm_trie::Key::new(128, *remote);
+        let rule = if self.set == 0 { RULES_0.get(&key) } else { RULES_1.get(&key) };
+        let Some(rule) = rule else {
+            return if remote.is_own(local) { Say::ALLOW } else { Say::NOTHING };
+        };
+        let mut say =
+            Say { action: Action::from_u8(rule.action), max_connections: rule.max_connections.connections() };
+        if rule.limits(self.id) {
+            let key = RuleLimit { rule: rule.id, service: u32::from(self.id.0) };
+            let limit = if self.set == 0 { LIMITS_0.get_ptr(key) } else { LIMITS_1.get_ptr(key) };
+            if let Some(limit) = limit {
+                // SAFETY: found in this run.
+                say.max_connections = unsafe { *limit }.connections();
+            }
+        }
+        say
+    }
 }
 
 /// Counts one in the counters of `service` on this CPU.

@@ -4,6 +4,8 @@ mod explain;
 mod import;
 mod list;
 mod output;
+mod reload;
+mod rules;
 mod run;
 mod set;
 mod status;
@@ -13,6 +15,7 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand, error::ErrorKind};
+use limiter_common::Action;
 
 use crate::{
     config::{ConfigError, SettingError},
@@ -45,8 +48,20 @@ enum Verb {
     List(list::Args),
     /// Which limit applies to an address, and where it stands
     Explain(explain::Args),
+    /// What is said of networks: allowed, denied, or with limits of their own
+    Rules(rules::RulesArgs),
+    /// Read the configuration file again, and put it in force in one step
+    Reload(reload::Args),
     /// Change a limit, live
     Set(set::Args),
+    /// Let a network have as many connections as it wants, live
+    Allow(rules::Whom),
+    /// Let a network have none, live
+    Deny(rules::Whom),
+    /// Give each source of a network a limit of its own, live
+    Limit(rules::LimitArgs),
+    /// Take back what was said of exactly this network, live
+    Forget(rules::Whom),
     /// End the daemon, lift the limits, and leave no trace in the kernel
     Unload(unload::Args),
     /// A configuration from the limits that Postfix, Exim and Dovecot have now
@@ -78,7 +93,13 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(&cli.instance, &args),
         Verb::List(args) => list::run(&cli.instance, &args),
         Verb::Explain(args) => explain::run(&cli.instance, &args),
+        Verb::Rules(args) => rules::show(&cli.instance, &args),
+        Verb::Reload(args) => reload::run(&cli.instance, &args),
         Verb::Set(args) => set::run(&cli.instance, &args),
+        Verb::Allow(whom) => rules::decide(&cli.instance, &whom, Action::Allow),
+        Verb::Deny(whom) => rules::decide(&cli.instance, &whom, Action::Deny),
+        Verb::Limit(args) => rules::limit(&cli.instance, &args),
+        Verb::Forget(whom) => rules::forget(&cli.instance, &whom),
         Verb::Unload(args) => unload::run(&cli.instance, &args),
         Verb::Import(args) => import::run(&args),
     };

@@ -15,6 +15,7 @@ mod load;
 mod pace;
 mod render;
 mod resolve;
+mod rules;
 mod setting;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use load::load;
 #[cfg(test)]
 pub use load::parse;
 pub use pace::Pace;
+pub use rules::{Rule, network, parse_network};
 pub use setting::{Setting, SettingError, apply, changes, parse_setting};
 
 /// The resolved configuration.
@@ -43,6 +45,8 @@ pub struct Config {
     pub reconcile_seconds: u32,
     /// The services, sorted by name; at most [`limiter_common::MAX_SERVICES`] - 1, no port in two.
     pub services: Vec<Service>,
+    /// The rules, sorted by network, no two for one.
+    pub rules: Vec<Rule>,
 }
 
 /// A set of ports with one protocol and one policy.
@@ -136,6 +140,7 @@ impl Default for Config {
             remember_seconds: resolve::REMEMBER_SECONDS,
             reconcile_seconds: resolve::RECONCILE_SECONDS,
             services,
+            rules: Vec::new(),
         }
     }
 }

@@ -1,15 +1,12 @@
 //! The daemon: loads or takes over, then greets what is refused and keeps the ledger tidy. The limits
 //! do not need it.
 
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod reasons;
+mod upkeep;
+
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
-use limiter_common::{Addr, Claim, Limits as Allowance, Protocol, Reason};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
@@ -17,22 +14,15 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use self::{reasons::PinnedReasons, upkeep::Upkeep};
 use crate::{
-    config::Config,
-    greeter::{Greeter, Limits, Listener, Reasons, Refusal},
+    config::{self, Config},
+    greeter::{Greeter, Limits, Listener},
     instance::Instance,
-    kernel::{Attached, Found, Tables, Target, environment, steward::Steward},
-    ledger,
+    kernel::{Attached, Found, Tables, Target, environment},
     policy::{self, Applied},
     reconcile::Reconciler,
 };
-
-/// How often, at most, the ledger is looked through for sources that are gone.
-const COLLECT_EVERY: Duration = Duration::from_secs(10);
-/// How often reservations that came to nothing are looked for.
-const CANCEL_EVERY: Duration = Duration::from_secs(1);
-/// Ports where TLS starts at once (RFC 8314, 3; RFC 9051, 11.1): no plain text can be said there.
-const IMPLICIT_TLS: [u16; 3] = [465, 993, 995];
 
 /// What `limiter run` was asked for.
 pub struct Options {
@@ -40,6 +30,8 @@ pub struct Options {
     pub netns: Option<PathBuf>,
     /// The cgroup to protect; all if none.
     pub cgroup: Option<PathBuf>,
+    /// The configuration's file; the built-in services if none.
+    pub file: Option<PathBuf>,
     /// The configuration.
     pub config: Config,
 }
@@ -58,8 +50,9 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         let (listener, attached) = load(instance, options)?;
+        instance.set_config_path(options.file.as_deref())?;
         lock.announce()?;
-        serve(instance, listener, attached, &options.config).await
+        serve(instance, listener, attached, options).await
     })
 }
 
@@ -78,6 +71,7 @@ fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached)> 
             Applied::Changed => info!("the configuration is in force"),
             Applied::Kept => info!("the configuration is the one in force; changes made live since stay"),
         }
+        policy::set_own(&mut loaded.tables, policy::addresses()?)?;
     }
     let listener = Listener::bind().context("cannot open the greeter's listener")?;
     loaded.set_greeter(&listener)?;
@@ -95,16 +89,12 @@ fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached)> 
     Ok((listener, attached))
 }
 
-async fn serve(instance: &Instance, listener: Listener, attached: Attached, config: &Config) -> Result<()> {
+async fn serve(instance: &Instance, listener: Listener, attached: Attached, options: &Options) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
+    let (configure, config) = watch::channel(options.config.clone());
+    let (rename, name) = watch::channel(hostname(&options.config)?);
     let reasons = Arc::new(PinnedReasons(Tables::open(&instance.pins())?));
-    let hostname = match &config.hostname {
-        Some(name) => name.clone(),
-        None => {
-            nix::unistd::gethostname().context("cannot read the host name")?.to_string_lossy().into_owned()
-        }
-    };
-    let greeter = Greeter::new(listener, reasons, hostname, Limits::default())?;
+    let greeter = Greeter::new(listener, reasons, name, Limits::default())?;
     let totals = greeter.totals();
     let mut greeter = tokio::spawn(greeter.serve(stopped));
     let log = tokio::spawn(follow(attached.log));
@@ -112,8 +102,9 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, conf
         pins: instance.pins(),
         steward: attached.steward,
         reconciler: Reconciler::default(),
-        remember: Duration::from_secs(u64::from(config.remember_seconds)),
-        reconcile: Duration::from_secs(u64::from(config.reconcile_seconds)),
+        instance: instance.clone(),
+        addresses: policy::Watch::new()?,
+        config,
     };
     std::thread::Builder::new()
         .name("upkeep".to_owned())
@@ -122,10 +113,29 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, conf
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        result = &mut greeter => bail!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again"),
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut applied = signal(SignalKind::user_defined1())?;
+    loop {
+        let config = tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(instance, options),
+            // `limiter reload` has put it in force.
+            _ = applied.recv() => config::load(&instance.applied_path()).map_err(Into::into),
+            result = &mut greeter => bail!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again"),
+        };
+        match config {
+            Ok(config) => {
+                if config.max_sources != options.config.max_sources {
+                    warn!(
+                        "max_sources is for the next load: `limiter --instance {instance} unload`, then run"
+                    );
+                }
+                rename.send_replace(hostname(&config)?);
+                configure.send_replace(config);
+            }
+            Err(problem) => error!("{problem:#}: what was in force stays"),
+        }
     }
     // Fails when the greeter has ended by itself; then there is nobody to tell.
     let _nobody = stop.send(true);
@@ -138,6 +148,27 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, conf
     Ok(())
 }
 
+/// The name the greeter gives.
+fn hostname(config: &Config) -> Result<String> {
+    if let Some(name) = &config.hostname {
+        return Ok(name.clone());
+    }
+    let name = nix::unistd::gethostname().context("cannot read the host name")?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// Reads the file again and puts it in force, all of it or nothing.
+fn reload(instance: &Instance, options: &Options) -> Result<Config> {
+    let config = options.file.as_deref().map(config::load).transpose()?.unwrap_or_default();
+    let mut tables = Tables::open(&instance.pins())?;
+    let _policy = instance.lock_policy()?;
+    match policy::reapply(&config, &mut tables)? {
+        Applied::Changed => info!("the configuration is read again, and in force"),
+        Applied::Kept => info!("the configuration is read again; it was in force already"),
+    }
+    Ok(config)
+}
+
 /// Passes the kernel programs' records on.
 async fn follow(log: aya_log::EbpfLogger<&'static dyn tracing_log::log::Log>) -> Result<()> {
     // SAFETY: the logger owns its ring buffer's descriptor, and names the same one as long as it lives.
@@ -147,71 +178,5 @@ async fn follow(log: aya_log::EbpfLogger<&'static dyn tracing_log::log::Log>) ->
         let mut ready = log.readable_mut().await?;
         ready.get_inner_mut().flush();
         ready.clear_ready();
-    }
-}
-
-/// What keeps the ledger true and tidy.
-struct Upkeep {
-    pins: PathBuf,
-    steward: Steward,
-    reconciler: Reconciler,
-    /// How long a source without connections is remembered.
-    remember: Duration,
-    /// How often the ledger is compared with the socket table.
-    reconcile: Duration,
-}
-
-impl Upkeep {
-    /// Goes on for as long as the process lives.
-    fn run(mut self) {
-        let collect_every = COLLECT_EVERY.min(self.remember).max(CANCEL_EVERY);
-        let mut collected = Instant::now();
-        let mut compared = Instant::now();
-        loop {
-            std::thread::sleep(CANCEL_EVERY);
-            if let Err(problem) = self.steward.cancel_stale() {
-                error!("cannot give back stale reservations: {problem:#}");
-            }
-            if collected.elapsed() >= collect_every {
-                collected = Instant::now();
-                match ledger::collect(&mut self.steward, self.remember) {
-                    Ok(0) => {}
-                    Ok(sources) => info!("forgot {sources} sources without connections"),
-                    Err(problem) => error!("cannot look through the ledger: {problem:#}"),
-                }
-            }
-            if compared.elapsed() >= self.reconciler.wait(self.reconcile) {
-                compared = Instant::now();
-                if let Err(problem) = self.reconciler.round(&self.pins, &mut self.steward) {
-                    error!("cannot compare the ledger with the socket table: {problem:#}");
-                }
-            }
-        }
-    }
-}
-
-/// Why the greeter's connections were refused, from the pinned maps.
-struct PinnedReasons(Tables);
-
-impl Reasons for PinnedReasons {
-    fn reason(&self, local_port: u16, remote: IpAddr) -> Option<Refusal> {
-        let (service, policy) = self.0.service_of(local_port).ok()??;
-        let claim = Claim::new(service, &policy, &Addr::from(remote));
-        let standing = ledger::standing(&self.0, &claim).ok()?;
-        let limits = Allowance::of(&policy, false);
-        let reason = standing.over(&limits, ledger::now_ns().ok()?);
-        // One may have ended since: what the client is told is why it was refused.
-        let reason = reason.unwrap_or(Reason::Concurrency);
-        let connections = match reason {
-            Reason::Total => standing.total.connections().max(limits.total),
-            Reason::Network => standing.wide.connections().max(limits.wide),
-            Reason::Concurrency | Reason::Rate => standing.narrow.connections().max(limits.narrow),
-        };
-        Some(Refusal {
-            protocol: Protocol::from_u8(policy.protocol)?,
-            reason,
-            connections,
-            tls: IMPLICIT_TLS.contains(&local_port),
-        })
     }
 }

@@ -99,22 +99,26 @@ pub struct Greeter<R> {
 #[derive(Debug)]
 struct Shared<R> {
     reasons: Arc<R>,
-    hostname: String,
+    hostname: watch::Receiver<String>,
     limits: Limits,
     totals: Totals,
 }
 
 impl<R: Reasons> Greeter<R> {
-    /// A greeter that gives `hostname` as its name; `localhost` if that is none.
+    /// A greeter that gives what `hostname` holds at the time as its name; `localhost` if that is none.
     ///
     /// # Errors
     /// If the runtime cannot take the listener.
     ///
     /// # Panics
     /// Outside of a Tokio runtime with I/O and time, as everything of Tokio's does.
-    pub fn new(listener: Listener, reasons: Arc<R>, hostname: String, limits: Limits) -> io::Result<Self> {
+    pub fn new(
+        listener: Listener,
+        reasons: Arc<R>,
+        hostname: watch::Receiver<String>,
+        limits: Limits,
+    ) -> io::Result<Self> {
         let connections = limits.connections.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
-        let hostname = words::hostname(hostname);
         Ok(Self {
             listener: TcpListener::from_std(listener.into())?,
             shared: Arc::new(Shared { reasons, hostname, limits, totals: Totals::default() }),
@@ -194,7 +198,8 @@ async fn greet<R: Reasons>(
         reply::reset(stream);
         return shared.totals.count_reset();
     };
-    let line = Words { hostname: &shared.hostname, reason, connections, remote }.line(protocol);
+    let hostname = words::hostname(shared.hostname.borrow().clone());
+    let line = Words { hostname: &hostname, reason, connections, remote }.line(protocol);
     match reply::say(stream, line.as_bytes()) {
         Ok(said) => {
             shared.totals.count_greeted();

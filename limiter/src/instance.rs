@@ -2,10 +2,11 @@
 //! one host.
 
 use std::{
+    ffi::OsString,
     fs::{File, OpenOptions},
     io::{Read as _, Seek as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    os::unix::{ffi::OsStringExt as _, fs::OpenOptionsExt as _},
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -95,6 +96,38 @@ impl Instance {
     /// What whoever runs an errand of the steward locks meanwhile.
     pub fn errand_lock(&self) -> Result<File> {
         self.open_lock("errand")
+    }
+
+    /// Remembers the configuration file of the daemon, for `limiter reload`; none: the built-in services.
+    pub fn set_config_path(&self, path: Option<&Path>) -> Result<()> {
+        let path = path.map(std::path::absolute).transpose().context("cannot find the configuration file")?;
+        let text = path.map_or_else(Vec::new, |path| path.into_os_string().into_encoded_bytes());
+        let at = self.lock_path("config");
+        std::fs::write(&at, text).with_context(|| format!("cannot write {}", at.display()))
+    }
+
+    /// Leaves the configuration that was put in force by somebody else for the daemon.
+    pub fn set_applied(&self, config: &str) -> Result<()> {
+        let (at, new) = (self.applied_path(), self.lock_path("applied+new"));
+        std::fs::write(&new, config).with_context(|| format!("cannot write {}", new.display()))?;
+        std::fs::rename(&new, &at).with_context(|| format!("cannot write {}", at.display()))
+    }
+
+    /// Where it is left.
+    pub fn applied_path(&self) -> PathBuf {
+        self.lock_path("applied")
+    }
+
+    /// The configuration file of the daemon that ran last.
+    pub fn config_path(&self) -> Result<Option<PathBuf>> {
+        let at = self.lock_path("config");
+        let text = std::fs::read(&at).with_context(|| {
+            format!(
+                "cannot read {}: no daemon has run since the host was started; give --config",
+                at.display()
+            )
+        })?;
+        Ok((!text.is_empty()).then(|| PathBuf::from(OsString::from_vec(text))))
     }
 
     /// Who serves this instance, if anyone does.

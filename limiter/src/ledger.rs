@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
-use limiter_common::{Claim, Entry, Key, Places, ServiceId, ServicePolicy, Standing, census::kind};
+use limiter_common::{Addr, Claim, Entry, Key, Places, ServiceId, ServicePolicy, Standing, census::kind};
 use serde::Serialize;
 
 use crate::kernel::{Tables, census, steward::Steward};
@@ -67,7 +67,13 @@ impl Source {
 
 /// A key's source as people write networks.
 pub fn network(key: &Key) -> String {
-    format!("{}/{}", key.source.to_ip(), key.prefix_len())
+    prefixed(&key.source, u32::from(key.prefix))
+}
+
+/// A network as people write it; `prefix` is that of an IPv6 address: 96 + n for IPv4.
+pub fn prefixed(address: &Addr, prefix: u32) -> String {
+    let length = if address.is_v4() && prefix >= 96 { prefix - 96 } else { prefix };
+    format!("{}/{length}", address.to_ip())
 }
 
 /// Every source in the ledger of the instance pinned in `dir`.
@@ -83,7 +89,7 @@ pub fn sources(dir: &Path, tables: &Tables) -> Result<Vec<Source>> {
         }
         waiting
     });
-    let services: HashMap<ServiceId, ServicePolicy> = tables.services()?.into_iter().collect();
+    let services: HashMap<ServiceId, ServicePolicy> = tables.policy.services()?.into_iter().collect();
     let now = now_s()?;
     let known = tables.sources()?.into_iter().filter(|(_, entry)| entry.places != Places::COLLECTED);
     Ok(known

@@ -2,12 +2,24 @@
 //!
 //! A service keeps its number as long as it keeps its name, because the ledger counts by number.
 
+mod own;
+mod rules;
+
 use std::collections::HashMap;
 
 use anyhow::{Result, bail};
 use limiter_common::{MAX_SERVICES, ServiceId, ServicePolicy};
 
-use crate::{config::Config, kernel::Tables};
+pub use own::{Watch, addresses};
+pub use rules::{covering, inherit, own_words};
+
+use crate::{
+    config::Config,
+    kernel::{
+        Tables,
+        sets::{PolicySet, RuleEntry},
+    },
+};
 
 /// What [`apply`] did.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,24 +36,45 @@ pub fn apply(config: &Config, tables: &mut Tables) -> Result<Applied> {
     if tables.fingerprint()? == config.fingerprint() {
         return Ok(Applied::Kept);
     }
-    let present = tables.services()?;
-    let used = tables.sources()?.into_iter().map(|(key, _)| key.service).collect::<Vec<_>>();
-    let ids = number(config, &present, &used)?;
+    reapply(config, tables)
+}
 
+/// Puts `config` into the tables in one step, and takes back what was changed live.
+pub fn reapply(config: &Config, tables: &mut Tables) -> Result<Applied> {
+    let present = tables.policy.policy()?;
+    let used = tables.sources()?.into_iter().map(|(key, _)| key.service).collect::<Vec<_>>();
+    let ids = number(config, &present.services, &used)?;
     let mut ports = vec![0_u8; 65536];
     for (service, id) in config.services.iter().zip(&ids) {
-        tables.set_service(*id, &service.policy())?;
         for port in &service.ports {
             ports[usize::from(*port)] = id.0;
         }
     }
-    tables.set_ports(&ports)?;
-    // Only now that no port leads to them any more.
-    for (id, _) in present.iter().filter(|(id, _)| !ids.contains(id)) {
-        tables.set_service(*id, &ServicePolicy::default())?;
+    let numbers: HashMap<&str, ServiceId> =
+        config.services.iter().map(|service| service.name.as_str()).zip(ids.iter().copied()).collect();
+    let built_in = present.rules.iter().filter(|rule| rule.built_in).cloned().collect();
+    let mut services: Vec<_> =
+        config.services.iter().zip(ids).map(|(service, id)| (id, service.policy())).collect();
+    services.sort_by_key(|(id, _)| *id);
+    let wanted =
+        PolicySet { ports, services, rules: inherit(rules::of_config(&config.rules, &numbers), built_in) };
+    let applied = if wanted == present { Applied::Kept } else { Applied::Changed };
+    if applied == Applied::Changed {
+        tables.policy.replace(&wanted)?;
     }
     tables.set_fingerprint(config.fingerprint())?;
-    Ok(Applied::Changed)
+    Ok(applied)
+}
+
+/// Makes `own` the host's own addresses; `false` if they were already.
+pub fn set_own(tables: &mut Tables, own: Vec<RuleEntry>) -> Result<bool> {
+    let before = tables.policy.policy()?;
+    let rules = inherit(own_words(before.rules.clone()), own);
+    if rules == before.rules {
+        return Ok(false);
+    }
+    tables.policy.replace(&PolicySet { rules, ..before })?;
+    Ok(true)
 }
 
 /// A number for each service of `config`: its present one, or one that neither a service nor the

@@ -175,7 +175,7 @@ fn keys(record: &Record) -> impl Iterator<Item = Key> + use<> {
 fn books(tables: &Tables) -> Result<Books> {
     let mut books: Books =
         tables.sources()?.into_iter().map(|(key, entry)| (key, (entry.places, entry.accepted))).collect();
-    for (id, _) in tables.services()? {
+    for (id, _) in tables.policy.services()? {
         let counters = tables.counters(id)?;
         books.insert(Key::total(id), (tables.total(id)?, counters.accepted + counters.adopted));
     }

@@ -3,11 +3,11 @@
 use std::{net::IpAddr, process::ExitCode};
 
 use anyhow::Result;
-use limiter_common::{Addr, Claim, Limits, Reason};
+use limiter_common::{Action, Addr, Claim, Limits, Reason};
 use serde::Serialize;
 
-use super::{loaded, output};
-use crate::{instance::Instance, ledger};
+use super::{loaded, output, rules};
+use crate::{instance::Instance, ledger, policy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,7 +25,16 @@ struct Explanation {
     address: String,
     /// Whether it is the host itself, which is never refused.
     own: bool,
+    /// The rule that counts for it, if there is one.
+    rule: Option<Rule>,
     services: Vec<Standing>,
+}
+
+#[derive(Serialize)]
+struct Rule {
+    network: String,
+    /// `allow`, `deny` or `limit`.
+    action: &'static str,
 }
 
 /// Where the address stands with one service.
@@ -61,13 +70,15 @@ struct Network {
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let tables = loaded(instance)?;
     let address = Addr::from(args.address);
-    let own = address.is_loopback();
+    let rules = tables.policy.rules()?;
+    let rule = policy::covering(&rules, &address);
+    let own = rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow);
     let now_ns = ledger::now_ns()?;
     let mut services = Vec::new();
-    for (id, policy) in tables.services()? {
+    for (id, policy) in tables.policy.services()? {
         let claim = Claim::new(id, &policy, &address);
         let standing = ledger::standing(&tables, &claim)?;
-        let limits = Limits::of(&policy, own);
+        let limits = Limits::of(&policy, &tables.policy.say(&address, id)?);
         let over = standing.over(&limits, now_ns);
         let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
         services.push(Standing {
@@ -89,7 +100,11 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         });
     }
     services.sort_by(|a, b| a.service.cmp(&b.service));
-    let explanation = Explanation { address: address.to_ip().to_string(), own, services };
+    let rule = rule.filter(|rule| !rule.built_in).map(|rule| Rule {
+        network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
+        action: rules::word(rule.action),
+    });
+    let explanation = Explanation { address: address.to_ip().to_string(), own, rule, services };
     if args.json {
         output::json(&explanation)?;
     } else {
@@ -99,7 +114,10 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
 }
 
 fn print(instance: &Instance, explanation: &Explanation) -> Result<()> {
-    let Explanation { address, own, services } = explanation;
+    let Explanation { address, own, rule, services } = explanation;
+    if let Some(Rule { network, action }) = rule {
+        output::line(&format!("the rule for {network} counts for {address}: {action}\n"))?;
+    }
     if *own {
         output::line(&format!(
             "{address} is this host itself: it is counted, and no limit of a source applies to it.\n"
@@ -128,6 +146,10 @@ fn advice(instance: &Instance, address: &str, standing: &Standing) -> String {
     let Standing { service, connections, network, total, wait_ms, .. } = standing;
     let set = |key: &str, value: u32| format!("`limiter --instance {instance} set {service} {key}={value}`");
     match (standing.reason, network) {
+        (Some("denied"), _) => format!(
+            "a rule denies {address}; it gets in after `limiter --instance {instance} allow {address}`, or when the rule is \
+             changed."
+        ),
         (Some("total"), _) => format!(
             "the whole service holds as many connections as it may; {address} gets in again when any of them ends, or \
              after {}.",

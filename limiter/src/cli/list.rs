@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, process::ExitCode};
 
 use anyhow::Result;
+use limiter_common::{ServiceId, ServicePolicy};
 use serde::Serialize;
 
 use super::{WrongUsage, enter_protected, loaded, output};
@@ -76,13 +77,18 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
 
 /// That there is a service of this name.
 pub fn known(tables: &Tables, name: &str) -> Result<()> {
-    let services = tables.services()?;
+    let services = tables.policy.services()?;
     if services.iter().any(|(_, policy)| policy.name() == name) {
         return Ok(());
     }
+    Err(unknown_service(&services, name))
+}
+
+/// There is no service of this name, but others.
+pub fn unknown_service(services: &[(ServiceId, ServicePolicy)], name: &str) -> anyhow::Error {
     let mut names: Vec<_> = services.iter().map(|(_, policy)| policy.name()).collect();
     names.sort_unstable();
-    Err(WrongUsage(format!("there is no service {name}: choose one of {}", names.join(", "))).into())
+    WrongUsage(format!("there is no service {name}: choose one of {}", names.join(", "))).into()
 }
 
 fn print(sources: &[Source]) -> Result<()> {

@@ -5,11 +5,7 @@ use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use crate::{
-    config::{self, Config},
-    daemon,
-    instance::Instance,
-};
+use crate::{config, daemon, instance::Instance};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,15 +26,10 @@ const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
 
 pub fn run(instance: &Instance, args: Args) -> Result<ExitCode> {
     // First, so that a mistake in it changes nothing.
-    let config = match &args.config {
-        Some(path) => config::load(path)?,
-        None => {
-            let default = PathBuf::from(DEFAULT_CONFIG);
-            if default.exists() { config::load(&default)? } else { Config::default() }
-        }
-    };
+    let file = args.config.or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()));
+    let config = file.as_deref().map(config::load).transpose()?.unwrap_or_default();
     start_log()?;
-    daemon::run(instance, &daemon::Options { netns: args.netns, cgroup: args.cgroup, config })?;
+    daemon::run(instance, &daemon::Options { netns: args.netns, cgroup: args.cgroup, file, config })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -32,15 +32,16 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     list::known(&tables, &args.service)?;
 
     let _policy = instance.lock_policy()?;
-    for (id, before) in tables.services()? {
-        if before.name() != args.service {
-            continue;
-        }
-        let after = config::apply(&settings, &before)?;
-        tables.set_service(id, &after)?;
-        for (was, is) in config::changes(&settings, &before, &after) {
-            output::line(&format!("{}: {} {was} -> {is}", args.service, is.key()))?;
+    let mut policy = tables.policy.policy()?;
+    let mut lines = Vec::new();
+    for (_, service) in policy.services.iter_mut().filter(|(_, policy)| policy.name() == args.service) {
+        let before = *service;
+        *service = config::apply(&settings, &before)?;
+        for (was, is) in config::changes(&settings, &before, service) {
+            lines.push(format!("{}: {} {was} -> {is}", args.service, is.key()));
         }
     }
+    tables.policy.replace(&policy)?;
+    lines.iter().try_for_each(|line| output::line(line))?;
     Ok(ExitCode::SUCCESS)
 }

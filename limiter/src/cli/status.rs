@@ -76,6 +76,7 @@ struct Difference {
 struct CounterValues {
     accepted: u64,
     refused: u64,
+    refused_denied: u64,
     refused_total: u64,
     refused_network: u64,
     refused_concurrency: u64,
@@ -140,7 +141,7 @@ fn verify(instance: &Instance, tables: &Tables) -> Result<Verified> {
 
 fn services(tables: &Tables) -> Result<Vec<Service>> {
     let mut ports: HashMap<u8, Vec<u16>> = HashMap::new();
-    for (port, id) in (0_u16..=u16::MAX).zip(tables.ports()?).filter(|(_, id)| *id != 0) {
+    for (port, id) in (0_u16..=u16::MAX).zip(tables.policy.ports()?).filter(|(_, id)| *id != 0) {
         ports.entry(id).or_default().push(port);
     }
     let service = |(id, policy): (ServiceId, limiter_common::ServicePolicy)| -> Result<Service> {
@@ -164,7 +165,7 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
             counters: CounterValues::from(tables.counters(id)?),
         })
     };
-    let mut services = tables.services()?.into_iter().map(service).collect::<Result<Vec<_>>>()?;
+    let mut services = tables.policy.services()?.into_iter().map(service).collect::<Result<Vec<_>>>()?;
     services.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(services)
 }
@@ -200,6 +201,7 @@ impl From<Counters> for CounterValues {
         Self {
             accepted,
             refused: refused.iter().sum(),
+            refused_denied: refused[Reason::Denied as usize],
             refused_total: refused[Reason::Total as usize],
             refused_network: refused[Reason::Network as usize],
             refused_concurrency: refused[Reason::Concurrency as usize],

@@ -176,6 +176,58 @@ pub enum Complaint {
         /// Prefix length of a source.
         narrow: u8,
     },
+    /// Something else than a list of rules.
+    #[error("rule must be a list of tables, not {0}; write [[rule]] above the keys of each")]
+    NotRules(String),
+    /// Something else than a network.
+    #[error(
+        "network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not {0}; give whom the rule is for"
+    )]
+    Network(String),
+    /// An IPv4 network written as IPv6.
+    #[error("{0} is IPv4 in the form of IPv6; write it as IPv4")]
+    MappedNetwork(String),
+    /// A network with bits behind its prefix.
+    #[error(
+        "{given} is an address in a network; write {meant} for the network, or the address without the prefix"
+    )]
+    HostBits {
+        /// What was given.
+        given: String,
+        /// The network it is in.
+        meant: String,
+    },
+    /// A rule for nobody.
+    #[error("this rule has no network; add for example network = \"203.0.113.0/24\"")]
+    RuleWithoutNetwork,
+    /// A rule that says nothing.
+    #[error("the rule for {0} says nothing; add allow = true, deny = true, or max_connections")]
+    RuleWithoutSay(String),
+    /// A rule that says more than one thing.
+    #[error("the rule for {0} says more than one of allow, deny and max_connections; leave one of them")]
+    RuleSaysTwo(String),
+    /// `allow` or `deny` that is not true.
+    #[error("{0} can only be true; remove it if it is not meant")]
+    NotTrue(String),
+    /// A comment that is no text.
+    #[error("comment must be text, not {0}; put it in quotes")]
+    Comment(String),
+    /// A second rule for a network.
+    #[error("there is a rule for {network} already, on line {line}; put both into one")]
+    RuleTwice {
+        /// The network.
+        network: String,
+        /// The line of the first.
+        line: usize,
+    },
+    /// A limit for a service that is not there.
+    #[error("there is no service {service} (known: {known}); give one of these")]
+    NoSuchService {
+        /// What was given.
+        service: String,
+        /// The services there are.
+        known: String,
+    },
     /// No name to be told to a client.
     #[error(
         "hostname must be 1 to 253 letters, digits, \".\" and \"-\", not {0}; give the name mail clients know"

@@ -18,7 +18,8 @@ impl fmt::Display for Config {
         writeln!(out, "max_sources = {}", self.max_sources)?;
         writeln!(out, "remember_seconds = {}", self.remember_seconds)?;
         writeln!(out, "reconcile_seconds = {}", self.reconcile_seconds)?;
-        self.services.iter().try_for_each(|service| write!(out, "\n{service}"))
+        self.services.iter().try_for_each(|service| write!(out, "\n{service}"))?;
+        self.rules.iter().try_for_each(|rule| write!(out, "\n{rule}"))
     }
 }
 

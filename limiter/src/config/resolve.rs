@@ -10,6 +10,7 @@ use super::{
     BurstingPace, Config, Network, Pace, Service, check,
     error::Complaint,
     load::Located,
+    rules,
     written::{Limits, OrNone, Written, WrittenNetwork, WrittenService, start},
 };
 
@@ -138,12 +139,15 @@ pub fn resolve(written: Written, line: &dyn Fn(usize) -> usize) -> Result<Config
             check::together(&service.policy()).map_err(|complaint| complaint.at(start(network)))?;
         }
     }
+    let services: Vec<Service> = services.into_values().collect();
+    let rules = rules::resolve(written.rules, &services, line)?;
     Ok(Config {
         hostname: written.hostname,
         max_sources: written.max_sources.unwrap_or(MAX_SOURCES),
         remember_seconds: written.remember_seconds.unwrap_or(REMEMBER_SECONDS),
         reconcile_seconds: written.reconcile_seconds.unwrap_or(RECONCILE_SECONDS),
-        services: services.into_values().collect(),
+        services,
+        rules,
     })
 }
 

@@ -99,6 +99,19 @@ fn every_key_works() {
             [service.lmtp]
             ports = [24]
             protocol = "sieve"
+            [[rule]]
+            network = "2001:db8::/32"
+            deny = true
+            [[rule]]
+            network = "203.0.113.0/24"
+            comment = "Graz office, \"40\" people"
+            max_connections = { imap = 200, lmtp = 40 }
+            [[rule]]
+            network = "198.51.100.7"
+            allow = true
+            [[rule]]
+            network = "10.0.0.0/8"
+            max_connections = 50
         "#,
         "limiter.toml",
     )
@@ -137,6 +150,17 @@ fn every_key_works() {
     assert_eq!(service(&config, "lmtp"), &by_default("lmtp", &[24], Protocol::Sieve));
     assert_eq!(service(&config, "pop3"), &by_default("pop3", &[110, 995], Protocol::Pop3));
     assert_eq!(config.services.len(), 7);
+    let rules: Vec<String> = config.rules.iter().map(|rule| rule.to_string().replace('\n', " ")).collect();
+    assert_eq!(
+        rules,
+        [
+            "[[rule]] network = \"10.0.0.0/8\" max_connections = 50 ",
+            "[[rule]] network = \"198.51.100.7/32\" allow = true ",
+            "[[rule]] network = \"203.0.113.0/24\" comment = \"Graz office, \\\"40\\\" people\" \
+             max_connections = { imap = 200, lmtp = 40 } ",
+            "[[rule]] network = \"2001:db8::/32\" deny = true ",
+        ]
+    );
     assert!(config.services.is_sorted_by_key(|service| &service.name));
 }
 
@@ -251,6 +275,11 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
         "[service.smtp]\nnetwork = { max_connections = 20, ipv4_prefix = 23 }",
         "[service.smtp]\nnetwork = { max_connections = 20, ipv6_prefix = 47 }",
         "[service.smtp]\nkeepalive = '10m'",
+        "[[rule]]\nnetwork = '10.0.0.0/8'\nallow = true",
+        "[[rule]]\nnetwork = '10.0.0.0/8'\ndeny = true",
+        "[[rule]]\nnetwork = '10.0.0.0/9'\nallow = true",
+        "[[rule]]\nnetwork = '10.0.0.0/8'\nmax_connections = 5",
+        "[[rule]]\nnetwork = '10.0.0.0/8'\nmax_connections = { smtp = 5 }",
     ];
     let mut seen: Vec<_> = other.iter().map(|text| parse(text, "x").unwrap().fingerprint()).collect();
     seen.push(FINGERPRINT_OF_THE_DEFAULTS);
@@ -352,6 +381,30 @@ fn a_time_is_shown_as_it_is_given() {
 }
 
 proptest! {
+    #[test]
+    fn rules_survive_being_written_and_read(
+        rules in proptest::collection::btree_map(any::<std::net::IpAddr>(), (0u8..=128, 0u8..4, ".{0,20}"), 0..9),
+    ) {
+        let mut config = Config::default();
+        for (address, (prefix, kind, comment)) in rules {
+            let prefix = if address.is_ipv4() { prefix.min(32) } else { prefix };
+            let network = ipnet::IpNet::new(address, prefix).unwrap().trunc();
+            let is_mapped = matches!(network, ipnet::IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some());
+            if is_mapped || config.rules.iter().any(|rule| rule.network == network) {
+                continue;
+            }
+            config.rules.push(Rule {
+                network,
+                action: limiter_common::Action::from_u8(kind),
+                max_connections: (kind == 0).then_some(7),
+                services: if kind == 3 { [("imap".to_owned(), 5)].into() } else { [].into() },
+                comment: (!comment.is_empty()).then_some(comment),
+            });
+        }
+        config.rules.sort_by_key(|rule| rule.network);
+        prop_assert_eq!(parse(&config.to_string(), "x").unwrap(), config);
+    }
+
     #[test]
     fn a_configuration_survives_being_written_and_read(
         hostname in proptest::option::of("[a-z0-9.-]{1,20}"),

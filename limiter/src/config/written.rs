@@ -15,6 +15,7 @@ use super::{
     error::{Complaint, shown},
     load::Located,
     pace::Pace,
+    rules::{self, WrittenRule},
 };
 
 /// What the file says.
@@ -32,6 +33,8 @@ pub struct Written {
     pub defaults: Limits,
     /// `[service.*]`.
     pub services: Vec<WrittenService>,
+    /// `[[rule]]`.
+    pub rules: Vec<WrittenRule>,
 }
 
 /// The keys that `[defaults]` and every service take; with its place what may not fit to another key.
@@ -118,14 +121,17 @@ pub fn read(text: &str) -> Result<Written, Located> {
                     written.services.push(service(key, value)?);
                 }
             }
+            "rule" => written.rules = rules::read(value)?,
             _ => return Err(unknown(key, Place::Top)),
         }
     }
     Ok(written)
 }
 
-type Key<'i> = Spanned<std::borrow::Cow<'i, str>>;
-type Said<'i> = Spanned<DeValue<'i>>;
+/// A key, and where it stands.
+pub type Key<'i> = Spanned<std::borrow::Cow<'i, str>>;
+/// A value, and where it stands.
+pub type Said<'i> = Spanned<DeValue<'i>>;
 
 fn service(key: &Key<'_>, value: &Said<'_>) -> Result<WrittenService, Located> {
     let service = name(key);
@@ -211,13 +217,14 @@ fn network(value: &Said<'_>, place: Place<'_>) -> Result<Option<WrittenNetwork>,
 }
 
 /// The table's keys and values in the order of the file.
-fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Said<'i>)> {
+pub fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Said<'i>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
 }
 
-fn name<'t>(key: &'t Key<'_>) -> &'t str {
+/// A key's name.
+pub fn name<'t>(key: &'t Key<'_>) -> &'t str {
     key.get_ref()
 }
 
@@ -237,7 +244,7 @@ fn table<'t, 'i>(
     }
 }
 
-fn number(of: &'static Number, value: &Said<'_>) -> Result<u32, Located> {
+pub fn number(of: &'static Number, value: &Said<'_>) -> Result<u32, Located> {
     of.check(&Value::from(value.get_ref())).map_err(|complaint| complaint.at(start(value)))
 }
 
@@ -261,12 +268,17 @@ fn ports(value: &Said<'_>) -> Result<Vec<Spanned<u16>>, Located> {
 
 /// A table of the file, by the keys it knows.
 #[derive(Clone, Copy)]
-enum Place<'a> {
+pub enum Place<'a> {
+    /// Above the first table.
     Top,
+    /// `[defaults]`.
     Defaults,
+    /// `[service.NAME]`.
     Service(&'a str),
     /// The network of one of these.
     Network(&'a Place<'a>),
+    /// A `[[rule]]`.
+    Rule,
 }
 
 const LIMITS: [&str; 8] =
@@ -282,10 +294,12 @@ impl Place<'_> {
                 "reconcile_seconds",
                 "defaults",
                 "service",
+                "rule",
             ],
             Self::Defaults => LIMITS.to_vec(),
             Self::Service(_) => [["ports", "protocol", "max_total", "reserve"].as_slice(), &LIMITS].concat(),
             Self::Network(_) => vec!["ipv4_prefix", "ipv6_prefix", "max_connections"],
+            Self::Rule => vec!["network", "allow", "deny", "max_connections", "comment"],
         }
     }
 
@@ -294,12 +308,13 @@ impl Place<'_> {
             Self::Top => "at the top level".to_owned(),
             Self::Defaults => "in [defaults]".to_owned(),
             Self::Service(name) => format!("in [service.{name}]"),
+            Self::Rule => "in [[rule]]".to_owned(),
             Self::Network(owner) => format!("in the network of {}", owner.shown().trim_start_matches("in ")),
         }
     }
 }
 
-fn unknown(key: &Key<'_>, place: Place<'_>) -> Located {
+pub fn unknown(key: &Key<'_>, place: Place<'_>) -> Located {
     let name = name(key);
     let known = place.known();
     // A key before any table, or one typed below a table it does not belong to, is TOML's classic.

@@ -5,7 +5,8 @@ use super::words::Words;
 
 /// The reply.
 pub fn line(words: &Words<'_>) -> String {
-    format!("* BYE [UNAVAILABLE] {}\r\n", words.because(""))
+    let code = if words.is_final() { "NOPERM" } else { "UNAVAILABLE" };
+    format!("* BYE [{code}] {}\r\n", words.because(""))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use super::words::Words;
 
 /// The reply.
 pub fn line(words: &Words<'_>) -> String {
-    format!("-ERR [SYS/TEMP] {}\r\n", words.because(""))
+    let code = if words.is_final() { "SYS/PERM" } else { "SYS/TEMP" };
+    format!("-ERR [{code}] {}\r\n", words.because(""))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use super::words::Words;
 
 /// The reply. The text is a quoted string; nothing in it needs escaping.
 pub fn line(words: &Words<'_>) -> String {
-    format!("BYE (TRYLATER) \"{}\"\r\n", words.because(""))
+    let code = if words.is_final() { "" } else { "(TRYLATER) " };
+    format!("BYE {code}\"{}\"\r\n", words.because(""))
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ pub fn line(words: &Words<'_>) -> String {
         IpAddr::V4(_) => "",
         IpAddr::V6(_) => "IPv6:",
     };
-    format!("421 4.7.0 {} {}\r\n", words.hostname, words.because(tag))
+    let code = if words.is_final() { "554 5.7.1" } else { "421 4.7.0" };
+    format!("{code} {} {}\r\n", words.hostname, words.because(tag))
 }
 
 #[cfg(test)]

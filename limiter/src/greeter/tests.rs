@@ -42,7 +42,9 @@ struct Running {
 fn start(reasons: impl Reasons, limits: Limits) -> Running {
     let listener = Listener::at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
     let port = listener.address().port();
-    let greeter = Greeter::new(listener, Arc::new(reasons), "mx.example.org".to_owned(), limits).unwrap();
+    let greeter =
+        Greeter::new(listener, Arc::new(reasons), watch::channel("mx.example.org".to_owned()).1, limits)
+            .unwrap();
     let totals = greeter.totals();
     let (stop, stopped) = watch::channel(false);
     Running { port, totals, stop, serve: tokio::spawn(greeter.serve(stopped)) }
@@ -274,7 +276,7 @@ fn out_of_descriptors_it_rests_and_recovers() {
         // The client is connected to the backlog before the last descriptor goes.
         let listener = Listener::at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
         let client = connect("127.0.0.1", listener.address().port());
-        let hostname = "mx.example.org".to_owned();
+        let (_name, hostname) = watch::channel("mx.example.org".to_owned());
         let greeter = Greeter::new(listener, Arc::new(SMTP), hostname, Limits::default()).unwrap();
         let totals = greeter.totals();
         let (_stop, stopped) = watch::channel(false);

@@ -38,6 +38,11 @@ impl Words<'_> {
 }
 
 impl<'a> Words<'a> {
+    /// Whether there is no use in trying again.
+    pub const fn is_final(&self) -> bool {
+        matches!(self.reason, Reason::Denied)
+    }
+
     /// The reason, the same in every protocol but for SMTP's own form of addresses, whose `tag`
     /// ("IPv6:") goes before the address.
     pub const fn because(&'a self, tag: &'static str) -> Because<'a> {
@@ -55,6 +60,7 @@ impl fmt::Display for Because<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { words: Words { reason, connections, remote, .. }, tag } = self;
         match reason {
+            Reason::Denied => write!(out, "Access denied to this IP [{tag}{remote}]"),
             Reason::Concurrency => {
                 write!(out, "Too many connections ({connections}) from this IP [{tag}{remote}]")
             }

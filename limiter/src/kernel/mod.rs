@@ -7,6 +7,7 @@ pub mod environment;
 mod link;
 mod object;
 pub mod pins;
+pub mod sets;
 pub mod steward;
 pub mod tables;
 

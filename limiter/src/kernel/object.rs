@@ -23,6 +23,7 @@ use super::{
     environment::Cgroup,
     link::PinnedLink,
     pins::{self, Found},
+    sets::{MAX_RULE_LIMITS, MAX_RULES},
     steward::Steward,
     tables::Tables,
 };
@@ -101,6 +102,14 @@ impl Target {
             .override_global("NETNS", &self.netns, true)
             .override_global("CGROUP", &self.cgroup.id, true)
             .map_max_entries("LEDGER", self.max_sources);
+        for (name, entries) in [
+            ("RULES_0", MAX_RULES),
+            ("RULES_1", MAX_RULES),
+            ("LIMITS_0", MAX_RULE_LIMITS),
+            ("LIMITS_1", MAX_RULE_LIMITS),
+        ] {
+            loader.map_max_entries(name, entries);
+        }
         for name in pins::map_names() {
             loader.map_pin_path(name, dir.join(name));
         }

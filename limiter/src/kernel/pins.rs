@@ -8,11 +8,18 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
-    Counters, Entry, Key, LAYOUT_VERSION, MAX_SERVICES, Note, PORT_WORDS, Pending, ServicePolicy, Total,
+    Counters, Entry, Key, LAYOUT_VERSION, MAX_SERVICES, Note, PORT_WORDS, Pending, Rule, SETS, ServicePolicy,
+    Total,
     errand::Errand,
+    rule::{Limit, Network, RuleLimit},
 };
 
-use super::{link::PinnedLink, tables, tables::Tables};
+use super::{
+    link::PinnedLink,
+    sets::{MAX_RULE_LIMITS, MAX_RULES},
+    tables,
+    tables::Tables,
+};
 use crate::instance::Instance;
 
 /// A map as this build expects to find it pinned.
@@ -29,10 +36,15 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 10] = [
+const MAPS: [Expected; 15] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(4)),
-    map("PORTS", MapType::Array, 4, 8, Some(PORT_WORDS)),
-    map("SERVICES", MapType::Array, 4, size_of::<ServicePolicy>(), Some(MAX_SERVICES)),
+    map("ACTIVE", MapType::Array, 4, 8, Some(1)),
+    map("PORTS", MapType::Array, 4, 8, Some(SETS * PORT_WORDS)),
+    map("SERVICES", MapType::Array, 4, size_of::<ServicePolicy>(), Some(SETS * MAX_SERVICES)),
+    map("RULES_0", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
+    map("RULES_1", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
+    map("LIMITS_0", MapType::Hash, size_of::<RuleLimit>(), size_of::<Limit>(), Some(MAX_RULE_LIMITS)),
+    map("LIMITS_1", MapType::Hash, size_of::<RuleLimit>(), size_of::<Limit>(), Some(MAX_RULE_LIMITS)),
     map("LEDGER", MapType::Hash, size_of::<Key>(), size_of::<Entry>(), None),
     map("TOTALS", MapType::Array, 4, size_of::<Total>(), Some(MAX_SERVICES)),
     map("PENDING", MapType::PerCpuArray, 4, size_of::<Pending>(), Some(1)),

@@ -4,10 +4,9 @@ use std::{io, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use limiter_common::{
-    Counters, Entry, Key, MAX_SERVICES, PORT_WORDS, Pending, Places, ServiceId, ServicePolicy, Total,
-    errand::Errand,
-};
+use limiter_common::{Counters, Entry, Key, Pending, Places, ServiceId, Total, errand::Errand};
+
+use super::sets::Sets;
 
 /// Index in the `LAYOUT` map: the layout's version.
 const VERSION: u32 = 0;
@@ -21,8 +20,8 @@ const CGROUP: u32 = 3;
 /// Everything of an instance that is read or changed from user space.
 pub struct Tables {
     layout: Array<MapData, u64>,
-    ports: Array<MapData, u64>,
-    services: Array<MapData, ServicePolicy>,
+    /// Ports, services and rules.
+    pub policy: Sets,
     ledger: HashMap<MapData, Key, Entry>,
     totals: Array<MapData, Total>,
     counters: PerCpuArray<MapData, Counters>,
@@ -46,8 +45,7 @@ impl Tables {
     pub fn open(dir: &Path) -> Result<Self> {
         Ok(Self {
             layout: Map::Array(open(dir, "LAYOUT")?).try_into()?,
-            ports: Map::Array(open(dir, "PORTS")?).try_into()?,
-            services: Map::Array(open(dir, "SERVICES")?).try_into()?,
+            policy: Sets::open(dir)?,
             ledger: Map::HashMap(open(dir, "LEDGER")?).try_into()?,
             totals: Map::Array(open(dir, "TOTALS")?).try_into()?,
             counters: Map::PerCpuArray(open(dir, "COUNTERS")?).try_into()?,
@@ -79,56 +77,9 @@ impl Tables {
         Ok(self.layout.set(FINGERPRINT, fingerprint, 0)?)
     }
 
-    /// The services there are, by id.
-    pub fn services(&self) -> Result<Vec<(ServiceId, ServicePolicy)>> {
-        let mut services = Vec::new();
-        for id in 1..MAX_SERVICES {
-            let policy = self.services.get(&id, 0)?;
-            if policy != ServicePolicy::default() {
-                services.push((ServiceId(id as u8), policy));
-            }
-        }
-        Ok(services)
-    }
-
-    /// Sets the policy of a service, in force with the next SYN. The default policy removes it.
-    pub fn set_service(&mut self, id: ServiceId, policy: &ServicePolicy) -> Result<()> {
-        Ok(self.services.set(u32::from(id.0), policy, 0)?)
-    }
-
-    /// The service of each port, indexed by port; 0 for none.
-    pub fn ports(&self) -> Result<Vec<u8>> {
-        let mut ports = Vec::with_capacity(65536);
-        for word in 0..PORT_WORDS {
-            let word = self.ports.get(&word, 0)?;
-            ports.extend((0..8).map(|port| (word >> (port * 8)) as u8));
-        }
-        Ok(ports)
-    }
-
-    /// The service of one port and its policy.
-    pub fn service_of(&self, port: u16) -> Result<Option<(ServiceId, ServicePolicy)>> {
-        let word = self.ports.get(&(u32::from(port) >> 3), 0)?;
-        match (word >> ((port & 7) * 8)) as u8 {
-            0 => Ok(None),
-            id => Ok(Some((ServiceId(id), self.services.get(&u32::from(id), 0)?))),
-        }
-    }
-
     /// The reservation pending on each CPU.
     pub fn pending(&self) -> Result<Vec<Pending>> {
         Ok(self.pending.get(&0, 0)?.iter().copied().collect())
-    }
-
-    /// Sets the service of each port, indexed by port; only words that differ are written.
-    pub fn set_ports(&mut self, ports: &[u8]) -> Result<()> {
-        for (index, chunk) in (0..PORT_WORDS).zip(ports.chunks(8)) {
-            let word = chunk.iter().rev().fold(0, |word, &service| word << 8 | u64::from(service));
-            if self.ports.get(&index, 0)? != word {
-                self.ports.set(index, word, 0)?;
-            }
-        }
-        Ok(())
     }
 
     /// What is known of each source. Entries that come and go meanwhile may be missed.
@@ -170,7 +121,7 @@ impl Tables {
 
     /// Connections that the census has counted so far, at all services.
     pub fn adopted(&self) -> Result<u64> {
-        self.services()?.into_iter().map(|(id, _)| Ok(self.counters(id)?.adopted)).sum()
+        self.policy.services()?.into_iter().map(|(id, _)| Ok(self.counters(id)?.adopted)).sum()
     }
 
     /// Hands the steward an errand.

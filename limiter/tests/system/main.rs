@@ -26,6 +26,8 @@ mod networks;
 mod rates;
 mod real_software;
 mod reconciliation;
+mod reload;
+mod rules;
 mod takeover;
 mod totals;
 mod waiting;

@@ -93,6 +93,30 @@ refuses! {
         "[service.smtp.network]\nmax_connections = 50\nmax_sources = 2048" => "3:1: unknown key max_sources in the network of [service.smtp] (known: ipv4_prefix, ipv6_prefix, max_connections); move it above the first table",
         "[service.smtp.network]\nmax_conections = 50" => "2:1: unknown key max_conections in the network of [service.smtp] (known: ipv4_prefix, ipv6_prefix, max_connections); did you mean max_connections?",
     }
+    a_rule_is_for_a_network {
+        "rule = 5" => "1:8: rule must be a list of tables, not 5; write [[rule]] above the keys of each",
+        "[rule]\nallow = true" => "1:1: rule must be a list of tables, not a table; write [[rule]] above the keys of each",
+        "rule = [5]" => "1:9: rule must be a list of tables, not 5; write [[rule]] above the keys of each",
+        "[[rule]]\nallow = true" => "1:1: this rule has no network; add for example network = \"203.0.113.0/24\"",
+        "[[rule]]\nnetwork = \"office\"\nallow = true" => "2:11: network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not office; give whom the rule is for",
+        "[[rule]]\nnetwork = 5\nallow = true" => "2:11: network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not 5; give whom the rule is for",
+        "[[rule]]\nnetwork = \"203.0.113.7/24\"\ndeny = true" => "2:11: 203.0.113.7/24 is an address in a network; write 203.0.113.0/24 for the network, or the address without the prefix",
+        "[[rule]]\nnetwork = \"203.0.113.0/33\"\ndeny = true" => "2:11: network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not 203.0.113.0/33; give whom the rule is for",
+        "[[rule]]\nnetwork = \"::ffff:203.0.113.0/120\"\ndeny = true" => "2:11: ::ffff:203.0.113.0/120 is IPv4 in the form of IPv6; write it as IPv4",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\n[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true" => "5:11: there is a rule for 10.0.0.0/8 already, on line 2; put both into one",
+        "[[rule]]\nnetwork = \"10.0.0.1\"\ndeny = true\n[[rule]]\nnetwork = \"10.0.0.1/32\"\nallow = true" => "5:11: there is a rule for 10.0.0.1/32 already, on line 2; put both into one",
+    }
+    a_rule_says_one_thing {
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"" => "2:11: the rule for 10.0.0.0/8 says nothing; add allow = true, deny = true, or max_connections",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\ndeny = true" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny and max_connections; leave one of them",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\nmax_connections = 5" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny and max_connections; leave one of them",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = false" => "3:9: allow can only be true; remove it if it is not meant",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = 0" => "3:19: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = { imap = 0 }" => "3:28: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = { imaps = 5 }" => "3:21: there is no service imaps (known: imap, pop3, sieve, smtp, submission, submissions); give one of these",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nlimit = 5" => "3:1: unknown key limit in [[rule]] (known: network, allow, deny, max_connections, comment); remove it",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\ncomment = 5" => "4:11: comment must be text, not 5; put it in quotes",
+    }
     keepalive_is_a_time {
         "[defaults]\nkeepalive = 600" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not 600; give the time after which a vanished client's connection ends",
         "[defaults]\nkeepalive = \"29s\"" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not \"29s\"; give the time after which a vanished client's connection ends",
@@ -124,14 +148,13 @@ refuses! {
         "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, protocol, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); remove it",
         "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, protocol, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); did you mean max_connections?",
         "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); did you mean ipv4_prefix?",
-        "mode = \"observe\"" => "1:1: unknown key mode at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); remove it",
-        "[ladder]\nban = '10min'" => "1:2: unknown key ladder at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); remove it",
-        "[[rule]]\nnetwork = '203.0.113.0/24'" => "1:3: unknown key rule at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); remove it",
-        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); did you mean service?",
-        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); remove it",
+        "mode = \"observe\"" => "1:1: unknown key mode at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service, rule); remove it",
+        "[ladder]\nban = '10min'" => "1:2: unknown key ladder at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service, rule); remove it",
+        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service, rule); did you mean service?",
+        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service, rule); remove it",
     }
     a_key_in_the_wrong_table_is_sent_home {
-        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service); move it to [defaults]",
+        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service, rule); move it to [defaults]",
         "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it to a [service.NAME]",
         "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it above the first table",
     }

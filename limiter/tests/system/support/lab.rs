@@ -192,6 +192,11 @@ impl Lab {
         ip(&["-n", &self.client.name, "link", "set", "wire", "down"]);
     }
 
+    /// Runs `ip` for the mail host.
+    pub fn host_ip(&self, arguments: &[&str]) {
+        ip(&[&["-n", &self.host.name], arguments].concat());
+    }
+
     /// From now on, what the mail host sends to `source` is lost on the wire.
     pub fn deafen(&self, source: IpAddr) {
         batch(&self.host.name, &neighbour(source, NO_HARDWARE));

@@ -87,6 +87,11 @@ impl Limiter {
             .expect("space for a file");
     }
 
+    /// The same, all of it.
+    pub fn configure_all(&self, config: &str) {
+        std::fs::write(self.config_path(), config).expect("space for a file");
+    }
+
     /// Starts the daemon, and waits until it serves. There must be none.
     #[track_caller]
     pub fn run(&mut self) {

@@ -1,0 +1,157 @@
+//! Rules: what the admin says of a network. The longest prefix wins.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Addr, ServiceId};
+
+/// A network as the kernel looks it up (`struct bpf_lpm_trie_key_u8`, include/uapi/linux/bpf.h).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord, Pod, Zeroable)]
+pub struct Network {
+    /// Prefix length as of an IPv6 address, 0 to 128: 96 + n for IPv4.
+    pub prefix: u32,
+    /// The address, with the bits behind the prefix cleared.
+    pub addr: Addr,
+}
+
+impl Network {
+    /// The network of one address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(addr: Addr) -> Self {
+        Self { prefix: 128, addr }
+    }
+
+    /// Whether it holds all of `other`.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.prefix <= other.prefix && other.addr.cut(self.prefix as u8) == self.addr
+    }
+}
+
+/// What becomes of a source, whatever it holds.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// It has limits, its own or the service's.
+    Limit = 0,
+    /// It has none (law 4).
+    Allow = 1,
+    /// It gets nothing.
+    Deny = 2,
+}
+
+impl Action {
+    /// From its number in [`Rule::action`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_u8(value: u8) -> Self {
+        match value {
+            1 => Self::Allow,
+            2 => Self::Deny,
+            _ => Self::Limit,
+        }
+    }
+}
+
+/// What a rule says: an entry of the rules' trie, found by the longest prefix. What a shorter rule says
+/// and this one does not is in it already.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Rule {
+    /// Services with a limit of their own, a bit each: the limit is found by `id`.
+    pub limited: u64,
+    /// Number of the rule's limits.
+    pub id: u32,
+    /// Connections a source may hold to each of the other services, as a [`Limit`]; 0: what they say.
+    pub max_connections: Limit,
+    /// An [`Action`].
+    pub action: u8,
+    /// 1: not the admin's, but one of the host's own addresses.
+    pub built_in: u8,
+    /// Always 0.
+    pub zero: [u8; 6],
+}
+
+/// A limit of a rule, and whether it is the rule's own or what a shorter rule says.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Limit(u32);
+
+impl Limit {
+    const INHERITED: u32 = 1 << 31;
+
+    /// The rule's own limit, 1 to [`crate::ServicePolicy::MAX_LIMIT`].
+    #[must_use]
+    pub const fn own(connections: u32) -> Self {
+        Self(connections)
+    }
+
+    /// The same limit, as one that a longer rule inherits.
+    #[must_use]
+    pub const fn inherited(self) -> Self {
+        Self(self.0 | Self::INHERITED)
+    }
+
+    /// Connections; 0: there is no limit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn connections(self) -> u32 {
+        self.0 & !Self::INHERITED
+    }
+
+    /// Whether it is what a shorter rule says.
+    #[must_use]
+    pub const fn is_inherited(self) -> bool {
+        self.0 & Self::INHERITED != 0
+    }
+}
+
+impl Rule {
+    /// Whether the rule has a limit for `service`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn limits(&self, service: ServiceId) -> bool {
+        self.limited >> (service.0 & 63) & 1 != 0
+    }
+}
+
+/// Whose limit: a rule's, for one service.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Pod, Zeroable)]
+pub struct RuleLimit {
+    /// [`Rule::id`].
+    pub rule: u32,
+    /// A [`ServiceId`].
+    pub service: u32,
+}
+
+/// What the rules say of one source at one service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Say {
+    /// What becomes of it.
+    pub action: Action,
+    /// Connections it may hold; 0: what the service says.
+    pub max_connections: u32,
+}
+
+impl Say {
+    /// No rule says anything.
+    pub const NOTHING: Self = Self { action: Action::Limit, max_connections: 0 };
+    /// It is allowed.
+    pub const ALLOW: Self = Self { action: Action::Allow, max_connections: 0 };
+}
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Limit, Network, Rule, RuleLimit};
+
+    // SAFETY: the types are `bytemuck::Pod`: any bytes are a value, and there is no padding.
+    unsafe impl aya::Pod for Network {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Rule {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for RuleLimit {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Limit {}
+}

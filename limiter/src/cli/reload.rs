@@ -1,0 +1,50 @@
+//! `limiter reload`
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{loaded, output};
+use crate::{
+    config,
+    instance::Instance,
+    policy::{self, Applied},
+};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The file to read; the one `limiter run` was started with if left out
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
+    let mut tables = loaded(instance)?;
+    let path = match &args.config {
+        Some(path) => Some(path.clone()),
+        None => instance.config_path()?,
+    };
+    // All of it before anything is touched: one mistake and nothing changes.
+    let config = path.as_deref().map(config::load).transpose()?.unwrap_or_default();
+    let applied = {
+        let _policy = instance.lock_policy()?;
+        policy::reapply(&config, &mut tables)?
+    };
+    // What the kernel does not know of: the host name, and how often the daemon looks after the ledger.
+    // Not the file itself: it may have changed by the time the daemon reads it.
+    if let Some(pid) = instance.daemon()?.pid {
+        instance.set_applied(&config.to_string())?;
+        kill(Pid::from_raw(pid), Signal::SIGUSR1)
+            .with_context(|| format!("cannot tell the daemon (pid {pid})"))?;
+    }
+    let file = path.map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
+    output::line(&match applied {
+        Applied::Changed => format!("{file}: in force"),
+        Applied::Kept => format!("{file}: was in force already"),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,195 @@
+//! `[[rule]]`: what the file says of a network.
+
+use std::{collections::BTreeMap, fmt};
+
+use ipnet::IpNet;
+use limiter_common::{Addr, rule};
+use toml::de::DeValue;
+
+use super::{
+    check::{self, Value},
+    error::{Complaint, shown},
+    load::Located,
+    written::{Key, Place, Said, in_order, name, number, start, unknown},
+};
+
+/// What becomes of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Whom it is for, without bits behind the prefix.
+    pub network: IpNet,
+    /// What becomes of them.
+    pub action: rule::Action,
+    /// Connections each source in it may hold to any service that has no limit below.
+    pub max_connections: Option<u32>,
+    /// The same for single services, by name.
+    pub services: BTreeMap<String, u32>,
+    /// The admin's words.
+    pub comment: Option<String>,
+}
+
+/// The network as the kernel knows it.
+pub fn network(network: &IpNet) -> rule::Network {
+    let prefix = u32::from(network.prefix_len()) + if network.addr().is_ipv4() { 96 } else { 0 };
+    rule::Network { prefix, addr: Addr::from(network.network()) }
+}
+
+/// A network, or a single address, as written.
+pub fn parse_network(text: &str) -> Result<IpNet, Complaint> {
+    let network = match text.parse::<IpNet>() {
+        Ok(network) => network,
+        Err(_) => match text.parse::<std::net::IpAddr>() {
+            Ok(address) => IpNet::from(address),
+            Err(_) => return Err(Complaint::Network(shown(text))),
+        },
+    };
+    let is_mapped = matches!(network, IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some());
+    if is_mapped {
+        return Err(Complaint::MappedNetwork(network.to_string()));
+    }
+    if network.trunc() != network {
+        return Err(Complaint::HostBits { given: network.to_string(), meant: network.trunc().to_string() });
+    }
+    Ok(network)
+}
+
+/// A rule, and where its parts stand.
+#[derive(Debug)]
+pub struct WrittenRule {
+    /// What it says.
+    pub rule: Rule,
+    /// Where its network stands.
+    pub network_at: usize,
+    /// Where each service of it stands.
+    pub services_at: Vec<(String, usize)>,
+}
+
+/// Reads the list of rules.
+pub fn read(value: &Said<'_>) -> Result<Vec<WrittenRule>, Located> {
+    let not_rules =
+        |value: &Said<'_>| Complaint::NotRules(Value::from(value.get_ref()).shown()).at(start(value));
+    let DeValue::Array(rules) = value.get_ref() else { return Err(not_rules(value)) };
+    rules.iter().map(|rule| one(rule).and_then(|found| found.ok_or_else(|| not_rules(rule)))).collect()
+}
+
+/// One rule; `None` if it is no table.
+fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
+    let DeValue::Table(table) = value.get_ref() else { return Ok(None) };
+    let mut network = None;
+    let (mut allow, mut deny) = (false, false);
+    let (mut max_connections, mut services, mut services_at) = (None, BTreeMap::new(), Vec::new());
+    let mut comment = None;
+    for (key, value) in in_order(table) {
+        match name(key) {
+            "network" => network = Some((written_network(value)?, start(value))),
+            "allow" => allow = is_true(key, value)?,
+            "deny" => deny = is_true(key, value)?,
+            "comment" => comment = Some(text(value)?),
+            "max_connections" => match value.get_ref() {
+                DeValue::Table(table) => {
+                    for (service, value) in in_order(table) {
+                        services_at.push((name(service).to_owned(), start(service)));
+                        services.insert(name(service).to_owned(), number(&check::MAX_CONNECTIONS, value)?);
+                    }
+                }
+                _ => max_connections = Some(number(&check::MAX_CONNECTIONS, value)?),
+            },
+            _ => return Err(unknown(key, Place::Rule)),
+        }
+    }
+    let at = start(value);
+    let (network, network_at) = network.ok_or_else(|| Complaint::RuleWithoutNetwork.at(at))?;
+    let limits = max_connections.is_some() || !services.is_empty();
+    let action = match (allow, deny, limits) {
+        (true, false, false) => rule::Action::Allow,
+        (false, true, false) => rule::Action::Deny,
+        (false, false, true) => rule::Action::Limit,
+        (false, false, false) => return Err(Complaint::RuleWithoutSay(network.to_string()).at(network_at)),
+        _ => return Err(Complaint::RuleSaysTwo(network.to_string()).at(network_at)),
+    };
+    let rule = Rule { network, action, max_connections, services, comment };
+    Ok(Some(WrittenRule { rule, network_at, services_at }))
+}
+
+fn written_network(value: &Said<'_>) -> Result<IpNet, Located> {
+    let said = Value::from(value.get_ref());
+    let Value::Text(text) = said else { return Err(Complaint::Network(said.shown()).at(start(value))) };
+    parse_network(text).map_err(|complaint| complaint.at(start(value)))
+}
+
+/// `allow` and `deny` are said, or left out: "not allowed" would mean nothing.
+fn is_true(key: &Key<'_>, value: &Said<'_>) -> Result<bool, Located> {
+    match value.get_ref() {
+        DeValue::Boolean(true) => Ok(true),
+        _ => Err(Complaint::NotTrue(name(key).to_owned()).at(start(value))),
+    }
+}
+
+fn text(value: &Said<'_>) -> Result<String, Located> {
+    match value.get_ref() {
+        DeValue::String(text) => Ok(text.as_ref().to_owned()),
+        other => Err(Complaint::Comment(Value::from(other).shown()).at(start(value))),
+    }
+}
+
+/// Refuses two rules for one network, and services there are not; hands over the rules, by network.
+pub fn resolve(
+    written: Vec<WrittenRule>,
+    services: &[super::Service],
+    line: &dyn Fn(usize) -> usize,
+) -> Result<Vec<Rule>, Located> {
+    let mut first: BTreeMap<IpNet, usize> = BTreeMap::new();
+    let mut rules = Vec::with_capacity(written.len());
+    for WrittenRule { rule, network_at, services_at } in written {
+        if let Some((service, at)) =
+            services_at.into_iter().find(|(name, _)| !services.iter().any(|service| service.name == *name))
+        {
+            let known = services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(Complaint::NoSuchService { service: shown(&service), known }.at(at));
+        }
+        if let Some(first) = first.insert(rule.network, network_at) {
+            let complaint = Complaint::RuleTwice { network: rule.network.to_string(), line: line(first) };
+            return Err(complaint.at(network_at));
+        }
+        rules.push(rule);
+    }
+    rules.sort_by_key(|rule| rule.network);
+    Ok(rules)
+}
+
+/// Text as a basic string of TOML.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            char if char.is_control() => quoted.extend(format!("\\u{:04x}", u32::from(char)).chars()),
+            char => quoted.push(char),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { network, action, max_connections, services, comment } = self;
+        writeln!(out, "[[rule]]")?;
+        writeln!(out, "network = \"{network}\"")?;
+        if let Some(comment) = comment {
+            writeln!(out, "comment = {}", quoted(comment))?;
+        }
+        match action {
+            rule::Action::Allow => writeln!(out, "allow = true"),
+            rule::Action::Deny => writeln!(out, "deny = true"),
+            rule::Action::Limit => match max_connections {
+                Some(limit) => writeln!(out, "max_connections = {limit}"),
+                None => {
+                    let limits: Vec<String> =
+                        services.iter().map(|(name, limit)| format!("{name} = {limit}")).collect();
+                    writeln!(out, "max_connections = {{ {} }}", limits.join(", "))
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The thread that keeps the ledger true and tidy, and the host's own addresses current.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use crate::{
+    config::Config, instance::Instance, kernel::steward::Steward, ledger, policy, reconcile::Reconciler,
+};
+
+/// How often, at most, the ledger is looked through for sources that are gone.
+const COLLECT_EVERY: Duration = Duration::from_secs(10);
+/// How often reservations that came to nothing are looked for.
+const CANCEL_EVERY: Duration = Duration::from_secs(1);
+
+/// What keeps the ledger true and tidy.
+pub struct Upkeep {
+    pub pins: PathBuf,
+    pub steward: Steward,
+    pub reconciler: Reconciler,
+    pub instance: Instance,
+    pub addresses: policy::Watch,
+    pub config: watch::Receiver<Config>,
+}
+
+impl Upkeep {
+    /// Goes on for as long as the process lives.
+    pub fn run(mut self) {
+        let mut collected = Instant::now();
+        let mut compared = Instant::now();
+        loop {
+            std::thread::sleep(CANCEL_EVERY);
+            let (remember, reconcile) = self.times();
+            if let Err(problem) = self.steward.cancel_stale() {
+                error!("cannot give back stale reservations: {problem:#}");
+            }
+            if self.addresses.has_changed()
+                && let Err(problem) = self.allow_own()
+            {
+                error!("cannot allow the host's own addresses: {problem:#}");
+            }
+            if collected.elapsed() >= COLLECT_EVERY.min(remember) {
+                collected = Instant::now();
+                match ledger::collect(&mut self.steward, remember) {
+                    Ok(0) => {}
+                    Ok(sources) => info!("forgot {sources} sources without connections"),
+                    Err(problem) => error!("cannot look through the ledger: {problem:#}"),
+                }
+            }
+            if compared.elapsed() >= self.reconciler.wait(reconcile) {
+                compared = Instant::now();
+                if let Err(problem) = self.reconciler.round(&self.pins, &mut self.steward) {
+                    error!("cannot compare the ledger with the socket table: {problem:#}");
+                }
+            }
+        }
+    }
+}
+
+impl Upkeep {
+    /// How long a source without connections is remembered, and how often the ledger is compared.
+    fn times(&self) -> (Duration, Duration) {
+        let config = self.config.borrow();
+        let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
+        (seconds(config.remember_seconds), seconds(config.reconcile_seconds))
+    }
+
+    /// Allows the addresses that the host has now, and no longer those it had.
+    fn allow_own(&mut self) -> Result<()> {
+        let _policy = self.instance.lock_policy()?;
+        if policy::set_own(&mut self.steward.tables, policy::addresses()?)? {
+            info!("the host's own addresses have changed: the present ones are allowed");
+        }
+        Ok(())
+    }
+}

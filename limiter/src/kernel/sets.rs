@@ -1,0 +1,245 @@
+//! Ports, services and rules: two sets of them, one of which is in force.
+//!
+//! A change is made in the other set, which is then put in force in one step. So every verdict of the
+//! kernel comes from one policy, the old or the new, and a change that fails half-way changes nothing.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, HashMap, Map, MapData, lpm_trie};
+use limiter_common::{
+    Addr, MAX_SERVICES, PORT_WORDS, Rule, SETS, Say, ServiceId, ServicePolicy,
+    rule::{Action, Limit, Network, RuleLimit},
+};
+use nix::errno::Errno;
+
+use super::tables::open;
+
+/// The most rules.
+pub const MAX_RULES: u32 = 1 << 20;
+/// The most limits that rules have for single services.
+pub const MAX_RULE_LIMITS: u32 = 1 << 17;
+
+/// A rule and its limits for single services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleEntry {
+    /// Whom it is for.
+    pub network: Network,
+    /// What becomes of them.
+    pub action: Action,
+    /// Whether it is one of the host's own addresses, not the admin's rule.
+    pub built_in: bool,
+    /// The limit for every service that has none below; 0 connections for none.
+    pub max_connections: Limit,
+    /// Limits for single services, by service.
+    pub limits: Vec<(ServiceId, Limit)>,
+}
+
+/// A whole policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicySet {
+    /// The service of each port, indexed by port; 0 for none.
+    pub ports: Vec<u8>,
+    /// The services.
+    pub services: Vec<(ServiceId, ServicePolicy)>,
+    /// The rules, no two for one network.
+    pub rules: Vec<RuleEntry>,
+}
+
+type Rules = lpm_trie::LpmTrie<MapData, Addr, Rule>;
+type Limits = HashMap<MapData, RuleLimit, Limit>;
+
+/// The maps of both sets.
+pub struct Sets {
+    active: Array<MapData, u64>,
+    ports: Array<MapData, u64>,
+    services: Array<MapData, ServicePolicy>,
+    rules: [Rules; SETS as usize],
+    limits: [Limits; SETS as usize],
+}
+
+impl Sets {
+    /// Opens the maps pinned in `dir`.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let rules = |name| -> Result<Rules> { Ok(Map::LpmTrie(open(dir, name)?).try_into()?) };
+        let limits = |name| -> Result<Limits> { Ok(Map::HashMap(open(dir, name)?).try_into()?) };
+        Ok(Self {
+            active: Map::Array(open(dir, "ACTIVE")?).try_into()?,
+            ports: Map::Array(open(dir, "PORTS")?).try_into()?,
+            services: Map::Array(open(dir, "SERVICES")?).try_into()?,
+            rules: [rules("RULES_0")?, rules("RULES_1")?],
+            limits: [limits("LIMITS_0")?, limits("LIMITS_1")?],
+        })
+    }
+
+    /// The set in force, 0 or 1.
+    fn active(&self) -> Result<u32> {
+        Ok((self.active.get(&0, 0)? % u64::from(SETS)) as u32)
+    }
+
+    /// The services in force.
+    pub fn services(&self) -> Result<Vec<(ServiceId, ServicePolicy)>> {
+        let set = self.active()?;
+        let mut services = Vec::new();
+        for id in 1..MAX_SERVICES {
+            let policy = self.services.get(&(set * MAX_SERVICES + id), 0)?;
+            if policy != ServicePolicy::default() {
+                services.push((ServiceId(id as u8), policy));
+            }
+        }
+        Ok(services)
+    }
+
+    /// The service of each port, as in force, indexed by port; 0 for none.
+    pub fn ports(&self) -> Result<Vec<u8>> {
+        let set = self.active()?;
+        let mut ports = Vec::with_capacity(65536);
+        for word in 0..PORT_WORDS {
+            let word = self.ports.get(&(set * PORT_WORDS + word), 0)?;
+            ports.extend((0..8).map(|port| (word >> (port * 8)) as u8));
+        }
+        Ok(ports)
+    }
+
+    /// The service of one port and its policy.
+    pub fn service_of(&self, port: u16) -> Result<Option<(ServiceId, ServicePolicy)>> {
+        let set = self.active()?;
+        let word = self.ports.get(&(set * PORT_WORDS + (u32::from(port) >> 3)), 0)?;
+        match (word >> ((port & 7) * 8)) as u8 {
+            0 => Ok(None),
+            id => {
+                let policy = self.services.get(&(set * MAX_SERVICES + u32::from(id)), 0)?;
+                Ok(Some((ServiceId(id), policy)))
+            }
+        }
+    }
+
+    /// What the rules say of a source at a service. The host's own addresses are only known as far as
+    /// the daemon has told the kernel.
+    pub fn say(&self, source: &Addr, service: ServiceId) -> Result<Say> {
+        let set = self.active()? as usize;
+        let Some(rule) = found(self.rules[set].get(&lpm_trie::Key::new(128, *source), 0))? else {
+            return Ok(if source.is_loopback() { Say::ALLOW } else { Say::NOTHING });
+        };
+        let mut max_connections = rule.max_connections.connections();
+        if rule.limits(service) {
+            let key = RuleLimit { rule: rule.id, service: u32::from(service.0) };
+            max_connections =
+                found(self.limits[set].get(&key, 0))?.map_or(max_connections, Limit::connections);
+        }
+        Ok(Say { action: Action::from_u8(rule.action), max_connections })
+    }
+
+    /// The rules in force, by network.
+    pub fn rules(&self) -> Result<Vec<RuleEntry>> {
+        let set = self.active()? as usize;
+        let mut rules = Vec::new();
+        for item in &self.rules[set] {
+            let (key, rule) = item.context("cannot read the rules")?;
+            let mut limits = Vec::new();
+            for service in (0..64).map(ServiceId).filter(|service| rule.limits(*service)) {
+                let key = RuleLimit { rule: rule.id, service: u32::from(service.0) };
+                limits.extend(found(self.limits[set].get(&key, 0))?.map(|limit| (service, limit)));
+            }
+            rules.push(RuleEntry {
+                network: Network { prefix: key.prefix_len(), addr: key.data() },
+                action: Action::from_u8(rule.action),
+                built_in: rule.built_in != 0,
+                max_connections: rule.max_connections,
+                limits,
+            });
+        }
+        rules.sort_by_key(|rule| rule.network);
+        Ok(rules)
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Result<PolicySet> {
+        Ok(PolicySet { ports: self.ports()?, services: self.services()?, rules: self.rules()? })
+    }
+
+    /// Puts `policy` in force, in one step, in the place of the one that is.
+    ///
+    /// # Errors
+    /// When there are more rules than there is room for, or the kernel is short of memory; then the
+    /// policy in force stays.
+    pub fn replace(&mut self, policy: &PolicySet) -> Result<()> {
+        let limits = policy.rules.iter().map(|rule| rule.limits.len()).sum::<usize>();
+        ensure!(
+            policy.rules.len() <= MAX_RULES as usize && limits <= MAX_RULE_LIMITS as usize,
+            "{} rules with {limits} limits for single services are more than the {MAX_RULES} and {MAX_RULE_LIMITS} \
+             there is room for: give fewer, or limits for all services at once",
+            policy.rules.len()
+        );
+        let next = (self.active()? + 1) % SETS;
+        self.write_rules(next as usize, &policy.rules)?;
+        for id in 1..MAX_SERVICES {
+            let wanted = policy.services.iter().find(|(service, _)| u32::from(service.0) == id);
+            let wanted = wanted.map_or_else(ServicePolicy::default, |(_, policy)| *policy);
+            self.services.set(next * MAX_SERVICES + id, wanted, 0)?;
+        }
+        for (index, chunk) in (0..PORT_WORDS).zip(policy.ports.chunks(8)) {
+            let index = next * PORT_WORDS + index;
+            let word = chunk.iter().rev().fold(0, |word, &service| word << 8 | u64::from(service));
+            if self.ports.get(&index, 0)? != word {
+                self.ports.set(index, word, 0)?;
+            }
+        }
+        self.active.set(0, u64::from(next), 0)?;
+        wait_for_verdicts()
+    }
+
+    fn write_rules(&mut self, set: usize, rules: &[RuleEntry]) -> Result<()> {
+        let left: Vec<_> =
+            self.rules[set].keys().collect::<Result<_, _>>().context("cannot read the rules")?;
+        for key in left {
+            self.rules[set].remove(&key).context("cannot remove a rule")?;
+        }
+        let left: Vec<_> =
+            self.limits[set].keys().collect::<Result<_, _>>().context("cannot read the rules")?;
+        for key in left {
+            self.limits[set].remove(&key).context("cannot remove the limit of a rule")?;
+        }
+        for (id, entry) in (0..).zip(rules) {
+            let mut limited = 0;
+            for &(service, limit) in &entry.limits {
+                limited |= 1 << (service.0 & 63);
+                let key = RuleLimit { rule: id, service: u32::from(service.0) };
+                self.limits[set].insert(key, limit, 0).context("cannot add the limit of a rule")?;
+            }
+            let rule = Rule {
+                limited,
+                id,
+                max_connections: entry.max_connections,
+                action: entry.action as u8,
+                built_in: u8::from(entry.built_in),
+                zero: [0; 6],
+            };
+            let key = lpm_trie::Key::new(entry.network.prefix, entry.network.addr);
+            self.rules[set].insert(&key, rule, 0).context("cannot add a rule")?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until every verdict under way is made: what was in force before is read by nobody then, and may
+/// be written again (membarrier(2), `MEMBARRIER_CMD_GLOBAL`: a grace period of RCU).
+fn wait_for_verdicts() -> Result<()> {
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: takes numbers only.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
+    Errno::result(result).map(drop).context("cannot wait for the verdicts under way")
+}
+
+/// What was looked up, if it is there.
+fn found<T>(result: Result<T, aya::maps::MapError>) -> Result<Option<T>> {
+    use aya::maps::MapError;
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error).context("cannot read the rules"),
+    }
+}

@@ -1,0 +1,235 @@
+//! Rules as the kernel looks them up: by the longest prefix, and nothing else. So what a shorter rule
+//! says and a longer one does not is put into the longer one.
+
+use std::collections::HashMap;
+
+use limiter_common::{
+    Action, Addr, ServiceId,
+    rule::{Limit, Network},
+};
+
+use crate::{
+    config::{self, Rule},
+    kernel::sets::RuleEntry,
+};
+
+/// All of IPv4, as the kernel knows it: within `::/0`, and no part of it for an admin.
+const IPV4: Network = Network { prefix: 96, addr: Addr([0, 0, 0xffff_u32.to_be(), 0]) };
+
+/// The rules of a configuration, with the services' numbers.
+pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<RuleEntry> {
+    let entry = |rule: &Rule| RuleEntry {
+        network: config::network(&rule.network),
+        action: rule.action,
+        built_in: false,
+        max_connections: Limit::own(rule.max_connections.unwrap_or(0)),
+        limits: rule
+            .services
+            .iter()
+            .filter_map(|(name, &limit)| Some((*numbers.get(name.as_str())?, Limit::own(limit))))
+            .collect(),
+    };
+    rules.iter().map(entry).collect()
+}
+
+/// The admin's rules as they were given: without what is built in, and without what is inherited.
+pub fn own_words(mut rules: Vec<RuleEntry>) -> Vec<RuleEntry> {
+    rules.retain(|rule| !rule.built_in);
+    for rule in &mut rules {
+        rule.limits.retain(|(_, limit)| !limit.is_inherited());
+        if rule.max_connections.is_inherited() {
+            rule.max_connections = Limit::default();
+        }
+    }
+    rules
+}
+
+/// The admin's rules and those that are built in, with all that longer ones inherit from shorter ones;
+/// sorted by network. For one network the admin's counts.
+pub fn inherit(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>) -> Vec<RuleEntry> {
+    let mut rules: HashMap<Network, RuleEntry> = HashMap::new();
+    let covers_ipv4 = |rule: &RuleEntry| !is_v4(&rule.network) && rule.network.covers(&IPV4);
+    if admins.iter().any(covers_ipv4) {
+        rules.insert(IPV4, nothing_about(IPV4));
+    }
+    let all = built_in.into_iter().filter(|rule| rule.network != IPV4).chain(admins);
+    rules.extend(all.map(|rule| (rule.network, rule)));
+    let mut networks: Vec<Network> = rules.keys().copied().collect();
+    networks.sort();
+    let mut prefixes: Vec<u32> = networks.iter().map(|network| network.prefix).collect();
+    prefixes.dedup();
+    // Shorter prefixes come first: what they inherit is in them when longer ones look.
+    for network in &networks {
+        let shorter = prefixes.iter().rev().filter(|prefix| **prefix < network.prefix);
+        let around = shorter
+            .map(|&prefix| Network { prefix, addr: network.addr.cut(prefix as u8) })
+            .filter(|around| is_v4(around) == is_v4(network))
+            .find_map(|around| rules.get(&around).filter(|rule| rule.action == Action::Limit).cloned());
+        if let (Some(around), Some(rule)) = (around, rules.get_mut(network))
+            && rule.action == Action::Limit
+        {
+            take(rule, &around);
+        }
+    }
+    networks.iter().filter_map(|network| rules.remove(network)).collect()
+}
+
+/// What `around` says, where `rule` says nothing.
+fn take(rule: &mut RuleEntry, around: &RuleEntry) {
+    let says_for_all = rule.max_connections.connections() != 0;
+    if says_for_all {
+        // A limit for every service leaves nothing unsaid.
+        return;
+    }
+    rule.max_connections = match around.max_connections.connections() {
+        0 => Limit::default(),
+        _ => around.max_connections.inherited(),
+    };
+    for &(service, limit) in &around.limits {
+        if !rule.limits.iter().any(|(said, _)| *said == service) {
+            rule.limits.push((service, limit.inherited()));
+        }
+    }
+    rule.limits.sort_by_key(|(service, _)| *service);
+}
+
+/// The rule of `rules` that counts for `address`: the one with the longest prefix.
+pub fn covering<'a>(rules: &'a [RuleEntry], address: &Addr) -> Option<&'a RuleEntry> {
+    let around = rules.iter().filter(|rule| rule.network.covers(&Network::of(*address)));
+    around.max_by_key(|rule| rule.network.prefix)
+}
+
+fn nothing_about(network: Network) -> RuleEntry {
+    RuleEntry {
+        network,
+        action: Action::Limit,
+        built_in: true,
+        max_connections: Limit::default(),
+        limits: Vec::new(),
+    }
+}
+
+fn is_v4(network: &Network) -> bool {
+    network.prefix >= 96 && network.addr.is_v4()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule(text: &str, action: Action, max_connections: u32, limits: &[(u8, u32)]) -> RuleEntry {
+        RuleEntry {
+            network: config::network(&config::parse_network(text).unwrap()),
+            action,
+            built_in: false,
+            max_connections: Limit::own(max_connections),
+            limits: limits.iter().map(|&(service, limit)| (ServiceId(service), Limit::own(limit))).collect(),
+        }
+    }
+
+    fn limit_of(rules: &[RuleEntry], address: &str, service: u8) -> u32 {
+        let rule = covering(rules, &Addr::from(address.parse::<std::net::IpAddr>().unwrap())).unwrap();
+        let own = rule.limits.iter().find(|(said, _)| said.0 == service).map(|(_, limit)| *limit);
+        own.unwrap_or(rule.max_connections).connections()
+    }
+
+    #[test]
+    fn a_longer_rule_says_what_a_shorter_one_says_unless_it_says_otherwise() {
+        let rules = inherit(
+            vec![
+                rule("203.0.113.0/24", Action::Limit, 0, &[(1, 200), (2, 40)]),
+                rule("203.0.113.7", Action::Limit, 0, &[(2, 5)]),
+                rule("203.0.113.128/25", Action::Limit, 9, &[]),
+                rule("203.0.0.0/16", Action::Limit, 3, &[]),
+            ],
+            Vec::new(),
+        );
+        assert_eq!(limit_of(&rules, "203.0.113.7", 1), 200);
+        assert_eq!(limit_of(&rules, "203.0.113.7", 2), 5);
+        assert_eq!(limit_of(&rules, "203.0.113.7", 3), 3, "from the /16, by way of the /24");
+        assert_eq!(limit_of(&rules, "203.0.113.8", 2), 40);
+        assert_eq!(limit_of(&rules, "203.0.113.200", 1), 9, "a limit for all leaves nothing unsaid");
+    }
+
+    #[test]
+    fn what_is_allowed_or_denied_hands_no_limits_on() {
+        let rules = inherit(
+            vec![
+                rule("203.0.113.0/24", Action::Deny, 0, &[]),
+                rule("203.0.113.7", Action::Limit, 0, &[(1, 5)]),
+                rule("203.0.0.0/16", Action::Limit, 3, &[]),
+            ],
+            Vec::new(),
+        );
+        assert_eq!(limit_of(&rules, "203.0.113.7", 1), 5);
+        let seven = "203.0.113.7".parse::<std::net::IpAddr>().unwrap();
+        assert_eq!(covering(&rules, &Addr::from(seven)).unwrap().action, Action::Limit);
+    }
+
+    #[test]
+    fn a_rule_for_all_of_ipv6_says_nothing_about_ipv4() {
+        let rules = inherit(vec![rule("::/0", Action::Deny, 0, &[])], Vec::new());
+        let action = |address: &str| {
+            covering(&rules, &Addr::from(address.parse::<std::net::IpAddr>().unwrap()))
+                .map(|rule| rule.action)
+        };
+        assert_eq!(action("2001:db8::1"), Some(Action::Deny));
+        assert_eq!(action("192.0.2.1"), Some(Action::Limit));
+        let both = [rule("::/0", Action::Deny, 0, &[]), rule("0.0.0.0/0", Action::Allow, 0, &[])];
+        let rules = inherit(both.to_vec(), Vec::new());
+        assert_eq!(
+            covering(&rules, &Addr::from("192.0.2.1".parse::<std::net::IpAddr>().unwrap())).unwrap().action,
+            Action::Allow
+        );
+    }
+
+    #[test]
+    fn the_admins_word_on_an_own_address_counts() {
+        let own = RuleEntry { built_in: true, ..rule("192.0.2.1", Action::Allow, 0, &[]) };
+        let rules = inherit(vec![rule("192.0.2.0/24", Action::Deny, 0, &[])], vec![own.clone()]);
+        assert_eq!(rules.len(), 2);
+        assert!(rules.contains(&own), "a shorter rule does not touch it");
+        let denied = rule("192.0.2.1", Action::Deny, 0, &[]);
+        assert_eq!(inherit(vec![denied.clone()], vec![own]), [denied]);
+    }
+
+    fn any_rules() -> impl Strategy<Value = Vec<RuleEntry>> {
+        let one =
+            (any::<[u8; 2]>(), 0u8..=16, 0u8..3, 0u32..9, prop::collection::btree_map(1u8..5, 1u32..9, 0..3));
+        prop::collection::vec(one, 0..20).prop_map(|rules| {
+            let mut seen = std::collections::HashSet::new();
+            let entries = rules.into_iter().map(|([a, b], prefix, action, all, limits)| {
+                let network = ipnet::Ipv4Net::new([10, 0, a, b].into(), 16 + prefix).unwrap().trunc();
+                let action = Action::from_u8(action);
+                let limits: Vec<(u8, u32)> = limits.into_iter().collect();
+                let is_limit = action == Action::Limit;
+                rule(
+                    &network.to_string(),
+                    action,
+                    if is_limit { all } else { 0 },
+                    if is_limit { &limits } else { &[] },
+                )
+            });
+            entries.filter(|entry| seen.insert(entry.network)).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_admins_words_survive(rules in any_rules()) {
+            let mut rules = rules;
+            rules.sort_by_key(|rule| rule.network);
+            prop_assert_eq!(own_words(inherit(rules.clone(), Vec::new())), rules);
+        }
+
+        /// Whatever the order in which they were written.
+        #[test]
+        fn the_order_of_rules_never_matters(rules in any_rules(), turn in 0usize..20) {
+            let mut turned = rules.clone();
+            turned.rotate_left(turn % rules.len().max(1));
+            prop_assert_eq!(inherit(rules, Vec::new()), inherit(turned, Vec::new()));
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The whole new policy or, with any error, none of it.
+
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, truth};
+
+#[test]
+fn a_reload_puts_the_file_in_force_and_keeps_the_counts() {
+    let Some(lab) = Lab::new() else { return };
+    let _sinks = [25, 2525].map(|port| Sink::start(&lab, port));
+    let limiter = Limiter::start(&lab, 2, "reset");
+    let held: Vec<TcpStream> = [V4, V6]
+        .map(|family| [0; 2].map(|_| lab.served(family.source(), family.port(25))))
+        .into_iter()
+        .flatten()
+        .collect();
+    limiter.configure(
+        "[defaults]\nmax_connections = 3\nresponse = \"reset\"\n[service.smtp]\nports = [25, 2525]\n\
+         [[rule]]\nnetwork = \"198.51.100.8\"\ndeny = true\n[[rule]]\nnetwork = \"2001:db8:8::/64\"\ndeny = true\n",
+    );
+    limiter.ok(&["set", "imap", "max_connections=9"]);
+    let said = limiter.ok(&["reload"]);
+    assert!(said.contains("limiter.toml: in force"), "{said}");
+    for family in [V4, V6] {
+        let source = family.source();
+        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
+        let third = lab.served(source, family.port(2525));
+        assert_eq!(
+            lab.answer(source, family.port(25)),
+            Answer::Reset,
+            "the ports of a service share its limit"
+        );
+        assert_eq!(lab.answer(family.sources[1], family.port(25)), Answer::Reset, "denied");
+        drop(third);
+    }
+    let imap = limiter.json(&["status"])["services"].as_array().unwrap()[0].clone();
+    assert_eq!((&imap["name"], &imap["max_connections"]), (&"imap".into(), &3.into()), "the file's word");
+    drop(held);
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn a_file_with_a_mistake_changes_nothing_however_it_is_read() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start(&lab, 2, "reset");
+    let before = limiter.state();
+    for mistake in
+        ["[defaults]\nmax_connections = 0\n", "[[rule]]\nnetwork = \"10.0.0.1/8\"\ndeny = true\n", "nonsense"]
+    {
+        limiter.configure(mistake);
+        let outcome = limiter.cli(&["reload"]);
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains("limiter.toml:"), "{outcome:?}");
+        let said = limiter.log().matches("what was in force stays").count();
+        kill(Pid::from_raw(i32::try_from(limiter.pid().unwrap()).unwrap()), Signal::SIGHUP).unwrap();
+        eventually("the daemon says so", SOON, || {
+            let log = limiter.log();
+            if log.matches("what was in force stays").count() > said { Ok(()) } else { Err(log) }
+        });
+        assert_eq!(limiter.state(), before);
+    }
+}
+
+#[test]
+fn a_signal_reloads_the_daemons_own_settings_too() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, 1, "reply");
+    let held = [V4, V6].map(|family| lab.served(family.source(), family.port(25)));
+    limiter.configure_all("hostname = \"new.example.net\"\n[defaults]\nmax_connections = 1\n");
+    kill(Pid::from_raw(i32::try_from(limiter.pid().unwrap()).unwrap()), Signal::SIGHUP).unwrap();
+    for family in [V4, V6] {
+        eventually("it greets by its new name", SOON, || {
+            match lab.answer(family.source(), family.port(25)) {
+                Answer::Line(line) if line.starts_with("421 4.7.0 new.example.net ") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
+    drop(held);
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+/// Two policies that differ in everything; each connection is judged by one of them.
+#[test]
+fn two_hundred_reloads_under_load_refuse_nobody_whom_neither_policy_refuses() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let one = "[defaults]\nmax_connections = 5\nresponse = \"reset\"\n\
+               [[rule]]\nnetwork = \"198.51.100.8\"\ndeny = true\n[[rule]]\nnetwork = \"2001:db8:8::/48\"\ndeny = true\n";
+    let other = "[service.smtp]\nmax_connections = 4\nresponse = \"reset\"\nmax_total = 1000\nrate = \"1000000/s\"\n\
+                 network = { max_connections = 100 }\n[service.pop3]\nports = []\n\
+                 [[rule]]\nnetwork = \"198.51.100.0/24\"\nmax_connections = 4\n\
+                 [[rule]]\nnetwork = \"198.51.100.8\"\ndeny = true\n[[rule]]\nnetwork = \"2001:db8:8::/48\"\ndeny = true\n";
+    let limiter = Limiter::start_with(&lab, one);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (lab, stop) = (&lab, &stop);
+        let clients: Vec<_> = [V4, V6]
+            .into_iter()
+            .flat_map(|family| {
+                // Never more than both allow, and never one that both refuse.
+                let honest = scope.spawn(move || {
+                    lab.client.run(|| {
+                        let mut served = 0_u32;
+                        while !stop.load(Ordering::Relaxed) {
+                            let held: Vec<_> =
+                                (0..3).map(|_| dial::dial(family.source(), family.port(25), SOON)).collect();
+                            for stream in held {
+                                let stream = stream.expect("neither policy refuses the third");
+                                // The server's last word is said when it has let go.
+                                stream.shutdown(Shutdown::Write).unwrap();
+                                std::io::copy(&mut &stream, &mut std::io::sink()).unwrap();
+                                served += 1;
+                            }
+                        }
+                        served
+                    })
+                });
+                let denied = scope.spawn(move || {
+                    lab.client.run(|| {
+                        let mut refused = 0_u32;
+                        while !stop.load(Ordering::Relaxed) {
+                            let stream = dial::dial(family.sources[1], family.port(25), SOON);
+                            assert!(stream.is_err(), "both policies deny it");
+                            refused += 1;
+                        }
+                        refused
+                    })
+                });
+                [honest, denied]
+            })
+            .collect();
+        for round in 0..200 {
+            limiter.configure(if round % 2 == 0 { other } else { one });
+            limiter.ok(&["reload"]);
+        }
+        stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            assert!(client.join().unwrap() > 100);
+        }
+    });
+    truth::settled(&lab.host, &limiter, 25);
+}

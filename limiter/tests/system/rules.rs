@@ -1,0 +1,132 @@
+//! What is said of networks: allowed, denied, with limits of their own.
+
+use std::net::{IpAddr, TcpStream};
+
+use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, same, truth};
+
+fn network(family: Family) -> &'static str {
+    if family.host.is_ipv4() { "198.51.100.0/24" } else { "2001:db8:7::/48" }
+}
+
+/// How many of `n` connections are served, and what the next gets.
+fn serve(lab: &Lab, source: IpAddr, family: Family, n: usize) -> (Vec<TcpStream>, Answer) {
+    ((0..n).map(|_| lab.served(source, family.port(25))).collect(), lab.answer(source, family.port(25)))
+}
+
+#[test]
+fn the_longest_prefix_counts_whatever_the_order() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start_with(
+        &lab,
+        "[defaults]\nmax_connections = 2\n\
+         [[rule]]\nnetwork = \"198.51.100.7\"\nallow = true\n\
+         [[rule]]\nnetwork = \"198.51.100.0/24\"\nmax_connections = 5\n\
+         [[rule]]\nnetwork = \"203.0.113.0/24\"\ndeny = true\n\
+         [[rule]]\nnetwork = \"2001:db8:9::/48\"\ndeny = true\n\
+         [[rule]]\nnetwork = \"2001:db8:8::/48\"\nmax_connections = { smtp = 5, imap = 1 }\n\
+         [[rule]]\nnetwork = \"2001:db8:7::7\"\nallow = true\n\
+         [[rule]]\nnetwork = \"2001:db8:7::/64\"\ndeny = true\n",
+    );
+    for family in [V4, V6] {
+        let [allowed, with_limit, denied] = family.sources;
+        let (held, next) = serve(&lab, allowed, family, 12);
+        assert!(next.is_service(), "{next:?}");
+        drop(held);
+        let (held, next) = serve(&lab, with_limit, family, 5);
+        assert_eq!(next, Answer::Line(Limiter::smtp_reply(5, with_limit)));
+        drop(held);
+        let Answer::Line(refusal) = lab.answer(denied, family.port(25)) else { panic!("no refusal") };
+        assert!(refusal.starts_with("554 5.7.1 mx.example.net Access denied to this IP ["), "{refusal}");
+        let explained = limiter.ok(&["explain", &denied.to_string()]);
+        assert!(explained.contains("refused: denied") && explained.contains("the rule for "), "{explained}");
+    }
+    assert_eq!(limiter.counter("smtp", "refused_denied"), 2);
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn rules_change_live_and_are_for_exactly_their_network() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, 1, "reset");
+    for family in [V4, V6] {
+        let (source, smtp) = (family.source(), family.port(25));
+        let held = lab.served(source, smtp);
+        assert_eq!(lab.answer(source, smtp), Answer::Reset);
+        limiter.ok(&["limit", network(family), "3"]);
+        let more = [lab.served(source, smtp), lab.served(source, smtp)];
+        assert_eq!(lab.answer(source, smtp), Answer::Reset);
+        limiter.ok(&["limit", network(family), "4", "--service", "smtp"]);
+        let fourth = lab.served(source, smtp);
+        limiter.ok(&["allow", &source.to_string()]);
+        let fifth = lab.served(source, smtp);
+        limiter.ok(&["deny", &source.to_string()]);
+        assert_eq!(lab.answer(source, smtp), Answer::Reset);
+        // Nobody is cut.
+        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 5);
+        limiter.ok(&["forget", &source.to_string()]);
+        drop((fourth, fifth));
+        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 3);
+        let again = lab.served(source, smtp);
+        let outcome = limiter.cli(&["forget", &source.to_string()]);
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains("there is no rule for"), "{outcome:?}");
+        limiter.ok(&["forget", network(family)]);
+        drop((held, more, again));
+        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+    }
+    let rules = limiter.json(&["rules"]);
+    assert!(rules["rules"].as_array().unwrap().iter().all(|rule| rule["built_in"] == true), "{rules:#}");
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn a_raised_limit_of_a_rule_is_not_held_down_by_the_network_limit() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start_with(
+        &lab,
+        "[defaults]\nmax_connections = 2\nresponse = \"reset\"\nnetwork = { max_connections = 3 }\n",
+    );
+    for family in [V4, V6] {
+        limiter.ok(&["limit", network(family), "6"]);
+        let (held, next) = serve(&lab, family.source(), family, 6);
+        assert_eq!(next, Answer::Reset);
+        drop(held);
+        truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
+    }
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn the_host_talks_to_itself_as_it_likes_from_every_address_it_has() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, 1, "reset");
+    for (second, family) in [("192.0.2.99/32", V4), ("2001:db8::99/128", V6)] {
+        let second_address: IpAddr = second.split_once('/').unwrap().0.parse().unwrap();
+        let from = |source: IpAddr| lab.host.run(|| dial::dial(source, family.port(25), SOON));
+        // An address that is not there yet, then is, and is gone again.
+        let at_once: &[&str] = if family.host.is_ipv6() { &["nodad"] } else { &[] };
+        lab.host_ip(&[&["addr", "add", second, "dev", "wire"], at_once].concat());
+        eventually("the new address is allowed", SOON, || {
+            let rules = limiter.json(&["rules"]).to_string();
+            if rules.contains(second) { Ok(()) } else { Err(rules) }
+        });
+        let held: Vec<TcpStream> =
+            (0..5).map(|_| from(second_address).expect("it is the host's own")).collect();
+        let also: Vec<TcpStream> = (0..5).map(|_| from(family.host).expect("so is this")).collect();
+        drop((held, also));
+        // The file's word on an own address counts.
+        limiter.ok(&["deny", second]);
+        assert!(from(second_address).is_err());
+        limiter.ok(&["forget", second]);
+        lab.host_ip(&["addr", "del", second, "dev", "wire"]);
+        eventually("it is no longer", SOON, || {
+            let rules = limiter.json(&["rules"]).to_string();
+            same("in the rules", &rules.contains(second), &false)
+        });
+    }
+    truth::settled(&lab.host, &limiter, 25);
+}
