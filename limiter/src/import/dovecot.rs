@@ -8,12 +8,12 @@ mod tree;
 
 use std::fmt::Write as _;
 
-use limiter_common::Protocol;
+use limiter_common::{Protocol, rule::Action};
 
 use self::tree::Block;
 use super::{
-    model::{Action, Daemon, Service, Sourced},
-    net::Net,
+    model::{Daemon, Service, Sourced},
+    net,
     words::{one_line, setting},
 };
 
@@ -276,8 +276,7 @@ fn ports(settings: &Settings, daemon: &mut Daemon, login: &str) -> Sourced<Vec<u
         let what = format!("service {login} {{ inet_listener {} {{ port = {port} }} }}", one_line(&name));
         let address = value("address").or_else(|| value("listen")).filter(|address| !address.is_empty());
         let address = address.or_else(|| settings.value("listen")).unwrap_or("*");
-        let is_loopback =
-            |host: &str| host == "localhost" || Net::parse(host).is_some_and(|net| net.is_loopback());
+        let is_loopback = |host: &str| net::is_own_host(host);
         let mut hosts = address.split([',', ' ']).filter(|host| !host.is_empty()).peekable();
         if hosts.peek().is_some() && hosts.all(is_loopback) {
             daemon.leave_out(what, "only this host itself reaches it, which is allowed anyway");
@@ -302,7 +301,7 @@ fn networks(settings: &Settings, daemon: &mut Daemon) {
         let value = settings.value(name).unwrap_or("");
         let from = format!("Dovecot: {name}");
         for word in value.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
-            match Net::parse(word) {
+            match net::parse(word) {
                 Some(network) => daemon.rule(network, Action::Allow, &from),
                 None => daemon.leave_out(
                     format!("{from}: {}", one_line(word)),

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use limiter_common::Protocol;
+use limiter_common::{Protocol, rule::Action};
 
 use super::{
-    model::{Action, Daemon, Service, Sourced},
-    net::Net,
+    model::{Daemon, Service, Sourced},
+    net,
     words::{self, one_line, setting},
 };
 
@@ -161,7 +161,7 @@ fn ports(options: &Options<'_>, daemon: &mut Daemon) -> Sourced<Vec<u16>> {
     let (mut without_port, mut only_loopback) = (interfaces.is_empty(), !interfaces.is_empty());
     for item in items(interfaces) {
         let (address, port) = interface(&item);
-        let is_loopback = Net::parse(address).is_some_and(|net| net.is_loopback());
+        let is_loopback = net::is_own_host(address);
         only_loopback &= is_loopback;
         without_port |= port.is_none();
         own_ports.extend(port.filter(|_| !is_loopback));
@@ -253,7 +253,7 @@ impl Hosts<'_> {
     }
 
     fn item(&mut self, item: &str) {
-        if let Some(network) = Net::parse(item) {
+        if let Some(network) = net::parse(item) {
             return self.daemon.rule(network, self.action, &self.from);
         }
         if let Some(name) = item.strip_prefix('+')

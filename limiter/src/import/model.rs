@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use limiter_common::{MAX_SERVICES, Protocol, Rate, ServicePolicy};
+use limiter_common::{MAX_SERVICES, Protocol, Rate, ServicePolicy, rule::Action};
 
-use super::net::Net;
+use super::net;
+use ipnet::IpNet;
 
 /// A value and where it came from, a sentence a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,20 +94,11 @@ pub struct Service {
     pub reserve: Option<Sourced<u64>>,
 }
 
-/// What is said of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// No limit of a source holds for it.
-    Allow,
-    /// It may not connect.
-    Deny,
-}
-
 /// One network and what is said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Whom.
-    pub network: Net,
+    pub network: IpNet,
     /// What.
     pub action: Action,
     /// Where it came from.
@@ -154,11 +146,11 @@ impl Daemon {
     }
 
     /// A rule for `network`; the host itself and the whole world need none.
-    pub fn rule(&mut self, network: Net, action: Action, source: &str) {
-        if network.is_loopback() && action == Action::Allow {
+    pub fn rule(&mut self, network: IpNet, action: Action, source: &str) {
+        if net::is_loopback(&network) && action == Action::Allow {
             return;
         }
-        if network.is_everything() {
+        if network.prefix_len() == 0 {
             let why = "this is every address there is: leave the limits themselves out instead";
             return self.leave_out(format!("{source}: {network}"), why);
         }
@@ -233,7 +225,7 @@ fn services(daemons: &mut [Daemon]) -> Vec<(&'static str, Service)> {
 
 /// The rules of all, each network once: allow beats everything.
 fn rules(daemons: &mut [Daemon]) -> Vec<Rule> {
-    let mut rules: BTreeMap<Net, Rule> = BTreeMap::new();
+    let mut rules: BTreeMap<IpNet, Rule> = BTreeMap::new();
     for daemon in daemons {
         for rule in std::mem::take(&mut daemon.rules) {
             let Some(known) = rules.get_mut(&rule.network) else {
@@ -244,12 +236,10 @@ fn rules(daemons: &mut [Daemon]) -> Vec<Rule> {
                 known.source = format!("{}; {}", known.source, rule.source);
                 continue;
             }
-            let (allow, deny) = match known.action {
-                Action::Allow => (known.clone(), rule),
-                Action::Deny => (rule, known.clone()),
-            };
+            let (allow, deny) =
+                if known.action == Action::Allow { (known.clone(), rule) } else { (rule, known.clone()) };
             daemon.leave_out(
-                format!("{}: {}", deny.source, deny.network),
+                format!("{}: {}", deny.source, net::shown(&deny.network)),
                 format!("it is allowed by {}, and allow beats everything", allow.source),
             );
             *known = allow;

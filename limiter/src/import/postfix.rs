@@ -6,12 +6,12 @@
 
 mod output;
 
-use limiter_common::Protocol;
+use limiter_common::{Protocol, rule::Action};
 
 use self::output::{Master, Output};
 use super::{
-    model::{Action, Daemon, Pace, Service, Sourced},
-    net::Net,
+    model::{Daemon, Pace, Service, Sourced},
+    net,
     words::{self, setting},
 };
 
@@ -72,7 +72,7 @@ fn service(output: &Output, master: &Master, daemon: &mut Daemon) {
         Some((host, port)) => (Some(host), port),
         None => (None, name.as_str()),
     };
-    if host.is_some_and(|host| host == "localhost" || Net::parse(host).is_some_and(|net| net.is_loopback())) {
+    if host.is_some_and(net::is_own_host) {
         return daemon.leave_out(what, "only this host itself reaches it, which is allowed anyway");
     }
     let Some(port) = words::port(port_name) else {
@@ -225,7 +225,7 @@ impl Of<'_> {
         }
         let from = format!("Postfix: {from}");
         for pattern in value.split([',', ' ', '\t']).filter(|pattern| !pattern.is_empty()) {
-            if let Some(network) = Net::parse(pattern) {
+            if let Some(network) = net::parse(pattern) {
                 self.daemon.rule(network, Action::Allow, &from);
                 continue;
             }

@@ -1,11 +1,14 @@
 //! The configuration as text: TOML, each key with where it came from above it.
 
-use std::fmt::{self, Display};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+};
 
 use limiter_common::Protocol;
 
 use super::{
-    model::{Action, Daemon, Import, Rule, Service, Sourced},
+    model::{Daemon, Import, Rule, Service, Sourced},
     words::one_line,
 };
 use crate::config::{self, is_hostname};
@@ -129,7 +132,7 @@ impl fmt::Display for Service {
     }
 }
 
-/// The one place where rules are written. The configuration has none yet.
+/// The one place where rules are written.
 fn write_rules(out: &mut fmt::Formatter<'_>, rules: &[Rule]) -> fmt::Result {
     if rules.is_empty() {
         return Ok(());
@@ -137,16 +140,20 @@ fn write_rules(out: &mut fmt::Formatter<'_>, rules: &[Rule]) -> fmt::Result {
     writeln!(out)?;
     comment(
         out,
-        "Networks of which the daemons say something else, not carried over: the configuration has no rules yet, so \
-         the limits above hold for them, too.",
+        "Networks of which the daemons say something else. A rule holds for all services, also those of the other \
+         daemons; this host itself is allowed without one.",
     )?;
-    rules.iter().try_for_each(|Rule { network, action, source }| {
-        let action = match action {
-            Action::Allow => "allow",
-            Action::Deny => "deny",
+    for (index, Rule { network, action, source }) in rules.iter().enumerate() {
+        let rule = config::Rule {
+            network: *network,
+            action: *action,
+            max_connections: None,
+            services: BTreeMap::new(),
+            comment: Some(one_line(source)),
         };
-        bullet(out, &format!("{action} {network} ({source})"))
-    })
+        write!(out, "{}{rule}", if index == 0 { "" } else { "\n" })?;
+    }
+    Ok(())
 }
 
 fn key<T>(out: &mut fmt::Formatter<'_>, name: &str, value: &impl Display, from: &Sourced<T>) -> fmt::Result {

@@ -5,6 +5,7 @@
 
 use std::{fs, path::PathBuf};
 
+use limiter_common::rule::Action;
 use proptest::prelude::*;
 
 use super::*;
@@ -43,6 +44,10 @@ fn limits(config: &Config, name: &str) -> (Vec<u16>, u32, Option<u32>, u32) {
     (service.ports.clone(), service.max_connections, service.max_total, service.reserve)
 }
 
+fn rules(config: &Config) -> Vec<(String, Action)> {
+    config.rules.iter().map(|rule| (rule.network.to_string(), rule.action)).collect()
+}
+
 fn rate(config: &Config, name: &str) -> Option<(String, u32)> {
     let service = config.services.iter().find(|service| service.name == name).unwrap();
     service.rate.map(|rate| (rate.pace.to_string(), rate.burst))
@@ -59,6 +64,8 @@ fn postfix_as_debian_installs_it() {
 fn postfix_of_a_busy_mx() {
     let config = holds(&[(&POSTFIX, "postfix/mx/output.txt")], "postfix/mx/expected.toml");
     assert_eq!(limits(&config, "smtp"), (vec![25], 20, Some(150), 0));
+    let allowed = ["192.0.2.0/24", "198.51.100.25/32", "2001:db8:10::/48"];
+    assert_eq!(rules(&config), allowed.map(|network| (network.to_owned(), Action::Allow)));
     assert_eq!(rate(&config, "smtp"), Some(("1/s".to_owned(), 30)));
 }
 
@@ -96,6 +103,13 @@ fn exim_counts_all_of_its_ports_together() {
 fn exim_with_an_expansion_and_lists_in_lists() {
     let config = holds(&[(&EXIM, "exim/lists/output.txt")], "exim/lists/expected.toml");
     assert_eq!(limits(&config, "smtp"), (vec![25], 90, Some(90), 10));
+    let said = [
+        ("198.51.100.0/24", Action::Allow),
+        ("203.0.113.7/32", Action::Allow),
+        ("203.0.113.128/25", Action::Deny),
+        ("2001:db8:20::/48", Action::Allow),
+    ];
+    assert_eq!(rules(&config), said.map(|(network, action)| (network.to_owned(), action)));
 }
 
 #[test]
