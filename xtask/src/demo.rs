@@ -4,7 +4,6 @@
 //! left afterwards, also when it is interrupted.
 
 mod daemon;
-mod netns;
 mod sink;
 
 use std::{
@@ -18,9 +17,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::{bpffs, build, command, interrupt, packages, paths, privilege};
+use crate::{bpffs, build, command, interrupt, netns::Netns, packages, paths, privilege};
 use daemon::Daemon;
-use netns::Netns;
 use sink::Sink;
 
 /// The client, at an address of the documentation (RFC 5737).

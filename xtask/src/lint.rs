@@ -33,9 +33,11 @@ impl Lint {
         // limiter includes the kernel programs.
         build::object()?;
         beside(&paths::cargo(), "cargo-clippy", "clippy", packages::CLIPPY)?;
-        let host =
-            ["clippy", "--workspace", "--exclude", "limiter-ebpf", "--all-targets", "--", "-Dwarnings"];
-        command::run(cargo().args(host))?;
+        let host = ["clippy", "--workspace", "--exclude", "limiter-ebpf", "--all-targets"];
+        // xtask as it is built for most verbs, and for the benchmark.
+        for features in ["", "xtask/bench"] {
+            command::run(cargo().args(host).args(["--features", features, "--", "-Dwarnings"]))?;
+        }
 
         let Compiler { rustc } = build::compiler()?;
         let clippy = beside(&rustc, "clippy-driver", "clippy", packages::CLIPPY)?;

@@ -2,6 +2,7 @@
 //!
 //! What a verb needs and the machine lacks is named, with the reason, and installed; see [`packages`].
 
+mod bench;
 mod bpffs;
 mod build;
 mod command;
@@ -12,6 +13,7 @@ mod disassembly;
 mod interrupt;
 mod linker;
 mod lint;
+mod netns;
 mod packages;
 mod paths;
 mod privilege;
@@ -43,6 +45,16 @@ enum Verb {
     Lint(lint::Lint),
     /// Run all tests, with the mail software they talk to
     Test(test::Test),
+    /// Measure against everything a mail host could use instead, in namespaces of its own
+    Bench(bench::Bench),
+    /// The mail server that is measured
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    BenchServer(bench::Server),
+    /// The client that holds connections meanwhile
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    BenchHold(bench::Hold),
     /// Run the kernel tests on Debian's own kernels, in virtual machines
     Vm(vm::Vm),
     /// What the kernel starts in such a machine
@@ -63,6 +75,11 @@ fn run() -> anyhow::Result<()> {
         Verb::Demo(verb) => verb.run(),
         Verb::Lint(verb) => verb.run(),
         Verb::Test(verb) => verb.run(),
+        Verb::Bench(verb) => verb.run(),
+        #[cfg(feature = "bench")]
+        Verb::BenchServer(verb) => verb.run(),
+        #[cfg(feature = "bench")]
+        Verb::BenchHold(verb) => verb.run(),
         Verb::Vm(verb) => verb.run(),
         Verb::VmInit(verb) => verb.run(),
     }

@@ -64,10 +64,7 @@ pub const CLIPPY: &[Package] =
 /// What the tests talk to and look with.
 pub const TESTS: &[Package] = &[
     IPROUTE2,
-    Package {
-        answer: Some("postfix postfix/main_mailer_type select No configuration"),
-        ..service(package("postfix", &["postfix"], "the mail server that is limited in the tests"), "postfix")
-    },
+    POSTFIX,
     service(
         package("dovecot-imapd", &["/usr/lib/dovecot/imap"], "the IMAP server that is limited in the tests"),
         "dovecot",
@@ -84,8 +81,8 @@ pub const TESTS: &[Package] = &[
         "swaks speaks no IPv6 without it, and only recommends it",
     ),
     package("python3", &["python3"], "the mail clients of its library"),
-    package("nftables", &["nft"], "a limit that forged packets exhaust, for comparison; a client's firewall"),
-    package("iptables", &["iptables"], "another such limit"),
+    NFTABLES,
+    IPTABLES,
     BPFTOOL,
     package(
         "llvm-22",
@@ -97,6 +94,30 @@ pub const TESTS: &[Package] = &[
 /// What the demo needs.
 pub const DEMO: &[Package] = &[IPROUTE2];
 
+/// What is measured beside the limiter.
+#[cfg(feature = "bench")]
+pub const BENCH: &[Package] = &[
+    IPROUTE2,
+    POSTFIX,
+    service(package("haproxy", &["haproxy"], "a proxy that limits, for comparison"), "haproxy"),
+    NFTABLES,
+    IPTABLES,
+    package(
+        "libidn12",
+        &["/usr/lib/x86_64-linux-gnu/libidn.so.12", "/usr/lib/aarch64-linux-gnu/libidn.so.12"],
+        "Exim, which is unpacked and not installed, is linked with it",
+    ),
+    package(
+        "libgnutls-dane0",
+        &["/usr/lib/x86_64-linux-gnu/libgnutls-dane.so.0", "/usr/lib/aarch64-linux-gnu/libgnutls-dane.so.0"],
+        "likewise",
+    ),
+];
+
+/// A mail server that cannot be installed beside [`POSTFIX`]: Debian lets a host have one.
+#[cfg(feature = "bench")]
+pub const EXIM: &str = "exim4-daemon-light";
+
 /// What runs the tests on other kernels, and what goes into that machine.
 pub const VM: &[Package] = &[
     IPROUTE2,
@@ -105,6 +126,13 @@ pub const VM: &[Package] = &[
     package("busybox-static", &["busybox"], "the shell of that machine; unpacks modules of the kernel"),
 ];
 
+const POSTFIX: Package = Package {
+    answer: Some("postfix postfix/main_mailer_type select No configuration"),
+    ..service(package("postfix", &["postfix"], "the mail server that is limited in the tests"), "postfix")
+};
+const NFTABLES: Package =
+    package("nftables", &["nft"], "a limit that forged packets exhaust, for comparison; a client's firewall");
+const IPTABLES: Package = package("iptables", &["iptables"], "another such limit");
 const IPROUTE2: Package = package("iproute2", &["ip"], "makes network namespaces, for hosts without a host");
 const BPFTOOL: Package =
     package("bpftool", &["bpftool"], "shows what is loaded, apart from what the limiter says");
@@ -158,6 +186,31 @@ pub fn install(packages: &[Package]) -> Result<()> {
     apt(packages, &names).with_context(by_hand)?;
     if let Some(package) = packages.iter().find(|package| !package.is_there()) {
         bail!("{} is installed, but of what it brings there is none: {:?}", package.name, package.found_at);
+    }
+    Ok(())
+}
+
+/// Unpacks the program of a package into a folder, without installing it.
+///
+/// # Errors
+///
+/// When apt has no such package, or it cannot be unpacked.
+#[cfg(feature = "bench")]
+pub fn unpack(name: &str, why: &str, folder: &Path) -> Result<()> {
+    eprintln!("missing: {name}: {why}");
+    fs::create_dir_all(folder)?;
+    let download =
+        || command::run(Command::new("apt-get").args(["--quiet", "download", name]).current_dir(folder));
+    if download().is_err() {
+        // The lists may be missing, or name what the mirror no longer has.
+        update()?;
+        download()?;
+    }
+    for file in fs::read_dir(folder)? {
+        let file = file?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            command::run(Command::new("dpkg").arg("-x").arg(&file).arg(folder))?;
+        }
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ impl Test {
         cargo
             .current_dir(paths::root())
             // The kernel programs have no tests of their own; limiter's load them.
-            .args(["test", "--workspace", "--exclude", "limiter-ebpf"])
+            .args(["test", "--workspace", "--exclude", "limiter-ebpf", "--features", "xtask/bench"])
             .env("PATH", packages::path());
         let has_sudo = which::which("sudo").is_ok();
         if privilege::is_root() || has_sudo {

@@ -17,8 +17,7 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::netns::Netns;
-use crate::{command, interrupt};
+use crate::{command, interrupt, netns::Netns};
 
 /// How long it may take to load, and to end.
 const PATIENCE: Duration = Duration::from_secs(10);

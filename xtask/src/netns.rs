@@ -30,6 +30,18 @@ impl Netns {
         Ok(netns)
     }
 
+    /// One that is there already, left by who made it; it goes when this ends.
+    #[cfg(feature = "bench")]
+    pub fn left(name: String) -> Self {
+        Self { name }
+    }
+
+    /// Its name.
+    #[cfg(feature = "bench")]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where the kernel shows it.
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
@@ -71,7 +83,11 @@ impl Netns {
     }
 
     /// `ip` in it.
-    fn ip(&self, arguments: &[&str]) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When it fails.
+    pub fn ip(&self, arguments: &[&str]) -> Result<()> {
         ip(&[&["-n", &self.name], arguments].concat())
     }
 }

@@ -1,0 +1,142 @@
+//! `cargo xtask bench`: the limiter against everything a mail host could use instead.
+//!
+//! Each contestant has a network namespace of its own, on a wire to the one of the clients, and all of them
+//! are up all the time, so that the rounds can alternate between them without a break. The numbers that say
+//! most are the ratios within a round: what else the machine does hits both sides of them alike.
+//!
+//! What this needs and no other verb does is behind the feature `bench`; the verb builds itself again with
+//! it, optimised, since a client that is slow measures itself.
+#![cfg_attr(
+    feature = "bench",
+    expect(clippy::cast_precision_loss, reason = "what is measured is far from exact to 52 bits")
+)]
+
+#[cfg(feature = "bench")]
+mod bulk;
+#[cfg(feature = "bench")]
+mod cell;
+#[cfg(feature = "bench")]
+mod cgroup;
+#[cfg(feature = "bench")]
+mod hold;
+#[cfg(feature = "bench")]
+mod hosts;
+#[cfg(feature = "bench")]
+mod lab;
+#[cfg(feature = "bench")]
+mod load;
+#[cfg(feature = "bench")]
+mod machine;
+#[cfg(feature = "bench")]
+mod plan;
+#[cfg(feature = "bench")]
+mod programs;
+#[cfg(feature = "bench")]
+mod report;
+#[cfg(feature = "bench")]
+mod rounds;
+#[cfg(feature = "bench")]
+mod server;
+#[cfg(feature = "bench")]
+mod statistics;
+#[cfg(feature = "bench")]
+mod sweep;
+
+use anyhow::Result;
+use clap::Args;
+
+#[cfg(feature = "bench")]
+pub use {hold::Hold, server::Server};
+
+/// Arguments of the verb.
+#[derive(Args)]
+pub struct Bench {
+    /// Within three minutes: fewer and shorter rounds, at most 8,000 held connections
+    #[arg(long)]
+    quick: bool,
+    /// Only this contestant, or this workload, or this contestant at this workload; may be repeated
+    #[arg(long, value_name = "CONTESTANT/WORKLOAD")]
+    only: Vec<String>,
+    /// Put the tables into docs/performance.md
+    #[arg(long)]
+    write: bool,
+    /// Build nothing: set when it starts itself again as root
+    #[arg(long, hide = true)]
+    built: bool,
+}
+
+#[cfg(not(feature = "bench"))]
+impl Bench {
+    /// Builds the verb with what it needs, and runs it.
+    ///
+    /// # Errors
+    ///
+    /// When it does not build, or fails.
+    pub fn run(&self) -> Result<()> {
+        use std::{os::unix::process::CommandExt as _, process::Command};
+
+        use crate::{command, paths};
+
+        let mut cargo = Command::new(paths::cargo());
+        cargo.current_dir(paths::root()).args([
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "xtask",
+            "--features",
+            "bench",
+            "--",
+        ]);
+        // Signals go to the measuring process alone, and its exit code is ours.
+        let error = cargo.arg("bench").args(self.arguments()).exec();
+        anyhow::bail!("cannot start {}: {error}", command::line(&cargo))
+    }
+}
+
+impl Bench {
+    /// What was typed, again.
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments: Vec<String> = Vec::new();
+        arguments.extend(self.quick.then(|| "--quick".into()));
+        arguments.extend(self.write.then(|| "--write".into()));
+        arguments.extend(self.only.iter().map(|only| format!("--only={only}")));
+        arguments
+    }
+}
+
+#[cfg(feature = "bench")]
+impl Bench {
+    /// Builds, measures and reports.
+    ///
+    /// # Errors
+    ///
+    /// When it does not build, cannot become root, is interrupted, or a contestant does not do what it
+    /// should.
+    pub fn run(&self) -> Result<()> {
+        use crate::{bpffs, build, command, interrupt, packages, privilege};
+
+        let plan = plan::Plan::new(self.quick, &self.only)?;
+        if !self.built {
+            build::object()?;
+            build::limiter(true)?;
+            packages::ensure(packages::BENCH)?;
+            if plan.needs(plan::Contestant::Exim) {
+                hosts::exim::unpack()?;
+            }
+            bpffs::ensure()?;
+        }
+        if !privilege::is_root() {
+            let xtask = std::env::current_exe()?;
+            let mut again = privilege::command(&xtask.to_string_lossy(), &[])?;
+            return command::run(again.args(["bench", "--built"]).args(self.arguments()));
+        }
+        // Before there is anything to leave behind.
+        interrupt::hold()?;
+        let command = [vec!["cargo xtask bench".to_owned()], self.arguments()].concat().join(" ");
+        let report = rounds::run(&plan, command)?;
+        report.show()?;
+        report.save()?;
+        if self.write { report.write() } else { Ok(()) }
+    }
+}

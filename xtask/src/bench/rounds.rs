@@ -1,0 +1,123 @@
+//! The rounds: everyone is up, and takes a turn, and another.
+
+use anyhow::{Context as _, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{
+    cell::{self, Sample},
+    hold::Held,
+    hosts::Host,
+    lab::{LIMIT, Lab, port},
+    load, machine,
+    plan::{Contestant, Plan, Workload},
+    programs,
+    report::{Outcome, Report},
+    server::Mode,
+    sweep,
+};
+use crate::interrupt;
+
+/// Measures what is planned.
+///
+/// # Errors
+///
+/// When a contestant cannot be started or does nothing of what it should, or we are interrupted.
+pub fn run(plan: &Plan, command: String) -> Result<Report> {
+    sweep::sweep()?;
+    let turns: usize = plan.cells().iter().map(|(_, contestants)| contestants.len() * plan.rounds).sum();
+    let bar = ProgressBar::new(turns as u64);
+    bar.set_style(ProgressStyle::with_template("{elapsed_precise} {bar:40} {pos}/{len}  {msg}")?);
+
+    let lab = Lab::new()?;
+    let mut hosts = Vec::new();
+    for contestant in Contestant::ALL.into_iter().filter(|&contestant| plan.needs(contestant)) {
+        interrupt::check()?;
+        bar.set_message(format!("{contestant} starts"));
+        hosts.push(Host::start(&lab, contestant)?);
+    }
+    let mut outcomes = Vec::new();
+    for (workload, contestants) in plan.cells() {
+        outcomes.push(workload_of(&lab, &mut hosts, *workload, contestants, plan, &bar)?);
+    }
+    bar.set_message("the kernel programs");
+    let programs = match hosts.iter_mut().find(|host| host.contestant == Contestant::Limiter) {
+        Some(host) => programs::measure(&lab, host, plan)?,
+        None => Vec::new(),
+    };
+    let memory = programs::memory(&hosts)?;
+    bar.finish_and_clear();
+    Ok(Report { command, quick: plan.quick, machine: machine::describe(plan)?, outcomes, programs, memory })
+}
+
+/// All rounds of a workload.
+fn workload_of(
+    lab: &Lab,
+    hosts: &mut [Host],
+    workload: Workload,
+    contestants: &[Contestant],
+    plan: &Plan,
+    bar: &ProgressBar,
+) -> Result<Outcome> {
+    let files = load::raise_file_limit()?;
+    let takes_part = |host: &&mut Host| {
+        // Two files for each connection that it hands on.
+        let is_too_much = host.contestant == Contestant::Haproxy
+            && matches!(workload, Workload::Held(held) if 2 * held as u64 + 1000 > files);
+        contestants.contains(&host.contestant) && !is_too_much
+    };
+    let mut hosts: Vec<_> = hosts.iter_mut().filter(takes_part).collect();
+    // They are held as long as this lives.
+    let mut prepared = Vec::new();
+    for host in &mut hosts {
+        bar.set_message(format!("{} {}, before", host.contestant, workload.name()));
+        let contestant = host.contestant;
+        let context = || format!("{contestant} is not ready for {}", workload.name());
+        prepared.push(prepare(lab, host, workload).with_context(context)?);
+    }
+    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); hosts.len()];
+    for _ in 0..plan.rounds {
+        for (host, samples) in hosts.iter_mut().zip(&mut samples) {
+            interrupt::check()?;
+            bar.set_message(format!("{} {}", host.contestant, workload.name()));
+            let contestant = host.contestant;
+            let context = || format!("{contestant} cannot be measured at {}", workload.name());
+            samples.push(cell::measure(lab, host, workload, plan).with_context(context)?);
+            bar.inc(1);
+        }
+    }
+    drop(prepared);
+    let outcome = Outcome::new(workload, hosts.iter().map(|host| host.contestant).zip(samples).collect());
+    for host in &mut hosts {
+        host.set(Mode::Close)?;
+    }
+    match outcome.first_that_did_nothing() {
+        Some((contestant, failure)) => bail!("{contestant} did nothing of {}: {failure}", workload.name()),
+        None => Ok(outcome),
+    }
+}
+
+/// Brings a host to where the workload begins: what is to be held is held.
+///
+/// # Errors
+///
+/// When it cannot be.
+pub fn prepare(lab: &Lab, host: &mut Host, workload: Workload) -> Result<Option<Held>> {
+    let (port, held) = match workload {
+        Workload::Held(held) => (port::ADMITS, held),
+        // Where nobody listens, or everyone is refused.
+        Workload::Reset | Workload::Reply if host.contestant == Contestant::Nothing => return Ok(None),
+        Workload::Reset => (port::RESETS, LIMIT),
+        Workload::Reply => (port::REPLIES, LIMIT),
+        Workload::BulkMail | Workload::BulkOther => {
+            host.set(Mode::Drain)?;
+            return Ok(None);
+        }
+        Workload::Accept { .. } | Workload::Known | Workload::Takeover => return Ok(None),
+    };
+    host.set(Mode::Hold)?;
+    let connections = Held::new(lab, host.place, port, held)?;
+    if matches!(workload, Workload::Held(_)) {
+        host.set(Mode::Keep)?;
+    }
+    Ok(Some(connections))
+}
