@@ -10,6 +10,8 @@ pub struct Counters {
     pub accepted: u64,
     /// SYNs refused, by [`crate::Reason`].
     pub refused: [u64; 5],
+    /// SYNs that would have been refused, by [`crate::Reason`], where verdicts are only counted.
+    pub would_refuse: [u64; 5],
     /// Refused connections that completed their handshake with the greeter and were told why.
     pub replied: u64,
     /// Completing ACKs held back because no place was free.
@@ -55,11 +57,11 @@ mod tests {
     #[test]
     fn every_counter_is_summed_over_cpus() {
         let cpu = |base: u64| -> Counters {
-            bytemuck::cast(core::array::from_fn::<u64, 13, _>(|i| base + i as u64))
+            bytemuck::cast(core::array::from_fn::<u64, 18, _>(|i| base + i as u64))
         };
         assert_eq!(
             Counters::sum([&cpu(10), &cpu(100)]),
-            bytemuck::cast(core::array::from_fn::<u64, 13, _>(|i| 110 + 2 * i as u64))
+            bytemuck::cast(core::array::from_fn::<u64, 18, _>(|i| 110 + 2 * i as u64))
         );
     }
 }

@@ -200,6 +200,8 @@ pub mod note {
     /// The socket is counted in its claim, and was found by the census on a kernel where only the
     /// census can tell when it ends.
     pub const ADOPTED: u32 = 4;
+    /// The socket is not counted: its service only observes, and the verdict on it was a refusal.
+    pub const OBSERVED: u32 = 5;
 
     /// Whether a socket in this state holds its claim.
     #[inline(always)]
@@ -216,7 +218,7 @@ pub mod note {
 pub struct Note {
     /// One of [`note`].
     pub state: u32,
-    /// What it was counted for, in every state but `NONE` and `GREETER`.
+    /// What it was counted for, in states `COUNTED`, `ADOPTED` and `RELEASED`.
     pub claim: Claim,
 }
 

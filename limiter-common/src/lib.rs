@@ -30,12 +30,12 @@ pub use ledger::{Claim, Entry, Key, Note, Pending, Tier, Total};
 pub use places::Places;
 pub use rate::Rate;
 pub use rule::{Action, Rule, Say};
-pub use service::{Keepalive, Protocol, Response, ServiceId, ServicePolicy};
+pub use service::{Keepalive, Mode, Protocol, Response, ServiceId, ServicePolicy};
 pub use verdict::{Limits, Reason, Standing, Verdict};
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
 /// meaning. A daemon that finds another version replaces the pins, it never reads them.
-pub const LAYOUT_VERSION: u64 = 3;
+pub const LAYOUT_VERSION: u64 = 4;
 
 /// The most services an instance can have; service 0 means "no service".
 pub const MAX_SERVICES: u32 = 64;

@@ -59,6 +59,28 @@ impl Response {
     }
 }
 
+/// Whether verdicts are carried out.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// They are.
+    Enforce = 0,
+    /// They are made and counted, and nobody is refused.
+    Observe = 1,
+}
+
+impl Mode {
+    /// From its number in [`ServicePolicy::mode`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Enforce,
+            _ => Self::Observe,
+        }
+    }
+}
+
 /// Prefix lengths of one tier.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
@@ -134,8 +156,10 @@ pub struct ServicePolicy {
     pub protocol: u8,
     /// A [`Response`].
     pub response: u8,
+    /// A [`Mode`].
+    pub mode: u8,
     /// Always 0.
-    pub zero: [u8; 2],
+    pub zero: u8,
 }
 
 const _: () = assert!(size_of::<ServicePolicy>() == 64);
@@ -143,6 +167,13 @@ const _: () = assert!(size_of::<ServicePolicy>() == 64);
 impl ServicePolicy {
     /// The largest limit there is: a million, more than a host has memory for.
     pub const MAX_LIMIT: u32 = 1_000_000;
+
+    /// Whether verdicts are only counted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn observes(&self) -> bool {
+        matches!(Mode::from_u8(self.mode), Mode::Observe)
+    }
 
     /// Whether networks (the wide tier) have a limit, and so are counted.
     #[inline(always)]

@@ -40,6 +40,10 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     let Verdict::Refuse(reason, response) = verdict::judge(policy, &say, &standing, now_ns) else {
         return sk_action::SK_PASS;
     };
+    if policy.observes() {
+        maps::count(service.id, |counters| &mut counters.would_refuse[reason as usize]);
+        return sk_action::SK_PASS;
+    }
     maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
     if let Some(entry) = entry {
         // SAFETY: found in this run.

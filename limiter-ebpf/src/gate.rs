@@ -40,6 +40,10 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     }
     // This CPU is done with the packet it reserved for, and no connection came of it.
     pending::cancel();
+    if service.policy.observes() {
+        // The ledger makes the verdict, when there is a connection to make it on.
+        return false;
+    }
 
     let Some(mut segment) = Segment::read(ctx) else {
         // More extension headers than an honest peer has use for (RFC 8504, 5.3, lets a host discard such):

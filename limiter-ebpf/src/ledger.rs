@@ -10,7 +10,12 @@ use aya_ebpf::{
     helpers::bpf_get_netns_cookie,
     programs::SockOpsContext,
 };
-use limiter_common::{Addr, Claim, ServiceId, ServicePolicy, claim, ledger::note, rate};
+use limiter_common::{
+    Addr, Claim, Limits, Reason, ServicePolicy,
+    claim::{self, Outcome},
+    ledger::note,
+    rate,
+};
 
 use crate::{
     atomic,
@@ -35,7 +40,8 @@ pub fn run(ctx: &SockOpsContext) {
 /// A handshake is complete: the reservation becomes a count, noted on the socket.
 #[inline(always)]
 fn established(ctx: &SockOpsContext) {
-    let Some(maps::Service { id: service, policy, .. }) = maps::service_of(ctx.local_port()) else { return };
+    let Some(found) = maps::service_of(ctx.local_port()) else { return };
+    let maps::Service { id: service, policy, .. } = found;
     // SAFETY: the context is valid for the whole run.
     if !kernel::is_our_netns(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }) {
         return;
@@ -53,8 +59,13 @@ fn established(ctx: &SockOpsContext) {
         // Two generations of this program run for a moment when a daemon takes over.
         _ => return,
     }
-    let Some(claim) = claim(ctx, service, policy) else {
-        return report::ledger_full(ctx, service);
+    let claim = match claim(ctx, &found) {
+        Claimed::Counted(claim) => claim,
+        Claimed::Observed => {
+            noted.state = note::OBSERVED;
+            return;
+        }
+        Claimed::NoRoom => return report::ledger_full(ctx, service),
     };
     noted.state = note::COUNTED;
     noted.claim = claim;
@@ -65,20 +76,58 @@ fn established(ctx: &SockOpsContext) {
     unsafe { keepalive::turn_on(ctx.as_ptr(), &policy.keepalive) };
 }
 
-/// Counts the connection: by its reservation, or without one. `None` if it cannot be counted.
+/// What became of a new connection.
+enum Claimed {
+    /// It is counted in this.
+    Counted(Claim),
+    /// It would have been refused.
+    Observed,
+    /// There is no room to count it.
+    NoRoom,
+}
+
+/// Counts the connection: by its reservation, or without one.
 #[inline(always)]
-fn claim(ctx: &SockOpsContext, service: ServiceId, policy: &ServicePolicy) -> Option<Claim> {
+fn claim(ctx: &SockOpsContext, service: &maps::Service) -> Claimed {
     let remote = remote(ctx);
     let remote_port = u32::from_be(ctx.remote_port());
     if let Some(claim) = pending::take(&remote, remote_port) {
-        let counts = Counts::find(&claim)?;
+        let Some(counts) = Counts::find(&claim) else { return Claimed::NoRoom };
         note_arrival(&counts, claim::commit(&counts.words()), clock::now_ns());
-        return Some(claim);
+        return Claimed::Counted(claim);
+    }
+    let claim = Claim::new(service.id, service.policy, &remote);
+    if service.policy.observes() {
+        let limits = Limits::of(service.policy, &service.say(&remote, &local(ctx)));
+        match reserve(&claim, &limits) {
+            Outcome::Taken => return Claimed::Counted(claim),
+            Outcome::Full(_) => return Claimed::Observed,
+            Outcome::Again => {}
+        }
     }
     // A SYN cookie, TCP Fast Open, or a policy that came between ACK and here.
-    let claim = Claim::new(service, policy, &remote);
-    maps::count(service, |counters| &mut counters.unreserved);
-    count(&claim, policy)
+    maps::count(service.id, |counters| &mut counters.unreserved);
+    match count(&claim, service.policy) {
+        Some(claim) => Claimed::Counted(claim),
+        None => Claimed::NoRoom,
+    }
+}
+
+/// Counts a connection if there is room under its limits, as the gate and the ledger do together where
+/// verdicts are carried out.
+#[inline(always)]
+fn reserve(claim: &Claim, limits: &Limits) -> Outcome {
+    if limits.denied {
+        return Outcome::Full(Reason::Denied);
+    }
+    let Some(counts) = Counts::find_or_make(claim) else { return Outcome::Again };
+    let words = counts.words();
+    let now_ns = clock::now_ns();
+    let outcome = claim::reserve(&words, limits, now_ns);
+    if outcome == Outcome::Taken {
+        note_arrival(&counts, claim::commit(&words), now_ns);
+    }
+    outcome
 }
 
 /// Counts a connection that holds no reservation; its handshake pays for the rate all the same.
@@ -171,6 +220,18 @@ fn remote(ctx: &SockOpsContext) -> Addr {
     let (v4, v6) = unsafe {
         let word = |index: usize| (&raw const (*ops).remote_ip6[index]).read_volatile();
         ((&raw const (*ops).remote_ip4).read_volatile(), [word(0), word(1), word(2), word(3)])
+    };
+    if ctx.family() == AF_INET { Addr::from_v4_word(v4) } else { Addr(v6) }
+}
+
+/// The address the peer connected to, in the same form.
+#[inline(always)]
+fn local(ctx: &SockOpsContext) -> Addr {
+    let ops = ctx.ops;
+    // SAFETY: as in `remote`.
+    let (v4, v6) = unsafe {
+        let word = |index: usize| (&raw const (*ops).local_ip6[index]).read_volatile();
+        ((&raw const (*ops).local_ip4).read_volatile(), [word(0), word(1), word(2), word(3)])
     };
     if ctx.family() == AF_INET { Addr::from_v4_word(v4) } else { Addr(v6) }
 }

@@ -21,7 +21,7 @@ mod setting;
 mod tests;
 mod written;
 
-use limiter_common::{Keepalive, Protocol, Rate, Response, ServicePolicy, service::Prefixes};
+use limiter_common::{Keepalive, Mode, Protocol, Rate, Response, ServicePolicy, service::Prefixes};
 
 pub use check::{is_hostname, shown_keepalive};
 pub use error::ConfigError;
@@ -66,6 +66,8 @@ pub struct Service {
     pub ipv6_prefix: u8,
     /// How a refusal is answered.
     pub response: Response,
+    /// Whether verdicts are carried out.
+    pub mode: Mode,
     /// How fast one source may connect.
     pub rate: Option<BurstingPace>,
     /// What one network, of many sources, may hold.
@@ -125,7 +127,8 @@ impl Service {
             }),
             protocol: self.protocol as u8,
             response: self.response as u8,
-            zero: [0; 2],
+            mode: self.mode as u8,
+            zero: 0,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! `limiter status`
 
-use std::{collections::HashMap, process::ExitCode};
+use std::{
+    collections::{BTreeMap, HashMap},
+    process::ExitCode,
+};
 
 use anyhow::{Result, anyhow};
 use limiter_common::{Counters, Protocol, Reason, Response, ServiceId};
@@ -51,6 +54,8 @@ struct Service {
     max_total: Option<u32>,
     reserve: u32,
     keepalive_seconds: Option<u32>,
+    /// `enforce`, or `observe` where verdicts are only counted.
+    mode: &'static str,
     response: &'static str,
     connections: u32,
     counters: CounterValues,
@@ -76,6 +81,7 @@ struct Difference {
 struct CounterValues {
     accepted: u64,
     refused: u64,
+    would_refuse: BTreeMap<&'static str, u64>,
     refused_denied: u64,
     refused_total: u64,
     refused_network: u64,
@@ -160,6 +166,7 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
             max_total: (policy.max_total != 0).then_some(policy.max_total),
             reserve: policy.reserve,
             keepalive_seconds: Some(policy.keepalive.seconds()).filter(|&seconds| seconds != 0),
+            mode: if policy.observes() { "observe" } else { "enforce" },
             response: response(policy.response),
             connections: tables.total(id)?.connections(),
             counters: CounterValues::from(tables.counters(id)?),
@@ -196,11 +203,25 @@ impl Service {
 
 impl From<Counters> for CounterValues {
     fn from(sum: Counters) -> Self {
-        let Counters { accepted, refused, replied, held, contended, unreserved, uncounted, adopted, drift } =
-            sum;
+        let Counters {
+            accepted,
+            refused,
+            would_refuse,
+            replied,
+            held,
+            contended,
+            unreserved,
+            uncounted,
+            adopted,
+            drift,
+        } = sum;
         Self {
             accepted,
             refused: refused.iter().sum(),
+            would_refuse: Reason::ALL
+                .into_iter()
+                .map(|reason| (reason.word(), would_refuse[reason as usize]))
+                .collect(),
             refused_denied: refused[Reason::Denied as usize],
             refused_total: refused[Reason::Total as usize],
             refused_network: refused[Reason::Network as usize],
@@ -250,7 +271,19 @@ fn warnings(instance: &Instance, detached: &[&str], daemon: &Daemon, services: &
              `limiter --instance {instance} run`"
         ));
     }
-    for Service { name, counters, .. } in services {
+    for Service { name, mode, counters, .. } in services {
+        if *mode == "observe" {
+            let would: Vec<String> = counters
+                .would_refuse
+                .iter()
+                .filter(|(_, n)| **n > 0)
+                .map(|(reason, n)| format!("{n} for {reason}"))
+                .collect();
+            let would = if would.is_empty() { "nobody so far".to_owned() } else { would.join(", ") };
+            warnings.push(format!(
+                "{name} only observes, so nobody is refused; it would have refused {would}: `set {name} mode=enforce` ends that"
+            ));
+        }
         if counters.uncounted > 0 {
             warnings.push(format!(
                 "{name}: {} connections were let through uncounted: the ledger was full or memory short; raise max_sources",

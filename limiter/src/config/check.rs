@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use limiter_common::{Protocol, Rate, Response, ServicePolicy};
+use limiter_common::{Mode, Protocol, Rate, Response, ServicePolicy};
 use toml::de::DeValue;
 
 use super::{
@@ -216,6 +216,14 @@ pub const RESPONSES: [(&str, Response); 2] = [("reply", Response::Reply), ("rese
 /// The protocol of that name.
 pub fn protocol(value: &Value<'_>) -> Result<Protocol, Complaint> {
     choice(&PROTOCOLS, value).ok_or_else(|| Complaint::Protocol(value.shown()))
+}
+
+/// The modes by name.
+pub const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+
+/// The mode of that name.
+pub fn mode(value: &Value<'_>) -> Result<Mode, Complaint> {
+    choice(&MODES, value).ok_or_else(|| Complaint::Mode(value.shown()))
 }
 
 /// The response of that name.

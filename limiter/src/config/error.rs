@@ -109,6 +109,11 @@ pub enum Complaint {
         "protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not {0}; give what the service's clients speak"
     )]
     Protocol(String),
+    /// Something else than a mode.
+    #[error(
+        "mode must be \"enforce\" or \"observe\", not {0}; give whether verdicts are carried out or only counted"
+    )]
+    Mode(String),
     /// Something else than a response.
     #[error("response must be \"reply\" or \"reset\", not {0}; give how a refusal is answered")]
     Response(String),

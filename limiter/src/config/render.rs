@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::{
     BurstingPace, Config, Network, Service,
-    check::{NONE, PROTOCOLS, RESPONSES, name_of, shown_keepalive},
+    check::{MODES, NONE, PROTOCOLS, RESPONSES, name_of, shown_keepalive},
 };
 
 impl fmt::Display for Config {
@@ -38,10 +38,12 @@ impl fmt::Display for Service {
             max_total,
             reserve,
             keepalive,
+            mode,
         } = self;
         writeln!(out, "[service.{name}]")?;
         writeln!(out, "ports = {ports:?}")?;
         writeln!(out, "protocol = \"{}\"", name_of(&PROTOCOLS, protocol))?;
+        writeln!(out, "mode = \"{}\"", name_of(&MODES, mode))?;
         writeln!(out, "max_connections = {max_connections}")?;
         writeln!(out, "ipv4_prefix = {ipv4_prefix}")?;
         writeln!(out, "ipv6_prefix = {ipv6_prefix}")?;

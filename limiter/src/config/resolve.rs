@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use limiter_common::{MAX_SERVICES, Protocol, Response, service::Prefixes};
+use limiter_common::{MAX_SERVICES, Mode, Protocol, Response, service::Prefixes};
 use toml::Spanned;
 
 use super::{
@@ -41,6 +41,7 @@ pub struct Defaults {
     ipv4_prefix: u8,
     ipv6_prefix: u8,
     response: Response,
+    mode: Mode,
     rate: Option<Pace>,
     burst: Option<u32>,
     network: Option<WrittenNetwork>,
@@ -54,6 +55,7 @@ impl Default for Defaults {
             ipv4_prefix: 32,
             ipv6_prefix: 64,
             response: Response::Reply,
+            mode: Mode::Enforce,
             rate: None,
             burst: None,
             network: None,
@@ -70,6 +72,7 @@ impl Defaults {
             ipv4_prefix: value_of(limits.ipv4_prefix.as_ref()).unwrap_or(self.ipv4_prefix),
             ipv6_prefix: value_of(limits.ipv6_prefix.as_ref()).unwrap_or(self.ipv6_prefix),
             response: limits.response.unwrap_or(self.response),
+            mode: self.mode,
             rate: limits.rate.map_or(self.rate, |said| said.0),
             burst: value_of(limits.burst.as_ref()).or(self.burst),
             network: value_of(limits.network.as_ref()).map_or(self.network, |said| said.0),
@@ -82,8 +85,17 @@ impl Defaults {
     }
 
     fn service(&self, name: &str, ports: Vec<u16>, protocol: Protocol) -> Service {
-        let &Self { max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive } =
-            self;
+        let &Self {
+            max_connections,
+            ipv4_prefix,
+            ipv6_prefix,
+            response,
+            mode,
+            rate,
+            burst,
+            network,
+            keepalive,
+        } = self;
         let Prefixes { ipv4, ipv6 } = Network::PREFIXES;
         Service {
             name: name.to_owned(),
@@ -101,6 +113,7 @@ impl Defaults {
             }),
             max_total: None,
             reserve: 0,
+            mode,
             keepalive,
         }
     }
@@ -118,7 +131,8 @@ pub fn built_in(defaults: &Defaults) -> Vec<Service> {
 
 /// Completes what the file says; `line` tells the line of a byte of it.
 pub fn resolve(written: Written, line: &dyn Fn(usize) -> usize) -> Result<Config, Located> {
-    let defaults = Defaults::default().overlaid(&written.defaults)?;
+    let mode = written.mode.unwrap_or(Mode::Enforce);
+    let defaults = Defaults { mode, ..Defaults::default().overlaid(&written.defaults)? };
     let mut services: BTreeMap<String, Service> =
         built_in(&defaults).into_iter().map(|service| (service.name.clone(), service)).collect();
     refuse_shared_ports(&services, &written.services, line)?;
@@ -165,6 +179,7 @@ fn overlay(known: Option<Service>, said: &WrittenService, defaults: &Defaults) -
     };
     let mut service = defaults.overlaid(&said.limits)?.service(name, ports, protocol);
     service.ports.sort_unstable();
+    service.mode = said.mode.unwrap_or(service.mode);
     service.max_total = value_of(said.max_total.as_ref()).and_then(|OrNone(max_total)| max_total);
     service.reserve = value_of(said.reserve.as_ref()).unwrap_or(0);
     Ok(service)

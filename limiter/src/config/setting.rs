@@ -5,11 +5,11 @@
 
 use std::fmt;
 
-use limiter_common::{Keepalive, Rate, Response, ServicePolicy, service::Prefixes};
+use limiter_common::{Keepalive, Mode, Rate, Response, ServicePolicy, service::Prefixes};
 
 use super::{
     Network, Pace,
-    check::{self, NONE, RESPONSES, Value, name_of, shown_keepalive},
+    check::{self, MODES, NONE, RESPONSES, Value, name_of, shown_keepalive},
     error::{Complaint, shown},
     written::similar,
 };
@@ -33,6 +33,8 @@ pub enum Setting {
     Keepalive(Option<u32>),
     /// `response`: how a refusal is answered.
     Response(Response),
+    /// `mode`: whether verdicts are carried out.
+    Mode(Mode),
 }
 
 impl Setting {
@@ -48,11 +50,12 @@ impl Setting {
             Self::Reserve(_) => "reserve",
             Self::Keepalive(_) => "keepalive",
             Self::Response(_) => "response",
+            Self::Mode(_) => "mode",
         }
     }
 
     /// What `policy` holds, one for each key there is; a burst of 0 where there is no rate.
-    fn all_of(policy: &ServicePolicy) -> [Self; 8] {
+    fn all_of(policy: &ServicePolicy) -> [Self; 9] {
         let limit = |number: u32| (number != 0).then_some(number);
         [
             Self::MaxConnections(policy.max_connections),
@@ -63,6 +66,7 @@ impl Setting {
             Self::Reserve(policy.reserve),
             Self::Keepalive(limit(policy.keepalive.seconds())),
             Self::Response(Response::from_u8(policy.response)),
+            Self::Mode(Mode::from_u8(policy.mode)),
         ]
     }
 
@@ -92,6 +96,7 @@ impl Setting {
                 policy.keepalive = seconds.map_or_else(Keepalive::default, Keepalive::within);
             }
             Self::Response(response) => policy.response = response as u8,
+            Self::Mode(mode) => policy.mode = mode as u8,
         }
     }
 }
@@ -108,6 +113,7 @@ impl fmt::Display for Setting {
             Self::Rate(Some(pace)) => pace.fmt(out),
             Self::Keepalive(Some(seconds)) => out.write_str(&shown_keepalive(seconds)),
             Self::Response(response) => out.write_str(name_of(&RESPONSES, &response)),
+            Self::Mode(mode) => out.write_str(name_of(&MODES, &mode)),
             Self::MaxConnections(number)
             | Self::Burst(number)
             | Self::NetworkMaxConnections(Some(number))
@@ -188,6 +194,7 @@ pub fn parse_setting(text: &str) -> Result<Setting, SettingError> {
         "reserve" => Setting::Reserve(number(&check::RESERVE)?),
         "keepalive" => Setting::Keepalive(check::keepalive(&value)?),
         "response" => Setting::Response(check::response(&value)?),
+        "mode" => Setting::Mode(check::mode(&value)?),
         key => {
             let known = Setting::all_of(&ServicePolicy::default()).map(Setting::key);
             let advice = match similar(key, &known) {

@@ -75,6 +75,7 @@ fn every_key_works() {
             max_sources = 1024
             remember_seconds = 60
             reconcile_seconds = 5
+            mode = "observe"
             [defaults]
             max_connections = 7
             ipv4_prefix = 24
@@ -95,6 +96,7 @@ fn every_key_works() {
             network = "none"
             max_total = 1_000_000
             reserve = 20
+            mode = "enforce"
             keepalive = "2m 30s"
             [service.lmtp]
             ports = [24]
@@ -130,6 +132,7 @@ fn every_key_works() {
         network: None,
         max_total: Some(1_000_000),
         reserve: 20,
+        mode: Mode::Enforce,
         keepalive: Some(150),
     };
     assert_eq!(service(&config, "smtp"), &smtp);
@@ -145,6 +148,7 @@ fn every_key_works() {
         network: Some(Network { ipv4_prefix: 16, ipv6_prefix: 48, max_connections: 9 }),
         max_total: None,
         reserve: 0,
+        mode: Mode::Observe,
         keepalive: Some(86_400),
     };
     assert_eq!(service(&config, "lmtp"), &by_default("lmtp", &[24], Protocol::Sieve));
@@ -257,6 +261,8 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
         "max_sources = 262145",
         "remember_seconds = 601",
         "reconcile_seconds = 31",
+        "mode = 'observe'",
+        "[service.smtp]\nmode = 'observe'",
         "[service.smtp]\nports = []",
         "[service.smtp]\nports = [26]",
         "[service.smtp]\nprotocol = 'imap'",
@@ -290,7 +296,7 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
     assert_eq!(commented.fingerprint(), FINGERPRINT_OF_THE_DEFAULTS);
 }
 
-const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0xed60_1255_bb07_2ce5;
+const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0x5a97_585d_4d24_6c09;
 
 #[test]
 fn a_file_is_loaded() {
@@ -332,7 +338,7 @@ prop_compose! {
         max_connections in 1..=ServicePolicy::MAX_LIMIT,
         ipv4_prefix in 1u8..=32,
         ipv6_prefix in 1u8..=128,
-        reset: bool,
+        (reset, observe) in any::<(bool, bool)>(),
         rate in proptest::option::of((1..=Rate::MAX_COUNT, 0usize..3, 1..=Rate::MAX_COUNT)),
         network in proptest::option::of((1u8..=32, 1u8..=128, 0u32..1000)),
         total in proptest::option::of((0u32..1000, 0..=ServicePolicy::MAX_LIMIT)),
@@ -358,6 +364,7 @@ prop_compose! {
                 ipv6_prefix: ipv6.min(ipv6_prefix),
                 max_connections: above(more),
             }),
+            mode: if observe { Mode::Observe } else { Mode::Enforce },
             max_total: total.map(|(more, _)| above(more)),
             reserve: total.map_or(0, |(_, reserve)| reserve),
             keepalive,

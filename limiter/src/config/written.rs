@@ -4,7 +4,7 @@
 //! through serde, because an administrator is owed a better sentence than "invalid type". Tables are
 //! walked in the order of the file, so that the first mistake is the one reported.
 
-use limiter_common::{Protocol, Response};
+use limiter_common::{Mode, Protocol, Response};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -29,6 +29,8 @@ pub struct Written {
     pub remember_seconds: Option<u32>,
     /// `reconcile_seconds`.
     pub reconcile_seconds: Option<u32>,
+    /// `mode`.
+    pub mode: Option<Mode>,
     /// `[defaults]`.
     pub defaults: Limits,
     /// `[service.*]`.
@@ -86,6 +88,8 @@ pub struct WrittenService {
     pub max_total: Option<Spanned<OrNone<u32>>>,
     /// `reserve`.
     pub reserve: Option<Spanned<u32>>,
+    /// `mode`.
+    pub mode: Option<Mode>,
     /// What `[defaults]` takes too.
     pub limits: Limits,
 }
@@ -109,6 +113,7 @@ pub fn read(text: &str) -> Result<Written, Located> {
             "reconcile_seconds" => {
                 written.reconcile_seconds = Some(number(&check::RECONCILE_SECONDS, value)?);
             }
+            "mode" => written.mode = Some(check::mode(&said).map_err(|c| c.at(start(value)))?),
             "defaults" => {
                 for (key, value) in in_order(table("defaults", value, Complaint::NotATable)?) {
                     if !written.defaults.read(key, value, Place::Defaults)? {
@@ -142,6 +147,7 @@ fn service(key: &Key<'_>, value: &Said<'_>) -> Result<WrittenService, Located> {
         protocol: None,
         max_total: None,
         reserve: None,
+        mode: None,
         limits: Limits::default(),
     };
     let place = Place::Service(service);
@@ -158,6 +164,10 @@ fn service(key: &Key<'_>, value: &Said<'_>) -> Result<WrittenService, Located> {
                 written.max_total = Some(Spanned::new(value.span(), OrNone(max_total)));
             }
             "reserve" => written.reserve = Some(placed(&check::RESERVE, value)?),
+            "mode" => {
+                let mode = check::mode(&Value::from(value.get_ref()));
+                written.mode = Some(mode.map_err(|complaint| complaint.at(start(value)))?);
+            }
             _ if written.limits.read(key, value, place)? => {}
             _ => return Err(unknown(key, place)),
         }
@@ -292,12 +302,15 @@ impl Place<'_> {
                 "max_sources",
                 "remember_seconds",
                 "reconcile_seconds",
+                "mode",
                 "defaults",
                 "service",
                 "rule",
             ],
             Self::Defaults => LIMITS.to_vec(),
-            Self::Service(_) => [["ports", "protocol", "max_total", "reserve"].as_slice(), &LIMITS].concat(),
+            Self::Service(_) => {
+                [["ports", "protocol", "mode", "max_total", "reserve"].as_slice(), &LIMITS].concat()
+            }
             Self::Network(_) => vec!["ipv4_prefix", "ipv6_prefix", "max_connections"],
             Self::Rule => vec!["network", "allow", "deny", "max_connections", "comment"],
         }

@@ -23,6 +23,7 @@ mod ghosts;
 mod instances;
 mod limits;
 mod networks;
+mod observe;
 mod rates;
 mod real_software;
 mod reconciliation;

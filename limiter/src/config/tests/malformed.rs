@@ -93,6 +93,10 @@ refuses! {
         "[service.smtp.network]\nmax_connections = 50\nmax_sources = 2048" => "3:1: unknown key max_sources in the network of [service.smtp] (known: ipv4_prefix, ipv6_prefix, max_connections); move it above the first table",
         "[service.smtp.network]\nmax_conections = 50" => "2:1: unknown key max_conections in the network of [service.smtp] (known: ipv4_prefix, ipv6_prefix, max_connections); did you mean max_connections?",
     }
+    a_mode_is_one_of_two {
+        "mode = \"test\"" => "1:8: mode must be \"enforce\" or \"observe\", not \"test\"; give whether verdicts are carried out or only counted",
+        "[service.smtp]\nmode = true" => "2:8: mode must be \"enforce\" or \"observe\", not a boolean; give whether verdicts are carried out or only counted",
+    }
     a_rule_is_for_a_network {
         "rule = 5" => "1:8: rule must be a list of tables, not 5; write [[rule]] above the keys of each",
         "[rule]\nallow = true" => "1:1: rule must be a list of tables, not a table; write [[rule]] above the keys of each",
@@ -145,16 +149,16 @@ refuses! {
         "[service.lmtp]\nports = [24]" => "1:10: service lmtp is not built in and has no protocol; add for example protocol = \"smtp\"",
     }
     an_unknown_key_is_named_with_those_there_are {
-        "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, protocol, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); remove it",
-        "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, protocol, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); did you mean max_connections?",
+        "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); remove it",
+        "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); did you mean max_connections?",
         "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); did you mean ipv4_prefix?",
-        "mode = \"observe\"" => "1:1: unknown key mode at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service, rule); remove it",
-        "[ladder]\nban = '10min'" => "1:2: unknown key ladder at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service, rule); remove it",
-        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service, rule); did you mean service?",
-        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service, rule); remove it",
+        "modes = \"observe\"" => "1:1: unknown key modes at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, defaults, service, rule); did you mean mode?",
+        "[ladder]\nban = '10min'" => "1:2: unknown key ladder at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, defaults, service, rule); remove it",
+        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, defaults, service, rule); did you mean service?",
+        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, defaults, service, rule); remove it",
     }
     a_key_in_the_wrong_table_is_sent_home {
-        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, defaults, service, rule); move it to [defaults]",
+        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, defaults, service, rule); move it to [defaults]",
         "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it to a [service.NAME]",
         "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it above the first table",
     }
@@ -235,11 +239,11 @@ fn a_setting_is_refused_with_the_sentence_of_the_file() {
         ("response=1", "response must be \"reply\" or \"reset\", not 1; give how a refusal is answered"),
         (
             "max_connection=5",
-            "unknown key max_connection of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, response); did you mean max_connections?",
+            "unknown key max_connection of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, response, mode); did you mean max_connections?",
         ),
         (
             "ipv4_prefix=24",
-            "unknown key ipv4_prefix of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, response); other keys are changed in the file",
+            "unknown key ipv4_prefix of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, response, mode); other keys are changed in the file",
         ),
         ("max_connections", "\"max_connections\" is not KEY=VALUE; write for example max_connections=20"),
         ("", "\"\" is not KEY=VALUE; write for example max_connections=20"),
