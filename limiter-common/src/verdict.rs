@@ -129,6 +129,24 @@ impl Standing {
             None
         }
     }
+
+    /// Why a connection was refused a moment before `now_ns`, though one more might be admitted by now:
+    /// the limit that is still reached, else one that an end of a connection has freed since, else a rate
+    /// that time has.
+    #[must_use]
+    pub fn was_over(&self, limits: &Limits, now_ns: u64) -> Reason {
+        const MOMENT_NS: u64 = 2_000_000_000;
+        let before = |places: Places| Places(places.0.saturating_add(1));
+        let one_more = Self {
+            narrow: before(self.narrow),
+            wide: before(self.wide),
+            total: before(self.total),
+            due_ns: self.due_ns,
+        };
+        self.over(limits, now_ns)
+            .or_else(|| one_more.over(limits, now_ns.saturating_sub(MOMENT_NS)))
+            .unwrap_or(Reason::Concurrency)
+    }
 }
 
 /// Judges a SYN at `now_ns` by what its source has already.
@@ -196,6 +214,34 @@ mod tests {
             let expected = expected
                 .map_or(Verdict::Admit, |reason| Verdict::Refuse(reason, Response::from_u8(response)));
             prop_assert_eq!(judge(&policy, &say, &standing, now), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_over_a_moment_ago_is_still_the_reason() {
+        let policy = ServicePolicy {
+            max_connections: 100,
+            network_max_connections: 200,
+            max_total: 300,
+            rate: Rate::new(30, 60, 1),
+            ..Default::default()
+        };
+        let limits = Limits::of(&policy, &Say::NOTHING);
+        let now = 1_000_000_000_000;
+        let standing = |narrow, wide, total, due_ns| Standing {
+            narrow: places(narrow, 0),
+            wide: places(wide, 0),
+            total: places(total, 0),
+            due_ns,
+        };
+        for (standing, reason) in [
+            (standing(1, 1, 1, now - 1_000_000), Reason::Rate),
+            (standing(99, 99, 99, 0), Reason::Concurrency),
+            (standing(50, 199, 250, 0), Reason::Network),
+            (standing(50, 60, 299, now - 1_000_000), Reason::Total),
+            (standing(100, 199, 299, 0), Reason::Concurrency),
+        ] {
+            assert_eq!(standing.was_over(&limits, now), reason, "{standing:?}");
         }
     }
 

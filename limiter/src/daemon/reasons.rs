@@ -23,9 +23,8 @@ impl Reasons for PinnedReasons {
         let standing = ledger::standing(&self.0, &claim).ok()?;
         let say = self.0.policy.say(&Addr::from(remote), service).ok()?;
         let limits = Limits::of(&policy, &say);
-        let reason = standing.over(&limits, ledger::now_ns().ok()?);
-        // One may have ended since: what the client is told is why it was refused.
-        let reason = reason.unwrap_or(Reason::Concurrency);
+        // What the client is told is why it was refused, not what holds by now.
+        let reason = standing.was_over(&limits, ledger::now_ns().ok()?);
         let connections = match reason {
             Reason::Denied => 0,
             Reason::Total => standing.total.connections().max(limits.total),
