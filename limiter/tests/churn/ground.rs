@@ -4,8 +4,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::Deref;
 
+use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockFilter, Socket, Type};
 
 use crate::dice::Dice;
 use crate::support::process::run;
@@ -104,12 +105,34 @@ fn source(family: Family, number: u64) -> IpAddr {
     }
 }
 
+/// From now on it takes nothing of what comes.
+pub fn deafen(socket: &Socket) {
+    let nothing = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
+    socket.attach_filter(&[nothing]).expect("a socket can have a filter");
+}
+
+impl Client {
+    /// Ends what [`Door::call_deaf`] began.
+    pub fn hear(&self) {
+        self.socket.detach_filter().expect("it has a filter");
+    }
+}
+
 impl Door {
     /// Knocks from some source; the calling thread is in the client's network namespace.
     pub fn call(&self, dice: &mut Dice) -> Client {
+        let busy = dice.chance(60);
+        self.knock(dice, busy, |_| ())
+    }
+
+    /// Knocks, and does not hear the answer until it is told to.
+    pub fn call_deaf(&self, dice: &mut Dice) -> Client {
+        self.knock(dice, false, deafen)
+    }
+
+    fn knock(&self, dice: &mut Dice, busy: bool, prepare: impl FnOnce(&Socket)) -> Client {
         let family = dice.one_of(&[V4, V6]);
-        let number =
-            if dice.chance(60) { 1 + dice.below(BUSY) } else { OCCASIONAL.0 + dice.below(OCCASIONAL.1) };
+        let number = if busy { 1 + dice.below(BUSY) } else { OCCASIONAL.0 + dice.below(OCCASIONAL.1) };
         let domain = if family.host.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), None).expect("a socket");
         // A port that is free for this connection is enough, it need not be free for all.
@@ -117,10 +140,11 @@ impl Door {
         socket
             .bind(&SocketAddr::new(source(family, number), 0).into())
             .expect("an address of the client host");
+        prepare(&socket);
         if let Err(error) = socket.connect(&family.port(self.port).into()) {
             let refused = error.kind() == io::ErrorKind::ConnectionRefused;
             assert!(
-                refused || error.raw_os_error() == Some(nix::libc::EINPROGRESS),
+                refused || error.raw_os_error() == Some(libc::EINPROGRESS),
                 "a socket does not connect: {error}"
             );
         }

@@ -1,28 +1,39 @@
 //! The listener is closed with its queue full, and more at the door.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{ARRIVAL, DOORS, forget, gather, queued};
+use super::{ARRIVAL, DOORS, forget, queued};
 use crate::churn::Churn;
 use crate::dice::Dice;
-use crate::ground::Ground;
+use crate::ground::{Client, Door, Ground};
 use crate::ways::Way;
 
-/// A backlog of 31 holds 32: see `sk_acceptq_is_full` in `include/net/sock.h`.
 const BACKLOG: i32 = 31;
+/// A backlog of 31 holds 32: see `sk_acceptq_is_full` in `include/net/sock.h`.
+const FULL: u64 = 32;
 const CALLS: usize = 56;
+/// A SYN-ACK that was not heard is repeated after one second.
+const REPEATED: Duration = Duration::from_millis(1500);
 
+/// A SYN that finds the queue full is dropped. So all SYNs come first, while there is room, and then the ACKs:
+/// those that find the queue full have a place reserved, of which nothing comes.
 pub fn run(ground: &Ground, churn: &Churn) {
     ground.client.enter();
     let mut dice = Dice::new(100);
     while !churn.is_over() {
-        for door in ground.doors(DOORS, BACKLOG) {
-            let (_, callers) = gather(&door, &mut dice, CALLS, 0);
-            std::thread::sleep(ARRIVAL);
-            churn.ended(Way::ListenerClosed, queued(&door));
-            drop(door);
-            forget(callers, &mut dice);
+        let doors = ground.doors(DOORS, BACKLOG);
+        let mut call =
+            |door: &Door| -> Vec<Client> { (0..CALLS).map(|_| door.call_deaf(&mut dice)).collect() };
+        let callers: Vec<Client> = doors.iter().flat_map(&mut call).collect();
+        callers.iter().for_each(Client::hear);
+        let until = Instant::now() + REPEATED;
+        while Instant::now() < until && doors.iter().any(|door| queued(door) < FULL) {
+            std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(ARRIVAL);
+        for door in doors {
+            churn.ended(Way::ListenerClosed, queued(&door));
+        }
+        forget(callers, &mut dice);
     }
 }

@@ -3,14 +3,11 @@
 use std::io::{ErrorKind, Write as _};
 use std::time::Duration;
 
-use nix::libc;
-use socket2::SockFilter;
-
 use super::{SILENCE, forget, gather};
 use crate::churn::Churn;
 use crate::dice::Dice;
 use crate::ends::{reads, reset};
-use crate::ground::Ground;
+use crate::ground::{Ground, deafen};
 use crate::ways::Way;
 
 const CALLS: usize = 96;
@@ -21,15 +18,13 @@ pub fn run(ground: &Ground, churn: &Churn) {
     ground.client.enter();
     let mut dice = Dice::new(300);
     let doors = ground.doors(SILENCE, 256);
-    // A filter that takes nothing of what comes: the client's socket is deaf.
-    let nothing = [SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0)];
     while !churn.is_over() {
         for door in &doors {
             let (pairs, callers) = gather(door, &mut dice, CALLS, CALLS);
             let mut silent = Vec::new();
             let mut let_go = Vec::new();
             for (number, pair) in pairs.into_iter().enumerate() {
-                pair.client.attach_filter(&nothing).expect("a socket can have a filter");
+                deafen(&pair.client);
                 if number % 2 == 0 {
                     pair.server.set_tcp_user_timeout(Some(PATIENCE)).expect("a socket option");
                     (&pair.server).write_all(b"is anyone there?").expect("there is room");
