@@ -2,6 +2,7 @@
 //!
 //! What a verb needs and the machine lacks is named, with the reason, and installed; see [`packages`].
 
+mod artifacts;
 mod bench;
 mod bpffs;
 mod build;
@@ -18,6 +19,7 @@ mod packages;
 mod paths;
 mod privilege;
 mod run;
+mod soak;
 mod test;
 mod vm;
 
@@ -55,6 +57,8 @@ enum Verb {
     #[cfg(feature = "bench")]
     #[command(hide = true)]
     BenchHold(bench::Hold),
+    /// Open and end ten million connections in every way, while limits change and daemons are killed
+    Soak(soak::Soak),
     /// Run the kernel tests on Debian's own kernels, in virtual machines
     Vm(vm::Vm),
     /// What the kernel starts in such a machine
@@ -80,6 +84,7 @@ fn run() -> anyhow::Result<()> {
         Verb::BenchServer(verb) => verb.run(),
         #[cfg(feature = "bench")]
         Verb::BenchHold(verb) => verb.run(),
+        Verb::Soak(verb) => verb.run(),
         Verb::Vm(verb) => verb.run(),
         Verb::VmInit(verb) => verb.run(),
     }

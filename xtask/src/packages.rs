@@ -118,6 +118,9 @@ pub const BENCH: &[Package] = &[
 #[cfg(feature = "bench")]
 pub const EXIM: &str = "exim4-daemon-light";
 
+/// What the soak needs.
+pub const SOAK: &[Package] = &[IPROUTE2];
+
 /// What runs the tests on other kernels, and what goes into that machine.
 pub const VM: &[Package] = &[
     IPROUTE2,

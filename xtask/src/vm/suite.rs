@@ -1,14 +1,13 @@
 //! The tests that run on other kernels, and the `limiter` they start, linked statically.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 
-use crate::{command, paths};
+use crate::{
+    artifacts::{self, Executable},
+    paths,
+};
 
 /// Tests that need more than a kernel: parts of their names, and what they need.
 pub const LEFT_OUT: &[(&str, &str)] = &[
@@ -37,8 +36,9 @@ impl Suite {
     ///
     /// When they do not compile.
     pub fn build() -> Result<Self> {
-        let tests = executables(cargo("test").args(["--no-run", "--package", "limiter", "--test", "*"]))?;
-        let init = executables(cargo("build").args(["--package", "xtask"]))?;
+        let tests =
+            artifacts::executables(cargo("test").args(["--no-run", "--package", "limiter", "--test", "*"]))?;
+        let init = artifacts::executables(cargo("build").args(["--package", "xtask"]))?;
         let of_kind = |found: &[Executable], kind: &str| -> Vec<PathBuf> {
             found.iter().filter(|found| found.kind == kind).map(|found| found.path.clone()).collect()
         };
@@ -74,25 +74,4 @@ fn cargo(verb: &str) -> Command {
         .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
         .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
     cargo
-}
-
-/// Something that cargo built and that can be run.
-struct Executable {
-    /// As cargo calls it: `bin`, `test`.
-    kind: String,
-    path: PathBuf,
-}
-
-/// Runs cargo, and returns what it built.
-fn executables(cargo: &mut Command) -> Result<Vec<Executable>> {
-    let messages = command::output(cargo)?;
-    let messages = messages.lines().map(serde_json::from_str).collect::<serde_json::Result<Vec<Value>>>();
-    let messages = messages.context("cargo's messages are not as documented")?;
-    Ok(messages.iter().filter_map(executable).collect())
-}
-
-/// What a message of cargo says was built, if it can be run.
-fn executable(message: &Value) -> Option<Executable> {
-    let path = Path::new(message["executable"].as_str()?).to_owned();
-    Some(Executable { kind: message["target"]["kind"][0].as_str()?.to_owned(), path })
 }
