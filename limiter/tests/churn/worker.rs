@@ -20,15 +20,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it looks, at the end, for those who were held and get in after all.
 const AFTERMATH: Duration = Duration::from_secs(4);
 
+/// The door, and the client's address, which may be the same at another door.
+type Call = (usize, SocketAddr);
+
 struct Worker<'churn> {
     churn: &'churn Churn,
     dice: Dice,
     doors: [Door; 2],
     live: Vec<(Pair, Way)>,
     /// Those who called and were not accepted yet, and how long they are patient.
-    callers: HashMap<SocketAddr, (Client, Way, Instant)>,
+    callers: HashMap<Call, (Client, Way, Instant)>,
     /// The same, in the order in which to ask them how they are.
-    line: VecDeque<SocketAddr>,
+    line: VecDeque<Call>,
     /// Accepted when the client was gone, and when.
     late: VecDeque<(Socket, Instant)>,
 }
@@ -72,15 +75,15 @@ impl Worker<'_> {
             let patience =
                 if self.dice.chance(5) { 1200 + self.dice.below(2000) } else { self.dice.below(30) };
             let until = Instant::now() + Duration::from_millis(patience);
-            self.line.push_back(client.address);
-            self.callers.insert(client.address, (client, way, until));
+            self.line.push_back((door, client.address));
+            self.callers.insert((door, client.address), (client, way, until));
         }
         self.accept(door);
     }
 
     fn accept(&mut self, door: usize) {
         while let Some((server, remote)) = self.doors[door].accept() {
-            match self.callers.remove(&remote) {
+            match self.callers.remove(&(door, remote)) {
                 Some((client, way, _)) => self.live.push((Pair { client: client.socket, server }, way)),
                 None => self.late.push_back((server, Instant::now())),
             }
@@ -89,20 +92,20 @@ impl Worker<'_> {
 
     /// Asks the first in line what became of its call.
     fn ask(&mut self) {
-        let Some(address) = self.line.pop_front() else { return };
-        let Some((client, ..)) = self.callers.get(&address) else { return };
+        let Some(call) = self.line.pop_front() else { return };
+        let Some((client, ..)) = self.callers.get(&call) else { return };
         let became = match (&client.socket).read(&mut [0; 256]).map_err(|error| error.kind()) {
             // A greeter that is killed between its accept and its words closes without any.
             Ok(_) => Way::ToldWhy,
             Err(ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => Way::Refused,
             Err(ErrorKind::WouldBlock) => Way::GaveUp,
-            Err(kind) => panic!("a caller at {address} does not know what became of its call: {kind}"),
+            Err(kind) => panic!("the caller of {call:?} does not know what became of its call: {kind}"),
         };
-        if became == Way::GaveUp && self.callers[&address].2 > Instant::now() {
-            self.line.push_back(address);
+        if became == Way::GaveUp && self.callers[&call].2 > Instant::now() {
+            self.line.push_back(call);
             return;
         }
-        let Some((client, ..)) = self.callers.remove(&address) else { return };
+        let Some((client, ..)) = self.callers.remove(&call) else { return };
         self.churn.ended(became, 1);
         if became == Way::GaveUp && self.dice.chance(50) {
             reset(client.socket);
