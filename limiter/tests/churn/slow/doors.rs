@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use super::{ARRIVAL, DOORS, forget, queued};
 use crate::churn::Churn;
 use crate::dice::Dice;
 use crate::ground::{Client, Door, Ground};
 use crate::ways::Way;
 
+/// While the SYNs come: or the kernel would answer them with cookies.
+const WIDE: i32 = 256;
 const BACKLOG: i32 = 31;
 /// A backlog of 31 holds 32: see `sk_acceptq_is_full` in `include/net/sock.h`.
 const FULL: u64 = 32;
@@ -21,10 +25,13 @@ pub fn run(ground: &Ground, churn: &Churn) {
     ground.client.enter();
     let mut dice = Dice::new(100);
     while !churn.is_over() {
-        let doors = ground.doors(DOORS, BACKLOG);
+        let doors = ground.doors(DOORS, WIDE);
         let mut call =
             |door: &Door| -> Vec<Client> { (0..CALLS).map(|_| door.call_deaf(&mut dice)).collect() };
         let callers: Vec<Client> = doors.iter().flat_map(&mut call).collect();
+        for door in &doors {
+            SockRef::from(&door.listener).listen(BACKLOG).expect("a listener can be given another backlog");
+        }
         callers.iter().for_each(Client::hear);
         let until = Instant::now() + REPEATED;
         while Instant::now() < until && doors.iter().any(|door| queued(door) < FULL) {
