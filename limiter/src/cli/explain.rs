@@ -135,8 +135,17 @@ fn print(instance: &Instance, explanation: &Explanation) -> Result<()> {
         ]
     });
     output::table(&header, 2..5, rows.collect())?;
+    // The same advice once, for all the services it is for.
+    let mut advices: Vec<(String, Vec<&str>)> = Vec::new();
     for standing in services.iter().filter(|standing| standing.reason.is_some()) {
-        output::line(&format!("\n{}: {}", standing.service, advice(instance, address, standing)))?;
+        let advice = advice(instance, address, standing);
+        match advices.iter_mut().find(|(given, _)| *given == advice) {
+            Some((_, services)) => services.push(&standing.service),
+            None => advices.push((advice, vec![&standing.service])),
+        }
+    }
+    for (advice, services) in advices {
+        output::line(&format!("\n{}: {advice}", services.join(", ")))?;
     }
     Ok(())
 }

@@ -281,7 +281,8 @@ fn warnings(instance: &Instance, detached: &[&str], daemon: &Daemon, services: &
                 .collect();
             let would = if would.is_empty() { "nobody so far".to_owned() } else { would.join(", ") };
             warnings.push(format!(
-                "{name} only observes, so nobody is refused; it would have refused {would}: `set {name} mode=enforce` ends that"
+                "{name} only observes, so nobody is refused; it would have refused {would}: `limiter --instance {instance} \
+                 set {name} mode=enforce` ends that"
             ));
         }
         if counters.uncounted > 0 {
