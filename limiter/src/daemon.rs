@@ -83,8 +83,8 @@ fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached)> 
             "replaced what was pinned as instance {instance} ({difference}): what it knew of sources is forgotten"
         ),
     }
-    if attached.adopted > 0 {
-        info!("counted {} connections that were there before", attached.adopted);
+    if attached.adopted.connections > 0 {
+        info!("counted {} connections that were there before", attached.adopted.connections);
     }
     Ok((listener, attached))
 }
@@ -101,7 +101,7 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, opti
     let upkeep = Upkeep {
         pins: instance.pins(),
         steward: attached.steward,
-        reconciler: Reconciler::default(),
+        reconciler: Reconciler::knowing(&attached.adopted.records),
         instance: instance.clone(),
         addresses: policy::Watch::new()?,
         config,

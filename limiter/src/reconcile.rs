@@ -67,6 +67,13 @@ pub struct Round {
 }
 
 impl Reconciler {
+    /// One that knows what the census found before: which of it will end unreported.
+    #[must_use]
+    pub fn knowing(records: &[Record]) -> Self {
+        let (_, unreported) = tallies(records);
+        Self { unreported, ..Self::default() }
+    }
+
     /// One look, and the correction of what it confirms. `None` where this kernel has no census.
     pub fn round(&mut self, dir: &Path, steward: &mut Steward) -> Result<Option<Round>> {
         let adopted = steward.tables.adopted()?;
@@ -133,20 +140,8 @@ impl Look {
 
     /// What `records`, taken between the readings `before` and `after`, say of the counts.
     fn compare(before: &Books, records: &[Record], after: &Books) -> Self {
-        let (mut counted, mut unreported) = (Tally::new(), Tally::new());
-        let mut connections = 0;
-        for record in records {
-            if matches!(record.kind, kind::WAITING | kind::UNCOUNTED) {
-                continue;
-            }
-            connections += 1;
-            for key in keys(record) {
-                *counted.entry(key).or_default() += 1;
-                if record.kind == kind::UNREPORTED {
-                    *unreported.entry(key).or_default() += 1;
-                }
-            }
-        }
+        let (counted, unreported) = tallies(records);
+        let connections = records.iter().filter(|record| is_counted(record)).count();
         let stood_still = before.iter().filter(|&(key, book)| {
             after.get(key) == Some(book) && book.0 != Places::COLLECTED && book.0.reserved() == 0
         });
@@ -162,6 +157,25 @@ impl Look {
             .sort_by_key(|difference| (difference.key.service, difference.key.tier, difference.key.source));
         Self { differences, unreported, connections }
     }
+}
+
+/// Whether a socket is a connection that the ledger counts.
+const fn is_counted(record: &Record) -> bool {
+    !matches!(record.kind, kind::WAITING | kind::UNCOUNTED)
+}
+
+/// Connections by count: all that are counted, and those whose end the kernel will not report.
+fn tallies(records: &[Record]) -> (Tally, Tally) {
+    let (mut counted, mut unreported) = (Tally::new(), Tally::new());
+    for record in records.iter().filter(|record| is_counted(record)) {
+        for key in keys(record) {
+            *counted.entry(key).or_default() += 1;
+            if record.kind == kind::UNREPORTED {
+                *unreported.entry(key).or_default() += 1;
+            }
+        }
+    }
+    (counted, unreported)
 }
 
 /// The counts a connection is in.

@@ -32,7 +32,8 @@ impl Upkeep {
     /// Goes on for as long as the process lives.
     pub fn run(mut self) {
         let mut collected = Instant::now();
-        let mut compared = Instant::now();
+        // At once: it may find connections whose end the kernel does not report.
+        let mut compared: Option<Instant> = None;
         loop {
             std::thread::sleep(CANCEL_EVERY);
             let (remember, reconcile) = self.times();
@@ -52,8 +53,8 @@ impl Upkeep {
                     Err(problem) => error!("cannot look through the ledger: {problem:#}"),
                 }
             }
-            if compared.elapsed() >= self.reconciler.wait(reconcile) {
-                compared = Instant::now();
+            if compared.is_none_or(|last| last.elapsed() >= self.reconciler.wait(reconcile)) {
+                compared = Some(Instant::now());
                 if let Err(problem) = self.reconciler.round(&self.pins, &mut self.steward) {
                     error!("cannot compare the ledger with the socket table: {problem:#}");
                 }

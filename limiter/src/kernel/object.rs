@@ -15,7 +15,11 @@ use aya::{
         links::FdLink,
     },
 };
-use limiter_common::{Note, census::kind, ledger::note};
+use limiter_common::{
+    Note,
+    census::{Record, kind},
+    ledger::note,
+};
 use tracing::warn;
 
 use super::{
@@ -51,12 +55,21 @@ pub struct Loaded {
     is_takeover: bool,
 }
 
+/// What the census found when the limiter was loaded.
+#[derive(Default)]
+pub struct Adopted {
+    /// How many connections were older than the limiter, and are counted now.
+    pub connections: u64,
+    /// Every socket of a mail port.
+    pub records: Vec<Record>,
+}
+
 /// The daemon's hold on the programs in force.
 pub struct Attached {
     /// Changes the ledger on the daemon's behalf.
     pub steward: Steward,
-    /// How many connections are older than the limiter, and counted now.
-    pub adopted: u64,
+    /// What was there before.
+    pub adopted: Adopted,
     /// Holds what is not pinned.
     _ebpf: Ebpf,
     /// Diagnostics of the programs.
@@ -147,7 +160,7 @@ impl Loaded {
     /// under the instance's name. There is no moment in which nothing is enforced.
     pub fn attach(mut self, target: &Target, instance: &Instance) -> Result<Attached> {
         self.pin_census_and_steward()?;
-        let mut adopted = 0;
+        let mut adopted = Adopted::default();
         // The ledger first, so that nothing is admitted uncounted.
         for name in pins::LINKS {
             if name == "gate" {
@@ -206,14 +219,14 @@ impl Loaded {
 
     /// Counts the connections that nobody has counted yet; returns how many. From when the ledger is
     /// attached, none can be missed; before gate and admission are, nobody is judged by less.
-    fn adopt(&self) -> Result<u64> {
+    fn adopt(&self) -> Result<Adopted> {
         let before = self.tables.adopted()?;
-        let Some(records) = census::take(&self.dir, &self.tables)? else { return Ok(0) };
+        let Some(records) = census::take(&self.dir, &self.tables)? else { return Ok(Adopted::default()) };
         let uncounted = records.iter().filter(|record| record.kind == kind::UNCOUNTED).count();
         if uncounted > 0 {
             warn!("{uncounted} connections older than the limiter could not be counted: raise max_sources");
         }
-        Ok(self.tables.adopted()? - before)
+        Ok(Adopted { connections: self.tables.adopted()? - before, records })
     }
 
     fn link(&mut self, name: &str, target: &Target) -> Result<FdLink> {
