@@ -1,6 +1,6 @@
 //! `cargo xtask build`: the kernel programs, and the `limiter` that carries them.
 
-use std::{env, fs, process::Command};
+use std::{env, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -57,7 +57,7 @@ pub fn limiter(release: bool) -> Result<()> {
 /// As [`Build::run`].
 pub fn object() -> Result<()> {
     command::run(&mut cargo("build")?)?;
-    let built = paths::bpf_target().join(TARGET).join("release/limiter");
+    let built = built("limiter");
     let built = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let object = paths::object();
     // Left alone when nothing changed, so that cargo does not build limiter again.
@@ -67,6 +67,17 @@ pub fn object() -> Result<()> {
     let new = object.with_extension("new");
     fs::write(&new, built).with_context(|| format!("cannot write {}", new.display()))?;
     fs::rename(&new, &object).with_context(|| format!("cannot write {}", object.display()))
+}
+
+/// Programs that do nothing, built along with [`object`].
+#[cfg(feature = "bench")]
+pub fn empty_object() -> PathBuf {
+    built("empty")
+}
+
+/// Where cargo leaves kernel programs.
+fn built(name: &str) -> PathBuf {
+    paths::bpf_target().join(TARGET).join("release").join(name)
 }
 
 /// The compiler of the kernel programs.

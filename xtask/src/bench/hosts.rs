@@ -3,6 +3,7 @@
 //! Each limits the same ports: one where a source may hold plenty, which nobody reaches, and those where it
 //! may hold 20 ([`port`]). So nothing has to be configured again between the workloads.
 
+mod empty;
 pub mod exim;
 mod firewall;
 mod haproxy;
@@ -39,6 +40,8 @@ pub struct Host {
     pub place: Place,
     /// Its limiter, if that is who it is.
     pub limiter: Option<limiter::Limiter>,
+    /// The kernel programs of [`Contestant::Empty`].
+    empty: Option<aya::Ebpf>,
     server: Option<Serving>,
     /// Everything that runs for it.
     pub cgroup: Cgroup,
@@ -63,7 +66,8 @@ impl Host {
         let netns = lab.host(contestant.name(), place)?;
         let cgroup = Cgroup::new(&format!("{}-{contestant}", lab.name()))?;
         let files = tempfile::tempdir().context("cannot make a directory for a contestant's files")?;
-        let mut host = Self { contestant, place, limiter: None, server: None, cgroup, netns, files };
+        let mut host =
+            Self { contestant, place, limiter: None, empty: None, server: None, cgroup, netns, files };
         match contestant {
             Contestant::Nothing => {
                 // Nobody listens where the others refuse by a reset, and everyone is told 421 where they
@@ -73,6 +77,10 @@ impl Host {
             Contestant::Limiter | Contestant::LimiterFull | Contestant::LimiterReplaced => {
                 host.serve_all()?;
                 host.limiter = Some(limiter::Limiter::start(&host)?);
+            }
+            Contestant::Empty => {
+                host.serve_all()?;
+                host.empty = Some(empty::attach(&host)?);
             }
             Contestant::Nftables => {
                 host.serve_all()?;

@@ -18,6 +18,8 @@ pub enum Contestant {
     LimiterFull,
     /// The same, whose daemon is replaced by another one twice a second.
     LimiterReplaced,
+    /// Programs that do nothing, on the hooks of the limiter's: as low as it could get.
+    Empty,
     /// `ct count` and `reject with tcp reset`.
     Nftables,
     /// `connlimit` and `REJECT --reject-with tcp-reset`.
@@ -32,11 +34,12 @@ pub enum Contestant {
 
 impl Contestant {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Nothing,
         Self::Limiter,
         Self::LimiterFull,
         Self::LimiterReplaced,
+        Self::Empty,
         Self::Nftables,
         Self::Iptables,
         Self::Haproxy,
@@ -51,6 +54,7 @@ impl Contestant {
             Self::Limiter => "limiter",
             Self::LimiterFull => "limiter-full",
             Self::LimiterReplaced => "limiter-replaced",
+            Self::Empty => "empty",
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",
             Self::Haproxy => "haproxy",
@@ -148,16 +152,16 @@ impl Workload {
     /// Who can do it. The first is who the others are compared with.
     pub const fn contestants(self) -> &'static [Contestant] {
         use Contestant::{
-            Exim, Haproxy, Iptables, Limiter, LimiterFull, LimiterReplaced, Nftables, Nothing, Postfix,
+            Empty, Exim, Haproxy, Iptables, Limiter, LimiterFull, LimiterReplaced, Nftables, Nothing, Postfix,
         };
         match self {
-            Self::Accept { .. } => &[Nothing, Limiter, Nftables, Iptables, Haproxy, Postfix, Exim],
+            Self::Accept { .. } => &[Nothing, Limiter, Empty, Nftables, Iptables, Haproxy, Postfix, Exim],
             // Postfix and Exim have a process for each connection.
             Self::Held(_) | Self::Reset | Self::BulkMail => &[Nothing, Limiter, Nftables, Iptables, Haproxy],
             // The others have no words.
             Self::Reply => &[Nothing, Limiter, Postfix, Exim],
             // Haproxy is not on the way of what it does not serve.
-            Self::BulkOther => &[Nothing, Limiter, Nftables, Iptables],
+            Self::BulkOther => &[Nothing, Limiter, Empty, Nftables, Iptables],
             Self::Known => &[Limiter, LimiterFull],
             Self::Takeover => &[Limiter, LimiterReplaced],
         }
@@ -168,7 +172,7 @@ impl Workload {
         match self {
             Self::Accept { .. } => {
                 "Postfix and Exim are sent QUIT after their banner, and serve each connection by a process; the \
-                 others' server closes after it."
+                 others' server closes after it. Empty: kernel programs that do nothing, on the same hooks."
             }
             Self::Held(_) => {
                 "Postfix and Exim cannot hold as many: each connection is a process. HAProxy takes part where a process \
