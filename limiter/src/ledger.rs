@@ -133,12 +133,7 @@ pub fn collect(steward: &mut Steward, idle: Duration) -> Result<u32> {
         // What is not due yet has handshakes to pay for: forgotten, they would be free.
         entry.places == Places(0) && entry.due_ns <= now_ns && now.saturating_sub(entry.last_seen_s) >= idle
     };
-    let keys: Vec<Key> = steward
-        .tables
-        .sources()?
-        .into_iter()
-        .filter(|(_, entry)| long_gone(entry))
-        .map(|(key, _)| key)
-        .collect();
+    let mut keys = Vec::new();
+    steward.tables.each_source(|key, entry| keys.extend(long_gone(&entry).then_some(key)))?;
     steward.collect(&keys)
 }

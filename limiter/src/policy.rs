@@ -5,7 +5,7 @@
 mod own;
 mod rules;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Result, bail};
 use limiter_common::{MAX_SERVICES, ServiceId, ServicePolicy};
@@ -42,7 +42,11 @@ pub fn apply(config: &Config, tables: &mut Tables) -> Result<Applied> {
 /// Puts `config` into the tables in one step, and takes back what was changed live.
 pub fn reapply(config: &Config, tables: &mut Tables) -> Result<Applied> {
     let present = tables.policy.policy()?;
-    let used = tables.sources()?.into_iter().map(|(key, _)| key.service).collect::<Vec<_>>();
+    let mut used = BTreeSet::new();
+    tables.each_source(|key, _| {
+        used.insert(key.service);
+    })?;
+    let used: Vec<_> = used.into_iter().collect();
     let ids = number(config, &present.services, &used)?;
     let mut ports = vec![0_u8; 65536];
     for (service, id) in config.services.iter().zip(&ids) {

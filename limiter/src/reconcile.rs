@@ -187,8 +187,10 @@ fn keys(record: &Record) -> impl Iterator<Item = Key> + use<> {
 
 /// Every count there is.
 fn books(tables: &Tables) -> Result<Books> {
-    let mut books: Books =
-        tables.sources()?.into_iter().map(|(key, entry)| (key, (entry.places, entry.accepted))).collect();
+    let mut books = Books::new();
+    tables.each_source(|key, entry| {
+        books.insert(key, (entry.places, entry.accepted));
+    })?;
     for (id, _) in tables.policy.services()? {
         let counters = tables.counters(id)?;
         books.insert(Key::total(id), (tables.total(id)?, counters.accepted + counters.adopted));

@@ -13,6 +13,8 @@ use anyhow::{Context as _, Result};
 use bytemuck::{Pod, Zeroable};
 use nix::errno::Errno;
 
+use super::bpf::bpf;
+
 /// `BPF_OBJ_GET`, `BPF_OBJ_GET_INFO_BY_FD`, `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` of `enum bpf_cmd`,
 /// include/uapi/linux/bpf.h.
 const OBJ_GET: libc::c_long = 7;
@@ -69,8 +71,9 @@ impl PinnedLink {
     /// Opens the link pinned at `path`.
     pub fn open(path: &Path) -> Result<Self> {
         let name = CString::new(path.as_os_str().as_bytes())?;
-        let attr = ObjGet { pathname: name.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
-        let fd = bpf(OBJ_GET, &attr).with_context(|| format!("cannot open the link {}", path.display()))?;
+        let mut attr = ObjGet { pathname: name.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+        let fd =
+            bpf(OBJ_GET, &mut attr).with_context(|| format!("cannot open the link {}", path.display()))?;
         // SAFETY: a descriptor the kernel has just made for us.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
@@ -79,12 +82,12 @@ impl PinnedLink {
     /// detached it.
     pub fn is_attached(&self) -> Result<bool> {
         let mut info = LinkInfo::zeroed();
-        let attr = ObjGetInfo {
+        let mut attr = ObjGetInfo {
             bpf_fd: self.0.as_raw_fd() as u32,
             info_len: size_of::<LinkInfo>() as u32,
             info: (&raw mut info) as u64,
         };
-        bpf(OBJ_GET_INFO_BY_FD, &attr).context("cannot ask the kernel about a link")?;
+        bpf(OBJ_GET_INFO_BY_FD, &mut attr).context("cannot ask the kernel about a link")?;
         // `bpf_cgroup_link_fill_link_info`, `bpf_netns_link_fill_info`: 0 when it is attached to nothing.
         let LinkInfo { kind, target: [first, second], .. } = info;
         Ok(first != 0 || (kind != TYPE_NETNS && second != 0))
@@ -92,29 +95,22 @@ impl PinnedLink {
 
     /// Lets `program` take the place of the one attached, in one step: no packet sees neither or both.
     pub fn replace_program(&self, program: BorrowedFd<'_>) -> Result<()> {
-        let attr = LinkUpdate {
+        let mut attr = LinkUpdate {
             link_fd: self.0.as_raw_fd() as u32,
             new_prog_fd: program.as_raw_fd() as u32,
             flags: 0,
             old_prog_fd: 0,
         };
-        bpf(LINK_UPDATE, &attr).map(|_| ()).context("cannot replace an attached program")
+        bpf(LINK_UPDATE, &mut attr).map(|_| ()).context("cannot replace an attached program")
     }
 
     /// Detaches the program at once, whoever else holds the link open.
     pub fn detach(&self) -> Result<()> {
-        let attr = LinkUpdate { link_fd: self.0.as_raw_fd() as u32, ..Zeroable::zeroed() };
-        match bpf(LINK_DETACH, &attr) {
+        let mut attr = LinkUpdate { link_fd: self.0.as_raw_fd() as u32, ..Zeroable::zeroed() };
+        match bpf(LINK_DETACH, &mut attr) {
             // Its cgroup or network namespace is gone, and the attachment with it.
             Ok(_) | Err(Errno::ENOLINK) => Ok(()),
             Err(errno) => Err(errno).context("cannot detach a program"),
         }
     }
-}
-
-fn bpf<T: Pod>(command: libc::c_long, attr: &T) -> nix::Result<libc::c_int> {
-    // SAFETY: `attr` is plain data of the layout the command takes, and as long as said; pointers in
-    // it outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
-    Errno::result(result).map(|value| value as libc::c_int)
 }

@@ -1,6 +1,7 @@
 //! The kernel side, as the rest of the daemon sees it: load, attach, pin, take over, read. The only
 //! place that knows aya.
 
+mod bpf;
 pub mod btf;
 pub mod census;
 pub mod environment;
@@ -10,6 +11,7 @@ pub mod pins;
 pub mod sets;
 pub mod steward;
 pub mod tables;
+mod walk;
 
 pub use object::{Attached, Target};
 pub use pins::Found;

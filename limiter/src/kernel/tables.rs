@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{Counters, Entry, Key, Pending, Places, ServiceId, Total, errand::Errand};
 
-use super::sets::Sets;
+use super::{sets::Sets, walk::walk};
 
 /// Index in the `LAYOUT` map: the layout's version.
 const VERSION: u32 = 0;
@@ -23,6 +23,8 @@ pub struct Tables {
     /// Ports, services and rules.
     pub policy: Sets,
     ledger: HashMap<MapData, Key, Entry>,
+    /// The same map, for [`walk`].
+    whole_ledger: MapData,
     totals: Array<MapData, Total>,
     counters: PerCpuArray<MapData, Counters>,
     pending: PerCpuArray<MapData, Pending>,
@@ -47,6 +49,7 @@ impl Tables {
             layout: Map::Array(open(dir, "LAYOUT")?).try_into()?,
             policy: Sets::open(dir)?,
             ledger: Map::HashMap(open(dir, "LEDGER")?).try_into()?,
+            whole_ledger: open(dir, "LEDGER")?,
             totals: Map::Array(open(dir, "TOTALS")?).try_into()?,
             counters: Map::PerCpuArray(open(dir, "COUNTERS")?).try_into()?,
             pending: Map::PerCpuArray(open(dir, "PENDING")?).try_into()?,
@@ -85,15 +88,13 @@ impl Tables {
     /// What is known of each source. Entries that come and go meanwhile may be missed.
     pub fn sources(&self) -> Result<Vec<(Key, Entry)>> {
         let mut sources = Vec::new();
-        for item in &self.ledger {
-            match item {
-                Ok(item) => sources.push(item),
-                // Deleted under our feet.
-                Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(error).context("cannot read the ledger"),
-            }
-        }
+        self.each_source(|key, entry| sources.push((key, entry)))?;
         Ok(sources)
+    }
+
+    /// The same, one after the other: there may be millions.
+    pub fn each_source(&self, see: impl FnMut(Key, Entry)) -> Result<()> {
+        walk(&self.whole_ledger, see).context("cannot read the ledger")
     }
 
     /// What is known of one source.

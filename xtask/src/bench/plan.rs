@@ -241,7 +241,7 @@ impl Plan {
             );
         }
         let ms = Duration::from_millis;
-        let (rounds, window, run_up) = if quick { (3, ms(600), ms(150)) } else { (7, ms(2000), ms(300)) };
+        let (rounds, window, run_up) = if quick { (3, ms(450), ms(100)) } else { (7, ms(2000), ms(300)) };
         Ok(Self { rounds, window, run_up, quick, cells })
     }
 
