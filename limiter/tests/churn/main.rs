@@ -5,7 +5,8 @@
 //! the daemon and starts it again ([`unrest`]). Then every count has to be 0, and none may ever have been
 //! wrong.
 //!
-//! Two million connections end, or, on a machine that is slow or busy, as many as do in four minutes.
+//! Two hundred thousand connections end, or, on a machine that is slow or busy, as many as do in four
+//! minutes; `cargo xtask soak` ends ten million.
 //! `LIMITER_CHURN_CONNECTIONS` says another number, and takes as long as it takes. The test needs root; without
 //! it it says so and does nothing.
 #![expect(
@@ -37,7 +38,7 @@ use crate::ground::Ground;
 use crate::support::Limiter;
 
 /// How many connections end, unless the environment says otherwise.
-const CONNECTIONS: u64 = 2_000_000;
+const CONNECTIONS: u64 = 200_000;
 /// How long that may take.
 const WITHIN: Duration = Duration::from_secs(240);
 
