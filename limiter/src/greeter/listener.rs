@@ -46,6 +46,10 @@ impl Listener {
         }
         // One flag of the socket serves both families (`inet_sk(sk)->freebind`).
         socket.set_freebind_v4(true)?;
+        // Accepted connections inherit it, and the mail port is theirs as well (`__inet_inherit_port`,
+        // net/ipv4/inet_hashtables.c): without it no mail daemon could be started again for a minute after
+        // someone was told why, as its port would be in use.
+        socket.set_reuse_address(true)?;
         // Accepted connections inherit it, so that a client's flood fills no memory.
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.set_nonblocking(true)?;

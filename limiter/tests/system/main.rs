@@ -28,6 +28,7 @@ mod rates;
 mod real_software;
 mod reconciliation;
 mod reload;
+mod restarts;
 mod rules;
 mod takeover;
 mod totals;
