@@ -9,9 +9,9 @@ pub struct Counters {
     /// Connections counted.
     pub accepted: u64,
     /// SYNs refused, by [`crate::Reason`].
-    pub refused: [u64; 5],
+    pub refused: [u64; 6],
     /// SYNs that would have been refused, by [`crate::Reason`], where verdicts are only counted.
-    pub would_refuse: [u64; 5],
+    pub would_refuse: [u64; 6],
     /// Refused connections that completed their handshake with the greeter and were told why.
     pub replied: u64,
     /// Completing ACKs held back because no place was free.
@@ -24,6 +24,12 @@ pub struct Counters {
     /// Connections let through uncounted because something was missing (a full ledger, no memory
     /// for the note on the socket): the limiter failed open.
     pub uncounted: u64,
+    /// Bans that the ladder made.
+    pub banned: u64,
+    /// Refused handshakes that were not held against their source, because there was no room to remember it.
+    pub unjudged: u64,
+    /// Packets that the shield dropped, SYNs and others.
+    pub dropped: u64,
     /// Connections older than the limiter that the census found and counted.
     pub adopted: u64,
     /// Connections by which a count was wrong, found when one was let go or by the reconciliation.
@@ -57,11 +63,11 @@ mod tests {
     #[test]
     fn every_counter_is_summed_over_cpus() {
         let cpu = |base: u64| -> Counters {
-            bytemuck::cast(core::array::from_fn::<u64, 18, _>(|i| base + i as u64))
+            bytemuck::cast(core::array::from_fn::<u64, 23, _>(|i| base + i as u64))
         };
         assert_eq!(
             Counters::sum([&cpu(10), &cpu(100)]),
-            bytemuck::cast(core::array::from_fn::<u64, 18, _>(|i| 110 + 2 * i as u64))
+            bytemuck::cast(core::array::from_fn::<u64, 23, _>(|i| 110 + 2 * i as u64))
         );
     }
 }

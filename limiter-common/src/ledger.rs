@@ -101,6 +101,11 @@ impl Key {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Entry {
+    /// [`Key::tag`] of the key it was made for. Before the count: the kernel fills memory that comes to
+    /// serve another source from the front, so whoever takes a place in it sees the new tag.
+    pub tag: u32,
+    /// When a connection was last counted or let go, in seconds of `CLOCK_BOOTTIME`.
+    pub last_seen_s: u32,
     /// The live count; changed only by the steps of [`crate::places`].
     pub places: Places,
     /// When the source is due ([`crate::rate`]), in nanoseconds of `CLOCK_BOOTTIME`.
@@ -113,10 +118,6 @@ pub struct Entry {
     pub held: u32,
     /// The most connections at one time. Written without a lock: two CPUs may lose a peak by one.
     pub peak: u32,
-    /// When a connection was last counted or let go, in seconds of `CLOCK_BOOTTIME`.
-    pub last_seen_s: u32,
-    /// [`Key::tag`] of the key it was made for.
-    pub tag: u32,
 }
 
 /// The count of a whole service, in a cache line of its own: every connection comes by.
@@ -183,8 +184,11 @@ pub struct Pending {
     pub remote_port: u32,
     /// What was reserved.
     pub claim: Claim,
-    /// Always 0.
-    pub zero: u32,
+    /// The peer's and the local port of the SYN that admission wants dropped, the latter in the low half;
+    /// 0: none.
+    pub doomed_ports: u32,
+    /// The peer whose SYN it is.
+    pub doomed: Addr,
 }
 
 /// States of a [`Note`].

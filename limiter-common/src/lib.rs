@@ -17,6 +17,7 @@ pub mod claim;
 pub mod counters;
 pub mod errand;
 pub mod kernel;
+pub mod ladder;
 pub mod ledger;
 pub mod places;
 pub mod rate;
@@ -26,6 +27,7 @@ pub mod verdict;
 
 pub use addr::Addr;
 pub use counters::Counters;
+pub use ladder::{Ladder, Rung};
 pub use ledger::{Claim, Entry, Key, Note, Pending, Tier, Total};
 pub use places::Places;
 pub use rate::Rate;
@@ -35,7 +37,7 @@ pub use verdict::{Limits, Reason, Standing, Verdict};
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
 /// meaning. A daemon that finds another version replaces the pins, it never reads them.
-pub const LAYOUT_VERSION: u64 = 4;
+pub const LAYOUT_VERSION: u64 = 5;
 
 /// The most services an instance can have; service 0 means "no service".
 pub const MAX_SERVICES: u32 = 64;

@@ -45,6 +45,8 @@ pub enum Response {
     Reply = 0,
     /// With a TCP reset: the client sees "connection refused".
     Reset = 1,
+    /// Not at all: the client sees nothing until it gives up.
+    Drop = 2,
 }
 
 impl Response {
@@ -54,6 +56,7 @@ impl Response {
     pub const fn from_u8(value: u8) -> Self {
         match value {
             0 => Self::Reply,
+            2 => Self::Drop,
             _ => Self::Reset,
         }
     }

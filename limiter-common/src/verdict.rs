@@ -12,25 +12,36 @@ use crate::{
 pub enum Reason {
     /// A rule denies the source.
     Denied = 0,
+    /// The source is banned, by the ladder or by the admin.
+    Banned = 1,
     /// The service as a whole holds as many connections as it may.
-    Total = 1,
+    Total = 2,
     /// The source's network (wide tier) holds as many connections as it may.
-    Network = 2,
+    Network = 3,
     /// The source holds as many connections as it may.
-    Concurrency = 3,
+    Concurrency = 4,
     /// The source completes handshakes faster than it may.
-    Rate = 4,
+    Rate = 5,
 }
 
 impl Reason {
     /// Every reason, in order; a reason's number is its index.
-    pub const ALL: [Self; 5] = [Self::Denied, Self::Total, Self::Network, Self::Concurrency, Self::Rate];
+    pub const ALL: [Self; 6] =
+        [Self::Denied, Self::Banned, Self::Total, Self::Network, Self::Concurrency, Self::Rate];
+
+    /// Whether the source itself has reached a limit of its own: nobody else's connections, and no rule.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::Concurrency | Self::Rate)
+    }
 
     /// The word for it in output, metrics and documents.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Denied => "denied",
+            Self::Banned => "banned",
             Self::Total => "total",
             Self::Network => "network",
             Self::Concurrency => "concurrency",
@@ -61,6 +72,8 @@ pub struct Limits {
     pub rate: Rate,
     /// Whether it may have nothing at all.
     pub denied: bool,
+    /// Whether a ban holds for it: not for an allowed source (law 4).
+    pub bannable: bool,
 }
 
 impl Limits {
@@ -80,7 +93,7 @@ impl Limits {
         };
         if is_allowed {
             let rate = Rate { interval_ns: 0, tolerance_ns: 0 };
-            return Self { narrow: u32::MAX, wide: u32::MAX, total, rate, denied: false };
+            return Self { narrow: u32::MAX, wide: u32::MAX, total, rate, denied: false, bannable: false };
         }
         let narrow = if say.max_connections == 0 { policy.max_connections } else { say.max_connections };
         let wide = if !policy.has_network() {
@@ -90,7 +103,8 @@ impl Limits {
         } else {
             policy.network_max_connections
         };
-        Self { narrow, wide, total, rate: policy.rate, denied: matches!(say.action, Action::Deny) }
+        let denied = matches!(say.action, Action::Deny);
+        Self { narrow, wide, total, rate: policy.rate, denied, bannable: true }
     }
 }
 
@@ -105,6 +119,10 @@ pub struct Standing {
     pub total: Places,
     /// When the source is due, in nanoseconds of `CLOCK_BOOTTIME`.
     pub due_ns: u64,
+    /// When its ban ends or ended, likewise; 0: there was none.
+    pub banned_until_ns: u64,
+    /// When it is due for its replies, likewise.
+    pub replies_due_ns: u64,
 }
 
 impl Standing {
@@ -117,6 +135,8 @@ impl Standing {
     pub const fn over(&self, limits: &Limits, now_ns: u64) -> Option<Reason> {
         if limits.denied {
             Some(Reason::Denied)
+        } else if limits.bannable && now_ns < self.banned_until_ns {
+            Some(Reason::Banned)
         } else if self.total.connections() >= limits.total {
             Some(Reason::Total)
         } else if self.wide.connections() >= limits.wide {
@@ -137,26 +157,35 @@ impl Standing {
     pub fn was_over(&self, limits: &Limits, now_ns: u64) -> Reason {
         const MOMENT_NS: u64 = 2_000_000_000;
         let before = |places: Places| Places(places.0.saturating_add(1));
-        let one_more = Self {
-            narrow: before(self.narrow),
-            wide: before(self.wide),
-            total: before(self.total),
-            due_ns: self.due_ns,
-        };
+        let one_more =
+            Self { narrow: before(self.narrow), wide: before(self.wide), total: before(self.total), ..*self };
         self.over(limits, now_ns)
             .or_else(|| one_more.over(limits, now_ns.saturating_sub(MOMENT_NS)))
             .unwrap_or(Reason::Concurrency)
     }
 }
 
-/// Judges a SYN at `now_ns` by what its source has already.
+/// Judges a SYN at `now_ns` by what its source has already, and how many `replies` it may have.
+///
+/// Who is denied or banned is told nothing. Who has spent its replies gets resets.
 #[inline(always)]
 #[must_use]
-pub const fn judge(policy: &ServicePolicy, say: &Say, standing: &Standing, now_ns: u64) -> Verdict {
-    match standing.over(&Limits::of(policy, say), now_ns) {
-        None => Verdict::Admit,
-        Some(reason) => Verdict::Refuse(reason, Response::from_u8(policy.response)),
-    }
+pub const fn judge(
+    policy: &ServicePolicy,
+    say: &Say,
+    standing: &Standing,
+    replies: &Rate,
+    now_ns: u64,
+) -> Verdict {
+    let Some(reason) = standing.over(&Limits::of(policy, say), now_ns) else {
+        return Verdict::Admit;
+    };
+    let response = match (reason, Response::from_u8(policy.response)) {
+        (Reason::Denied | Reason::Banned, _) => Response::Drop,
+        (_, Response::Reply) if !replies.allows(standing.replies_due_ns, now_ns) => Response::Reset,
+        (_, response) => response,
+    };
+    Verdict::Refuse(reason, response)
 }
 
 #[cfg(test)]
@@ -171,13 +200,15 @@ mod tests {
     }
 
     proptest! {
-        /// The precedence: allow, deny, total, network, concurrency, rate.
+        /// The precedence: allow, deny, ban, total, network, concurrency, rate; and the response: nothing for
+        /// who is denied or banned, a reset for who has spent its replies, else what the service says.
         #[test]
         fn refused_exactly_when_a_limit_is_reached_and_for_the_first_one(
             limits in (1u32..20, 0u32..20, 0u32..20, 0u32..5),
             held in (0u32..25, 0u32..25, 0u32..25), reserved in 0u32..200,
             rate in prop::option::of((1u32..100, 1u32..5)), due_s in 0u64..40, now_s in 0u64..20,
-            action in 0u8..3, own_limit in 0u32..30, response in 0u8..2,
+            action in 0u8..3, own_limit in 0u32..30, response in 0u8..3,
+            banned_until_s in 0u64..40, replies in prop::option::of(1u32..5), replies_due_s in 0u64..600,
         ) {
             let (max_connections, network_max_connections, max_total, reserve) = limits;
             let rate = rate.map_or_else(Rate::default, |(count, burst)| Rate::new(count, 60, burst));
@@ -190,7 +221,10 @@ mod tests {
                 wide: places(wide, reserved),
                 total: places(total, reserved),
                 due_ns: due_s * 1_000_000_000,
+                banned_until_ns: banned_until_s * 1_000_000_000,
+                replies_due_ns: replies_due_s * 1_000_000_000,
             };
+            let replies = replies.map_or_else(Rate::default, |count| Rate::new(count, 60, count));
             let now = now_s * 1_000_000_000;
             let say = Say { action: Action::from_u8(action), max_connections: own_limit };
             let allowed = say.action == Action::Allow;
@@ -198,6 +232,8 @@ mod tests {
             let may_have = if allowed { max_total + reserve } else { max_total };
             let expected = if say.action == Action::Deny {
                 Some(Reason::Denied)
+            } else if !allowed && now_s < banned_until_s {
+                Some(Reason::Banned)
             } else if max_total > 0 && total >= may_have {
                 Some(Reason::Total)
             } else if allowed {
@@ -211,9 +247,13 @@ mod tests {
             } else {
                 None
             };
-            let expected = expected
-                .map_or(Verdict::Admit, |reason| Verdict::Refuse(reason, Response::from_u8(response)));
-            prop_assert_eq!(judge(&policy, &say, &standing, now), expected);
+            let answer = |reason| match response {
+                _ if matches!(reason, Reason::Denied | Reason::Banned) => Response::Drop,
+                0 if replies.wait_ns(standing.replies_due_ns, now) > 0 => Response::Reset,
+                response => Response::from_u8(response),
+            };
+            let expected = expected.map_or(Verdict::Admit, |reason| Verdict::Refuse(reason, answer(reason)));
+            prop_assert_eq!(judge(&policy, &say, &standing, &replies, now), expected);
         }
     }
 
@@ -233,6 +273,7 @@ mod tests {
             wide: places(wide, 0),
             total: places(total, 0),
             due_ns,
+            ..Default::default()
         };
         for (standing, reason) in [
             (standing(1, 1, 1, now - 1_000_000), Reason::Rate),

@@ -6,11 +6,12 @@ use aya_ebpf::{
     bindings::{bpf_sk_lookup, sk_action},
     programs::SkLookupContext,
 };
-use limiter_common::{Addr, Claim, Response, Verdict, verdict};
+use limiter_common::{Addr, Claim, Rate, Response, Verdict, verdict};
 
 use crate::{
     atomic, claims, clock,
     maps::{self, GREETER},
+    pending,
 };
 
 const AF_INET: u32 = 2;
@@ -35,9 +36,10 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     let claim = Claim::new(service.id, policy, &remote);
     let entry = maps::entry(&claim.narrow);
     let standing = claims::standing(&claim, entry, policy.max_total != 0);
-    let now_ns = if policy.rate.is_limited() { clock::now_ns() } else { 0 };
+    let replies = service.ladder().map_or_else(Rate::default, |ladder| ladder.replies);
 
-    let Verdict::Refuse(reason, response) = verdict::judge(policy, &say, &standing, now_ns) else {
+    let verdict = verdict::judge(policy, &say, &standing, &replies, clock::now_ns());
+    let Verdict::Refuse(reason, response) = verdict else {
         return sk_action::SK_PASS;
     };
     if policy.observes() {
@@ -48,6 +50,11 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     if let Some(entry) = entry {
         // SAFETY: found in this run.
         unsafe { atomic::add(&raw mut (*entry).refused, 1) };
+    }
+    if response == Response::Drop {
+        // On to the listener, in front of which the gate takes it away.
+        pending::doom(remote, u32::from(u16::from_be(lookup.remote_port)), lookup.local_port);
+        return sk_action::SK_PASS;
     }
     if response == Response::Reply && GREETER.redirect_sk_lookup(ctx, 0, REPLACE).is_ok() {
         return sk_action::SK_PASS;

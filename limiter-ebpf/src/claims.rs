@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use limiter_common::{Claim, Entry, Standing, Total, claim::Words};
+use limiter_common::{Claim, Entry, Limits, Standing, Total, claim::Words};
 
 use crate::{atomic::Shared, maps};
 
@@ -64,11 +64,25 @@ impl Counts {
     }
 }
 
+/// Whether a ban holds for the source of `claim`.
+#[inline(always)]
+pub fn is_banned(claim: &Claim, limits: &Limits, now_ns: u64) -> bool {
+    // SAFETY: found in this run.
+    limits.bannable && maps::rung(&claim.narrow).is_some_and(|rung| unsafe { (*rung).is_banned(now_ns) })
+}
+
 /// Where the source of `claim` stands; zeros for what is not known. What is limited by nothing is not
 /// looked up.
 #[inline(always)]
 pub fn standing(claim: &Claim, narrow: Option<*mut Entry>, with_total: bool) -> Standing {
     let mut standing = Standing::default();
+    if let Some(rung) = maps::rung(&claim.narrow) {
+        // SAFETY: found in this run.
+        unsafe {
+            standing.banned_until_ns = (&raw const (*rung).banned_until_ns).read_volatile();
+            standing.replies_due_ns = (&raw const (*rung).replies_due_ns).read_volatile();
+        }
+    }
     if let Some(entry) = narrow {
         // SAFETY: found in this run.
         unsafe {

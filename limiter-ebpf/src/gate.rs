@@ -51,21 +51,26 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         maps::count(service.id, |counters| &mut counters.held);
         return true;
     };
-    if segment.flags & (SYN | RST | ACK) != ACK {
-        return false;
+    match segment.flags & (SYN | RST | ACK) {
+        SYN => {
+            let peer = &segment.tuple;
+            return pending::is_doomed(&peer.remote(), peer.remote_port(), peer.local_port());
+        }
+        ACK => {}
+        _ => return false,
     }
     let handshake = kernel::handshake(ctx, &mut segment);
     if handshake == Handshake::Void {
         return false;
     }
-    let remote = segment.remote();
+    let remote = segment.tuple.remote();
     let claim = Claim::new(service.id, service.policy, &remote);
-    let limits = Limits::of(service.policy, &service.say(&remote, &segment.local()));
+    let limits = Limits::of(service.policy, &service.say(&remote, &segment.tuple.local()));
     let service = service.id;
-    if limits.denied {
+    let now_ns = clock::now_ns();
+    if limits.denied || claims::is_banned(&claim, &limits, now_ns) {
         return held(service, maps::entry(&claim.narrow));
     }
-    let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
     if handshake == Handshake::Unknown {
         // A SYN cookie, perhaps: whoever sends any number gets here, so this only looks, and makes
         // and holds nothing in the source's name.
@@ -80,7 +85,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     let words = counts.words();
     match claim::reserve(&words, &limits, now_ns) {
         Outcome::Taken if counts.belong_to(&claim) => {
-            pending::set(remote, segment.remote_port(), claim, limits.rate.interval_ns);
+            pending::set(remote, segment.tuple.remote_port(), claim, limits.rate.interval_ns);
             false
         }
         Outcome::Full(_) => held(service, Some(counts.narrow)),

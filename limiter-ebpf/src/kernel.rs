@@ -190,7 +190,7 @@ pub enum Handshake {
 /// (`net/ipv4/tcp_minisocks.c`). A forged ACK must not hold a place even for a moment (law 1).
 #[inline(always)]
 pub fn handshake(ctx: &SkBuffContext, segment: &mut Segment) -> Handshake {
-    let (tuple, len) = segment.tuple();
+    let (tuple, len) = segment.tuple.for_lookup();
     // SAFETY: the tuple is initialised and as long as said; the result is released below.
     let sk =
         unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, len, i64::from(BPF_F_CURRENT_NETNS) as u64, 0) };

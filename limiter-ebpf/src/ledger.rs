@@ -19,8 +19,8 @@ use limiter_common::{
 
 use crate::{
     atomic,
-    claims::Counts,
-    clock, keepalive, kernel,
+    claims::{self, Counts},
+    clock, keepalive, kernel, ladder,
     maps::{self, NOTES},
     pending, report,
 };
@@ -55,7 +55,10 @@ fn established(ctx: &SockOpsContext) {
     let noted = unsafe { &mut *noted };
     match noted.state {
         note::NONE => {}
-        note::GREETER => return maps::count(service, |counters| &mut counters.replied),
+        note::GREETER => {
+            maps::count(service, |counters| &mut counters.replied);
+            return ladder::climb(ctx, &found, &remote(ctx), &local(ctx));
+        }
         // Two generations of this program run for a moment when a daemon takes over.
         _ => return,
     }
@@ -120,9 +123,12 @@ fn reserve(claim: &Claim, limits: &Limits) -> Outcome {
     if limits.denied {
         return Outcome::Full(Reason::Denied);
     }
+    let now_ns = clock::now_ns();
+    if claims::is_banned(claim, limits, now_ns) {
+        return Outcome::Full(Reason::Banned);
+    }
     let Some(counts) = Counts::find_or_make(claim) else { return Outcome::Again };
     let words = counts.words();
-    let now_ns = clock::now_ns();
     let outcome = claim::reserve(&words, limits, now_ns);
     if outcome == Outcome::Taken {
         note_arrival(&counts, claim::commit(&words), now_ns);

@@ -3,6 +3,8 @@
 //! - [`admission`] (`sk_lookup`): judges each SYN, refuses what is already over;
 //! - [`gate`] (`cgroup_skb`): makes the limit exact on the ACK that completes the handshake;
 //! - [`ledger`] (`sock_ops`): counts from establishment until the mail daemon lets go;
+//! - [`ladder`]: what a refused handshake that was completed costs its source;
+//! - [`shield`] (XDP): drops what is denied or banned before anything is spent on it;
 //! - [`census`] (`iter/tcp`): walks the kernel's socket table, counts what nobody has counted yet;
 //! - [`steward`]: runs errands for the daemon, attached nowhere.
 //!
@@ -19,19 +21,23 @@ mod atomic;
 mod census;
 mod claims;
 mod clock;
+mod frame;
 mod gate;
 mod keepalive;
 mod kernel;
+mod ladder;
 mod ledger;
 mod maps;
 mod packet;
 mod pending;
 mod report;
+mod shield;
 mod steward;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, sk_lookup, sock_ops},
-    programs::{SkBuffContext, SkLookupContext, SockOpsContext},
+    bindings::xdp_action,
+    macros::{cgroup_skb, sk_lookup, sock_ops, xdp},
+    programs::{SkBuffContext, SkLookupContext, SockOpsContext, XdpContext},
 };
 
 /// Judges a SYN: on to its listener, to the greeter, or a reset.
@@ -52,6 +58,12 @@ pub fn gate(ctx: SkBuffContext) -> i32 {
 pub fn ledger(ctx: SockOpsContext) -> u32 {
     ledger::run(&ctx);
     1
+}
+
+/// Judges a frame: on, or nowhere.
+#[xdp(frags)]
+pub fn shield(ctx: XdpContext) -> u32 {
+    if shield::drops(&ctx) { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
 }
 
 /// Looks at one socket of the table. 0 goes on to the next.

@@ -10,8 +10,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use limiter_common::{
-    Action, Addr, Counters, Entry, Key, MAX_SERVICES, Note, PORT_WORDS, Pending, Rule, SETS, Say, ServiceId,
-    ServicePolicy, Total,
+    Action, Addr, Counters, Entry, Key, Ladder, MAX_SERVICES, Note, PORT_WORDS, Pending, Rule, Rung, SETS,
+    Say, ServiceId, ServicePolicy, Total,
     errand::Errand,
     rule::{Limit, RuleLimit},
 };
@@ -50,6 +50,14 @@ pub static LIMITS_0: HashMap<RuleLimit, Limit, 1, { BPF_F_NO_PREALLOC as usize }
 /// Limits of the second set's rules.
 #[btf_map]
 pub static LIMITS_1: HashMap<RuleLimit, Limit, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// What every source may make of refusals, as each set says.
+#[btf_map]
+pub static LADDERS: Array<Ladder, { SETS as usize }> = Array::new();
+
+/// Who was refused lately, and who is banned. The loader sets the number of entries.
+#[btf_map]
+pub static RUNGS: HashMap<Key, Rung, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// The live counts. Not preallocated: a host with few sources pays for few. The loader sets the
 /// number of entries.
@@ -158,13 +166,29 @@ pub fn service_of(port: u32) -> Option<Service> {
 }
 
 impl Service {
+    /// What every source may make of refusals.
+    #[inline(always)]
+    pub fn ladder(&self) -> Option<&'static Ladder> {
+        LADDERS.get(self.set)
+    }
+
+    /// Whether the daemon has said that `addr` is one of the host's own addresses.
+    #[inline(always)]
+    pub fn is_hosts_own(&self, addr: &Addr) -> bool {
+        self.rule(addr).is_some_and(|rule| rule.built_in != 0)
+    }
+
+    #[inline(always)]
+    fn rule(&self, addr: &Addr) -> Option<&'static Rule> {
+        let key = lpm_trie::Key::new(128, *addr);
+        if self.set == 0 { RULES_0.get(&key) } else { RULES_1.get(&key) }
+    }
+
     /// What the rules say of a source that connects to `local`. One of the host's own addresses that no
     /// rule knows of is allowed all the same: it may be a new one.
     #[inline(always)]
     pub fn say(&self, remote: &Addr, local: &Addr) -> Say {
-        let key = lpm_trie::Key::new(128, *remote);
-        let rule = if self.set == 0 { RULES_0.get(&key) } else { RULES_1.get(&key) };
-        let Some(rule) = rule else {
+        let Some(rule) = self.rule(remote) else {
             return if remote.is_own(local) { Say::ALLOW } else { Say::NOTHING };
         };
         let mut say =
@@ -202,6 +226,24 @@ pub fn add(service: ServiceId, counter: impl FnOnce(&mut Counters) -> &mut u64, 
 #[inline(always)]
 pub fn total(service: ServiceId) -> Option<*mut Total> {
     TOTALS.get_ptr_mut(u32::from(service.0))
+}
+
+/// Where the source of `key` stands on the ladder, if it was refused lately.
+#[inline(always)]
+pub fn rung(key: &Key) -> Option<*mut Rung> {
+    RUNGS.get_ptr_mut(key)
+}
+
+/// The same, made if there is none; `None` when there is no room for it.
+#[inline(always)]
+pub fn rung_or_new(key: &Key) -> Option<*mut Rung> {
+    if let Some(rung) = rung(key) {
+        return Some(rung);
+    }
+    // As in `entry_or_new`. Memory of a deleted rung that serves another source at once costs or spares one
+    // of them a reply.
+    let _exists_already = RUNGS.insert(key, Rung::default(), u64::from(aya_ebpf::bindings::BPF_NOEXIST));
+    rung(key)
 }
 
 /// The entry of `key`.

@@ -1,4 +1,5 @@
-//! The reservation of the packet this CPU is handling.
+//! What one program tells the next about the packet this CPU is handling: the gate the ledger, what it has
+//! reserved; admission the gate, that a SYN is to be dropped.
 //!
 //! Between the gate and the ledger the kernel handles one packet on one CPU without a break, so one
 //! slot a CPU is enough. Only the steward runs elsewhere (in process context, where a softirq may
@@ -55,4 +56,28 @@ pub fn cancel() -> bool {
         claim::cancel(&counts.words(), paid_ns);
     }
     true
+}
+
+/// Notes that the SYN of this peer, for `local_port`, is to be dropped: admission can refuse it only by a
+/// reset.
+#[inline(always)]
+pub fn doom(remote: Addr, remote_port: u32, local_port: u32) {
+    if let Some(slot) = PENDING.get_ptr_mut(0) {
+        // SAFETY: as in `set`; the steward does not come here.
+        let slot = unsafe { &mut *slot };
+        slot.doomed = remote;
+        slot.doomed_ports = remote_port << 16 | local_port;
+    }
+}
+
+/// Whether the SYN of this peer, for `local_port`, is to be dropped. Asked once for each SYN, so that what
+/// is noted for one never meets another.
+#[inline(always)]
+pub fn is_doomed(remote: &Addr, remote_port: u32, local_port: u32) -> bool {
+    let Some(slot) = PENDING.get_ptr_mut(0) else { return false };
+    // SAFETY: as in `doom`.
+    let slot = unsafe { &mut *slot };
+    let ports = slot.doomed_ports;
+    slot.doomed_ports = 0;
+    ports == remote_port << 16 | local_port && slot.doomed == *remote
 }

@@ -17,6 +17,14 @@ pub fn ledger_full<C: EbpfContext>(ctx: &C, service: ServiceId) {
     }
 }
 
+/// There is no room for another refused source: it is answered as if refused for the first time.
+#[inline(never)]
+pub fn ladder_full<C: EbpfContext>(ctx: &C, service: ServiceId) {
+    if first_times(service, |counters| &mut counters.unjudged) {
+        warn!(ctx, "there is no room to remember refused sources: they get replies, and no bans");
+    }
+}
+
 /// There was no memory to note a connection on its socket: it is let through uncounted.
 #[inline(never)]
 pub fn no_note<C: EbpfContext>(ctx: &C, service: ServiceId) {

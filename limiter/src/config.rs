@@ -11,6 +11,8 @@
 
 mod check;
 mod error;
+mod interfaces;
+mod ladder;
 mod load;
 mod pace;
 mod render;
@@ -23,8 +25,10 @@ mod written;
 
 use limiter_common::{Keepalive, Mode, Protocol, Rate, Response, ServicePolicy, service::Prefixes};
 
-pub use check::{is_hostname, shown_keepalive};
+pub use check::{is_hostname, shown_duration};
 pub use error::ConfigError;
+pub use interfaces::Interfaces;
+pub use ladder::LadderConfig;
 pub use load::load;
 #[cfg(test)]
 pub use load::parse;
@@ -43,6 +47,10 @@ pub struct Config {
     pub remember_seconds: u32,
     /// How often the ledger is compared with the kernel's socket table, 5 to 86,400 seconds.
     pub reconcile_seconds: u32,
+    /// Where the shield attaches.
+    pub interfaces: Interfaces,
+    /// What every source may make of refusals.
+    pub ladder: LadderConfig,
     /// The services, sorted by name; at most [`limiter_common::MAX_SERVICES`] - 1, no port in two.
     pub services: Vec<Service>,
     /// The rules, sorted by network, no two for one.
@@ -142,6 +150,8 @@ impl Default for Config {
             max_sources: resolve::MAX_SOURCES,
             remember_seconds: resolve::REMEMBER_SECONDS,
             reconcile_seconds: resolve::RECONCILE_SECONDS,
+            interfaces: Interfaces::default(),
+            ladder: LadderConfig::default(),
             services,
             rules: Vec::new(),
         }

@@ -62,6 +62,7 @@ fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached)> 
         cgroup: environment::Cgroup::open(options.cgroup.as_deref())?,
         netns: environment::netns_cookie()?,
         max_sources: options.config.max_sources,
+        max_bans: options.config.ladder.max_bans,
     };
     let found = Found::inspect(instance)?;
     let mut loaded = target.load(instance, &found)?;

@@ -109,7 +109,15 @@ pub fn standing(tables: &Tables, claim: &Claim) -> Result<Standing> {
     let narrow = entry(&claim.narrow)?;
     let wide = if claim.has_wide() { entry(&claim.wide)? } else { Entry::default() };
     let total = tables.total(claim.service())?;
-    Ok(Standing { narrow: narrow.places, wide: wide.places, total, due_ns: narrow.due_ns })
+    let rung = tables.rung(&claim.narrow)?.unwrap_or_default();
+    Ok(Standing {
+        narrow: narrow.places,
+        wide: wide.places,
+        total,
+        due_ns: narrow.due_ns,
+        banned_until_ns: rung.banned_until_ns,
+        replies_due_ns: rung.replies_due_ns,
+    })
 }
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, the clock of [`Entry::due_ns`].

@@ -60,8 +60,8 @@ pub fn reapply(config: &Config, tables: &mut Tables) -> Result<Applied> {
     let mut services: Vec<_> =
         config.services.iter().zip(ids).map(|(service, id)| (id, service.policy())).collect();
     services.sort_by_key(|(id, _)| *id);
-    let wanted =
-        PolicySet { ports, services, rules: inherit(rules::of_config(&config.rules, &numbers), built_in) };
+    let rules = inherit(rules::of_config(&config.rules, &numbers), built_in);
+    let wanted = PolicySet { ports, services, rules, ladder: config.ladder.kernel() };
     let applied = if wanted == present { Applied::Kept } else { Applied::Changed };
     if applied == Applied::Changed {
         tables.policy.replace(&wanted)?;

@@ -55,7 +55,7 @@ proptest! {
         narrow in 1u32..6, wide in 1u32..8, total in 1u32..10, with_wide: bool,
         steps in prop::collection::vec(any_step(), 0..300),
     ) {
-        let limits = Limits { narrow, wide, total, rate: Rate::new(1, 1, 1000), denied: false };
+        let limits = Limits { narrow, wide, total, rate: Rate::new(1, 1, 1000), denied: false, bannable: true };
         let counts = Counts::default();
         let (mut connections, mut reserved, mut paid) = ([0_u32; 2], [0_u32; 2], [0_u64; 2]);
         for (step, source) in steps {
@@ -119,7 +119,8 @@ proptest! {
 #[test]
 fn a_rate_that_is_used_up_holds_no_place() {
     let counts = Counts::default();
-    let limits = Limits { narrow: 5, wide: 5, total: 5, rate: Rate::new(1, 1, 2), denied: false };
+    let limits =
+        Limits { narrow: 5, wide: 5, total: 5, rate: Rate::new(1, 1, 2), denied: false, bannable: true };
     let words = counts.words(0, true);
     let outcomes: Vec<_> = (0..3).map(|_| reserve(&words, &limits, 9 * SECOND)).collect();
     assert_eq!(outcomes, [Outcome::Taken, Outcome::Taken, Outcome::Full(Reason::Rate)]);
@@ -129,7 +130,8 @@ fn a_rate_that_is_used_up_holds_no_place() {
 
 #[test]
 fn an_entry_that_is_being_deleted_takes_nothing_and_leaves_nothing() {
-    let limits = Limits { narrow: 5, wide: 5, total: 5, rate: Rate::default(), denied: false };
+    let limits =
+        Limits { narrow: 5, wide: 5, total: 5, rate: Rate::default(), denied: false, bannable: true };
     for collected in ["narrow", "wide"] {
         let counts = Counts::default();
         let word = if collected == "narrow" { &counts.narrow[0] } else { &counts.wide };

@@ -83,6 +83,7 @@ struct CounterValues {
     refused: u64,
     would_refuse: BTreeMap<&'static str, u64>,
     refused_denied: u64,
+    refused_banned: u64,
     refused_total: u64,
     refused_network: u64,
     refused_concurrency: u64,
@@ -92,6 +93,9 @@ struct CounterValues {
     contended: u64,
     unreserved: u64,
     uncounted: u64,
+    banned: u64,
+    unjudged: u64,
+    dropped: u64,
     adopted: u64,
     drift: u64,
 }
@@ -195,7 +199,7 @@ impl Service {
             (None, _) => {}
         }
         if let Some(seconds) = self.keepalive_seconds {
-            limits.push(format!("vanished clients end within {}", config::shown_keepalive(seconds)));
+            limits.push(format!("vanished clients end within {}", config::shown_duration(seconds)));
         }
         (!limits.is_empty()).then(|| format!("{}: {}", self.name, limits.join("; ")))
     }
@@ -212,6 +216,9 @@ impl From<Counters> for CounterValues {
             contended,
             unreserved,
             uncounted,
+            banned,
+            unjudged,
+            dropped,
             adopted,
             drift,
         } = sum;
@@ -223,6 +230,7 @@ impl From<Counters> for CounterValues {
                 .map(|reason| (reason.word(), would_refuse[reason as usize]))
                 .collect(),
             refused_denied: refused[Reason::Denied as usize],
+            refused_banned: refused[Reason::Banned as usize],
             refused_total: refused[Reason::Total as usize],
             refused_network: refused[Reason::Network as usize],
             refused_concurrency: refused[Reason::Concurrency as usize],
@@ -232,6 +240,9 @@ impl From<Counters> for CounterValues {
             contended,
             unreserved,
             uncounted,
+            banned,
+            unjudged,
+            dropped,
             adopted,
             drift,
         }
@@ -254,6 +265,7 @@ pub fn response(number: u8) -> &'static str {
     match Response::from_u8(number) {
         Response::Reply => "reply",
         Response::Reset => "reset",
+        Response::Drop => "drop",
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use limiter_common::{Mode, Protocol, Rate, Response, ServicePolicy};
+use limiter_common::{Ladder, Mode, Protocol, Rate, Response, ServicePolicy};
 use toml::de::DeValue;
 
 use super::{
@@ -211,7 +211,8 @@ pub const PROTOCOLS: [(&str, Protocol); 4] = [
 ];
 
 /// The responses by name.
-pub const RESPONSES: [(&str, Response); 2] = [("reply", Response::Reply), ("reset", Response::Reset)];
+pub const RESPONSES: [(&str, Response); 3] =
+    [("reply", Response::Reply), ("reset", Response::Reset), ("drop", Response::Drop)];
 
 /// The protocol of that name.
 pub fn protocol(value: &Value<'_>) -> Result<Protocol, Complaint> {
@@ -265,15 +266,29 @@ pub fn keepalive(value: &Value<'_>) -> Result<Option<u32>, Complaint> {
     if *text == NONE {
         return Ok(None);
     }
-    let duration = humantime::parse_duration(text).map_err(|_| wrong())?;
-    let seconds = duration.as_secs();
-    let is_whole = duration.subsec_nanos() == 0 && KEEPALIVE_SECONDS.contains(&seconds);
-    if is_whole { Ok(Some(seconds as u32)) } else { Err(wrong()) }
+    seconds(text, &KEEPALIVE_SECONDS).map(Some).ok_or_else(wrong)
 }
 
-/// Seconds as [`keepalive`] reads them. Written here and not by the crate that reads them: the
+/// The length of a ban, in seconds.
+pub fn ban(key: &'static str, value: &Value<'_>) -> Result<u32, Complaint> {
+    let seconds = match value {
+        Value::Text(text) => seconds(text, &(1..=u64::from(Ladder::MAX_BAN_S))),
+        _ => None,
+    };
+    seconds.ok_or_else(|| Complaint::Ban { key, given: value.shown() })
+}
+
+/// Whole seconds of a time as people write it, if they are in `range`.
+pub fn seconds(text: &str, range: &std::ops::RangeInclusive<u64>) -> Option<u32> {
+    let duration = humantime::parse_duration(text).ok()?;
+    let seconds = duration.as_secs();
+    let is_whole = duration.subsec_nanos() == 0 && range.contains(&seconds);
+    if is_whole { u32::try_from(seconds).ok() } else { None }
+}
+
+/// Seconds as [`seconds`] reads them. Written here and not by the crate that reads them: the
 /// fingerprint of a configuration hangs on it, and "24h" shall not become "1day".
-pub fn shown_keepalive(seconds: u32) -> String {
+pub fn shown_duration(seconds: u32) -> String {
     let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
     let parts = parts.iter().filter(|(number, _)| *number != 0);
     parts.map(|(number, unit)| format!("{number}{unit}")).collect::<Vec<_>>().join(" ")

@@ -127,6 +127,40 @@ pub enum Complaint {
         "keepalive must be a time between \"30s\" and \"24h\", or \"none\", not {0}; give the time after which a vanished client's connection ends"
     )]
     Keepalive(String),
+    /// Something else than interfaces.
+    #[error(
+        "interfaces must be \"auto\" or a list of names such as [\"eth0\"], not {0}; name the interfaces the shield attaches to, or [] for none"
+    )]
+    Interfaces(String),
+    /// An interface named twice.
+    #[error("the interface {0} is named twice; remove one")]
+    InterfaceTwice(String),
+    /// Something else than the length of a ban.
+    #[error("{key} must be a time between \"1s\" and \"30days\", not {given}; give the length of a ban")]
+    Ban {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        given: String,
+    },
+    /// A first ban that is longer than the longest.
+    #[error("ban_max is {ban_max}, and ban, which is the shortest, is {ban}; raise it, or make ban shorter")]
+    BanAboveLongest {
+        /// The first ban.
+        ban: String,
+        /// The longest.
+        ban_max: String,
+    },
+    /// Something else than so many in a time.
+    #[error(
+        "ban_after must be a text such as \"100 in 10min\", or \"none\", not {0}; give the refused connections after which a source is banned, and their time"
+    )]
+    BanAfter(String),
+    /// Something else than a pace of replies.
+    #[error(
+        "replies must be a text such as \"20/min\", in s, min or h, or \"none\", not {0}; give the replies a source gets before it gets resets"
+    )]
+    Replies(String),
     /// Something else than a network limit.
     #[error(
         "network must be a table or \"none\", not {0}; write for example network = {{ max_connections = 50 }}"

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::{
     BurstingPace, Config, Network, Service,
-    check::{MODES, NONE, PROTOCOLS, RESPONSES, name_of, shown_keepalive},
+    check::{MODES, NONE, PROTOCOLS, RESPONSES, name_of, shown_duration},
 };
 
 impl fmt::Display for Config {
@@ -18,6 +18,8 @@ impl fmt::Display for Config {
         writeln!(out, "max_sources = {}", self.max_sources)?;
         writeln!(out, "remember_seconds = {}", self.remember_seconds)?;
         writeln!(out, "reconcile_seconds = {}", self.reconcile_seconds)?;
+        writeln!(out, "interfaces = {}", self.interfaces)?;
+        write!(out, "\n{}", self.ladder)?;
         self.services.iter().try_for_each(|service| write!(out, "\n{service}"))?;
         self.rules.iter().try_for_each(|rule| write!(out, "\n{rule}"))
     }
@@ -59,7 +61,7 @@ impl fmt::Display for Service {
         if let Some(max_total) = max_total {
             writeln!(out, "max_total = {max_total}\nreserve = {reserve}")?;
         }
-        let keepalive = keepalive.map_or_else(|| NONE.to_owned(), shown_keepalive);
+        let keepalive = keepalive.map_or_else(|| NONE.to_owned(), shown_duration);
         writeln!(out, "keepalive = \"{keepalive}\"")
     }
 }

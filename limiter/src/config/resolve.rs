@@ -160,6 +160,8 @@ pub fn resolve(written: Written, line: &dyn Fn(usize) -> usize) -> Result<Config
         max_sources: written.max_sources.unwrap_or(MAX_SOURCES),
         remember_seconds: written.remember_seconds.unwrap_or(REMEMBER_SECONDS),
         reconcile_seconds: written.reconcile_seconds.unwrap_or(RECONCILE_SECONDS),
+        interfaces: written.interfaces.unwrap_or_default(),
+        ladder: written.ladder.unwrap_or_default(),
         services,
         rules,
     })

@@ -9,7 +9,7 @@ use limiter_common::{Keepalive, Mode, Rate, Response, ServicePolicy, service::Pr
 
 use super::{
     Network, Pace,
-    check::{self, MODES, NONE, RESPONSES, Value, name_of, shown_keepalive},
+    check::{self, MODES, NONE, RESPONSES, Value, name_of, shown_duration},
     error::{Complaint, shown},
     written::similar,
 };
@@ -111,7 +111,7 @@ impl fmt::Display for Setting {
             | Self::MaxTotal(None)
             | Self::Keepalive(None) => out.write_str(NONE),
             Self::Rate(Some(pace)) => pace.fmt(out),
-            Self::Keepalive(Some(seconds)) => out.write_str(&shown_keepalive(seconds)),
+            Self::Keepalive(Some(seconds)) => out.write_str(&shown_duration(seconds)),
             Self::Response(response) => out.write_str(name_of(&RESPONSES, &response)),
             Self::Mode(mode) => out.write_str(name_of(&MODES, &mode)),
             Self::MaxConnections(number)

@@ -383,7 +383,7 @@ fn a_time_is_shown_as_it_is_given() {
         ("23h 59m 59s", 86_399),
     ] {
         assert_eq!(check::keepalive(&check::Value::Text(text)), Ok(Some(seconds)));
-        assert_eq!(check::shown_keepalive(seconds), text);
+        assert_eq!(check::shown_duration(seconds), text);
     }
 }
 

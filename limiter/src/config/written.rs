@@ -13,6 +13,8 @@ use toml::{
 use super::{
     check::{self, Number, Value},
     error::{Complaint, shown},
+    interfaces::{self, Interfaces},
+    ladder::{self, LadderConfig},
     load::Located,
     pace::Pace,
     rules::{self, WrittenRule},
@@ -31,6 +33,10 @@ pub struct Written {
     pub reconcile_seconds: Option<u32>,
     /// `mode`.
     pub mode: Option<Mode>,
+    /// `[ladder]`.
+    pub ladder: Option<LadderConfig>,
+    /// `interfaces`.
+    pub interfaces: Option<Interfaces>,
     /// `[defaults]`.
     pub defaults: Limits,
     /// `[service.*]`.
@@ -114,6 +120,8 @@ pub fn read(text: &str) -> Result<Written, Located> {
                 written.reconcile_seconds = Some(number(&check::RECONCILE_SECONDS, value)?);
             }
             "mode" => written.mode = Some(check::mode(&said).map_err(|c| c.at(start(value)))?),
+            "interfaces" => written.interfaces = Some(interfaces::read(value)?),
+            "ladder" => written.ladder = Some(ladder::read(value)?),
             "defaults" => {
                 for (key, value) in in_order(table("defaults", value, Complaint::NotATable)?) {
                     if !written.defaults.read(key, value, Place::Defaults)? {
@@ -289,6 +297,8 @@ pub enum Place<'a> {
     Network(&'a Place<'a>),
     /// A `[[rule]]`.
     Rule,
+    /// `[ladder]`.
+    Ladder,
 }
 
 const LIMITS: [&str; 8] =
@@ -303,8 +313,10 @@ impl Place<'_> {
                 "remember_seconds",
                 "reconcile_seconds",
                 "mode",
+                "interfaces",
                 "defaults",
                 "service",
+                "ladder",
                 "rule",
             ],
             Self::Defaults => LIMITS.to_vec(),
@@ -312,6 +324,7 @@ impl Place<'_> {
                 [["ports", "protocol", "mode", "max_total", "reserve"].as_slice(), &LIMITS].concat()
             }
             Self::Network(_) => vec!["ipv4_prefix", "ipv6_prefix", "max_connections"],
+            Self::Ladder => vec!["replies", "ban_after", "ban", "ban_max", "max_bans"],
             Self::Rule => vec!["network", "allow", "deny", "max_connections", "comment"],
         }
     }
@@ -322,6 +335,7 @@ impl Place<'_> {
             Self::Defaults => "in [defaults]".to_owned(),
             Self::Service(name) => format!("in [service.{name}]"),
             Self::Rule => "in [[rule]]".to_owned(),
+            Self::Ladder => "in [ladder]".to_owned(),
             Self::Network(owner) => format!("in the network of {}", owner.shown().trim_start_matches("in ")),
         }
     }
@@ -334,6 +348,7 @@ pub fn unknown(key: &Key<'_>, place: Place<'_>) -> Located {
     let elsewhere = [
         (Place::Top, "above the first table"),
         (Place::Defaults, "to [defaults]"),
+        (Place::Ladder, "to [ladder]"),
         (Place::Service(""), "to a [service.NAME]"),
     ];
     let home = elsewhere.iter().find(|(place, _)| place.known().contains(&name));

@@ -26,7 +26,8 @@ impl Reasons for PinnedReasons {
         // What the client is told is why it was refused, not what holds by now.
         let reason = standing.was_over(&limits, ledger::now_ns().ok()?);
         let connections = match reason {
-            Reason::Denied => 0,
+            // These are told nothing.
+            Reason::Denied | Reason::Banned => 0,
             Reason::Total => standing.total.connections().max(limits.total),
             Reason::Network => standing.wide.connections().max(limits.wide),
             Reason::Concurrency | Reason::Rate => standing.narrow.connections().max(limits.narrow),

@@ -40,7 +40,7 @@ impl Words<'_> {
 impl<'a> Words<'a> {
     /// Whether there is no use in trying again.
     pub const fn is_final(&self) -> bool {
-        matches!(self.reason, Reason::Denied)
+        matches!(self.reason, Reason::Denied | Reason::Banned)
     }
 
     /// The reason, the same in every protocol but for SMTP's own form of addresses, whose `tag`
@@ -60,7 +60,7 @@ impl fmt::Display for Because<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { words: Words { reason, connections, remote, .. }, tag } = self;
         match reason {
-            Reason::Denied => write!(out, "Access denied to this IP [{tag}{remote}]"),
+            Reason::Denied | Reason::Banned => write!(out, "Access denied to this IP [{tag}{remote}]"),
             Reason::Concurrency => {
                 write!(out, "Too many connections ({connections}) from this IP [{tag}{remote}]")
             }

@@ -11,7 +11,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{MapData, SkStorage, SockMap},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, ProgramError, SkLookup, SockOps,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, ProgramError, SkLookup, SockOps, Xdp,
         links::FdLink,
     },
 };
@@ -44,6 +44,8 @@ pub struct Target {
     pub netns: u64,
     /// How many sources the ledger can hold, if it is made anew.
     pub max_sources: u32,
+    /// How many refused and banned sources are remembered, likewise.
+    pub max_bans: u32,
 }
 
 /// Programs that are loaded and, with [`Loaded::attach`], in force.
@@ -114,7 +116,8 @@ impl Target {
             .override_global("OFFSETS", &offsets, true)
             .override_global("NETNS", &self.netns, true)
             .override_global("CGROUP", &self.cgroup.id, true)
-            .map_max_entries("LEDGER", self.max_sources);
+            .map_max_entries("LEDGER", self.max_sources)
+            .map_max_entries("RUNGS", self.max_bans);
         for (name, entries) in [
             ("RULES_0", MAX_RULES),
             ("RULES_1", MAX_RULES),
@@ -131,6 +134,9 @@ impl Target {
         program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;
         program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;
         program::<CgroupSkb>(&mut ebpf, "steward")?.load().map_err(|error| refused("steward", error))?;
+        if let Err(error) = program::<Xdp>(&mut ebpf, "shield")?.load() {
+            warn!("{:#}: denied and banned sources are refused by the other programs", refused("shield", error));
+        }
         let types = Btf::from_sys_fs().context("cannot read the types of this kernel")?;
         let census = program::<Iter>(&mut ebpf, pins::CENSUS)?;
         if let Err(error) = census.load("tcp", &types) {

@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
-    Counters, Entry, Key, LAYOUT_VERSION, MAX_SERVICES, Note, PORT_WORDS, Pending, Rule, SETS, ServicePolicy,
-    Total,
+    Counters, Entry, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Note, PORT_WORDS, Pending, Rule, Rung, SETS,
+    ServicePolicy, Total,
     errand::Errand,
     rule::{Limit, Network, RuleLimit},
 };
@@ -36,7 +36,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 15] = [
+const MAPS: [Expected; 17] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(4)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("PORTS", MapType::Array, 4, 8, Some(SETS * PORT_WORDS)),
@@ -45,6 +45,8 @@ const MAPS: [Expected; 15] = [
     map("RULES_1", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
     map("LIMITS_0", MapType::Hash, size_of::<RuleLimit>(), size_of::<Limit>(), Some(MAX_RULE_LIMITS)),
     map("LIMITS_1", MapType::Hash, size_of::<RuleLimit>(), size_of::<Limit>(), Some(MAX_RULE_LIMITS)),
+    map("LADDERS", MapType::Array, 4, size_of::<Ladder>(), Some(SETS)),
+    map("RUNGS", MapType::Hash, size_of::<Key>(), size_of::<Rung>(), None),
     map("LEDGER", MapType::Hash, size_of::<Key>(), size_of::<Entry>(), None),
     map("TOTALS", MapType::Array, 4, size_of::<Total>(), Some(MAX_SERVICES)),
     map("PENDING", MapType::PerCpuArray, 4, size_of::<Pending>(), Some(1)),

@@ -8,12 +8,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, lpm_trie};
 use limiter_common::{
-    Addr, MAX_SERVICES, PORT_WORDS, Rule, SETS, Say, ServiceId, ServicePolicy,
+    Addr, Ladder, MAX_SERVICES, PORT_WORDS, Rule, SETS, Say, ServiceId, ServicePolicy,
     rule::{Action, Limit, Network, RuleLimit},
 };
 use nix::errno::Errno;
 
-use super::tables::open;
+use super::tables::{found, open};
+
+const UNREADABLE: &str = "cannot read the rules";
 
 /// The most rules.
 pub const MAX_RULES: u32 = 1 << 20;
@@ -44,6 +46,8 @@ pub struct PolicySet {
     pub services: Vec<(ServiceId, ServicePolicy)>,
     /// The rules, no two for one network.
     pub rules: Vec<RuleEntry>,
+    /// What every source may make of refusals.
+    pub ladder: Ladder,
 }
 
 type Rules = lpm_trie::LpmTrie<MapData, Addr, Rule>;
@@ -54,6 +58,7 @@ pub struct Sets {
     active: Array<MapData, u64>,
     ports: Array<MapData, u64>,
     services: Array<MapData, ServicePolicy>,
+    ladders: Array<MapData, Ladder>,
     rules: [Rules; SETS as usize],
     limits: [Limits; SETS as usize],
 }
@@ -67,6 +72,7 @@ impl Sets {
             active: Map::Array(open(dir, "ACTIVE")?).try_into()?,
             ports: Map::Array(open(dir, "PORTS")?).try_into()?,
             services: Map::Array(open(dir, "SERVICES")?).try_into()?,
+            ladders: Map::Array(open(dir, "LADDERS")?).try_into()?,
             rules: [rules("RULES_0")?, rules("RULES_1")?],
             limits: [limits("LIMITS_0")?, limits("LIMITS_1")?],
         })
@@ -88,6 +94,11 @@ impl Sets {
             }
         }
         Ok(services)
+    }
+
+    /// What every source may make of refusals.
+    pub fn ladder(&self) -> Result<Ladder> {
+        Ok(self.ladders.get(&self.active()?, 0)?)
     }
 
     /// The service of each port, as in force, indexed by port; 0 for none.
@@ -118,14 +129,17 @@ impl Sets {
     /// the daemon has told the kernel.
     pub fn say(&self, source: &Addr, service: ServiceId) -> Result<Say> {
         let set = self.active()? as usize;
-        let Some(rule) = found(self.rules[set].get(&lpm_trie::Key::new(128, *source), 0))? else {
+        let Some(rule) =
+            found(self.rules[set].get(&lpm_trie::Key::new(128, *source), 0)).context(UNREADABLE)?
+        else {
             return Ok(if source.is_loopback() { Say::ALLOW } else { Say::NOTHING });
         };
         let mut max_connections = rule.max_connections.connections();
         if rule.limits(service) {
             let key = RuleLimit { rule: rule.id, service: u32::from(service.0) };
-            max_connections =
-                found(self.limits[set].get(&key, 0))?.map_or(max_connections, Limit::connections);
+            max_connections = found(self.limits[set].get(&key, 0))
+                .context(UNREADABLE)?
+                .map_or(max_connections, Limit::connections);
         }
         Ok(Say { action: Action::from_u8(rule.action), max_connections })
     }
@@ -139,7 +153,9 @@ impl Sets {
             let mut limits = Vec::new();
             for service in (0..64).map(ServiceId).filter(|service| rule.limits(*service)) {
                 let key = RuleLimit { rule: rule.id, service: u32::from(service.0) };
-                limits.extend(found(self.limits[set].get(&key, 0))?.map(|limit| (service, limit)));
+                limits.extend(
+                    found(self.limits[set].get(&key, 0)).context(UNREADABLE)?.map(|limit| (service, limit)),
+                );
             }
             rules.push(RuleEntry {
                 network: Network { prefix: key.prefix_len(), addr: key.data() },
@@ -155,7 +171,8 @@ impl Sets {
 
     /// The policy in force.
     pub fn policy(&self) -> Result<PolicySet> {
-        Ok(PolicySet { ports: self.ports()?, services: self.services()?, rules: self.rules()? })
+        let (ports, services, rules) = (self.ports()?, self.services()?, self.rules()?);
+        Ok(PolicySet { ports, services, rules, ladder: self.ladder()? })
     }
 
     /// Puts `policy` in force, in one step, in the place of the one that is.
@@ -173,6 +190,7 @@ impl Sets {
         );
         let next = (self.active()? + 1) % SETS;
         self.write_rules(next as usize, &policy.rules)?;
+        self.ladders.set(next, policy.ladder, 0)?;
         for id in 1..MAX_SERVICES {
             let wanted = policy.services.iter().find(|(service, _)| u32::from(service.0) == id);
             let wanted = wanted.map_or_else(ServicePolicy::default, |(_, policy)| *policy);
@@ -229,17 +247,4 @@ fn wait_for_verdicts() -> Result<()> {
     // SAFETY: takes numbers only.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
     Errno::result(result).map(drop).context("cannot wait for the verdicts under way")
-}
-
-/// What was looked up, if it is there.
-fn found<T>(result: Result<T, aya::maps::MapError>) -> Result<Option<T>> {
-    use aya::maps::MapError;
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(None)
-        }
-        Err(error) => Err(error).context("cannot read the rules"),
-    }
 }

@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use limiter_common::{Counters, Entry, Key, Pending, Places, ServiceId, Total, errand::Errand};
+use limiter_common::{Counters, Entry, Key, Pending, Places, Rung, ServiceId, Total, errand::Errand};
 
 use super::{sets::Sets, walk::walk};
 
@@ -25,6 +25,9 @@ pub struct Tables {
     ledger: HashMap<MapData, Key, Entry>,
     /// The same map, for [`walk`].
     whole_ledger: MapData,
+    /// The ladder's map, likewise.
+    whole_rungs: MapData,
+    rungs: HashMap<MapData, Key, Rung>,
     totals: Array<MapData, Total>,
     counters: PerCpuArray<MapData, Counters>,
     pending: PerCpuArray<MapData, Pending>,
@@ -50,6 +53,8 @@ impl Tables {
             policy: Sets::open(dir)?,
             ledger: Map::HashMap(open(dir, "LEDGER")?).try_into()?,
             whole_ledger: open(dir, "LEDGER")?,
+            whole_rungs: open(dir, "RUNGS")?,
+            rungs: Map::HashMap(open(dir, "RUNGS")?).try_into()?,
             totals: Map::Array(open(dir, "TOTALS")?).try_into()?,
             counters: Map::PerCpuArray(open(dir, "COUNTERS")?).try_into()?,
             pending: Map::PerCpuArray(open(dir, "PENDING")?).try_into()?,
@@ -99,14 +104,34 @@ impl Tables {
 
     /// What is known of one source.
     pub fn source(&self, key: &Key) -> Result<Option<Entry>> {
-        match self.ledger.get(key, 0) {
-            Ok(entry) => Ok(Some(entry)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
-                Ok(None)
-            }
-            Err(error) => Err(error).context("cannot read the ledger"),
-        }
+        found(self.ledger.get(key, 0)).context("cannot read the ledger")
+    }
+
+    /// Where one source stands on the ladder, if it was refused lately.
+    pub fn rung(&self, key: &Key) -> Result<Option<Rung>> {
+        found(self.rungs.get(key, 0)).context("cannot read who is banned")
+    }
+
+    /// Everyone who was refused lately, or is banned.
+    pub fn rungs(&self) -> Result<Vec<(Key, Rung)>> {
+        let mut rungs = Vec::new();
+        walk(&self.whole_rungs, |key, rung| rungs.push((key, rung))).context("cannot read who is banned")?;
+        Ok(rungs)
+    }
+
+    /// How many of them can be remembered.
+    pub fn max_rungs(&self) -> Result<u32> {
+        Ok(self.whole_rungs.info()?.max_entries())
+    }
+
+    /// Puts a source where it stands on the ladder.
+    pub fn set_rung(&mut self, key: &Key, rung: &Rung) -> Result<()> {
+        self.rungs.insert(key, rung, 0).context("cannot note who is banned")
+    }
+
+    /// Forgets a source's place on the ladder; `false` if it had none.
+    pub fn remove_rung(&mut self, key: &Key) -> Result<bool> {
+        Ok(found(self.rungs.remove(key)).context("cannot forget who was banned")?.is_some())
     }
 
     /// The live count of a service as a whole.
@@ -133,5 +158,15 @@ impl Tables {
     /// What became of it.
     pub(super) fn errand(&self) -> Result<Errand> {
         Ok(self.errand.get(&0, 0)?)
+    }
+}
+
+/// What was looked up or removed, if it was there.
+pub(super) fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
