@@ -152,10 +152,12 @@ impl Standing {
 
     /// Why a connection was refused a moment before `now_ns`, though one more might be admitted by now:
     /// the limit that is still reached, else one that an end of a connection has freed since, else a rate
-    /// that time has.
+    /// that time has. A ban is not the reason: who is banned is told nothing, and a connection that earns
+    /// its source a ban was refused before that.
     #[must_use]
     pub fn was_over(&self, limits: &Limits, now_ns: u64) -> Reason {
         const MOMENT_NS: u64 = 2_000_000_000;
+        let limits = &Limits { bannable: false, ..*limits };
         let before = |places: Places| Places(places.0.saturating_add(1));
         let one_more =
             Self { narrow: before(self.narrow), wide: before(self.wide), total: before(self.total), ..*self };

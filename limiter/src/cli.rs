@@ -1,5 +1,6 @@
 //! The command line: nouns read, verbs change. A file a verb.
 
+mod bans;
 mod explain;
 mod import;
 mod list;
@@ -50,6 +51,8 @@ enum Verb {
     Explain(explain::Args),
     /// What is said of networks: allowed, denied, or with limits of their own
     Rules(rules::RulesArgs),
+    /// Who is banned, for how long, and why
+    Bans(bans::BansArgs),
     /// Read the configuration file again, and put it in force in one step
     Reload(reload::Args),
     /// Change a limit, live
@@ -62,6 +65,10 @@ enum Verb {
     Limit(rules::LimitArgs),
     /// Take back what was said of exactly this network, live
     Forget(rules::Whom),
+    /// Drop whatever an address sends to mail ports for a time, live
+    Ban(bans::BanArgs),
+    /// End a ban, and forget what led to it
+    Unban(bans::UnbanArgs),
     /// End the daemon, lift the limits, and leave no trace in the kernel
     Unload(unload::Args),
     /// A configuration from the limits that Postfix, Exim and Dovecot have now
@@ -100,6 +107,9 @@ pub fn main() -> ExitCode {
         Verb::Deny(whom) => rules::decide(&cli.instance, &whom, Action::Deny),
         Verb::Limit(args) => rules::limit(&cli.instance, &args),
         Verb::Forget(whom) => rules::forget(&cli.instance, &whom),
+        Verb::Bans(args) => bans::show(&cli.instance, &args),
+        Verb::Ban(args) => bans::ban(&cli.instance, &args),
+        Verb::Unban(args) => bans::unban(&cli.instance, &args),
         Verb::Unload(args) => unload::run(&cli.instance, &args),
         Verb::Import(args) => import::run(&args),
     };

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use self::{reasons::PinnedReasons, upkeep::Upkeep};
 use crate::{
+    bans,
     config::{self, Config},
     greeter::{Greeter, Limits, Listener},
     instance::Instance,
@@ -73,6 +74,13 @@ fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached)> 
             Applied::Kept => info!("the configuration is the one in force; changes made live since stay"),
         }
         policy::set_own(&mut loaded.tables, policy::addresses()?)?;
+        if !matches!(found, Found::Current(_)) {
+            match bans::state::restore(instance, &mut loaded.tables) {
+                Ok(0) => {}
+                Ok(bans) => info!("{bans} bans from before are in force again"),
+                Err(problem) => error!("the bans from before are not in force: {problem:#}"),
+            }
+        }
     }
     let listener = Listener::bind().context("cannot open the greeter's listener")?;
     loaded.set_greeter(&listener)?;
@@ -105,6 +113,7 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, opti
         reconciler: Reconciler::knowing(&attached.adopted.records),
         instance: instance.clone(),
         addresses: policy::Watch::new()?,
+        bans: bans::Upkeep::knowing(&Tables::open(&instance.pins())?)?,
         config,
     };
     std::thread::Builder::new()

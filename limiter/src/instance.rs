@@ -16,6 +16,9 @@ use nix::fcntl::{Flock, FlockArg};
 /// Where locks are kept.
 const RUN_DIR: &str = "/run/limiter";
 
+/// Where what outlives a restart of the host is kept (FHS 3.0, 5.8).
+const STATE_DIR: &str = "/var/lib/limiter";
+
 /// The name of an instance, which is also the name of its pin directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance(String);
@@ -91,6 +94,18 @@ impl Instance {
         Flock::lock(self.open_lock("policy")?, FlockArg::LockExclusive)
             .map_err(|(_, errno)| errno)
             .context("cannot lock the policy")
+    }
+
+    /// Holds off everyone else who bans and unbans, and writes it down, until the result is dropped.
+    pub fn lock_bans(&self) -> Result<impl Drop + use<>> {
+        Flock::lock(self.open_lock("bans")?, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .context("cannot lock the bans")
+    }
+
+    /// Where bans are written down, so that they outlive a restart of the host.
+    pub fn bans_path(&self) -> PathBuf {
+        PathBuf::from(STATE_DIR).join(format!("{}.bans", self.0))
     }
 
     /// What whoever runs an errand of the steward locks meanwhile.

@@ -1,5 +1,6 @@
 //! `limiter`: exact connection limits for mail hosts, in the kernel. Daemon and command line.
 
+mod bans;
 mod cli;
 mod config;
 mod daemon;

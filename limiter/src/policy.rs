@@ -46,6 +46,7 @@ pub fn reapply(config: &Config, tables: &mut Tables) -> Result<Applied> {
     tables.each_source(|key, _| {
         used.insert(key.service);
     })?;
+    used.extend(tables.rungs()?.iter().map(|(key, _)| key.service));
     let used: Vec<_> = used.into_iter().collect();
     let ids = number(config, &present.services, &used)?;
     let mut ports = vec![0_u8; 65536];

@@ -1,6 +1,6 @@
 //! `limiter explain ADDR`
 
-use std::{net::IpAddr, process::ExitCode};
+use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use limiter_common::{Action, Addr, Claim, Limits, Reason};
@@ -53,8 +53,10 @@ struct Standing {
     refused: u64,
     /// What its next connection would get.
     verdict: &'static str,
-    /// Why it would be refused: `total`, `network`, `concurrency` or `rate`.
+    /// Why it would be refused: `denied`, `banned`, `total`, `network`, `concurrency` or `rate`.
     reason: Option<&'static str>,
+    /// Seconds until its ban ends; 0 if there is none.
+    banned_seconds: u64,
     /// Milliseconds until the rate allows its next connection; 0 if it does now.
     wait_ms: u64,
 }
@@ -96,6 +98,11 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             refused: tables.source(&claim.narrow)?.unwrap_or_default().refused,
             verdict: if over.is_some() { "refuse" } else { "admit" },
             reason: over.map(Reason::word),
+            banned_seconds: if over == Some(Reason::Banned) {
+                (standing.banned_until_ns - now_ns).div_ceil(1_000_000_000)
+            } else {
+                0
+            },
             wait_ms: limits.rate.wait_ns(standing.due_ns, now_ns).div_ceil(1_000_000),
         });
     }
@@ -158,6 +165,11 @@ fn advice(instance: &Instance, address: &str, standing: &Standing) -> String {
         (Some("denied"), _) => format!(
             "a rule denies {address}; it gets in after `limiter --instance {instance} allow {address}`, or when the rule is \
              changed."
+        ),
+        (Some("banned"), _) => format!(
+            "{address} is banned for another {}; it gets in after that, or after `limiter --instance {instance} unban \
+             {address}`.",
+            humantime::format_duration(Duration::from_secs(standing.banned_seconds))
         ),
         (Some("total"), _) => format!(
             "the whole service holds as many connections as it may; {address} gets in again when any of them ends, or \

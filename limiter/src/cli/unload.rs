@@ -13,6 +13,7 @@ use nix::{
 
 use super::output;
 use crate::{
+    bans::state,
     instance::Instance,
     kernel::{Found, environment, pins},
 };
@@ -29,6 +30,7 @@ pub fn run(instance: &Instance, _args: &Args) -> Result<ExitCode> {
     let was_loaded = !matches!(Found::inspect(instance)?, Found::Nothing);
     pins::remove(&instance.pins())?;
     pins::remove(&instance.new_pins())?;
+    state::remove(instance)?;
     output::line(&if was_loaded {
         format!("instance {instance} is unloaded: nothing is limited any more")
     } else {

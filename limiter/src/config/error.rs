@@ -115,7 +115,7 @@ pub enum Complaint {
     )]
     Mode(String),
     /// Something else than a response.
-    #[error("response must be \"reply\" or \"reset\", not {0}; give how a refusal is answered")]
+    #[error("response must be \"reply\", \"reset\" or \"drop\", not {0}; give how a refusal is answered")]
     Response(String),
     /// Something else than a rate.
     #[error(

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::{
-    config::Config, instance::Instance, kernel::steward::Steward, ledger, policy, reconcile::Reconciler,
+    bans, config::Config, instance::Instance, kernel::steward::Steward, ledger, policy, reconcile::Reconciler,
 };
 
 /// How often, at most, the ledger is looked through for sources that are gone.
@@ -25,6 +25,7 @@ pub struct Upkeep {
     pub reconciler: Reconciler,
     pub instance: Instance,
     pub addresses: policy::Watch,
+    pub bans: bans::Upkeep,
     pub config: watch::Receiver<Config>,
 }
 
@@ -44,6 +45,9 @@ impl Upkeep {
                 && let Err(problem) = self.allow_own()
             {
                 error!("cannot allow the host's own addresses: {problem:#}");
+            }
+            if let Err(problem) = self.bans.round(&self.instance, &mut self.steward.tables) {
+                error!("cannot look after the bans: {problem:#}");
             }
             if collected.elapsed() >= COLLECT_EVERY.min(remember) {
                 collected = Instant::now();

@@ -135,7 +135,10 @@ impl Target {
         program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;
         program::<CgroupSkb>(&mut ebpf, "steward")?.load().map_err(|error| refused("steward", error))?;
         if let Err(error) = program::<Xdp>(&mut ebpf, "shield")?.load() {
-            warn!("{:#}: denied and banned sources are refused by the other programs", refused("shield", error));
+            warn!(
+                "{:#}: denied and banned sources are refused by the other programs",
+                refused("shield", error)
+            );
         }
         let types = Btf::from_sys_fs().context("cannot read the types of this kernel")?;
         let census = program::<Iter>(&mut ebpf, pins::CENSUS)?;

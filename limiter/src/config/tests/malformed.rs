@@ -127,11 +127,34 @@ refuses! {
         "[defaults]\nkeepalive = \"25h\"" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not \"25h\"; give the time after which a vanished client's connection ends",
         "[defaults]\nkeepalive = \"30s 1ms\"" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not \"30s 1ms\"; give the time after which a vanished client's connection ends",
     }
+    the_ladder_is_of_numbers_and_times {
+        "[ladder]\nreplies = 20" => "2:11: replies must be a text such as \"20/min\", in s, min or h, or \"none\", not 20; give the replies a source gets before it gets resets",
+        "[ladder]\nreplies = \"0/min\"" => "2:11: replies must be a text such as \"20/min\", in s, min or h, or \"none\", not \"0/min\"; give the replies a source gets before it gets resets",
+        "[ladder]\nban_after = 100" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not 100; give the refused connections after which a source is banned, and their time",
+        "[ladder]\nban_after = \"100\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"100\"; give the refused connections after which a source is banned, and their time",
+        "[ladder]\nban_after = \"0 in 10min\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"0 in 10min\"; give the refused connections after which a source is banned, and their time",
+        "[ladder]\nban_after = \"100 in 31days\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"100 in 31days\"; give the refused connections after which a source is banned, and their time",
+        "[ladder]\nban = 600" => "2:7: ban must be a time between \"1s\" and \"30days\", not 600; give the length of a ban",
+        "[ladder]\nban = \"0s\"" => "2:7: ban must be a time between \"1s\" and \"30days\", not \"0s\"; give the length of a ban",
+        "[ladder]\nban_max = \"none\"" => "2:11: ban_max must be a time between \"1s\" and \"30days\", not \"none\"; give the length of a ban",
+        "[ladder]\nban = \"2h\"\nban_max = \"1h\"" => "3:11: ban_max is 1h, and ban, which is the shortest, is 2h; raise it, or make ban shorter",
+        "[ladder]\nmax_bans = 1023" => "2:12: max_bans must be between 1024 and 4194304, not 1023; give the number of refused and banned sources to remember",
+        "[ladder]\nban_aftr = \"5 in 1min\"" => "2:1: unknown key ban_aftr in [ladder] (known: replies, ban_after, ban, ban_max, max_bans); did you mean ban_after?",
+        "ban = \"10m\"" => "1:1: unknown key ban at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [ladder]",
+        "ladder = 5" => "1:10: ladder must be a table, not 5; write [ladder] above its keys",
+    }
+    interfaces_are_auto_or_named {
+        "interfaces = \"eth0\"" => "1:14: interfaces must be \"auto\" or a list of names such as [\"eth0\"], not \"eth0\"; name the interfaces the shield attaches to, or [] for none",
+        "interfaces = [\"eth0\", 5]" => "1:23: interfaces must be \"auto\" or a list of names such as [\"eth0\"], not 5; name the interfaces the shield attaches to, or [] for none",
+        "interfaces = [\"a/b\"]" => "1:15: interfaces must be \"auto\" or a list of names such as [\"eth0\"], not \"a/b\"; name the interfaces the shield attaches to, or [] for none",
+        "interfaces = [\"sixteen-letters-\"]" => "1:15: interfaces must be \"auto\" or a list of names such as [\"eth0\"], not \"sixteen-letters-\"; name the interfaces the shield attaches to, or [] for none",
+        "interfaces = [\"eth0\", \"eth0\"]" => "1:23: the interface eth0 is named twice; remove one",
+    }
     the_words_are_those_of_the_design {
         "[service.smtp]\nprotocol = \"SMTP\"" => "2:12: protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not \"SMTP\"; give what the service's clients speak",
         "[service.smtp]\nprotocol = 1" => "2:12: protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not 1; give what the service's clients speak",
-        "[defaults]\nresponse = \"drop\"" => "2:12: response must be \"reply\" or \"reset\", not \"drop\"; give how a refusal is answered",
-        "[defaults]\nresponse = []" => "2:12: response must be \"reply\" or \"reset\", not a list; give how a refusal is answered",
+        "[defaults]\nresponse = \"ban\"" => "2:12: response must be \"reply\", \"reset\" or \"drop\", not \"ban\"; give how a refusal is answered",
+        "[defaults]\nresponse = []" => "2:12: response must be \"reply\", \"reset\" or \"drop\", not a list; give how a refusal is answered",
     }
     the_keys_above_all_tables_have_bounds_too {
         "max_sources = 1023" => "1:15: max_sources must be between 1024 and 16777216, not 1023; give the number of sources the ledger shall hold",
@@ -152,13 +175,13 @@ refuses! {
         "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); remove it",
         "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); did you mean max_connections?",
         "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); did you mean ipv4_prefix?",
-        "modes = \"observe\"" => "1:1: unknown key modes at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, defaults, service, rule); did you mean mode?",
-        "[ladder]\nban = '10min'" => "1:2: unknown key ladder at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, defaults, service, rule); remove it",
-        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, defaults, service, rule); did you mean service?",
-        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, defaults, service, rule); remove it",
+        "modes = \"observe\"" => "1:1: unknown key modes at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean mode?",
+        "[ladders]\nban = '10min'" => "1:2: unknown key ladders at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean ladder?",
+        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean service?",
+        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); remove it",
     }
     a_key_in_the_wrong_table_is_sent_home {
-        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, defaults, service, rule); move it to [defaults]",
+        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [defaults]",
         "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it to a [service.NAME]",
         "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it above the first table",
     }
@@ -182,11 +205,11 @@ refuses! {
     }
     the_first_mistake_of_the_file_is_the_one_reported {
         "[service.smtp]\nmax_connections = 0\n[defaults]\nmax_connections = 0" => "2:19: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
-        "[defaults]\nresponse = 'no'\nipv4_prefix = 0" => "2:12: response must be \"reply\" or \"reset\", not \"no\"; give how a refusal is answered",
+        "[defaults]\nresponse = 'no'\nipv4_prefix = 0" => "2:12: response must be \"reply\", \"reset\" or \"drop\", not \"no\"; give how a refusal is answered",
     }
     columns_are_characters {
         "[defaults] # größer\n\"max_connections\" = 0 # ä" => "2:21: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
-        "service = { 'smtp' = { 'response' = 'ä', ports = 1 } }" => "1:37: response must be \"reply\" or \"reset\", not \"ä\"; give how a refusal is answered",
+        "service = { 'smtp' = { 'response' = 'ä', ports = 1 } }" => "1:37: response must be \"reply\", \"reset\" or \"drop\", not \"ä\"; give how a refusal is answered",
         "\u{feff}max_sources = 0" => "1:15: max_sources must be between 1024 and 16777216, not 0; give the number of sources the ledger shall hold",
         "\r\n\r\nmax_sources = 0" => "3:15: max_sources must be between 1024 and 16777216, not 0; give the number of sources the ledger shall hold",
     }
@@ -233,10 +256,13 @@ fn a_setting_is_refused_with_the_sentence_of_the_file() {
             "max_connections must be a whole number between 1 and 1000000, not \"2.5\"; give the number of connections one source may hold",
         ),
         (
-            "response=drop",
-            "response must be \"reply\" or \"reset\", not \"drop\"; give how a refusal is answered",
+            "response=ban",
+            "response must be \"reply\", \"reset\" or \"drop\", not \"ban\"; give how a refusal is answered",
         ),
-        ("response=1", "response must be \"reply\" or \"reset\", not 1; give how a refusal is answered"),
+        (
+            "response=1",
+            "response must be \"reply\", \"reset\" or \"drop\", not 1; give how a refusal is answered",
+        ),
         (
             "max_connection=5",
             "unknown key max_connection of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, response, mode); did you mean max_connections?",

@@ -1,9 +1,11 @@
-//! The pinned ledger, changed behind the limiter's back.
+//! The pinned maps, changed behind the limiter's back.
 
 use std::net::IpAddr;
 
-use aya::maps::{HashMap, Map, MapData};
-use limiter_common::{Addr, Entry, Key, Places};
+use aya::maps::{Array, HashMap, Map, MapData};
+use limiter_common::{
+    Addr, Entry, Key, MAX_SERVICES, Places, Rung, ServiceId, ServicePolicy, ladder::cause, service::Prefixes,
+};
 
 use super::Limiter;
 
@@ -27,4 +29,62 @@ impl Ledger {
         let entry = Entry { places: Places(u64::from(connections)), ..entry };
         self.0.insert(key, entry, 0).expect("the entry is there");
     }
+}
+
+/// Where sources stand on the ladder, changed behind the limiter's back.
+pub struct Rungs(HashMap<MapData, Key, Rung>, ServiceId);
+
+impl Rungs {
+    pub fn open(limiter: &Limiter) -> Self {
+        let map = MapData::from_pin(limiter.pins().join("RUNGS")).expect("the ladder is pinned");
+        let services = limiter.json(&["status"])["services"].as_array().expect("services").len();
+        let policies = MapData::from_pin(limiter.pins().join("SERVICES")).expect("the services are pinned");
+        let policies: Array<_, ServicePolicy> = Map::Array(policies).try_into().expect("it is an array");
+        let is_smtp = |id: &u8| {
+            (0..2).any(|set| {
+                policies
+                    .get(&(set * MAX_SERVICES + u32::from(*id)), 0)
+                    .is_ok_and(|policy| policy.name() == "smtp")
+            })
+        };
+        let smtp = (1..=services as u8).find(is_smtp).expect("there is smtp");
+        Self(HashMap::try_from(Map::HashMap(map)).expect("it is a hash map"), ServiceId(smtp))
+    }
+
+    /// Has all bans end now.
+    pub fn end_bans(&mut self) {
+        let rungs: Vec<_> = self.0.iter().map(Result::unwrap).collect();
+        for (key, rung) in rungs {
+            self.0.insert(key, Rung { banned_until_ns: now_ns(), ..rung }, 0).expect("it is there");
+        }
+    }
+
+    /// Bans so many sources from smtp, one after the other.
+    pub fn fill(&mut self, n: u32, address: impl Fn(u32) -> IpAddr) {
+        let smtp = ServicePolicy { narrow: Prefixes { ipv4: 32, ipv6: 64 }, ..ServicePolicy::default() };
+        for nth in 0..n {
+            let key = Key::narrow(self.1, &smtp, &Addr::from(address(nth)));
+            let rung = Rung {
+                banned_at_ns: u64::from(nth) + 1,
+                banned_until_ns: now_ns() + 3_600_000_000_000,
+                cause: cause::ADMIN,
+                ..Rung::default()
+            };
+            self.0.insert(key, rung, 0).expect("there is room");
+        }
+    }
+}
+
+/// Everything of an instance in the kernel, gone as when the host starts again.
+pub fn forget_everything(limiter: &Limiter) {
+    let pins = std::fs::read_dir(limiter.pins()).expect("it is loaded");
+    for pin in pins {
+        std::fs::remove_file(pin.expect("a pin").path()).expect("it can be removed");
+    }
+    std::fs::remove_dir(limiter.pins()).expect("it is empty");
+}
+
+fn now_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("a clock");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }

@@ -1,0 +1,80 @@
+//! What the daemon does about bans, once a second or so.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use limiter_common::{Key, ladder::cause};
+use tracing::{info, warn};
+
+use super::state;
+use crate::{instance::Instance, kernel::Tables, ledger};
+
+/// Of the room for bans, how much may be taken before the oldest are given up: the kernel cannot do it, and
+/// would ban nobody more.
+const FULL: (usize, usize) = (9, 10);
+
+/// Says who was banned, forgets who need not be remembered, and writes the state file.
+#[derive(Default)]
+pub struct Upkeep {
+    /// When each source's ban ends, as it was seen last.
+    known: HashMap<Key, u64>,
+    /// Looking through a million bans takes a while; that shall not be all the thread does.
+    next: Option<Instant>,
+}
+
+impl Upkeep {
+    /// Knows the bans there are: they were said when they were made.
+    pub fn knowing(tables: &Tables) -> Result<Self> {
+        let known = tables.rungs()?.into_iter().filter(|(_, rung)| rung.banned_until_ns != 0);
+        Ok(Self { known: known.map(|(key, rung)| (key, rung.banned_until_ns)).collect(), next: None })
+    }
+
+    /// One round.
+    pub fn round(&mut self, instance: &Instance, tables: &mut Tables) -> Result<()> {
+        let began = Instant::now();
+        if self.next.is_some_and(|next| began < next) {
+            return Ok(());
+        }
+        let _bans = instance.lock_bans()?;
+        let (now_ns, ladder) = (ledger::now_ns()?, tables.policy.ladder()?);
+        let services = tables.policy.services()?;
+        let mut known = HashMap::new();
+        let mut rungs = tables.rungs()?;
+        for (key, _) in rungs.extract_if(.., |(_, rung)| rung.is_forgotten(&ladder, now_ns)) {
+            tables.remove_rung(&key)?;
+        }
+        let room = tables.max_rungs()? as usize * FULL.0 / FULL.1;
+        let over = super::give_up_beyond(room, &mut rungs, tables)?;
+        if over > 0 {
+            warn!(
+                "there is room for {room} refused and banned sources: the {over} oldest are given up; raise max_bans"
+            );
+        }
+        for (key, rung) in rungs.iter().filter(|(_, rung)| rung.banned_until_ns != 0) {
+            let is_new = self.known.get(key) != Some(&rung.banned_until_ns) && rung.is_banned(now_ns);
+            if is_new && rung.cause == cause::LADDER {
+                let name =
+                    services.iter().find(|(id, _)| id.0 == key.service).map(|(_, policy)| policy.name());
+                info!(
+                    "{}: {} went on for too long, and is banned for {} (ban {} in a row)",
+                    name.unwrap_or("(removed)"),
+                    ledger::network(key),
+                    humantime::format_duration(Duration::from_secs(
+                        (rung.banned_until_ns - rung.banned_at_ns) / 1_000_000_000
+                    )),
+                    rung.bans
+                );
+            }
+            known.insert(*key, rung.banned_until_ns);
+        }
+        if known != self.known {
+            state::save(instance, tables)?;
+            self.known = known;
+        }
+        self.next = Some(Instant::now() + 20 * began.elapsed());
+        Ok(())
+    }
+}
