@@ -5,7 +5,7 @@ use limiter_common::Addr;
 
 use crate::packet::{IPPROTO_TCP, Tuple, skip_extensions};
 
-/// EtherTypes (IEEE 802), in network byte order.
+/// `EtherType` numbers (IEEE 802), in network byte order.
 const IPV4: u16 = 0x0800_u16.to_be();
 const IPV6: u16 = 0x86dd_u16.to_be();
 /// IEEE 802.1Q, 9.6: customer and service tags.

@@ -152,7 +152,7 @@ fn bursts_of_parallel_clients(
         lab.host.sysctl("ipv4/tcp_syncookies", "2");
     }
     let sink = Sink::start(&lab, 25);
-    let limiter = Limiter::start(&lab, 8, response);
+    let limiter = Limiter::start_patient(&lab, 8, response);
     let watch = Watch::default();
     let peaks = std::thread::scope(|scope| {
         let peaks = watch::start(scope, &lab, &sink, 25, &watch);

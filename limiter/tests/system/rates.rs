@@ -12,6 +12,8 @@ max_connections = 100
 response = \"reply\"
 rate = \"30/min\"
 burst = 3
+[ladder]
+replies = \"none\"
 ";
 const INTERVAL: Duration = Duration::from_secs(2);
 

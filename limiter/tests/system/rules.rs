@@ -36,12 +36,11 @@ fn the_longest_prefix_counts_whatever_the_order() {
         let (held, next) = serve(&lab, with_limit, family, 5);
         assert_eq!(next, Answer::Line(Limiter::smtp_reply(5, with_limit)));
         drop(held);
-        let Answer::Line(refusal) = lab.answer(denied, family.port(25)) else { panic!("no refusal") };
-        assert!(refusal.starts_with("554 5.7.1 mx.example.net Access denied to this IP ["), "{refusal}");
+        assert_eq!(lab.answer(denied, family.port(25)), Answer::Silence);
         let explained = limiter.ok(&["explain", &denied.to_string()]);
         assert!(explained.contains("refused: denied") && explained.contains("the rule for "), "{explained}");
     }
-    assert_eq!(limiter.counter("smtp", "refused_denied"), 2);
+    assert!(limiter.counter("smtp", "refused_denied") >= 2, "each SYN, the repeated ones too");
     truth::settled(&lab.host, &limiter, 25);
 }
 
@@ -62,7 +61,7 @@ fn rules_change_live_and_are_for_exactly_their_network() {
         limiter.ok(&["allow", &source.to_string()]);
         let fifth = lab.served(source, smtp);
         limiter.ok(&["deny", &source.to_string()]);
-        assert_eq!(lab.answer(source, smtp), Answer::Reset);
+        assert_eq!(lab.answer(source, smtp), Answer::Silence);
         // Nobody is cut.
         truth::agree(&lab.host, &limiter, ("smtp", 25), source, 5);
         limiter.ok(&["forget", &source.to_string()]);

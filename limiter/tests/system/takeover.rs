@@ -143,7 +143,7 @@ fn ten_takeovers_under_load_let_nobody_over_the_limit_and_refuse_nobody_below_it
     const LIMIT: usize = 4;
     let Some(lab) = Lab::new() else { return };
     let sink = Sink::start(&lab, 25);
-    let mut limiter = Limiter::start(&lab, 4, "reply");
+    let mut limiter = Limiter::start_patient(&lab, 4, "reply");
     let [greedy, honest, steady] = V4.sources;
     let smtp = V4.port(25);
     let patient: Vec<TcpStream> = (0..2).map(|_| lab.served(steady, smtp)).collect();

@@ -62,6 +62,16 @@ impl Limiter {
         Self::start_with(lab, &format!("[defaults]\nmax_connections = {limit}\nresponse = \"{response}\"\n"))
     }
 
+    /// The same, and everyone is told why, however often: without it a source that insists gets resets.
+    pub fn start_patient(lab: &Lab, limit: u32, response: &str) -> Self {
+        Self::start_with(
+            lab,
+            &format!(
+                "[defaults]\nmax_connections = {limit}\nresponse = \"{response}\"\n[ladder]\nreplies = \"none\"\n"
+            ),
+        )
+    }
+
     /// With a configuration file, to which the hostname is added.
     pub fn start_with(lab: &Lab, config: &str) -> Self {
         Self::start_at(lab, config, None)
