@@ -151,6 +151,16 @@ pub enum Complaint {
         /// The longest.
         ban_max: String,
     },
+    /// More refused handshakes than the replies let through.
+    #[error(
+        "ban_after = \"{ban_after}\" is never reached, because only what is replied to counts, and replies is \"{replies}\"; make one less or the other more"
+    )]
+    BanNeverReached {
+        /// `ban_after`.
+        ban_after: String,
+        /// `replies`.
+        replies: String,
+    },
     /// Something else than so many in a time.
     #[error(
         "ban_after must be a text such as \"100 in 10min\", or \"none\", not {0}; give the refused connections after which a source is banned, and their time"

@@ -75,13 +75,16 @@ pub fn read(value: &Said<'_>) -> Result<LadderConfig, Located> {
         return Err(Complaint::NotATable("ladder".to_owned(), given).at(start(value)));
     };
     let mut ladder = LadderConfig::default();
-    let mut longest = None;
+    let (mut longest, mut banning) = (None, None);
     for (key, value) in in_order(table) {
         let said = Value::from(value.get_ref());
         let at = |complaint: Complaint| complaint.at(start(value));
         match name(key) {
             "replies" => ladder.replies = replies(&said).map_err(at)?,
-            "ban_after" => ladder.ban_after = ban_after(&said).map_err(at)?,
+            "ban_after" => {
+                ladder.ban_after = ban_after(&said).map_err(at)?;
+                banning = Some(start(value));
+            }
             "ban" => ladder.ban = check::ban("ban", &said).map_err(at)?,
             "ban_max" => {
                 ladder.ban_max = check::ban("ban_max", &said).map_err(at)?;
@@ -90,6 +93,12 @@ pub fn read(value: &Said<'_>) -> Result<LadderConfig, Located> {
             "max_bans" => ladder.max_bans = number(&MAX_BANS, value)?,
             _ => return Err(unknown(key, Place::Ladder)),
         }
+    }
+    if let (Some(ban_after), Some(replies), Some(at)) = (ladder.ban_after, ladder.replies, banning)
+        && !ban_after.can_be_reached(replies)
+    {
+        let (ban_after, replies) = (ban_after.to_string(), replies.to_string());
+        return Err(Complaint::BanNeverReached { ban_after, replies }.at(at));
     }
     match longest {
         _ if ladder.ban <= ladder.ban_max => {}
@@ -122,6 +131,17 @@ fn ban_after(value: &Value<'_>) -> Result<Option<BanAfter>, Complaint> {
     match (count, within_s) {
         (Some(count), Some(within_s)) => Ok(Some(BanAfter { count, within_s })),
         _ => Err(wrong()),
+    }
+}
+
+impl BanAfter {
+    /// Whether a source that gets so many replies, and resets in between, can have so many refused.
+    fn can_be_reached(self, replies: Pace) -> bool {
+        let (replies_in_time, refused) = (
+            u64::from(replies.count) * u64::from(self.within_s),
+            u64::from(self.count) * u64::from(replies.period_s),
+        );
+        replies.count > self.count || replies_in_time > refused
     }
 }
 

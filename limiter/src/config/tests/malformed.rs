@@ -134,6 +134,7 @@ refuses! {
         "[ladder]\nban_after = \"100\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"100\"; give the refused connections after which a source is banned, and their time",
         "[ladder]\nban_after = \"0 in 10min\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"0 in 10min\"; give the refused connections after which a source is banned, and their time",
         "[ladder]\nban_after = \"100 in 31days\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"100 in 31days\"; give the refused connections after which a source is banned, and their time",
+        "[ladder]\nban_after = \"200 in 10min\"" => "2:13: ban_after = \"200 in 10m\" is never reached, because only what is replied to counts, and replies is \"20/min\"; make one less or the other more",
         "[ladder]\nban = 600" => "2:7: ban must be a time between \"1s\" and \"30days\", not 600; give the length of a ban",
         "[ladder]\nban = \"0s\"" => "2:7: ban must be a time between \"1s\" and \"30days\", not \"0s\"; give the length of a ban",
         "[ladder]\nban_max = \"none\"" => "2:11: ban_max must be a time between \"1s\" and \"30days\", not \"none\"; give the length of a ban",
