@@ -16,7 +16,7 @@ use crate::{
     kernel::{self, Handshake},
     maps,
     packet::{ACK, RST, SYN, Segment},
-    pending, report,
+    pending,
 };
 
 /// Whether the packet is to be dropped. Everything but the completing ACK of a mail connection
@@ -78,10 +78,8 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         let standing = claims::standing(&claim, entry, limits.total != u32::MAX);
         return standing.over(&limits, now_ns).is_some() && held(service, entry);
     }
-    let Some(counts) = Counts::find_or_make(&claim) else {
-        report::ledger_full(ctx, service);
-        return false;
-    };
+    // The ledger is full: it says so once there is a connection that it cannot count.
+    let Some(counts) = Counts::find_or_make(&claim) else { return false };
     let words = counts.words();
     match claim::reserve(&words, &limits, now_ns) {
         Outcome::Taken if counts.belong_to(&claim) => {

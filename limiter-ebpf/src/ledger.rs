@@ -109,11 +109,9 @@ fn claim(ctx: &SockOpsContext, service: &maps::Service) -> Claimed {
         }
     }
     // A SYN cookie, TCP Fast Open, or a policy that came between ACK and here.
+    let Some(claim) = count(&claim, service.policy) else { return Claimed::NoRoom };
     maps::count(service.id, |counters| &mut counters.unreserved);
-    match count(&claim, service.policy) {
-        Some(claim) => Claimed::Counted(claim),
-        None => Claimed::NoRoom,
-    }
+    Claimed::Counted(claim)
 }
 
 /// Counts a connection if there is room under its limits, as the gate and the ledger do together where

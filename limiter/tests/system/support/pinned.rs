@@ -1,4 +1,4 @@
-//! The pinned maps, changed behind the limiter's back.
+//! The pinned maps, read and changed behind the limiter's back.
 
 use std::net::IpAddr;
 
@@ -18,14 +18,38 @@ impl Ledger {
         Self(HashMap::try_from(Map::HashMap(map)).expect("it is a hash map"))
     }
 
-    /// Makes the only entry of `source` hold so many connections, in one write that nobody may disturb.
-    pub fn set_connections(&mut self, source: IpAddr, connections: u32) {
+    /// The only entry of `source`.
+    fn entry(&self, source: IpAddr) -> (Key, Entry) {
         let source = Addr::from(source);
         let mut of_source =
             self.0.iter().map(Result::unwrap).filter(|(key, _)| source.cut(key.prefix) == key.source);
-        let (key, entry) = of_source.next().expect("the source is known");
+        let found = of_source.next().expect("the source is known");
         assert!(of_source.next().is_none(), "the source is known once");
-        drop(of_source);
+        found
+    }
+
+    /// When `source` is due, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub fn due_ns(&self, source: IpAddr) -> u64 {
+        self.entry(source).1.due_ns
+    }
+
+    /// Fills it with sources that are not forgotten while a test runs.
+    pub fn fill(&mut self) {
+        let entry = Entry { last_seen_s: u32::MAX, ..Entry::default() };
+        for n in 0.. {
+            let key = Key { source: Addr([0, 0, 0, n]), service: 63, prefix: 128, ..Key::default() };
+            match self.0.insert(key, entry, 0) {
+                Ok(()) => {}
+                // E2BIG (htab_map_update_elem, kernel/bpf/hashtab.c).
+                Err(_) if n > 0 => return,
+                Err(error) => panic!("the ledger is full from the start: {error}"),
+            }
+        }
+    }
+
+    /// Makes the only entry of `source` hold so many connections, in one write that nobody may disturb.
+    pub fn set_connections(&mut self, source: IpAddr, connections: u32) {
+        let (key, entry) = self.entry(source);
         let entry = Entry { places: Places(u64::from(connections)), ..entry };
         self.0.insert(key, entry, 0).expect("the entry is there");
     }
