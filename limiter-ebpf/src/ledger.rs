@@ -129,6 +129,10 @@ fn reserve(claim: &Claim, limits: &Limits) -> Outcome {
     let words = counts.words();
     let outcome = claim::reserve(&words, limits, now_ns);
     if outcome == Outcome::Taken {
+        if !counts.belong_to(claim) {
+            claim::cancel(&words, limits.rate.interval_ns);
+            return Outcome::Again;
+        }
         note_arrival(&counts, claim::commit(&words), now_ns);
     }
     outcome
@@ -140,6 +144,10 @@ pub fn count(claim: &Claim, policy: &ServicePolicy) -> Option<Claim> {
     let counts = Counts::find_or_make(claim)?;
     let words = counts.words();
     let connections = claim::count(&words)?;
+    if !counts.belong_to(claim) {
+        let _was_counted = claim::release(&words);
+        return None;
+    }
     let now_ns = clock::now_ns();
     if policy.rate.is_limited() {
         rate::charge(words.due, &policy.rate, now_ns);
