@@ -94,7 +94,7 @@ enum Claimed {
 fn claim(ctx: &SockOpsContext, service: &maps::Service) -> Claimed {
     let remote = remote(ctx);
     let remote_port = u32::from_be(ctx.remote_port());
-    if let Some(claim) = pending::take(&remote, remote_port) {
+    if let Some(claim) = pending::take(service.id, &remote, remote_port) {
         let Some(counts) = Counts::find(&claim) else { return Claimed::NoRoom };
         note_arrival(&counts, claim::commit(&counts.words()), clock::now_ns());
         return Claimed::Counted(claim);

@@ -5,7 +5,7 @@
 //! slot a CPU is enough. Only the steward runs elsewhere (in process context, where a softirq may
 //! come in between), so it takes a reservation by its ticket.
 
-use limiter_common::{Addr, Claim, Pending, claim, places::Word as _};
+use limiter_common::{Addr, Claim, ServiceId, claim, places::Word as _};
 
 use crate::{atomic::Shared, claims::Counts, maps::PENDING};
 
@@ -24,13 +24,18 @@ pub fn set(remote: Addr, remote_port: u32, claim: Claim, paid_ns: u64) {
     }
 }
 
-/// Takes the reservation made for the ACK of this peer, if it is the one pending.
+/// Takes the reservation made for the ACK of this peer to `service`, if it is the one pending. The same
+/// peer at another port of the service falls under the same counts.
 #[inline(always)]
-pub fn take(remote: &Addr, remote_port: u32) -> Option<Claim> {
+pub fn take(service: ServiceId, remote: &Addr, remote_port: u32) -> Option<Claim> {
     let slot = PENDING.get_ptr_mut(0)?;
     // SAFETY: as in `set`.
     let slot = unsafe { &mut *slot };
-    if slot.ticket == 0 || slot.remote_port != remote_port || slot.remote != *remote {
+    if slot.ticket == 0
+        || slot.remote_port != remote_port
+        || slot.remote != *remote
+        || slot.claim.service() != service
+    {
         return None;
     }
     slot.ticket = 0;
@@ -41,11 +46,16 @@ pub fn take(remote: &Addr, remote_port: u32) -> Option<Claim> {
 #[inline(always)]
 pub fn cancel() -> bool {
     let Some(slot) = PENDING.get_ptr_mut(0) else { return false };
-    // SAFETY: this CPU's slot, read before it is claimed by its ticket.
-    let Pending { ticket, paid_ns, claim: reserved, .. } = unsafe { slot.read_volatile() };
+    // SAFETY: this CPU's slot.
+    let ticket = unsafe { (&raw const (*slot).ticket).read_volatile() };
     if ticket == 0 {
         return false;
     }
+    // After the ticket, and before it is claimed: a softirq that comes in between and reserves something
+    // else has another ticket.
+    // SAFETY: as above.
+    let (reserved, paid_ns) =
+        unsafe { ((&raw const (*slot).claim).read_volatile(), (&raw const (*slot).paid_ns).read_volatile()) };
     // SAFETY: the first field of the slot, aligned to 8 bytes.
     let word = unsafe { Shared::word(&raw mut (*slot).ticket) };
     if word.compare_exchange(ticket, 0) != ticket {
