@@ -10,9 +10,14 @@ use crate::ground::{Ground, agree, counted_by_the_kernel, nobody, say};
 use crate::honest::{self, EndOf, Work};
 use crate::raw::{ACK, RST, SYN, Segment, Wire};
 use crate::server::Server;
+use crate::support::pinned::Ledger;
 use crate::support::{Family, Limiter, V4, V6};
 
 const LIMIT: u32 = 8;
+/// What a connection pays for its rate. The burst is larger than any number of connections here, so nobody is
+/// refused for it; and every one moves the time at which its source is due by an hour, to the nanosecond.
+const PAYS: Duration = Duration::from_secs(3600);
+const RATE: &str = "rate = \"1/h\"\nburst = 1000000\n";
 /// What the honest client holds at most: it never gives a reason to refuse it.
 const HOLDS: usize = 7;
 /// Of each kind: SYNs, ACKs for what is pending, ACKs for what is not, RSTs.
@@ -137,7 +142,8 @@ fn forgery(syncookies: &str, backlog: i32) {
             ground.lose_resets_of_the_client();
         }
         let _server = Server::start(&ground, 25, backlog);
-        let limiter = Limiter::start(&ground, LIMIT, "reset");
+        let config = format!("[defaults]\nmax_connections = {LIMIT}\nresponse = \"reset\"\n{RATE}");
+        let limiter = Limiter::start_with(&ground, &config);
         let mut expected = BTreeSet::new();
         for family in [V4, V6] {
             let source = family.source();
@@ -149,6 +155,7 @@ fn forgery(syncookies: &str, backlog: i32) {
             drop(held);
             agree(&ground, &limiter, source, 0);
 
+            let due = Ledger::open(&limiter).due_ns(source);
             let before = ["InSegs", "SyncookiesSent"].map(|counter| counted_by_the_kernel(&ground, counter));
             let began = Instant::now();
             let (war, held) = works_during(&ground, family, || wire.send_frames(frames));
@@ -177,6 +184,12 @@ fn forgery(syncookies: &str, backlog: i32) {
                 (counted.accepted, counted.refused, counted.held, counted.peak),
                 (ever, 0, 0, HOLDS as u64),
                 "nothing but its own connections counts: {counted:?}"
+            );
+            let paid = Ledger::open(&limiter).due_ns(source) - due;
+            assert_eq!(
+                paid,
+                u64::from(war.served) * PAYS.as_nanos() as u64,
+                "nothing else pays for its rate"
             );
             expected.insert(name(source));
             assert_eq!(known(&limiter), expected, "only who completed a handshake is known");

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::dial::knock;
+use crate::support::pinned::Ledger;
 use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
 
 /// A burst of three, then one every two seconds.
@@ -56,6 +57,9 @@ fn a_handshake_that_is_not_completed_pays_nothing() {
     let limiter = Limiter::start_with(&lab, CONFIG);
     for family in [V4, V6] {
         let (source, smtp) = (family.source(), family.port(25));
+        drop(lab.served(source, smtp));
+        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+        let due = Ledger::open(&limiter).due_ns(source);
         lab.deafen(source);
         let half_open: Vec<_> = (0..20).map(|_| lab.client.run(|| knock(source, smtp))).collect();
         eventually("the SYNs are there", SOON, || {
@@ -64,7 +68,8 @@ fn a_handshake_that_is_not_completed_pays_nothing() {
         });
         drop(half_open);
         lab.undeafen(source);
-        for _ in 0..3 {
+        assert_eq!(Ledger::open(&limiter).due_ns(source), due);
+        for _ in 1..3 {
             drop(lab.served(source, smtp));
         }
     }
