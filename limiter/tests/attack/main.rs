@@ -26,5 +26,6 @@ mod watch;
 
 mod burst;
 mod forgery;
+mod ladder;
 mod peers;
 mod stray;
