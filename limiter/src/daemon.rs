@@ -102,7 +102,7 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, opti
     let (stop, stopped) = watch::channel(false);
     let (configure, config) = watch::channel(options.config.clone());
     let (rename, name) = watch::channel(hostname(&options.config)?);
-    let reasons = Arc::new(PinnedReasons(Tables::open(&instance.pins())?));
+    let reasons = Arc::new(PinnedReasons::new(Tables::open(&instance.pins())?));
     let greeter = Greeter::new(listener, reasons, name, Limits::default())?;
     let totals = greeter.totals();
     let mut greeter = tokio::spawn(greeter.serve(stopped));

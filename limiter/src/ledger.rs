@@ -102,6 +102,16 @@ pub fn sources(dir: &Path, tables: &Tables) -> Result<Vec<Source>> {
 
 /// Where the source of `claim` stands; zeros for what is not known.
 pub fn standing(tables: &Tables, claim: &Claim) -> Result<Standing> {
+    let rung = tables.rung(&claim.narrow)?.unwrap_or_default();
+    Ok(Standing {
+        banned_until_ns: rung.banned_until_ns,
+        replies_due_ns: rung.replies_due_ns,
+        ..counts(tables, claim)?
+    })
+}
+
+/// The same, without the ladder.
+pub fn counts(tables: &Tables, claim: &Claim) -> Result<Standing> {
     let entry = |key: &Key| -> Result<Entry> {
         let entry = tables.source(key)?.unwrap_or_default();
         Ok(if entry.places == Places::COLLECTED { Entry::default() } else { entry })
@@ -109,14 +119,12 @@ pub fn standing(tables: &Tables, claim: &Claim) -> Result<Standing> {
     let narrow = entry(&claim.narrow)?;
     let wide = if claim.has_wide() { entry(&claim.wide)? } else { Entry::default() };
     let total = tables.total(claim.service())?;
-    let rung = tables.rung(&claim.narrow)?.unwrap_or_default();
     Ok(Standing {
         narrow: narrow.places,
         wide: wide.places,
         total,
         due_ns: narrow.due_ns,
-        banned_until_ns: rung.banned_until_ns,
-        replies_due_ns: rung.replies_due_ns,
+        ..Standing::default()
     })
 }
 

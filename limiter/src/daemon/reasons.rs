@@ -1,8 +1,13 @@
 //! Why the greeter's connections were refused.
 
-use std::net::IpAddr;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use limiter_common::{Addr, Claim, Limits, Protocol, Reason};
+use limiter_common::{Addr, Claim, Limits, Protocol, Reason, ServiceId, ServicePolicy};
 
 use crate::{
     greeter::{Reasons, Refusal},
@@ -13,15 +18,46 @@ use crate::{
 /// Ports where TLS starts at once (RFC 8314, 3; RFC 9051, 11.1): no plain text can be said there.
 const IMPLICIT_TLS: [u16; 3] = [465, 993, 995];
 
+/// How long the policy of a port is remembered: it takes a third of the system calls of a reply, and a
+/// client that was refused a moment ago was refused by the policy of that moment anyway.
+const REMEMBERED: Duration = Duration::from_millis(100);
+
+/// What a port is of, when it was looked up.
+type Known = (Instant, ServiceId, ServicePolicy);
+
 /// Why the greeter's connections were refused, from the pinned maps.
-pub struct PinnedReasons(pub Tables);
+pub struct PinnedReasons {
+    tables: Tables,
+    /// By port; no more than the services have, because admission brings nobody else.
+    known: Mutex<HashMap<u16, Known>>,
+}
+
+impl PinnedReasons {
+    /// Of the instance whose maps these are.
+    pub fn new(tables: Tables) -> Self {
+        Self { tables, known: Mutex::default() }
+    }
+
+    fn service_of(&self, port: u16) -> Option<(ServiceId, ServicePolicy)> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&(at, service, policy)) = known.get(&port)
+            && at.elapsed() < REMEMBERED
+        {
+            return Some((service, policy));
+        }
+        known.remove(&port);
+        let (service, policy) = self.tables.policy.service_of(port).ok()??;
+        known.insert(port, (Instant::now(), service, policy));
+        Some((service, policy))
+    }
+}
 
 impl Reasons for PinnedReasons {
     fn reason(&self, local_port: u16, remote: IpAddr) -> Option<Refusal> {
-        let (service, policy) = self.0.policy.service_of(local_port).ok()??;
+        let (service, policy) = self.service_of(local_port)?;
         let claim = Claim::new(service, &policy, &Addr::from(remote));
-        let standing = ledger::standing(&self.0, &claim).ok()?;
-        let say = self.0.policy.say(&Addr::from(remote), service).ok()?;
+        let standing = ledger::counts(&self.tables, &claim).ok()?;
+        let say = self.tables.policy.say(&Addr::from(remote), service).ok()?;
         let limits = Limits::of(&policy, &say);
         // What the client is told is why it was refused, not what holds by now.
         let reason = standing.was_over(&limits, ledger::now_ns().ok()?);
