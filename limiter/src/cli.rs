@@ -8,6 +8,7 @@ mod output;
 mod reload;
 mod rules;
 mod run;
+mod save;
 mod set;
 mod status;
 mod unload;
@@ -103,10 +104,10 @@ pub fn main() -> ExitCode {
         Verb::Rules(args) => rules::show(&cli.instance, &args),
         Verb::Reload(args) => reload::run(&cli.instance, &args),
         Verb::Set(args) => set::run(&cli.instance, &args),
-        Verb::Allow(whom) => rules::decide(&cli.instance, &whom, Action::Allow),
-        Verb::Deny(whom) => rules::decide(&cli.instance, &whom, Action::Deny),
+        Verb::Allow(args) => rules::decide(&cli.instance, &args, Action::Allow),
+        Verb::Deny(args) => rules::decide(&cli.instance, &args, Action::Deny),
         Verb::Limit(args) => rules::limit(&cli.instance, &args),
-        Verb::Forget(whom) => rules::forget(&cli.instance, &whom),
+        Verb::Forget(args) => rules::forget(&cli.instance, &args),
         Verb::Bans(args) => bans::show(&cli.instance, &args),
         Verb::Ban(args) => bans::ban(&cli.instance, &args),
         Verb::Unban(args) => bans::unban(&cli.instance, &args),

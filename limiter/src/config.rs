@@ -10,7 +10,9 @@
 //! one sentence with what is wrong, where, and what to do.
 
 mod check;
+mod edit;
 mod error;
+mod file;
 mod interfaces;
 mod ladder;
 mod load;
@@ -26,12 +28,12 @@ mod written;
 use limiter_common::{Keepalive, Mode, Protocol, Rate, Response, ServicePolicy, service::Prefixes};
 
 pub use check::{is_hostname, shown_duration};
+pub use edit::{Change, EditError, Ruling, edit};
 pub use error::ConfigError;
+pub use file::Draft;
 pub use interfaces::Interfaces;
 pub use ladder::LadderConfig;
-pub use load::load;
-#[cfg(test)]
-pub use load::parse;
+pub use load::{load, parse, read};
 pub use pace::Pace;
 pub use rules::{Rule, network, parse_network};
 pub use setting::{Setting, SettingError, apply, changes, parse_setting};

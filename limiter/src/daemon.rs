@@ -129,7 +129,7 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, opti
         let config = tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(instance, options),
+            _ = hangup.recv() => reload(instance),
             // `limiter reload` has put it in force.
             _ = applied.recv() => config::load(&instance.applied_path()).map_err(Into::into),
             result = &mut greeter => bail!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again"),
@@ -168,10 +168,12 @@ fn hostname(config: &Config) -> Result<String> {
 }
 
 /// Reads the file again and puts it in force, all of it or nothing.
-fn reload(instance: &Instance, options: &Options) -> Result<Config> {
-    let config = options.file.as_deref().map(config::load).transpose()?.unwrap_or_default();
+fn reload(instance: &Instance) -> Result<Config> {
     let mut tables = Tables::open(&instance.pins())?;
+    // First: whoever saves a change at this moment makes the file another.
     let _policy = instance.lock_policy()?;
+    // Not the one of the options: where there was none, `--save` may have made it.
+    let config = instance.config_path()?.as_deref().map(config::load).transpose()?.unwrap_or_default();
     match policy::reapply(&config, &mut tables)? {
         Applied::Changed => info!("the configuration is read again, and in force"),
         Applied::Kept => info!("the configuration is read again; it was in force already"),

@@ -28,11 +28,14 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         Some(path) => Some(path.clone()),
         None => instance.config_path()?,
     };
-    // All of it before anything is touched: one mistake and nothing changes.
-    let config = path.as_deref().map(config::load).transpose()?.unwrap_or_default();
-    let applied = {
+    let (config, applied) = {
+        // Before the file is read, or one who saves a change at this moment would be overruled by what was
+        // there before.
         let _policy = instance.lock_policy()?;
-        policy::reapply(&config, &mut tables)?
+        // All of it before anything is touched: one mistake and nothing changes.
+        let config = path.as_deref().map(config::load).transpose()?.unwrap_or_default();
+        let applied = policy::reapply(&config, &mut tables)?;
+        (config, applied)
     };
     // What the kernel does not know of: the host name, and how often the daemon looks after the ledger.
     // Not the file itself: it may have changed by the time the daemon reads it.

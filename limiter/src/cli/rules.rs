@@ -10,9 +10,12 @@ use limiter_common::{
 };
 use serde::Serialize;
 
-use super::{WrongUsage, list, loaded, output};
+use super::{
+    WrongUsage, list, loaded, output,
+    save::{self, Save},
+};
 use crate::{
-    config,
+    config::{self, Change, Ruling},
     instance::Instance,
     kernel::sets::{PolicySet, RuleEntry},
     ledger, policy,
@@ -23,6 +26,9 @@ pub struct Whom {
     /// An address or a network, such as 203.0.113.0/24 or `2001:db8::/48`
     #[arg(value_name = "CIDR", value_parser = network)]
     network: IpNet,
+
+    #[command(flatten)]
+    save: Save,
 }
 
 #[derive(clap::Args)]
@@ -38,6 +44,9 @@ pub struct LimitArgs {
     /// Only to this service; to every service if left out
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
+
+    #[command(flatten)]
+    save: Save,
 }
 
 #[derive(clap::Args)]
@@ -70,7 +79,8 @@ pub fn decide(instance: &Instance, whom: &Whom, action: Action) -> Result<ExitCo
         limits: Vec::new(),
     };
     let (verb, network) = (word(action), whom.network);
-    change(instance, |rules, _| {
+    let ruling = if action == Action::Allow { Ruling::Allow } else { Ruling::Deny };
+    change(instance, &whom.save, Change::Rule { network, ruling }, |rules, _| {
         rules.retain(|rule| rule.network != said.network);
         rules.push(said.clone());
         Ok(format!("{network}: {verb}"))
@@ -80,7 +90,8 @@ pub fn decide(instance: &Instance, whom: &Whom, action: Action) -> Result<ExitCo
 /// `limiter limit CIDR N`.
 pub fn limit(instance: &Instance, args: &LimitArgs) -> Result<ExitCode> {
     let network = config::network(&args.network);
-    change(instance, |rules, policy| {
+    let ruling = Ruling::Limit(args.connections, args.service.as_deref());
+    change(instance, &args.save, Change::Rule { network: args.network, ruling }, |rules, policy| {
         let service = args.service.as_deref().map(|name| number(policy, name)).transpose()?;
         let present = rules.iter().position(|rule| rule.network == network);
         let mut rule = match present.map(|index| rules.swap_remove(index)) {
@@ -114,10 +125,15 @@ pub fn limit(instance: &Instance, args: &LimitArgs) -> Result<ExitCode> {
 /// `limiter forget CIDR`: the rule for exactly this network.
 pub fn forget(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
     let network = config::network(&whom.network);
-    change(instance, |rules, _| {
+    let ruling = Ruling::Forget;
+    change(instance, &whom.save, Change::Rule { network: whom.network, ruling }, |rules, _| {
         let before = rules.len();
         rules.retain(|rule| rule.network != network);
         if rules.len() == before {
+            if whom.save.is_asked_for() {
+                // It may have been forgotten live, and be in the file still.
+                return Ok(format!("{}: there is no rule", whom.network));
+            }
             let missing =
                 format!("there is no rule for {}: `limiter rules` shows those there are", whom.network);
             return Err(WrongUsage(missing).into());
@@ -129,6 +145,8 @@ pub fn forget(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
 /// Changes the admin's rules, and says what was done.
 fn change(
     instance: &Instance,
+    save: &Save,
+    change: Change<'_>,
     work: impl FnOnce(&mut Vec<RuleEntry>, &PolicySet) -> Result<String>,
 ) -> Result<ExitCode> {
     let mut tables = loaded(instance)?;
@@ -138,8 +156,9 @@ fn change(
     let done = work(&mut admins, &before)?;
     let built_in = before.rules.iter().filter(|rule| rule.built_in).cloned().collect();
     let rules = policy::inherit(admins, built_in);
-    tables.policy.replace(&PolicySet { rules, ..before })?;
-    output::line(&done)?;
+    let pending = save.prepare(instance, &tables, &change)?;
+    let after = PolicySet { rules, ..before.clone() };
+    save::carry_out(instance, &mut tables, &before, &after, pending, &[done])?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -22,7 +22,8 @@ pub struct Args {
     cgroup: Option<PathBuf>,
 }
 
-const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
+/// The configuration where none is named.
+pub const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
 
 pub fn run(instance: &Instance, args: Args) -> Result<ExitCode> {
     // First, so that a mistake in it changes nothing.

@@ -4,9 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{list, loaded, output};
+use super::{
+    list, loaded,
+    save::{self, Save},
+};
 use crate::{
-    config::{self, Setting},
+    config::{self, Change, Setting},
     instance::Instance,
 };
 
@@ -22,6 +25,9 @@ pub struct Args {
     /// `response=reply` or `reset`, `mode=observe` or `enforce`; `none` takes a rate, network, total or keepalive away
     #[arg(value_name = "KEY=VALUE", required = true)]
     settings: Vec<String>,
+
+    #[command(flatten)]
+    save: Save,
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
@@ -32,7 +38,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     list::known(&tables, &args.service)?;
 
     let _policy = instance.lock_policy()?;
-    let mut policy = tables.policy.policy()?;
+    let before = tables.policy.policy()?;
+    let mut policy = before.clone();
     let mut lines = Vec::new();
     for (_, service) in policy.services.iter_mut().filter(|(_, policy)| policy.name() == args.service) {
         let before = *service;
@@ -41,7 +48,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             lines.push(format!("{}: {} {was} -> {is}", args.service, is.key()));
         }
     }
-    tables.policy.replace(&policy)?;
-    lines.iter().try_for_each(|line| output::line(line))?;
+    let change = Change::Settings { service: &args.service, settings: &settings };
+    let pending = args.save.prepare(instance, &tables, &change)?;
+    save::carry_out(instance, &mut tables, &before, &policy, pending, &lines)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -22,6 +22,48 @@ pub enum ConfigError {
         /// The file's name.
         file: String,
     },
+    /// The path is no file: what is read from it may never end.
+    #[error("{file}: this is {what} and no file; give the path of the configuration file")]
+    NotAFile {
+        /// The file's name.
+        file: String,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Symbolic links that lead nowhere.
+    #[error("{file}: the symbolic links here lead in a circle; give the path of the file itself")]
+    Circle {
+        /// The file's name.
+        file: String,
+    },
+    /// Somebody else could write the file.
+    #[error(
+        "{file}: anyone may write to this file, and root would do what they write; run `chmod o-w {file}`"
+    )]
+    Writable {
+        /// The file's name.
+        file: String,
+    },
+    /// Somebody else could exchange the file.
+    #[error(
+        "{file}: anyone may put another file in its place, and root would do what it says; run `chmod o-w {dir}`, or move it"
+    )]
+    OpenDirectory {
+        /// The file's name.
+        file: String,
+        /// The directory in which everyone may write.
+        dir: String,
+    },
+    /// The file is somebody else's.
+    #[error(
+        "{file}: this file is user {owner}'s, and root would do what they write; run `chown root {file}`"
+    )]
+    Foreign {
+        /// The file's name.
+        file: String,
+        /// The number of the user.
+        owner: u32,
+    },
     /// The file could not be read.
     #[error("{file}: cannot be read, {error}; let the limiter read it")]
     Unreadable {
@@ -31,7 +73,7 @@ pub enum ConfigError {
         error: io::Error,
     },
     /// The file is larger than any configuration.
-    #[error("{file}: larger than 1 MiB, so this is no configuration; give the path of the right file")]
+    #[error("{file}: larger than 8 MiB, so this is no configuration; give the path of the right file")]
     TooLarge {
         /// The file's name.
         file: String,

@@ -1,15 +1,11 @@
 //! From a path, or from text, to the resolved configuration.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
+use std::{io::Read as _, path::Path};
 
-use super::{Config, ConfigError, error::Complaint, resolve, written};
+use super::{Config, ConfigError, error::Complaint, file, resolve, written};
 
-/// Largest configuration file that is read, in bytes.
-pub const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Largest configuration file that is read, in bytes: enough for 100,000 rules with a comment each.
+pub const MAX_FILE_BYTES: u64 = 8 << 20;
 
 /// A complaint and the byte of the text it is about.
 #[derive(Debug)]
@@ -30,36 +26,30 @@ impl Complaint {
 /// Reads the file at `path`.
 ///
 /// # Errors
-/// If it cannot be read, is larger than [`MAX_FILE_BYTES`], or says what cannot be meant.
+/// If [`read`] refuses it, or it says what cannot be meant.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    parse(&read(path)?, &path.display().to_string())
+}
+
+/// The text of the file at `path`.
+///
+/// # Errors
+/// If it is no file, cannot be read, is larger than [`MAX_FILE_BYTES`], no text, or such that somebody
+/// else than root could have written it.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
     let name = path.display().to_string();
-    let bytes = match read(path) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            return Err(match error.kind() {
-                io::ErrorKind::NotFound => ConfigError::Missing { file: name },
-                io::ErrorKind::IsADirectory => ConfigError::Directory { file: name },
-                _ => ConfigError::Unreadable { file: name, error },
-            });
-        }
-    };
+    let mut bytes = Vec::new();
+    let file = file::open(path)?;
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| ConfigError::Unreadable { file: name.clone(), error })?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ConfigError::TooLarge { file: name });
     }
-    match str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &name),
-        Err(error) => {
-            let (valid, _) = bytes.split_at(error.valid_up_to());
-            Err(invalid(&String::from_utf8_lossy(valid), &name, Complaint::NotUtf8.at(valid.len())))
-        }
-    }
-}
-
-/// All of the file, or one byte more than it may have.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    String::from_utf8(bytes).map_err(|error| {
+        let (valid, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+        invalid(&String::from_utf8_lossy(valid), &name, Complaint::NotUtf8.at(valid.len()))
+    })
 }
 
 /// Reads a configuration from `text`; `name` is what errors call it.

@@ -13,6 +13,9 @@ use super::{
     written::{Key, Place, Said, in_order, name, number, start, unknown},
 };
 
+/// In the limits of a rule: every service that is not among them. No service can be called that.
+pub const EVERY_OTHER: &str = "*";
+
 /// What becomes of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -88,6 +91,10 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
             "max_connections" => match value.get_ref() {
                 DeValue::Table(table) => {
                     for (service, value) in in_order(table) {
+                        if name(service) == EVERY_OTHER {
+                            max_connections = Some(number(&check::MAX_CONNECTIONS, value)?);
+                            continue;
+                        }
                         services_at.push((name(service).to_owned(), start(service)));
                         services.insert(name(service).to_owned(), number(&check::MAX_CONNECTIONS, value)?);
                     }
@@ -183,10 +190,11 @@ impl fmt::Display for Rule {
             rule::Action::Allow => writeln!(out, "allow = true"),
             rule::Action::Deny => writeln!(out, "deny = true"),
             rule::Action::Limit => match max_connections {
-                Some(limit) => writeln!(out, "max_connections = {limit}"),
-                None => {
-                    let limits: Vec<String> =
-                        services.iter().map(|(name, limit)| format!("{name} = {limit}")).collect();
+                Some(limit) if services.is_empty() => writeln!(out, "max_connections = {limit}"),
+                others => {
+                    let single = services.iter().map(|(name, limit)| format!("{name} = {limit}"));
+                    let others = others.map(|limit| format!("\"{EVERY_OTHER}\" = {limit}"));
+                    let limits: Vec<String> = single.chain(others).collect();
                     writeln!(out, "max_connections = {{ {} }}", limits.join(", "))
                 }
             },

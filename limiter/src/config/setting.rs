@@ -8,7 +8,7 @@ use std::fmt;
 use limiter_common::{Keepalive, Mode, Rate, Response, ServicePolicy, service::Prefixes};
 
 use super::{
-    Network, Pace,
+    Network, Pace, Service,
     check::{self, MODES, NONE, RESPONSES, Value, name_of, shown_duration},
     error::{Complaint, shown},
     written::similar,
@@ -172,6 +172,14 @@ pub fn apply(settings: &[Setting], policy: &ServicePolicy) -> Result<ServicePoli
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
 pub struct SettingError(#[from] Complaint);
+
+impl SettingError {
+    /// There is no service of this name.
+    pub(super) fn no_such_service(name: &str, services: &[Service]) -> Self {
+        let known = services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>().join(", ");
+        Self(Complaint::NoSuchService { service: shown(name), known })
+    }
+}
 
 /// Reads `KEY=VALUE`, with the same bounds as the file.
 ///

@@ -295,6 +295,7 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
         "[[rule]]\nnetwork = '10.0.0.0/9'\nallow = true",
         "[[rule]]\nnetwork = '10.0.0.0/8'\nmax_connections = 5",
         "[[rule]]\nnetwork = '10.0.0.0/8'\nmax_connections = { smtp = 5 }",
+        "[[rule]]\nnetwork = '10.0.0.0/8'\nmax_connections = { smtp = 5, '*' = 5 }",
     ];
     let mut seen: Vec<_> = other.iter().map(|text| parse(text, "x").unwrap().fingerprint()).collect();
     seen.push(FINGERPRINT_OF_THE_DEFAULTS);
@@ -318,8 +319,8 @@ fn a_file_is_loaded() {
 fn what_is_no_readable_file_is_refused_in_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
-    fs::write(path("large"), vec![b'#'; 1 << 20 | 1]).unwrap();
-    fs::write(path("largest"), vec![b'#'; 1 << 20]).unwrap();
+    fs::write(path("large"), vec![b'#'; 8 << 20 | 1]).unwrap();
+    fs::write(path("largest"), vec![b'#'; 8 << 20]).unwrap();
     fs::write(path("latin1"), b"# gr\xfc\xdfe").unwrap();
     fs::write(path("late"), b"hostname = 'a'\n# \xc3\xa4\xc3\xb6\xff").unwrap();
     fs::write(path("nul"), b"[defaults]\nmax\0").unwrap();
@@ -328,7 +329,7 @@ fn what_is_no_readable_file_is_refused_in_one_sentence() {
         ("none", ": there is no such file; give the path of the configuration, or none for the defaults"),
         ("", ": this is a directory; give the path of the configuration file in it"),
         ("nul/x", ": cannot be read, Not a directory (os error 20); let the limiter read it"),
-        ("large", ": larger than 1 MiB, so this is no configuration; give the path of the right file"),
+        ("large", ": larger than 8 MiB, so this is no configuration; give the path of the right file"),
         ("latin1", ":1:5: this is not UTF-8; save the file as UTF-8 text"),
         ("late", ":2:5: this is not UTF-8; save the file as UTF-8 text"),
         ("nul", ":2:4: there is a NUL character here; remove it"),
@@ -412,7 +413,8 @@ proptest! {
             config.rules.push(Rule {
                 network,
                 action: limiter_common::Action::from_u8(kind),
-                max_connections: (kind == 0).then_some(7),
+                // A limit for every service, or for every other.
+                max_connections: (kind == 0 || kind == 3 && prefix % 2 == 0).then_some(7),
                 services: if kind == 3 { [("imap".to_owned(), 5)].into() } else { [].into() },
                 comment: (!comment.is_empty()).then_some(comment),
             });

@@ -31,6 +31,7 @@ mod reconciliation;
 mod reload;
 mod restarts;
 mod rules;
+mod save;
 mod takeover;
 mod totals;
 mod waiting;

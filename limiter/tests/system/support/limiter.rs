@@ -244,7 +244,8 @@ impl Limiter {
         PathBuf::from("/sys/fs/bpf").join(&self.instance)
     }
 
-    fn config_path(&self) -> PathBuf {
+    /// Its configuration file.
+    pub fn config_path(&self) -> PathBuf {
         self.files.path().join("limiter.toml")
     }
 

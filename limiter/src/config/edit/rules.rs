@@ -1,0 +1,116 @@
+//! `[[rule]]`: what is said of one network.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use limiter_common::Action;
+use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value};
+
+use super::{
+    Ruling,
+    tables::{Home, append, push, take_out},
+};
+use crate::config::{Rule, parse_network, rules::EVERY_OTHER};
+
+/// `rules` with what is said of `network`, as `limiter allow`, `deny`, `limit` and `forget` mean it.
+pub fn change(rules: &mut Vec<Rule>, network: IpNet, ruling: Ruling<'_>) {
+    let before = rules.iter().position(|rule| rule.network == network).map(|index| rules.remove(index));
+    let (was_limit, comment, max_connections, services) = before.map_or_else(Default::default, |rule| {
+        (rule.action == Action::Limit, rule.comment, rule.max_connections, rule.services)
+    });
+    let (action, max_connections, services) = match ruling {
+        Ruling::Forget => return,
+        Ruling::Allow => (Action::Allow, None, BTreeMap::new()),
+        Ruling::Deny => (Action::Deny, None, BTreeMap::new()),
+        Ruling::Limit(connections, None) => (Action::Limit, Some(connections), BTreeMap::new()),
+        Ruling::Limit(connections, Some(service)) => {
+            let (max_connections, mut services) =
+                if was_limit { (max_connections, services) } else { Default::default() };
+            services.insert(service.to_owned(), connections);
+            (Action::Limit, max_connections, services)
+        }
+    };
+    let at = rules.partition_point(|rule| rule.network < network);
+    rules.insert(at, Rule { network, action, max_connections, services, comment });
+}
+
+/// The same in the document; `None` if there is no place for it.
+pub fn rule(document: &mut DocumentMut, network: IpNet, ruling: Ruling<'_>) -> Option<()> {
+    let is_it = |table: &dyn TableLike| {
+        let written = table.get("network").and_then(Item::as_str);
+        written.and_then(|written| parse_network(written).ok()) == Some(network)
+    };
+    match document.get_mut("rule") {
+        None | Some(Item::ArrayOfTables(_)) => {
+            let rules = document.get_mut("rule").and_then(Item::as_array_of_tables_mut);
+            let index = rules.as_ref().and_then(|rules| rules.iter().position(|rule| is_it(rule)));
+            match (index, ruling) {
+                (None, Ruling::Forget) => {}
+                (Some(index), Ruling::Forget) => take_out(document, "rule", index)?,
+                (Some(index), _) => say(&mut Home::Lines(rules?.get_mut(index)?), ruling),
+                (None, _) => {
+                    let mut rule = Table::new();
+                    rule.insert("network", Item::Value(shown(network).into()));
+                    say(&mut Home::Lines(&mut rule), ruling);
+                    append(document, "rule", rule)?;
+                }
+            }
+        }
+        Some(Item::Value(Value::Array(rules))) => {
+            let is_it = |rule: &Value| rule.as_inline_table().is_some_and(|rule| is_it(rule));
+            let index = rules.iter().position(is_it);
+            match (index, ruling) {
+                (None, Ruling::Forget) => {}
+                (Some(index), Ruling::Forget) => drop(rules.remove(index)),
+                (Some(index), _) => {
+                    say(&mut Home::Braces(rules.get_mut(index)?.as_inline_table_mut()?), ruling);
+                }
+                (None, _) => {
+                    let mut rule = InlineTable::new();
+                    rule.insert("network", shown(network).into());
+                    say(&mut Home::Braces(&mut rule), ruling);
+                    push(rules, rule);
+                }
+            }
+        }
+        Some(_) => return None,
+    }
+    Some(())
+}
+
+/// A single address is written as one.
+fn shown(network: IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() {
+        network.addr().to_string()
+    } else {
+        network.to_string()
+    }
+}
+
+/// Makes a rule say `ruling` and nothing else.
+fn say(rule: &mut Home<'_>, ruling: Ruling<'_>) {
+    let (key, value): (&str, Value) = match ruling {
+        Ruling::Forget => return,
+        Ruling::Allow => ("allow", true.into()),
+        Ruling::Deny => ("deny", true.into()),
+        Ruling::Limit(connections, None) => ("max_connections", i64::from(connections).into()),
+        Ruling::Limit(connections, Some(service)) => {
+            if let Some(mut limits) = rule.table("max_connections") {
+                return limits.put(service, i64::from(connections).into());
+            }
+            let mut limits = InlineTable::new();
+            limits.insert(service, i64::from(connections).into());
+            // What it says for all services it still says for the others.
+            let all = rule.keys().get("max_connections").and_then(Item::as_integer);
+            if let Some(all) = all {
+                limits.insert(EVERY_OTHER, all.into());
+            }
+            ("max_connections", Value::InlineTable(limits))
+        }
+    };
+    let said = ["allow", "deny", "max_connections"].into_iter().find(|said| rule.has(said));
+    match said {
+        Some(said) if said != key => rule.exchange(said, key, value),
+        _ => rule.put(key, value),
+    }
+}

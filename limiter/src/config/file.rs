@@ -1,0 +1,194 @@
+//! The configuration file on disk: opened with care, since root does what it says, and replaced in one
+//! step.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
+    path::{Path, PathBuf},
+};
+
+use nix::{errno::Errno, fcntl::OFlag, unistd::geteuid};
+
+use super::ConfigError;
+
+/// Mode of a file that was not there before.
+const MODE: u32 = 0o644;
+/// Others may write.
+const OTHERS_WRITE: u32 = 0o002;
+/// In such a directory everyone may make files, and rename only their own.
+const STICKY: u32 = 0o1000;
+
+/// Opens the file at `path` to be read, unless it is no file, or somebody else than root (or whoever runs
+/// this) could decide what is in it.
+pub fn open(path: &Path) -> Result<File, ConfigError> {
+    let name = path.display().to_string();
+    let wrong = |error: io::Error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT) => ConfigError::Missing { file: name.clone() },
+        Some(Errno::ELOOP) => ConfigError::Circle { file: name.clone() },
+        // So the kernel says of a socket.
+        Some(Errno::ENXIO) => ConfigError::NotAFile { file: name.clone(), what: "a socket" },
+        _ => ConfigError::Unreadable { file: name.clone(), error },
+    };
+    // A pipe without a writer would be waited for.
+    let nonblock = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(wrong)?;
+    let about = file.metadata().map_err(wrong)?;
+    let what = match about.file_type() {
+        kind if kind.is_dir() => return Err(ConfigError::Directory { file: name }),
+        kind if kind.is_file() => None,
+        kind if kind.is_fifo() => Some("a pipe"),
+        kind if kind.is_char_device() || kind.is_block_device() => Some("a device"),
+        _ => Some("something else"),
+    };
+    if let Some(what) = what {
+        return Err(ConfigError::NotAFile { file: name, what });
+    }
+    if about.uid() != 0 && about.uid() != geteuid().as_raw() {
+        return Err(ConfigError::Foreign { file: name, owner: about.uid() });
+    }
+    if about.mode() & OTHERS_WRITE != 0 {
+        return Err(ConfigError::Writable { file: name });
+    }
+    // Where the link stands, if it is one, and where the file does.
+    let real = fs::canonicalize(path).map_err(wrong)?;
+    let absolute = std::path::absolute(path).map_err(wrong)?;
+    for dir in [absolute.parent(), real.parent()].into_iter().flatten() {
+        let mode = fs::metadata(dir).map_err(wrong)?.mode();
+        if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
+            return Err(ConfigError::OpenDirectory { file: name, dir: dir.display().to_string() });
+        }
+    }
+    Ok(file)
+}
+
+/// What a file is to say: written beside it, safe on disk, and not in its place yet. Dropped, it is gone.
+pub struct Draft {
+    /// Where it is now; `None` once it is in place.
+    written: Option<PathBuf>,
+    /// The file itself, behind all symbolic links.
+    target: PathBuf,
+    /// What the file said when it was read; `None` if there was none.
+    before: Option<String>,
+}
+
+impl Draft {
+    /// Writes `text` beside the file at `path`, which said `before`, with the same owner and mode.
+    ///
+    /// # Errors
+    /// When it cannot be written; then nothing is left of it.
+    pub fn write(path: &Path, before: Option<String>, text: &str) -> io::Result<Self> {
+        let target = if before.is_some() { fs::canonicalize(path)? } else { std::path::absolute(path)? };
+        let (Some(dir), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        if before.is_none() {
+            fs::create_dir_all(dir)?;
+        }
+        let written = dir.join(format!(".{}.{}", name.display(), std::process::id()));
+        // Left by one that had this number and was killed.
+        let _ = fs::remove_file(&written);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE & 0o600).open(&written)?;
+        let draft = Self { written: Some(written), target, before };
+        if draft.before.is_some() {
+            let about = fs::metadata(&draft.target)?;
+            fchown(&file, Some(about.uid()), Some(about.gid()))?;
+            file.set_permissions(Permissions::from_mode(about.mode() & 0o7777))?;
+        } else {
+            file.set_permissions(Permissions::from_mode(MODE))?;
+        }
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        Ok(draft)
+    }
+
+    /// Puts it in the file's place, in one step.
+    ///
+    /// # Errors
+    /// When the file is not any more what it was, or cannot be replaced; then it stays.
+    pub fn commit(mut self) -> io::Result<()> {
+        let now = match fs::read(&self.target) {
+            Ok(now) => Some(now),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if now.as_deref() != self.before.as_ref().map(String::as_bytes) {
+            return Err(io::Error::other("somebody has changed it just now"));
+        }
+        if let Some(written) = &self.written {
+            fs::rename(written, &self.target)?;
+        }
+        self.written = None;
+        // So that the new name outlives a power failure, too. The file is in place, whatever comes of it.
+        let _ = self.target.parent().map(|dir| File::open(dir).and_then(|dir| dir.sync_all()));
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(written) = &self.written {
+            let _ = fs::remove_file(written);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn is_alone(dir: &Path, names: &[&str]) {
+        let mut found: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        found.sort();
+        assert_eq!(found, names);
+    }
+
+    #[test]
+    fn a_file_is_replaced_behind_its_link_and_keeps_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let [real, link] = ["real.toml", "link.toml"].map(|name| dir.path().join(name));
+        fs::write(&real, "a").unwrap();
+        fs::set_permissions(&real, Permissions::from_mode(0o640)).unwrap();
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&real, Some(0), Some(12)).unwrap();
+        }
+        let before = fs::metadata(&real).unwrap();
+        symlink("real.toml", &link).unwrap();
+        Draft::write(&link, Some("a".into()), "b").unwrap().commit().unwrap();
+        assert_eq!(fs::read_to_string(&real).unwrap(), "b");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let after = fs::metadata(&real).unwrap();
+        assert_eq!((after.mode(), after.uid(), after.gid()), (before.mode(), before.uid(), before.gid()));
+        assert_ne!(after.ino(), before.ino(), "it was never half written");
+        is_alone(dir.path(), &["link.toml", "real.toml"]);
+    }
+
+    #[test]
+    fn what_is_not_put_in_place_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("limiter.toml");
+        fs::write(&path, "a").unwrap();
+        drop(Draft::write(&path, Some("a".into()), "b").unwrap());
+        let draft = Draft::write(&path, Some("a".into()), "b").unwrap();
+        fs::write(&path, "c").unwrap();
+        let error = draft.commit().unwrap_err().to_string();
+        assert_eq!(error, "somebody has changed it just now");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "c");
+        is_alone(dir.path(), &["limiter.toml"]);
+    }
+
+    #[test]
+    fn a_new_file_is_made_with_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("limiter/limiter.toml");
+        Draft::write(&path, None, "a").unwrap().commit().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, MODE);
+        is_alone(path.parent().unwrap(), &["limiter.toml"]);
+    }
+}
