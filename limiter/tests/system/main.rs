@@ -25,6 +25,7 @@ mod instances;
 mod limits;
 mod networks;
 mod observe;
+mod pains;
 mod rates;
 mod real_software;
 mod reconciliation;
