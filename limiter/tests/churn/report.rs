@@ -17,6 +17,11 @@ const EVERY: Duration = Duration::from_secs(10);
 const HUNG: Duration = Duration::from_secs(60);
 /// Within this time the kernel has forgotten what nobody holds any more, and so has the limiter.
 const SETTLED: Duration = Duration::from_secs(60);
+/// At most one in so many of the kernel's `PassiveOpens` never becomes a connection. It counts a socket when it
+/// is made of the ACK (`tcp_create_openreq_child`, `net/ipv4/tcp_minisocks.c`), and the socket is given up at
+/// once if by then a reset on another CPU, or another ACK, has ended the handshake (`own_req` in
+/// `tcp_check_req`), or the listener was closed (`inet_csk_reqsk_queue_add`).
+const LOST: u64 = 200_000;
 
 /// To stderr, where the test harness does not swallow it.
 fn say(text: &str) {
@@ -129,8 +134,14 @@ impl Books {
         assert_eq!(verified["differences"], serde_json::json!([]), "{verified:#}");
         assert_eq!(verified["connections"], 0, "{verified:#}");
         assert_eq!(self.corrections, 0, "daemons have corrected counts");
+        assert_eq!(self.sum("adopted"), 0, "connections that nobody had counted");
         let counted = self.sum("accepted") + self.sum("replied");
-        assert_eq!(counted, self.passive_opens, "what was counted, and what the kernel accepted");
+        let lost = self.passive_opens.checked_sub(counted);
+        assert!(
+            lost.is_some_and(|lost| lost <= 1 + self.passive_opens / LOST),
+            "counted: {counted}, accepted by the kernel: {}",
+            self.passive_opens
+        );
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Barrier;
 use std::time::Instant;
 
 use super::{FIRST_PORT, LIMIT, only, play, queued, served};
-use crate::ground::{bind_to, cpus};
-use crate::raw::{Crowd, Segment, Wire};
+use crate::ground::{bind_to, counted_by_the_kernel, cpus, say};
+use crate::raw::{Caller, Crowd, Segment, Wire};
 use crate::sockets::SYN_RECV;
 use crate::support::limiter::Source;
 use crate::support::{SOON, eventually};
@@ -85,6 +85,46 @@ fn acks_that_arrive_on_every_cpu_at_once_are_one_connection_each_and_eight_in_al
             stage.agree(0);
         }
         assert_eq!(watch.peak(stage.source), LIMIT, "the most at one time, by the kernel");
+    });
+}
+
+/// The kernel makes a socket of the ACK on one CPU, while on the other the reset ends the handshake, or the
+/// connection that has just begun.
+#[test]
+fn a_reset_on_another_cpu_at_the_moment_of_the_ack_leaves_neither_a_count_nor_a_place() {
+    const ROUNDS: u16 = 30;
+    play(served, |stage, _| {
+        if cpus().len() < 2 {
+            return;
+        }
+        let before = counted_by_the_kernel(stage.ground, "PassiveOpens");
+        for round in 0..ROUNDS {
+            let crowd = stage.half_open(LIMIT as u16);
+            let segments = |segment: fn(&Caller) -> Segment| -> Vec<Vec<u8>> {
+                crowd.callers.values().map(|caller| segment(caller).frame()).collect()
+            };
+            let halves = [segments(Caller::ack), segments(Caller::rst)];
+            let start = Barrier::new(2);
+            std::thread::scope(|scope| {
+                for (n, (half, cpu)) in halves.iter().zip(cpus()).enumerate() {
+                    let (start, wire) = (&start, Wire::to_send(stage.ground));
+                    // Not always the same one first.
+                    let delay = if usize::from(round) % 2 == n { u32::from(round) * 100 } else { 0 };
+                    scope.spawn(move || {
+                        bind_to(cpu);
+                        start.wait();
+                        (0..delay).for_each(|_| std::hint::spin_loop());
+                        wire.send_frames(half);
+                    });
+                }
+            });
+            crowd.hang_up();
+            stage.becomes(SYN_RECV, 0);
+            stage.agree(0);
+        }
+        let made = counted_by_the_kernel(stage.ground, "PassiveOpens") - before;
+        say(&format!("{made} sockets made, {} connections counted", stage.counted().accepted));
+        assert!(stage.counted().accepted <= made);
     });
 }
 
