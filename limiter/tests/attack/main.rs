@@ -25,6 +25,7 @@ mod sockets;
 mod watch;
 
 mod burst;
+mod census;
 mod forgery;
 mod ladder;
 mod peers;
