@@ -37,6 +37,9 @@ const MOUNTS: &[(&str, &str)] = &[
 /// Bits of `/proc/sys/kernel/tainted`: the kernel died halfway, or warned of a bug.
 const COMPLAINTS: u64 = 1 << 7 | 1 << 9;
 
+/// How many times longer the tests wait for what has to come than on a real machine.
+const PATIENCE: &str = "6";
+
 /// How many files a process may raise its limit to: the kernel's own default is less than a host gives.
 const FILES: u64 = 1 << 20;
 
@@ -117,6 +120,7 @@ fn set_up(plan: &Plan) -> Result<()> {
 /// Runs it to its end. Meanwhile every orphan that ends is reaped, as is init's duty.
 fn run(command: &mut Command) -> Result<WaitStatus> {
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin").env("RUST_BACKTRACE", "1");
+    command.env("LIMITER_TEST_PATIENCE", PATIENCE);
     let child = command.spawn().with_context(|| format!("cannot start {}", crate::command::line(command)))?;
     let child = Pid::from_raw(i32::try_from(child.id())?);
     loop {

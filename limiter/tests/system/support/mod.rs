@@ -24,9 +24,17 @@ pub use sink::Sink;
 /// How long anything may take that should take no time at all, on a machine busy with other tests.
 pub const SOON: Duration = Duration::from_secs(10);
 
+/// How many times longer to wait than on a machine that is none of software: `LIMITER_TEST_PATIENCE`, which
+/// `cargo xtask vm` sets. In emulation the kernel takes half a minute to verify the programs.
+fn patience() -> u32 {
+    let said = std::env::var("LIMITER_TEST_PATIENCE").ok();
+    said.map_or(1, |said| said.parse().expect("a factor"))
+}
+
 /// Polls until `check` is satisfied, and hands over what it found; fails with its last complaint.
 #[track_caller]
 pub fn eventually<T>(what: &str, within: Duration, mut check: impl FnMut() -> Result<T, String>) -> T {
+    let within = within * patience();
     let deadline = Instant::now() + within;
     loop {
         match check() {
