@@ -126,6 +126,13 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Whether it was refused lately, or banned.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_on_the_ladder(&self) -> bool {
+        self.banned_until_ns != 0 || self.replies_due_ns != 0
+    }
+
     /// Why one more connection at `now_ns` would be over a limit, if it would.
     ///
     /// Reservations do not count here: they are not connections yet, and may never be (law 1). The

@@ -2,9 +2,9 @@
 
 use core::ptr::NonNull;
 
-use limiter_common::{Claim, Entry, Limits, Standing, Total, claim::Words};
+use limiter_common::{Claim, Entry, Limits, Rung, Standing, Total, claim::Words};
 
-use crate::{atomic::Shared, maps};
+use crate::{atomic::Shared, clock, maps};
 
 /// Where everything of one claim is counted; valid for the run in which it was found.
 #[derive(Clone, Copy)]
@@ -64,11 +64,13 @@ impl Counts {
     }
 }
 
-/// Whether a ban holds for the source of `claim`.
+/// Whether a ban holds for the source of `claim`. Hardly anyone is on the ladder, so the clock is only asked
+/// for who is.
 #[inline(always)]
-pub fn is_banned(claim: &Claim, limits: &Limits, now_ns: u64) -> bool {
+pub fn is_banned(claim: &Claim, limits: &Limits) -> bool {
     // SAFETY: found in this run.
-    limits.bannable && maps::rung(&claim.narrow).is_some_and(|rung| unsafe { (*rung).is_banned(now_ns) })
+    let is_banned = |rung: *mut Rung| unsafe { (*rung).is_banned(clock::now_ns()) };
+    limits.bannable && maps::rung(&claim.narrow).is_some_and(is_banned)
 }
 
 /// Where the source of `claim` stands; zeros for what is not known. What is limited by nothing is not

@@ -67,10 +67,10 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     let claim = Claim::new(service.id, service.policy, &remote);
     let limits = Limits::of(service.policy, &service.say(&remote, &segment.tuple.local()));
     let service = service.id;
-    let now_ns = clock::now_ns();
-    if limits.denied || claims::is_banned(&claim, &limits, now_ns) {
+    if limits.denied || claims::is_banned(&claim, &limits) {
         return held(service, maps::entry(&claim.narrow));
     }
+    let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
     if handshake == Handshake::Unknown {
         // A SYN cookie, perhaps: whoever sends any number gets here, so this only looks, and makes
         // and holds nothing in the source's name.

@@ -121,12 +121,12 @@ fn reserve(claim: &Claim, limits: &Limits) -> Outcome {
     if limits.denied {
         return Outcome::Full(Reason::Denied);
     }
-    let now_ns = clock::now_ns();
-    if claims::is_banned(claim, limits, now_ns) {
+    if claims::is_banned(claim, limits) {
         return Outcome::Full(Reason::Banned);
     }
     let Some(counts) = Counts::find_or_make(claim) else { return Outcome::Again };
     let words = counts.words();
+    let now_ns = clock::now_ns();
     let outcome = claim::reserve(&words, limits, now_ns);
     if outcome == Outcome::Taken {
         if !counts.belong_to(claim) {

@@ -60,7 +60,8 @@ impl Limiter {
         fs::write(
             host.path("limiter.toml"),
             format!(
-                "max_sources = {max_sources}\nremember_seconds = 86400\n\
+                "max_sources = {max_sources}\nremember_seconds = 86400\ninterfaces = []\n\
+                 [ladder]\nreplies = \"none\"\n\
                  [service.smtp]\nports = [{}]\nmax_connections = {PLENTY}\n\
                  [service.resets]\nports = [{}]\nprotocol = \"smtp\"\nmax_connections = {LIMIT}\nresponse = \"reset\"\n\
                  [service.replies]\nports = [{}]\nprotocol = \"smtp\"\nmax_connections = {LIMIT}\n",
