@@ -11,6 +11,7 @@ mod compiler;
 mod demo;
 #[cfg(test)]
 mod disassembly;
+mod fuzz;
 mod interrupt;
 mod linker;
 mod lint;
@@ -57,6 +58,8 @@ enum Verb {
     #[cfg(feature = "bench")]
     #[command(hide = true)]
     BenchHold(bench::Hold),
+    /// Give the configuration's parser texts that nobody would write
+    Fuzz(fuzz::Fuzz),
     /// Open and end ten million connections in every way, while limits change and daemons are killed
     Soak(soak::Soak),
     /// Run the kernel tests on Debian's own kernels, in virtual machines
@@ -84,6 +87,7 @@ fn run() -> anyhow::Result<()> {
         Verb::BenchServer(verb) => verb.run(),
         #[cfg(feature = "bench")]
         Verb::BenchHold(verb) => verb.run(),
+        Verb::Fuzz(verb) => verb.run(),
         Verb::Soak(verb) => verb.run(),
         Verb::Vm(verb) => verb.run(),
         Verb::VmInit(verb) => verb.run(),

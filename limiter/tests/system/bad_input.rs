@@ -67,18 +67,7 @@ fn bad_set(arguments: &[&str], words: &[&str]) {
     in_force.refuses(2, words, attempt);
 }
 
-/// The file `bad.toml` with this text is a wrong configuration, and the message names the place.
-fn bad_config(text: &str, line: usize, words: &[&str]) {
-    let Some(mut in_force) = InForce::new() else { return };
-    in_force.files.write("bad.toml", text);
-    in_force.limiter.kill();
-    let path = in_force.files.path("bad.toml");
-    let attempt = in_force.run(&["--config", path.to_str().unwrap()]);
-    let place = format!("bad.toml:{line}:|line {line},");
-    in_force.refuses(2, &[&["bad.toml", &place], words].concat(), attempt);
-}
-
-/// One test for each bad argument of `set`, each bad configuration.
+/// One test for each bad argument of `set`. Bad configurations are in `malformed`.
 macro_rules! refused {
     ($($name:ident: $function:ident($($argument:expr),*);)*) => {
         $(#[test] fn $name() { $function($($argument),*); })*
@@ -96,49 +85,6 @@ refused! {
     setting_a_key_without_a_value: bad_set(&["smtp", "max_connections"], &["max_connections"]);
     setting_nothing: bad_set(&["smtp"], &["KEY=VALUE|key"]);
     setting_one_good_and_one_bad_key: bad_set(&["smtp", "max_connections=5", "colour=red"], &["colour"]);
-
-    a_configuration_with_an_unknown_service: bad_config("[service.smpt]\nmax_connections = 5\n", 1, &["smpt"]);
-    a_configuration_with_an_unknown_key: bad_config("[defaults]\nmax_conections = 5\n", 2, &["max_conections"]);
-    a_configuration_with_an_unknown_table: bad_config("\n[default]\nmax_connections = 5\n", 2, &["default"]);
-    a_configuration_with_a_limit_of_zero: bad_config("[defaults]\nmax_connections = 0\n", 2, &["max_connections"]);
-    a_configuration_with_a_negative_limit: bad_config("[service.imap]\nmax_connections = -5\n", 2, &["max_connections"]);
-    a_configuration_with_a_limit_in_words: bad_config("[defaults]\nmax_connections = \"many\"\n", 2, &["max_connections"]);
-    a_configuration_with_an_unknown_response: bad_config("[service.smtp]\nresponse = \"shout\"\n", 2, &["shout"]);
-    a_configuration_with_an_unknown_protocol: bad_config("[service.smtp]\nprotocol = \"http\"\n", 2, &["http"]);
-    a_configuration_with_too_long_a_prefix: bad_config("[defaults]\nipv4_prefix = 33\n", 2, &["ipv4_prefix"]);
-    a_configuration_with_port_zero: bad_config("[service.smtp]\nports = [0]\n", 2, &["port|ports"]);
-    a_configuration_with_port_70000: bad_config("[service.smtp]\nports = [25, 70000]\n", 2, &["70000"]);
-    a_configuration_with_a_port_twice: bad_config("[service.smtp]\nports = [25, 25]\n", 2, &["25"]);
-    a_configuration_with_a_port_of_another_service:
-        bad_config("[service.smtp]\nports = [25]\n[service.imap]\nports = [143, 25]\n", 4, &["25", "smtp"]);
-    a_configuration_that_is_no_toml: bad_config("[defaults]\nmax_connections = = 5\n", 2, &[]);
-    a_configuration_that_ends_in_the_middle: bad_config("[service.smtp\n", 1, &[]);
-}
-
-#[test]
-fn a_configuration_file_that_is_not_there() {
-    let Some(mut in_force) = InForce::new() else { return };
-    in_force.limiter.kill();
-    let path = in_force.files.path("missing.toml");
-    in_force.refuses(2, &["missing.toml"], in_force.run(&["--config", path.to_str().unwrap()]));
-}
-
-#[test]
-fn a_configuration_file_that_is_a_directory() {
-    let Some(mut in_force) = InForce::new() else { return };
-    in_force.limiter.kill();
-    in_force.files.dir("limiter.d");
-    let path = in_force.files.path("limiter.d");
-    in_force.refuses(2, &["limiter.d"], in_force.run(&["--config", path.to_str().unwrap()]));
-}
-
-#[test]
-fn a_configuration_file_that_is_not_text() {
-    let Some(mut in_force) = InForce::new() else { return };
-    in_force.limiter.kill();
-    let path = in_force.files.path("noise.toml");
-    std::fs::write(&path, [0xff, 0xfe, 0x00, 0x80]).unwrap();
-    in_force.refuses(2, &["noise.toml"], in_force.run(&["--config", path.to_str().unwrap()]));
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod endings;
 mod ghosts;
 mod instances;
 mod limits;
+mod malformed;
 mod networks;
 mod observe;
 mod pains;

@@ -45,28 +45,6 @@ fn a_reload_puts_the_file_in_force_and_keeps_the_counts() {
 }
 
 #[test]
-fn a_file_with_a_mistake_changes_nothing_however_it_is_read() {
-    let Some(lab) = Lab::new() else { return };
-    let limiter = Limiter::start(&lab, 2, "reset");
-    let before = limiter.state();
-    for mistake in
-        ["[defaults]\nmax_connections = 0\n", "[[rule]]\nnetwork = \"10.0.0.1/8\"\ndeny = true\n", "nonsense"]
-    {
-        limiter.configure(mistake);
-        let outcome = limiter.cli(&["reload"]);
-        assert_eq!(outcome.code, Some(2), "{outcome:?}");
-        assert!(outcome.stderr.contains("limiter.toml:"), "{outcome:?}");
-        let said = limiter.log().matches("what was in force stays").count();
-        kill(Pid::from_raw(i32::try_from(limiter.pid().unwrap()).unwrap()), Signal::SIGHUP).unwrap();
-        eventually("the daemon says so", SOON, || {
-            let log = limiter.log();
-            if log.matches("what was in force stays").count() > said { Ok(()) } else { Err(log) }
-        });
-        assert_eq!(limiter.state(), before);
-    }
-}
-
-#[test]
 fn a_signal_reloads_the_daemons_own_settings_too() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);

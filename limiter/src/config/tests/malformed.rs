@@ -15,7 +15,10 @@ macro_rules! refuses {
         fn $name() {
             $(assert_eq!(refused($text), concat!("limiter.toml:", $expected), "{:?}", $text);)+
         }
-    )+};
+    )+
+        /// All of these texts, to be changed further.
+        pub const TEXTS: &[&str] = &[$($($text,)+)+];
+    };
 }
 
 refuses! {
