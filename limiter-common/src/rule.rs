@@ -118,7 +118,7 @@ impl Rule {
 
 /// Whose limit: a rule's, for one service.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Pod, Zeroable)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Pod, Zeroable)]
 pub struct RuleLimit {
     /// [`Rule::id`].
     pub rule: u32,

@@ -3,6 +3,7 @@
 
 mod bpf;
 pub mod btf;
+mod bulk;
 pub mod census;
 pub mod environment;
 mod link;

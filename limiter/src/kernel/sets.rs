@@ -3,7 +3,7 @@
 //! A change is made in the other set, which is then put in force in one step. So every verdict of the
 //! kernel comes from one policy, the old or the new, and a change that fails half-way changes nothing.
 
-use std::path::Path;
+use std::{collections, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, lpm_trie};
@@ -13,7 +13,11 @@ use limiter_common::{
 };
 use nix::errno::Errno;
 
-use super::tables::{found, open};
+use super::{
+    bulk,
+    tables::{found, open},
+    walk::{walk, walk_trie},
+};
 
 const UNREADABLE: &str = "cannot read the rules";
 
@@ -61,6 +65,14 @@ pub struct Sets {
     ladders: Array<MapData, Ladder>,
     rules: [Rules; SETS as usize],
     limits: [Limits; SETS as usize],
+    /// The same maps, to be read and written as a whole.
+    whole: [Whole; SETS as usize],
+}
+
+/// The maps of the rules of one set.
+struct Whole {
+    rules: MapData,
+    limits: MapData,
 }
 
 impl Sets {
@@ -68,6 +80,9 @@ impl Sets {
     pub fn open(dir: &Path) -> Result<Self> {
         let rules = |name| -> Result<Rules> { Ok(Map::LpmTrie(open(dir, name)?).try_into()?) };
         let limits = |name| -> Result<Limits> { Ok(Map::HashMap(open(dir, name)?).try_into()?) };
+        let whole = |rules, limits| -> Result<Whole> {
+            Ok(Whole { rules: open(dir, rules)?, limits: open(dir, limits)? })
+        };
         Ok(Self {
             active: Map::Array(open(dir, "ACTIVE")?).try_into()?,
             ports: Map::Array(open(dir, "PORTS")?).try_into()?,
@@ -75,6 +90,7 @@ impl Sets {
             ladders: Map::Array(open(dir, "LADDERS")?).try_into()?,
             rules: [rules("RULES_0")?, rules("RULES_1")?],
             limits: [limits("LIMITS_0")?, limits("LIMITS_1")?],
+            whole: [whole("RULES_0", "LIMITS_0")?, whole("RULES_1", "LIMITS_1")?],
         })
     }
 
@@ -147,24 +163,26 @@ impl Sets {
     /// The rules in force, by network.
     pub fn rules(&self) -> Result<Vec<RuleEntry>> {
         let set = self.active()? as usize;
+        let mut limits: collections::HashMap<u32, Vec<(ServiceId, Limit)>> = collections::HashMap::new();
+        walk(&self.whole[set].limits, |key: RuleLimit, limit: Limit| {
+            limits.entry(key.rule).or_default().push((ServiceId(key.service as u8), limit));
+        })
+        .context(UNREADABLE)?;
+        for limits in limits.values_mut() {
+            limits.sort_by_key(|(service, _)| *service);
+        }
         let mut rules = Vec::new();
-        for item in &self.rules[set] {
-            let (key, rule) = item.context("cannot read the rules")?;
-            let mut limits = Vec::new();
-            for service in (0..64).map(ServiceId).filter(|service| rule.limits(*service)) {
-                let key = RuleLimit { rule: rule.id, service: u32::from(service.0) };
-                limits.extend(
-                    found(self.limits[set].get(&key, 0)).context(UNREADABLE)?.map(|limit| (service, limit)),
-                );
-            }
+        walk_trie(&self.whole[set].rules, |network: Network, rule: Rule| {
+            let limits = if rule.limited == 0 { None } else { limits.remove(&rule.id) };
             rules.push(RuleEntry {
-                network: Network { prefix: key.prefix_len(), addr: key.data() },
+                network,
                 action: Action::from_u8(rule.action),
                 built_in: rule.built_in != 0,
                 max_connections: rule.max_connections,
-                limits,
+                limits: limits.unwrap_or_default(),
             });
-        }
+        })
+        .context(UNREADABLE)?;
         rules.sort_by_key(|rule| rule.network);
         Ok(rules)
     }
@@ -207,23 +225,19 @@ impl Sets {
         wait_for_verdicts()
     }
 
+    /// Makes `rules` those of `set`, which is in force for nobody; what is there and right already stays.
     fn write_rules(&mut self, set: usize, rules: &[RuleEntry]) -> Result<()> {
-        let left: Vec<_> =
-            self.rules[set].keys().collect::<Result<_, _>>().context("cannot read the rules")?;
-        for key in left {
-            self.rules[set].remove(&key).context("cannot remove a rule")?;
-        }
-        let left: Vec<_> =
-            self.limits[set].keys().collect::<Result<_, _>>().context("cannot read the rules")?;
-        for key in left {
-            self.limits[set].remove(&key).context("cannot remove the limit of a rule")?;
-        }
-        for (id, entry) in (0..).zip(rules) {
+        let whole = &self.whole[set];
+        let (mut wanted, mut limits) = (collections::HashMap::new(), collections::HashMap::new());
+        // Only rules with limits for single services have to be told apart.
+        let mut last_id = 0;
+        for entry in rules {
+            let id = if entry.limits.is_empty() { 0 } else { last_id + 1 };
+            last_id = last_id.max(id);
             let mut limited = 0;
             for &(service, limit) in &entry.limits {
                 limited |= 1 << (service.0 & 63);
-                let key = RuleLimit { rule: id, service: u32::from(service.0) };
-                self.limits[set].insert(key, limit, 0).context("cannot add the limit of a rule")?;
+                limits.insert(RuleLimit { rule: id, service: u32::from(service.0) }, limit);
             }
             let rule = Rule {
                 limited,
@@ -233,11 +247,43 @@ impl Sets {
                 built_in: u8::from(entry.built_in),
                 zero: [0; 6],
             };
-            let key = lpm_trie::Key::new(entry.network.prefix, entry.network.addr);
-            self.rules[set].insert(&key, rule, 0).context("cannot add a rule")?;
+            wanted.insert(entry.network, rule);
         }
-        Ok(())
+        let mut gone = Vec::new();
+        walk_trie(&whole.rules, |network: Network, rule: Rule| keep(&mut wanted, &mut gone, network, &rule))
+            .context(UNREADABLE)?;
+        bulk::remove(&whole.rules, &gone).context("cannot remove a rule")?;
+        let (networks, entries) = sorted(wanted);
+        bulk::insert(&whole.rules, &networks, &entries).context("cannot add a rule")?;
+        let mut gone = Vec::new();
+        walk(&whole.limits, |key: RuleLimit, limit: Limit| keep(&mut limits, &mut gone, key, &limit))
+            .context(UNREADABLE)?;
+        bulk::remove(&whole.limits, &gone).context("cannot remove the limit of a rule")?;
+        let (keys, limits) = sorted(limits);
+        bulk::insert(&whole.limits, &keys, &limits).context("cannot add the limit of a rule")
     }
+}
+
+/// Takes what is there from what is to be written, or notes that it has to go.
+fn keep<K: std::hash::Hash + Eq, V: PartialEq>(
+    wanted: &mut collections::HashMap<K, V>,
+    gone: &mut Vec<K>,
+    key: K,
+    value: &V,
+) {
+    match wanted.get(&key) {
+        Some(same) if same == value => drop(wanted.remove(&key)),
+        // It is written over.
+        Some(_) => {}
+        None => gone.push(key),
+    }
+}
+
+/// In the order of the keys, so that neighbours are written after each other.
+fn sorted<K: Ord + Copy, V: Copy>(entries: collections::HashMap<K, V>) -> (Vec<K>, Vec<V>) {
+    let mut entries: Vec<(K, V)> = entries.into_iter().collect();
+    entries.sort_unstable_by_key(|(key, _)| *key);
+    entries.into_iter().unzip()
 }
 
 /// Waits until every verdict under way is made: what was in force before is read by nobody then, and may

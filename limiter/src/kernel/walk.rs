@@ -29,16 +29,26 @@ struct LookupBatch {
     flags: u64,
 }
 
-/// Shows each entry to `see`: those that are there all the time once, those that come and go meanwhile
-/// perhaps.
-pub fn walk<K: Pod, V: Pod>(map: &MapData, mut see: impl FnMut(K, V)) -> Result<()> {
-    let (mut keys, mut values) = (vec![K::zeroed(); BATCH], vec![V::zeroed(); BATCH]);
+/// Shows each entry of a hash map to `see`: those that are there all the time once, those that come and go
+/// meanwhile perhaps.
+pub fn walk<K: Pod, V: Pod>(map: &MapData, see: impl FnMut(K, V)) -> Result<()> {
     // The kernel's mark of where it was: a bucket's number (`__htab_map_lookup_and_delete_batch`,
     // kernel/bpf/hashtab.c).
-    let (mut from, mut to) = (None, 0_u32);
+    by_mark::<K, V, u32>(map, see)
+}
+
+/// The same of a trie.
+pub fn walk_trie<K: Pod, V: Pod>(map: &MapData, see: impl FnMut(K, V)) -> Result<()> {
+    // There the mark is the last key (`generic_map_lookup_batch`, kernel/bpf/syscall.c).
+    by_mark::<K, V, K>(map, see)
+}
+
+fn by_mark<K: Pod, V: Pod, M: Pod>(map: &MapData, mut see: impl FnMut(K, V)) -> Result<()> {
+    let (mut keys, mut values) = (vec![K::zeroed(); BATCH], vec![V::zeroed(); BATCH]);
+    let (mut from, mut to) = (None, M::zeroed());
     loop {
         let mut attr = LookupBatch {
-            in_batch: from.as_ref().map_or(0, |from: &u32| std::ptr::from_ref(from) as u64),
+            in_batch: from.as_ref().map_or(0, |from: &M| std::ptr::from_ref(from) as u64),
             out_batch: (&raw mut to) as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,

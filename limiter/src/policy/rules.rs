@@ -60,27 +60,29 @@ pub fn inherit(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>) -> Vec<RuleEntr
     prefixes.dedup();
     // Shorter prefixes come first: what they inherit is in them when longer ones look.
     for network in &networks {
+        // A rule that leaves nothing unsaid, as most of a long list do, inherits nothing.
+        if rules.get(network).is_none_or(|rule| rule.action != Action::Limit || says_for_all(rule)) {
+            continue;
+        }
         let shorter = prefixes.iter().rev().filter(|prefix| **prefix < network.prefix);
         let around = shorter
             .map(|&prefix| Network { prefix, addr: network.addr.cut(prefix as u8) })
             .filter(|around| is_v4(around) == is_v4(network))
             .find_map(|around| rules.get(&around).filter(|rule| rule.action == Action::Limit).cloned());
-        if let (Some(around), Some(rule)) = (around, rules.get_mut(network))
-            && rule.action == Action::Limit
-        {
+        if let (Some(around), Some(rule)) = (around, rules.get_mut(network)) {
             take(rule, &around);
         }
     }
     networks.iter().filter_map(|network| rules.remove(network)).collect()
 }
 
+/// A limit for every service leaves nothing unsaid.
+fn says_for_all(rule: &RuleEntry) -> bool {
+    rule.max_connections.connections() != 0
+}
+
 /// What `around` says, where `rule` says nothing.
 fn take(rule: &mut RuleEntry, around: &RuleEntry) {
-    let says_for_all = rule.max_connections.connections() != 0;
-    if says_for_all {
-        // A limit for every service leaves nothing unsaid.
-        return;
-    }
     rule.max_connections = match around.max_connections.connections() {
         0 => Limit::default(),
         _ => around.max_connections.inherited(),

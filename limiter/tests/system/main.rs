@@ -24,6 +24,7 @@ mod ghosts;
 mod instances;
 mod limits;
 mod malformed;
+mod many_rules;
 mod networks;
 mod observe;
 mod pains;
