@@ -1,5 +1,7 @@
 //! `limiter explain ADDR`
 
+mod raise;
+
 use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use anyhow::Result;
@@ -59,6 +61,8 @@ struct Standing {
     banned_seconds: u64,
     /// Milliseconds until the rate allows its next connection; 0 if it does now.
     wait_ms: u64,
+    /// What lets it in, if it would be refused: the words behind `limiter`.
+    remedy: Option<String>,
 }
 
 /// Where the larger network of the address stands.
@@ -72,6 +76,7 @@ struct Network {
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let tables = loaded(instance)?;
     let address = Addr::from(args.address);
+    let text = address.to_ip().to_string();
     let rules = tables.policy.rules()?;
     let rule = policy::covering(&rules, &address);
     let own = rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow);
@@ -80,7 +85,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     for (id, policy) in tables.policy.services()? {
         let claim = Claim::new(id, &policy, &address);
         let standing = ledger::standing(&tables, &claim)?;
-        let limits = Limits::of(&policy, &tables.policy.say(&address, id)?);
+        let say = tables.policy.say(&address, id)?;
+        let limits = Limits::of(&policy, &say);
         let over = standing.over(&limits, now_ns);
         let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
         services.push(Standing {
@@ -103,6 +109,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             } else {
                 0
             },
+            remedy: over.and_then(|reason| raise::raise(&text, &policy, say, &standing, reason)),
             wait_ms: limits.rate.wait_ns(standing.due_ns, now_ns).div_ceil(1_000_000),
         });
     }
@@ -111,7 +118,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
         action: rules::word(rule.action),
     });
-    let explanation = Explanation { address: address.to_ip().to_string(), own, rule, services };
+    let explanation = Explanation { address: text, own, rule, services };
     if args.json {
         output::json(&explanation)?;
     } else {
@@ -159,35 +166,30 @@ fn print(instance: &Instance, explanation: &Explanation) -> Result<()> {
 
 /// Why `address` would be refused, and what lets it in.
 fn advice(instance: &Instance, address: &str, standing: &Standing) -> String {
-    let Standing { service, connections, network, total, wait_ms, .. } = standing;
-    let set = |key: &str, value: u32| format!("`limiter --instance {instance} set {service} {key}={value}`");
+    let Standing { network, wait_ms, .. } = standing;
+    let after = match &standing.remedy {
+        Some(remedy) => format!(", or after `limiter --instance {instance} {remedy}`"),
+        None => String::new(),
+    };
     match (standing.reason, network) {
-        (Some("denied"), _) => format!(
-            "a rule denies {address}; it gets in after `limiter --instance {instance} allow {address}`, or when the rule is \
-             changed."
-        ),
+        (Some("denied"), _) => {
+            format!("a rule denies {address}; it gets in when the rule is changed{after}.")
+        }
         (Some("banned"), _) => format!(
-            "{address} is banned for another {}; it gets in after that, or after `limiter --instance {instance} unban \
-             {address}`.",
+            "{address} is banned for another {}; it gets in after that{after}.",
             humantime::format_duration(Duration::from_secs(standing.banned_seconds))
         ),
         (Some("total"), _) => format!(
-            "the whole service holds as many connections as it may; {address} gets in again when any of them ends, or \
-             after {}.",
-            set("max_total", total + 1)
+            "the whole service holds as many connections as it may; {address} gets in again when any of them \
+             ends{after}."
         ),
-        (Some("network"), Some(Network { network, connections, .. })) => format!(
+        (Some("network"), Some(Network { network, .. })) => format!(
             "the sources in {network} hold as many connections as they may together; {address} gets in again when one \
-             of them ends, or after {}.",
-            set("network_max_connections", connections + 1)
+             of them ends{after}."
         ),
-        (Some("rate"), _) => format!(
-            "{address} connects faster than it may; it gets in again in {wait_ms} ms, or after `limiter --instance \
-             {instance} set {service} rate=none`."
-        ),
-        _ => format!(
-            "{address} gets in again when one of its connections ends, or after {}.",
-            set("max_connections", connections + 1)
-        ),
+        (Some("rate"), _) => {
+            format!("{address} connects faster than it may; it gets in again in {wait_ms} ms{after}.")
+        }
+        _ => format!("{address} gets in again when one of its connections ends{after}."),
     }
 }

@@ -1,7 +1,7 @@
 //! As many rules as anyone imports from a list.
 //!
-//! What it takes is printed; to measure it: `cargo xtask test -- --release --test system many_rules --
-//! --nocapture`.
+//! What it takes is printed; to measure it: `sysctl kernel.bpf_stats_enabled=1`, then `cargo xtask test --
+//! --release --test system many_rules -- --nocapture`.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -10,7 +10,6 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::support::limiter::Outcome;
-use crate::support::process::run;
 use crate::support::{Lab, Limiter, Sink, V4, V6, truth};
 
 const MANY: u32 = 100_000;
@@ -47,7 +46,7 @@ fn config(rules: u32) -> String {
     text
 }
 
-/// Nanoseconds a run of admission takes, over some hundred connections.
+/// Nanoseconds a run of admission takes, over some hundred connections, if the kernel measures.
 fn admission_ns(lab: &Lab, limiter: &Limiter) -> Option<u64> {
     let figures = || {
         let bpftool = |arguments: &[&str]| -> Option<Value> {
@@ -58,9 +57,13 @@ fn admission_ns(lab: &Lab, limiter: &Limiter) -> Option<u64> {
         let link = limiter.pins().join("link-admission");
         let link = bpftool(&["link", "show", "pinned", link.to_str()?])?;
         let program = bpftool(&["prog", "show", "id", &link["prog_id"].to_string()])?;
-        Some((program["run_time_ns"].as_u64()?, program["run_cnt"].as_u64()?))
+        // Zeros are left out.
+        let number = |key: &str| program[key].as_u64().unwrap_or(0);
+        Some((number("run_time_ns"), number("run_cnt")))
     };
-    let before = figures()?;
+    let is_measured =
+        std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|on| on.starts_with('1'));
+    let before = figures().filter(|_| is_measured)?;
     for _ in 0..200 {
         for family in [V4, V6] {
             drop(lab.served(family.source(), family.port(25)));
@@ -75,9 +78,6 @@ fn of_a_hundred_thousand_rules_the_right_one_applies() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &config(10));
-    let mut sysctl = Command::new("sysctl");
-    sysctl.args(["--quiet", "kernel.bpf_stats_enabled=1"]);
-    let _not_everywhere = run(sysctl);
     let mut said = String::new();
     for rules in [10, MANY] {
         let text = config(rules);
@@ -103,8 +103,8 @@ fn of_a_hundred_thousand_rules_the_right_one_applies() {
         drop(held);
         truth::agree(&lab.host, &limiter, ("smtp", 25), bounded, 0);
     }
-    // One more, live; then the same file again, and the next one.
-    for arguments in [&["allow", "198.51.100.8"] as &[&str], &["reload"], &["reload"]] {
+    // One more, live; then the same file again.
+    for arguments in [&["allow", "198.51.100.8"] as &[&str], &["reload"]] {
         let start = Instant::now();
         limiter.ok(arguments);
         println!("limiter {}: {:.3?}", arguments.join(" "), start.elapsed());
