@@ -20,9 +20,11 @@ use crate::{
     config::{self, Config},
     greeter::{Greeter, Limits, Listener},
     instance::Instance,
-    kernel::{Attached, Found, Tables, Target, environment},
+    kernel::{Attached, Found, Tables, Target, environment, shield::Shield},
+    netlink,
     policy::{self, Applied},
     reconcile::Reconciler,
+    shield::Keeper,
 };
 
 /// What `limiter run` was asked for.
@@ -50,15 +52,17 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let (listener, attached) = load(instance, options)?;
+        let (listener, attached, shield) = load(instance, options)?;
         instance.set_config_path(options.file.as_deref())?;
+        let mut shield = Keeper::new(shield, instance)?;
+        shield.round(&options.config.interfaces);
         lock.announce()?;
-        serve(instance, listener, attached, options).await
+        serve(instance, listener, attached, shield, options).await
     })
 }
 
 /// Loads, or takes over what is pinned.
-fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached)> {
+fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached, Shield)> {
     let target = Target {
         cgroup: environment::Cgroup::open(options.cgroup.as_deref())?,
         netns: environment::netns_cookie()?,
@@ -84,7 +88,7 @@ fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached)> 
     }
     let listener = Listener::bind().context("cannot open the greeter's listener")?;
     loaded.set_greeter(&listener)?;
-    let attached = loaded.attach(&target, instance)?;
+    let (attached, shield) = loaded.attach(&target, instance)?;
     match found {
         Found::Nothing => info!("loaded as instance {instance}"),
         Found::Current(_) => info!("took over instance {instance}, counts included"),
@@ -95,10 +99,16 @@ fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached)> 
     if attached.adopted.connections > 0 {
         info!("counted {} connections that were there before", attached.adopted.connections);
     }
-    Ok((listener, attached))
+    Ok((listener, attached, shield))
 }
 
-async fn serve(instance: &Instance, listener: Listener, attached: Attached, options: &Options) -> Result<()> {
+async fn serve(
+    instance: &Instance,
+    listener: Listener,
+    attached: Attached,
+    shield: Keeper,
+    options: &Options,
+) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let (configure, config) = watch::channel(options.config.clone());
     let (rename, name) = watch::channel(hostname(&options.config)?);
@@ -112,7 +122,8 @@ async fn serve(instance: &Instance, listener: Listener, attached: Attached, opti
         steward: attached.steward,
         reconciler: Reconciler::knowing(&attached.adopted.records),
         instance: instance.clone(),
-        addresses: policy::Watch::new()?,
+        addresses: netlink::Watch::new(netlink::ADDRESSES)?,
+        shield,
         bans: bans::Upkeep::knowing(&Tables::open(&instance.pins())?)?,
         config,
     };

@@ -108,6 +108,11 @@ impl Instance {
         PathBuf::from(STATE_DIR).join(format!("{}.bans", self.0))
     }
 
+    /// Where the daemon says on which interfaces the shield is.
+    pub fn shield_path(&self) -> PathBuf {
+        self.lock_path("shield")
+    }
+
     /// What whoever runs an errand of the steward locks meanwhile.
     pub fn errand_lock(&self) -> Result<File> {
         self.open_lock("errand")

@@ -9,8 +9,10 @@ mod import;
 mod instance;
 mod kernel;
 mod ledger;
+mod netlink;
 mod policy;
 mod reconcile;
+mod shield;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use anyhow::{Result, bail};
 use limiter_common::{MAX_SERVICES, ServiceId, ServicePolicy};
 
-pub use own::{Watch, addresses};
+pub use own::addresses;
 pub use rules::{covering, inherit, own_words};
 
 use crate::{

@@ -14,7 +14,7 @@ use crate::{
     config,
     instance::{Daemon, Instance},
     kernel::{Found, Tables, environment, pins, steward::Steward},
-    reconcile,
+    reconcile, shield,
 };
 
 #[derive(clap::Args)]
@@ -34,6 +34,8 @@ struct Status {
     /// Whether every program is attached.
     in_force: bool,
     daemon: Daemon,
+    /// Where denied and banned sources are dropped before anything is spent on them.
+    shield: Vec<shield::Place>,
     /// With `--verify`, what it found.
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<Verified>,
@@ -114,11 +116,15 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let services = services(&tables)?;
     let daemon = instance.daemon()?;
     let detached = pins::detached(instance)?;
-    let warnings = warnings(instance, &detached, &daemon, &services);
+    let shield = shield::places(instance)?;
+    let mut warnings = warnings(instance, &detached, &daemon, &services);
+    warnings
+        .extend(shield.iter().filter(|place| place.mode == shield::Mode::None).map(shield::Place::warning));
     let status = Status {
         instance: instance.to_string(),
         in_force: detached.is_empty(),
         daemon,
+        shield,
         verified,
         services,
         warnings,
@@ -343,6 +349,10 @@ fn print(status: &Status) -> Result<()> {
     let further: Vec<String> = status.services.iter().filter_map(Service::further_limits).collect();
     if !further.is_empty() {
         output::line(&format!("\n{}", further.join("\n")))?;
+    }
+    let on: Vec<String> = status.shield.iter().map(|place| format!("shield on {place}")).collect();
+    if !on.is_empty() {
+        output::line(&format!("\n{}", on.join("\n")))?;
     }
     if let Some(Verified { connections, differences }) = &status.verified {
         let agree =

@@ -16,6 +16,7 @@ use crate::{
     bans::state,
     instance::Instance,
     kernel::{Found, environment, pins},
+    shield,
 };
 
 #[derive(clap::Args)]
@@ -31,6 +32,7 @@ pub fn run(instance: &Instance, _args: &Args) -> Result<ExitCode> {
     pins::remove(&instance.pins())?;
     pins::remove(&instance.new_pins())?;
     state::remove(instance)?;
+    shield::forget(instance)?;
     output::line(&if was_loaded {
         format!("instance {instance} is unloaded: nothing is limited any more")
     } else {

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::{
-    bans, config::Config, instance::Instance, kernel::steward::Steward, ledger, policy, reconcile::Reconciler,
+    bans, config::Config, instance::Instance, kernel::steward::Steward, ledger, netlink, policy,
+    reconcile::Reconciler, shield::Keeper,
 };
 
 /// How often, at most, the ledger is looked through for sources that are gone.
@@ -24,7 +25,8 @@ pub struct Upkeep {
     pub steward: Steward,
     pub reconciler: Reconciler,
     pub instance: Instance,
-    pub addresses: policy::Watch,
+    pub addresses: netlink::Watch,
+    pub shield: Keeper,
     pub bans: bans::Upkeep,
     pub config: watch::Receiver<Config>,
 }
@@ -46,6 +48,8 @@ impl Upkeep {
             {
                 error!("cannot allow the host's own addresses: {problem:#}");
             }
+            let interfaces = self.config.borrow().interfaces.clone();
+            self.shield.round(&interfaces);
             if let Err(problem) = self.bans.round(&self.instance, &mut self.steward.tables) {
                 error!("cannot look after the bans: {problem:#}");
             }

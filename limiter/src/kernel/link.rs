@@ -15,10 +15,11 @@ use nix::errno::Errno;
 
 use super::bpf::bpf;
 
-/// `BPF_OBJ_GET`, `BPF_OBJ_GET_INFO_BY_FD`, `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` of `enum bpf_cmd`,
-/// include/uapi/linux/bpf.h.
+/// `BPF_OBJ_PIN` and the others of `enum bpf_cmd`, include/uapi/linux/bpf.h.
+const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
 const LINK_DETACH: libc::c_long = 34;
 
@@ -32,6 +33,22 @@ struct ObjGet {
     bpf_fd: u32,
     file_flags: u32,
 }
+
+/// For a network device.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// `BPF_XDP` of `enum bpf_attach_type`.
+const ATTACH_XDP: u32 = 37;
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`, `include/uapi/linux/if_link.h`.
+const XDP_GENERIC: u32 = 1 << 1;
+const XDP_NATIVE: u32 = 1 << 2;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -53,7 +70,7 @@ struct ObjGetInfo {
 /// `BPF_LINK_TYPE_NETNS` of `enum bpf_link_type`.
 const TYPE_NETNS: u32 = 5;
 
-/// The beginning of `struct bpf_link_info`: of a cgroup's link, or of a network namespace's.
+/// The beginning of `struct bpf_link_info`: of a cgroup's link, a network namespace's or a device's.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct LinkInfo {
@@ -61,7 +78,8 @@ struct LinkInfo {
     id: u32,
     prog_id: u32,
     padding: u32,
-    /// Id of the cgroup; or the namespace's inode number, and then the type of the attachment.
+    /// Id of the cgroup; or the namespace's inode number, and then the type of the attachment; or the
+    /// device's number.
     target: [u32; 2],
     attach_type: u32,
     end: u32,
@@ -78,9 +96,45 @@ impl PinnedLink {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// Attaches an XDP program to a network device of the namespace this thread is in, and pins the link.
+    pub fn attach_to_device(
+        program: BorrowedFd<'_>,
+        device: u32,
+        native: bool,
+        path: &Path,
+    ) -> nix::Result<Self> {
+        let mut attr = LinkCreate {
+            prog_fd: program.as_raw_fd() as u32,
+            target_ifindex: device,
+            attach_type: ATTACH_XDP,
+            flags: if native { XDP_NATIVE } else { XDP_GENERIC },
+        };
+        let fd = bpf(LINK_CREATE, &mut attr)?;
+        // SAFETY: a descriptor the kernel has just made for us.
+        let link = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+        let mut attr = ObjGet { pathname: name.as_ptr() as u64, bpf_fd: fd as u32, file_flags: 0 };
+        bpf(OBJ_PIN, &mut attr)?;
+        Ok(link)
+    }
+
     /// Whether the program is attached: its cgroup or network namespace may be gone, or someone has
     /// detached it.
     pub fn is_attached(&self) -> Result<bool> {
+        // `bpf_cgroup_link_fill_link_info`, `bpf_netns_link_fill_info`: 0 when it is attached to nothing.
+        let LinkInfo { kind, target: [first, second], .. } = self.info()?;
+        Ok(first != 0 || (kind != TYPE_NETNS && second != 0))
+    }
+
+    /// Id of the program that it holds on a network device; none if the device is gone, has become another
+    /// namespace's under another number, or someone has detached it.
+    pub fn program_on(&self, device: u32) -> Result<Option<u32>> {
+        // `bpf_xdp_link_fill_link_info`: 0 when it is attached to nothing.
+        let info = self.info()?;
+        Ok((info.target[0] == device).then_some(info.prog_id))
+    }
+
+    fn info(&self) -> Result<LinkInfo> {
         let mut info = LinkInfo::zeroed();
         let mut attr = ObjGetInfo {
             bpf_fd: self.0.as_raw_fd() as u32,
@@ -88,9 +142,7 @@ impl PinnedLink {
             info: (&raw mut info) as u64,
         };
         bpf(OBJ_GET_INFO_BY_FD, &mut attr).context("cannot ask the kernel about a link")?;
-        // `bpf_cgroup_link_fill_link_info`, `bpf_netns_link_fill_info`: 0 when it is attached to nothing.
-        let LinkInfo { kind, target: [first, second], .. } = info;
-        Ok(first != 0 || (kind != TYPE_NETNS && second != 0))
+        Ok(info)
     }
 
     /// Lets `program` take the place of the one attached, in one step: no packet sees neither or both.
@@ -108,7 +160,7 @@ impl PinnedLink {
     pub fn detach(&self) -> Result<()> {
         let mut attr = LinkUpdate { link_fd: self.0.as_raw_fd() as u32, ..Zeroable::zeroed() };
         match bpf(LINK_DETACH, &mut attr) {
-            // Its cgroup or network namespace is gone, and the attachment with it.
+            // Its cgroup, network namespace or device is gone, and the attachment with it.
             Ok(_) | Err(Errno::ENOLINK) => Ok(()),
             Err(errno) => Err(errno).context("cannot detach a program"),
         }

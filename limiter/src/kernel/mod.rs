@@ -10,6 +10,7 @@ mod link;
 mod object;
 pub mod pins;
 pub mod sets;
+pub mod shield;
 pub mod steward;
 pub mod tables;
 mod walk;

@@ -11,8 +11,8 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{MapData, SkStorage, SockMap},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, ProgramError, SkLookup, SockOps, Xdp,
-        links::FdLink,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, ProgramError, ProgramFd, SkLookup, SockOps,
+        Xdp, links::FdLink,
     },
 };
 use limiter_common::{
@@ -28,6 +28,7 @@ use super::{
     link::PinnedLink,
     pins::{self, Found},
     sets::{MAX_RULE_LIMITS, MAX_RULES},
+    shield::Shield,
     steward::Steward,
     tables::Tables,
 };
@@ -134,10 +135,10 @@ impl Target {
         program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;
         program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;
         program::<CgroupSkb>(&mut ebpf, "steward")?.load().map_err(|error| refused("steward", error))?;
-        if let Err(error) = program::<Xdp>(&mut ebpf, "shield")?.load() {
+        if let Err(error) = program::<Xdp>(&mut ebpf, pins::SHIELD)?.load() {
             warn!(
                 "{:#}: denied and banned sources are refused by the other programs",
-                refused("shield", error)
+                refused(pins::SHIELD, error)
             );
         }
         let types = Btf::from_sys_fs().context("cannot read the types of this kernel")?;
@@ -166,9 +167,11 @@ impl Loaded {
     }
 
     /// Puts the programs in force: in the place of those that are attached, or attached and pinned
-    /// under the instance's name. There is no moment in which nothing is enforced.
-    pub fn attach(mut self, target: &Target, instance: &Instance) -> Result<Attached> {
+    /// under the instance's name. There is no moment in which nothing is enforced. The shield is left to
+    /// who knows the network devices.
+    pub fn attach(mut self, target: &Target, instance: &Instance) -> Result<(Attached, Shield)> {
         self.pin_census_and_steward()?;
+        let shield = self.pin_shield()?;
         let mut adopted = Adopted::default();
         // The ledger first, so that nothing is admitted uncounted.
         for name in pins::LINKS {
@@ -205,7 +208,19 @@ impl Loaded {
         let log = aya_log::EbpfLogger::init(&mut self.ebpf)
             .context("cannot read the log of the kernel programs")?;
         let steward = Steward::open(instance, &instance.pins())?;
-        Ok(Attached { steward, adopted, log, _ebpf: self.ebpf })
+        let shield = Shield::open(instance.pins(), shield)?;
+        Ok((Attached { steward, adopted, log, _ebpf: self.ebpf }, shield))
+    }
+
+    /// Pins the shield's program; returns it with its id, if this kernel has accepted it.
+    fn pin_shield(&mut self) -> Result<Option<(ProgramFd, u32)>> {
+        let shield = program::<Xdp>(&mut self.ebpf, pins::SHIELD)?;
+        let Ok(fd) = shield.fd().and_then(|fd| Ok(fd.try_clone()?)) else { return Ok(None) };
+        let id = shield.info()?.id();
+        let pin = Replacement::new(&self.dir, pins::SHIELD);
+        shield.pin(&pin.new).context("cannot pin the shield")?;
+        pin.put()?;
+        Ok(Some((fd, id)))
     }
 
     /// Pins what is attached nowhere, in the place of what was pinned before.

@@ -64,6 +64,9 @@ pub(super) const CENSUS: &str = "census";
 /// The pin of the steward's program.
 pub(super) const STEWARD: &str = "steward";
 
+/// The pin of the shield's program, for whoever wants to try it on a frame.
+pub(super) const SHIELD: &str = "shield";
+
 /// Names of the maps that are pinned.
 pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
     MAPS.iter().map(|map| map.name)

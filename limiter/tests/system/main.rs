@@ -35,6 +35,7 @@ mod reload;
 mod restarts;
 mod rules;
 mod save;
+mod shield;
 mod takeover;
 mod totals;
 mod waiting;

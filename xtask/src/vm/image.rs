@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{command, packages};
 
-/// Modules: network namespaces are joined by veth, and ss asks the others.
-const MODULES: &[&str] = &["veth", "inet_diag", "tcp_diag"];
+/// Modules: network namespaces are joined by veth, ss asks two more, and the shield meets the others.
+const MODULES: &[&str] = &["veth", "inet_diag", "tcp_diag", "bridge", "tun", "8021q"];
 
 /// Programs that the tests call, from this machine. What is not among them is busybox's.
 const PROGRAMS: &[&str] = &["bpftool", "ip", "nsenter", "setpriv", "ss", "unshare"];

@@ -64,6 +64,11 @@ impl Netns {
         Self { name, file }
     }
 
+    /// As `ip` knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/run/netns/{}", self.name))
     }

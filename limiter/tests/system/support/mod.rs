@@ -13,6 +13,7 @@ pub mod process;
 pub mod sink;
 pub mod truth;
 pub mod watch;
+pub mod xdp;
 
 use std::time::{Duration, Instant};
 

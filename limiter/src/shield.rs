@@ -1,0 +1,252 @@
+//! Where the shield is: on the interfaces that lead to the world, as they come and go. Where it cannot be,
+//! admission and gate refuse the same, at a higher price.
+
+mod network;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+use tracing::{error, info, warn};
+
+use self::network::{Network, Wanted};
+use crate::{
+    config::Interfaces,
+    instance::Instance,
+    kernel::shield::{self, Hook, Shield},
+    netlink::{self, Watch},
+};
+
+/// How often it is tried again where it could not be attached: not everything that was in the way says so
+/// when it goes.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// How the shield is on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the kernel, behind the driver.
+    Generic,
+    /// Not at all.
+    None,
+}
+
+/// The shield on one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Its name.
+    pub interface: String,
+    /// Its number; none if there is no such interface.
+    pub index: Option<u32>,
+    /// How the shield is there.
+    pub mode: Mode,
+    /// Why not better.
+    pub why: Option<String>,
+}
+
+/// Keeps the shield where it should be.
+pub struct Keeper {
+    shield: Shield,
+    watch: Watch,
+    instance: Instance,
+    /// What was wanted last, and when; none before the first time.
+    last: Option<(Interfaces, Instant)>,
+    places: Vec<Place>,
+}
+
+impl Keeper {
+    /// In the network namespace this thread is in.
+    pub fn new(shield: Shield, instance: &Instance) -> Result<Self> {
+        let watch = Watch::new(netlink::LINKS | netlink::ADDRESSES | netlink::ROUTES)?;
+        // What another daemon has found.
+        let places = places(instance).unwrap_or_default();
+        Ok(Self { shield, watch, instance: instance.clone(), last: None, places })
+    }
+
+    /// Puts the shield where it should be, if anything has changed since the last call.
+    pub fn round(&mut self, interfaces: &Interfaces) {
+        let has_changed = self.watch.has_changed();
+        let is_new = self.last.as_ref().is_none_or(|(last, _)| last != interfaces);
+        let is_due = self.last.as_ref().is_some_and(|(_, at)| at.elapsed() >= AGAIN);
+        if !has_changed && !is_new && !is_due && !self.is_missing() {
+            return;
+        }
+        let is_first = self.last.is_none();
+        self.last = Some((interfaces.clone(), Instant::now()));
+        match self.settle(interfaces, is_new) {
+            Ok(places) => self.tell(places, is_first),
+            Err(problem) => error!("cannot look after the shield: {problem:#}"),
+        }
+        // What drivers had to say of it; what else has changed meanwhile is seen when it is due.
+        self.watch.has_changed();
+    }
+
+    /// Whether it is not where it was put: someone has detached it.
+    fn is_missing(&self) -> bool {
+        self.shield.devices().is_ok_and(|devices| devices.iter().any(|(_, program)| program.is_none()))
+    }
+
+    /// Attaches and detaches.
+    ///
+    /// Where it is, it stays until the configuration says something new, though the interface may face the
+    /// world no longer: it harms nothing there, and some drivers take the link down for a moment when a
+    /// program comes or goes, and with the link its routes.
+    fn settle(&mut self, interfaces: &Interfaces, is_new: bool) -> Result<Vec<Place>> {
+        let network = Network::read()?;
+        let mut wanted = network.wanted(interfaces);
+        let indices: BTreeSet<u32> = wanted.iter().filter_map(|wanted| wanted.index).collect();
+        let mut on = BTreeSet::new();
+        for (device, program) in self.shield.devices()? {
+            let link = network.links.get(&device);
+            // In another namespace there may be one of the same number.
+            let is_here = link.and_then(|link| link.program).is_some_and(|found| Some(found.id) == program);
+            let is_wanted = indices.contains(&device) || (!is_new && *interfaces == Interfaces::Auto);
+            match (link, program) {
+                (Some(link), Some(program)) if is_here && is_wanted => {
+                    self.shield.renew(device, program)?;
+                    on.insert(device);
+                    if !indices.contains(&device) {
+                        wanted.push(Wanted { name: link.name.clone(), index: Some(device) });
+                    }
+                }
+                _ => self.shield.detach(device)?,
+            }
+        }
+        let mut places = Vec::new();
+        for Wanted { name, index } in wanted {
+            let (mode, why) = match index {
+                Some(device) => self.place(&network, device, on.contains(&device)),
+                None => (Mode::None, Some("there is no such interface".to_owned())),
+            };
+            places.push(Place { interface: name, index, mode, why });
+        }
+        places.sort_by(|a, b| a.interface.cmp(&b.interface));
+        Ok(places)
+    }
+
+    /// Attaches it to a device, unless it is on it already.
+    fn place(&mut self, network: &Network, device: u32, is_on: bool) -> (Mode, Option<String>) {
+        let Some(link) = network.links.get(&device) else { return (Mode::None, None) };
+        if is_on {
+            let is_native = link.program.is_some_and(|program| program.is_native);
+            // Why it is not native was said when it was attached, perhaps by another daemon.
+            let before = self.places.iter().find(|place| place.index == Some(device));
+            let why = before.filter(|place| place.mode == Mode::Generic).and_then(|place| place.why.clone());
+            return if is_native { (Mode::Native, None) } else { (Mode::Generic, why) };
+        }
+        if !self.shield.is_loaded() {
+            return (Mode::None, Some("this kernel refused the program".to_owned()));
+        }
+        if !link.is_ethernet {
+            return (Mode::None, Some("its packets have no Ethernet header".to_owned()));
+        }
+        let is_taken = |errno| matches!(errno, Errno::EBUSY | Errno::EEXIST);
+        let taken =
+            || (Mode::None, Some("another XDP program is on it, or on what is above or below it".to_owned()));
+        let not_native = match self.shield.attach(device, Hook::Native) {
+            Ok(()) => return (Mode::Native, None),
+            Err(errno) if is_taken(errno) => return taken(),
+            Err(Errno::EOPNOTSUPP) => "its driver has no native mode".to_owned(),
+            Err(errno) => format!("its driver refuses the native mode: {}", errno.desc()),
+        };
+        match self.shield.attach(device, Hook::Generic) {
+            Ok(()) => (Mode::Generic, Some(not_native)),
+            Err(errno) if is_taken(errno) => taken(),
+            Err(errno) => (Mode::None, Some(format!("{not_native}, and the generic one: {}", errno.desc()))),
+        }
+    }
+
+    /// Says what is new, once.
+    fn tell(&mut self, places: Vec<Place>, is_first: bool) {
+        if places == self.places && !is_first {
+            return;
+        }
+        for place in places.iter().filter(|place| is_first || !self.places.contains(place)) {
+            match place.mode {
+                Mode::None => warn!("{}", place.warning()),
+                Mode::Native | Mode::Generic => info!("the shield is on {place}"),
+            }
+        }
+        for gone in &self.places {
+            if gone.mode != Mode::None && !places.iter().any(|place| place.interface == gone.interface) {
+                info!("the shield is on {} no longer", gone.interface);
+            }
+        }
+        self.places = places;
+        if let Err(problem) = self.write() {
+            error!("`limiter status` cannot know where the shield is: {problem:#}");
+        }
+    }
+
+    fn write(&self) -> Result<()> {
+        let path = self.instance.shield_path();
+        let new = path.with_extension("shield+new");
+        let text = serde_json::to_vec(&self.places)?;
+        fs::write(&new, text).with_context(|| format!("cannot write {}", new.display()))?;
+        fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+impl Place {
+    /// What to say where it is not.
+    pub fn warning(&self) -> String {
+        let why = self.why.as_deref().unwrap_or("it cannot be attached");
+        format!(
+            "the shield is not on {}: {why}; denied and banned sources are refused all the same, at a higher price",
+            self.interface
+        )
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mode = match self.mode {
+            Mode::Native => "native",
+            Mode::Generic => "generic",
+            Mode::None => "none",
+        };
+        write!(f, "{}: {mode}", self.interface)?;
+        self.why.iter().try_for_each(|why| write!(f, " ({why})"))
+    }
+}
+
+/// Where the shield of an instance is, as its daemon said last; what of it is true no longer is not said.
+pub fn places(instance: &Instance) -> Result<Vec<Place>> {
+    let path = instance.shield_path();
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let mut places: Vec<Place> =
+        serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
+    for place in &mut places {
+        if let Some(device) = place.index
+            && place.mode != Mode::None
+            && !shield::is_on(&instance.pins(), device)?
+        {
+            place.mode = Mode::None;
+            place.why = Some("the interface is gone, or someone has detached it".to_owned());
+        }
+    }
+    Ok(places)
+}
+
+/// Removes what the daemon has said.
+pub fn forget(instance: &Instance) -> Result<()> {
+    let path = instance.shield_path();
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,301 @@
+//! The links of this network namespace, and which of them lead to the world.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use anyhow::Result;
+use nix::libc;
+
+use crate::{
+    config::Interfaces,
+    netlink::{attributes, dump, number},
+};
+
+/// A network device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    pub name: String,
+    pub is_up: bool,
+    /// Whether its frames begin with an Ethernet header.
+    pub is_ethernet: bool,
+    /// Of a VLAN, the device that its frames come through.
+    pub carrier: Option<u32>,
+    /// The XDP program it has.
+    pub program: Option<Program>,
+}
+
+/// An XDP program on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its id; 0 where there are several.
+    pub id: u32,
+    /// Whether the driver runs it, and not the kernel behind the driver.
+    pub is_native: bool,
+}
+
+/// What there is.
+#[derive(Default)]
+pub struct Network {
+    /// By index.
+    pub links: BTreeMap<u32, Link>,
+    /// Indices of those with a public address or a default route.
+    facing: BTreeSet<u32>,
+}
+
+/// Where the shield should be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub name: String,
+    /// The link; none by that name if none.
+    pub index: Option<u32>,
+}
+
+impl Network {
+    /// Of the network namespace this thread is in.
+    pub fn read() -> Result<Self> {
+        let mut network = Self::default();
+        for message in dump(libc::RTM_GETLINK)? {
+            // `struct ifinfomsg`.
+            if let Some((fixed, rest)) = message.split(16) {
+                network.links.extend(link(fixed, rest));
+            }
+        }
+        for message in dump(libc::RTM_GETADDR)? {
+            // `struct ifaddrmsg`.
+            if let Some((fixed, rest)) = message.split(8) {
+                if own_address(rest).is_some_and(is_public) {
+                    network.facing.extend(number(fixed, 4));
+                }
+            }
+        }
+        for message in dump(libc::RTM_GETROUTE)? {
+            // `struct rtmsg`.
+            if let Some((fixed, rest)) = message.split(12)
+                && is_default(fixed)
+            {
+                network.facing.extend(ways(rest));
+            }
+        }
+        Ok(network)
+    }
+
+    /// Where the shield should be by the configuration.
+    pub fn wanted(&self, interfaces: &Interfaces) -> Vec<Wanted> {
+        match interfaces {
+            Interfaces::Named(names) => {
+                let wanted = |name: &String| {
+                    let found = self.links.iter().find(|(_, link)| link.name == *name);
+                    Wanted { name: name.clone(), index: found.map(|(&index, _)| index) }
+                };
+                names.iter().map(wanted).collect()
+            }
+            Interfaces::Auto => {
+                let mut facing = BTreeSet::new();
+                for &index in &self.facing {
+                    if self.links.get(&index).is_some_and(|link| link.is_up) {
+                        facing.insert(self.carrier(index));
+                    }
+                }
+                let wanted = |index: u32| {
+                    let link = self.links.get(&index)?;
+                    Some(Wanted { name: link.name.clone(), index: Some(index) })
+                };
+                facing.into_iter().filter_map(wanted).collect()
+            }
+        }
+    }
+
+    /// The device under all VLANs: its driver may have a native mode, theirs has none.
+    fn carrier(&self, mut index: u32) -> u32 {
+        // As many as can be stacked (`MAX_NEST_DEV`, include/linux/netdevice.h).
+        for _ in 0..8 {
+            match self.links.get(&index).and_then(|link| link.carrier) {
+                Some(carrier) if self.links.contains_key(&carrier) => index = carrier,
+                _ => break,
+            }
+        }
+        index
+    }
+}
+
+fn link(fixed: &[u8], rest: &[u8]) -> Option<(u32, Link)> {
+    /// `ARPHRD_ETHER`, `include/uapi/linux/if_arp.h`.
+    const ETHERNET: u16 = 1;
+    let index = number(fixed, 4)?;
+    let flags = number(fixed, 8)?;
+    if flags & libc::IFF_LOOPBACK as u32 != 0 {
+        return None;
+    }
+    let mut link = Link {
+        is_up: flags & libc::IFF_UP as u32 != 0,
+        is_ethernet: u16::from_ne_bytes([fixed[2], fixed[3]]) == ETHERNET,
+        ..Link::default()
+    };
+    let (mut below, mut is_vlan, mut is_below_elsewhere) = (None, false, false);
+    for (kind, value) in attributes(rest) {
+        match kind {
+            libc::IFLA_IFNAME => link.name = text(value),
+            libc::IFLA_LINK => below = number(value, 0),
+            libc::IFLA_LINK_NETNSID => is_below_elsewhere = true,
+            libc::IFLA_LINKINFO => {
+                is_vlan = attributes(value)
+                    .any(|(kind, value)| kind == libc::IFLA_INFO_KIND && text(value) == "vlan");
+            }
+            libc::IFLA_XDP => link.program = program(value),
+            _ => {}
+        }
+    }
+    link.carrier = below.filter(|_| is_vlan && !is_below_elsewhere);
+    Some((index, link))
+}
+
+/// The value of `IFLA_XDP` (`include/uapi/linux/if_link.h`).
+fn program(value: &[u8]) -> Option<Program> {
+    const ATTACHED: u16 = 2;
+    const PROG_ID: u16 = 4;
+    const NONE: u8 = 0;
+    const GENERIC: u8 = 2;
+    let (mut id, mut attached) = (0, NONE);
+    for (kind, value) in attributes(value) {
+        match kind {
+            ATTACHED => attached = value.first().copied()?,
+            PROG_ID => id = number(value, 0)?,
+            _ => {}
+        }
+    }
+    (attached != NONE).then_some(Program { id, is_native: attached != GENERIC })
+}
+
+/// Whether a `struct rtmsg` is of a route to everywhere: of any table, since a rule may point to it.
+fn is_default(fixed: &[u8]) -> bool {
+    fixed[1] == 0 && fixed[7] == libc::RTN_UNICAST
+}
+
+/// The links that a route goes through.
+fn ways(rest: &[u8]) -> Vec<u32> {
+    /// Of `struct rtnexthop`.
+    const HOP: usize = 8;
+    let mut links = Vec::new();
+    for (kind, value) in attributes(rest) {
+        match kind {
+            libc::RTA_OIF => links.extend(number(value, 0)),
+            libc::RTA_MULTIPATH => {
+                let mut hops = value;
+                while hops.len() >= HOP {
+                    links.extend(number(hops, 4));
+                    let len = usize::from(u16::from_ne_bytes([hops[0], hops[1]]));
+                    hops = hops.get(len.max(HOP).next_multiple_of(4)..).unwrap_or_default();
+                }
+            }
+            _ => {}
+        }
+    }
+    links
+}
+
+/// Of a point-to-point link `IFA_ADDRESS` is the other end's (`include/uapi/linux/if_addr.h`).
+fn own_address(rest: &[u8]) -> Option<IpAddr> {
+    let of =
+        |wanted| attributes(rest).find(|(kind, _)| *kind == wanted).and_then(|(_, value)| address(value));
+    of(libc::IFA_LOCAL).or_else(|| of(libc::IFA_ADDRESS))
+}
+
+fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(&value[..end]).into_owned()
+}
+
+fn address(value: &[u8]) -> Option<IpAddr> {
+    let v4 = |bytes: [u8; 4]| IpAddr::from(Ipv4Addr::from(bytes));
+    let v6 = |bytes: [u8; 16]| IpAddr::from(Ipv6Addr::from(bytes));
+    value.try_into().map(v4).or_else(|_| value.try_into().map(v6)).ok()
+}
+
+/// Whether the world may be at the other end: not for private use (RFC 1918, RFC 6598, RFC 4193), nor for
+/// one link only (RFC 3927, RFC 4291). Addresses for documentation pass for public.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let is_shared = a == 100 && b & 0xc0 == 64;
+            !(v4.is_private() || v4.is_link_local() || v4.is_loopback() || v4.is_unspecified() || is_shared)
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback() || v6.is_unspecified())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(name: &str) -> Link {
+        Link { name: name.to_owned(), is_up: true, is_ethernet: true, ..Link::default() }
+    }
+
+    fn names(network: &Network, interfaces: &Interfaces) -> Vec<String> {
+        network.wanted(interfaces).into_iter().map(|wanted| wanted.name).collect()
+    }
+
+    #[test]
+    fn auto_is_what_faces_the_world_and_is_up_below_its_vlans() {
+        let links = BTreeMap::from([
+            (2, link("eth0")),
+            (3, link("eth1")),
+            (4, Link { carrier: Some(3), ..link("eth1.5") }),
+            (5, Link { carrier: Some(4), ..link("eth1.5.6") }),
+            (6, Link { is_up: false, ..link("eth2") }),
+            (7, Link { carrier: Some(99), ..link("elsewhere") }),
+            (8, link("inside")),
+        ]);
+        let network = Network { links, facing: BTreeSet::from([2, 5, 6, 7]) };
+        assert_eq!(names(&network, &Interfaces::Auto), ["eth0", "eth1", "elsewhere"]);
+    }
+
+    #[test]
+    fn names_are_wanted_whether_they_are_there_or_not() {
+        let network = Network { links: BTreeMap::from([(2, link("eth0"))]), facing: BTreeSet::from([2]) };
+        let named = Interfaces::Named(vec!["eth0".to_owned(), "eth9".to_owned()]);
+        assert_eq!(
+            network.wanted(&named),
+            [
+                Wanted { name: "eth0".to_owned(), index: Some(2) },
+                Wanted { name: "eth9".to_owned(), index: None }
+            ]
+        );
+        assert_eq!(names(&network, &Interfaces::Named(Vec::new())), [""; 0]);
+    }
+
+    #[test]
+    fn private_addresses_face_nobody() {
+        let public = |text: &str| is_public(text.parse().unwrap());
+        for address in ["192.0.2.1", "8.8.8.8", "100.128.0.1", "2001:db8::1", "2a00::1"] {
+            assert!(public(address), "{address}");
+        }
+        for address in [
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.254.1.1",
+            "127.0.0.1",
+            "fd00::1",
+            "fe80::1",
+            "::1",
+        ] {
+            assert!(!public(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn every_way_of_a_route_is_seen() {
+        let single = [&8_u16.to_ne_bytes()[..], &4_u16.to_ne_bytes(), &7_u32.to_ne_bytes()].concat();
+        assert_eq!(ways(&single), [7]);
+        let hop = |link: u32| [&8_u16.to_ne_bytes()[..], &[0, 0], &link.to_ne_bytes()].concat();
+        let several = [&20_u16.to_ne_bytes()[..], &9_u16.to_ne_bytes(), &hop(3), &hop(4)].concat();
+        assert_eq!(ways(&several), [3, 4]);
+    }
+}

@@ -1,0 +1,332 @@
+//! The shield on network devices: where it should be, as they come and go, and where it cannot be.
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::lab::skip;
+use crate::support::process::run;
+use crate::support::xdp::{self, Constant};
+use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, same, truth};
+
+/// Long enough for a SYN that is repeated once.
+const A_WHILE: Duration = Duration::from_millis(1500);
+
+fn answer(lab: &Lab, source: IpAddr) -> Answer {
+    let to = if source.is_ipv4() { V4.port(25) } else { V6.port(25) };
+    lab.client.run(|| dial::answer(source, to, A_WHILE).1)
+}
+
+/// Interface and mode of each place.
+fn places(limiter: &Limiter) -> Vec<(String, String)> {
+    let status = limiter.json(&["status"]);
+    let places = status["shield"].as_array().expect("a list of places").clone();
+    let text = |place: &Value, key: &str| place[key].as_str().expect("text").to_owned();
+    places.iter().map(|place| (text(place, "interface"), text(place, "mode"))).collect()
+}
+
+#[track_caller]
+fn comes_to(limiter: &Limiter, expected: &[(&str, &str)]) {
+    let expected: Vec<_> = expected.iter().map(|&(name, mode)| (name.to_owned(), mode.to_owned())).collect();
+    eventually("the shield is where it should be", SOON, || {
+        same("places", &places(limiter), &expected)
+            .map_err(|complaint| format!("{complaint}\n{}", limiter.log()))
+    });
+}
+
+/// Why the shield is not there, or not native.
+fn why(limiter: &Limiter, interface: &str) -> String {
+    let status = limiter.json(&["status"]);
+    let places = status["shield"].as_array().expect("a list of places");
+    let place = places.iter().find(|place| place["interface"] == interface).expect("a place");
+    place["why"].as_str().unwrap_or_default().to_owned()
+}
+
+fn bpftool(line: &str) -> String {
+    let mut command = Command::new("bpftool");
+    command.args(line.split_whitespace());
+    run(command).unwrap()
+}
+
+/// The XDP programs in the mail host's namespace, by device.
+fn attached(lab: &Lab) -> Value {
+    let mut command = lab.host.command("bpftool");
+    command.args(["--json", "net"]);
+    let net: Value = serde_json::from_str(&run(command).unwrap()).expect("JSON");
+    net[0]["xdp"].clone()
+}
+
+/// How many links of the shield are pinned.
+fn pins(limiter: &Limiter) -> usize {
+    let pins = std::fs::read_dir(limiter.pins()).expect("it is loaded");
+    pins.filter(|pin| {
+        pin.as_ref().is_ok_and(|pin| pin.file_name().to_string_lossy().starts_with("link-shield-"))
+    })
+    .count()
+}
+
+/// Id of the link pinned for the only device, and of its program.
+fn link(limiter: &Limiter) -> (u64, u64) {
+    let pins = std::fs::read_dir(limiter.pins()).expect("it is loaded");
+    let mut links = pins
+        .map(|pin| pin.expect("a pin").path())
+        .filter(|pin| pin.to_string_lossy().contains("/link-shield-"));
+    let pin = links.next().expect("a link");
+    assert!(links.next().is_none(), "only one");
+    let shown: Value =
+        serde_json::from_str(&bpftool(&format!("--json link show pinned {}", pin.display()))).expect("JSON");
+    (shown["id"].as_u64().expect("an id"), shown["prog_id"].as_u64().expect("an id"))
+}
+
+const DENIED: &str = "[[rule]]\nnetwork = \"198.51.100.7\"\ndeny = true\n\
+                      [[rule]]\nnetwork = \"2001:db8:7::/64\"\ndeny = true\n";
+
+/// The denied sources get nothing, and the others what they want.
+fn refuses(lab: &Lab, limiter: &Limiter) {
+    for family in [V4, V6] {
+        let [denied, other, _] = family.sources;
+        assert_eq!(answer(lab, denied), Answer::Silence, "a denied source is told nothing");
+        drop(lab.served(other, family.port(25)));
+    }
+    truth::settled(&lab.host, limiter, 25);
+}
+
+#[test]
+fn by_itself_it_is_on_what_faces_the_world_and_drops_who_is_denied_before_anything_else_sees_them() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start_with(&lab, DENIED);
+    assert_eq!(places(&limiter), [("wire".to_owned(), "native".to_owned())], "{}", limiter.log());
+    let text = limiter.ok(&["status"]);
+    assert!(text.contains("\nshield on wire: native\n"), "{text}");
+    refuses(&lab, &limiter);
+    let (dropped, refused) = (limiter.counter("smtp", "dropped"), limiter.counter("smtp", "refused_denied"));
+    assert!(dropped >= 2, "each SYN once: {dropped}");
+    assert_eq!(refused, dropped, "by the shield alone");
+    assert_eq!(limiter.counter("smtp", "held"), 0, "nothing came as far as the gate");
+}
+
+#[test]
+fn without_it_the_other_programs_refuse_the_same() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start_with(&lab, &format!("interfaces = []\n{DENIED}"));
+    assert_eq!(places(&limiter), []);
+    assert_eq!(attached(&lab), json!([]));
+    refuses(&lab, &limiter);
+    assert_eq!(limiter.counter("smtp", "dropped"), 0);
+    assert!(limiter.counter("smtp", "refused_denied") >= 2);
+    assert_eq!(limiter.json(&["status"])["warnings"], json!([]), "that is what was asked for");
+}
+
+#[test]
+fn a_connection_that_was_there_when_its_source_was_denied_or_banned_goes_on() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, 5, "reply");
+    for family in [V4, V6] {
+        let source = family.source();
+        for (begin, end) in [("deny", "forget"), ("ban", "unban")] {
+            let session = lab.served(source, family.port(25));
+            limiter.ok(&[begin, &source.to_string()]);
+            let dropped = limiter.counter("smtp", "dropped");
+            for _ in 0..3 {
+                let said = dial::ask(&session, "NOOP", SOON);
+                assert_eq!(said, Answer::Line("250 2.0.0 Ok".to_owned()), "{begin} {source}");
+            }
+            assert_eq!(limiter.counter("smtp", "dropped"), dropped);
+            assert_eq!(answer(&lab, source), Answer::Silence);
+            assert!(limiter.counter("smtp", "dropped") > dropped);
+            let bye = dial::ask(&session, "QUIT", SOON);
+            assert_eq!(bye, Answer::Line("221 2.0.0 Bye".to_owned()), "its end comes through, too");
+            drop(session);
+            truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+            limiter.ok(&[end, &source.to_string()]);
+            drop(lab.served(source, family.port(25)));
+            truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+        }
+    }
+}
+
+#[test]
+fn where_another_program_is_status_says_so_and_it_is_attached_when_that_is_gone() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    Constant::new(xdp::PASS).attach(&lab.host, "wire");
+    let limiter = Limiter::start_with(&lab, DENIED);
+    assert_eq!(places(&limiter), [("wire".to_owned(), "none".to_owned())]);
+    assert!(why(&limiter, "wire").contains("another XDP program"));
+    let status = limiter.json(&["status"]);
+    let warning = status["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.starts_with("the shield is not on wire: another XDP program"), "{status:#}");
+    assert_eq!(status["in_force"], true);
+    assert_eq!(limiter.log().matches("the shield is not on wire").count(), 1, "{}", limiter.log());
+    refuses(&lab, &limiter);
+    assert_eq!(limiter.counter("smtp", "dropped"), 0);
+    lab.host_ip(&["link", "set", "wire", "xdp", "off"]);
+    comes_to(&limiter, &[("wire", "native")]);
+    refuses(&lab, &limiter);
+    assert!(limiter.counter("smtp", "dropped") >= 2);
+}
+
+#[test]
+fn it_follows_interfaces_that_come_and_go() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start_with(&lab, "interfaces = [\"late\", \"wire\"]\n");
+    assert_eq!(
+        places(&limiter),
+        [("late".to_owned(), "none".to_owned()), ("wire".to_owned(), "native".to_owned())]
+    );
+    assert_eq!(why(&limiter, "late"), "there is no such interface");
+    // A bridge's driver has no native mode.
+    lab.host_ip(&["link", "add", "late", "type", "bridge"]);
+    comes_to(&limiter, &[("late", "generic"), ("wire", "native")]);
+    assert_eq!(why(&limiter, "late"), "its driver has no native mode");
+    assert_eq!(pins(&limiter), 2);
+    lab.host_ip(&["link", "del", "late"]);
+    comes_to(&limiter, &[("late", "none"), ("wire", "native")]);
+    eventually("its pin is removed", SOON, || same("pins", &pins(&limiter), &1));
+    // Without an Ethernet header in front, nothing could be read.
+    lab.host_ip(&["tuntap", "add", "late", "mode", "tun"]);
+    eventually("it is looked at", SOON, || {
+        same("why", &why(&limiter, "late").as_str(), &"its packets have no Ethernet header")
+    });
+    lab.host_ip(&["link", "del", "late"]);
+    lab.host_ip(&["link", "add", "late", "type", "veth", "peer", "name", "peer"]);
+    comes_to(&limiter, &[("late", "native"), ("wire", "native")]);
+    // It takes the shield along, until the daemon sees that it is gone.
+    lab.host_ip(&["link", "set", "late", "netns", lab.client.name()]);
+    comes_to(&limiter, &[("late", "none"), ("wire", "native")]);
+    eventually("its pin is removed", SOON, || same("pins", &pins(&limiter), &1));
+    let mut command = lab.client.command("bpftool");
+    command.args(["--json", "net"]);
+    let net: Value = serde_json::from_str(&run(command).unwrap()).expect("JSON");
+    assert_eq!(net[0]["xdp"], json!([]), "nothing of it is left there");
+}
+
+#[test]
+fn by_itself_it_goes_where_addresses_and_default_routes_go() {
+    let Some(lab) = Lab::new() else { return };
+    lab.host_ip(&["addr", "flush", "dev", "wire"]);
+    lab.host_ip(&["link", "add", "inside", "type", "bridge"]);
+    lab.host_ip(&["link", "set", "inside", "up"]);
+    lab.host_ip(&["addr", "add", "10.1.2.3/24", "dev", "inside"]);
+    lab.host_ip(&["addr", "add", "fd00::3/64", "dev", "inside"]);
+    let limiter = Limiter::start_with(&lab, "");
+    assert_eq!(places(&limiter), [], "private addresses face nobody");
+    lab.host_ip(&["route", "add", "default", "via", "10.1.2.1", "dev", "inside"]);
+    comes_to(&limiter, &[("inside", "generic")]);
+    lab.host_ip(&["addr", "add", "192.0.2.1/32", "dev", "wire"]);
+    comes_to(&limiter, &[("inside", "generic"), ("wire", "native")]);
+    // It stays where it is, until the configuration is read again.
+    lab.host_ip(&["route", "del", "default"]);
+    lab.host_ip(&["link", "add", "other", "type", "bridge"]);
+    lab.host_ip(&["link", "set", "other", "up"]);
+    lab.host_ip(&["addr", "add", "2001:db8:1::1/64", "dev", "other"]);
+    comes_to(&limiter, &[("inside", "generic"), ("other", "generic"), ("wire", "native")]);
+    lab.host_ip(&["addr", "del", "192.0.2.1/32", "dev", "wire"]);
+    limiter.configure("interfaces = [\"other\"]\n");
+    limiter.ok(&["reload"]);
+    comes_to(&limiter, &[("other", "generic")]);
+    limiter.configure("");
+    limiter.ok(&["reload"]);
+    lab.host_ip(&["addr", "add", "192.0.2.1/32", "dev", "wire"]);
+    comes_to(&limiter, &[("other", "generic"), ("wire", "native")]);
+}
+
+#[test]
+fn for_a_vlan_it_is_on_the_device_below() {
+    let Some(lab) = Lab::new() else { return };
+    let vlan =
+        ["-n", lab.host.name(), "link", "add", "link", "wire", "name", "wire.7", "type", "vlan", "id", "7"];
+    let mut command = Command::new("ip");
+    command.args(vlan);
+    if let Err(complaint) = run(command) {
+        assert!(complaint.contains("Unknown device type"), "{complaint}");
+        return skip("this kernel was built without VLANs");
+    }
+    lab.host_ip(&["addr", "flush", "dev", "wire"]);
+    lab.host_ip(&["link", "set", "wire.7", "up"]);
+    lab.host_ip(&["addr", "add", "192.0.2.1/32", "dev", "wire.7"]);
+    let limiter = Limiter::start_with(&lab, "");
+    assert_eq!(places(&limiter), [("wire".to_owned(), "native".to_owned())]);
+}
+
+#[test]
+fn a_reload_attaches_and_detaches() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start_with(&lab, DENIED);
+    limiter.configure(&format!("interfaces = []\n{DENIED}"));
+    limiter.ok(&["reload"]);
+    comes_to(&limiter, &[]);
+    assert_eq!(attached(&lab), json!([]));
+    assert_eq!(pins(&limiter), 0);
+    refuses(&lab, &limiter);
+    assert_eq!(limiter.counter("smtp", "dropped"), 0);
+    limiter.configure(&format!("interfaces = [\"wire\"]\n{DENIED}"));
+    limiter.ok(&["reload"]);
+    comes_to(&limiter, &[("wire", "native")]);
+    refuses(&lab, &limiter);
+    assert!(limiter.counter("smtp", "dropped") >= 2);
+}
+
+#[test]
+fn it_works_without_the_daemon_and_the_next_one_takes_it_over() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let mut limiter = Limiter::start_with(&lab, DENIED);
+    let (id, program) = link(&limiter);
+    limiter.kill();
+    let dropped = limiter.counter("smtp", "dropped");
+    refuses(&lab, &limiter);
+    assert!(limiter.counter("smtp", "dropped") >= dropped + 2);
+    assert_eq!(places(&limiter), [("wire".to_owned(), "native".to_owned())]);
+    limiter.run();
+    let (same_id, another) = link(&limiter);
+    assert_eq!(same_id, id, "it was attached all the time");
+    assert_ne!(another, program, "the program is that of the new daemon");
+    assert_eq!(places(&limiter), [("wire".to_owned(), "native".to_owned())]);
+    refuses(&lab, &limiter);
+    // Someone detaches it.
+    let pin = std::fs::read_dir(limiter.pins()).unwrap().map(|pin| pin.unwrap().path());
+    let pin = pin.into_iter().find(|pin| pin.to_string_lossy().contains("link-shield")).unwrap();
+    limiter.kill();
+    bpftool(&format!("link detach pinned {}", pin.display()));
+    assert_eq!(places(&limiter), [("wire".to_owned(), "none".to_owned())]);
+    refuses(&lab, &limiter);
+    limiter.run();
+    assert_eq!(places(&limiter), [("wire".to_owned(), "native".to_owned())]);
+    bpftool(&format!("link detach pinned {}", pin.display()));
+    comes_to(&limiter, &[("wire", "native")]);
+    assert_ne!(attached(&lab), json!([]));
+    limiter.stop();
+    limiter.ok(&["unload"]);
+    assert_eq!(attached(&lab), json!([]));
+}
+
+#[test]
+fn behind_the_driver_it_drops_the_same() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    // The wire's driver has a native mode; a bridge's has none, and the wire behind it leads to the host.
+    let addresses: Vec<String> = [V4.host, V6.host].iter().map(ToString::to_string).collect();
+    lab.host_ip(&["link", "add", "bridge", "type", "bridge"]);
+    lab.host_ip(&["link", "set", "bridge", "address", "02:00:00:00:00:01", "addrgenmode", "none", "up"]);
+    lab.host_ip(&["link", "set", "wire", "master", "bridge"]);
+    for (address, family) in addresses.iter().zip([V4, V6]) {
+        let at_once: &[&str] = if family.host.is_ipv6() { &["nodad"] } else { &[] };
+        lab.host_ip(&["addr", "del", address, "dev", "wire"]);
+        lab.host_ip(&[&["addr", "add", address, "dev", "bridge"], at_once].concat());
+        for source in family.sources {
+            lab.host_ip(&["route", "replace", &source.to_string(), "dev", "bridge", "src", address]);
+        }
+    }
+    let limiter = Limiter::start_with(&lab, DENIED);
+    assert_eq!(places(&limiter), [("bridge".to_owned(), "generic".to_owned())]);
+    refuses(&lab, &limiter);
+    assert!(limiter.counter("smtp", "dropped") >= 2);
+    assert_eq!(limiter.counter("smtp", "held"), 0);
+}
