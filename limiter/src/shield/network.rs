@@ -22,6 +22,8 @@ pub struct Link {
     pub is_ethernet: bool,
     /// Of a VLAN, the device that its frames come through.
     pub carrier: Option<u32>,
+    /// Whether it is the end of a pair within this machine.
+    pub is_veth: bool,
     /// The XDP program it has.
     pub program: Option<Program>,
 }
@@ -99,7 +101,9 @@ impl Network {
                     }
                 }
                 let wanted = |index: u32| {
-                    let link = self.links.get(&index)?;
+                    // What comes out of a pair has been through the network stack of this machine already, and
+                    // a program on it makes every packet single again that had been bundled on the way.
+                    let link = self.links.get(&index).filter(|link| !link.is_veth)?;
                     Some(Wanted { name: link.name.clone(), index: Some(index) })
                 };
                 facing.into_iter().filter_map(wanted).collect()
@@ -140,8 +144,10 @@ fn link(fixed: &[u8], rest: &[u8]) -> Option<(u32, Link)> {
             libc::IFLA_LINK => below = number(value, 0),
             libc::IFLA_LINK_NETNSID => is_below_elsewhere = true,
             libc::IFLA_LINKINFO => {
-                is_vlan = attributes(value)
-                    .any(|(kind, value)| kind == libc::IFLA_INFO_KIND && text(value) == "vlan");
+                let kind = attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
+                let kind = kind.map(|(_, value)| text(value)).unwrap_or_default();
+                is_vlan = kind == "vlan";
+                link.is_veth = kind == "veth";
             }
             libc::IFLA_XDP => link.program = program(value),
             _ => {}

@@ -80,6 +80,9 @@ fn link(limiter: &Limiter) -> (u64, u64) {
     (shown["id"].as_u64().expect("an id"), shown["prog_id"].as_u64().expect("an id"))
 }
 
+/// On the labs' wire; `auto` leaves pairs within one machine alone.
+const ON_THE_WIRE: &str = "interfaces = [\"wire\"]\n";
+
 const DENIED: &str = "[[rule]]\nnetwork = \"198.51.100.7\"\ndeny = true\n\
                       [[rule]]\nnetwork = \"2001:db8:7::/64\"\ndeny = true\n";
 
@@ -94,10 +97,10 @@ fn refuses(lab: &Lab, limiter: &Limiter) {
 }
 
 #[test]
-fn by_itself_it_is_on_what_faces_the_world_and_drops_who_is_denied_before_anything_else_sees_them() {
+fn it_drops_who_is_denied_before_anything_else_sees_them() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
-    let limiter = Limiter::start_with(&lab, DENIED);
+    let limiter = Limiter::start_with(&lab, &format!("{ON_THE_WIRE}{DENIED}"));
     assert_eq!(places(&limiter), [("wire".to_owned(), "native".to_owned())], "{}", limiter.log());
     let text = limiter.ok(&["status"]);
     assert!(text.contains("\nshield on wire: native\n"), "{text}");
@@ -125,7 +128,7 @@ fn without_it_the_other_programs_refuse_the_same() {
 fn a_connection_that_was_there_when_its_source_was_denied_or_banned_goes_on() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
-    let limiter = Limiter::start(&lab, 5, "reply");
+    let limiter = Limiter::start_with(&lab, ON_THE_WIRE);
     for family in [V4, V6] {
         let source = family.source();
         for (begin, end) in [("deny", "forget"), ("ban", "unban")] {
@@ -155,7 +158,7 @@ fn where_another_program_is_status_says_so_and_it_is_attached_when_that_is_gone(
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
     Constant::new(xdp::PASS).attach(&lab.host, "wire");
-    let limiter = Limiter::start_with(&lab, DENIED);
+    let limiter = Limiter::start_with(&lab, &format!("{ON_THE_WIRE}{DENIED}"));
     assert_eq!(places(&limiter), [("wire".to_owned(), "none".to_owned())]);
     assert!(why(&limiter, "wire").contains("another XDP program"));
     let status = limiter.json(&["status"]);
@@ -207,58 +210,64 @@ fn it_follows_interfaces_that_come_and_go() {
 }
 
 #[test]
-fn by_itself_it_goes_where_addresses_and_default_routes_go() {
+fn by_itself_it_goes_where_addresses_and_default_routes_go_but_not_within_the_machine() {
     let Some(lab) = Lab::new() else { return };
-    lab.host_ip(&["addr", "flush", "dev", "wire"]);
-    lab.host_ip(&["link", "add", "inside", "type", "bridge"]);
-    lab.host_ip(&["link", "set", "inside", "up"]);
-    lab.host_ip(&["addr", "add", "10.1.2.3/24", "dev", "inside"]);
-    lab.host_ip(&["addr", "add", "fd00::3/64", "dev", "inside"]);
+    for name in ["inside", "outside"] {
+        lab.host_ip(&["link", "add", name, "type", "bridge"]);
+        lab.host_ip(&["link", "set", name, "up"]);
+    }
+    for (name, address) in [("inside", "10.1.2.3/24"), ("inside", "fd00::3/64"), ("outside", "10.1.3.3/24")] {
+        lab.host_ip(&["addr", "add", address, "dev", name]);
+    }
     let limiter = Limiter::start_with(&lab, "");
-    assert_eq!(places(&limiter), [], "private addresses face nobody");
+    assert_eq!(
+        places(&limiter),
+        [],
+        "private addresses face nobody, and the wire leads to the next namespace"
+    );
     lab.host_ip(&["route", "add", "default", "via", "10.1.2.1", "dev", "inside"]);
     comes_to(&limiter, &[("inside", "generic")]);
-    lab.host_ip(&["addr", "add", "192.0.2.1/32", "dev", "wire"]);
-    comes_to(&limiter, &[("inside", "generic"), ("wire", "native")]);
+    lab.host_ip(&["addr", "add", "192.0.2.100/32", "dev", "outside"]);
+    comes_to(&limiter, &[("inside", "generic"), ("outside", "generic")]);
     // It stays where it is, until the configuration is read again.
     lab.host_ip(&["route", "del", "default"]);
     lab.host_ip(&["link", "add", "other", "type", "bridge"]);
     lab.host_ip(&["link", "set", "other", "up"]);
     lab.host_ip(&["addr", "add", "2001:db8:1::1/64", "dev", "other"]);
-    comes_to(&limiter, &[("inside", "generic"), ("other", "generic"), ("wire", "native")]);
-    lab.host_ip(&["addr", "del", "192.0.2.1/32", "dev", "wire"]);
+    comes_to(&limiter, &[("inside", "generic"), ("other", "generic"), ("outside", "generic")]);
+    lab.host_ip(&["addr", "del", "192.0.2.100/32", "dev", "outside"]);
     limiter.configure("interfaces = [\"other\"]\n");
     limiter.ok(&["reload"]);
     comes_to(&limiter, &[("other", "generic")]);
     limiter.configure("");
     limiter.ok(&["reload"]);
-    lab.host_ip(&["addr", "add", "192.0.2.1/32", "dev", "wire"]);
-    comes_to(&limiter, &[("other", "generic"), ("wire", "native")]);
+    lab.host_ip(&["addr", "add", "192.0.2.100/32", "dev", "outside"]);
+    comes_to(&limiter, &[("other", "generic"), ("outside", "generic")]);
 }
 
 #[test]
 fn for_a_vlan_it_is_on_the_device_below() {
     let Some(lab) = Lab::new() else { return };
-    let vlan =
-        ["-n", lab.host.name(), "link", "add", "link", "wire", "name", "wire.7", "type", "vlan", "id", "7"];
+    lab.host_ip(&["link", "add", "below", "type", "bridge"]);
+    lab.host_ip(&["link", "set", "below", "up"]);
+    let vlan = ["link", "add", "link", "below", "name", "below.7", "type", "vlan", "id", "7"];
     let mut command = Command::new("ip");
-    command.args(vlan);
+    command.args(["-n", lab.host.name()]).args(vlan);
     if let Err(complaint) = run(command) {
         assert!(complaint.contains("Unknown device type"), "{complaint}");
         return skip("this kernel was built without VLANs");
     }
-    lab.host_ip(&["addr", "flush", "dev", "wire"]);
-    lab.host_ip(&["link", "set", "wire.7", "up"]);
-    lab.host_ip(&["addr", "add", "192.0.2.1/32", "dev", "wire.7"]);
+    lab.host_ip(&["link", "set", "below.7", "up"]);
+    lab.host_ip(&["addr", "add", "192.0.2.100/32", "dev", "below.7"]);
     let limiter = Limiter::start_with(&lab, "");
-    assert_eq!(places(&limiter), [("wire".to_owned(), "native".to_owned())]);
+    assert_eq!(places(&limiter), [("below".to_owned(), "generic".to_owned())]);
 }
 
 #[test]
 fn a_reload_attaches_and_detaches() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
-    let limiter = Limiter::start_with(&lab, DENIED);
+    let limiter = Limiter::start_with(&lab, &format!("{ON_THE_WIRE}{DENIED}"));
     limiter.configure(&format!("interfaces = []\n{DENIED}"));
     limiter.ok(&["reload"]);
     comes_to(&limiter, &[]);
@@ -277,7 +286,7 @@ fn a_reload_attaches_and_detaches() {
 fn it_works_without_the_daemon_and_the_next_one_takes_it_over() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
-    let mut limiter = Limiter::start_with(&lab, DENIED);
+    let mut limiter = Limiter::start_with(&lab, &format!("{ON_THE_WIRE}{DENIED}"));
     let (id, program) = link(&limiter);
     limiter.kill();
     let dropped = limiter.counter("smtp", "dropped");
