@@ -11,7 +11,9 @@ use std::{
 };
 
 use super::{SAMPLE, one_sentence};
-use crate::config::{Change, ConfigError, Ruling, edit, parse, parse_network, parse_setting};
+use crate::config::{
+    Change, ConfigError, Ruling, edit, error::Complaint, parse, parse_network, parse_setting,
+};
 
 /// Longest text, in bytes.
 const LONGEST: usize = 1 << 14;
@@ -134,12 +136,17 @@ fn judge(text: &str, dice: &mut Dice) -> String {
             let said = error.to_string();
             one_sentence(&said);
             assert!(!said.contains(char::is_control) && said.len() < 1000, "{said:?}");
-            let ConfigError::Invalid { line, column, .. } = error else { panic!("no place: {said}") };
+            let ConfigError::Invalid { line, column, complaint, .. } = error else {
+                panic!("no place: {said}")
+            };
             let mut lines = text.strip_prefix('\u{feff}').unwrap_or(text).split('\n');
             let characters = lines.nth(line - 1).map(|line| line.chars().count());
             assert!(characters.is_some_and(|end| (1..=end + 1).contains(&column)), "{said}");
-            let words = said.split(": ").skip(1).collect::<String>();
-            words.chars().filter(|char| !char.is_ascii_digit()).take(60).collect()
+            // Without what was given, or there would be as many answers as texts.
+            match *complaint {
+                Complaint::Syntax(words) => words.split(['`', '"']).next().unwrap_or_default().to_owned(),
+                other => format!("{other:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
+            }
         }
     }
 }
