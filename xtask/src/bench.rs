@@ -18,6 +18,8 @@ mod cell;
 #[cfg(feature = "bench")]
 mod cgroup;
 #[cfg(feature = "bench")]
+mod flood;
+#[cfg(feature = "bench")]
 mod hold;
 #[cfg(feature = "bench")]
 mod hosts;

@@ -14,7 +14,7 @@ use nix::sys::{
 use serde::Serialize;
 
 use super::{
-    bulk,
+    bulk, flood,
     hosts::Host,
     lab::{Lab, MAX_SOURCES, port},
     load::{Expect, Load, Tally},
@@ -52,6 +52,8 @@ pub struct Sample {
     pub failure: Option<String>,
     /// Memory of its processes, in KiB.
     pub memory_kib: u64,
+    /// SYNs of a flood in a second.
+    pub flood: f64,
     /// How often the daemon was replaced.
     pub replaced: u32,
 }
@@ -93,7 +95,9 @@ pub fn load(host: &Host, workload: Workload) -> Load {
     let (port, sources, expect) = match workload {
         Workload::Accept { sources } => (port::ADMITS, sources, Expect::Banner),
         Workload::Known | Workload::Takeover => (port::ADMITS, MANY, Expect::Banner),
-        Workload::Held(_) | Workload::BulkMail | Workload::BulkOther => (port::ADMITS, 1, Expect::Banner),
+        Workload::Held(_) | Workload::Flood | Workload::BulkMail | Workload::BulkOther => {
+            (port::ADMITS, 1, Expect::Banner)
+        }
         Workload::Reset => (port::RESETS, 1, Expect::Reset),
         Workload::Reply => (port::REPLIES, 1, Expect::Reply),
     };
@@ -110,6 +114,12 @@ pub fn measure(lab: &Lab, host: &mut Host, workload: Workload, plan: &Plan) -> R
     let mut sample = match workload {
         Workload::BulkMail => bulk_turn(lab, host, port::ADMITS, plan)?,
         Workload::BulkOther => bulk_turn(lab, host, port::OTHER, plan)?,
+        Workload::Flood => flood::run(lab, host.contestant, host.place, |sent| {
+            let began = Instant::now();
+            let (sample, times) = load(host, workload).run(lab, |tally| turn(host, tally, plan))?;
+            let flood = sent.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+            Ok(with_times(Sample { flood, ..sample }, times))
+        })?,
         _ => {
             let (sample, times) = load(host, workload).run(lab, |tally| turn(host, tally, plan))?;
             with_times(sample, times)

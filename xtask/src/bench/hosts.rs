@@ -74,7 +74,10 @@ impl Host {
                 // refuse with a reply.
                 host.serve(&[(port::ADMITS, 220), (port::REPLIES, 421), (port::OTHER, 220)])?;
             }
-            Contestant::Limiter | Contestant::LimiterFull | Contestant::LimiterReplaced => {
+            Contestant::Limiter
+            | Contestant::LimiterShield
+            | Contestant::LimiterFull
+            | Contestant::LimiterReplaced => {
                 host.serve_all()?;
                 host.limiter = Some(limiter::Limiter::start(&host)?);
             }

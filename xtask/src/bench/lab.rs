@@ -80,7 +80,7 @@ impl Lab {
     /// When `ip` cannot.
     pub fn host(&self, name: &str, place: Place) -> Result<Netns> {
         let host = Netns::new(format!("{}-{name}", self.name))?;
-        let wire = format!("wire{}", place.0);
+        let wire = place.wire();
         self.clients.ip(&[
             "link",
             "add",
@@ -93,6 +93,8 @@ impl Lab {
             "netns",
             host.name(),
         ])?;
+        let hardware = place.hardware().map(|byte| format!("{byte:02x}")).join(":");
+        host.ip(&["link", "set", &wire, "address", &hardware])?;
         for (netns, side) in [(&host, 1), (&self.clients, 2)] {
             for address in [place.v4(side).to_string() + "/24", place.v6(side).to_string() + "/64"] {
                 let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
@@ -111,7 +113,18 @@ impl Lab {
 pub struct Place(pub u8);
 
 impl Place {
-    const fn v4(self, side: u8) -> Ipv4Addr {
+    /// The interface on either side of its wire.
+    pub fn wire(self) -> String {
+        format!("wire{}", self.0)
+    }
+
+    /// Hardware address of its side.
+    pub const fn hardware(self) -> [u8; 6] {
+        [2, 0, 0, 0, 1, self.0]
+    }
+
+    /// Its IPv4 address, and that of the clients.
+    pub const fn v4(self, side: u8) -> Ipv4Addr {
         Ipv4Addr::new(198, 18, self.0, side)
     }
 
@@ -147,7 +160,7 @@ mod tests {
 
     #[test]
     fn no_two_clients_have_the_same_source() {
-        let all: Vec<_> = (0..9)
+        let all: Vec<_> = (0..11)
             .flat_map(|place| (0..MAX_SOURCES).map(move |number| Place(place).source(number)))
             .collect();
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());

@@ -6,14 +6,14 @@ use anyhow::{Result, bail};
 use serde::{Serialize, Serializer};
 
 /// Something that a mail host can limit connections with.
-///
-/// The limiter with its shield (XDP) belongs here when there is one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Contestant {
     /// No limit: the server alone, which accepts, writes and closes. Everyone's bound.
     Nothing,
     /// This project.
     Limiter,
+    /// The same with its shield on the wire, a veth, which `auto` would leave alone.
+    LimiterShield,
     /// The same, whose ledger knows a million sources.
     LimiterFull,
     /// The same, whose daemon is replaced by another one twice a second.
@@ -34,9 +34,10 @@ pub enum Contestant {
 
 impl Contestant {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Nothing,
         Self::Limiter,
+        Self::LimiterShield,
         Self::LimiterFull,
         Self::LimiterReplaced,
         Self::Empty,
@@ -52,6 +53,7 @@ impl Contestant {
         match self {
             Self::Nothing => "nothing",
             Self::Limiter => "limiter",
+            Self::LimiterShield => "limiter-shield",
             Self::LimiterFull => "limiter-full",
             Self::LimiterReplaced => "limiter-replaced",
             Self::Empty => "empty",
@@ -65,7 +67,7 @@ impl Contestant {
 
     /// Whether it is this project.
     pub const fn is_limiter(self) -> bool {
-        matches!(self, Self::Limiter | Self::LimiterFull | Self::LimiterReplaced)
+        matches!(self, Self::Limiter | Self::LimiterShield | Self::LimiterFull | Self::LimiterReplaced)
     }
 }
 
@@ -92,6 +94,8 @@ pub enum Workload {
     Reset,
     /// Be refused with a reply.
     Reply,
+    /// Connect as ever, while somebody who is banned floods.
+    Flood,
     /// Send as much as goes, on mail connections.
     BulkMail,
     /// The same on a port that is nobody's.
@@ -104,7 +108,7 @@ pub enum Workload {
 
 impl Workload {
     /// All of them, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Accept { sources: 1 },
         Self::Accept { sources: 1000 },
         Self::Held(1000),
@@ -112,6 +116,7 @@ impl Workload {
         Self::Held(15000),
         Self::Reset,
         Self::Reply,
+        Self::Flood,
         Self::BulkMail,
         Self::BulkOther,
         Self::Known,
@@ -125,6 +130,7 @@ impl Workload {
             Self::Held(held) => format!("held-{held}"),
             Self::Reset => "reset".into(),
             Self::Reply => "reply".into(),
+            Self::Flood => "flood".into(),
             Self::BulkMail => "bulk-mail".into(),
             Self::BulkOther => "bulk-other".into(),
             Self::Known => "known".into(),
@@ -140,6 +146,9 @@ impl Workload {
             Self::Held(held) => format!("Accept, banner, close; the source holds {held} connections"),
             Self::Reset => "Refuse by reset".into(),
             Self::Reply => "Refuse with a reply".into(),
+            Self::Flood => {
+                "Accept, banner, close; 1 source, while another one, banned, floods with SYNs".into()
+            }
             Self::BulkMail => "Bulk transfer on 4 established mail connections".into(),
             Self::BulkOther => "Bulk transfer on 4 connections to another port".into(),
             Self::Known => {
@@ -152,16 +161,21 @@ impl Workload {
     /// Who can do it. The first is who the others are compared with.
     pub const fn contestants(self) -> &'static [Contestant] {
         use Contestant::{
-            Empty, Exim, Haproxy, Iptables, Limiter, LimiterFull, LimiterReplaced, Nftables, Nothing, Postfix,
+            Empty, Exim, Haproxy, Iptables, Limiter, LimiterFull, LimiterReplaced, LimiterShield, Nftables,
+            Nothing, Postfix,
         };
         match self {
-            Self::Accept { .. } => &[Nothing, Limiter, Empty, Nftables, Iptables, Haproxy, Postfix, Exim],
+            Self::Accept { .. } => {
+                &[Nothing, Limiter, LimiterShield, Empty, Nftables, Iptables, Haproxy, Postfix, Exim]
+            }
             // Postfix and Exim have a process for each connection.
             Self::Held(_) | Self::Reset | Self::BulkMail => &[Nothing, Limiter, Nftables, Iptables, Haproxy],
             // The others have no words.
             Self::Reply => &[Nothing, Limiter, Postfix, Exim],
+            // The others cannot ban.
+            Self::Flood => &[Nothing, Limiter, LimiterShield, Nftables, Iptables],
             // Haproxy is not on the way of what it does not serve.
-            Self::BulkOther => &[Nothing, Limiter, Empty, Nftables, Iptables],
+            Self::BulkOther => &[Nothing, Limiter, LimiterShield, Empty, Nftables, Iptables],
             Self::Known => &[Limiter, LimiterFull],
             Self::Takeover => &[Limiter, LimiterReplaced],
         }
@@ -184,6 +198,10 @@ impl Workload {
             }
             Self::Reply => {
                 "Nothing: the server says 421 to everyone, and closes. nftables, iptables and HAProxy have no words."
+            }
+            Self::Flood => {
+                "The flood takes a processor to send; nothing: it is for another host, so only that is left. nftables and \
+                 iptables drop the address by a rule of its own. In the last column, SYNs of the flood in a second."
             }
             Self::BulkMail => "MB/s instead of connections, CPU per MB. HAProxy copies the data.",
             Self::BulkOther => "MB/s instead of connections, CPU per MB.",

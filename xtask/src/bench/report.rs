@@ -73,6 +73,8 @@ pub struct Figures {
     pub max_us: f64,
     /// How many went as they should not, in all rounds.
     pub failed: u64,
+    /// SYNs of a flood in a second.
+    pub flood: Spread,
     /// Memory of the contestant's processes, in KiB.
     pub memory_kib: Spread,
     /// Every round.
@@ -110,6 +112,7 @@ impl Outcome {
                 p99_us: spread(|sample| sample.p99_us),
                 max_us: spread(|sample| sample.max_us).max,
                 failed: samples.iter().map(|sample| sample.failed).sum(),
+                flood: spread(|sample| sample.flood),
                 memory_kib: spread(|sample| sample.memory_kib as f64),
                 rounds: samples,
             }

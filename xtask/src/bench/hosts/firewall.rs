@@ -6,7 +6,10 @@ use anyhow::Result;
 
 use super::Host;
 use crate::{
-    bench::lab::{LIMIT, PLENTY, port},
+    bench::{
+        flood::FLOODER,
+        lab::{LIMIT, PLENTY, port},
+    },
     command,
 };
 
@@ -24,10 +27,11 @@ pub fn nftables(host: &Host) -> Result<()> {
              counter reject with tcp reset\n"
         )
     });
+    let banned = format!("    ip saddr {FLOODER} tcp dport {} drop\n", port::ADMITS);
     let (sets, rules) = (sets.collect::<Vec<_>>().concat(), rules.collect::<Vec<_>>().concat());
     let rules = format!(
         "table inet limits {{\n{sets}  chain input {{\n    type filter hook input priority filter; policy accept;\n\
-         {rules}  }}\n}}\n"
+         {banned}         {rules}  }}\n}}\n"
     );
     let file = host.path("rules.nft");
     fs::write(&file, rules)?;
@@ -36,6 +40,9 @@ pub fn nftables(host: &Host) -> Result<()> {
 
 /// `connlimit` (iptables-extensions(8)).
 pub fn iptables(host: &Host) -> Result<()> {
+    let mut banned = host.cgroup.command(&host.netns, "iptables");
+    banned.args(["--wait", "-A", "INPUT", "-s", &FLOODER.to_string(), "-p", "tcp"]);
+    command::run(banned.args(["--dport", &port::ADMITS.to_string(), "-j", "DROP"]))?;
     for (port, limit) in limits() {
         for (program, mask) in [("iptables", "32"), ("ip6tables", "64")] {
             let mut iptables = host.cgroup.command(&host.netns, program);

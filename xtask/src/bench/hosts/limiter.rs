@@ -22,6 +22,7 @@ use serde_json::Value;
 use super::Host;
 use crate::{
     bench::{
+        flood::FLOODER,
         lab::{LIMIT, PLENTY, port},
         plan::Contestant,
         sweep,
@@ -56,11 +57,13 @@ impl Limiter {
     /// When it does not.
     pub fn start(host: &Host) -> Result<Self> {
         let is_full = host.contestant == Contestant::LimiterFull;
+        let has_shield = host.contestant == Contestant::LimiterShield;
+        let interfaces = if has_shield { format!("[\"{}\"]", host.place.wire()) } else { "[]".to_owned() };
         let max_sources = if is_full { 2 * MANY } else { 262_144 };
         fs::write(
             host.path("limiter.toml"),
             format!(
-                "max_sources = {max_sources}\nremember_seconds = 86400\ninterfaces = []\n\
+                "max_sources = {max_sources}\nremember_seconds = 86400\ninterfaces = {interfaces}\n\
                  [ladder]\nreplies = \"none\"\n\
                  [service.smtp]\nports = [{}]\nmax_connections = {PLENTY}\n\
                  [service.resets]\nports = [{}]\nprotocol = \"smtp\"\nmax_connections = {LIMIT}\nresponse = \"reset\"\n\
@@ -78,6 +81,15 @@ impl Limiter {
         if is_full {
             limiter.fill(MANY)?;
         }
+        let flooder = FLOODER.to_string();
+        command::output(Command::new(&limiter.program).args([
+            "--instance",
+            &limiter.instance,
+            "ban",
+            &flooder,
+            "--for",
+            "2h",
+        ]))?;
         Ok(limiter)
     }
 

@@ -26,6 +26,10 @@ pub fn outcome(outcome: &Outcome) -> Rows {
         header.extend(["p50 µs", "p99 µs", "failed"]);
     }
     header.push("memory MiB");
+    let is_flood = outcome.contestants.iter().any(|figures| figures.flood.median > 0.0);
+    if is_flood {
+        header.push("flood/s");
+    }
     let rows = outcome.contestants.iter().map(|figures| {
         let mut row = vec![
             figures.contestant.to_string(),
@@ -44,6 +48,9 @@ pub fn outcome(outcome: &Outcome) -> Rows {
             ]);
         }
         row.push(format!("{:.1}", figures.memory_kib.median / 1024.0));
+        if is_flood {
+            row.push(number(figures.flood.median));
+        }
         row
     });
     Rows { header, rows: rows.collect(), words: 1 }
