@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{NOTHING_LOADED, enter_protected, loaded, output};
 use crate::{
-    config,
+    bans, config,
     instance::{Daemon, Instance},
     kernel::{Found, Tables, environment, pins, steward::Steward},
     reconcile, shield,
@@ -36,6 +36,8 @@ struct Status {
     daemon: Daemon,
     /// Where denied and banned sources are dropped before anything is spent on them.
     shield: Vec<shield::Place>,
+    /// Bans in force.
+    bans: usize,
     /// With `--verify`, what it found.
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<Verified>,
@@ -125,6 +127,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         in_force: detached.is_empty(),
         daemon,
         shield,
+        bans: bans::in_force(&tables)?.len(),
         verified,
         services,
         warnings,
@@ -353,6 +356,12 @@ fn print(status: &Status) -> Result<()> {
     let on: Vec<String> = status.shield.iter().map(|place| format!("shield on {place}")).collect();
     if !on.is_empty() {
         output::line(&format!("\n{}", on.join("\n")))?;
+    }
+    if status.bans > 0 {
+        output::line(&format!(
+            "\nbans in force: {}; `limiter --instance {} bans` shows them",
+            status.bans, status.instance
+        ))?;
     }
     if let Some(Verified { connections, differences }) = &status.verified {
         let agree =

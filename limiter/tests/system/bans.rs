@@ -126,6 +126,7 @@ fn an_admins_ban_is_in_force_at_once_cuts_nobody_and_ends_by_itself() {
         limiter.ok(&["ban", &address, "--for", "1h"]);
         assert_eq!(answer(&lab, source, imap), Answer::Silence);
         assert_eq!(bans(&limiter).len(), limiter.services().len());
+        assert!(limiter.ok(&["status"]).contains(&format!("bans in force: {};", limiter.services().len())));
         assert!(limiter.ok(&["bans"]).contains("banned by the admin"));
         limiter.ok(&["unban", &address]);
         drop((lab.served(source, imap), lab.served(source, smtp)));
