@@ -41,12 +41,12 @@ fn insist(lab: &Lab, source: IpAddr, to: std::net::SocketAddr) -> Vec<(Answer, u
 }
 
 #[test]
-fn who_insists_gets_words_then_resets_then_nothing_and_starts_politely_after_the_ban() {
+fn who_insists_gets_words_then_resets_then_is_dropped_by_the_shield_and_starts_politely_after_the_ban() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(
         &lab,
-        "[defaults]\nmax_connections = 1\n\
+        "interfaces = [\"wire\"]\n[defaults]\nmax_connections = 1\n\
          [ladder]\nreplies = \"2/s\"\nban_after = \"5 in 10min\"\nban = \"1h\"\nban_max = \"3h\"\n",
     );
     for family in [V4, V6] {
@@ -63,6 +63,17 @@ fn who_insists_gets_words_then_resets_then_nothing_and_starts_politely_after_the
             assert_eq!((ban["reason"].as_str(), ban["bans"].as_u64()), (Some("ladder"), Some(nth)), "{ban}");
             let left = ban["left_seconds"].as_u64().unwrap();
             assert!((hours * 3600 - 60..=hours * 3600).contains(&left), "{ban}");
+            // From now on it costs what the shield takes to drop its SYNs: nothing else sees one.
+            let seen =
+                || ["dropped", "refused_banned", "held"].map(|counter| limiter.counter("smtp", counter));
+            let before = seen();
+            assert_eq!(answer(&lab, source, smtp), Answer::Silence);
+            let [dropped, refused, held] = seen();
+            assert!(
+                dropped > before[0] && refused - before[1] == dropped - before[0],
+                "{before:?}, {dropped}"
+            );
+            assert_eq!(held, before[2]);
             // Banned from one service, it gets what it wants of another.
             assert_eq!(answer(&lab, source, family.port(143)), Answer::Reset, "nobody listens there");
             let explained = limiter.ok(&["explain", &source.to_string()]);
