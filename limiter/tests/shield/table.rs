@@ -205,6 +205,7 @@ fn of_a_banned_source_what_belongs_to_a_connection_passes_until_it_has_ended() {
         let said = dial::ask(&session, "QUIT", SOON);
         assert_eq!(said, Answer::Line("221 2.0.0 Bye".to_owned()));
         // The server closes first, and its end lingers in TIME_WAIT: the last ACKs are for it.
+        std::io::copy(&mut &session, &mut std::io::sink()).expect("it closes in good order");
         drop(session);
         truth::agree(&ground.lab.host, &ground.limiter, ("smtp", SMTP), source, 0);
         eventually("the connection has ended", SOON, || match verdict(port, RST | ACK) {
