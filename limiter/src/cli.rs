@@ -66,10 +66,10 @@ enum Verb {
     Limit(rules::LimitArgs),
     /// Take back what was said of exactly this network, live
     Forget(rules::Whom),
-    /// Drop whatever an address sends to mail ports for a time, live
+    /// Let an address begin no connection to mail ports for a time, live; those that are there go on
     Ban(bans::BanArgs),
     /// End a ban, and forget what led to it
-    Unban(bans::UnbanArgs),
+    Unban(bans::Whom),
     /// End the daemon, lift the limits, and leave no trace in the kernel
     Unload(unload::Args),
     /// A configuration from the limits that Postfix, Exim and Dovecot have now

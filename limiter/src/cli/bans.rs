@@ -15,14 +15,10 @@ use crate::{
 };
 
 #[derive(clap::Args)]
-pub struct BanArgs {
-    /// IPv4 or IPv6 address: what is banned is the source it counts as, an IPv6 /64 for one
+pub struct Whom {
+    /// IPv4 or IPv6 address: what is meant is the source it counts as, an IPv6 /64 for one
     #[arg(value_name = "ADDR")]
     address: IpAddr,
-
-    /// For how long, such as 10m, 2h or 7days, up to 30days; as long as a first ban of the ladder if left out
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
-    time: Option<Duration>,
 
     /// Only from this service; from every service if left out
     #[arg(long, value_name = "SERVICE")]
@@ -30,14 +26,13 @@ pub struct BanArgs {
 }
 
 #[derive(clap::Args)]
-pub struct UnbanArgs {
-    /// IPv4 or IPv6 address, in the source that is banned
-    #[arg(value_name = "ADDR")]
-    address: IpAddr,
+pub struct BanArgs {
+    #[command(flatten)]
+    whom: Whom,
 
-    /// Only from this service; from every service if left out
-    #[arg(long, value_name = "SERVICE")]
-    service: Option<String>,
+    /// For how long, such as 10m, 2h or 7days, up to 30days; as long as a first ban of the ladder if left out
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    time: Option<Duration>,
 }
 
 #[derive(clap::Args)]
@@ -58,17 +53,18 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// `limiter ban ADDR`.
 pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
+    let BanArgs { whom, time } = args;
     let mut tables = loaded(instance)?;
-    let address = Addr::from(args.address);
-    let services = asked(&tables, args.service.as_deref())?;
+    let address = Addr::from(whom.address);
+    let services = asked(&tables, whom.service.as_deref())?;
     let _bans = instance.lock_bans()?;
     for (id, policy) in &services {
         if tables.policy.say(&address, *id)?.action == Action::Allow {
-            return Err(allowed(instance, &tables, args.address, policy.name())?);
+            return Err(allowed(instance, &tables, whom.address, policy.name())?);
         }
     }
     let first = Duration::from_secs(u64::from(tables.policy.ladder()?.ban_s));
-    let time = args.time.unwrap_or(first);
+    let time = time.unwrap_or(first);
     let until_ns = ledger::now_ns()? + time.as_nanos() as u64;
     for (id, policy) in &services {
         let key = Key::narrow(*id, policy, &address);
@@ -97,10 +93,10 @@ fn allowed(instance: &Instance, tables: &Tables, address: IpAddr, service: &str)
 }
 
 /// `limiter unban ADDR`: forgets that the source was ever refused.
-pub fn unban(instance: &Instance, args: &UnbanArgs) -> Result<ExitCode> {
+pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
     let mut tables = loaded(instance)?;
-    let address = Addr::from(args.address);
-    let services = asked(&tables, args.service.as_deref())?;
+    let address = Addr::from(whom.address);
+    let services = asked(&tables, whom.service.as_deref())?;
     let _bans = instance.lock_bans()?;
     let now_ns = ledger::now_ns()?;
     let mut lines = Vec::new();
@@ -113,7 +109,7 @@ pub fn unban(instance: &Instance, args: &UnbanArgs) -> Result<ExitCode> {
         }
     }
     if lines.is_empty() {
-        bail!("{} is not banned: `limiter --instance {instance} bans` shows who is", args.address);
+        bail!("{} is not banned: `limiter --instance {instance} bans` shows who is", whom.address);
     }
     state::save(instance, &tables)?;
     lines.iter().try_for_each(|line| output::line(line))?;

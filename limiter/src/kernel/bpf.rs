@@ -1,7 +1,24 @@
 //! The system call, for what aya 0.14 has no function for.
 
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 use nix::errno::Errno;
+
+/// `struct { … } batch` of `union bpf_attr`, include/uapi/linux/bpf.h: what the commands take that are about
+/// many entries of a map.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Batch {
+    /// Where the kernel was, as it said last; 0 to begin.
+    pub in_batch: u64,
+    /// Where it says how far it came.
+    pub out_batch: u64,
+    pub keys: u64,
+    pub values: u64,
+    pub count: u32,
+    pub map_fd: u32,
+    pub elem_flags: u64,
+    pub flags: u64,
+}
 
 /// bpf(2). What the kernel answers with, it writes into `attr`.
 pub fn bpf<T: Pod>(command: libc::c_long, attr: &mut T) -> nix::Result<libc::c_int> {

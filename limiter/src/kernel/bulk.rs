@@ -6,27 +6,13 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use aya::maps::MapData;
 use bytemuck::{Pod, Zeroable};
 
-use super::bpf::bpf;
+use super::bpf::{Batch, bpf};
 
 /// Commands of `enum bpf_cmd`, include/uapi/linux/bpf.h.
 const UPDATE: libc::c_long = 2;
 const DELETE: libc::c_long = 3;
 const UPDATE_BATCH: libc::c_long = 26;
 const DELETE_BATCH: libc::c_long = 27;
-
-/// `struct { … } batch` of `union bpf_attr`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
-}
 
 /// The part of `union bpf_attr` for one element.
 #[repr(C)]

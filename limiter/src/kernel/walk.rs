@@ -5,29 +5,15 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 use nix::errno::Errno;
 
-use super::bpf::bpf;
+use super::bpf::{Batch, bpf};
 
 /// `BPF_MAP_LOOKUP_BATCH` of `enum bpf_cmd`, include/uapi/linux/bpf.h.
 const LOOKUP_BATCH: libc::c_long = 24;
 /// Entries asked for at once, to begin with.
-const BATCH: usize = 4096;
-
-/// Its part of `union bpf_attr`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct LookupBatch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
-}
+const AT_ONCE: usize = 4096;
 
 /// Shows each entry of a hash map to `see`: those that are there all the time once, those that come and go
 /// meanwhile perhaps.
@@ -44,10 +30,10 @@ pub fn walk_trie<K: Pod, V: Pod>(map: &MapData, see: impl FnMut(K, V)) -> Result
 }
 
 fn by_mark<K: Pod, V: Pod, M: Pod>(map: &MapData, mut see: impl FnMut(K, V)) -> Result<()> {
-    let (mut keys, mut values) = (vec![K::zeroed(); BATCH], vec![V::zeroed(); BATCH]);
+    let (mut keys, mut values) = (vec![K::zeroed(); AT_ONCE], vec![V::zeroed(); AT_ONCE]);
     let (mut from, mut to) = (None, M::zeroed());
     loop {
-        let mut attr = LookupBatch {
+        let mut attr = Batch {
             in_batch: from.as_ref().map_or(0, |from: &M| std::ptr::from_ref(from) as u64),
             out_batch: (&raw mut to) as u64,
             keys: keys.as_mut_ptr() as u64,

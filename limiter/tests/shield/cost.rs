@@ -1,17 +1,11 @@
 //! What a verdict costs: figures to read, not to pass.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::ops::Range;
-use std::os::fd::{AsFd as _, AsRawFd as _};
-
-use aya::maps::MapData;
-use limiter_common::{Key, Rung};
-use nix::libc;
 
 use crate::frame::{ACK, Frame};
 use crate::program::Program;
 use crate::support::pinned::Rungs;
-use crate::support::xdp::{Constant, bpf};
+use crate::support::xdp::Constant;
 use crate::support::{Lab, Limiter, V4};
 
 const DROP: u32 = 1;
@@ -33,37 +27,6 @@ fn median(mut values: Vec<u32>) -> (u32, u32, u32) {
     (values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
-/// Of `union bpf_attr` for `BPF_MAP_UPDATE_BATCH`, include/uapi/linux/bpf.h.
-#[repr(C)]
-struct Batch {
-    batches: [u64; 2],
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
-}
-
-/// Bans sources from smtp, by one system call: there may be a million.
-fn ban(limiter: &Limiter, nths: Range<u32>, address: impl Fn(u32) -> IpAddr) {
-    const MAP_UPDATE_BATCH: libc::c_long = 26;
-    let rungs = Rungs::open(limiter);
-    let (keys, values): (Vec<Key>, Vec<Rung>) = nths.map(|nth| rungs.banned(nth, address(nth))).unzip();
-    let map = MapData::from_pin(limiter.pins().join("RUNGS")).expect("the ladder is pinned");
-    let mut batch = Batch {
-        batches: [0; 2],
-        keys: keys.as_ptr() as u64,
-        values: values.as_ptr() as u64,
-        count: keys.len() as u32,
-        map_fd: map.fd().as_fd().as_raw_fd() as u32,
-        elem_flags: 0,
-        flags: 0,
-    };
-    assert_eq!(bpf(MAP_UPDATE_BATCH, &mut batch), 0, "{}", std::io::Error::last_os_error());
-    assert_eq!(batch.count as usize, keys.len());
-}
-
 #[test]
 #[ignore = "a report, of a minute: cargo test -p limiter --release --test shield -- --ignored --nocapture"]
 fn report_of_ns_per_frame_with_one_and_a_thousand_and_a_million_bans() {
@@ -79,7 +42,7 @@ fn report_of_ns_per_frame_with_one_and_a_thousand_and_a_million_bans() {
     println!("ns per frame: median (least, most) of {ROUNDS} rounds of {FRAMES} frames each");
     let mut bans = 0;
     for wanted in [1, 1_000, 1_000_000] {
-        ban(&limiter, bans..wanted, address);
+        Rungs::open(&limiter).ban(bans..wanted, address);
         bans = wanted;
         let frames = [
             ("dropped without a look", &drops, Frame::syn(address(0), to, 25), DROP),

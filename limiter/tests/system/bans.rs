@@ -232,7 +232,7 @@ fn when_there_is_no_room_the_oldest_ban_is_given_up() {
     let mut limiter = Limiter::start_with(&lab, "[ladder]\nmax_bans = 1024\n");
     limiter.kill();
     let address = |n: u32| IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n));
-    pinned::Rungs::open(&limiter).fill(1024, address);
+    pinned::Rungs::open(&limiter).ban(0..1024, address);
     assert_eq!(bans(&limiter).len(), 1024);
     limiter.ok(&["ban", "192.0.2.200", "--service", "smtp", "--for", "1h"]);
     let now = bans(&limiter);

@@ -1,6 +1,7 @@
 //! The pinned maps, read and changed behind the limiter's back.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use limiter_common::{
@@ -83,24 +84,16 @@ impl Rungs {
         }
     }
 
-    /// Bans so many sources from smtp, one after the other.
-    pub fn fill(&mut self, n: u32, address: impl Fn(u32) -> IpAddr) {
-        for nth in 0..n {
-            let (key, rung) = self.banned(nth, address(nth));
+    /// Bans sources from smtp for an hour, the `nth` of them as if `nth` nanoseconds after the host started.
+    pub fn ban(&mut self, nths: Range<u32>, address: impl Fn(u32) -> IpAddr) {
+        let smtp = ServicePolicy { narrow: Prefixes { ipv4: 32, ipv6: 64 }, ..ServicePolicy::default() };
+        let banned_until_ns = now_ns() + 3_600_000_000_000;
+        for nth in nths {
+            let key = Key::narrow(self.1, &smtp, &Addr::from(address(nth)));
+            let banned_at_ns = u64::from(nth) + 1;
+            let rung = Rung { banned_at_ns, banned_until_ns, cause: cause::ADMIN, ..Rung::default() };
             self.0.insert(key, rung, 0).expect("there is room");
         }
-    }
-
-    /// What the ladder holds of a source that was banned from smtp as the `nth`.
-    pub fn banned(&self, nth: u32, address: IpAddr) -> (Key, Rung) {
-        let smtp = ServicePolicy { narrow: Prefixes { ipv4: 32, ipv6: 64 }, ..ServicePolicy::default() };
-        let rung = Rung {
-            banned_at_ns: u64::from(nth) + 1,
-            banned_until_ns: now_ns() + 3_600_000_000_000,
-            cause: cause::ADMIN,
-            ..Rung::default()
-        };
-        (Key::narrow(self.1, &smtp, &Addr::from(address)), rung)
     }
 }
 
