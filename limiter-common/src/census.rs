@@ -17,16 +17,22 @@ pub mod kind {
     pub const UNCOUNTED: u32 = 2;
     /// It is a handshake in the kernel's SYN queue: not complete, or held back by the gate.
     pub const WAITING: u32 = 3;
+    /// It is let through by a service that only observes, and not counted: the verdict was a refusal.
+    pub const OBSERVED: u32 = 4;
 }
 
 /// One socket.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Record {
+    /// The socket's cookie; 0 for a handshake, which has none to speak of.
+    pub cookie: u64,
     /// One of [`kind`].
     pub kind: u32,
     /// What it is counted in, or would be.
     pub claim: Claim,
+    /// Always 0.
+    pub zero: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 44);
+const _: () = assert!(size_of::<Record>() == 56);

@@ -70,6 +70,11 @@ impl Key {
     #[inline(always)]
     const fn new(service: ServiceId, tier: Tier, prefixes: Prefixes, remote: &Addr) -> Self {
         let prefix = if remote.is_v4() { 96 + prefixes.ipv4 } else { prefixes.ipv6 };
+        Self::at(service, tier, prefix, remote)
+    }
+
+    #[inline(always)]
+    const fn at(service: ServiceId, tier: Tier, prefix: u8, remote: &Addr) -> Self {
         Self { source: remote.cut(prefix), service: service.0, tier: tier as u8, prefix, zero: 0 }
     }
 
@@ -104,7 +109,8 @@ pub struct Entry {
     /// [`Key::tag`] of the key it was made for. Before the count: the kernel fills memory that comes to
     /// serve another source from the front, so whoever takes a place in it sees the new tag.
     pub tag: u32,
-    /// When a connection was last counted or let go, in seconds of `CLOCK_BOOTTIME`.
+    /// When a connection was last counted or let go, in seconds of `CLOCK_MONOTONIC`: the kernel's coarse one,
+    /// which costs the path of a connection next to nothing.
     pub last_seen_s: u32,
     /// The live count; changed only by the steps of [`crate::places`].
     pub places: Places,
@@ -130,8 +136,7 @@ pub struct Total {
     pub zero: [u64; 7],
 }
 
-/// What a connection holds: stored on its socket, so that it gives back exactly what it took,
-/// whatever the policy says by then.
+/// What a connection holds. It gives back exactly what it took, whatever the policy says by then: see [`Note`].
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Claim {
@@ -191,42 +196,64 @@ pub struct Pending {
     pub doomed: Addr,
 }
 
-/// States of a [`Note`].
-pub mod note {
-    /// Fresh storage: nothing is known of the socket yet.
-    pub const NONE: u32 = 0;
-    /// The socket is counted in its claim.
-    pub const COUNTED: u32 = 1;
-    /// It was counted, and has given its place back.
-    pub const RELEASED: u32 = 2;
-    /// The greeter's listener, and what it accepts: never counted.
-    pub const GREETER: u32 = 3;
-    /// The socket is counted in its claim, and was found by the census on a kernel where only the
-    /// census can tell when it ends.
-    pub const ADOPTED: u32 = 4;
-    /// The socket is not counted: its service only observes, and the verdict on it was a refusal.
-    pub const OBSERVED: u32 = 5;
-
-    /// Whether a socket in this state holds its claim.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_counted(state: u32) -> bool {
-        state == COUNTED || state == ADOPTED
-    }
-}
-
-/// What the limiter has noted on a socket (`BPF_MAP_TYPE_SK_STORAGE`). Cloned from a listener to what
-/// it accepts, which is how the greeter's connections are known.
+/// What the limiter has noted on a connection, under its socket's cookie, from establishment until the mail
+/// daemon lets go of it. Together with the peer's address, which the socket knows, it says what the connection
+/// is counted in.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Note {
     /// One of [`note`].
-    pub state: u32,
-    /// What it was counted for, in states `COUNTED`, `ADOPTED` and `RELEASED`.
-    pub claim: Claim,
+    pub state: u8,
+    /// The service, a [`ServiceId`].
+    service: u8,
+    /// Prefix length of the source, as in [`Key`].
+    narrow: u8,
+    /// Prefix length of its network; 0 where that is not counted.
+    wide: u8,
+}
+
+/// States of a [`Note`].
+pub mod note {
+    /// The socket is counted in its claim.
+    pub const COUNTED: u8 = 1;
+    /// The socket is counted in its claim, and was found by the census on a kernel where only the
+    /// census can tell when it ends.
+    pub const ADOPTED: u8 = 2;
+    /// The socket is not counted: its service only observes, and the verdict on it was a refusal.
+    pub const OBSERVED: u8 = 3;
+}
+
+impl Note {
+    /// The note in this state on a connection that is counted in `claim`, or would be.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(state: u8, claim: &Claim) -> Self {
+        Self { state, service: claim.narrow.service, narrow: claim.narrow.prefix, wide: claim.wide.prefix }
+    }
+
+    /// Whether the connection holds its claim.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_counted(&self) -> bool {
+        matches!(self.state, note::COUNTED | note::ADOPTED)
+    }
+
+    /// What the connection from `remote` is counted in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn claim(&self, remote: &Addr) -> Claim {
+        let narrow = Key::at(ServiceId(self.service), Tier::Narrow, self.narrow, remote);
+        let wide = if self.wide == 0 {
+            Key { source: Addr([0; 4]), service: 0, tier: 0, prefix: 0, zero: 0 }
+        } else {
+            Key::at(ServiceId(self.service), Tier::Wide, self.wide, remote)
+        };
+        Claim { narrow, wide }
+    }
 }
 
 const _: () = assert!(size_of::<Key>() == 20 && size_of::<Entry>() == 48 && size_of::<Total>() == 64);
+const _: () = assert!(size_of::<Note>() == 4);
 
 #[cfg(feature = "user")]
 mod user {
@@ -283,6 +310,20 @@ mod tests {
             prop_assert_eq!(claim.narrow.source.cut(claim.wide.prefix), claim.wide.source);
             let alone = ServicePolicy { network_max_connections: 0, ..policy };
             prop_assert!(!Claim::new(ServiceId(3), &alone, &Addr::from(ip)).has_wide());
+        }
+
+        #[test]
+        fn a_note_and_the_peers_address_say_what_was_claimed(
+            ip: IpAddr, service in 1u8..64, narrow in (1u8..=32, 1u8..=128), wide in (1u8..=32, 1u8..=128),
+            network_max_connections in 0u32..2,
+        ) {
+            let prefixes = |(ipv4, ipv6)| Prefixes { ipv4, ipv6 };
+            let policy = ServicePolicy {
+                narrow: prefixes(narrow), wide: prefixes(wide), network_max_connections, ..Default::default()
+            };
+            let remote = Addr::from(ip);
+            let claim = Claim::new(ServiceId(service), &policy, &remote);
+            prop_assert_eq!(Note::new(note::COUNTED, &claim).claim(&remote), claim);
         }
 
         #[test]

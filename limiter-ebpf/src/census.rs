@@ -11,19 +11,22 @@ use aya_ebpf::{
         BPF_TCP_NEW_SYN_RECV, BPF_TCP_SYN_RECV, BPF_TCP_TIME_WAIT, seq_file,
     },
     cty::c_void,
-    helpers::generated::{bpf_getsockopt, bpf_seq_write, bpf_setsockopt},
+    helpers::{
+        bpf_get_socket_cookie,
+        generated::{bpf_getsockopt, bpf_seq_write, bpf_setsockopt},
+    },
 };
 use limiter_common::{
-    Claim, Note, ServicePolicy,
+    Addr, Claim, Note,
     census::{Record, kind},
     ledger::note,
 };
 
 use crate::{
-    keepalive,
+    clock, keepalive,
     kernel::Socket,
     ledger,
-    maps::{self, NOTES},
+    maps::{self, MARKS},
 };
 
 const SOL_TCP: i32 = 6;
@@ -53,72 +56,77 @@ pub fn run(ctx: *const Context) {
         return;
     }
     let socket = Socket(sk.cast::<u8>().cast_const());
-    let Some(maps::Service { id: service, policy, .. }) = maps::service_of(socket.local_port()) else {
-        return;
-    };
     if !socket.is_in_our_netns() {
         return;
     }
-    let mut record = Record { kind: kind::WAITING, claim: Claim::new(service, policy, &socket.remote()) };
-    let shown = match socket.state() {
-        BPF_TCP_NEW_SYN_RECV => true,
-        BPF_TCP_LISTEN | BPF_TCP_TIME_WAIT => false,
-        state => look(socket, state, sk, policy, &mut record),
+    let record = match socket.state() {
+        BPF_TCP_NEW_SYN_RECV => waiting(socket),
+        BPF_TCP_LISTEN | BPF_TCP_TIME_WAIT => None,
+        state => look(socket, state, sk),
     };
-    if shown {
+    if let Some(record) = record {
         // SAFETY: `seq` is that of this run, the record as long as said. When it does not fit, the
         // kernel shows the socket again in the next read; what was done to it stays done.
         unsafe { bpf_seq_write((*meta).seq, (&raw const record).cast(), size_of::<Record>() as u32) };
     }
 }
 
-/// Fills in what a full socket is to the limiter; `false` if it is nothing.
+/// A handshake for a mail port.
 #[inline(always)]
-fn look(socket: Socket, state: u32, sk: *mut c_void, policy: &ServicePolicy, record: &mut Record) -> bool {
-    let holds = matches!(state, BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT);
-    // SAFETY: a full socket, of which the verifier knows the type.
-    let noted = unsafe { if holds { NOTES.get_or_create(sk) } else { NOTES.get(sk) } };
-    let Some(noted) = noted else {
-        record.kind = kind::UNCOUNTED;
-        return holds && socket.is_in_our_cgroup();
-    };
-    // SAFETY: storage of this socket, which is locked.
-    let noted = unsafe { &mut *noted };
-    if noted.state == note::NONE {
-        if !holds || !socket.is_in_our_cgroup() {
-            return false;
-        }
-        if !count(sk, policy, &record.claim, noted) {
-            record.kind = kind::UNCOUNTED;
-            return true;
-        }
-    }
-    record.claim = noted.claim;
-    match noted.state {
-        note::COUNTED => record.kind = kind::COUNTED,
-        note::ADOPTED if holds || state == BPF_TCP_SYN_RECV => record.kind = kind::UNREPORTED,
-        note::ADOPTED => {
-            noted.state = note::RELEASED;
-            ledger::release(&noted.claim);
-            return false;
-        }
-        _ => return false,
-    }
-    true
+fn waiting(socket: Socket) -> Option<Record> {
+    let service = maps::service_of(socket.local_port())?;
+    let claim = Claim::new(service.id, service.policy, &socket.remote());
+    Some(Record { kind: kind::WAITING, claim, ..Record::default() })
 }
 
-/// Counts a connection that nobody has counted yet; `false` if it cannot be counted.
+/// What a full socket is to the limiter, if anything. What is noted on it holds whatever its port is now.
 #[inline(always)]
-fn count(sk: *mut c_void, policy: &ServicePolicy, claim: &Claim, noted: &mut Note) -> bool {
-    if ledger::count(claim, policy).is_none() {
-        return false;
+fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<Record> {
+    // SAFETY: a full socket, of which the verifier knows the type.
+    let cookie = unsafe { bpf_get_socket_cookie(sk) };
+    let remote = socket.remote();
+    let holds = matches!(state, BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT);
+    let Some(note) = maps::note(cookie) else {
+        return if holds { count(socket, sk, cookie, &remote) } else { None };
+    };
+    let claim = note.claim(&remote);
+    let kind = match note.state {
+        note::COUNTED => kind::COUNTED,
+        note::ADOPTED if holds || state == BPF_TCP_SYN_RECV => kind::UNREPORTED,
+        note::ADOPTED => {
+            if maps::remove_note(cookie) {
+                let _was_counted = ledger::release(&claim, clock::now_s());
+            }
+            return None;
+        }
+        _ => kind::OBSERVED,
+    };
+    Some(Record { cookie, kind, claim, zero: 0 })
+}
+
+/// Counts a connection on which nothing is noted, if it is one of ours.
+#[inline(always)]
+fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<Record> {
+    let service = maps::service_of(socket.local_port())?;
+    // SAFETY: a full socket, of which the verifier knows the type.
+    if !socket.is_in_our_cgroup() || unsafe { MARKS.has(sk) } {
+        return None;
     }
-    maps::count(claim.service(), |counters| &mut counters.adopted);
-    noted.claim = *claim;
-    noted.state = if will_report(sk) { note::COUNTED } else { note::ADOPTED };
+    let claim = Claim::new(service.id, service.policy, remote);
+    let uncounted = Some(Record { cookie, kind: kind::UNCOUNTED, claim, zero: 0 });
+    if !ledger::count(&claim, service.policy, clock::now_s()) {
+        return uncounted;
+    }
+    let (state, kind) =
+        if will_report(sk) { (note::COUNTED, kind::COUNTED) } else { (note::ADOPTED, kind::UNREPORTED) };
+    if !maps::make_note(cookie, Note::new(state, &claim)) {
+        let _was_counted = ledger::release(&claim, clock::now_s());
+        return uncounted;
+    }
+    maps::count(service.id, |counters| &mut counters.adopted);
     // SAFETY: in an iterator `bpf_setsockopt` takes the socket.
-    unsafe { keepalive::turn_on(sk, &policy.keepalive) };
-    true
+    unsafe { keepalive::turn_on(sk, &service.policy.keepalive) };
+    Some(Record { cookie, kind, claim, zero: 0 })
 }
 
 /// Asks the socket to report its changes of state; `false` where the kernel cannot.

@@ -1,19 +1,28 @@
-//! The clock of the ledger: `CLOCK_BOOTTIME`, which goes on while the host sleeps.
+//! The clocks of the ledger.
 
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_ns, generated::bpf_ktime_get_coarse_ns};
 use limiter_common::Entry;
 
-/// Nanoseconds since boot.
+/// Nanoseconds of `CLOCK_BOOTTIME`, which goes on while the host sleeps: for what is due at a time.
 #[inline(always)]
 pub fn now_ns() -> u64 {
     // SAFETY: takes nothing, and is always there.
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// Seconds since boot.
+/// Seconds of `CLOCK_MONOTONIC`.
 #[inline(always)]
 pub fn now_s() -> u32 {
-    seconds(now_ns())
+    // SAFETY: takes nothing, and is always there.
+    seconds(unsafe { bpf_ktime_get_ns() })
+}
+
+/// The same as of the last tick, for what every connection notes: it reads no hardware. Iterators may not use
+/// it.
+#[inline(always)]
+pub fn tick_s() -> u32 {
+    // SAFETY: takes nothing, and is there since Linux 5.11.
+    seconds(unsafe { bpf_ktime_get_coarse_ns() })
 }
 
 #[inline(always)]
@@ -21,13 +30,13 @@ const fn seconds(ns: u64) -> u32 {
     (ns / 1_000_000_000) as u32
 }
 
-/// Notes on an entry that a connection came or went at `now_ns`.
+/// Notes on an entry that a connection came or went at `now_s`.
 ///
 /// # Safety
 ///
 /// `entry` was found in this run.
 #[inline(always)]
-pub unsafe fn seen(entry: *mut Entry, now_ns: u64) {
+pub unsafe fn seen(entry: *mut Entry, now_s: u32) {
     // SAFETY: by the contract above.
-    unsafe { (*entry).last_seen_s = seconds(now_ns) };
+    unsafe { (*entry).last_seen_s = now_s };
 }

@@ -7,11 +7,11 @@ use aya_ebpf::{
         BPF_TCP_CLOSE, BPF_TCP_FIN_WAIT1, BPF_TCP_LAST_ACK,
     },
     cty::c_void,
-    helpers::bpf_get_netns_cookie,
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     programs::SockOpsContext,
 };
 use limiter_common::{
-    Addr, Claim, Limits, Reason, ServicePolicy,
+    Addr, Claim, Limits, Note, Reason, ServicePolicy,
     claim::{self, Outcome},
     ledger::note,
     rate,
@@ -21,7 +21,7 @@ use crate::{
     atomic,
     claims::{self, Counts},
     clock, keepalive, kernel, ladder,
-    maps::{self, NOTES},
+    maps::{self, MARKS},
     pending, report,
 };
 
@@ -48,70 +48,70 @@ fn established(ctx: &SockOpsContext) {
     }
     let Some(sk) = socket(ctx) else { return };
     // SAFETY: an established socket of the context.
-    let Some(noted) = (unsafe { NOTES.get_or_create(sk) }) else {
-        return report::no_note(ctx, service);
-    };
-    // SAFETY: storage of this socket, which is locked while its events are reported.
-    let noted = unsafe { &mut *noted };
-    match noted.state {
-        note::NONE => {}
-        note::GREETER => {
-            maps::count(service, |counters| &mut counters.replied);
-            return ladder::climb(ctx, &found, &remote(ctx), &local(ctx));
-        }
-        // Two generations of this program run for a moment when a daemon takes over.
-        _ => return,
+    if unsafe { MARKS.has(sk) } {
+        maps::count(service, |counters| &mut counters.replied);
+        return ladder::climb(ctx, &found, &remote(ctx), &local(ctx));
     }
-    let claim = match claim(ctx, &found) {
-        Claimed::Counted(claim) => claim,
-        Claimed::Observed => {
-            noted.state = note::OBSERVED;
-            return;
-        }
+    let cookie = cookie(ctx);
+    let note = match claim(ctx, &found, cookie) {
+        Claimed::Noted(note) => note,
+        Claimed::Already => return,
         Claimed::NoRoom => return report::ledger_full(ctx, service),
     };
-    noted.state = note::COUNTED;
-    noted.claim = claim;
-    maps::count(service, |counters| &mut counters.accepted);
+    if !maps::make_note(cookie, note) {
+        if note.is_counted() {
+            let _was_counted = release(&note.claim(&remote(ctx)), clock::tick_s());
+        }
+        return report::no_room(ctx, service);
+    }
     // Other programs may have asked for events of their own: add to theirs.
     let _cannot_fail = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
-    // SAFETY: in a sock_ops program `bpf_setsockopt` takes the context.
-    unsafe { keepalive::turn_on(ctx.as_ptr(), &policy.keepalive) };
+    if note.is_counted() {
+        maps::count(service, |counters| &mut counters.accepted);
+        // SAFETY: in a sock_ops program `bpf_setsockopt` takes the context.
+        unsafe { keepalive::turn_on(ctx.as_ptr(), &policy.keepalive) };
+    }
 }
 
 /// What became of a new connection.
 enum Claimed {
-    /// It is counted in this.
-    Counted(Claim),
-    /// It would have been refused.
-    Observed,
+    /// This is to be noted on it: it is counted, or would have been refused.
+    Noted(Note),
+    /// Something is noted on it already: two generations of this program run for a moment when a daemon
+    /// takes over.
+    Already,
     /// There is no room to count it.
     NoRoom,
 }
 
 /// Counts the connection: by its reservation, or without one.
 #[inline(always)]
-fn claim(ctx: &SockOpsContext, service: &maps::Service) -> Claimed {
+fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed {
     let remote = remote(ctx);
     let remote_port = u32::from_be(ctx.remote_port());
     if let Some(claim) = pending::take(service.id, &remote, remote_port) {
         let Some(counts) = Counts::find(&claim) else { return Claimed::NoRoom };
-        note_arrival(&counts, claim::commit(&counts.words()), clock::now_ns());
-        return Claimed::Counted(claim);
+        note_arrival(&counts, claim::commit(&counts.words()), clock::tick_s());
+        return Claimed::Noted(Note::new(note::COUNTED, &claim));
+    }
+    if maps::note(cookie).is_some() {
+        return Claimed::Already;
     }
     let claim = Claim::new(service.id, service.policy, &remote);
     if service.policy.observes() {
         let limits = Limits::of(service.policy, &service.say(&remote, &local(ctx)));
         match reserve(&claim, &limits) {
-            Outcome::Taken => return Claimed::Counted(claim),
-            Outcome::Full(_) => return Claimed::Observed,
+            Outcome::Taken => return Claimed::Noted(Note::new(note::COUNTED, &claim)),
+            Outcome::Full(_) => return Claimed::Noted(Note::new(note::OBSERVED, &claim)),
             Outcome::Again => {}
         }
     }
     // A SYN cookie, TCP Fast Open, or a policy that came between ACK and here.
-    let Some(claim) = count(&claim, service.policy) else { return Claimed::NoRoom };
+    if !count(&claim, service.policy, clock::tick_s()) {
+        return Claimed::NoRoom;
+    }
     maps::count(service.id, |counters| &mut counters.unreserved);
-    Claimed::Counted(claim)
+    Claimed::Noted(Note::new(note::COUNTED, &claim))
 }
 
 /// Counts a connection if there is room under its limits, as the gate and the ledger do together where
@@ -126,46 +126,45 @@ fn reserve(claim: &Claim, limits: &Limits) -> Outcome {
     }
     let Some(counts) = Counts::find_or_make(claim) else { return Outcome::Again };
     let words = counts.words();
-    let now_ns = clock::now_ns();
-    let outcome = claim::reserve(&words, limits, now_ns);
+    let outcome = claim::reserve(&words, limits, clock::now_ns());
     if outcome == Outcome::Taken {
         if !counts.belong_to(claim) {
             claim::cancel(&words, limits.rate.interval_ns);
             return Outcome::Again;
         }
-        note_arrival(&counts, claim::commit(&words), now_ns);
+        note_arrival(&counts, claim::commit(&words), clock::tick_s());
     }
     outcome
 }
 
-/// Counts a connection that holds no reservation; its handshake pays for the rate all the same.
+/// Counts a connection that holds no reservation, at `now_s` by [`clock`]; its handshake pays for the rate all the same. `false` when
+/// there is no room.
 #[inline(always)]
-pub fn count(claim: &Claim, policy: &ServicePolicy) -> Option<Claim> {
-    let counts = Counts::find_or_make(claim)?;
+pub fn count(claim: &Claim, policy: &ServicePolicy, now_s: u32) -> bool {
+    let Some(counts) = Counts::find_or_make(claim) else { return false };
     let words = counts.words();
-    let connections = claim::count(&words)?;
+    let Some(connections) = claim::count(&words) else { return false };
     if !counts.belong_to(claim) {
         let _was_counted = claim::release(&words);
-        return None;
+        return false;
     }
-    let now_ns = clock::now_ns();
     if policy.rate.is_limited() {
-        rate::charge(words.due, &policy.rate, now_ns);
+        rate::charge(words.due, &policy.rate, clock::now_ns());
     }
-    note_arrival(&counts, connections, now_ns);
-    Some(*claim)
+    note_arrival(&counts, connections, now_s);
+    true
 }
 
 /// Notes on the entries that a connection came, of now so many of its source.
 #[inline(always)]
-fn note_arrival(counts: &Counts, connections: u32, now_ns: u64) {
+fn note_arrival(counts: &Counts, connections: u32, now_s: u32) {
     // SAFETY: found in this run, and holding our connection. `peak` may lose a race by one.
     unsafe {
         atomic::add(&raw mut (*counts.narrow).accepted, 1);
         if (*counts.narrow).peak < connections {
             (*counts.narrow).peak = connections;
         }
-        clock::seen(counts.narrow, now_ns);
+        clock::seen(counts.narrow, now_s);
         if let Some(wide) = counts.wide {
             let wide = wide.as_ptr();
             atomic::add(&raw mut (*wide).accepted, 1);
@@ -173,7 +172,7 @@ fn note_arrival(counts: &Counts, connections: u32, now_ns: u64) {
             if (*wide).peak < connections {
                 (*wide).peak = connections;
             }
-            clock::seen(wide, now_ns);
+            clock::seen(wide, now_s);
         }
     }
 }
@@ -185,31 +184,26 @@ fn state_changed(ctx: &SockOpsContext) {
     if !matches!(ctx.arg(1), BPF_TCP_FIN_WAIT1 | BPF_TCP_LAST_ACK | BPF_TCP_CLOSE) {
         return;
     }
-    let Some(sk) = socket(ctx) else { return };
-    // SAFETY: a full socket of the context.
-    let Some(noted) = (unsafe { NOTES.get(sk) }) else { return };
-    // SAFETY: storage of this socket, which is locked while its events are reported.
-    let noted = unsafe { &mut *noted };
-    if !note::is_counted(noted.state) {
-        return;
-    }
-    noted.state = note::RELEASED;
-    if !release(&noted.claim) {
-        report::drift(ctx, noted.claim.service());
+    let cookie = cookie(ctx);
+    let Some(note) = maps::note(cookie) else { return };
+    if maps::remove_note(cookie) && note.is_counted() {
+        let claim = note.claim(&remote(ctx));
+        if !release(&claim, clock::tick_s()) {
+            report::drift(ctx, claim.service());
+        }
     }
 }
 
-/// Gives back what a connection held; `false` if a count did not know of it.
+/// Gives back what a connection held, at `now_s` by [`clock`]; `false` if a count did not know of it.
 #[inline(always)]
-pub fn release(claim: &Claim) -> bool {
+pub fn release(claim: &Claim, now_s: u32) -> bool {
     // They hold our connection, so they have not been collected.
     let Some(counts) = Counts::find(claim) else { return false };
-    let now_ns = clock::now_ns();
     // SAFETY: found in this run.
     unsafe {
-        clock::seen(counts.narrow, now_ns);
+        clock::seen(counts.narrow, now_s);
         if let Some(wide) = counts.wide {
-            clock::seen(wide.as_ptr(), now_ns);
+            clock::seen(wide.as_ptr(), now_s);
         }
     }
     claim::release(&counts.words())
@@ -221,6 +215,13 @@ fn socket(ctx: &SockOpsContext) -> Option<*mut c_void> {
     // SAFETY: the context is valid for the whole run.
     let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
     if sk.is_null() { None } else { Some(sk.cast()) }
+}
+
+/// The cookie of the event's socket: 64 bits that no other socket has as long as the host is up.
+#[inline(always)]
+fn cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the context is valid for the whole run.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }
 
 /// The peer in the limiter's form: an IPv4 peer of a dual-stack listener comes as `::ffff:a.b.c.d`.

@@ -1,9 +1,7 @@
 //! Every map, and how it is read. Names here are the names of the pins.
 
 use aya_ebpf::{
-    bindings::{
-        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
-    },
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SockMap, lpm_trie},
     cty::c_void,
     helpers::generated::bpf_sk_storage_get,
@@ -84,9 +82,15 @@ pub static GREETER: SockMap<1> = SockMap::new();
 #[btf_map]
 pub static ERRAND: Array<Errand, 1> = Array::new();
 
-/// What is noted on each socket.
+/// What is noted on each connection, by its socket's cookie. Not in the socket's own storage: for that the
+/// kernel allocates twice and frees twice, which costs more than all the rest of the ledger. The loader sets the
+/// number of entries.
 #[btf_map]
-pub static NOTES: SkStorage<Note> = SkStorage::new();
+pub static NOTES: HashMap<u64, Note, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Marks the greeter's listener, and what it accepts.
+#[btf_map]
+pub static MARKS: SkStorage<u32> = SkStorage::new();
 
 /// Socket storage, cloned from a listener to what it accepts. aya-ebpf's own type has a fixed set of
 /// flags and takes no `sock_ops` context.
@@ -109,35 +113,17 @@ impl<T> SkStorage<T> {
         Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
     }
 
-    /// What is noted on `sk`, fresh storage (zeros) if nothing is; `None` when out of memory.
+    /// Whether anything is stored for `sk`.
     ///
     /// # Safety
     ///
     /// `sk` is a full socket the context of this run guarantees.
     #[inline(always)]
-    pub unsafe fn get_or_create(&self, sk: *mut c_void) -> Option<*mut T> {
-        // SAFETY: by the contract above.
-        unsafe { self.storage(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) }
-    }
-
-    /// What is noted on `sk`, if anything.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Self::get_or_create`].
-    #[inline(always)]
-    pub unsafe fn get(&self, sk: *mut c_void) -> Option<*mut T> {
-        // SAFETY: by the contract above.
-        unsafe { self.storage(sk, 0) }
-    }
-
-    #[inline(always)]
-    unsafe fn storage(&self, sk: *mut c_void, flags: u64) -> Option<*mut T> {
+    pub unsafe fn has(&self, sk: *mut c_void) -> bool {
         let map = core::ptr::from_ref(self).cast_mut().cast();
-        // SAFETY: `map` is the relocated map, `sk` is valid by the caller's contract, and a null
-        // value asks for zeros.
-        let value = unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags) }.cast::<T>();
-        if value.is_null() { None } else { Some(value) }
+        // SAFETY: `map` is the relocated map, `sk` is valid by the caller's contract, and nothing is asked to
+        // be made.
+        !unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), 0) }.is_null()
     }
 }
 
@@ -226,6 +212,25 @@ pub fn add(service: ServiceId, counter: impl FnOnce(&mut Counters) -> &mut u64, 
 #[inline(always)]
 pub fn total(service: ServiceId) -> Option<*mut Total> {
     TOTALS.get_ptr_mut(u32::from(service.0))
+}
+
+/// What is noted on the connection with this cookie. Copied: whoever looks holds the socket's lock.
+#[inline(always)]
+pub fn note(cookie: u64) -> Option<Note> {
+    // SAFETY: found in this run.
+    NOTES.get_ptr(cookie).map(|note| unsafe { *note })
+}
+
+/// Notes it on a connection on which nothing is; `false` when there is no room.
+#[inline(always)]
+pub fn make_note(cookie: u64, note: Note) -> bool {
+    NOTES.insert(cookie, note, u64::from(aya_ebpf::bindings::BPF_NOEXIST)).is_ok()
+}
+
+/// Takes back what is noted; `false` if nothing is.
+#[inline(always)]
+pub fn remove_note(cookie: u64) -> bool {
+    NOTES.remove(cookie).is_ok()
 }
 
 /// Where the source of `key` stands on the ladder, if it was refused lately.

@@ -1,6 +1,9 @@
 //! The TCP segment a listener is about to get, read from the packet.
 
-use aya_ebpf::{bindings::bpf_sock_tuple, programs::SkBuffContext};
+use aya_ebpf::{
+    bindings::bpf_sock_tuple,
+    programs::{SkBuffContext, XdpContext},
+};
 use limiter_common::Addr;
 
 /// RFC 9293, 3.1.
@@ -28,9 +31,9 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// From the addresses, and the remote and the local port as they stand in the TCP header.
+    /// From remote and local address, and the remote and the local port as they stand in the TCP header.
     #[inline(always)]
-    pub fn new(is_v4: bool, remote: Addr, local: Addr, ports: u32) -> Self {
+    pub fn new(is_v4: bool, (remote, local): (Addr, Addr), ports: u32) -> Self {
         let v4 = [remote.0[3], local.0[3], ports];
         Self { remote: remote.0, local: local.0, ports, v4, is_v4 }
     }
@@ -77,36 +80,91 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Reads the headers; `None` if it is not TCP or not whole. The packet starts at the network
-    /// header (`__cgroup_bpf_run_filter_skb`, kernel/bpf/cgroup.c).
+    /// Reads the headers; `None` if it is not TCP or not whole. The packet starts at the network header
+    /// (`__cgroup_bpf_run_filter_skb`, kernel/bpf/cgroup.c), and all of its headers are in the part that can be
+    /// read in place, because the kernel has read them in the same way (`tcp_v4_rcv`, `net/ipv4/tcp_ipv4.c`).
     #[inline(always)]
     pub fn read(ctx: &SkBuffContext) -> Option<Self> {
-        let version: u8 = ctx.load(0).ok()?;
-        let (is_v4, remote, local, offset) = match version >> 4 {
+        let bytes = Bytes::of_packet(ctx);
+        let [version, _]: [u8; 2] = bytes.load(0)?;
+        let (is_v4, addresses, transport) = match version >> 4 {
             4 => {
-                let header: [u32; 5] = ctx.load(0).ok()?;
-                if header[2].to_ne_bytes()[1] != IPPROTO_TCP {
+                let [_, protocol]: [u8; 2] = bytes.load(8)?;
+                if protocol != IPPROTO_TCP {
                     return None;
                 }
-                let remote = Addr::from_v4_word(header[3]);
-                (true, remote, Addr::from_v4_word(header[4]), usize::from(version & 0x0f) * 4)
+                (true, bytes.v4_addresses(12)?, usize::from(version & 0x0f) * 4)
             }
             6 => {
-                let header: [u32; 10] = ctx.load(0).ok()?;
-                let remote = Addr([header[2], header[3], header[4], header[5]]);
-                let local = Addr([header[6], header[7], header[8], header[9]]);
-                let load = |offset| ctx.load(offset).ok();
-                (false, remote, local, skip_extensions(load, header[1].to_ne_bytes()[2], 40)?)
+                let [next, _]: [u8; 2] = bytes.load(6)?;
+                let transport = skip_extensions(|offset| bytes.load(offset), next, 40)?;
+                (false, bytes.v6_addresses(8)?, transport)
             }
             _ => return None,
         };
-        let tcp: [u32; 4] = ctx.load(offset).ok()?;
+        let tcp: [u16; 7] = bytes.load(transport)?;
         Some(Self {
-            tuple: Tuple::new(is_v4, remote, local, tcp[0]),
-            ack: u32::from_be(tcp[2]),
-            flags: tcp[3].to_ne_bytes()[1],
+            tuple: Tuple::new(is_v4, addresses, word(tcp[0], tcp[1])),
+            ack: u32::from_be(word(tcp[4], tcp[5])),
+            flags: tcp[6].to_ne_bytes()[1],
         })
     }
+}
+
+/// The part of a packet that a program can read in place.
+#[derive(Clone, Copy)]
+pub struct Bytes {
+    start: usize,
+    end: usize,
+}
+
+impl Bytes {
+    /// Of a packet on its way to a socket.
+    #[inline(always)]
+    fn of_packet(ctx: &SkBuffContext) -> Self {
+        // SAFETY: the kernel hands the program a valid context.
+        let (start, end) = unsafe { ((*ctx.skb.skb).data, (*ctx.skb.skb).data_end) };
+        Self { start: start as usize, end: end as usize }
+    }
+
+    /// Of a frame.
+    #[inline(always)]
+    pub fn of_frame(ctx: &XdpContext) -> Self {
+        Self { start: ctx.data(), end: ctx.data_end() }
+    }
+
+    /// Reads what is at `offset`; `None` behind the end.
+    #[inline(always)]
+    pub fn load<T: Copy>(self, offset: usize) -> Option<T> {
+        let start = self.start + offset;
+        if start + size_of::<T>() > self.end {
+            return None;
+        }
+        // SAFETY: within the packet, as the verifier checks. Every header begins at an even offset, and drivers
+        // align packets to more than that; nothing that has to be aligned to more than two bytes is read.
+        Some(unsafe { (start as *const T).read() })
+    }
+
+    /// Remote and local address of an IPv4 header, which has them at `offset`.
+    #[inline(always)]
+    pub fn v4_addresses(self, offset: usize) -> Option<(Addr, Addr)> {
+        let [a, b, c, d] = self.load(offset)?;
+        Some((Addr::from_v4_word(word(a, b)), Addr::from_v4_word(word(c, d))))
+    }
+
+    /// Those of an IPv6 header.
+    #[inline(always)]
+    pub fn v6_addresses(self, offset: usize) -> Option<(Addr, Addr)> {
+        let address =
+            |[a, b, c, d, e, f, g, h]: [u16; 8]| Addr([word(a, b), word(c, d), word(e, f), word(g, h)]);
+        Some((address(self.load(offset)?), address(self.load(offset + 16)?)))
+    }
+}
+
+/// Two halves in the order of memory: an address in a packet is only sure to be aligned to 2 bytes.
+#[inline(always)]
+pub fn word(first: u16, second: u16) -> u32 {
+    u32::from(first) | u32::from(second) << 16
 }
 
 /// Offset of the TCP header behind the extension headers of an IPv6 packet (RFC 8200, 4), of which the

@@ -25,11 +25,11 @@ pub fn ladder_full<C: EbpfContext>(ctx: &C, service: ServiceId) {
     }
 }
 
-/// There was no memory to note a connection on its socket: it is let through uncounted.
+/// There is no room to note one more connection: it is let through uncounted.
 #[inline(never)]
-pub fn no_note<C: EbpfContext>(ctx: &C, service: ServiceId) {
+pub fn no_room<C: EbpfContext>(ctx: &C, service: ServiceId) {
     if first_times(service, |counters| &mut counters.uncounted) {
-        warn!(ctx, "no memory to note a connection on its socket: it is let through uncounted");
+        warn!(ctx, "there is no room for more connections: they are let through uncounted");
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
 pub fn drops(ctx: &XdpContext) -> bool {
     let Some(frame) = Frame::read(ctx) else { return false };
     let Some(service) = maps::service_of(frame.local_port()) else { return false };
-    let Some(mut tuple) = frame.tuple(ctx) else { return false };
+    let Some(mut tuple) = frame.tuple() else { return false };
     let begins = frame.flags & (SYN | ACK) == SYN;
     let rung = maps::rung(&Key::narrow(service.id, service.policy, &tuple.remote()));
     // SAFETY: found in this run.

@@ -2,7 +2,7 @@
 //! atomic step. It is attached nowhere; the daemon runs it (`BPF_PROG_TEST_RUN`).
 
 use limiter_common::{
-    Counters, Key, ServiceId,
+    Counters, Key, Places, ServiceId,
     errand::{BATCH, Step, step},
     places::{self, Word as _},
 };
@@ -35,7 +35,9 @@ pub fn run() {
 fn done(step: Step) -> bool {
     let Some(word) = word(&step.key) else { return false };
     if step.step == step::COLLECT {
-        return !step.key.is_total() && places::collect(word) && LEDGER.remove(step.key).is_ok();
+        // Collected before, and not removed: until it is, its source waits at the gate.
+        let is_unused = places::collect(word) || word.load() == Places::COLLECTED.0;
+        return !step.key.is_total() && is_unused && LEDGER.remove(step.key).is_ok();
     }
     if word.compare_exchange(step.from.0, step.to.0) != step.from.0 {
         return false;

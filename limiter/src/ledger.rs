@@ -135,9 +135,11 @@ pub fn now_ns() -> Result<u64> {
     Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
-/// Seconds of `CLOCK_BOOTTIME`, the clock of [`Entry::last_seen_s`].
+/// Seconds of `CLOCK_MONOTONIC`, the clock of [`Entry::last_seen_s`].
 pub fn now_s() -> Result<u32> {
-    Ok(u32::try_from(now_ns()? / 1_000_000_000).unwrap_or(u32::MAX))
+    let now =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
+    Ok(u32::try_from(now.tv_sec()).unwrap_or(u32::MAX))
 }
 
 /// Deletes sources that hold no connection and were last seen longer than `idle` ago; returns how
@@ -146,6 +148,9 @@ pub fn collect(steward: &mut Steward, idle: Duration) -> Result<u32> {
     let (now, now_ns) = (now_s()?, now_ns()?);
     let idle = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
     let long_gone = |entry: &Entry| {
+        if entry.places == Places::COLLECTED {
+            return true;
+        }
         // What is not due yet has handshakes to pay for: forgotten, they would be free.
         entry.places == Places(0) && entry.due_ns <= now_ns && now.saturating_sub(entry.last_seen_s) >= idle
     };

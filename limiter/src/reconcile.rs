@@ -3,9 +3,15 @@
 //! Both change while they are looked at. So a count is only compared where it stood still: it is read
 //! before the census and after it, and with it how many connections its source has had. What differs
 //! then is a suspicion; what differs in the same way in the next look, with the count still as it was,
-//! is corrected, in one atomic step that fails if the count has moved since.
+//! is corrected, in one atomic step that fails if the count has moved since. In the same way the note on a
+//! connection is removed that is in the table in neither look.
 
-use std::{collections::HashMap, fmt, path::Path, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::Result;
 use limiter_common::{
@@ -46,6 +52,8 @@ struct Look {
     differences: Vec<Difference>,
     /// Connections whose end the kernel will not report.
     unreported: Tally,
+    /// Cookies of sockets on which something is noted, and which are gone.
+    orphans: HashSet<u64>,
     connections: usize,
 }
 
@@ -55,6 +63,8 @@ pub struct Reconciler {
     suspicions: Vec<Difference>,
     /// As of the last look without suspicions.
     unreported: Tally,
+    /// As of the last look.
+    orphans: HashSet<u64>,
 }
 
 /// What a round did.
@@ -107,7 +117,21 @@ impl Reconciler {
         if self.suspicions.is_empty() {
             self.unreported = look.unreported;
         }
+        let forgotten = self.forget_orphans(look.orphans, &mut steward.tables)?;
+        if forgotten > 0 {
+            info!("forgot what was noted on {forgotten} connections that had ended without a report");
+        }
         Ok(Some(Round { connections: look.connections, corrected }))
+    }
+
+    /// Removes what is noted on sockets that were gone in the last look already; returns on how many.
+    fn forget_orphans(&mut self, mut orphans: HashSet<u64>, tables: &mut Tables) -> Result<usize> {
+        let mut forgotten = 0;
+        for cookie in self.orphans.drain().filter(|cookie| orphans.remove(cookie)) {
+            forgotten += usize::from(tables.remove_note(cookie)?);
+        }
+        self.orphans = orphans;
+        Ok(forgotten)
     }
 
     /// Whether connections whose end the kernel does not report are what is missing.
@@ -117,10 +141,15 @@ impl Reconciler {
         difference.ledger.checked_sub(difference.sockets).is_some_and(|missing| missing <= gone)
     }
 
+    /// Whether another look has to confirm what the last one found.
+    fn is_in_doubt(&self) -> bool {
+        !self.suspicions.is_empty() || !self.orphans.is_empty()
+    }
+
     /// How long to wait before the next round, if `every` is how often the ledger is compared.
     #[must_use]
     pub fn wait(&self, every: Duration) -> Duration {
-        if !self.suspicions.is_empty() {
+        if self.is_in_doubt() {
             LOOK_AGAIN
         } else if !self.unreported.is_empty() {
             WATCH_EVERY
@@ -132,10 +161,19 @@ impl Reconciler {
 
 impl Look {
     fn take(dir: &Path, tables: &Tables) -> Result<Option<Self>> {
+        let mut orphans = tables.noted()?;
         let before = books(tables)?;
         let Some(records) = census::take(dir, tables)? else { return Ok(None) };
         let after = books(tables)?;
-        Ok(Some(Self::compare(&before, &records, &after)))
+        for record in &records {
+            orphans.remove(&record.cookie);
+        }
+        if !orphans.is_empty() {
+            // Most have ended meanwhile, as they should.
+            let noted = tables.noted()?;
+            orphans.retain(|cookie| noted.contains(cookie));
+        }
+        Ok(Some(Self { orphans, ..Self::compare(&before, &records, &after) }))
     }
 
     /// What `records`, taken between the readings `before` and `after`, say of the counts.
@@ -155,13 +193,13 @@ impl Look {
             .collect();
         differences
             .sort_by_key(|difference| (difference.key.service, difference.key.tier, difference.key.source));
-        Self { differences, unreported, connections }
+        Self { differences, unreported, orphans: HashSet::new(), connections }
     }
 }
 
 /// Whether a socket is a connection that the ledger counts.
 const fn is_counted(record: &Record) -> bool {
-    !matches!(record.kind, kind::WAITING | kind::UNCOUNTED)
+    matches!(record.kind, kind::COUNTED | kind::UNREPORTED)
 }
 
 /// Connections by count: all that are counted, and those whose end the kernel will not report.
@@ -203,7 +241,7 @@ fn books(tables: &Tables) -> Result<Books> {
 pub fn verify(dir: &Path, steward: &mut Steward) -> Result<Option<Round>> {
     let mut reconciler = Reconciler::default();
     let Some(first) = reconciler.round(dir, steward)? else { return Ok(None) };
-    if reconciler.suspicions.is_empty() {
+    if !reconciler.is_in_doubt() {
         return Ok(Some(first));
     }
     std::thread::sleep(LOOK_AGAIN);

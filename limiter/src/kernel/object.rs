@@ -15,11 +15,7 @@ use aya::{
         Xdp, links::FdLink,
     },
 };
-use limiter_common::{
-    Note,
-    census::{Record, kind},
-    ledger::note,
-};
+use limiter_common::census::{Record, kind};
 use tracing::warn;
 
 use super::{
@@ -37,13 +33,18 @@ use crate::instance::Instance;
 /// The kernel programs, embedded so that the binary needs no other file.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/limiter.bpf.o"));
 
+/// Connections that can be noted at least, however few sources the ledger holds: 4 MiB of kernel memory for
+/// none, 64 bytes for each.
+const MIN_NOTES: u32 = 262_144;
+
 /// What an instance protects.
 pub struct Target {
     /// Sockets of this cgroup and below.
     pub cgroup: Cgroup,
     /// Cookie of the network namespace, which is also the one this process is in.
     pub netns: u64,
-    /// How many sources the ledger can hold, if it is made anew.
+    /// How many sources the ledger can hold, if it is made anew; and as many connections, if that is more than
+    /// [`MIN_NOTES`].
     pub max_sources: u32,
     /// How many refused and banned sources are remembered, likewise.
     pub max_bans: u32,
@@ -118,6 +119,7 @@ impl Target {
             .override_global("NETNS", &self.netns, true)
             .override_global("CGROUP", &self.cgroup.id, true)
             .map_max_entries("LEDGER", self.max_sources)
+            .map_max_entries("NOTES", self.max_sources.max(MIN_NOTES))
             .map_max_entries("RUNGS", self.max_bans);
         for (name, entries) in [
             ("RULES_0", MAX_RULES),
@@ -157,10 +159,9 @@ impl Loaded {
     /// Makes `listener` the greeter: refused handshakes go to it from now on, and what it accepts is
     /// not counted.
     pub fn set_greeter(&mut self, listener: &impl AsRawFd) -> Result<()> {
-        let notes = self.ebpf.map_mut("NOTES").ok_or_else(|| anyhow!("the object has no map NOTES"))?;
-        let mut notes: SkStorage<&mut MapData, Note> = notes.try_into()?;
-        let mark = Note { state: note::GREETER, ..Note::default() };
-        notes.insert(listener, mark, 0).context("cannot mark the greeter's listener")?;
+        let marks = self.ebpf.map_mut("MARKS").ok_or_else(|| anyhow!("the object has no map MARKS"))?;
+        let mut marks: SkStorage<&mut MapData, u32> = marks.try_into()?;
+        marks.insert(listener, 1, 0).context("cannot mark the greeter's listener")?;
         let greeter = self.ebpf.map_mut("GREETER").ok_or_else(|| anyhow!("the object has no map GREETER"))?;
         let mut greeter: SockMap<&mut MapData> = greeter.try_into()?;
         greeter.set(0, listener, 0).context("cannot hand the greeter's listener to the kernel")

@@ -36,7 +36,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 17] = [
+const MAPS: [Expected; 18] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(4)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("PORTS", MapType::Array, 4, 8, Some(SETS * PORT_WORDS)),
@@ -53,7 +53,8 @@ const MAPS: [Expected; 17] = [
     map("COUNTERS", MapType::PerCpuArray, 4, size_of::<Counters>(), Some(MAX_SERVICES)),
     map("GREETER", MapType::SockMap, 4, 4, Some(1)),
     map("ERRAND", MapType::Array, 4, size_of::<Errand>(), Some(1)),
-    map("NOTES", MapType::SkStorage, 4, size_of::<Note>(), None),
+    map("NOTES", MapType::Hash, 8, size_of::<Note>(), None),
+    map("MARKS", MapType::SkStorage, 4, 4, None),
 ];
 
 /// The programs that are attached, by the name of their link's pin.

@@ -1,10 +1,10 @@
 //! The pinned maps, typed.
 
-use std::{io, path::Path};
+use std::{collections::HashSet, io, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use limiter_common::{Counters, Entry, Key, Pending, Places, Rung, ServiceId, Total, errand::Errand};
+use limiter_common::{Counters, Entry, Key, Note, Pending, Places, Rung, ServiceId, Total, errand::Errand};
 
 use super::{sets::Sets, walk::walk};
 
@@ -28,6 +28,9 @@ pub struct Tables {
     /// The ladder's map, likewise.
     whole_rungs: MapData,
     rungs: HashMap<MapData, Key, Rung>,
+    notes: HashMap<MapData, u64, Note>,
+    /// The same map, for [`walk`].
+    whole_notes: MapData,
     totals: Array<MapData, Total>,
     counters: PerCpuArray<MapData, Counters>,
     pending: PerCpuArray<MapData, Pending>,
@@ -55,6 +58,8 @@ impl Tables {
             whole_ledger: open(dir, "LEDGER")?,
             whole_rungs: open(dir, "RUNGS")?,
             rungs: Map::HashMap(open(dir, "RUNGS")?).try_into()?,
+            notes: Map::HashMap(open(dir, "NOTES")?).try_into()?,
+            whole_notes: open(dir, "NOTES")?,
             totals: Map::Array(open(dir, "TOTALS")?).try_into()?,
             counters: Map::PerCpuArray(open(dir, "COUNTERS")?).try_into()?,
             pending: Map::PerCpuArray(open(dir, "PENDING")?).try_into()?,
@@ -132,6 +137,21 @@ impl Tables {
     /// Forgets a source's place on the ladder; `false` if it had none.
     pub fn remove_rung(&mut self, key: &Key) -> Result<bool> {
         Ok(found(self.rungs.remove(key)).context("cannot forget who was banned")?.is_some())
+    }
+
+    /// The cookies of the sockets on which something is noted. Those that come and go meanwhile may be missed.
+    pub fn noted(&self) -> Result<HashSet<u64>> {
+        let mut cookies = HashSet::new();
+        walk(&self.whole_notes, |cookie, _: Note| {
+            cookies.insert(cookie);
+        })
+        .context("cannot read the notes on connections")?;
+        Ok(cookies)
+    }
+
+    /// Removes what is noted on a socket; `false` if nothing is.
+    pub fn remove_note(&mut self, cookie: u64) -> Result<bool> {
+        Ok(found(self.notes.remove(&cookie)).context("cannot remove the note on a connection")?.is_some())
     }
 
     /// The live count of a service as a whole.

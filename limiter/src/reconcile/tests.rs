@@ -15,7 +15,7 @@ fn claim(address: &str) -> Claim {
 }
 
 fn records(kind: u32, address: &str, n: usize) -> Vec<Record> {
-    vec![Record { kind, claim: claim(address) }; n]
+    vec![Record { kind, claim: claim(address), ..Record::default() }; n]
 }
 
 /// Books in which the sources hold so many connections.

@@ -3,8 +3,10 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::support::pinned::Ledger;
-use crate::support::{Lab, Limiter, Sink, V4, V6, eventually, same, truth};
+use limiter_common::Places;
+
+use crate::support::pinned::{Ledger, Notes};
+use crate::support::{Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
 
 const CONFIG: &str = "reconcile_seconds = 5\n[defaults]\nmax_connections = 8\nresponse = \"reset\"\n";
 
@@ -35,6 +37,48 @@ fn verify_finds_what_is_wrong_and_corrects_it_once() {
     }
     let warnings = limiter.json(&["status"])["warnings"].to_string();
     assert!(warnings.contains("the count was wrong by 8 connections"), "{warnings}");
+}
+
+#[test]
+fn what_is_noted_on_a_connection_that_is_gone_is_forgotten_and_nothing_else() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start_with(&lab, &CONFIG.replace("= 5", "= 86400"));
+    let held = [V4, V6].map(|family| lab.served(family.source(), family.port(25)));
+    let mut notes = Notes::open(&limiter);
+    // An end is always reported, so the test makes notes of its own.
+    for cookie in [u64::MAX, u64::MAX - 1] {
+        notes.insert(cookie);
+    }
+    assert_eq!(notes.len(), 4);
+    let verified = limiter.json(&["status", "--verify"])["verified"].clone();
+    assert_eq!(verified["differences"].as_array().unwrap().len(), 0, "{verified:#}");
+    assert_eq!(notes.len(), 2);
+    drop(held);
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn a_source_without_connections_is_forgotten_when_its_time_is_over_and_not_before() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start_with(&lab, &format!("remember_seconds = 3\n{CONFIG}"));
+    let known = || limiter.json(&["list"])["sources"].as_array().unwrap().len();
+    let held = lab.served(V4.source(), V4.port(25));
+    drop(lab.served(V6.source(), V6.port(25)));
+    eventually("who holds nothing is forgotten", SOON, || same("sources", &known(), &1));
+    assert_eq!(limiter.source("smtp", V4.source()).connections, 1);
+    drop(held);
+    eventually("everyone is forgotten", SOON, || same("sources", &known(), &0));
+
+    // Half way is as good as nothing: whoever is marked and not removed could never come in again.
+    for family in [V4, V6] {
+        drop(lab.served(family.source(), family.port(25)));
+        truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
+        Ledger::open(&limiter).set_places(family.source(), Places::COLLECTED);
+        drop(lab.served(family.source(), family.port(25)));
+    }
+    truth::settled(&lab.host, &limiter, 25);
 }
 
 #[test]

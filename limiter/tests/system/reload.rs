@@ -45,6 +45,25 @@ fn a_reload_puts_the_file_in_force_and_keeps_the_counts() {
 }
 
 #[test]
+fn what_is_counted_at_a_port_stays_counted_when_the_port_is_no_services_any_more() {
+    let Some(lab) = Lab::new() else { return };
+    let _sinks = [25, 2525].map(|port| Sink::start(&lab, port));
+    let limits = "[defaults]\nmax_connections = 3\nresponse = \"reset\"\n";
+    let limiter = Limiter::start_with(&lab, &format!("{limits}[service.smtp]\nports = [25, 2525]\n"));
+    let held = [V4, V6].map(|family| lab.served(family.source(), family.port(2525)));
+    limiter.configure(limits);
+    limiter.ok(&["reload"]);
+    let free = [V4, V6].map(|family| lab.served(family.source(), family.port(2525)));
+    let verified = limiter.json(&["status", "--verify"])["verified"].clone();
+    assert_eq!(verified["differences"].as_array().unwrap().len(), 0, "{verified:#}");
+    for family in [V4, V6] {
+        assert_eq!(limiter.source("smtp", family.source()).connections, 1, "and no other is");
+    }
+    drop((held, free));
+    truth::settled(&lab.host, &limiter, 2525);
+}
+
+#[test]
 fn a_signal_reloads_the_daemons_own_settings_too() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use limiter_common::{
-    Addr, Entry, Key, MAX_SERVICES, Places, Rung, ServiceId, ServicePolicy, ladder::cause, service::Prefixes,
+    Addr, Entry, Key, MAX_SERVICES, Note, Places, Rung, ServiceId, ServicePolicy, ladder::cause,
+    service::Prefixes,
 };
 
 use super::Limiter;
@@ -50,9 +51,33 @@ impl Ledger {
 
     /// Makes the only entry of `source` hold so many connections, in one write that nobody may disturb.
     pub fn set_connections(&mut self, source: IpAddr, connections: u32) {
+        self.set_places(source, Places(u64::from(connections)));
+    }
+
+    /// The same for the count as a whole.
+    pub fn set_places(&mut self, source: IpAddr, places: Places) {
         let (key, entry) = self.entry(source);
-        let entry = Entry { places: Places(u64::from(connections)), ..entry };
-        self.0.insert(key, entry, 0).expect("the entry is there");
+        self.0.insert(key, Entry { places, ..entry }, 0).expect("the entry is there");
+    }
+}
+
+/// What is noted on connections.
+pub struct Notes(HashMap<MapData, u64, Note>);
+
+impl Notes {
+    pub fn open(limiter: &Limiter) -> Self {
+        let map = MapData::from_pin(limiter.pins().join("NOTES")).expect("the notes are pinned");
+        Self(HashMap::try_from(Map::HashMap(map)).expect("it is a hash map"))
+    }
+
+    /// On how many connections something is noted.
+    pub fn len(&self) -> usize {
+        self.0.keys().count()
+    }
+
+    /// Notes something on a connection that is in no table.
+    pub fn insert(&mut self, cookie: u64) {
+        self.0.insert(cookie, Note::default(), 0).expect("there is room");
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::lab::Netns;
+use super::pinned::Notes;
 use super::process::run;
-use super::{Limiter, SOON, eventually};
+use super::{Limiter, SOON, eventually, same};
 
 /// A connection of the mail host.
 #[derive(Debug, Clone)]
@@ -99,6 +100,7 @@ pub fn settled(host: &Netns, limiter: &Limiter, port: u16) {
         let even = sources.iter().all(|source| source["connections"] == 0 && source["reserved"] == 0);
         if even { Ok(()) } else { Err(format!("{list:#}")) }
     });
+    eventually("nothing is noted on any connection", SOON, || same("notes", &Notes::open(limiter).len(), &0));
     for service in limiter.services() {
         for counter in ["drift", "uncounted"] {
             assert_eq!(

@@ -114,7 +114,7 @@ impl Limiter {
         let ledger = MapData::from_pin(self.pins().join("LEDGER"))?;
         let mut ledger: HashMap<_, Key, Entry> = Map::HashMap(ledger).try_into()?;
         let policy = ServicePolicy { narrow: Prefixes { ipv4: 32, ipv6: 64 }, ..ServicePolicy::default() };
-        let now_s = clock_gettime(ClockId::CLOCK_BOOTTIME)?.tv_sec() as u32;
+        let now_s = clock_gettime(ClockId::CLOCK_MONOTONIC)?.tv_sec() as u32;
         for number in 0..sources {
             if number % 65_536 == 0 {
                 interrupt::check()?;
