@@ -28,8 +28,8 @@ const _: () = assert!(MANY <= MAX_SOURCES);
 /// Bytes of a megabyte.
 const MEGABYTE: f64 = 1e6;
 
-/// How often the daemon is replaced.
-const REPLACED_EACH: Duration = Duration::from_millis(500);
+/// The time between two changes of what [`Contestant::LimiterChanged`] is.
+const CHANGED_EACH: Duration = Duration::from_millis(500);
 
 /// What one turn showed.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -54,8 +54,8 @@ pub struct Sample {
     pub memory_kib: u64,
     /// SYNs of a flood in a second.
     pub flood: f64,
-    /// How often the daemon was replaced.
-    pub replaced: u32,
+    /// How often its policy or its daemon was changed meanwhile.
+    pub changed: u32,
 }
 
 /// What can be told at a moment.
@@ -94,7 +94,7 @@ impl Moment {
 pub fn load(host: &Host, workload: Workload) -> Load {
     let (port, sources, expect) = match workload {
         Workload::Accept { sources } => (port::ADMITS, sources, Expect::Banner),
-        Workload::Known | Workload::Takeover => (port::ADMITS, MANY, Expect::Banner),
+        Workload::Known | Workload::Reload | Workload::Takeover => (port::ADMITS, MANY, Expect::Banner),
         Workload::Held(_) | Workload::Flood | Workload::BulkMail | Workload::BulkOther => {
             (port::ADMITS, 1, Expect::Banner)
         }
@@ -116,12 +116,12 @@ pub fn measure(lab: &Lab, host: &mut Host, workload: Workload, plan: &Plan) -> R
         Workload::BulkOther => bulk_turn(lab, host, port::OTHER, plan)?,
         Workload::Flood => flood::run(lab, host.contestant, host.place, |sent| {
             let began = Instant::now();
-            let (sample, times) = load(host, workload).run(lab, |tally| turn(host, tally, plan))?;
+            let (sample, times) = load(host, workload).run(lab, |tally| turn(host, workload, tally, plan))?;
             let flood = sent.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
             Ok(with_times(Sample { flood, ..sample }, times))
         })?,
         _ => {
-            let (sample, times) = load(host, workload).run(lab, |tally| turn(host, tally, plan))?;
+            let (sample, times) = load(host, workload).run(lab, |tally| turn(host, workload, tally, plan))?;
             with_times(sample, times)
         }
     };
@@ -138,33 +138,33 @@ fn bulk_turn(lab: &Lab, host: &Host, port: u16, plan: &Plan) -> Result<Sample> {
     })
 }
 
-fn turn(host: &mut Host, tally: &Tally, plan: &Plan) -> Result<Sample> {
+fn turn(host: &mut Host, workload: Workload, tally: &Tally, plan: &Plan) -> Result<Sample> {
     thread::sleep(plan.run_up);
     let failed = tally.failed.load(Ordering::Relaxed);
     tally.noting.store(true, Ordering::Relaxed);
     let begin = Moment::now(host, &tally.done)?;
-    let mut replaced = 0;
-    if host.contestant == Contestant::LimiterReplaced {
+    let mut changed = 0;
+    if host.contestant == Contestant::LimiterChanged {
         while begin.at.elapsed() < plan.window {
-            replace(host).context("the daemon cannot be replaced")?;
-            replaced += 1;
-            thread::sleep(REPLACED_EACH);
+            change(host, workload).context("what is to be changed cannot be")?;
+            changed += 1;
+            thread::sleep(CHANGED_EACH);
         }
     } else {
         thread::sleep(plan.window);
     }
     let mut sample = begin.until(&Moment::now(host, &tally.done)?, 1.0);
-    sample.replaced = replaced;
+    sample.changed = changed;
     sample.failed = tally.failed.load(Ordering::Relaxed) - failed;
     sample.failure = tally.failure.lock().ok().and_then(|failure| failure.clone());
     Ok(sample)
 }
 
-fn replace(host: &mut Host) -> Result<()> {
+fn change(host: &mut Host, workload: Workload) -> Result<()> {
     let Some(mut limiter) = host.limiter.take() else { return Ok(()) };
-    let replaced = limiter.replace(host);
+    let changed = if workload == Workload::Reload { limiter.reload(host) } else { limiter.replace(host) };
     host.limiter = Some(limiter);
-    replaced
+    changed
 }
 
 fn with_times(mut sample: Sample, mut times: Vec<u32>) -> Sample {

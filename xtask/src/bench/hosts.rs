@@ -77,7 +77,7 @@ impl Host {
             Contestant::Limiter
             | Contestant::LimiterShield
             | Contestant::LimiterFull
-            | Contestant::LimiterReplaced => {
+            | Contestant::LimiterChanged => {
                 host.serve_all()?;
                 host.limiter = Some(limiter::Limiter::start(&host)?);
             }

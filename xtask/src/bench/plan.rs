@@ -14,10 +14,10 @@ pub enum Contestant {
     Limiter,
     /// The same with its shield on the wire, a veth, which `auto` would leave alone.
     LimiterShield,
-    /// The same, whose ledger knows a million sources.
+    /// The same, which knows a million sources and has 100,000 rules.
     LimiterFull,
-    /// The same, whose daemon is replaced by another one twice a second.
-    LimiterReplaced,
+    /// The same, of which something is changed twice a second: its policy, or the daemon.
+    LimiterChanged,
     /// Programs that do nothing, on the hooks of the limiter's: as low as it could get.
     Empty,
     /// `ct count` and `reject with tcp reset`.
@@ -39,7 +39,7 @@ impl Contestant {
         Self::Limiter,
         Self::LimiterShield,
         Self::LimiterFull,
-        Self::LimiterReplaced,
+        Self::LimiterChanged,
         Self::Empty,
         Self::Nftables,
         Self::Iptables,
@@ -55,7 +55,7 @@ impl Contestant {
             Self::Limiter => "limiter",
             Self::LimiterShield => "limiter-shield",
             Self::LimiterFull => "limiter-full",
-            Self::LimiterReplaced => "limiter-replaced",
+            Self::LimiterChanged => "limiter-changed",
             Self::Empty => "empty",
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",
@@ -67,7 +67,7 @@ impl Contestant {
 
     /// Whether it is this project.
     pub const fn is_limiter(self) -> bool {
-        matches!(self, Self::Limiter | Self::LimiterShield | Self::LimiterFull | Self::LimiterReplaced)
+        matches!(self, Self::Limiter | Self::LimiterShield | Self::LimiterFull | Self::LimiterChanged)
     }
 }
 
@@ -102,13 +102,15 @@ pub enum Workload {
     BulkOther,
     /// As `Accept`, of 1,000 sources out of all that are known.
     Known,
+    /// As `Accept`, while another policy is put in force.
+    Reload,
     /// As `Accept`, while the daemon is replaced.
     Takeover,
 }
 
 impl Workload {
     /// All of them, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Accept { sources: 1 },
         Self::Accept { sources: 1000 },
         Self::Held(1000),
@@ -120,6 +122,7 @@ impl Workload {
         Self::BulkMail,
         Self::BulkOther,
         Self::Known,
+        Self::Reload,
         Self::Takeover,
     ];
 
@@ -134,6 +137,7 @@ impl Workload {
             Self::BulkMail => "bulk-mail".into(),
             Self::BulkOther => "bulk-other".into(),
             Self::Known => "known".into(),
+            Self::Reload => "reload".into(),
             Self::Takeover => "takeover".into(),
         }
     }
@@ -152,8 +156,10 @@ impl Workload {
             Self::BulkMail => "Bulk transfer on 4 established mail connections".into(),
             Self::BulkOther => "Bulk transfer on 4 connections to another port".into(),
             Self::Known => {
-                "Accept, banner, close; 1,000 sources, of few or of 1,000,000 in the ledger".into()
+                "Accept, banner, close; 1,000 sources and 10 rules, or 1,000,000 in the ledger and 100,000 rules"
+                    .into()
             }
+            Self::Reload => "Accept, banner, close; while another policy is put in force twice a second".into(),
             Self::Takeover => "Accept, banner, close; while the daemon is replaced twice a second".into(),
         }
     }
@@ -161,7 +167,7 @@ impl Workload {
     /// Who can do it. The first is who the others are compared with.
     pub const fn contestants(self) -> &'static [Contestant] {
         use Contestant::{
-            Empty, Exim, Haproxy, Iptables, Limiter, LimiterFull, LimiterReplaced, LimiterShield, Nftables,
+            Empty, Exim, Haproxy, Iptables, Limiter, LimiterChanged, LimiterFull, LimiterShield, Nftables,
             Nothing, Postfix,
         };
         match self {
@@ -177,7 +183,7 @@ impl Workload {
             // Haproxy is not on the way of what it does not serve.
             Self::BulkOther => &[Nothing, Limiter, LimiterShield, Empty, Nftables, Iptables],
             Self::Known => &[Limiter, LimiterFull],
-            Self::Takeover => &[Limiter, LimiterReplaced],
+            Self::Reload | Self::Takeover => &[Limiter, LimiterChanged],
         }
     }
 
@@ -205,7 +211,7 @@ impl Workload {
             }
             Self::BulkMail => "MB/s instead of connections, CPU per MB. HAProxy copies the data.",
             Self::BulkOther => "MB/s instead of connections, CPU per MB.",
-            Self::Known | Self::Takeover => "Compared with the limiter itself.",
+            Self::Known | Self::Reload | Self::Takeover => "Compared with the limiter itself.",
         }
     }
 

@@ -112,7 +112,11 @@ pub fn prepare(lab: &Lab, host: &mut Host, workload: Workload) -> Result<Option<
             host.set(Mode::Drain)?;
             return Ok(None);
         }
-        Workload::Accept { .. } | Workload::Flood | Workload::Known | Workload::Takeover => return Ok(None),
+        Workload::Accept { .. }
+        | Workload::Flood
+        | Workload::Known
+        | Workload::Reload
+        | Workload::Takeover => return Ok(None),
     };
     host.set(Mode::Hold)?;
     let connections = Held::new(lab, host.place, port, held)?;

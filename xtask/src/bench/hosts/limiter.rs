@@ -39,14 +39,19 @@ const POLL: Duration = Duration::from_millis(20);
 /// Where a limiter has its locks.
 const LOCKS: &str = "/run/limiter";
 
-/// What [`Contestant::LimiterFull`] knows.
+/// Sources that [`Contestant::LimiterFull`] knows.
 pub const MANY: u32 = 1_000_000;
+
+/// Rules that it has, and those of the others.
+const RULES: (u32, u32) = (100_000, 10);
 
 /// A running limiter; unloaded when this ends.
 pub struct Limiter {
     instance: String,
     program: PathBuf,
     child: Child,
+    /// Connections of a source at [`port::ADMITS`].
+    limit: usize,
 }
 
 impl Limiter {
@@ -56,41 +61,35 @@ impl Limiter {
     ///
     /// When it does not.
     pub fn start(host: &Host) -> Result<Self> {
-        let is_full = host.contestant == Contestant::LimiterFull;
-        let has_shield = host.contestant == Contestant::LimiterShield;
-        let interfaces = if has_shield { format!("[\"{}\"]", host.place.wire()) } else { "[]".to_owned() };
-        let max_sources = if is_full { 2 * MANY } else { 262_144 };
-        fs::write(
-            host.path("limiter.toml"),
-            format!(
-                "max_sources = {max_sources}\nremember_seconds = 86400\ninterfaces = {interfaces}\n\
-                 [ladder]\nreplies = \"none\"\n\
-                 [service.smtp]\nports = [{}]\nmax_connections = {PLENTY}\n\
-                 [service.resets]\nports = [{}]\nprotocol = \"smtp\"\nmax_connections = {LIMIT}\nresponse = \"reset\"\n\
-                 [service.replies]\nports = [{}]\nprotocol = \"smtp\"\nmax_connections = {LIMIT}\n",
-                port::ADMITS,
-                port::RESETS,
-                port::REPLIES
-            ),
-        )?;
+        configure(host, PLENTY)?;
         let instance = format!("{}-{}", sweep::name(), host.place.0);
         let program = paths::limiter("release")?;
         let child = spawn(&program, &instance, host)?;
-        let mut limiter = Self { instance, program, child };
+        let mut limiter = Self { instance, program, child, limit: PLENTY };
         limiter.wait_until_it_serves(host)?;
-        if is_full {
+        if host.contestant == Contestant::LimiterFull {
             limiter.fill(MANY)?;
         }
-        let flooder = FLOODER.to_string();
-        command::output(Command::new(&limiter.program).args([
-            "--instance",
-            &limiter.instance,
-            "ban",
-            &flooder,
-            "--for",
-            "2h",
-        ]))?;
+        limiter.order(&["ban", &FLOODER.to_string(), "--for", "2h"])?;
         Ok(limiter)
+    }
+
+    /// Puts another policy in force, which refuses nobody either.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be.
+    pub fn reload(&mut self, host: &Host) -> Result<()> {
+        self.limit = if self.limit == PLENTY { PLENTY - 1 } else { PLENTY };
+        configure(host, self.limit)?;
+        let config = host.path("limiter.toml");
+        self.order(&["reload", "--config", &config.to_string_lossy()])
+    }
+
+    /// Has `limiter` do something with this instance.
+    fn order(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command::output(command.args(["--instance", &self.instance]).args(arguments)).map(drop)
     }
 
     /// Ends the daemon, and starts another one on what is pinned.
@@ -181,6 +180,38 @@ impl Limiter {
         }
         Ok(())
     }
+}
+
+/// Writes the configuration, with a limit of connections at [`port::ADMITS`] that nobody reaches.
+fn configure(host: &Host, limit: usize) -> Result<()> {
+    let is_full = host.contestant == Contestant::LimiterFull;
+    let has_shield = host.contestant == Contestant::LimiterShield;
+    let interfaces = if has_shield { format!("[\"{}\"]", host.place.wire()) } else { "[]".to_owned() };
+    let (max_sources, rules) = if is_full { (2 * MANY, RULES.0) } else { (262_144, RULES.1) };
+    let mut config = format!(
+        "max_sources = {max_sources}\nremember_seconds = 86400\ninterfaces = {interfaces}\n\
+         [ladder]\nreplies = \"none\"\n\
+         [service.smtp]\nports = [{}]\nmax_connections = {limit}\n\
+         [service.resets]\nports = [{}]\nprotocol = \"smtp\"\nmax_connections = {LIMIT}\nresponse = \"reset\"\n\
+         [service.replies]\nports = [{}]\nprotocol = \"smtp\"\nmax_connections = {LIMIT}\n",
+        port::ADMITS,
+        port::RESETS,
+        port::REPLIES
+    );
+    for number in 0..rules {
+        // Next to the clients' own (RFC 2544, RFC 5180), so that the way down the tries is long.
+        let next = (number / 2) as u16;
+        let network = if number % 2 == 0 {
+            let [high, low] = next.to_be_bytes();
+            format!("198.19.{high}.{low}")
+        } else {
+            format!("2001:2:1:{next:x}::/64")
+        };
+        for part in ["[[rule]]\nnetwork = \"", &network, "\"\nmax_connections = 5\n"] {
+            config.push_str(part);
+        }
+    }
+    fs::write(host.path("limiter.toml"), config).context("cannot write the configuration")
 }
 
 fn spawn(program: &Path, instance: &str, host: &Host) -> Result<Child> {
