@@ -29,7 +29,7 @@ pub fn ladder_full<C: EbpfContext>(ctx: &C, service: ServiceId) {
 #[inline(never)]
 pub fn no_room<C: EbpfContext>(ctx: &C, service: ServiceId) {
     if first_times(service, |counters| &mut counters.uncounted) {
-        warn!(ctx, "there is no room for more connections: they are let through uncounted");
+        warn!(ctx, "there is room for no more connections: they are let through uncounted");
     }
 }
 

@@ -1,10 +1,11 @@
 //! The counts, held against the kernel's socket table at every step.
 
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use crate::support::dial::knock;
 use crate::support::lab::V6_NEIGHBOUR;
-use crate::support::pinned::Ledger;
+use crate::support::pinned::{Ledger, Notes};
 use crate::support::sink::listener;
 use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
 
@@ -201,4 +202,38 @@ fn a_connection_that_the_full_ledger_has_no_room_for_is_let_through_and_reported
     assert!(!lab.answer(known, V4.port(25)).is_service(), "who is known is counted as ever");
     drop(held);
     truth::agree(&lab.host, &limiter, ("smtp", 25), known, 0);
+}
+
+#[test]
+fn a_connection_that_there_is_no_room_to_note_is_let_through_and_counted_as_soon_as_there_is() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter =
+        Limiter::start_with(&lab, "reconcile_seconds = 86400\n[service.smtp]\nmax_connections = 2\n");
+    // The daemon has its first look after a second, and the next one tomorrow.
+    std::thread::sleep(Duration::from_secs(3));
+    let mut notes = Notes::open(&limiter);
+    notes.fill();
+    let held = [V4, V6].map(|family| lab.served(family.source(), family.port(25)));
+    assert_eq!(limiter.counter("smtp", "uncounted"), 2, "one each, once");
+    for family in [V4, V6] {
+        let source = limiter.source("smtp", family.source());
+        assert_eq!((source.connections, source.reserved), (0, 0), "{source:?}");
+    }
+    assert!(limiter.log().contains("there is room for no more connections"), "{}", limiter.log());
+
+    // What fills the notes is of no connection, and forgotten in two looks; the next one counts who is there.
+    for _ in 0..2 {
+        limiter.ok(&["status", "--verify"]);
+    }
+    for family in [V4, V6] {
+        truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 1);
+    }
+    assert_eq!(limiter.counter("smtp", "adopted"), 2);
+    drop(held);
+    eventually("nothing is noted any more", SOON, || same("notes", &notes.len(), &0));
+    for family in [V4, V6] {
+        truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
+    }
+    assert_eq!(limiter.counter("smtp", "drift"), 0);
 }

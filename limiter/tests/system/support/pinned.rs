@@ -79,6 +79,13 @@ impl Notes {
     pub fn insert(&mut self, cookie: u64) {
         self.0.insert(cookie, Note::default(), 0).expect("there is room");
     }
+
+    /// The same until there is no more room.
+    pub fn fill(&mut self) {
+        let cookies = (0..=u64::MAX).rev();
+        let filled = cookies.take_while(|cookie| self.0.insert(cookie, Note::default(), 0).is_ok()).count();
+        assert!(filled > 0, "there was room");
+    }
 }
 
 /// Where sources stand on the ladder, changed behind the limiter's back.
