@@ -221,6 +221,8 @@ pub mod note {
     pub const ADOPTED: u8 = 2;
     /// The socket is not counted: its service only observes, and the verdict on it was a refusal.
     pub const OBSERVED: u8 = 3;
+    /// The socket has given its place back, and the note is about to go.
+    pub const RELEASED: u8 = 4;
 }
 
 impl Note {

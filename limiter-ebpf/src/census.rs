@@ -94,9 +94,8 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<Record> {
         note::COUNTED => kind::COUNTED,
         note::ADOPTED if holds || state == BPF_TCP_SYN_RECV => kind::UNREPORTED,
         note::ADOPTED => {
-            if maps::remove_note(cookie) {
-                let _was_counted = ledger::release(&claim, clock::now_s());
-            }
+            let _noted = maps::take_note(cookie);
+            let _was_counted = ledger::release(&claim, clock::now_s());
             return None;
         }
         _ => kind::OBSERVED,

@@ -184,9 +184,8 @@ fn state_changed(ctx: &SockOpsContext) {
     if !matches!(ctx.arg(1), BPF_TCP_FIN_WAIT1 | BPF_TCP_LAST_ACK | BPF_TCP_CLOSE) {
         return;
     }
-    let cookie = cookie(ctx);
-    let Some(note) = maps::note(cookie) else { return };
-    if maps::remove_note(cookie) && note.is_counted() {
+    let Some(note) = maps::take_note(cookie(ctx)) else { return };
+    if note.is_counted() {
         let claim = note.claim(&remote(ctx));
         if !release(&claim, clock::tick_s()) {
             report::drift(ctx, claim.service());

@@ -11,6 +11,7 @@ use limiter_common::{
     Action, Addr, Counters, Entry, Key, Ladder, MAX_SERVICES, Note, PORT_WORDS, Pending, Rule, Rung, SETS,
     Say, ServiceId, ServicePolicy, Total,
     errand::Errand,
+    ledger::note,
     rule::{Limit, RuleLimit},
 };
 
@@ -227,10 +228,18 @@ pub fn make_note(cookie: u64, note: Note) -> bool {
     NOTES.insert(cookie, note, u64::from(aya_ebpf::bindings::BPF_NOEXIST)).is_ok()
 }
 
-/// Takes back what is noted; `false` if nothing is.
+/// Takes away what is noted; what it was.
 #[inline(always)]
-pub fn remove_note(cookie: u64) -> bool {
-    NOTES.remove(cookie).is_ok()
+pub fn take_note(cookie: u64) -> Option<Note> {
+    let found = NOTES.get_ptr_mut(cookie)?;
+    // SAFETY: found in this run.
+    let note = unsafe { *found };
+    // The kernel may give up on a bucket's lock rather than wait for ever (`htab_lock_bucket`,
+    // kernel/bpf/hashtab.c). Then the note stays, and must not give back twice.
+    // SAFETY: as above.
+    unsafe { (*found).state = note::RELEASED };
+    let _removed = NOTES.remove(cookie);
+    Some(note)
 }
 
 /// Where the source of `key` stands on the ladder, if it was refused lately.
