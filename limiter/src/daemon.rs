@@ -160,7 +160,7 @@ async fn serve(
     }
     // Fails when the greeter has ended by itself; then there is nobody to tell.
     let _nobody = stop.send(true);
-    greeter.await.context("the greeter failed")?;
+    greeter.await?.context("the greeter failed")?;
     log.abort();
     info!("greeter: {}", totals.snapshot());
     info!(

@@ -106,11 +106,12 @@ pub fn standing(tables: &Tables, claim: &Claim) -> Result<Standing> {
     Ok(Standing {
         banned_until_ns: rung.banned_until_ns,
         replies_due_ns: rung.replies_due_ns,
+        total: tables.total(claim.service())?,
         ..counts(tables, claim)?
     })
 }
 
-/// The same, without the ladder.
+/// The same, without the ladder and the whole service.
 pub fn counts(tables: &Tables, claim: &Claim) -> Result<Standing> {
     let entry = |key: &Key| -> Result<Entry> {
         let entry = tables.source(key)?.unwrap_or_default();
@@ -118,14 +119,7 @@ pub fn counts(tables: &Tables, claim: &Claim) -> Result<Standing> {
     };
     let narrow = entry(&claim.narrow)?;
     let wide = if claim.has_wide() { entry(&claim.wide)? } else { Entry::default() };
-    let total = tables.total(claim.service())?;
-    Ok(Standing {
-        narrow: narrow.places,
-        wide: wide.places,
-        total,
-        due_ns: narrow.due_ns,
-        ..Standing::default()
-    })
+    Ok(Standing { narrow: narrow.places, wide: wide.places, due_ns: narrow.due_ns, ..Standing::default() })
 }
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, the clock of [`Entry::due_ns`].

@@ -18,12 +18,22 @@ use crate::{
 /// Ports where TLS starts at once (RFC 8314, 3; RFC 9051, 11.1): no plain text can be said there.
 const IMPLICIT_TLS: [u16; 3] = [465, 993, 995];
 
-/// How long the policy of a port is remembered: it takes a third of the system calls of a reply, and a
-/// client that was refused a moment ago was refused by the policy of that moment anyway.
-const REMEMBERED: Duration = Duration::from_millis(100);
+/// How long the policy of a port is remembered: half of the system calls of a reply, when there are many
+/// replies, would be for that. A client that was refused a moment ago was refused by the policy of that
+/// moment anyway; but the set it is in must not be written again meanwhile, and reading the policy in
+/// force, with which each change begins, alone takes longer than this.
+const REMEMBERED: Duration = Duration::from_millis(2);
 
-/// What a port is of, when it was looked up.
-type Known = (Instant, ServiceId, ServicePolicy);
+/// What a port is of.
+#[derive(Clone, Copy)]
+struct Known {
+    /// When it was looked up.
+    at: Instant,
+    /// The set in force then.
+    set: u32,
+    service: ServiceId,
+    policy: ServicePolicy,
+}
 
 /// Why the greeter's connections were refused, from the pinned maps.
 pub struct PinnedReasons {
@@ -38,27 +48,34 @@ impl PinnedReasons {
         Self { tables, known: Mutex::default() }
     }
 
-    fn service_of(&self, port: u16) -> Option<(ServiceId, ServicePolicy)> {
+    fn port(&self, port: u16) -> Option<Known> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(&(at, service, policy)) = known.get(&port)
-            && at.elapsed() < REMEMBERED
+        let now = Instant::now();
+        if let Some(known) = known.get(&port)
+            && now.duration_since(known.at) < REMEMBERED
         {
-            return Some((service, policy));
+            return Some(*known);
         }
         known.remove(&port);
-        let (service, policy) = self.tables.policy.service_of(port).ok()??;
-        known.insert(port, (Instant::now(), service, policy));
-        Some((service, policy))
+        let set = self.tables.policy.active().ok()?;
+        let (service, policy) = self.tables.policy.service_of(set, port).ok()??;
+        let port_is = Known { at: now, set, service, policy };
+        known.insert(port, port_is);
+        Some(port_is)
     }
 }
 
 impl Reasons for PinnedReasons {
     fn reason(&self, local_port: u16, remote: IpAddr) -> Option<Refusal> {
-        let (service, policy) = self.service_of(local_port)?;
-        let claim = Claim::new(service, &policy, &Addr::from(remote));
-        let standing = ledger::counts(&self.tables, &claim).ok()?;
-        let say = self.tables.policy.say(&Addr::from(remote), service).ok()?;
+        let Known { set, service, policy, .. } = self.port(local_port)?;
+        let source = Addr::from(remote);
+        let claim = Claim::new(service, &policy, &source);
+        let say = self.tables.policy.say_in(set, &source, service).ok()?;
         let limits = Limits::of(&policy, &say);
+        let mut standing = ledger::counts(&self.tables, &claim).ok()?;
+        if limits.total != u32::MAX {
+            standing.total = self.tables.total(service).ok()?;
+        }
         // What the client is told is why it was refused, not what holds by now.
         let reason = standing.was_over(&limits, ledger::now_ns().ok()?);
         let connections = match reason {

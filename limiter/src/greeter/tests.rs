@@ -4,15 +4,16 @@
 use std::{
     fs::File,
     io::{ErrorKind, Read, Write},
-    net::{Ipv6Addr, Shutdown, TcpStream as Client},
+    net::{Ipv6Addr, Shutdown, SocketAddr, TcpStream as Client},
     process::Command,
     sync::Mutex,
+    time::Instant,
 };
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 
-use super::*;
+use super::{desk::REST, *};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const LINE: &str = "421 4.7.0 mx.example.org Too many connections (8) from this IP [127.0.0.1]\r\n";
@@ -36,7 +37,7 @@ struct Running {
     port: u16,
     totals: Totals,
     stop: watch::Sender<bool>,
-    serve: JoinHandle<()>,
+    serve: JoinHandle<io::Result<()>>,
 }
 
 fn start(reasons: impl Reasons, limits: Limits) -> Running {
@@ -230,14 +231,14 @@ async fn when_told_to_stop_it_closes_the_listener_and_lets_the_last_client_hear(
     assert!(!serve.is_finished(), "the last client has not closed");
     assert_eq!(heard(&last).as_deref(), Ok(LINE));
     drop(last);
-    serve.await.unwrap();
+    serve.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_stops_when_nobody_is_left_to_stop_it() {
     let Running { stop, serve, .. } = start(SMTP, Limits::default());
     drop(stop);
-    serve.await.unwrap();
+    serve.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

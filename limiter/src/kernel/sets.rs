@@ -95,7 +95,7 @@ impl Sets {
     }
 
     /// The set in force, 0 or 1.
-    fn active(&self) -> Result<u32> {
+    pub fn active(&self) -> Result<u32> {
         Ok((self.active.get(&0, 0)? % u64::from(SETS)) as u32)
     }
 
@@ -128,9 +128,8 @@ impl Sets {
         Ok(ports)
     }
 
-    /// The service of one port and its policy.
-    pub fn service_of(&self, port: u16) -> Result<Option<(ServiceId, ServicePolicy)>> {
-        let set = self.active()?;
+    /// The service of one port and its policy, in a set.
+    pub fn service_of(&self, set: u32, port: u16) -> Result<Option<(ServiceId, ServicePolicy)>> {
         let word = self.ports.get(&(set * PORT_WORDS + (u32::from(port) >> 3)), 0)?;
         match (word >> ((port & 7) * 8)) as u8 {
             0 => Ok(None),
@@ -144,7 +143,12 @@ impl Sets {
     /// What the rules say of a source at a service. The host's own addresses are only known as far as
     /// the daemon has told the kernel.
     pub fn say(&self, source: &Addr, service: ServiceId) -> Result<Say> {
-        let set = self.active()? as usize;
+        self.say_in(self.active()?, source, service)
+    }
+
+    /// The same of a set that was in force a moment ago.
+    pub fn say_in(&self, set: u32, source: &Addr, service: ServiceId) -> Result<Say> {
+        let set = (set % SETS) as usize;
         let Some(rule) =
             found(self.rules[set].get(&lpm_trie::Key::new(128, *source), 0)).context(UNREADABLE)?
         else {

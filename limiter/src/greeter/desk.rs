@@ -1,0 +1,189 @@
+//! The greeter's thread: accepts, tells, and listens until each client has heard.
+//!
+//! One thread and one epoll of its own serve all, so that a connection needs no task and no timer, and
+//! is not taken from epoll before it is closed, which does that as well.
+
+use std::{
+    io,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError},
+    },
+    time::{Duration, Instant},
+};
+
+use mio::{
+    Events, Interest, Poll, Token, Waker,
+    net::{TcpListener, TcpStream},
+};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::{
+    Limits, Listener, Reasons, Refusal, Totals,
+    audience::Audience,
+    reply,
+    words::{self, Words},
+};
+
+/// Rest after `accept` failed for want of something; shorter would be spinning.
+pub const REST: Duration = Duration::from_millis(100);
+/// The least time between two warnings that `accept` fails.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+/// How many are accepted before the others are listened to again.
+const AT_ONCE: usize = 64;
+
+/// What the kernel tells of, apart from clients, which have the numbers from 0.
+const LISTENER: Token = Token(usize::MAX);
+const ORDERS: Token = Token(usize::MAX - 1);
+
+/// The thread's state.
+#[derive(Debug)]
+pub struct Desk<R> {
+    poll: Poll,
+    /// None once it was told to stop.
+    listener: Option<TcpListener>,
+    /// When to accept again; none until the kernel tells.
+    accept_at: Option<Instant>,
+    audience: Audience,
+    reasons: Arc<R>,
+    hostname: watch::Receiver<String>,
+    /// What it held last, fit to be told.
+    name: String,
+    limits: Limits,
+    totals: Totals,
+    warned: Option<Instant>,
+}
+
+impl<R: Reasons> Desk<R> {
+    /// A desk, and what wakes it up to look for orders.
+    pub fn new(
+        listener: Listener,
+        reasons: Arc<R>,
+        mut hostname: watch::Receiver<String>,
+        limits: Limits,
+    ) -> io::Result<(Self, Waker)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), ORDERS)?;
+        let mut listener = TcpListener::from_std(listener.into());
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let name = words::hostname(hostname.borrow_and_update().clone());
+        let desk = Self {
+            poll,
+            listener: Some(listener),
+            accept_at: None,
+            audience: Audience::default(),
+            reasons,
+            hostname,
+            name,
+            limits,
+            totals: Totals::default(),
+            warned: None,
+        };
+        Ok((desk, waker))
+    }
+
+    /// What is counted, live.
+    pub const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Serves until it is ordered to stop; then until everyone has heard, or nobody is left to give
+    /// orders.
+    pub fn run(mut self, orders: &Receiver<()>) -> io::Result<()> {
+        let mut events = Events::with_capacity(2 * AT_ONCE);
+        let mut now = Instant::now();
+        while self.listener.is_some() || self.audience.len() > 0 {
+            let wake_at = [self.accept_at, self.audience.look_at()].into_iter().flatten().min();
+            match self.poll.poll(&mut events, wake_at.map(|at| at.saturating_duration_since(now))) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            now = Instant::now();
+            for event in &events {
+                match event.token() {
+                    // During a rest the rest counts.
+                    LISTENER => drop(self.accept_at.get_or_insert(now)),
+                    ORDERS => match orders.try_recv() {
+                        Ok(()) => (self.listener, self.accept_at) = (None, None),
+                        Err(TryRecvError::Disconnected) => return Ok(()),
+                        Err(TryRecvError::Empty) => {}
+                    },
+                    Token(client) => self.audience.hear(client),
+                }
+            }
+            if self.accept_at.is_some_and(|at| at <= now) {
+                self.accept_at = self.accept(now);
+            }
+            self.audience.settle(self.poll.registry());
+            self.audience.dismiss(now);
+        }
+        Ok(())
+    }
+
+    /// Accepts some of those that wait, and says when to accept again.
+    fn accept(&mut self, now: Instant) -> Option<Instant> {
+        for _ in 0..AT_ONCE {
+            match self.listener.as_ref()?.accept() {
+                Ok((stream, peer)) => self.take(stream, peer, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) if is_the_connections_own(&error) => {}
+                Err(error) => {
+                    self.totals.count_accept_error();
+                    if self.warned.is_none_or(|at| now.duration_since(at) >= WARN_EVERY) {
+                        warn!("the greeter cannot accept connections, so refused clients wait: {error}");
+                        self.warned = Some(now);
+                    }
+                    return Some(now + REST);
+                }
+            }
+        }
+        Some(now)
+    }
+
+    fn take(&mut self, stream: TcpStream, peer: SocketAddr, now: Instant) {
+        if self.audience.len() >= self.limits.connections {
+            self.totals.count_dropped_full();
+            return reply::reset(stream);
+        }
+        let told = match self.line(&stream, peer) {
+            Some(line) => reply::say(stream, line.as_bytes(), self.limits.bytes, now + self.limits.time),
+            None => Err(stream),
+        };
+        match told {
+            Ok(said) => {
+                self.totals.count_greeted();
+                self.audience.join(said);
+            }
+            Err(stream) => {
+                reply::reset(stream);
+                self.totals.count_reset();
+            }
+        }
+    }
+
+    /// What to say, if there is something that can be said.
+    fn line(&mut self, stream: &TcpStream, peer: SocketAddr) -> Option<String> {
+        let remote = peer.ip().to_canonical();
+        let port = stream.local_addr().ok()?.port();
+        // Whatever is wrong there costs this one connection; the panic is reported by its hook.
+        let refusal = catch_unwind(AssertUnwindSafe(|| self.reasons.reason(port, remote))).ok()??;
+        let Refusal { protocol, reason, connections, tls: false } = refusal else { return None };
+        if self.hostname.has_changed().is_ok_and(|changed| changed) {
+            self.name = words::hostname(self.hostname.borrow_and_update().clone());
+        }
+        Some(Words { hostname: &self.name, reason, connections, remote }.line(protocol))
+    }
+}
+
+/// Whether `accept` reports what became of one connection: accept(2) passes pending network errors on
+/// and asks to be called again.
+fn is_the_connections_own(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        ConnectionAborted | Interrupted | NetworkDown | NetworkUnreachable | HostUnreachable
+    )
+}
