@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::ground::{Ground, nobody, say};
 use crate::raw::Crowd;
 use crate::server::Server;
-use crate::support::{Family, Limiter, SOON, V4, V6, same, truth};
+use crate::support::{Family, Limiter, SOON, V4, V6, deadline, same, truth};
 use crate::watch::Watch;
 
 const LIMIT: usize = 8;
@@ -55,7 +55,7 @@ fn round(ground: &Ground, limiter: &Limiter, watch: &Watch, family: Family, n: u
     if !n.is_multiple_of(PATIENT) {
         crowd.complete();
     }
-    let in_time = crowd.answer(Instant::now() + SOON, |_| refilled(&watch.ports(source)));
+    let in_time = crowd.answer(deadline(SOON), |_| refilled(&watch.ports(source)));
     assert!(in_time, "round {n}: {leaving:?} left, and there are {:?}", watch.ports(source));
     watch.until(source, "eight again", SOON, full);
     let counted = limiter.source("smtp", source);

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::sockets::{COUNTED, Sockets};
-use crate::support::Lab;
+use crate::support::{Lab, deadline};
 
 #[derive(Default)]
 struct Seen {
@@ -79,7 +79,7 @@ impl Watch {
         within: Duration,
         mut check: impl FnMut(&BTreeSet<u16>) -> Result<T, String>,
     ) -> T {
-        let deadline = Instant::now() + within;
+        let deadline = deadline(within);
         let none = BTreeSet::new();
         let mut seen = self.shared.lock();
         // The look under way may have begun too early.

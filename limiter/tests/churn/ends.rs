@@ -3,13 +3,13 @@
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::AsFd as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Socket;
 
 use crate::ground::Pair;
-use crate::support::SOON;
+use crate::support::{SOON, deadline};
 use crate::ways::Way;
 
 /// What reading gives once the other side has done what it does: over a wire in memory that is now, but for a
@@ -26,7 +26,8 @@ pub fn reads(mut socket: &Socket) -> Result<usize, ErrorKind> {
 
 fn wait(socket: &Socket) {
     let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    let timeout = u16::try_from(SOON.as_millis()).expect("a short time");
+    let left = deadline(SOON).saturating_duration_since(Instant::now());
+    let timeout = PollTimeout::try_from(left).expect("a short time");
     let found = poll(&mut ready, timeout).expect("an open socket");
     assert!(found > 0, "nothing comes: {socket:?}");
 }

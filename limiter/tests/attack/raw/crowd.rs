@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::{Caller, Segment, Wire};
-use crate::support::{Lab, SOON};
+use crate::support::{Lab, SOON, deadline};
 
 /// Callers by port, and the wire they share.
 pub struct Crowd {
@@ -26,7 +26,7 @@ impl Crowd {
     /// All send their SYN at once, and wait until each has its SYN-ACK.
     #[track_caller]
     pub fn call(&mut self) {
-        let deadline = Instant::now() + SOON;
+        let deadline = deadline(SOON);
         loop {
             let unanswered: Vec<Segment> = self.unanswered().map(Caller::syn).collect();
             if unanswered.is_empty() {
@@ -82,7 +82,7 @@ impl Crowd {
     /// Does what TCP has to until `check` is satisfied; fails with its last complaint.
     #[track_caller]
     pub fn answer_until<T>(&mut self, what: &str, mut check: impl FnMut() -> Result<T, String>) -> T {
-        let deadline = Instant::now() + SOON;
+        let deadline = deadline(SOON);
         loop {
             match check() {
                 Ok(found) => return found,

@@ -11,7 +11,7 @@ use crate::ground::{Ground, cpus, say};
 use crate::raw::{ACK, Caller, Crowd, SYN, Segment};
 use crate::server::Server;
 use crate::support::sink::listener;
-use crate::support::{SOON, eventually, same};
+use crate::support::{SOON, deadline, eventually, same};
 use crate::watch::Watch;
 
 /// The option, without and with a cookie.
@@ -28,7 +28,7 @@ fn fast_open_cookie(stage: &Stage) -> Vec<u8> {
     let mut crowd = Crowd::new(stage.ground, stage.source, 10_001..=10_001, stage.family.port(25));
     let syn = only(&mut crowd).syn().with_options(&[2, 4, 5, 180, FAST_OPEN, 2, 1, 1]);
     crowd.wire.send(&syn);
-    let deadline = Instant::now() + SOON;
+    let deadline = deadline(SOON);
     let answer = loop {
         let heard = crowd.listen(deadline);
         if let Some(answer) = heard.into_iter().find(|segment| segment.is(SYN | ACK)) {
@@ -62,7 +62,7 @@ fn connections_by_fast_open_are_counted_and_let_go_of() {
         let syns: Vec<Segment> = crowd.callers.values_mut().map(|caller| fast_syn(caller, &cookie)).collect();
         crowd.wire.send_all(&syns);
         let accepted = |crowd: &Crowd| crowd.unanswered().next().is_none();
-        assert!(crowd.answer(Instant::now() + SOON, accepted), "Fast Open is answered");
+        assert!(crowd.answer(deadline(SOON), accepted), "Fast Open is answered");
         stage.agree(2);
         assert_eq!(stage.counted().accepted, 2);
         assert!(stage.limiter.counter("smtp", "unreserved") >= 2, "they came by Fast Open");
@@ -95,7 +95,7 @@ fn a_burst_by_fast_open_exceeds_the_limit_by_no_more_than_the_other_cpus() {
             let judged = |crowd: &Crowd| {
                 crowd.callers.values().all(|caller| caller.reset || caller.expected.is_some())
             };
-            assert!(crowd.answer(Instant::now() + SOON, judged), "every SYN is answered or refused");
+            assert!(crowd.answer(deadline(SOON), judged), "every SYN is answered or refused");
             let looked = watch.until(stage.source, "they are in", SOON, |ports| {
                 if ports.len() >= LIMIT { Ok(ports.len()) } else { Err(format!("{ports:?}")) }
             });
@@ -125,7 +125,7 @@ fn where_fast_open_asks_for_no_cookie_forged_syns_count_until_the_kernel_gives_u
             let syns: Vec<Segment> = crowd.callers.values().map(forged).collect();
             let before = stage.counted();
             crowd.wire.send_all(&syns);
-            let deadline = Instant::now() + SOON;
+            let deadline = deadline(SOON);
             while !crowd.callers.values().all(|caller| caller.reset || caller.expected.is_some()) {
                 assert!(Instant::now() < deadline, "a SYN is not answered");
                 crowd.listen(deadline);

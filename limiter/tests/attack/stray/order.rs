@@ -1,14 +1,13 @@
 //! Segments in orders no client sends them in.
 
 use std::sync::Barrier;
-use std::time::Instant;
 
 use super::{FIRST_PORT, LIMIT, only, play, queued, served};
 use crate::ground::{bind_to, counted_by_the_kernel, cpus, say};
 use crate::raw::{Caller, Crowd, Segment, Wire};
 use crate::sockets::SYN_RECV;
 use crate::support::limiter::Source;
-use crate::support::{SOON, eventually};
+use crate::support::{SOON, deadline, eventually};
 use crate::watch::Watch;
 
 #[test]
@@ -34,10 +33,7 @@ fn an_ack_with_a_wrong_number_neither_counts_nor_hinders_the_right_one() {
             ack.ack = ack.ack.wrapping_add(1).wrapping_add(wrong);
             only(&mut crowd).reset = false;
             crowd.wire.send(&ack);
-            assert!(
-                crowd.answer(Instant::now() + SOON, |crowd| crowd.callers[&FIRST_PORT].reset),
-                "no reset"
-            );
+            assert!(crowd.answer(deadline(SOON), |crowd| crowd.callers[&FIRST_PORT].reset), "no reset");
             assert_eq!(stage.counted(), Source::default(), "nothing is known of who proved nothing");
         }
         stage.becomes(SYN_RECV, 1);
@@ -55,7 +51,7 @@ fn a_reset_between_syn_and_ack_ends_the_handshake() {
         crowd.hang_up();
         stage.becomes(SYN_RECV, 0);
         crowd.complete();
-        assert!(crowd.answer(Instant::now() + SOON, |crowd| crowd.callers[&FIRST_PORT].reset), "no reset");
+        assert!(crowd.answer(deadline(SOON), |crowd| crowd.callers[&FIRST_PORT].reset), "no reset");
         assert_eq!(stage.counted(), Source::default(), "nothing is known of who proved nothing");
     });
 }
@@ -79,7 +75,7 @@ fn acks_that_arrive_on_every_cpu_at_once_are_one_connection_each_and_eight_in_al
                     });
                 }
             });
-            crowd.answer(Instant::now() + SOON, |_| watch.ports(stage.source).len() >= LIMIT);
+            crowd.answer(deadline(SOON), |_| watch.ports(stage.source).len() >= LIMIT);
             stage.agree(LIMIT);
             crowd.hang_up();
             stage.agree(0);
@@ -137,7 +133,7 @@ fn data_on_the_completing_ack_is_a_connection_like_any_other() {
             crowd.callers.values_mut().zip(words).map(|(caller, words)| caller.say(words)).collect();
         crowd.wire.send_all(&segments);
         let left = |crowd: &Crowd| crowd.callers[&(FIRST_PORT + 1)].finished;
-        assert!(crowd.answer(Instant::now() + SOON, left), "QUIT is heard");
+        assert!(crowd.answer(deadline(SOON), left), "QUIT is heard");
         stage.agree(1);
         assert_eq!(stage.counted().accepted, 2);
         crowd.hang_up();

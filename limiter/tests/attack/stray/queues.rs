@@ -1,7 +1,7 @@
 //! Handshakes the listener has no room for, or wants more of.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::libc;
 use socket2::SockRef;
@@ -11,6 +11,7 @@ use crate::ground::Ground;
 use crate::raw::Segment;
 use crate::server::Server;
 use crate::sockets::{COUNTED, SYN_RECV, Sockets};
+use crate::support::deadline;
 use crate::support::sink::listener;
 use crate::watch::Watch;
 
@@ -37,7 +38,7 @@ fn an_accept_queue_without_room_gives_every_place_back() {
 
         // With room the others come in, as the kernel repeats their SYN-ACKs.
         let mut accepted = Vec::new();
-        let all_in = crowd.answer(Instant::now() + Duration::from_secs(20), |_| {
+        let all_in = crowd.answer(deadline(Duration::from_secs(20)), |_| {
             accepted.extend(std::iter::from_fn(|| listener.accept().ok()));
             accepted.len() == usize::from(CALLERS)
         });

@@ -1,18 +1,16 @@
 //! A pair of ends in `TIME_WAIT`, used again.
 
-use std::time::Instant;
-
 use super::{FIRST_PORT, LIMIT, Stage, only, play, served};
 use crate::raw::{Caller, Crowd};
 use crate::sockets::TIME_WAIT;
-use crate::support::{SOON, eventually, same};
+use crate::support::{SOON, deadline, eventually, same};
 
 /// The only caller of `crowd`, its handshake complete or not yet, leaves the mail host in `TIME_WAIT`.
 #[track_caller]
 fn quit_first(stage: &Stage, crowd: &mut Crowd) {
     let quit = only(crowd).say(b"QUIT\r\n");
     crowd.wire.send(&quit);
-    assert!(crowd.answer(Instant::now() + SOON, |crowd| crowd.callers[&FIRST_PORT].finished), "no FIN");
+    assert!(crowd.answer(deadline(SOON), |crowd| crowd.callers[&FIRST_PORT].finished), "no FIN");
     let fin = only(crowd).fin();
     crowd.wire.send(&fin);
     stage.becomes(TIME_WAIT, 1);
@@ -50,7 +48,7 @@ fn a_syn_that_reuses_a_pair_in_time_wait_is_judged_and_counted_anew() {
         crowd.wire.send(&rst);
         stage.becomes(TIME_WAIT, 0);
         crowd.wire.send(&syn);
-        assert!(crowd.answer(Instant::now() + SOON, |crowd| crowd.callers[&FIRST_PORT].reset), "not refused");
+        assert!(crowd.answer(deadline(SOON), |crowd| crowd.callers[&FIRST_PORT].reset), "not refused");
         stage.agree(LIMIT);
         others.hang_up();
     });

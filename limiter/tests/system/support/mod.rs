@@ -32,11 +32,15 @@ fn patience() -> u32 {
     said.map_or(1, |said| said.parse().expect("a factor"))
 }
 
+/// When what may take `within` on a machine that is none of software has taken too long on this one.
+pub fn deadline(within: Duration) -> Instant {
+    Instant::now() + within * patience()
+}
+
 /// Polls until `check` is satisfied, and hands over what it found; fails with its last complaint.
 #[track_caller]
 pub fn eventually<T>(what: &str, within: Duration, mut check: impl FnMut() -> Result<T, String>) -> T {
-    let within = within * patience();
-    let deadline = Instant::now() + within;
+    let deadline = deadline(within);
     loop {
         match check() {
             Ok(found) => return found,

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
+use super::deadline;
+
 /// A process, leader of a group of its own, whose output goes to a file.
 pub struct Process {
     child: Child,
@@ -47,14 +49,14 @@ impl Process {
             return status;
         }
         let _ = kill(self.group(), Signal::SIGTERM);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = deadline(Duration::from_secs(10));
         while Instant::now() < deadline {
             if let Some(status) = self.ended() {
                 return status;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        eprintln!("{} did not end on SIGTERM within 10 s", self.name);
+        eprintln!("{} did not end on SIGTERM in time", self.name);
         let _ = killpg(self.group(), Signal::SIGKILL);
         self.child.wait().expect("waiting for a child of ours")
     }
