@@ -14,6 +14,8 @@ use crate::command;
 pub struct Executable {
     /// As cargo calls it: `bin`, `test`.
     pub kind: String,
+    /// As cargo knows it.
+    pub name: String,
     /// Where it is.
     pub path: PathBuf,
 }
@@ -33,5 +35,10 @@ pub fn executables(cargo: &mut Command) -> Result<Vec<Executable>> {
 /// What a message of cargo says was built, if it can be run.
 fn executable(message: &Value) -> Option<Executable> {
     let path = Path::new(message["executable"].as_str()?).to_owned();
-    Some(Executable { kind: message["target"]["kind"][0].as_str()?.to_owned(), path })
+    let target = &message["target"];
+    Some(Executable {
+        kind: target["kind"][0].as_str()?.to_owned(),
+        name: target["name"].as_str()?.to_owned(),
+        path,
+    })
 }

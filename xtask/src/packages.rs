@@ -127,6 +127,7 @@ pub const VM: &[Package] = &[
     BPFTOOL,
     package("qemu-system-x86", &["qemu-system-x86_64"], "a machine to boot other kernels in"),
     package("busybox-static", &["busybox"], "the shell of that machine; unpacks modules of the kernel"),
+    NFTABLES,
 ];
 
 const POSTFIX: Package = Package {

@@ -16,11 +16,12 @@ use super::{
 };
 use crate::{command, packages};
 
-/// Modules: network namespaces are joined by veth, ss asks two more, and the shield meets the others.
-const MODULES: &[&str] = &["veth", "inet_diag", "tcp_diag", "bridge", "tun", "8021q"];
+/// Modules: network namespaces are joined by veth, ss asks two more, the shield meets three, and a client has a
+/// firewall.
+const MODULES: &[&str] = &["veth", "inet_diag", "tcp_diag", "bridge", "tun", "8021q", "nf_tables"];
 
 /// Programs that the tests call, from this machine. What is not among them is busybox's.
-const PROGRAMS: &[&str] = &["bpftool", "ip", "nsenter", "setpriv", "ss", "unshare"];
+const PROGRAMS: &[&str] = &["bpftool", "install", "ip", "nft", "nsenter", "setpriv", "ss", "unshare"];
 
 /// Directories that are there whatever else is.
 const DIRECTORIES: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];
