@@ -40,7 +40,8 @@ pub fn deadline(within: Duration) -> Instant {
 /// Polls until `check` is satisfied, and hands over what it found; fails with its last complaint.
 #[track_caller]
 pub fn eventually<T>(what: &str, within: Duration, mut check: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = deadline(within);
+    let within = within * patience();
+    let deadline = Instant::now() + within;
     loop {
         match check() {
             Ok(found) => return found,
