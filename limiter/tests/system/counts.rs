@@ -208,7 +208,7 @@ fn a_connection_that_the_full_ledger_has_no_room_for_is_let_through_and_reported
 fn a_connection_that_there_is_no_room_to_note_is_let_through_and_counted_as_soon_as_there_is() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
-    let limiter =
+    let mut limiter =
         Limiter::start_with(&lab, "reconcile_seconds = 86400\n[service.smtp]\nmax_connections = 2\n");
     // The daemon has its first look after a second, and the next one tomorrow.
     std::thread::sleep(Duration::from_secs(3));
@@ -230,6 +230,10 @@ fn a_connection_that_there_is_no_room_to_note_is_let_through_and_counted_as_soon
         truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 1);
     }
     assert_eq!(limiter.counter("smtp", "adopted"), 2);
+    // Before Linux 6.12 the kernel does not report the end of what was counted late. The daemon looks for it, but
+    // would not before tomorrow, since it was not the daemon that counted them. One that starts knows them.
+    limiter.stop();
+    limiter.run();
     drop(held);
     eventually("nothing is noted any more", SOON, || same("notes", &notes.len(), &0));
     for family in [V4, V6] {
