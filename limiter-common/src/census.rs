@@ -17,7 +17,8 @@ pub mod kind {
     pub const UNCOUNTED: u32 = 2;
     /// It is a handshake in the kernel's SYN queue: not complete, or held back by the gate.
     pub const WAITING: u32 = 3;
-    /// It is let through by a service that only observes, and not counted: the verdict was a refusal.
+    /// It is known and not counted: let through by a service that only observes, where the verdict was a
+    /// refusal, or let go of already, with a note that could not be removed yet.
     pub const OBSERVED: u32 = 4;
 }
 

@@ -308,7 +308,7 @@ fn warnings(instance: &Instance, detached: &[&str], daemon: &Daemon, services: &
         }
         if counters.uncounted > 0 {
             warnings.push(format!(
-                "{name}: {} connections were let through uncounted: the ledger was full or memory short; raise max_sources",
+                "{name}: {} connections were let through uncounted: there was no room for more sources or connections, or memory was short; raise max_sources",
                 counters.uncounted
             ));
         }
