@@ -1,15 +1,21 @@
 //! Programs that do nothing, on the hooks of the limiter's: what the hooks themselves cost, below which
-//! no limiter on them can get. `cargo xtask bench` measures it.
+//! no limiter on them can get; and one that drops the frames of one source, below which no shield can. `cargo xtask
+//! bench` measures them.
 #![no_std]
 #![no_main]
 #![expect(missing_docs, reason = "the macros of aya make functions of their own beside the documented ones")]
 #![expect(clippy::needless_pass_by_value, reason = "the macros of aya hand the context over by value")]
 
 use aya_ebpf::{
-    bindings::{BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB_FLAG, sk_action},
-    macros::{cgroup_skb, sk_lookup, sock_ops},
-    programs::{SkBuffContext, SkLookupContext, SockOpsContext},
+    bindings::{BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB_FLAG, sk_action, xdp_action},
+    macros::{cgroup_skb, sk_lookup, sock_ops, xdp},
+    programs::{SkBuffContext, SkLookupContext, SockOpsContext, XdpContext},
 };
+
+/// Who is dropped, an IPv4 address as two halves in the order of memory. The loader sets it before the program is
+/// verified, so it is a constant there.
+#[unsafe(no_mangle)]
+static DROPPED: [u16; 2] = [0; 2];
 
 /// In the place of admission.
 #[sk_lookup]
@@ -30,6 +36,21 @@ pub fn ledger(ctx: SockOpsContext) -> u32 {
         let _cannot_fail = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
     }
     1
+}
+
+/// In the place of the shield: one comparison, and all others pass.
+#[xdp(frags)]
+pub fn shield(ctx: XdpContext) -> u32 {
+    /// Of the source's address in an IPv4 packet, behind an Ethernet header.
+    const SOURCE: usize = 14 + 12;
+    let source = ctx.data() + SOURCE;
+    if source + size_of::<[u16; 2]>() > ctx.data_end() {
+        return xdp_action::XDP_PASS;
+    }
+    // SAFETY: within the frame, as the verifier checks; aligned to 2 bytes, as packets are. The global is initialised.
+    let (source, dropped) =
+        unsafe { ((source as *const [u16; 2]).read(), (&raw const DROPPED).read_volatile()) };
+    if source == dropped { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
 }
 
 /// A loop the verifier refuses: there is nothing to panic about.

@@ -40,7 +40,7 @@ pub struct Host {
     pub place: Place,
     /// Its limiter, if that is who it is.
     pub limiter: Option<limiter::Limiter>,
-    /// The kernel programs of [`Contestant::Empty`].
+    /// The kernel programs of [`Contestant::Empty`], or of [`Contestant::EmptyShield`].
     empty: Option<aya::Ebpf>,
     server: Option<Serving>,
     /// Everything that runs for it.
@@ -84,6 +84,10 @@ impl Host {
             Contestant::Empty => {
                 host.serve_all()?;
                 host.empty = Some(empty::attach(&host)?);
+            }
+            Contestant::EmptyShield => {
+                host.serve_all()?;
+                host.empty = Some(empty::attach_shield(&host)?);
             }
             Contestant::Nftables => {
                 host.serve_all()?;

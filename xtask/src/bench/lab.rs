@@ -157,10 +157,11 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::bench::plan::Contestant;
 
     #[test]
     fn no_two_clients_have_the_same_source() {
-        let all: Vec<_> = (0..11)
+        let all: Vec<_> = (0..Contestant::ALL.len() as u8)
             .flat_map(|place| (0..MAX_SOURCES).map(move |number| Place(place).source(number)))
             .collect();
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());

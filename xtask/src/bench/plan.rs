@@ -20,6 +20,9 @@ pub enum Contestant {
     LimiterChanged,
     /// Programs that do nothing, on the hooks of the limiter's: as low as it could get.
     Empty,
+    /// An XDP program on the wire that drops the flooder by one comparison and lets all others pass: as low as a
+    /// shield could get.
+    EmptyShield,
     /// `ct count` and `reject with tcp reset`.
     Nftables,
     /// `connlimit` and `REJECT --reject-with tcp-reset`.
@@ -34,13 +37,14 @@ pub enum Contestant {
 
 impl Contestant {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Nothing,
         Self::Limiter,
         Self::LimiterShield,
         Self::LimiterFull,
         Self::LimiterChanged,
         Self::Empty,
+        Self::EmptyShield,
         Self::Nftables,
         Self::Iptables,
         Self::Haproxy,
@@ -57,6 +61,7 @@ impl Contestant {
             Self::LimiterFull => "limiter-full",
             Self::LimiterChanged => "limiter-changed",
             Self::Empty => "empty",
+            Self::EmptyShield => "empty-shield",
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",
             Self::Haproxy => "haproxy",
@@ -167,8 +172,8 @@ impl Workload {
     /// Who can do it. The first is who the others are compared with.
     pub const fn contestants(self) -> &'static [Contestant] {
         use Contestant::{
-            Empty, Exim, Haproxy, Iptables, Limiter, LimiterChanged, LimiterFull, LimiterShield, Nftables,
-            Nothing, Postfix,
+            Empty, EmptyShield, Exim, Haproxy, Iptables, Limiter, LimiterChanged, LimiterFull, LimiterShield,
+            Nftables, Nothing, Postfix,
         };
         match self {
             Self::Accept { .. } => {
@@ -179,9 +184,9 @@ impl Workload {
             // The others have no words.
             Self::Reply => &[Nothing, Limiter, Postfix, Exim],
             // The others cannot ban.
-            Self::Flood => &[Nothing, Limiter, LimiterShield, Nftables, Iptables],
+            Self::Flood => &[Nothing, Limiter, LimiterShield, EmptyShield, Nftables, Iptables],
             // Haproxy is not on the way of what it does not serve.
-            Self::BulkOther => &[Nothing, Limiter, LimiterShield, Empty, Nftables, Iptables],
+            Self::BulkOther => &[Nothing, Limiter, LimiterShield, Empty, EmptyShield, Nftables, Iptables],
             Self::Known => &[Limiter, LimiterFull],
             Self::Reload | Self::Takeover => &[Limiter, LimiterChanged],
         }
