@@ -19,6 +19,7 @@ pub mod errand;
 pub mod kernel;
 pub mod ladder;
 pub mod ledger;
+pub mod memo;
 pub mod places;
 pub mod rate;
 pub mod rule;
@@ -29,6 +30,7 @@ pub use addr::Addr;
 pub use counters::Counters;
 pub use ladder::{Ladder, Rung};
 pub use ledger::{Claim, Entry, Key, Note, Pending, Tier, Total};
+pub use memo::{Memo, Memos, Syn};
 pub use places::Places;
 pub use rate::Rate;
 pub use rule::{Action, Rule, Say};
@@ -37,7 +39,7 @@ pub use verdict::{Limits, Reason, Standing, Verdict};
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
 /// meaning. A daemon that finds another version replaces the pins, it never reads them.
-pub const LAYOUT_VERSION: u64 = 6;
+pub const LAYOUT_VERSION: u64 = 7;
 
 /// The most services an instance can have; service 0 means "no service".
 pub const MAX_SERVICES: u32 = 64;

@@ -29,6 +29,16 @@ impl Reason {
     pub const ALL: [Self; 6] =
         [Self::Denied, Self::Banned, Self::Total, Self::Network, Self::Concurrency, Self::Rate];
 
+    /// Of the two for which the shield drops, from its number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_shield(value: u8) -> Self {
+        match value {
+            0 => Self::Denied,
+            _ => Self::Banned,
+        }
+    }
+
     /// Whether the source itself has reached a limit of its own: nobody else's connections, and no rule.
     #[inline(always)]
     #[must_use]

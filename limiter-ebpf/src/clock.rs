@@ -1,6 +1,9 @@
 //! The clocks of the ledger.
 
-use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_ns, generated::bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::{
+    bpf_ktime_get_boot_ns, bpf_ktime_get_ns,
+    generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
+};
 use limiter_common::Entry;
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, which goes on while the host sleeps: for what is due at a time.
@@ -23,6 +26,14 @@ pub fn now_s() -> u32 {
 pub fn tick_s() -> u32 {
     // SAFETY: takes nothing, and is there since Linux 5.11.
     seconds(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
+/// Ticks of the kernel (jiffies): one load, since the verifier makes that of it (`do_misc_fixups`,
+/// kernel/bpf/verifier.c).
+#[inline(always)]
+pub fn ticks() -> u64 {
+    // SAFETY: takes nothing, and is there since Linux 5.6.
+    unsafe { bpf_jiffies64() }
 }
 
 #[inline(always)]

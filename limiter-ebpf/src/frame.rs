@@ -1,8 +1,9 @@
 //! The TCP segment in a frame as it comes from the wire.
 
 use aya_ebpf::programs::XdpContext;
+use limiter_common::{Addr, Syn};
 
-use crate::packet::{Bytes, IPPROTO_TCP, Tuple, skip_extensions, word};
+use crate::packet::{ACK, Bytes, IPPROTO_TCP, SYN, Tuple, skip_extensions, word};
 
 /// `EtherType` numbers (IEEE 802), in network byte order.
 const IPV4: u16 = 0x0800_u16.to_be();
@@ -11,20 +12,65 @@ const IPV6: u16 = 0x86dd_u16.to_be();
 const CUSTOMER_TAG: u16 = 0x8100_u16.to_be();
 const SERVICE_TAG: u16 = 0x88a8_u16.to_be();
 
-/// Where things are in a frame.
+/// What the shield needs of a frame.
 pub struct Frame {
-    bytes: Bytes,
-    network: usize,
-    is_v4: bool,
+    /// The peer's address.
+    pub remote: Addr,
+    /// The address it is for.
+    pub local: Addr,
     /// Remote and local port, as they stand in the TCP header.
     ports: [u16; 2],
-    /// [`crate::packet::SYN`] and the others.
-    pub flags: u8,
+    /// [`SYN`] and the others.
+    flags: u8,
+    is_v4: bool,
 }
 
 impl Frame {
-    /// Finds the TCP header; `None` if there is none, whole and in the frame: what begins in a later
-    /// fragment, or behind more headers than anyone needs, is judged when the kernel has put it together.
+    /// Reads a frame that looks as nearly all do: IPv4 without tags and options. `None` of any other: what stands at
+    /// fixed places costs little to read.
+    #[inline(always)]
+    pub fn plain_v4(ctx: &XdpContext) -> Option<Self> {
+        /// Version 4, and a header of five words.
+        const NO_OPTIONS: u8 = 0x45;
+        // As far as the flags of TCP, as words.
+        let words: [u16; 24] = Bytes::of_frame(ctx).load(0)?;
+        let ([version, _], [_, protocol]) = (words[7].to_ne_bytes(), words[11].to_ne_bytes());
+        let is_plain = words[6] == IPV4 && version == NO_OPTIONS && protocol == IPPROTO_TCP;
+        if !is_plain || is_later_fragment(words[10]) {
+            return None;
+        }
+        Some(Self {
+            remote: Addr::from_v4_word(word(words[13], words[14])),
+            local: Addr::from_v4_word(word(words[15], words[16])),
+            ports: [words[17], words[18]],
+            flags: words[23].to_ne_bytes()[1],
+            is_v4: true,
+        })
+    }
+
+    /// The same of IPv6, without extension headers.
+    #[inline(always)]
+    pub fn plain_v6(ctx: &XdpContext) -> Option<Self> {
+        let words: [u16; 34] = Bytes::of_frame(ctx).load(0)?;
+        let [next, _] = words[10].to_ne_bytes();
+        if words[6] != IPV6 || next != IPPROTO_TCP {
+            return None;
+        }
+        let address = |at: usize| {
+            let half = |at: usize| word(words[at], words[at + 1]);
+            Addr([half(at), half(at + 2), half(at + 4), half(at + 6)])
+        };
+        Some(Self {
+            remote: address(11),
+            local: address(19),
+            ports: [words[27], words[28]],
+            flags: words[33].to_ne_bytes()[1],
+            is_v4: false,
+        })
+    }
+
+    /// Reads any frame; `None` if there is no TCP header, whole and in the frame: what begins in a later fragment, or
+    /// behind more headers than anyone needs, is judged when the kernel has put it together.
     #[inline(always)]
     pub fn read(ctx: &XdpContext) -> Option<Self> {
         let bytes = Bytes::of_frame(ctx);
@@ -40,8 +86,7 @@ impl Frame {
         let transport = match kind {
             IPV4 => {
                 let header: [u16; 5] = bytes.load(network)?;
-                let is_later_fragment = u16::from_be(header[3]) & 0x1fff != 0;
-                if header[4].to_ne_bytes()[1] != IPPROTO_TCP || is_later_fragment {
+                if header[4].to_ne_bytes()[1] != IPPROTO_TCP || is_later_fragment(header[3]) {
                     return None;
                 }
                 network + usize::from(header[0].to_ne_bytes()[0] & 0x0f) * 4
@@ -54,7 +99,10 @@ impl Frame {
         };
         let ports: [u16; 2] = bytes.load(transport)?;
         let flags: [u8; 2] = bytes.load(transport + 12)?;
-        Some(Self { bytes, network, is_v4: kind == IPV4, ports, flags: flags[1] })
+        let is_v4 = kind == IPV4;
+        let (remote, local) =
+            if is_v4 { bytes.v4_addresses(network + 12)? } else { bytes.v6_addresses(network + 8)? };
+        Some(Self { remote, local, ports, flags: flags[1], is_v4 })
     }
 
     /// The port it is for, in host byte order.
@@ -63,12 +111,27 @@ impl Frame {
         u32::from(u16::from_be(self.ports[1]))
     }
 
-    /// The segment's addresses and ports.
+    /// Whether it would begin a connection.
     #[inline(always)]
-    pub fn tuple(&self) -> Option<Tuple> {
-        let Self { bytes, network, is_v4, ports, .. } = *self;
-        let addresses =
-            if is_v4 { bytes.v4_addresses(network + 12)? } else { bytes.v6_addresses(network + 8)? };
-        Some(Tuple::new(is_v4, addresses, word(ports[0], ports[1])))
+    pub fn begins(&self) -> bool {
+        self.flags & (SYN | ACK) == SYN
     }
+
+    /// What it would begin.
+    #[inline(always)]
+    pub fn syn(&self) -> Syn {
+        Syn::new(&self.remote, &self.local, self.ports[1])
+    }
+
+    /// Its addresses and ports.
+    #[inline(always)]
+    pub fn tuple(&self) -> Tuple {
+        Tuple::new(self.is_v4, (self.remote, self.local), word(self.ports[0], self.ports[1]))
+    }
+}
+
+/// Whether an IPv4 packet is a fragment, but not the first one, by the word that has the offset (RFC 791, 3.1).
+#[inline(always)]
+const fn is_later_fragment(word: u16) -> bool {
+    u16::from_be(word) & 0x1fff != 0
 }

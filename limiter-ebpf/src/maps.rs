@@ -1,5 +1,7 @@
 //! Every map, and how it is read. Names here are the names of the pins.
 
+use core::cell::UnsafeCell;
+
 use aya_ebpf::{
     bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SockMap, lpm_trie},
@@ -8,8 +10,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use limiter_common::{
-    Action, Addr, Counters, Entry, Key, Ladder, MAX_SERVICES, Note, PORT_WORDS, Pending, Rule, Rung, SETS,
-    Say, ServiceId, ServicePolicy, Total,
+    Action, Addr, Counters, Entry, Key, Ladder, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS, Pending, Reason,
+    Rule, Rung, SETS, Say, ServiceId, ServicePolicy, Syn, Total,
     errand::Errand,
     ledger::note,
     rule::{Limit, RuleLimit},
@@ -25,6 +27,19 @@ pub static LAYOUT: Array<u64, 4> = Array::new();
 /// Which set of ports, services and rules is in force, 0 or 1.
 #[btf_map]
 pub static ACTIVE: Array<u64, 1> = Array::new();
+
+/// Which change made by hand was the last: of the policy, or of who is banned. A map's only value, so that it is read
+/// without a look-up.
+#[unsafe(link_section = ".bss.change")]
+#[unsafe(no_mangle)]
+static CHANGE: Change = Change(UnsafeCell::new(0));
+
+/// Written by user space alone.
+#[repr(transparent)]
+struct Change(UnsafeCell<u64>);
+
+// SAFETY: it is only read here, by one instruction.
+unsafe impl Sync for Change {}
 
 /// Port to service, eight ports a word, one set after the other.
 #[btf_map]
@@ -70,6 +85,10 @@ pub static TOTALS: Array<Total, { MAX_SERVICES as usize }> = Array::new();
 /// The reservation of the packet each CPU is handling.
 #[btf_map]
 pub static PENDING: PerCpuArray<Pending, 1> = PerCpuArray::new();
+
+/// The drops that each CPU remembers.
+#[btf_map]
+pub static MEMOS: PerCpuArray<Memos, 1> = PerCpuArray::new();
 
 /// Counters by service.
 #[btf_map]
@@ -152,6 +171,15 @@ pub fn service_of(port: u32) -> Option<Service> {
     Some(Service { id: ServiceId(service), policy, set })
 }
 
+/// Whether `port` is of a service.
+#[inline(always)]
+pub fn is_of_a_service(port: u32) -> bool {
+    let Some(active) = ACTIVE.get(0) else { return false };
+    let set = *active as u32 & 1;
+    let Some(word) = PORTS.get(set * PORT_WORDS + ((port & 0xffff) >> 3)) else { return false };
+    *word >> ((port & 7) * 8) & 0xff != 0
+}
+
 impl Service {
     /// What every source may make of refusals.
     #[inline(always)]
@@ -207,6 +235,42 @@ pub fn add(service: ServiceId, counter: impl FnOnce(&mut Counters) -> &mut u64, 
         // of a statistic is lost.
         *counter(unsafe { &mut *counters }) += n;
     }
+}
+
+/// Counts a frame that the shield drops, one that `begins` a connection as refused, too.
+#[inline(always)]
+pub fn count_drop(service: ServiceId, reason: Reason, begins: bool) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(service.0)) {
+        // SAFETY: as in `add`.
+        let counters = unsafe { &mut *counters };
+        counters.dropped += 1;
+        if begins {
+            counters.refused[reason as usize] += 1;
+        }
+    }
+}
+
+/// Which change made by hand was the last. To be read before what it may have changed.
+#[inline(always)]
+pub fn change() -> u64 {
+    // SAFETY: valid and aligned; volatile, because user space writes it.
+    unsafe { CHANGE.0.get().read_volatile() }
+}
+
+/// The place of this CPU for what it remembers of `syn`.
+#[inline(always)]
+pub fn memo(syn: &Syn) -> Option<&'static mut Memo> {
+    let memos = MEMOS.get_ptr_mut(0)?;
+    // SAFETY: this CPU's slot, in which nobody else is: XDP programs do not interrupt each other.
+    Some(unsafe { &mut (*memos).0[syn.place()] })
+}
+
+/// Where the source of what is remembered stands, by what makes a source today.
+#[inline(always)]
+pub fn rung_of(memo: &Memo) -> Option<*mut Rung> {
+    let set = *ACTIVE.get(0)? as u32 & 1;
+    let policy = SERVICES.get(set * MAX_SERVICES + u32::from(memo.service))?;
+    rung(&Key::narrow(ServiceId(memo.service), policy, &memo.remote()))
 }
 
 /// The total of a service.

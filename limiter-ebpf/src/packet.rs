@@ -1,5 +1,7 @@
 //! The TCP segment a listener is about to get, read from the packet.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     bindings::bpf_sock_tuple,
     programs::{SkBuffContext, XdpContext},
@@ -22,11 +24,12 @@ pub const ACK: u8 = 0x10;
 /// `struct bpf_sock_tuple` for IPv6.
 #[repr(C)]
 pub struct Tuple {
+    /// The same for IPv4. In front, so that what is behind is as long as for IPv6: older verifiers (6.1) do not see
+    /// that whoever takes this one takes its length, too.
+    v4: [u32; 3],
     remote: [u32; 4],
     local: [u32; 4],
     ports: u32,
-    /// The same for IPv4.
-    v4: [u32; 3],
     is_v4: bool,
 }
 
@@ -65,7 +68,13 @@ impl Tuple {
     /// As the kernel's look-up takes it, and its length.
     #[inline(always)]
     pub fn for_lookup(&mut self) -> (*mut bpf_sock_tuple, u32) {
-        if self.is_v4 { ((&raw mut self.v4).cast(), 12) } else { ((&raw mut *self).cast(), 36) }
+        let (is_v4, start) = (self.is_v4, (&raw mut *self).cast::<u8>());
+        if is_v4 {
+            (start.cast(), 12)
+        } else {
+            // SAFETY: within the tuple.
+            (unsafe { start.add(offset_of!(Self, remote)) }.cast(), 36)
+        }
     }
 }
 

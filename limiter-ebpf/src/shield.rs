@@ -4,49 +4,160 @@
 //! connection that is there: those go on until they end. The limiter is complete without it, because
 //! admission and gate refuse the same.
 
+use core::ptr::NonNull;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV},
     helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
     programs::XdpContext,
 };
-use limiter_common::{Key, Limits, Reason, Rung};
+use limiter_common::{Key, Limits, Memo, Reason, Rung, ServiceId, Syn, memo::Dropped};
 
 use crate::{
     atomic, clock,
     frame::Frame,
     maps::{self, Service},
-    packet::{ACK, SYN, Tuple},
+    packet::Tuple,
 };
 
 /// Whether the frame is to be dropped.
 #[inline(always)]
 pub fn drops(ctx: &XdpContext) -> bool {
-    let Some(frame) = Frame::read(ctx) else { return false };
-    let Some(service) = maps::service_of(frame.local_port()) else { return false };
-    let Some(mut tuple) = frame.tuple() else { return false };
-    let begins = frame.flags & (SYN | ACK) == SYN;
-    let rung = maps::rung(&Key::narrow(service.id, service.policy, &tuple.remote()));
-    // SAFETY: found in this run.
-    let rung = rung.filter(|&rung| unsafe { (*rung).banned_until_ns } > clock::now_ns());
-    if (!begins && rung.is_none()) || service.policy.observes() {
-        return false;
-    }
-    let (remote, local) = (tuple.remote(), tuple.local());
-    let limits = Limits::of(service.policy, &service.say(&remote, &local));
-    let reason = if limits.denied {
-        Reason::Denied
-    } else if limits.bannable && rung.is_some() {
-        Reason::Banned
+    // Each is read in its own way and then looked at in the same one: that way the compiler knows where everything is.
+    if let Some(frame) = Frame::plain_v4(ctx) {
+        look(ctx, &frame)
+    } else if let Some(frame) = Frame::plain_v6(ctx) {
+        look(ctx, &frame)
     } else {
-        return false;
-    };
-    // Neither what is forwarded nor what is there already is any business of the limiter.
-    if !service.is_hosts_own(&local) || (!begins && belongs_to_a_connection(ctx, &mut tuple)) {
+        drops_other(ctx)
+    }
+}
+
+/// Whether a frame is to be dropped that is not plain. A function of its own, as [`judge`] is: what is left for nearly
+/// all frames stays small.
+#[inline(never)]
+fn drops_other(ctx: &XdpContext) -> bool {
+    Frame::read(ctx).is_some_and(|frame| look(ctx, &frame))
+}
+
+/// What is of no service passes, and what repeats itself is dropped, at once.
+#[inline(always)]
+fn look(ctx: &XdpContext, frame: &Frame) -> bool {
+    if frame.begins() && repeats(&frame.syn()) {
+        return true;
+    }
+    maps::is_of_a_service(frame.local_port()) && judge(ctx, frame)
+}
+
+/// Whether a SYN is one that this CPU has dropped a moment ago.
+#[inline(always)]
+fn repeats(syn: &Syn) -> bool {
+    let Some(memo) = maps::memo(syn) else { return false };
+    if !memo.holds(syn, maps::change(), clock::ticks()) {
         return false;
     }
-    count(&service, rung, begins, reason);
+    memo.unnoted += 1;
+    maps::count_drop(ServiceId(memo.service), Reason::of_shield(memo.reason), true);
     true
+}
+
+/// The verdict on a frame for a port of a service.
+#[inline(never)]
+fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
+    let change = maps::change();
+    let Some(service) = maps::service_of(frame.local_port()) else { return false };
+    let rung = find(&Key::narrow(service.id, service.policy, &frame.remote));
+    let begins = frame.begins();
+    let (ban, left_ns) = banned(rung);
+    if !begins && ban.is_none() {
+        return false;
+    }
+    let Some(reason) = refuses(&service, frame, ban.is_some()) else { return false };
+    // Neither what is forwarded nor what is there already is any business of the limiter.
+    if !service.is_hosts_own(&frame.local) || (!begins && belongs_to_a_connection(ctx, &mut frame.tuple())) {
+        return false;
+    }
+    maps::count_drop(service.id, reason, begins);
+    let mut banned_at_ns = 0;
+    if let Some(ban) = ban {
+        // SAFETY: found in this run.
+        unsafe {
+            atomic::add(&raw mut (*ban.as_ptr()).dropped, 1);
+            banned_at_ns = (*ban.as_ptr()).banned_at_ns;
+        }
+    }
+    if begins {
+        let dropped = Dropped { service: service.id.0, reason, banned_at_ns, left_ns };
+        remember(&frame.syn(), &dropped, change, ban);
+    }
+    true
+}
+
+/// Remembers that a SYN was dropped, of whose source `ban` is.
+#[inline(always)]
+fn remember(syn: &Syn, dropped: &Dropped, change: u64, ban: Option<NonNull<Rung>>) {
+    let Some(memo) = maps::memo(syn) else { return };
+    if memo.unnoted != 0 {
+        note(memo, syn, ban);
+    }
+    if let Some(new) = Memo::new(syn, dropped, change, clock::ticks()) {
+        *memo = new;
+    }
+}
+
+/// Where a source stands. Nothing but the pointer says whether it is there: of a flag beside it, older verifiers (6.1)
+/// forget what it means for the pointer.
+#[inline(always)]
+fn find(key: &Key) -> Option<NonNull<Rung>> {
+    NonNull::new(maps::rung(key)?)
+}
+
+/// Where a source stands, if it is banned, and for how long it will be.
+#[inline(always)]
+fn banned(rung: Option<NonNull<Rung>>) -> (Option<NonNull<Rung>>, u64) {
+    let Some(rung) = rung else { return (None, u64::MAX) };
+    // SAFETY: found in this run.
+    let until_ns = unsafe { (*rung.as_ptr()).banned_until_ns };
+    if until_ns == 0 {
+        return (None, u64::MAX);
+    }
+    match until_ns.saturating_sub(clock::now_ns()) {
+        0 => (None, u64::MAX),
+        left_ns => (Some(rung), left_ns),
+    }
+}
+
+/// Why a source may begin nothing at a service, if it may not.
+#[inline(always)]
+fn refuses(service: &Service, frame: &Frame, is_banned: bool) -> Option<Reason> {
+    if service.policy.observes() {
+        return None;
+    }
+    let limits = Limits::of(service.policy, &service.say(&frame.remote, &frame.local));
+    if limits.denied {
+        Some(Reason::Denied)
+    } else if limits.bannable && is_banned {
+        Some(Reason::Banned)
+    } else {
+        None
+    }
+}
+
+/// Notes drops where their source stands: `rung` if they are of `syn`, too.
+#[inline(always)]
+fn note(memo: &mut Memo, syn: &Syn, rung: Option<NonNull<Rung>>) {
+    let unnoted = core::mem::take(&mut memo.unnoted);
+    let rung = if memo.is_of(syn) { rung } else { maps::rung_of(memo).and_then(NonNull::new) };
+    if let Some(rung) = rung {
+        let rung = rung.as_ptr();
+        // SAFETY: found in this run.
+        unsafe {
+            if (*rung).banned_at_ns == memo.banned_at_ns {
+                atomic::add(&raw mut (*rung).dropped, u64::from(unnoted));
+            }
+        }
+    }
 }
 
 /// Whether the kernel has a connection that the segment belongs to.
@@ -65,17 +176,4 @@ fn belongs_to_a_connection(ctx: &XdpContext, tuple: &mut Tuple) -> bool {
     unsafe { bpf_sk_release(sk.cast()) };
     // A handshake is not a connection yet.
     !matches!(state, BPF_TCP_LISTEN | BPF_TCP_NEW_SYN_RECV)
-}
-
-/// Counts a frame that is dropped.
-#[inline(always)]
-fn count(service: &Service, rung: Option<*mut Rung>, begins: bool, reason: Reason) {
-    maps::count(service.id, |counters| &mut counters.dropped);
-    if begins {
-        maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
-    }
-    if let Some(rung) = rung {
-        // SAFETY: found in this run.
-        unsafe { atomic::add(&raw mut (*rung).dropped, 1) };
-    }
 }

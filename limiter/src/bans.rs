@@ -45,6 +45,8 @@ pub fn in_force(tables: &Tables) -> Result<Vec<Ban>> {
     let now_ns = ledger::now_ns()?;
     let services = tables.policy.services()?;
     let mut rungs: Vec<_> = tables.rungs()?;
+    // In this order what is noted meanwhile is missed, and nothing counted twice.
+    let unnoted = tables.unnoted_drops()?;
     rungs.retain(|(_, rung)| rung.is_banned(now_ns));
     rungs.sort_by_key(|(key, rung)| (rung.banned_until_ns, key.source, key.service));
     let shown = rungs.into_iter().filter_map(|(key, rung)| {
@@ -56,42 +58,58 @@ pub fn in_force(tables: &Tables) -> Result<Vec<Ban>> {
             since_seconds: now_ns.saturating_sub(rung.banned_at_ns) / 1_000_000_000,
             reason: word(rung.cause),
             bans: rung.bans,
-            dropped: rung.dropped,
+            dropped: rung.dropped + unnoted.of(&key, &rung),
         })
     });
     Ok(shown.collect())
 }
 
-/// Bans the source of `key` until `until_ns`; where there is no room, the oldest is given up.
-pub fn ban(tables: &mut Tables, key: &Key, until_ns: u64) -> Result<()> {
+/// Bans the sources of `keys` until `until_ns`; where there is no room, the oldest are given up.
+pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
     let now_ns = ledger::now_ns()?;
-    let known = tables.rung(key)?;
-    if known.is_none() {
-        let room = tables.max_rungs()? as usize - 1;
-        give_up_beyond(room, &mut tables.rungs()?, tables)?;
+    let unnoted = tables.unnoted_drops()?;
+    let mut bans = Vec::with_capacity(keys.len());
+    let mut all_known = true;
+    for key in keys {
+        let known = tables.rung(key)?;
+        all_known &= known.is_some();
+        let before = known.unwrap_or_default();
+        // What it had left of replies counts from anew when the ban ends, as after a ban of the ladder.
+        let rung = Rung {
+            replies_due_ns: 0,
+            ban_due_ns: 0,
+            banned_until_ns: until_ns,
+            banned_at_ns: now_ns,
+            cause: cause::ADMIN,
+            dropped: before.dropped + unnoted.of(key, &before),
+            ..before
+        };
+        bans.push((key, rung));
     }
-    // What it had left of replies counts from anew when the ban ends, as after a ban of the ladder.
-    let before = known.unwrap_or_default();
-    let rung = Rung {
-        replies_due_ns: 0,
-        ban_due_ns: 0,
-        banned_until_ns: until_ns,
-        banned_at_ns: now_ns,
-        cause: cause::ADMIN,
-        ..before
-    };
-    tables.set_rung(key, &rung)
+    let mut given_up = Vec::new();
+    if !all_known {
+        let room = (tables.max_rungs()? as usize).saturating_sub(keys.len());
+        let mut others = tables.rungs()?;
+        others.retain(|(key, _)| !keys.contains(key));
+        given_up = beyond(room, &mut others, tables)?;
+    }
+    tables.change_rungs(|rungs| {
+        given_up.iter().try_for_each(|key| rungs.remove(key).map(drop))?;
+        bans.iter().try_for_each(|(key, rung)| rungs.set(key, rung))
+    })
 }
 
-/// Gives up the oldest, until no more than `room` are left; returns how many it were.
-fn give_up_beyond(room: usize, rungs: &mut Vec<(Key, Rung)>, tables: &mut Tables) -> Result<usize> {
+/// Ends every ban of the sources that these keys mean, and forgets that they were ever refused.
+pub fn unban(tables: &mut Tables, keys: &[Key]) -> Result<()> {
+    tables.change_rungs(|rungs| keys.iter().try_for_each(|key| rungs.remove(key).map(drop)))
+}
+
+/// Takes away the oldest, until no more than `room` are left; returns whom to give up.
+fn beyond(room: usize, rungs: &mut Vec<(Key, Rung)>, tables: &Tables) -> Result<Vec<Key>> {
     let over = rungs.len().saturating_sub(room);
     if over > 0 {
         let ladder = tables.policy.ladder()?;
         rungs.sort_by_key(|(_, rung)| rung.since_ns(&ladder));
     }
-    for (key, _) in rungs.drain(..over) {
-        tables.remove_rung(&key)?;
-    }
-    Ok(over)
+    Ok(rungs.drain(..over).map(|(key, _)| key).collect())
 }

@@ -95,7 +95,7 @@ pub fn restore(instance: &Instance, tables: &mut Tables) -> Result<usize> {
     let boot = |unix: u64| {
         (now_ns + unix.saturating_sub(now) * SECOND_NS).saturating_sub(now.saturating_sub(unix) * SECOND_NS)
     };
-    let mut restored = 0;
+    let mut restored = Vec::new();
     // The youngest first, should there be less room than there was.
     let mut bans = state.bans;
     bans.sort_by_key(|saved| std::cmp::Reverse(saved.since));
@@ -114,10 +114,10 @@ pub fn restore(instance: &Instance, tables: &mut Tables) -> Result<usize> {
             continue;
         }
         // By what makes a source today.
-        tables.set_rung(&Key::narrow(*id, policy, &Addr::from(saved.source.addr())), &rung)?;
-        restored += usize::from(rung.is_banned(now_ns));
+        restored.push((Key::narrow(*id, policy, &Addr::from(saved.source.addr())), rung));
     }
-    Ok(restored)
+    tables.change_rungs(|rungs| restored.iter().try_for_each(|(key, rung)| rungs.set(key, rung)))?;
+    Ok(restored.iter().filter(|(_, rung)| rung.is_banned(now_ns)).count())
 }
 
 /// Removes the file.

@@ -43,15 +43,19 @@ impl Upkeep {
         let services = tables.policy.services()?;
         let mut known = HashMap::new();
         let mut rungs = tables.rungs()?;
-        for (key, _) in rungs.extract_if(.., |(_, rung)| rung.is_forgotten(&ladder, now_ns)) {
-            tables.remove_rung(&key)?;
-        }
+        let forgotten = rungs.extract_if(.., |(_, rung)| rung.is_forgotten(&ladder, now_ns));
+        let mut gone: Vec<_> = forgotten.map(|(key, _)| key).collect();
         let room = tables.max_rungs()? as usize * FULL.0 / FULL.1;
-        let over = super::give_up_beyond(room, &mut rungs, tables)?;
-        if over > 0 {
+        let given_up = super::beyond(room, &mut rungs, tables)?;
+        if !given_up.is_empty() {
+            let over = given_up.len();
             warn!(
                 "there is room for {room} refused and banned sources: the {over} oldest are given up; raise max_bans"
             );
+        }
+        gone.extend(given_up);
+        if !gone.is_empty() {
+            super::unban(tables, &gone)?;
         }
         for (key, rung) in rungs.iter().filter(|(_, rung)| rung.banned_until_ns != 0) {
             let is_new = self.known.get(key) != Some(&rung.banned_until_ns) && rung.is_banned(now_ns);

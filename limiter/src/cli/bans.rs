@@ -66,13 +66,13 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
     let first = Duration::from_secs(u64::from(tables.policy.ladder()?.ban_s));
     let time = time.unwrap_or(first);
     let until_ns = ledger::now_ns()? + time.as_nanos() as u64;
-    for (id, policy) in &services {
-        let key = Key::narrow(*id, policy, &address);
-        bans::ban(&mut tables, &key, until_ns)?;
-        let (source, time) = (ledger::network(&key), humantime::format_duration(time));
+    let keys: Vec<_> = services.iter().map(|(id, policy)| Key::narrow(*id, policy, &address)).collect();
+    bans::ban(&mut tables, &keys, until_ns)?;
+    state::save(instance, &tables)?;
+    for ((_, policy), key) in services.iter().zip(&keys) {
+        let (source, time) = (ledger::network(key), humantime::format_duration(time));
         output::line(&format!("{}: {source} is banned for {time}", policy.name()))?;
     }
-    state::save(instance, &tables)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -99,15 +99,15 @@ pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
     let services = asked(&tables, whom.service.as_deref())?;
     let _bans = instance.lock_bans()?;
     let now_ns = ledger::now_ns()?;
-    let mut lines = Vec::new();
+    let (mut keys, mut lines) = (Vec::new(), Vec::new());
     for (id, policy) in &services {
         let key = Key::narrow(*id, policy, &address);
-        let was_banned = tables.rung(&key)?.is_some_and(|rung| rung.is_banned(now_ns));
-        tables.remove_rung(&key)?;
-        if was_banned {
+        if tables.rung(&key)?.is_some_and(|rung| rung.is_banned(now_ns)) {
             lines.push(format!("{}: {} is no longer banned", policy.name(), ledger::network(&key)));
         }
+        keys.push(key);
     }
+    bans::unban(&mut tables, &keys)?;
     if lines.is_empty() {
         bail!("{} is not banned: `limiter --instance {instance} bans` shows who is", whom.address);
     }

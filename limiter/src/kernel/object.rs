@@ -129,8 +129,8 @@ impl Target {
         ] {
             loader.map_max_entries(name, entries);
         }
-        for name in pins::map_names() {
-            loader.map_pin_path(name, dir.join(name));
+        for (name, pin) in pins::map_names() {
+            loader.map_pin_path(name, dir.join(pin));
         }
         let mut ebpf = loader.load(OBJECT).context("the kernel refused the maps of the limiter")?;
         program::<SockOps>(&mut ebpf, "ledger")?.load().map_err(|error| refused("ledger", error))?;

@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
-    Counters, Entry, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Note, PORT_WORDS, Pending, Rule, Rung, SETS,
-    ServicePolicy, Total,
+    Counters, Entry, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, Note, PORT_WORDS, Pending, Rule, Rung,
+    SETS, ServicePolicy, Total,
     errand::Errand,
     rule::{Limit, Network, RuleLimit},
 };
@@ -36,9 +36,10 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 18] = [
+const MAPS: [Expected; 20] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(4)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
+    map("CHANGE", MapType::Array, 4, 8, Some(1)),
     map("PORTS", MapType::Array, 4, 8, Some(SETS * PORT_WORDS)),
     map("SERVICES", MapType::Array, 4, size_of::<ServicePolicy>(), Some(SETS * MAX_SERVICES)),
     map("RULES_0", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
@@ -50,6 +51,7 @@ const MAPS: [Expected; 18] = [
     map("LEDGER", MapType::Hash, size_of::<Key>(), size_of::<Entry>(), None),
     map("TOTALS", MapType::Array, 4, size_of::<Total>(), Some(MAX_SERVICES)),
     map("PENDING", MapType::PerCpuArray, 4, size_of::<Pending>(), Some(1)),
+    map("MEMOS", MapType::PerCpuArray, 4, size_of::<Memos>(), Some(1)),
     map("COUNTERS", MapType::PerCpuArray, 4, size_of::<Counters>(), Some(MAX_SERVICES)),
     map("GREETER", MapType::SockMap, 4, 4, Some(1)),
     map("ERRAND", MapType::Array, 4, size_of::<Errand>(), Some(1)),
@@ -68,9 +70,10 @@ pub(super) const STEWARD: &str = "steward";
 /// The pin of the shield's program, for whoever wants to try it on a frame.
 pub(super) const SHIELD: &str = "shield";
 
-/// Names of the maps that are pinned.
-pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
-    MAPS.iter().map(|map| map.name)
+/// Names of the maps that are pinned: in the object, and of the pins.
+pub(super) fn map_names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    // A global is a map of the name of its section, and pins have no dots.
+    MAPS.iter().map(|map| (if map.name == "CHANGE" { ".bss.change" } else { map.name }, map.name))
 }
 
 /// Where the link of a program is pinned.

@@ -3,7 +3,11 @@
 //! A change is made in the other set, which is then put in force in one step. So every verdict of the
 //! kernel comes from one policy, the old or the new, and a change that fails half-way changes nothing.
 
-use std::{collections, path::Path};
+use std::{
+    collections,
+    hash::{BuildHasher as _, RandomState},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, lpm_trie};
@@ -60,6 +64,7 @@ type Limits = HashMap<MapData, RuleLimit, Limit>;
 /// The maps of both sets.
 pub struct Sets {
     active: Array<MapData, u64>,
+    change: Array<MapData, u64>,
     ports: Array<MapData, u64>,
     services: Array<MapData, ServicePolicy>,
     ladders: Array<MapData, Ladder>,
@@ -85,6 +90,7 @@ impl Sets {
         };
         Ok(Self {
             active: Map::Array(open(dir, "ACTIVE")?).try_into()?,
+            change: Map::Array(open(dir, "CHANGE")?).try_into()?,
             ports: Map::Array(open(dir, "PORTS")?).try_into()?,
             services: Map::Array(open(dir, "SERVICES")?).try_into()?,
             ladders: Map::Array(open(dir, "LADDERS")?).try_into()?,
@@ -226,7 +232,18 @@ impl Sets {
             }
         }
         self.active.set(0, u64::from(next), 0)?;
-        wait_for_verdicts()
+        self.tell_of_change()
+    }
+
+    /// Waits until nobody looks at what was in force before a change that was just made, and makes worthless what
+    /// the shield remembers of it.
+    pub(super) fn tell_of_change(&mut self) -> Result<()> {
+        // In this order: who sees the new number has begun after the change was made.
+        wait_for_verdicts()?;
+        // Others may change something else at the same time, so the number is not the next one but one that nobody
+        // had before.
+        let number = RandomState::new().hash_one(std::process::id());
+        Ok(self.change.set(0, number, 0)?)
     }
 
     /// Makes `rules` those of `set`, which is in force for nobody; what is there and right already stays.

@@ -1,10 +1,16 @@
 //! The pinned maps, typed.
 
-use std::{collections::HashSet, io, path::Path};
+use std::{
+    collections::{HashMap as StdHashMap, HashSet},
+    io,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use limiter_common::{Counters, Entry, Key, Note, Pending, Places, Rung, ServiceId, Total, errand::Errand};
+use limiter_common::{
+    Counters, Entry, Key, Memos, Note, Pending, Places, Rung, ServiceId, Total, errand::Errand,
+};
 
 use super::{sets::Sets, walk::walk};
 
@@ -27,7 +33,8 @@ pub struct Tables {
     whole_ledger: MapData,
     /// The ladder's map, likewise.
     whole_rungs: MapData,
-    rungs: HashMap<MapData, Key, Rung>,
+    rungs: Rungs,
+    memos: PerCpuArray<MapData, Memos>,
     notes: HashMap<MapData, u64, Note>,
     /// The same map, for [`walk`].
     whole_notes: MapData,
@@ -35,6 +42,31 @@ pub struct Tables {
     counters: PerCpuArray<MapData, Counters>,
     pending: PerCpuArray<MapData, Pending>,
     errand: Array<MapData, Errand>,
+}
+
+/// Where each source stands on the ladder that was refused lately.
+pub struct Rungs(HashMap<MapData, Key, Rung>);
+
+impl Rungs {
+    /// Puts a source where it stands.
+    pub fn set(&mut self, key: &Key, rung: &Rung) -> Result<()> {
+        self.0.insert(key, rung, 0).context("cannot note who is banned")
+    }
+
+    /// Forgets where a source stands; `false` if that was nowhere.
+    pub fn remove(&mut self, key: &Key) -> Result<bool> {
+        Ok(found(self.0.remove(key)).context("cannot forget who was banned")?.is_some())
+    }
+}
+
+/// Drops by source and the beginning of its ban.
+pub struct UnnotedDrops(StdHashMap<(Key, u64), u64>);
+
+impl UnnotedDrops {
+    /// Those of the ban of a source.
+    pub fn of(&self, key: &Key, rung: &Rung) -> u64 {
+        self.0.get(&(*key, rung.banned_at_ns)).copied().unwrap_or_default()
+    }
 }
 
 /// A map pinned in `dir`.
@@ -57,7 +89,8 @@ impl Tables {
             ledger: Map::HashMap(open(dir, "LEDGER")?).try_into()?,
             whole_ledger: open(dir, "LEDGER")?,
             whole_rungs: open(dir, "RUNGS")?,
-            rungs: Map::HashMap(open(dir, "RUNGS")?).try_into()?,
+            rungs: Rungs(Map::HashMap(open(dir, "RUNGS")?).try_into()?),
+            memos: Map::PerCpuArray(open(dir, "MEMOS")?).try_into()?,
             notes: Map::HashMap(open(dir, "NOTES")?).try_into()?,
             whole_notes: open(dir, "NOTES")?,
             totals: Map::Array(open(dir, "TOTALS")?).try_into()?,
@@ -114,7 +147,7 @@ impl Tables {
 
     /// Where one source stands on the ladder, if it was refused lately.
     pub fn rung(&self, key: &Key) -> Result<Option<Rung>> {
-        found(self.rungs.get(key, 0)).context("cannot read who is banned")
+        found(self.rungs.0.get(key, 0)).context("cannot read who is banned")
     }
 
     /// Everyone who was refused lately, or is banned.
@@ -129,14 +162,26 @@ impl Tables {
         Ok(self.whole_rungs.info()?.max_entries())
     }
 
-    /// Puts a source where it stands on the ladder.
-    pub fn set_rung(&mut self, key: &Key, rung: &Rung) -> Result<()> {
-        self.rungs.insert(key, rung, 0).context("cannot note who is banned")
+    /// Changes where sources stand on the ladder. When this returns, no verdict rests on what was before.
+    pub fn change_rungs<T>(&mut self, change: impl FnOnce(&mut Rungs) -> Result<T>) -> Result<T> {
+        let outcome = change(&mut self.rungs);
+        self.policy.tell_of_change()?;
+        outcome
     }
 
-    /// Forgets a source's place on the ladder; `false` if it had none.
-    pub fn remove_rung(&mut self, key: &Key) -> Result<bool> {
-        Ok(found(self.rungs.remove(key)).context("cannot forget who was banned")?.is_some())
+    /// Packets of banned sources that were dropped, and are not counted in [`Rung::dropped`] yet.
+    pub fn unnoted_drops(&self) -> Result<UnnotedDrops> {
+        let services: StdHashMap<_, _> = self.policy.services()?.into_iter().collect();
+        let mut drops = StdHashMap::new();
+        for memos in self.memos.get(&0, 0)?.iter() {
+            for memo in memos.0.iter().filter(|memo| memo.unnoted != 0 && memo.banned_at_ns != 0) {
+                let id = ServiceId(memo.service);
+                let Some(policy) = services.get(&id) else { continue };
+                let ban = (Key::narrow(id, policy, &memo.remote()), memo.banned_at_ns);
+                *drops.entry(ban).or_default() += u64::from(memo.unnoted);
+            }
+        }
+        Ok(UnnotedDrops(drops))
     }
 
     /// The cookies of the sockets on which something is noted. Those that come and go meanwhile may be missed.

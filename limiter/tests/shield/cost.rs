@@ -1,15 +1,12 @@
 //! What a verdict costs: figures to read, not to pass.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::assembly::{DROP, PASS, by_turns, drops_after_one_look, drops_without_a_look};
 use crate::frame::{ACK, Frame};
 use crate::program::Program;
 use crate::support::pinned::Rungs;
-use crate::support::xdp::Constant;
-use crate::support::{Lab, Limiter, V4};
-
-const DROP: u32 = 1;
-const PASS: u32 = 2;
+use crate::support::{Lab, Limiter, V4, V6};
 
 /// Frames of each measurement, and measurements of each frame.
 const FRAMES: u32 = 200_000;
@@ -31,22 +28,27 @@ fn median(mut values: Vec<u32>) -> (u32, u32, u32) {
 #[ignore = "a report, of a minute: cargo test -p limiter --release --test shield -- --ignored --nocapture"]
 fn report_of_ns_per_frame_with_one_and_a_thousand_and_a_million_bans() {
     let address = |n: u32| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n));
+    let address6 = |n: u32| IpAddr::V6(Ipv6Addr::new(0x2a00, 0, (n >> 16) as u16, n as u16, 0, 0, 0, 1));
     let Some(lab) = Lab::new() else { return };
     let config = "interfaces = []\n[ladder]\nmax_bans = 1048576\n\
-                  [[rule]]\nnetwork = \"198.51.100.0/24\"\ndeny = true\n";
+                  [[rule]]\nnetwork = \"198.51.100.0/24\"\ndeny = true\n\
+                  [[rule]]\nnetwork = \"172.16.0.0/16\"\ndeny = true\n";
     let limiter = Limiter::start_with(&lab, config);
     let shield = Program::open(&limiter.pins().join("shield"));
-    let drops = Constant::new(DROP);
-    let drops = Program::open(&drops.pin);
     let to = V4.host;
+    let (dropped, looked) = (drops_without_a_look(), drops_after_one_look(Ipv4Addr::new(10, 0, 0, 0)));
+    let (turns, dropped_by_turns) = (by_turns(&shield), by_turns(&dropped));
     println!("ns per frame: median (least, most) of {ROUNDS} rounds of {FRAMES} frames each");
     let mut bans = 0;
     for wanted in [1, 1_000, 1_000_000] {
         Rungs::open(&limiter).ban(bans..wanted, address);
+        Rungs::open(&limiter).ban(bans.min(1000)..wanted.min(1000), address6);
         bans = wanted;
-        let frames = [
-            ("dropped without a look", &drops, Frame::syn(address(0), to, 25), DROP),
+        let mut frames = vec![
+            ("dropped without a look", &dropped, Frame::syn(address(0), to, 25), DROP),
+            ("dropped after one look", &looked, Frame::syn(address(0), to, 25), DROP),
             ("banned, SYN", &shield, Frame::syn(address(0), to, 25), DROP),
+            ("banned, SYN, IPv6", &shield, Frame::syn(address6(0), V6.host, 25), DROP),
             ("banned, last of all, SYN", &shield, Frame::syn(address(bans - 1), to, 25), DROP),
             (
                 "banned, ACK of no connection",
@@ -56,8 +58,38 @@ fn report_of_ns_per_frame_with_one_and_a_thousand_and_a_million_bans() {
             ),
             ("denied, SYN", &shield, Frame::syn(V4.source(), to, 25), DROP),
             ("ordinary, SYN", &shield, Frame::syn(V4.sources[2], to, 25), PASS),
+            (
+                "ordinary, ACK",
+                &shield,
+                Frame::syn(V4.sources[2], to, 25).with(|frame| frame.flags = ACK),
+                PASS,
+            ),
+            (
+                "ordinary, ACK, IPv6",
+                &shield,
+                Frame::syn(V6.sources[2], V6.host, 25).with(|frame| frame.flags = ACK),
+                PASS,
+            ),
+            (
+                "another port, ACK",
+                &shield,
+                Frame::syn(address(0), to, 80).with(|frame| frame.flags = ACK),
+                PASS,
+            ),
+            (
+                "another port, ACK, IPv6",
+                &shield,
+                Frame::syn(address6(0), V6.host, 80).with(|frame| frame.flags = ACK),
+                PASS,
+            ),
             ("another port", &shield, Frame::syn(address(0), to, 80), PASS),
+            // Of so many, in this order, each has been displaced before it comes again.
+            ("denied, SYN, 65,536 by turns", &turns, Frame::syn(IpAddr::from([172, 16, 0, 0]), to, 25), DROP),
+            ("dropped without a look, the same", &dropped_by_turns, Frame::syn(address(0), to, 25), DROP),
         ];
+        if bans > 65_536 {
+            frames.push(("banned, SYN, 65,536 by turns", &turns, Frame::syn(address(0), to, 25), DROP));
+        }
         let mut times: Vec<Vec<u32>> = vec![Vec::new(); frames.len()];
         lab.host.run(|| {
             // By turns, so that what the machine does besides hits all of them.

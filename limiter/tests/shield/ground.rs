@@ -59,7 +59,7 @@ impl Sources {
 }
 
 /// Denies and allows; `pop3` only observes.
-const CONFIG: &str = "
+pub const CONFIG: &str = "
 interfaces = []
 [service.pop3]
 mode = \"observe\"
@@ -106,6 +106,13 @@ impl Ground {
         });
         let shield = Program::open(&limiter.pins().join("shield"));
         Some(Self { limiter, lab, _sink: sink, shield })
+    }
+
+    /// Ends the daemon, and starts another one, with programs of its own.
+    pub fn replace_daemon(&mut self) {
+        self.limiter.kill();
+        self.limiter.run();
+        self.shield = Program::open(&self.limiter.pins().join("shield"));
     }
 
     /// The shield's verdict on a frame for the mail host.

@@ -12,9 +12,11 @@
 #[path = "../system/support/mod.rs"]
 mod support;
 
+mod assembly;
 mod cost;
 mod frame;
 mod ground;
+mod memos;
 mod program;
 mod table;
 mod truncated;

@@ -8,8 +8,8 @@ use nix::libc;
 
 use crate::support::xdp::bpf;
 
-/// A program.
-pub struct Program(OwnedFd);
+/// A program, and what it would not work without.
+pub struct Program(pub OwnedFd, Option<OwnedFd>);
 
 /// What it said of a frame.
 pub struct Said {
@@ -44,13 +44,22 @@ struct TestRun {
 }
 
 impl Program {
+    pub fn of(program: OwnedFd) -> Self {
+        Self(program, None)
+    }
+
+    /// Keeps a map as long as itself: the kernel empties one that only programs hold, if it is of programs.
+    pub fn keep(&mut self, map: OwnedFd) {
+        self.1 = Some(map);
+    }
+
     pub fn open(pin: &Path) -> Self {
         const OBJ_GET: libc::c_long = 7;
         let name = CString::new(pin.to_str().expect("plain")).expect("no zero");
         let fd = bpf(OBJ_GET, &mut Get { pathname: name.as_ptr() as u64, bpf_fd: 0, file_flags: 0 });
         assert!(fd >= 0, "{}: {}", pin.display(), std::io::Error::last_os_error());
         // SAFETY: the kernel has just made it for us.
-        Self(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+        Self::of(unsafe { OwnedFd::from_raw_fd(fd as i32) })
     }
 
     /// Has the kernel run it so often on a frame of at least 14 bytes, in the namespace of this thread.

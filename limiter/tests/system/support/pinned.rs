@@ -108,6 +108,14 @@ impl Rungs {
         Self(HashMap::try_from(Map::HashMap(map)).expect("it is a hash map"), ServiceId(smtp))
     }
 
+    /// When the ban of `source` ends, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub fn banned_until_ns(&self, source: IpAddr) -> u64 {
+        let source = Addr::from(source);
+        let mut rungs = self.0.iter().map(Result::unwrap);
+        let found = rungs.find(|(key, _)| key.service == self.1.0 && source.cut(key.prefix) == key.source);
+        found.expect("it is banned").1.banned_until_ns
+    }
+
     /// Has all bans end now.
     pub fn end_bans(&mut self) {
         let rungs: Vec<_> = self.0.iter().map(Result::unwrap).collect();
@@ -138,7 +146,8 @@ pub fn forget_everything(limiter: &Limiter) {
     std::fs::remove_dir(limiter.pins()).expect("it is empty");
 }
 
-fn now_ns() -> u64 {
+/// Nanoseconds of `CLOCK_BOOTTIME`.
+pub fn now_ns() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("a clock");
     now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
