@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use limiter_common::{Addr, Syn};
+use limiter_common::{Addr, Key, Syn};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -123,13 +123,21 @@ fn a_change_for_somebody_else_changes_nothing() {
     }
 }
 
+/// When the ban of a source from smtp ends, in nanoseconds of `CLOCK_BOOTTIME`.
+fn banned_until_ns(ground: &Ground, source: IpAddr) -> u64 {
+    let (source, Rungs(rungs, smtp)) = (Addr::from(source), Rungs::open(&ground.limiter));
+    let mut rungs = rungs.iter().map(Result::unwrap);
+    let is_it = |key: &Key| key.service == smtp.0 && source.cut(key.prefix) == key.source;
+    rungs.find(|(key, _)| is_it(key)).expect("it is banned").1.banned_until_ns
+}
+
 #[test]
 fn a_ban_ends_when_it_should() {
     let Some(ground) = Ground::new() else { return };
     for sources in Sources::of_both() {
         let source = sources.was_banned;
         ground.limiter.ok(&["ban", &source.to_string(), "--service", "smtp", "--for", "4s"]);
-        let until_ns = Rungs::open(&ground.limiter).banned_until_ns(source);
+        let until_ns = banned_until_ns(&ground, source);
         let frame = Frame::syn(source, sources.host, SMTP).bytes();
         loop {
             let before_ns = now_ns();

@@ -211,11 +211,16 @@ impl Workload {
                 "Nothing: the server says 421 to everyone, and closes. nftables, iptables and HAProxy have no words."
             }
             Self::Flood => {
-                "The flood takes a processor to send; nothing: it is for another host, so only that is left. nftables and \
-                 iptables drop the address by a rule of its own. In the last column, SYNs of the flood in a second."
+                "The flood takes a processor to send; nothing: it is for another host, so only that is left. limiter-shield \
+                 and empty-shield have an XDP program on the wire, behind its driver; the latter's drops that one address, \
+                 and looks at nothing else. nftables and iptables drop the address by a rule of its own. In the last \
+                 column, SYNs of the flood in a second."
             }
             Self::BulkMail => "MB/s instead of connections, CPU per MB. HAProxy copies the data.",
-            Self::BulkOther => "MB/s instead of connections, CPU per MB.",
+            Self::BulkOther => {
+                "MB/s instead of connections, CPU per MB. limiter-shield and empty-shield have an XDP program on the wire, \
+                 behind its driver; the latter's compares one address."
+            }
             Self::Known | Self::Reload | Self::Takeover => "Compared with the limiter itself.",
         }
     }

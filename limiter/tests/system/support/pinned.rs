@@ -89,7 +89,7 @@ impl Notes {
 }
 
 /// Where sources stand on the ladder, changed behind the limiter's back.
-pub struct Rungs(HashMap<MapData, Key, Rung>, ServiceId);
+pub struct Rungs(pub HashMap<MapData, Key, Rung>, pub ServiceId);
 
 impl Rungs {
     pub fn open(limiter: &Limiter) -> Self {
@@ -106,14 +106,6 @@ impl Rungs {
         };
         let smtp = (1..=services as u8).find(is_smtp).expect("there is smtp");
         Self(HashMap::try_from(Map::HashMap(map)).expect("it is a hash map"), ServiceId(smtp))
-    }
-
-    /// When the ban of `source` ends, in nanoseconds of `CLOCK_BOOTTIME`.
-    pub fn banned_until_ns(&self, source: IpAddr) -> u64 {
-        let source = Addr::from(source);
-        let mut rungs = self.0.iter().map(Result::unwrap);
-        let found = rungs.find(|(key, _)| key.service == self.1.0 && source.cut(key.prefix) == key.source);
-        found.expect("it is banned").1.banned_until_ns
     }
 
     /// Has all bans end now.
