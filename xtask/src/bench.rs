@@ -44,6 +44,8 @@ mod statistics;
 #[cfg(feature = "bench")]
 mod sweep;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
 
@@ -59,6 +61,9 @@ pub struct Bench {
     /// Only this contestant, or this workload, or this contestant at this workload; may be repeated
     #[arg(long, value_name = "CONTESTANT/WORKLOAD")]
     only: Vec<String>,
+    /// Another build of limiter, which takes part as limiter-other: to see what a change is worth
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
     /// Put the tables into docs/performance.md
     #[arg(long)]
     write: bool,
@@ -102,6 +107,9 @@ impl Bench {
         let mut arguments: Vec<String> = Vec::new();
         arguments.extend(self.quick.then(|| "--quick".into()));
         arguments.extend(self.write.then(|| "--write".into()));
+        // The process that measures is started in another directory.
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        arguments.extend(self.against.iter().map(|other| format!("--against={}", absolute(other).display())));
         arguments.extend(self.only.iter().map(|only| format!("--only={only}")));
         arguments
     }
@@ -118,7 +126,7 @@ impl Bench {
     pub fn run(&self) -> Result<()> {
         use crate::{bpffs, build, command, interrupt, packages, privilege};
 
-        let plan = plan::Plan::new(self.quick, &self.only)?;
+        let plan = plan::Plan::new(self.quick, &self.only, self.against.is_some())?;
         if !self.built {
             build::object()?;
             build::limiter(true)?;
@@ -136,7 +144,7 @@ impl Bench {
         // Before there is anything to leave behind.
         interrupt::hold()?;
         let command = [vec!["cargo xtask bench".to_owned()], self.arguments()].concat().join(" ");
-        let report = rounds::run(&plan, command)?;
+        let report = rounds::run(&plan, self.against.as_deref(), command)?;
         report.show()?;
         report.save()?;
         if self.write { report.write() } else { Ok(()) }

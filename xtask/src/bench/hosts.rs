@@ -27,7 +27,7 @@ use super::{
     plan::Contestant,
     server::{Mode, Serving},
 };
-use crate::{interrupt, netns::Netns};
+use crate::{interrupt, netns::Netns, paths};
 
 /// Within this a mail server listens.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,16 +51,16 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts it.
+    /// Starts it; `other` is the program of [`Contestant::LimiterOther`].
     ///
     /// # Errors
     ///
     /// When it does not start.
-    pub fn start(lab: &Lab, contestant: Contestant) -> Result<Self> {
-        Self::try_start(lab, contestant).with_context(|| format!("cannot start {contestant}"))
+    pub fn start(lab: &Lab, contestant: Contestant, other: Option<&Path>) -> Result<Self> {
+        Self::try_start(lab, contestant, other).with_context(|| format!("cannot start {contestant}"))
     }
 
-    fn try_start(lab: &Lab, contestant: Contestant) -> Result<Self> {
+    fn try_start(lab: &Lab, contestant: Contestant, other: Option<&Path>) -> Result<Self> {
         let number = Contestant::ALL.iter().position(|&one| one == contestant).unwrap_or_default();
         let place = Place(number as u8);
         let netns = lab.host(contestant.name(), place)?;
@@ -79,7 +79,12 @@ impl Host {
             | Contestant::LimiterFull
             | Contestant::LimiterChanged => {
                 host.serve_all()?;
-                host.limiter = Some(limiter::Limiter::start(&host)?);
+                host.limiter = Some(limiter::Limiter::start(&host, paths::limiter("release")?)?);
+            }
+            Contestant::LimiterOther => {
+                host.serve_all()?;
+                let program = other.context("another limiter is given by --against")?;
+                host.limiter = Some(limiter::Limiter::start(&host, program.to_owned())?);
             }
             Contestant::Empty => {
                 host.serve_all()?;

@@ -18,6 +18,8 @@ pub enum Contestant {
     LimiterFull,
     /// The same, of which something is changed twice a second: its policy, or the daemon.
     LimiterChanged,
+    /// Another build of it: of another commit, to see what a change is worth.
+    LimiterOther,
     /// Programs that do nothing, on the hooks of the limiter's: as low as it could get.
     Empty,
     /// An XDP program on the wire that drops the flooder by one comparison and lets all others pass: as low as a
@@ -37,12 +39,13 @@ pub enum Contestant {
 
 impl Contestant {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Nothing,
         Self::Limiter,
         Self::LimiterShield,
         Self::LimiterFull,
         Self::LimiterChanged,
+        Self::LimiterOther,
         Self::Empty,
         Self::EmptyShield,
         Self::Nftables,
@@ -60,6 +63,7 @@ impl Contestant {
             Self::LimiterShield => "limiter-shield",
             Self::LimiterFull => "limiter-full",
             Self::LimiterChanged => "limiter-changed",
+            Self::LimiterOther => "limiter-other",
             Self::Empty => "empty",
             Self::EmptyShield => "empty-shield",
             Self::Nftables => "nftables",
@@ -72,7 +76,14 @@ impl Contestant {
 
     /// Whether it is this project.
     pub const fn is_limiter(self) -> bool {
-        matches!(self, Self::Limiter | Self::LimiterShield | Self::LimiterFull | Self::LimiterChanged)
+        matches!(
+            self,
+            Self::Limiter
+                | Self::LimiterShield
+                | Self::LimiterFull
+                | Self::LimiterChanged
+                | Self::LimiterOther
+        )
     }
 }
 
@@ -172,21 +183,34 @@ impl Workload {
     /// Who can do it. The first is who the others are compared with.
     pub const fn contestants(self) -> &'static [Contestant] {
         use Contestant::{
-            Empty, EmptyShield, Exim, Haproxy, Iptables, Limiter, LimiterChanged, LimiterFull, LimiterShield,
-            Nftables, Nothing, Postfix,
+            Empty, EmptyShield, Exim, Haproxy, Iptables, Limiter, LimiterChanged, LimiterFull, LimiterOther,
+            LimiterShield, Nftables, Nothing, Postfix,
         };
         match self {
-            Self::Accept { .. } => {
-                &[Nothing, Limiter, LimiterShield, Empty, Nftables, Iptables, Haproxy, Postfix, Exim]
-            }
+            Self::Accept { .. } => &[
+                Nothing,
+                Limiter,
+                LimiterOther,
+                LimiterShield,
+                Empty,
+                Nftables,
+                Iptables,
+                Haproxy,
+                Postfix,
+                Exim,
+            ],
             // Postfix and Exim have a process for each connection.
-            Self::Held(_) | Self::Reset | Self::BulkMail => &[Nothing, Limiter, Nftables, Iptables, Haproxy],
+            Self::Held(_) | Self::Reset | Self::BulkMail => {
+                &[Nothing, Limiter, LimiterOther, Nftables, Iptables, Haproxy]
+            }
             // The others have no words.
-            Self::Reply => &[Nothing, Limiter, Postfix, Exim],
+            Self::Reply => &[Nothing, Limiter, LimiterOther, Postfix, Exim],
             // The others cannot ban.
-            Self::Flood => &[Nothing, Limiter, LimiterShield, EmptyShield, Nftables, Iptables],
+            Self::Flood => &[Nothing, Limiter, LimiterOther, LimiterShield, EmptyShield, Nftables, Iptables],
             // Haproxy is not on the way of what it does not serve.
-            Self::BulkOther => &[Nothing, Limiter, LimiterShield, Empty, EmptyShield, Nftables, Iptables],
+            Self::BulkOther => {
+                &[Nothing, Limiter, LimiterOther, LimiterShield, Empty, EmptyShield, Nftables, Iptables]
+            }
             Self::Known => &[Limiter, LimiterFull],
             Self::Reload | Self::Takeover => &[Limiter, LimiterChanged],
         }
@@ -245,14 +269,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan, or what of it `only` leaves.
+    /// The plan, or what of it `only` leaves; with [`Contestant::LimiterOther`] if it `has_other`.
     ///
     /// # Errors
     ///
     /// When `only` leaves nothing.
-    pub fn new(quick: bool, only: &[String]) -> Result<Self> {
+    pub fn new(quick: bool, only: &[String], has_other: bool) -> Result<Self> {
         let selected = |workload: Workload, contestant: Contestant| {
-            only.is_empty() || only.iter().any(|only| selects(only, workload, contestant))
+            (has_other || contestant != Contestant::LimiterOther)
+                && (only.is_empty() || only.iter().any(|only| selects(only, workload, contestant)))
         };
         let mut cells = Vec::new();
         for workload in Workload::ALL {
@@ -269,7 +294,7 @@ impl Plan {
         if cells.is_empty() {
             let workloads = Workload::ALL.map(Workload::name).join(", ");
             bail!(
-                "{} selects nothing: contestants are {}; workloads are {workloads}",
+                "{} selects nothing: contestants are {} (limiter-other with --against); workloads are {workloads}",
                 only.join(", "),
                 Contestant::ALL.map(Contestant::name).join(", ")
             );
@@ -306,7 +331,7 @@ mod tests {
     use super::*;
 
     fn plan(only: &[&str]) -> Result<Plan> {
-        Plan::new(false, &only.iter().map(|&only| only.to_owned()).collect::<Vec<_>>())
+        Plan::new(false, &only.iter().map(|&only| only.to_owned()).collect::<Vec<_>>(), false)
     }
 
     #[test]

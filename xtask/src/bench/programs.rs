@@ -20,7 +20,7 @@ use super::{
     bulk, cell,
     hosts::Host,
     lab::{Lab, port},
-    plan::{Plan, Workload},
+    plan::{Contestant, Plan, Workload},
     rounds,
 };
 
@@ -168,6 +168,10 @@ pub fn memory(hosts: &[Host]) -> Result<Vec<Memory>> {
     let mut memory = Vec::new();
     for host in hosts {
         let Some(limiter) = &host.limiter else { continue };
+        // Its maps may be of another layout.
+        if host.contestant == Contestant::LimiterOther {
+            continue;
+        }
         let mut maps = 0;
         for pin in fs::read_dir(limiter.pins())? {
             // Links and programs are pinned there, too.

@@ -1,5 +1,7 @@
 //! The rounds: everyone is up, and takes a turn, and another.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -17,12 +19,12 @@ use super::{
 };
 use crate::interrupt;
 
-/// Measures what is planned.
+/// Measures what is planned; `other` is the program of [`Contestant::LimiterOther`].
 ///
 /// # Errors
 ///
 /// When a contestant cannot be started or does nothing of what it should, or we are interrupted.
-pub fn run(plan: &Plan, command: String) -> Result<Report> {
+pub fn run(plan: &Plan, other: Option<&Path>, command: String) -> Result<Report> {
     sweep::sweep()?;
     let turns: usize = plan.cells().iter().map(|(_, contestants)| contestants.len() * plan.rounds).sum();
     let bar = ProgressBar::new(turns as u64);
@@ -33,7 +35,7 @@ pub fn run(plan: &Plan, command: String) -> Result<Report> {
     for contestant in Contestant::ALL.into_iter().filter(|&contestant| plan.needs(contestant)) {
         interrupt::check()?;
         bar.set_message(format!("{contestant} starts"));
-        hosts.push(Host::start(&lab, contestant)?);
+        hosts.push(Host::start(&lab, contestant, other)?);
     }
     let mut outcomes = Vec::new();
     for (workload, contestants) in plan.cells() {

@@ -27,7 +27,7 @@ use crate::{
         plan::Contestant,
         sweep,
     },
-    command, interrupt, paths,
+    command, interrupt,
 };
 
 /// How long it may take to load, and to end.
@@ -60,10 +60,9 @@ impl Limiter {
     /// # Errors
     ///
     /// When it does not.
-    pub fn start(host: &Host) -> Result<Self> {
+    pub fn start(host: &Host, program: PathBuf) -> Result<Self> {
         configure(host, PLENTY)?;
         let instance = format!("{}-{}", sweep::name(), host.place.0);
-        let program = paths::limiter("release")?;
         let child = spawn(&program, &instance, host)?;
         let mut limiter = Self { instance, program, child, limit: PLENTY };
         limiter.wait_until_it_serves(host)?;
