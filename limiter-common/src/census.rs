@@ -36,4 +36,4 @@ pub struct Record {
     pub zero: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 56);
+const _: () = assert!(size_of::<Record>() == 64);

@@ -20,6 +20,8 @@ pub mod step {
     /// The same where the difference is no drift: connections ended whose end the kernel did not
     /// report, because they are older than the limiter.
     pub const ENDED: u32 = 2;
+    /// Remove the note on the socket whose cookie is in `from`, if there is one.
+    pub const FORGET: u32 = 3;
 }
 
 /// One step of an errand.
@@ -30,7 +32,9 @@ pub struct Step {
     pub step: u32,
     /// Whose count: an entry of the ledger, or a service's total ([`Key::total`]).
     pub key: Key,
-    /// The count as it was seen.
+    /// Always 0.
+    pub zero: u32,
+    /// The count as it was seen; or a cookie.
     pub from: Places,
     /// The count as it should be.
     pub to: Places,

@@ -29,8 +29,9 @@ pub struct Key {
     pub tier: u8,
     /// Prefix length of `source` as an IPv6 address: 96 + n for IPv4.
     pub prefix: u8,
-    /// Always 0: the kernel compares keys byte by byte.
-    pub zero: u8,
+    /// Always 0. The kernel compares keys eight bytes at a time, and what is left byte by byte (`memcmp`,
+    /// lib/string.c), which takes longer; and it rounds their size up anyway.
+    pub zero: [u8; 5],
 }
 
 impl Key {
@@ -51,7 +52,7 @@ impl Key {
     /// The name of a service's total, for whom it is a count like others.
     #[must_use]
     pub const fn total(service: ServiceId) -> Self {
-        Self { source: Addr([0; 4]), service: service.0, tier: Tier::Total as u8, prefix: 0, zero: 0 }
+        Self { source: Addr([0; 4]), service: service.0, tier: Tier::Total as u8, prefix: 0, zero: [0; 5] }
     }
 
     /// Whether this is the network of a source, not the source itself.
@@ -75,7 +76,7 @@ impl Key {
 
     #[inline(always)]
     const fn at(service: ServiceId, tier: Tier, prefix: u8, remote: &Addr) -> Self {
-        Self { source: remote.cut(prefix), service: service.0, tier: tier as u8, prefix, zero: 0 }
+        Self { source: remote.cut(prefix), service: service.0, tier: tier as u8, prefix, zero: [0; 5] }
     }
 
     /// 32 bits that tell this key from others, stored in its entry: a look-up's result can be told
@@ -246,7 +247,7 @@ impl Note {
     pub const fn claim(&self, remote: &Addr) -> Claim {
         let narrow = Key::at(ServiceId(self.service), Tier::Narrow, self.narrow, remote);
         let wide = if self.wide == 0 {
-            Key { source: Addr([0; 4]), service: 0, tier: 0, prefix: 0, zero: 0 }
+            Key { source: Addr([0; 4]), service: 0, tier: 0, prefix: 0, zero: [0; 5] }
         } else {
             Key::at(ServiceId(self.service), Tier::Wide, self.wide, remote)
         };
@@ -254,7 +255,7 @@ impl Note {
     }
 }
 
-const _: () = assert!(size_of::<Key>() == 20 && size_of::<Entry>() == 48 && size_of::<Total>() == 64);
+const _: () = assert!(size_of::<Key>() == 24 && size_of::<Entry>() == 48 && size_of::<Total>() == 64);
 const _: () = assert!(size_of::<Note>() == 4);
 
 #[cfg(feature = "user")]

@@ -72,3 +72,14 @@ pub unsafe fn add(word: *mut u64, value: u64) {
     // SAFETY: by the contract above.
     let _before = unsafe { atomic_xadd::<u64, u64, { SeqCst }>(word, value) };
 }
+
+/// The same for half a word.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn add_u32(word: *mut u32, value: u32) {
+    // SAFETY: by the contract above.
+    let _before = unsafe { atomic_xadd::<u32, u32, { SeqCst }>(word, value) };
+}

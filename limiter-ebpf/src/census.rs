@@ -27,6 +27,7 @@ use crate::{
     kernel::Socket,
     ledger,
     maps::{self, MARKS},
+    notes,
 };
 
 const SOL_TCP: i32 = 6;
@@ -86,7 +87,7 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<Record> {
     let cookie = unsafe { bpf_get_socket_cookie(sk) };
     let remote = socket.remote();
     let holds = matches!(state, BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT);
-    let Some(note) = maps::note(cookie) else {
+    let Some(note) = notes::of(cookie) else {
         return if holds { count(socket, sk, cookie, &remote) } else { None };
     };
     let claim = note.claim(&remote);
@@ -94,7 +95,7 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<Record> {
         note::COUNTED => kind::COUNTED,
         note::ADOPTED if holds || state == BPF_TCP_SYN_RECV => kind::UNREPORTED,
         note::ADOPTED => {
-            let _noted = maps::take_note(cookie);
+            let _noted = notes::take(cookie);
             let _was_counted = ledger::release(&claim, clock::now_s());
             return None;
         }
@@ -118,7 +119,7 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
     }
     let (state, kind) =
         if will_report(sk) { (note::COUNTED, kind::COUNTED) } else { (note::ADOPTED, kind::UNREPORTED) };
-    if !maps::make_note(cookie, Note::new(state, &claim)) {
+    if !notes::make(cookie, Note::new(state, &claim)) {
         let _was_counted = ledger::release(&claim, clock::now_s());
         return uncounted;
     }

@@ -45,27 +45,20 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         return false;
     }
 
-    let Some(mut segment) = Segment::read(ctx) else {
-        // More extension headers than an honest peer has use for (RFC 8504, 5.3, lets a host discard such):
-        // to let through what cannot be judged would be a way around every limit.
-        maps::count(service.id, |counters| &mut counters.held);
-        return true;
-    };
+    let Some(segment) = Segment::read(ctx) else { return unreadable(service.id) };
     match segment.flags & (SYN | RST | ACK) {
-        SYN => {
-            let peer = &segment.tuple;
-            return pending::is_doomed(&peer.remote(), peer.remote_port(), peer.local_port());
-        }
+        SYN => return pending::is_doomed(&segment),
         ACK => {}
         _ => return false,
     }
-    let handshake = kernel::handshake(ctx, &mut segment);
+    let Some(mut tuple) = segment.tuple() else { return unreadable(service.id) };
+    let handshake = kernel::handshake(ctx, &mut tuple, segment.ack);
     if handshake == Handshake::Void {
         return false;
     }
-    let remote = segment.tuple.remote();
+    let remote = tuple.remote();
     let claim = Claim::new(service.id, service.policy, &remote);
-    let limits = Limits::of(service.policy, &service.say(&remote, &segment.tuple.local()));
+    let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local()));
     let service = service.id;
     if limits.denied || claims::is_banned(&claim, &limits) {
         return held(service, maps::entry(&claim.narrow));
@@ -83,7 +76,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     let words = counts.words();
     match claim::reserve(&words, &limits, now_ns) {
         Outcome::Taken if counts.belong_to(&claim) => {
-            pending::set(remote, segment.tuple.remote_port(), claim, limits.rate.interval_ns);
+            pending::set(remote, tuple.remote_port(), claim, limits.rate.interval_ns);
             false
         }
         Outcome::Full(_) => held(service, Some(counts.narrow)),
@@ -95,6 +88,13 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
             true
         }
     }
+}
+
+/// Counts a packet with more extension headers than an honest peer has use for (RFC 8504, 5.3, lets a host
+/// discard such): to let through what cannot be judged would be a way around every limit. Always true.
+#[inline(always)]
+fn unreadable(service: ServiceId) -> bool {
+    held(service, None)
 }
 
 /// Counts an ACK held back. Always true.

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use limiter_common::{Addr, kernel::Offsets};
 
-use crate::packet::Segment;
+use crate::packet::Tuple;
 
 const AF_INET: u16 = 2;
 /// The root of the cgroup tree (`cgroup_setup_root`, kernel/cgroup/cgroup.c).
@@ -186,11 +186,11 @@ pub enum Handshake {
     Void,
 }
 
-/// Looks up the request the segment belongs to and compares its ACK number, as `tcp_check_req` will
+/// Looks up the request that an ACK belongs to and compares its number, as `tcp_check_req` will
 /// (`net/ipv4/tcp_minisocks.c`). A forged ACK must not hold a place even for a moment (law 1).
 #[inline(always)]
-pub fn handshake(ctx: &SkBuffContext, segment: &mut Segment) -> Handshake {
-    let (tuple, len) = segment.tuple.for_lookup();
+pub fn handshake(ctx: &SkBuffContext, tuple: &mut Tuple, ack: u32) -> Handshake {
+    let (tuple, len) = tuple.for_lookup();
     // SAFETY: the tuple is initialised and as long as said; the result is released below.
     let sk =
         unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, len, i64::from(BPF_F_CURRENT_NETNS) as u64, 0) };
@@ -208,7 +208,7 @@ pub fn handshake(ctx: &SkBuffContext, segment: &mut Segment) -> Handshake {
         if !request.is_null() {
             // SAFETY: the verifier checks type and offset against BTF.
             let isn: u32 = unsafe { Socket::member(request.cast(), &OFFSETS.snt_isn) };
-            if segment.ack == isn.wrapping_add(1) {
+            if ack == isn.wrapping_add(1) {
                 found = Handshake::Completing;
             }
         }

@@ -22,7 +22,7 @@ use crate::{
     claims::{self, Counts},
     clock, keepalive, kernel, ladder,
     maps::{self, MARKS},
-    pending, report,
+    notes, pending, report,
 };
 
 const AF_INET: u32 = 2;
@@ -58,7 +58,7 @@ fn established(ctx: &SockOpsContext) {
         Claimed::Already => return,
         Claimed::NoRoom => return report::ledger_full(ctx, service),
     };
-    if !maps::make_note(cookie, note) {
+    if !notes::make(cookie, note) {
         if note.is_counted() {
             let _was_counted = release(&note.claim(&remote(ctx)), clock::tick_s());
         }
@@ -94,7 +94,7 @@ fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed 
         note_arrival(&counts, claim::commit(&counts.words()), clock::tick_s());
         return Claimed::Noted(Note::new(note::COUNTED, &claim));
     }
-    if maps::note(cookie).is_some() {
+    if notes::of(cookie).is_some() {
         return Claimed::Already;
     }
     let claim = Claim::new(service.id, service.policy, &remote);
@@ -184,7 +184,7 @@ fn state_changed(ctx: &SockOpsContext) {
     if !matches!(ctx.arg(1), BPF_TCP_FIN_WAIT1 | BPF_TCP_LAST_ACK | BPF_TCP_CLOSE) {
         return;
     }
-    let Some(note) = maps::take_note(cookie(ctx)) else { return };
+    let Some(note) = notes::take(cookie(ctx)) else { return };
     if note.is_counted() {
         let claim = note.claim(&remote(ctx));
         if !release(&claim, clock::tick_s()) {

@@ -28,6 +28,7 @@ mod kernel;
 mod ladder;
 mod ledger;
 mod maps;
+mod notes;
 mod packet;
 mod pending;
 mod report;

@@ -10,10 +10,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use limiter_common::{
-    Action, Addr, Counters, Entry, Key, Ladder, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS, Pending, Reason,
-    Rule, Rung, SETS, Say, ServiceId, ServicePolicy, Syn, Total,
+    Action, Addr, Counters, Entry, Key, Ladder, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS, Peg, Pending,
+    Reason, Rule, Rung, SETS, Say, ServiceId, ServicePolicy, Syn, Total, coverage,
     errand::Errand,
-    ledger::note,
+    peg,
     rule::{Limit, RuleLimit},
 };
 
@@ -56,6 +56,10 @@ pub static RULES_0: LpmTrie<Addr, Rule, 1> = LpmTrie::new();
 /// What the second set says of networks.
 #[btf_map]
 pub static RULES_1: LpmTrie<Addr, Rule, 1> = LpmTrie::new();
+
+/// Where each set has rules ([`coverage`]), one set after the other.
+#[btf_map]
+pub static COVERAGE: Array<u64, { (SETS * coverage::WORDS) as usize }> = Array::new();
 
 /// Limits of the first set's rules.
 #[btf_map]
@@ -102,9 +106,11 @@ pub static GREETER: SockMap<1> = SockMap::new();
 #[btf_map]
 pub static ERRAND: Array<Errand, 1> = Array::new();
 
-/// What is noted on each connection, by its socket's cookie. Not in the socket's own storage: for that the
-/// kernel allocates twice and frees twice, which costs more than all the rest of the ledger. The loader sets the
-/// number of entries.
+/// What is noted on each connection, by [`Peg::of`] its socket's cookie.
+#[btf_map]
+pub static PEGS: Array<Peg, { peg::PEGS as usize }> = Array::new();
+
+/// The same by the cookie, for connections that find their peg taken. The loader sets the number of entries.
 #[btf_map]
 pub static NOTES: HashMap<u64, Note, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
@@ -195,6 +201,10 @@ impl Service {
 
     #[inline(always)]
     fn rule(&self, addr: &Addr) -> Option<&'static Rule> {
+        let (word, bit) = coverage::bit(coverage::region(addr));
+        if COVERAGE.get(self.set * coverage::WORDS + word)? & bit == 0 {
+            return None;
+        }
         let key = lpm_trie::Key::new(128, *addr);
         if self.set == 0 { RULES_0.get(&key) } else { RULES_1.get(&key) }
     }
@@ -277,33 +287,6 @@ pub fn rung_of(memo: &Memo) -> Option<*mut Rung> {
 #[inline(always)]
 pub fn total(service: ServiceId) -> Option<*mut Total> {
     TOTALS.get_ptr_mut(u32::from(service.0))
-}
-
-/// What is noted on the connection with this cookie. Copied: whoever looks holds the socket's lock.
-#[inline(always)]
-pub fn note(cookie: u64) -> Option<Note> {
-    // SAFETY: found in this run.
-    NOTES.get_ptr(cookie).map(|note| unsafe { *note })
-}
-
-/// Notes it on a connection on which nothing is; `false` when there is no room.
-#[inline(always)]
-pub fn make_note(cookie: u64, note: Note) -> bool {
-    NOTES.insert(cookie, note, u64::from(aya_ebpf::bindings::BPF_NOEXIST)).is_ok()
-}
-
-/// Takes away what is noted; what it was.
-#[inline(always)]
-pub fn take_note(cookie: u64) -> Option<Note> {
-    let found = NOTES.get_ptr_mut(cookie)?;
-    // SAFETY: found in this run.
-    let note = unsafe { *found };
-    // The kernel may give up on a bucket's lock rather than wait for ever (`htab_lock_bucket`,
-    // kernel/bpf/hashtab.c). Then the note stays, and must not give back twice.
-    // SAFETY: as above.
-    unsafe { (*found).state = note::RELEASED };
-    let _removed = NOTES.remove(cookie);
-    Some(note)
 }
 
 /// Where the source of `key` stands on the ladder, if it was refused lately.

@@ -80,8 +80,10 @@ impl Tuple {
 
 /// What the gate needs of a segment.
 pub struct Segment {
-    /// Whose it is.
-    pub tuple: Tuple,
+    bytes: Bytes,
+    is_v4: bool,
+    /// Remote and local port, as they stand in the TCP header.
+    ports: u32,
     /// Acknowledgement number.
     pub ack: u32,
     /// [`SYN`], [`RST`], [`ACK`].
@@ -96,27 +98,36 @@ impl Segment {
     pub fn read(ctx: &SkBuffContext) -> Option<Self> {
         let bytes = Bytes::of_packet(ctx);
         let [version, _]: [u8; 2] = bytes.load(0)?;
-        let (is_v4, addresses, transport) = match version >> 4 {
+        let transport = match version >> 4 {
             4 => {
                 let [_, protocol]: [u8; 2] = bytes.load(8)?;
                 if protocol != IPPROTO_TCP {
                     return None;
                 }
-                (true, bytes.v4_addresses(12)?, usize::from(version & 0x0f) * 4)
+                usize::from(version & 0x0f) * 4
             }
             6 => {
                 let [next, _]: [u8; 2] = bytes.load(6)?;
-                let transport = skip_extensions(|offset| bytes.load(offset), next, 40)?;
-                (false, bytes.v6_addresses(8)?, transport)
+                skip_extensions(|offset| bytes.load(offset), next, 40)?
             }
             _ => return None,
         };
         let tcp: [u16; 7] = bytes.load(transport)?;
         Some(Self {
-            tuple: Tuple::new(is_v4, addresses, word(tcp[0], tcp[1])),
+            bytes,
+            is_v4: version >> 4 == 4,
+            ports: word(tcp[0], tcp[1]),
             ack: u32::from_be(word(tcp[4], tcp[5])),
             flags: tcp[6].to_ne_bytes()[1],
         })
+    }
+
+    /// The segment's addresses and ports.
+    #[inline(always)]
+    pub fn tuple(&self) -> Option<Tuple> {
+        let bytes = self.bytes;
+        let addresses = if self.is_v4 { bytes.v4_addresses(12)? } else { bytes.v6_addresses(8)? };
+        Some(Tuple::new(self.is_v4, addresses, self.ports))
     }
 }
 

@@ -7,7 +7,7 @@
 
 use limiter_common::{Addr, Claim, ServiceId, claim, places::Word as _};
 
-use crate::{atomic::Shared, claims::Counts, maps::PENDING};
+use crate::{atomic::Shared, claims::Counts, maps::PENDING, packet::Segment};
 
 /// Notes that `claim` is reserved for the ACK of this peer, which paid `paid_ns` for its rate.
 #[inline(always)]
@@ -80,14 +80,17 @@ pub fn doom(remote: Addr, remote_port: u32, local_port: u32) {
     }
 }
 
-/// Whether the SYN of this peer, for `local_port`, is to be dropped. Asked once for each SYN, so that what
-/// is noted for one never meets another.
+/// Whether this SYN is to be dropped. Asked once for each SYN, so that what is noted for one never meets another.
 #[inline(always)]
-pub fn is_doomed(remote: &Addr, remote_port: u32, local_port: u32) -> bool {
+pub fn is_doomed(syn: &Segment) -> bool {
     let Some(slot) = PENDING.get_ptr_mut(0) else { return false };
     // SAFETY: as in `doom`.
     let slot = unsafe { &mut *slot };
     let ports = slot.doomed_ports;
+    if ports == 0 {
+        return false;
+    }
     slot.doomed_ports = 0;
-    ports == remote_port << 16 | local_port && slot.doomed == *remote
+    let Some(peer) = syn.tuple() else { return false };
+    ports == peer.remote_port() << 16 | peer.local_port() && slot.doomed == peer.remote()
 }

@@ -10,7 +10,7 @@ use limiter_common::{
 use crate::{
     atomic::Shared,
     maps::{self, ERRAND, LEDGER},
-    pending,
+    notes, pending,
 };
 
 /// Gives back what is pending on this CPU, then does each step.
@@ -33,6 +33,9 @@ pub fn run() {
 /// Does one step; `false` if things were not as it expects, and nothing was changed.
 #[inline(always)]
 fn done(step: Step) -> bool {
+    if step.step == step::FORGET {
+        return notes::take(step.from.0).is_some();
+    }
     let Some(word) = word(&step.key) else { return false };
     if step.step == step::COLLECT {
         // Collected before, and not removed: until it is, its source waits at the gate.

@@ -104,6 +104,7 @@ impl Reconciler {
                 key: difference.key,
                 from: Places(u64::from(difference.ledger)),
                 to: Places(u64::from(difference.sockets)),
+                ..Step::default()
             })?;
             match (done, ended) {
                 (true, true) => info!("{difference}: {word} without a report"),
@@ -117,7 +118,7 @@ impl Reconciler {
         if self.suspicions.is_empty() {
             self.unreported = look.unreported;
         }
-        let forgotten = self.forget_orphans(look.orphans, &mut steward.tables)?;
+        let forgotten = self.forget_orphans(look.orphans, steward)?;
         if forgotten > 0 {
             info!("forgot what was noted on {forgotten} connections that had ended without a report");
         }
@@ -125,11 +126,8 @@ impl Reconciler {
     }
 
     /// Removes what is noted on sockets that were gone in the last look already; returns on how many.
-    fn forget_orphans(&mut self, mut orphans: HashSet<u64>, tables: &mut Tables) -> Result<usize> {
-        let mut forgotten = 0;
-        for cookie in self.orphans.drain().filter(|cookie| orphans.remove(cookie)) {
-            forgotten += usize::from(tables.remove_note(cookie)?);
-        }
+    fn forget_orphans(&mut self, mut orphans: HashSet<u64>, steward: &mut Steward) -> Result<u32> {
+        let forgotten = steward.forget(self.orphans.drain().filter(|cookie| orphans.remove(cookie)))?;
         self.orphans = orphans;
         Ok(forgotten)
     }

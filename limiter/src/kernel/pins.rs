@@ -8,9 +8,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
-    Counters, Entry, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, Note, PORT_WORDS, Pending, Rule, Rung,
-    SETS, ServicePolicy, Total,
+    Counters, Entry, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, Note, PORT_WORDS, Peg, Pending, Rule,
+    Rung, SETS, ServicePolicy, Total, coverage,
     errand::Errand,
+    peg::PEGS,
     rule::{Limit, Network, RuleLimit},
 };
 
@@ -36,7 +37,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 20] = [
+const MAPS: [Expected; 22] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(4)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),
@@ -44,6 +45,7 @@ const MAPS: [Expected; 20] = [
     map("SERVICES", MapType::Array, 4, size_of::<ServicePolicy>(), Some(SETS * MAX_SERVICES)),
     map("RULES_0", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
     map("RULES_1", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
+    map("COVERAGE", MapType::Array, 4, 8, Some(SETS * coverage::WORDS)),
     map("LIMITS_0", MapType::Hash, size_of::<RuleLimit>(), size_of::<Limit>(), Some(MAX_RULE_LIMITS)),
     map("LIMITS_1", MapType::Hash, size_of::<RuleLimit>(), size_of::<Limit>(), Some(MAX_RULE_LIMITS)),
     map("LADDERS", MapType::Array, 4, size_of::<Ladder>(), Some(SETS)),
@@ -55,6 +57,7 @@ const MAPS: [Expected; 20] = [
     map("COUNTERS", MapType::PerCpuArray, 4, size_of::<Counters>(), Some(MAX_SERVICES)),
     map("GREETER", MapType::SockMap, 4, 4, Some(1)),
     map("ERRAND", MapType::Array, 4, size_of::<Errand>(), Some(1)),
+    map("PEGS", MapType::Array, 4, size_of::<Peg>(), Some(PEGS)),
     map("NOTES", MapType::Hash, 8, size_of::<Note>(), None),
     map("MARKS", MapType::SkStorage, 4, 4, None),
 ];

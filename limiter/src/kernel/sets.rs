@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, lpm_trie};
 use limiter_common::{
-    Addr, Ladder, MAX_SERVICES, PORT_WORDS, Rule, SETS, Say, ServiceId, ServicePolicy,
+    Addr, Ladder, MAX_SERVICES, PORT_WORDS, Rule, SETS, Say, ServiceId, ServicePolicy, coverage,
     rule::{Action, Limit, Network, RuleLimit},
 };
 use nix::errno::Errno;
@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use super::{
     bulk,
     tables::{found, open},
-    walk::{walk, walk_trie},
+    walk::{walk, walk_by_key},
 };
 
 const UNREADABLE: &str = "cannot read the rules";
@@ -68,6 +68,8 @@ pub struct Sets {
     ports: Array<MapData, u64>,
     services: Array<MapData, ServicePolicy>,
     ladders: Array<MapData, Ladder>,
+    /// Where there are rules, to be written as a whole.
+    coverage: MapData,
     rules: [Rules; SETS as usize],
     limits: [Limits; SETS as usize],
     /// The same maps, to be read and written as a whole.
@@ -94,6 +96,7 @@ impl Sets {
             ports: Map::Array(open(dir, "PORTS")?).try_into()?,
             services: Map::Array(open(dir, "SERVICES")?).try_into()?,
             ladders: Map::Array(open(dir, "LADDERS")?).try_into()?,
+            coverage: open(dir, "COVERAGE")?,
             rules: [rules("RULES_0")?, rules("RULES_1")?],
             limits: [limits("LIMITS_0")?, limits("LIMITS_1")?],
             whole: [whole("RULES_0", "LIMITS_0")?, whole("RULES_1", "LIMITS_1")?],
@@ -182,7 +185,7 @@ impl Sets {
             limits.sort_by_key(|(service, _)| *service);
         }
         let mut rules = Vec::new();
-        walk_trie(&self.whole[set].rules, |network: Network, rule: Rule| {
+        walk_by_key(&self.whole[set].rules, |network: Network, rule: Rule| {
             let limits = if rule.limited == 0 { None } else { limits.remove(&rule.id) };
             rules.push(RuleEntry {
                 network,
@@ -271,9 +274,19 @@ impl Sets {
             wanted.insert(entry.network, rule);
         }
         let mut gone = Vec::new();
-        walk_trie(&whole.rules, |network: Network, rule: Rule| keep(&mut wanted, &mut gone, network, &rule))
-            .context(UNREADABLE)?;
+        walk_by_key(&whole.rules, |network: Network, rule: Rule| {
+            keep(&mut wanted, &mut gone, network, &rule);
+        })
+        .context(UNREADABLE)?;
         bulk::remove(&whole.rules, &gone).context("cannot remove a rule")?;
+        let mut words = vec![0; coverage::WORDS as usize];
+        for region in rules.iter().flat_map(|rule| coverage::regions(&rule.network)) {
+            let (word, bit) = coverage::bit(region);
+            words[word as usize] |= bit;
+        }
+        let first = set as u32 * coverage::WORDS;
+        let indices: Vec<u32> = (first..first + coverage::WORDS).collect();
+        bulk::insert(&self.coverage, &indices, &words).context("cannot note where there are rules")?;
         let (networks, entries) = sorted(wanted);
         bulk::insert(&whole.rules, &networks, &entries).context("cannot add a rule")?;
         let mut gone = Vec::new();

@@ -9,7 +9,7 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use limiter_common::{
-    Key,
+    Key, Places,
     errand::{BATCH, Errand, Step, step},
 };
 use nix::{
@@ -44,13 +44,16 @@ impl Steward {
 
     /// Deletes the entries of `keys` that nothing uses; returns how many were.
     pub fn collect(&mut self, keys: &[Key]) -> Result<u32> {
-        let steps: Vec<Step> =
-            keys.iter().map(|&key| Step { step: step::COLLECT, key, ..Step::default() }).collect();
-        let mut collected = 0;
-        for batch in steps.chunks(BATCH) {
-            collected += self.run(batch)?.done;
-        }
-        Ok(collected)
+        self.run_all(keys.iter().map(|&key| Step { step: step::COLLECT, key, ..Step::default() }))
+    }
+
+    /// Removes what is noted on sockets that are gone; returns on how many something was.
+    pub fn forget(&mut self, cookies: impl Iterator<Item = u64>) -> Result<u32> {
+        self.run_all(cookies.map(|cookie| Step {
+            step: step::FORGET,
+            from: Places(cookie),
+            ..Step::default()
+        }))
     }
 
     /// Does one step; `false` if things were not as it expects, and nothing was changed.
@@ -81,6 +84,16 @@ impl Steward {
             sched_setaffinity(Pid::from_raw(0), &home)?;
         }
         Ok(cancelled)
+    }
+
+    /// Runs as many errands as it takes; returns how many steps were done.
+    fn run_all(&mut self, steps: impl Iterator<Item = Step>) -> Result<u32> {
+        let steps: Vec<Step> = steps.collect();
+        let mut done = 0;
+        for batch in steps.chunks(BATCH) {
+            done += self.run(batch)?.done;
+        }
+        Ok(done)
     }
 
     /// Runs one errand of at most [`BATCH`] steps.

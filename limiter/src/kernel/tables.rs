@@ -9,10 +9,13 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{
-    Counters, Entry, Key, Memos, Note, Pending, Places, Rung, ServiceId, Total, errand::Errand,
+    Counters, Entry, Key, Memos, Note, Peg, Pending, Places, Rung, ServiceId, Total, errand::Errand,
 };
 
-use super::{sets::Sets, walk::walk};
+use super::{
+    sets::Sets,
+    walk::{walk, walk_by_key},
+};
 
 /// Index in the `LAYOUT` map: the layout's version.
 const VERSION: u32 = 0;
@@ -35,9 +38,10 @@ pub struct Tables {
     whole_rungs: MapData,
     rungs: Rungs,
     memos: PerCpuArray<MapData, Memos>,
-    notes: HashMap<MapData, u64, Note>,
-    /// The same map, for [`walk`].
-    whole_notes: MapData,
+    /// What is noted on connections, for [`walk_by_key`].
+    pegs: MapData,
+    /// The same of those whose peg is taken, for [`walk`].
+    notes: MapData,
     totals: Array<MapData, Total>,
     counters: PerCpuArray<MapData, Counters>,
     pending: PerCpuArray<MapData, Pending>,
@@ -91,8 +95,8 @@ impl Tables {
             whole_rungs: open(dir, "RUNGS")?,
             rungs: Rungs(Map::HashMap(open(dir, "RUNGS")?).try_into()?),
             memos: Map::PerCpuArray(open(dir, "MEMOS")?).try_into()?,
-            notes: Map::HashMap(open(dir, "NOTES")?).try_into()?,
-            whole_notes: open(dir, "NOTES")?,
+            pegs: open(dir, "PEGS")?,
+            notes: open(dir, "NOTES")?,
             totals: Map::Array(open(dir, "TOTALS")?).try_into()?,
             counters: Map::PerCpuArray(open(dir, "COUNTERS")?).try_into()?,
             pending: Map::PerCpuArray(open(dir, "PENDING")?).try_into()?,
@@ -187,16 +191,18 @@ impl Tables {
     /// The cookies of the sockets on which something is noted. Those that come and go meanwhile may be missed.
     pub fn noted(&self) -> Result<HashSet<u64>> {
         let mut cookies = HashSet::new();
-        walk(&self.whole_notes, |cookie, _: Note| {
-            cookies.insert(cookie);
+        walk_by_key(&self.pegs, |_: u32, peg: Peg| {
+            if peg.cookie != 0 {
+                cookies.insert(peg.cookie);
+            }
+        })
+        .and_then(|()| {
+            walk(&self.notes, |cookie, _: Note| {
+                cookies.insert(cookie);
+            })
         })
         .context("cannot read the notes on connections")?;
         Ok(cookies)
-    }
-
-    /// Removes what is noted on a socket; `false` if nothing is.
-    pub fn remove_note(&mut self, cookie: u64) -> Result<bool> {
-        Ok(found(self.notes.remove(&cookie)).context("cannot remove the note on a connection")?.is_some())
     }
 
     /// The live count of a service as a whole.

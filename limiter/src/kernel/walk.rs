@@ -23,8 +23,8 @@ pub fn walk<K: Pod, V: Pod>(map: &MapData, see: impl FnMut(K, V)) -> Result<()> 
     by_mark::<K, V, u32>(map, see)
 }
 
-/// The same of a trie.
-pub fn walk_trie<K: Pod, V: Pod>(map: &MapData, see: impl FnMut(K, V)) -> Result<()> {
+/// The same of a trie, or an array.
+pub fn walk_by_key<K: Pod, V: Pod>(map: &MapData, see: impl FnMut(K, V)) -> Result<()> {
     // There the mark is the last key (`generic_map_lookup_batch`, kernel/bpf/syscall.c).
     by_mark::<K, V, K>(map, see)
 }

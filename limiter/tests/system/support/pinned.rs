@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use limiter_common::{
-    Addr, Entry, Key, MAX_SERVICES, Note, Places, Rung, ServiceId, ServicePolicy, ladder::cause,
-    service::Prefixes,
+    Addr, Entry, Key, MAX_SERVICES, Note, Peg, Places, Rung, ServiceId, ServicePolicy, ladder::cause,
+    peg::PEGS, service::Prefixes,
 };
 
 use super::Limiter;
@@ -61,30 +61,51 @@ impl Ledger {
     }
 }
 
-/// What is noted on connections.
-pub struct Notes(HashMap<MapData, u64, Note>);
+/// What is noted on connections: in pegs, and beside those that are taken.
+pub struct Notes(Array<MapData, Peg>, HashMap<MapData, u64, Note>);
 
 impl Notes {
     pub fn open(limiter: &Limiter) -> Self {
-        let map = MapData::from_pin(limiter.pins().join("NOTES")).expect("the notes are pinned");
-        Self(HashMap::try_from(Map::HashMap(map)).expect("it is a hash map"))
+        let map = |name| MapData::from_pin(limiter.pins().join(name)).expect("the notes are pinned");
+        let pegs = Array::try_from(Map::Array(map("PEGS"))).expect("it is an array");
+        Self(pegs, HashMap::try_from(Map::HashMap(map("NOTES"))).expect("it is a hash map"))
     }
 
-    /// On how many connections something is noted.
-    pub fn len(&self) -> usize {
-        self.0.keys().count()
+    /// On how many connections something is noted, in pegs and beside them.
+    pub fn len(&self) -> (usize, usize) {
+        let pegs: Vec<Peg> = self.0.iter().map(Result::unwrap).collect();
+        let beside = self.1.keys().count();
+        let crowded: u32 = pegs.iter().map(|peg| peg.crowded).sum();
+        assert_eq!(crowded as usize, beside, "the pegs know who is beside them");
+        (pegs.iter().filter(|peg| peg.cookie != 0).count(), beside)
     }
 
-    /// Notes something on a connection that is in no table.
-    pub fn insert(&mut self, cookie: u64) {
-        self.0.insert(cookie, Note::default(), 0).expect("there is room");
+    /// Notes something on a connection that is in no table; `false` if there is no room.
+    pub fn insert(&mut self, cookie: u64) -> bool {
+        let index = Peg::of(cookie);
+        let mut peg = self.0.get(&index, 0).expect("there is a peg for every cookie");
+        if peg.cookie == 0 {
+            peg.cookie = cookie;
+        } else if self.1.insert(cookie, Note::default(), 0).is_ok() {
+            peg.crowded += 1;
+        } else {
+            return false;
+        }
+        self.0.set(index, peg, 0).expect("there is a peg for every cookie");
+        true
+    }
+
+    /// The same until every peg is taken.
+    pub fn crowd(&mut self) {
+        for cookie in (0..=u64::MAX).rev().take(PEGS as usize) {
+            assert!(self.insert(cookie), "there is room");
+        }
     }
 
     /// The same until there is no more room.
     pub fn fill(&mut self) {
-        let cookies = (0..=u64::MAX).rev();
-        let filled = cookies.take_while(|cookie| self.0.insert(cookie, Note::default(), 0).is_ok()).count();
-        assert!(filled > 0, "there was room");
+        let filled = (0..=u64::MAX).rev().take_while(|&cookie| self.insert(cookie)).count();
+        assert!(filled > PEGS as usize, "there was room");
     }
 }
 

@@ -100,7 +100,9 @@ pub fn settled(host: &Netns, limiter: &Limiter, port: u16) {
         let even = sources.iter().all(|source| source["connections"] == 0 && source["reserved"] == 0);
         if even { Ok(()) } else { Err(format!("{list:#}")) }
     });
-    eventually("nothing is noted on any connection", SOON, || same("notes", &Notes::open(limiter).len(), &0));
+    eventually("nothing is noted on any connection", SOON, || {
+        same("notes", &Notes::open(limiter).len(), &(0, 0))
+    });
     for service in limiter.services() {
         for counter in ["drift", "uncounted"] {
             assert_eq!(
