@@ -34,9 +34,11 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn cut(&self, prefix: u8) -> Self {
-        let p = prefix as u32;
         let [a, b, c, d] = self.0;
-        Self([a & mask(p, 0), b & mask(p, 32), c & mask(p, 64), d & mask(p, 96)])
+        // Looked up and not worked out: in the kernel each connection does it some ten times, and for the verifier
+        // every branch is another way through what follows.
+        let mask = &MASKS[prefix as usize];
+        Self([a & mask[0], b & mask[1], c & mask[2], d & mask[3]])
     }
 
     /// Whether this is a loopback address: 127.0.0.0/8 (RFC 1122, 3.2.1.3) or `::1`.
@@ -76,9 +78,20 @@ impl From<IpAddr> for Addr {
     }
 }
 
+/// The network mask of each prefix length. As many as a byte can mean, so that nothing has to be checked.
+static MASKS: [[u32; 4]; 256] = {
+    let mut masks = [[0; 4]; 256];
+    let mut prefix = 0;
+    while prefix < 256 {
+        let p = prefix as u32;
+        masks[prefix] = [mask(p, 0), mask(p, 32), mask(p, 64), mask(p, 96)];
+        prefix += 1;
+    }
+    masks
+};
+
 /// The part of a 128-bit network mask of length `prefix` that falls on the word starting at bit
 /// `from`, in network byte order.
-#[inline(always)]
 const fn mask(prefix: u32, from: u32) -> u32 {
     if prefix <= from {
         0
