@@ -37,7 +37,7 @@ pub fn run(ctx: &SockOpsContext) {
     }
 }
 
-/// A handshake is complete: the reservation becomes a count, noted on the socket.
+/// A handshake is complete: the reservation becomes a count, noted under the socket's cookie.
 #[inline(always)]
 fn established(ctx: &SockOpsContext) {
     let Some(found) = maps::service_of(ctx.local_port()) else { return };

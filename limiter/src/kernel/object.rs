@@ -33,8 +33,8 @@ use crate::instance::Instance;
 /// The kernel programs, embedded so that the binary needs no other file.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/limiter.bpf.o"));
 
-/// Connections that can be noted at least, however few sources the ledger holds: 4 MiB of kernel memory for
-/// none, 64 bytes for each.
+/// Connections that can be noted beside the pegs at least, however few sources the ledger holds: 4 MiB of kernel
+/// memory for none, 64 bytes for each.
 const MIN_NOTES: u32 = 262_144;
 
 /// What an instance protects.

@@ -112,6 +112,17 @@ fn load_map(to: u8, map: &OwnedFd) -> [u64; 2] {
     [op(LOAD_MAP, to, IS_A_MAP, 0, map.as_raw_fd()), 0]
 }
 
+/// Has the frame's start in register 2, and skips so many instructions if the frame is shorter than the headers.
+fn if_whole(skipped: i16) -> [u64; 5] {
+    [
+        op(LOAD_U32, 2, 1, 0, 0),
+        op(LOAD_U32, 3, 1, 4, 0),
+        op(MOVE, 4, 2, 0, 0),
+        op(ADD_NUMBER, 4, 0, 0, WHOLE),
+        op(IF_GREATER, 4, 3, skipped, 0),
+    ]
+}
+
 /// Drops everything.
 pub fn drops_without_a_look() -> Program {
     load(&[op(MOVE_NUMBER, 0, 0, 0, DROP as i32), op(EXIT, 0, 0, 0, 0)])
@@ -129,13 +140,7 @@ pub fn drops_after_one_look(source: Ipv4Addr) -> Program {
         (LOAD_U16, PORT, 0xffff, 25_u16.to_be().into()),
         (LOAD_U8, FLAGS, 0x12, 0x02),
     ];
-    let mut program = vec![
-        op(LOAD_U32, 2, 1, 0, 0),
-        op(LOAD_U32, 3, 1, 4, 0),
-        op(MOVE, 4, 2, 0, 0),
-        op(ADD_NUMBER, 4, 0, 0, WHOLE),
-        op(IF_GREATER, 4, 3, 22, 0),
-    ];
+    let mut program = if_whole(22).to_vec();
     for (index, (code, offset, mask, wanted)) in checks.into_iter().enumerate() {
         program.extend([
             op(code, 5, 2, offset, 0),
@@ -164,18 +169,14 @@ pub fn by_turns(judge: &Program) -> Program {
     const PROG_ARRAY: u32 = 3;
     let judges = map(PROG_ARRAY, 4, 1);
     update(&judges, 0, &judge.0.as_raw_fd().to_ne_bytes());
-    let mut program = vec![
-        op(LOAD_U32, 2, 1, 0, 0),
-        op(LOAD_U32, 3, 1, 4, 0),
-        op(MOVE, 4, 2, 0, 0),
-        op(ADD_NUMBER, 4, 0, 0, WHOLE),
-        op(IF_GREATER, 4, 3, 9, 0),
+    let mut program = if_whole(9).to_vec();
+    program.extend([
         op(LOAD_U16, 5, 2, SOURCE + 2, 0),
         op(TO_BIG_ENDIAN, 5, 0, 0, 16),
         op(ADD_NUMBER, 5, 0, 0, 1),
         op(TO_BIG_ENDIAN, 5, 0, 0, 16),
         op(STORE_U16, 2, 5, SOURCE + 2, 0),
-    ];
+    ]);
     program.extend(load_map(2, &judges));
     program.extend([
         op(MOVE_NUMBER, 3, 0, 0, 0),
