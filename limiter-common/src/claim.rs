@@ -6,7 +6,7 @@
 //! moment, but never both get it.
 
 use crate::{
-    places::{self, Reservation, Word},
+    places::{self, MAX_WAITING, Reservation, Turn, Word},
     rate,
     verdict::{Limits, Reason},
 };
@@ -20,6 +20,8 @@ pub struct Words<'a, W> {
     pub wide: Option<&'a W>,
     /// The service's count.
     pub total: &'a W,
+    /// All that wait for a place of the service, whatever for.
+    pub room: &'a W,
     /// When the source is due.
     pub due: &'a W,
 }
@@ -29,48 +31,138 @@ pub struct Words<'a, W> {
 pub enum Outcome {
     /// Every place is held, and the rate paid; [`commit`] or [`cancel`] must follow.
     Taken,
-    /// One more would be over this limit. Nothing is held.
+    /// One more would be over this limit. Nothing is held, and who waited waits.
     Full(Reason),
-    /// Another CPU was faster, or an entry is being deleted. Nothing is held; the peer's ACK comes
-    /// again.
+    /// Another CPU was faster, or an entry is being deleted. Nothing is held, and who waited waits; the peer's
+    /// ACK comes again.
     Again,
+}
+
+/// What became of a handshake for which there is no place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// It waits; [`reserve`] with [`Arrival::Waited`], or [`leave`], must follow.
+    Waits,
+    /// As many of its source wait as may. It is marked nowhere.
+    SourceFull,
+    /// As many wait at the listener as may. It is marked nowhere.
+    RoomFull,
+    /// Another CPU was faster, or an entry is being deleted. It is marked nowhere.
+    Again,
+}
+
+/// The counts in which a handshake is marked as one that waits: always in its source's, so that its source has
+/// only so many, and in that of its network or its service where that is what it waits for. In others it would
+/// keep places from those who could use them.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Marks(pub u8);
+
+impl Marks {
+    /// In none.
+    pub const NONE: Self = Self(0);
+    const NARROW: u8 = 1;
+    const WIDE: u8 = 2;
+    const TOTAL: u8 = 4;
+
+    /// Those of a handshake that waits because of `reason`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(reason: Reason) -> Self {
+        match reason {
+            Reason::Network => Self(Self::NARROW | Self::WIDE),
+            Reason::Total => Self(Self::NARROW | Self::TOTAL),
+            _ => Self(Self::NARROW),
+        }
+    }
+
+    /// Whether it waits at all.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline(always)]
+    const fn has(self, tier: u8) -> bool {
+        self.0 & tier != 0
+    }
+}
+
+/// How a handshake comes to its counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arrival {
+    /// Where it waits; nowhere, if it is new.
+    pub marks: Marks,
+    /// 1: nobody serves those that wait, and it takes what is free. 0: it leaves alone what others wait for.
+    pub overtakes: u64,
+}
+
+impl Arrival {
+    /// It is new.
+    pub const NEW: Self = Self { marks: Marks::NONE, overtakes: 0 };
+    /// It is new, and nobody serves those that wait.
+    pub const UNATTENDED: Self = Self { marks: Marks::NONE, overtakes: 1 };
+
+    /// How it comes to the count of a tier, by the number of its mark's bit.
+    #[inline(always)]
+    const fn turn(self, bit: u32) -> Turn {
+        let waits = (self.marks.0 >> bit) as u64 & 1;
+        Turn { overtakes: self.overtakes | waits, waits }
+    }
 }
 
 /// Takes a place in every count, and pays for the handshake.
 #[inline(always)]
 #[must_use]
-pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64) -> Outcome {
-    match places::reserve(words.narrow, limits.narrow) {
+pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arrival: Arrival) -> Outcome {
+    let (narrow, network, total) = (arrival.turn(0), arrival.turn(1), arrival.turn(2));
+    match places::reserve(words.narrow, limits.narrow, narrow) {
         Reservation::Taken => {}
         other => return not_taken(other, Reason::Concurrency),
     }
     if let Some(wide) = words.wide {
-        match places::reserve(wide, limits.wide) {
+        match places::reserve(wide, limits.wide, network) {
             Reservation::Taken => {}
             other => {
-                places::cancel(words.narrow);
+                places::undo(words.narrow, narrow);
                 return not_taken(other, Reason::Network);
             }
         }
     }
-    match places::reserve(words.total, limits.total) {
-        Reservation::Taken => {}
-        other => {
-            cancel_source(words);
-            return not_taken(other, Reason::Total);
-        }
+    let outcome = match places::reserve(words.total, limits.total, total) {
+        Reservation::Taken => match pay(words, limits, now_ns) {
+            Outcome::Taken => {
+                if !arrival.marks.is_none() {
+                    places::leave(words.room);
+                }
+                return Outcome::Taken;
+            }
+            other => {
+                places::undo(words.total, total);
+                other
+            }
+        },
+        other => not_taken(other, Reason::Total),
+    };
+    if let Some(wide) = words.wide {
+        places::undo(wide, network);
     }
+    places::undo(words.narrow, narrow);
+    outcome
+}
+
+/// Pays for a handshake.
+#[inline(always)]
+fn pay<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64) -> Outcome {
     if !limits.rate.is_limited() {
         return Outcome::Taken;
     }
-    let outcome = match rate::pay(words.due, &limits.rate, now_ns) {
-        Some(true) => return Outcome::Taken,
+    match rate::pay(words.due, &limits.rate, now_ns) {
+        Some(true) => Outcome::Taken,
         Some(false) => Outcome::Full(Reason::Rate),
         None => Outcome::Again,
-    };
-    places::cancel(words.total);
-    cancel_source(words);
-    outcome
+    }
 }
 
 #[inline(always)]
@@ -81,12 +173,68 @@ const fn not_taken(reservation: Reservation, reason: Reason) -> Outcome {
     }
 }
 
+/// Becomes one that waits where `marks` says, of at most `most` of its source and `room` of the service;
+/// [`reserve`] with these marks takes it from there again, or [`leave`].
 #[inline(always)]
-fn cancel_source<W: Word>(words: &Words<'_, W>) {
-    if let Some(wide) = words.wide {
-        places::cancel(wide);
+#[must_use]
+pub fn wait<W: Word>(words: &Words<'_, W>, marks: Marks, most: u32, room: u32) -> Wait {
+    match places::wait(words.narrow, most) {
+        Reservation::Taken => {}
+        Reservation::Full => return Wait::SourceFull,
+        Reservation::Contended | Reservation::Collected => return Wait::Again,
     }
-    places::cancel(words.narrow);
+    let waits = match places::wait(words.room, room) {
+        Reservation::Taken => {
+            let Some(word) = tier(words, marks) else { return Wait::Waits };
+            if matches!(places::wait(word, MAX_WAITING), Reservation::Taken) {
+                return Wait::Waits;
+            }
+            places::leave(words.room);
+            Wait::Again
+        }
+        Reservation::Full => Wait::RoomFull,
+        Reservation::Contended | Reservation::Collected => Wait::Again,
+    };
+    places::leave(words.narrow);
+    waits
+}
+
+/// Stops waiting where `marks` says.
+#[inline(always)]
+pub fn leave<W: Word>(words: &Words<'_, W>, marks: Marks) {
+    if let Some(word) = tier(words, marks) {
+        places::leave(word);
+    }
+    places::leave(words.room);
+    places::leave(words.narrow);
+}
+
+/// Waits where `to` says, no longer where `from` does; `false`, and nothing is changed, where there is no room for
+/// one more.
+#[inline(always)]
+#[must_use]
+pub fn wait_on<W: Word>(words: &Words<'_, W>, from: Marks, to: Marks) -> bool {
+    if let Some(word) = tier(words, to)
+        && !matches!(places::wait(word, MAX_WAITING), Reservation::Taken)
+    {
+        return false;
+    }
+    if let Some(word) = tier(words, from) {
+        places::leave(word);
+    }
+    true
+}
+
+/// The count, beside its source's, in which one is marked.
+#[inline(always)]
+const fn tier<'a, W: Word>(words: &Words<'a, W>, marks: Marks) -> Option<&'a W> {
+    if marks.has(Marks::TOTAL) {
+        Some(words.total)
+    } else if marks.has(Marks::WIDE) {
+        words.wide
+    } else {
+        None
+    }
 }
 
 /// Turns a reservation into a connection; returns the connections the source has now.
@@ -107,7 +255,10 @@ pub fn cancel<W: Word>(words: &Words<'_, W>, paid_ns: u64) {
         rate::refund(words.due, paid_ns);
     }
     places::cancel(words.total);
-    cancel_source(words);
+    if let Some(wide) = words.wide {
+        places::cancel(wide);
+    }
+    places::cancel(words.narrow);
 }
 
 /// Counts a connection that holds no reservation; returns the connections the source has now, or

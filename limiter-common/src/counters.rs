@@ -16,6 +16,16 @@ pub struct Counters {
     pub replied: u64,
     /// Completing ACKs held back because no place was free.
     pub held: u64,
+    /// Handshakes that waited for a place and got in.
+    pub let_in: u64,
+    /// Handshakes that waited, or had no room to, and were told why.
+    pub told: u64,
+    /// Clients that gave up while their handshake waited.
+    pub gone: u64,
+    /// Times that a client did not answer in its turn, and lost it.
+    pub lost_turn: u64,
+    /// Handshakes held back that could not be noted: they wait for the kernel to repeat its SYN-ACK.
+    pub unnoted: u64,
     /// Completing ACKs dropped because other CPUs were faster too often, or the entry was being
     /// deleted; the peer sends them again.
     pub contended: u64,
@@ -63,11 +73,11 @@ mod tests {
     #[test]
     fn every_counter_is_summed_over_cpus() {
         let cpu = |base: u64| -> Counters {
-            bytemuck::cast(core::array::from_fn::<u64, 23, _>(|i| base + i as u64))
+            bytemuck::cast(core::array::from_fn::<u64, 28, _>(|i| base + i as u64))
         };
         assert_eq!(
             Counters::sum([&cpu(10), &cpu(100)]),
-            bytemuck::cast(core::array::from_fn::<u64, 23, _>(|i| 110 + 2 * i as u64))
+            bytemuck::cast(core::array::from_fn::<u64, 28, _>(|i| 110 + 2 * i as u64))
         );
     }
 }

@@ -9,6 +9,22 @@ use bytemuck::{Pod, Zeroable};
 pub struct Offsets {
     /// `snt_isn` in `struct tcp_request_sock`.
     pub snt_isn: u32,
+    /// `rcv_isn` in `struct tcp_request_sock`.
+    pub rcv_isn: u32,
+    /// `ts_off` in `struct tcp_request_sock`.
+    pub ts_off: u32,
+    /// `snt_synack` in `struct tcp_request_sock`.
+    pub snt_synack: u32,
+    /// `mss` in `struct request_sock`.
+    pub mss: u32,
+    /// `ts_recent` in `struct request_sock`.
+    pub ts_recent: u32,
+    /// `skc_rcv_wnd`, the window of a request, in `struct sock_common`.
+    pub skc_rcv_wnd: u32,
+    /// `snd_wscale`, a bit field of 16 bits with the options agreed upon, in `struct inet_request_sock`.
+    pub request_options: u32,
+    /// `sk_max_ack_backlog` in `struct sock`.
+    pub sk_max_ack_backlog: u32,
     /// `skc_net` in `struct sock_common`.
     pub skc_net: u32,
     /// `skc_family` in `struct sock_common`.

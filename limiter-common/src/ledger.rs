@@ -133,8 +133,12 @@ pub struct Entry {
 pub struct Total {
     /// The live count; changed only by the steps of [`crate::places`].
     pub places: Places,
+    /// The handshakes that wait for a place, whatever for, and nothing else: changed by the same steps.
+    pub room: Places,
+    /// Records of handshakes that were held back, in whatever state.
+    pub records: u64,
     /// Always 0.
-    pub zero: [u64; 7],
+    pub zero: [u64; 5],
 }
 
 /// What a connection holds. It gives back exactly what it took, whatever the policy says by then: see [`Note`].
@@ -232,6 +236,13 @@ impl Note {
     #[must_use]
     pub const fn new(state: u8, claim: &Claim) -> Self {
         Self { state, service: claim.narrow.service, narrow: claim.narrow.prefix, wide: claim.wide.prefix }
+    }
+
+    /// The service.
+    #[inline(always)]
+    #[must_use]
+    pub const fn service(&self) -> ServiceId {
+        ServiceId(self.service)
     }
 
     /// Whether the connection holds its claim.

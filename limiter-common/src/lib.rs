@@ -27,6 +27,7 @@ pub mod rate;
 pub mod rule;
 pub mod service;
 pub mod verdict;
+pub mod waiting;
 
 pub use addr::Addr;
 pub use counters::Counters;
@@ -39,10 +40,11 @@ pub use rate::Rate;
 pub use rule::{Action, Rule, Say};
 pub use service::{Keepalive, Mode, Protocol, Response, ServiceId, ServicePolicy};
 pub use verdict::{Limits, Reason, Standing, Verdict};
+pub use waiting::Waiter;
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
 /// meaning. A daemon that finds another version replaces the pins, it never reads them.
-pub const LAYOUT_VERSION: u64 = 7;
+pub const LAYOUT_VERSION: u64 = 8;
 
 /// The most services an instance can have; service 0 means "no service".
 pub const MAX_SERVICES: u32 = 64;

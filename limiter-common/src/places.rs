@@ -1,11 +1,14 @@
 //! The count of one (service, tier, source), and the protocol that keeps it exact on many CPUs.
 //!
-//! A count is one 64-bit word: connections in the low half, reservations in the high half. Everything
-//! that changes it is one atomic step on that word:
+//! A count is one 64-bit word: connections in the low half, reservations in the next 16 bits, handshakes
+//! that wait for it in the last 16. Everything that changes it is one atomic step on that word:
 //!
 //! | who | step | effect |
 //! |---|---|---|
 //! | gate, on the ACK that completes a handshake | [`reserve`] | +1 reserved, if there is room |
+//! | the same for a handshake that waited | [`reserve`] | +1 reserved and -1 waiting, if there is room |
+//! | gate, where no place is free | [`wait`] | +1 waiting, if not too many do |
+//! | whoever removes one that waits | [`leave`] | -1 waiting |
 //! | ledger, when the connection is established | [`commit`] | -1 reserved, +1 connection |
 //! | gate, when no connection came of it | [`cancel`] | -1 reserved |
 //! | ledger, for what came in without reservation | [`count`] | +1 connection |
@@ -24,10 +27,15 @@ pub struct Places(pub u64);
 
 const ONE: u64 = 1;
 const RESERVED: u64 = 1 << 32;
+const WAITING: u64 = 1 << 48;
+
+/// The most handshakes that may wait in one count: far from where the bits end, so that CPUs that are a
+/// step apart cannot get there.
+pub const MAX_WAITING: u32 = 1 << 14;
 
 impl Places {
     /// The mark of an entry that is about to be deleted. No live count reaches it: it would be
-    /// 2³²-1 connections and as many reservations.
+    /// 2³²-1 connections.
     pub const COLLECTED: Self = Self(u64::MAX);
 
     /// Established connections. 0 when collected.
@@ -41,14 +49,73 @@ impl Places {
     #[inline(always)]
     #[must_use]
     pub const fn reserved(self) -> u32 {
-        if self.0 == Self::COLLECTED.0 { 0 } else { (self.0 >> 32) as u32 }
+        if self.0 == Self::COLLECTED.0 { 0 } else { (self.0 >> 32) as u16 as u32 }
     }
 
-    /// Whether one more would fit under `limit`, reservations included.
+    /// Handshakes that are complete but for a place, and wait for one of this count.
     #[inline(always)]
     #[must_use]
-    pub const fn has_room(self, limit: u32) -> bool {
-        (self.connections() as u64 + self.reserved() as u64) < limit as u64
+    pub const fn waiting(self) -> u32 {
+        if self.0 == Self::COLLECTED.0 { 0 } else { (self.0 >> 48) as u32 }
+    }
+
+    /// Places that are not free: connections and reservations.
+    #[inline(always)]
+    #[must_use]
+    pub const fn taken(self) -> u64 {
+        self.connections() as u64 + self.reserved() as u64
+    }
+
+    /// Places that are not free for somebody new: those taken, and one for each that waits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn wanted(self) -> u64 {
+        self.taken() + self.waiting() as u64
+    }
+
+    /// The same count as if nobody waited.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without_waiting(self) -> Self {
+        if self.0 == Self::COLLECTED.0 { self } else { Self(self.0 & (WAITING - 1)) }
+    }
+
+    /// The same with another number of connections.
+    #[must_use]
+    pub const fn with_connections(self, connections: u32) -> Self {
+        Self(self.0 >> 32 << 32 | connections as u64)
+    }
+
+    /// Whether `turn` may have one more under `limit`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_room(self, limit: u32, turn: Turn) -> bool {
+        self.taken() + self.waiting() as u64 * (1 - turn.overtakes) < limit as u64
+    }
+}
+
+/// How a handshake comes to a count. Numbers instead of truths, which are only calculated with: the verifier
+/// would follow each of two ways from here to the end of the program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Turn {
+    /// 1: it may take a place although others wait: it is one of them, or nobody serves them. 0: not.
+    pub overtakes: u64,
+    /// 1: it is one of those that wait here, and stops waiting with the same step. 0: not.
+    pub waits: u64,
+}
+
+impl Turn {
+    /// Somebody new, who leaves alone what others wait for.
+    pub const NEW: Self = Self { overtakes: 0, waits: 0 };
+    /// Somebody new where nobody serves those that wait.
+    pub const UNATTENDED: Self = Self { overtakes: 1, waits: 0 };
+    /// One that waits for this count, and whose turn it is.
+    pub const WAITED: Self = Self { overtakes: 1, waits: 1 };
+
+    /// What is added to the word for it.
+    #[inline(always)]
+    const fn step(self) -> u64 {
+        RESERVED.wrapping_sub(WAITING * self.waits)
     }
 }
 
@@ -80,19 +147,19 @@ pub enum Reservation {
     Collected,
 }
 
-/// Takes a place under `limit`, if there is one: one successful compare-and-exchange, so two CPUs
-/// can never take the same place.
+/// Takes a place under `limit`, if there is one for this `turn`: one successful compare-and-exchange, so two
+/// CPUs can never take the same place.
 #[inline(always)]
-pub fn reserve<W: Word>(word: &W, limit: u32) -> Reservation {
+pub fn reserve<W: Word>(word: &W, limit: u32, turn: Turn) -> Reservation {
     let mut now = word.load();
     for _ in 0..TRIES {
         if now == Places::COLLECTED.0 {
             return Reservation::Collected;
         }
-        if !Places(now).has_room(limit) {
+        if !Places(now).has_room(limit, turn) {
             return Reservation::Full;
         }
-        let before = word.compare_exchange(now, now + RESERVED);
+        let before = word.compare_exchange(now, now.wrapping_add(turn.step()));
         if before == now {
             return Reservation::Taken;
         }
@@ -111,6 +178,40 @@ pub fn commit<W: Word>(word: &W) -> u32 {
 #[inline(always)]
 pub fn cancel<W: Word>(word: &W) {
     word.fetch_add(RESERVED.wrapping_neg());
+}
+
+/// Takes [`reserve`] back: who waited waits again.
+#[inline(always)]
+pub fn undo<W: Word>(word: &W, turn: Turn) {
+    word.fetch_add(turn.step().wrapping_neg());
+}
+
+/// Becomes one of at most `most` that wait for a place. [`reserve`] with [`Turn::WAITED`], or [`leave`], must
+/// follow.
+#[inline(always)]
+pub fn wait<W: Word>(word: &W, most: u32) -> Reservation {
+    let most = if most < MAX_WAITING { most } else { MAX_WAITING };
+    let mut now = word.load();
+    for _ in 0..TRIES {
+        if now == Places::COLLECTED.0 {
+            return Reservation::Collected;
+        }
+        if Places(now).waiting() >= most {
+            return Reservation::Full;
+        }
+        let before = word.compare_exchange(now, now.wrapping_add(WAITING));
+        if before == now {
+            return Reservation::Taken;
+        }
+        now = before;
+    }
+    Reservation::Contended
+}
+
+/// Stops waiting.
+#[inline(always)]
+pub fn leave<W: Word>(word: &W) {
+    word.fetch_add(WAITING.wrapping_neg());
 }
 
 /// Counts a connection that holds no reservation; returns the connections there are now, or `None`

@@ -161,8 +161,8 @@ pub struct ServicePolicy {
     pub response: u8,
     /// A [`Mode`].
     pub mode: u8,
-    /// Always 0.
-    pub zero: u8,
+    /// Seconds that a handshake without a place waits for one, 0 to 60; 0: it is told at once.
+    pub wait_s: u8,
 }
 
 const _: () = assert!(size_of::<ServicePolicy>() == 64);

@@ -29,6 +29,20 @@ impl Reason {
     pub const ALL: [Self; 6] =
         [Self::Denied, Self::Banned, Self::Total, Self::Network, Self::Concurrency, Self::Rate];
 
+    /// From its number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Denied,
+            1 => Self::Banned,
+            2 => Self::Total,
+            3 => Self::Network,
+            5 => Self::Rate,
+            _ => Self::Concurrency,
+        }
+    }
+
     /// Of the two for which the shield drops, from its number.
     #[inline(always)]
     #[must_use]
@@ -145,8 +159,8 @@ impl Standing {
 
     /// Why one more connection at `now_ns` would be over a limit, if it would.
     ///
-    /// Reservations do not count here: they are not connections yet, and may never be (law 1). The
-    /// gate counts them when the handshake completes.
+    /// Reservations count, and handshakes that wait for a place: both have proven who they are (law 1), and
+    /// whoever comes after them has no place to hope for.
     #[inline(always)]
     #[must_use]
     pub const fn over(&self, limits: &Limits, now_ns: u64) -> Option<Reason> {
@@ -154,11 +168,11 @@ impl Standing {
             Some(Reason::Denied)
         } else if limits.bannable && now_ns < self.banned_until_ns {
             Some(Reason::Banned)
-        } else if self.total.connections() >= limits.total {
+        } else if self.total.wanted() >= limits.total as u64 {
             Some(Reason::Total)
-        } else if self.wide.connections() >= limits.wide {
+        } else if self.wide.wanted() >= limits.wide as u64 {
             Some(Reason::Network)
-        } else if self.narrow.connections() >= limits.narrow {
+        } else if self.narrow.wanted() >= limits.narrow as u64 {
             Some(Reason::Concurrency)
         } else if !limits.rate.allows(self.due_ns, now_ns) {
             Some(Reason::Rate)
@@ -199,12 +213,24 @@ pub const fn judge(
     let Some(reason) = standing.over(&Limits::of(policy, say), now_ns) else {
         return Verdict::Admit;
     };
-    let response = match (reason, Response::from_u8(policy.response)) {
+    Verdict::Refuse(reason, response(policy, reason, standing.replies_due_ns, replies, now_ns))
+}
+
+/// How a refusal is answered, to a source that is due for its `replies` at `replies_due_ns`.
+#[inline(always)]
+#[must_use]
+pub const fn response(
+    policy: &ServicePolicy,
+    reason: Reason,
+    replies_due_ns: u64,
+    replies: &Rate,
+    now_ns: u64,
+) -> Response {
+    match (reason, Response::from_u8(policy.response)) {
         (Reason::Denied | Reason::Banned, _) => Response::Drop,
-        (_, Response::Reply) if !replies.allows(standing.replies_due_ns, now_ns) => Response::Reset,
+        (_, Response::Reply) if !replies.allows(replies_due_ns, now_ns) => Response::Reset,
         (_, response) => response,
-    };
-    Verdict::Refuse(reason, response)
+    }
 }
 
 #[cfg(test)]
@@ -213,9 +239,9 @@ mod tests {
 
     use super::*;
 
-    /// A count in which reservations are held, too.
-    fn places(connections: u32, reserved: u32) -> Places {
-        Places(u64::from(reserved) << 32 | u64::from(connections))
+    /// A count in which reservations are held, too, and for which some wait.
+    fn count(connections: u32, reserved: u32, waiting: u32) -> Places {
+        Places(u64::from(waiting) << 48 | u64::from(reserved) << 32 | u64::from(connections))
     }
 
     proptest! {
@@ -224,7 +250,7 @@ mod tests {
         #[test]
         fn refused_exactly_when_a_limit_is_reached_and_for_the_first_one(
             limits in (1u32..20, 0u32..20, 0u32..20, 0u32..5),
-            held in (0u32..25, 0u32..25, 0u32..25), reserved in 0u32..200,
+            held in (0u32..25, 0u32..25, 0u32..25), reserved in 0u32..3, waiting in 0u32..3,
             rate in prop::option::of((1u32..100, 1u32..5)), due_s in 0u64..40, now_s in 0u64..20,
             action in 0u8..3, own_limit in 0u32..30, response in 0u8..3,
             banned_until_s in 0u64..40, replies in prop::option::of(1u32..5), replies_due_s in 0u64..600,
@@ -236,9 +262,9 @@ mod tests {
             };
             let (narrow, wide, total) = held;
             let standing = Standing {
-                narrow: places(narrow, reserved),
-                wide: places(wide, reserved),
-                total: places(total, reserved),
+                narrow: count(narrow, reserved, waiting),
+                wide: count(wide, reserved, waiting),
+                total: count(total, reserved, waiting),
                 due_ns: due_s * 1_000_000_000,
                 banned_until_ns: banned_until_s * 1_000_000_000,
                 replies_due_ns: replies_due_s * 1_000_000_000,
@@ -249,6 +275,7 @@ mod tests {
             let allowed = say.action == Action::Allow;
             let limit = if own_limit == 0 { max_connections } else { own_limit };
             let may_have = if allowed { max_total + reserve } else { max_total };
+            let [narrow, wide, total] = [narrow, wide, total].map(|held| held + reserved + waiting);
             let expected = if say.action == Action::Deny {
                 Some(Reason::Denied)
             } else if !allowed && now_s < banned_until_s {
@@ -288,9 +315,9 @@ mod tests {
         let limits = Limits::of(&policy, &Say::NOTHING);
         let now = 1_000_000_000_000;
         let standing = |narrow, wide, total, due_ns| Standing {
-            narrow: places(narrow, 0),
-            wide: places(wide, 0),
-            total: places(total, 0),
+            narrow: count(narrow, 0, 0),
+            wide: count(wide, 0, 0),
+            total: count(total, 0, 0),
             due_ns,
             ..Default::default()
         };

@@ -7,7 +7,7 @@
 
 use limiter_common::{
     Limits, Places, Rate, Reason,
-    claim::{self, Outcome, Words},
+    claim::{self, Arrival, Outcome, Words},
     places::{self, Word},
     rate,
 };
@@ -52,12 +52,13 @@ struct Counts {
     due: [Shared; 2],
     wide: Shared,
     total: Shared,
+    room: Shared,
 }
 
 impl Counts {
     fn new() -> Arc<Self> {
         let zero = || Shared::new(0);
-        Arc::new(Self { narrow: [zero(), zero()], due: [zero(), zero()], wide: zero(), total: zero() })
+        Arc::new(Self { narrow: [zero(), zero()], due: [zero(), zero()], wide: zero(), total: zero(), room: zero() })
     }
 
     fn words(&self, source: usize) -> Words<'_, Shared> {
@@ -65,6 +66,7 @@ impl Counts {
             narrow: &self.narrow[source],
             wide: Some(&self.wide),
             total: &self.total,
+            room: &self.room,
             due: &self.due[source],
         }
     }
@@ -95,7 +97,7 @@ const NONE: Limits = Limits {
 /// A handshake completes on a CPU: the gate reserves, the ledger commits. Whether it got in.
 fn complete(counts: &Counts, source: usize, limits: &Limits) -> bool {
     let words = counts.words(source);
-    let taken = claim::reserve(&words, limits, 0) == Outcome::Taken;
+    let taken = claim::reserve(&words, limits, 0, Arrival::NEW) == Outcome::Taken;
     if taken {
         assert_ne!(claim::commit(&words), 0);
     }
@@ -151,13 +153,13 @@ fn a_reservation_that_comes_to_nothing_leaves_no_trace_whatever_goes_on_beside_i
             let counts = Arc::clone(&counts);
             thread::spawn(move || {
                 let words = without_network(&counts);
-                if claim::reserve(&words, &limits, 0) == Outcome::Taken {
+                if claim::reserve(&words, &limits, 0, Arrival::NEW) == Outcome::Taken {
                     claim::cancel(&words, limits.rate.interval_ns);
                 }
             })
         };
         assert_eq!(
-            claim::reserve(&without_network(&counts), &limits, 0),
+            claim::reserve(&without_network(&counts), &limits, 0, Arrival::NEW),
             Outcome::Taken,
             "there is room for both"
         );
@@ -236,7 +238,7 @@ fn a_correction_never_undoes_what_came_or_went_meanwhile() {
             if leaves {
                 assert!(places::release(&*word));
             } else {
-                assert_eq!(places::reserve(&*word, 9), places::Reservation::Taken);
+                assert_eq!(places::reserve(&*word, 9, places::Turn::NEW), places::Reservation::Taken);
                 assert_ne!(places::commit(&*word), 0);
             }
             let corrected = corrector.join().unwrap();
@@ -271,7 +273,7 @@ fn a_full_service_is_the_reason_whoever_asks() {
         let limits =
             Limits { narrow: 5, wide: 5, total: 1, rate: Rate::default(), denied: false, bannable: true };
         assert!(complete(&counts, 0, &limits));
-        let ask = move |counts: &Counts, source| claim::reserve(&counts.words(source), &limits, 0);
+        let ask = move |counts: &Counts, source| claim::reserve(&counts.words(source), &limits, 0, Arrival::NEW);
         let other = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || ask(&counts, 1))

@@ -6,12 +6,12 @@ use aya_ebpf::{
     bindings::{bpf_sk_lookup, sk_action},
     programs::SkLookupContext,
 };
-use limiter_common::{Addr, Claim, Rate, Response, Verdict, verdict};
+use limiter_common::{Addr, Claim, Rate, Response, Verdict, verdict, waiting::Flow};
 
 use crate::{
     atomic, claims, clock,
     maps::{self, GREETER},
-    pending,
+    pending, waiters,
 };
 
 const AF_INET: u32 = 2;
@@ -45,6 +45,10 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     let Verdict::Refuse(reason, response) = verdict else {
         return sk_action::SK_PASS;
     };
+    if waiters::has_records(service.id) && waiters::of(&flow(lookup, remote, local)).is_some() {
+        // Not a SYN, but a handshake that was held back and that the kernel knows no more: the gate knows it.
+        return sk_action::SK_PASS;
+    }
     if policy.observes() {
         maps::count(service.id, |counters| &mut counters.would_refuse[reason as usize]);
         return sk_action::SK_PASS;
@@ -63,6 +67,18 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         return sk_action::SK_PASS;
     }
     sk_action::SK_DROP
+}
+
+/// The key of a record.
+#[inline(always)]
+fn flow(lookup: &bpf_sk_lookup, remote: Addr, local: Addr) -> Flow {
+    Flow {
+        remote,
+        local,
+        remote_port: u16::from_be(lookup.remote_port),
+        local_port: lookup.local_port as u16,
+        zero: 0,
+    }
 }
 
 /// Remote and local address in the limiter's form.

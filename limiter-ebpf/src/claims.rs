@@ -2,9 +2,9 @@
 
 use core::ptr::NonNull;
 
-use limiter_common::{Claim, Entry, Limits, Rung, Standing, Total, claim::Words};
+use limiter_common::{Claim, Entry, Limits, Places, Rung, Standing, Total, claim::Words, places::Word as _};
 
-use crate::{atomic::Shared, clock, maps};
+use crate::{atomic::Shared, clock, maps, waiters};
 
 /// Where everything of one claim is counted; valid for the run in which it was found.
 #[derive(Clone, Copy)]
@@ -48,6 +48,7 @@ impl Counts {
                     None => None,
                 },
                 total: Shared::word((&raw mut (*self.total).places).cast()),
+                room: Shared::word((&raw mut (*self.total).room).cast()),
                 due: Shared::word(&raw mut (*self.narrow).due_ns),
             }
         }
@@ -62,6 +63,13 @@ impl Counts {
         is(self.narrow, claim.narrow.tag())
             && self.wide.is_none_or(|wide| is(wide.as_ptr(), claim.wide.tag()))
     }
+}
+
+/// Whether somebody waits for a place of one of these counts.
+#[inline(always)]
+pub fn is_waited_for(words: &Words<'_, Shared>) -> bool {
+    let waits = |word: &Shared| Places(word.load()).waiting() != 0;
+    waits(words.narrow) || waits(words.total) || words.wide.is_some_and(waits)
 }
 
 /// Whether a ban holds for the source of `claim`. Hardly anyone is on the ladder, so the clock is only asked
@@ -101,6 +109,13 @@ pub fn standing(claim: &Claim, narrow: Option<*mut Entry>, with_total: bool) -> 
     if with_total && let Some(total) = maps::total(claim.service()) {
         // SAFETY: found in this run.
         standing.total = unsafe { (&raw const (*total).places).read_volatile() };
+    }
+    let waiting = standing.narrow.waiting() | standing.wide.waiting() | standing.total.waiting();
+    if waiting != 0 && !waiters::are_attended() {
+        // Nobody serves them: what they wait for is not kept free.
+        standing.narrow = standing.narrow.without_waiting();
+        standing.wide = standing.wide.without_waiting();
+        standing.total = standing.total.without_waiting();
     }
     standing
 }

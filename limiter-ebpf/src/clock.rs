@@ -16,16 +16,28 @@ pub fn now_ns() -> u64 {
 /// Seconds of `CLOCK_MONOTONIC`.
 #[inline(always)]
 pub fn now_s() -> u32 {
-    // SAFETY: takes nothing, and is always there.
-    seconds(unsafe { bpf_ktime_get_ns() })
+    seconds(monotonic_ns())
 }
 
-/// The same as of the last tick, for what every connection notes: it reads no hardware. Iterators may not use
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn monotonic_ns() -> u64 {
+    // SAFETY: takes nothing, and is always there.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The same as of the last tick.
+#[inline(always)]
+pub fn tick_ns() -> u64 {
+    // SAFETY: takes nothing, and is there since Linux 5.11.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// The same in seconds, for what every connection notes: it reads no hardware. Iterators may not use
 /// it.
 #[inline(always)]
 pub fn tick_s() -> u32 {
-    // SAFETY: takes nothing, and is there since Linux 5.11.
-    seconds(unsafe { bpf_ktime_get_coarse_ns() })
+    seconds(tick_ns())
 }
 
 /// Ticks of the kernel (jiffies): one load, since the verifier makes that of it (`do_misc_fixups`,

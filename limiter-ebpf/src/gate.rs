@@ -1,13 +1,14 @@
 //! The gate: the ACK that completes a handshake takes a place, or waits.
 //!
-//! It is judged before the kernel makes a connection of it. Without a place the packet is dropped:
-//! the handshake stays in the kernel's SYN queue, its SYN-ACK is repeated (after 1 s, 3 s, 7 s, …), and
-//! the ACK comes again, to be let in when a place is free, or to expire. The mail daemon sees nothing.
+//! It is judged before the kernel makes a connection of it. Without a place the packet is dropped: the
+//! handshake stays in the kernel's SYN queue, and is recorded ([`waiters`]). When its turn comes, the daemon
+//! has the client send the ACK again; where there is none, the kernel does, by repeating its SYN-ACK (after
+//! 1 s, 3 s, 7 s, …). The mail daemon sees nothing.
 
 use aya_ebpf::{bindings::BPF_TCP_LISTEN, programs::SkBuffContext};
 use limiter_common::{
     Claim, Entry, Limits, ServiceId,
-    claim::{self, Outcome},
+    claim::{self, Arrival, Outcome},
 };
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     kernel::{self, Handshake},
     maps,
     packet::{ACK, RST, SYN, Segment},
-    pending,
+    pending, waiters,
 };
 
 /// Whether the packet is to be dropped. Everything but the completing ACK of a mail connection
@@ -49,7 +50,12 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     match segment.flags & (SYN | RST | ACK) {
         SYN => return pending::is_doomed(&segment),
         ACK => {}
-        _ => return false,
+        flags => {
+            if flags & RST != 0 && waiters::has_records(service.id) {
+                waiters::reset(service.id, &segment);
+            }
+            return false;
+        }
     }
     let Some(mut tuple) = segment.tuple() else { return unreadable(service.id) };
     let handshake = kernel::handshake(ctx, &mut tuple, segment.ack);
@@ -57,37 +63,47 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         return false;
     }
     let remote = tuple.remote();
+    let mut arrival = Arrival::NEW;
+    if waiters::has_records(service.id) {
+        if waiters::of(&tuple.flow()).is_some() {
+            waiters::go_on(ctx, waiters::AGAIN);
+            return held(service.id, None);
+        }
+        arrival.overtakes = waiters::overtakes();
+    }
     let claim = Claim::new(service.id, service.policy, &remote);
     let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local()));
-    let service = service.id;
-    if limits.denied || claims::is_banned(&claim, &limits) {
-        return held(service, maps::entry(&claim.narrow));
-    }
-    let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
+    let banned = !limits.denied && claims::is_banned(&claim, &limits);
     if handshake == Handshake::Unknown {
         // A SYN cookie, perhaps: whoever sends any number gets here, so this only looks, and makes
         // and holds nothing in the source's name.
         let entry = maps::entry(&claim.narrow);
+        let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
         let standing = claims::standing(&claim, entry, limits.total != u32::MAX);
-        return standing.over(&limits, now_ns).is_some() && held(service, entry);
+        return (banned || standing.over(&limits, now_ns).is_some()) && held(service.id, entry);
     }
-    // The ledger is full: it says so once there is a connection that it cannot count.
-    let Some(counts) = Counts::find_or_make(&claim) else { return false };
-    let words = counts.words();
-    match claim::reserve(&words, &limits, now_ns) {
-        Outcome::Taken if counts.belong_to(&claim) => {
-            pending::set(remote, tuple.remote_port(), claim, limits.rate.interval_ns);
-            false
-        }
-        Outcome::Full(_) => held(service, Some(counts.narrow)),
-        outcome => {
-            if outcome == Outcome::Taken {
-                claim::cancel(&words, limits.rate.interval_ns);
+    if !limits.denied && !banned {
+        let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
+        // The ledger is full: it says so once there is a connection that it cannot count.
+        let Some(counts) = Counts::find_or_make(&claim) else { return false };
+        let words = counts.words();
+        match claim::reserve(&words, &limits, now_ns, arrival) {
+            Outcome::Taken if counts.belong_to(&claim) => {
+                pending::set(remote, tuple.remote_port(), claim, limits.rate.interval_ns);
+                return false;
             }
-            maps::count(service, |counters| &mut counters.contended);
-            true
+            Outcome::Full(_) => {}
+            outcome => {
+                if outcome == Outcome::Taken {
+                    claim::cancel(&words, limits.rate.interval_ns);
+                }
+                maps::count(service.id, |counters| &mut counters.contended);
+                return true;
+            }
         }
     }
+    waiters::go_on(ctx, waiters::HOLD);
+    held(service.id, maps::entry(&claim.narrow))
 }
 
 /// Counts a packet with more extension headers than an honest peer has use for (RFC 8504, 5.3, lets a host

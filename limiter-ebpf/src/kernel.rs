@@ -11,7 +11,7 @@ use aya_ebpf::{
     },
     programs::SkBuffContext,
 };
-use limiter_common::{Addr, kernel::Offsets};
+use limiter_common::{Addr, Waiter, kernel::Offsets};
 
 use crate::packet::Tuple;
 
@@ -25,6 +25,14 @@ const MAX_CGROUP_DEPTH: usize = 16;
 #[unsafe(no_mangle)]
 static OFFSETS: Offsets = Offsets {
     snt_isn: 0,
+    rcv_isn: 0,
+    ts_off: 0,
+    snt_synack: 0,
+    mss: 0,
+    ts_recent: 0,
+    skc_rcv_wnd: 0,
+    request_options: 0,
+    sk_max_ack_backlog: 0,
     skc_net: 0,
     skc_family: 0,
     skc_state: 0,
@@ -73,6 +81,22 @@ pub unsafe fn listens_in_our_netns(sk: *mut bpf_sock) -> bool {
     }
     // A `tcp_sock` starts with its `sock_common`.
     Socket(tcp.cast::<u8>().cast_const()).is_in_our_netns()
+}
+
+/// How many connections the listener of the context lets the kernel keep for it; 0 where that is not known.
+///
+/// # Safety
+///
+/// `sk` is the socket of the context, and not null.
+#[inline(always)]
+pub unsafe fn backlog(sk: *mut bpf_sock) -> u32 {
+    // SAFETY: as in `listens_in_our_netns`.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) };
+    if tcp.is_null() {
+        return 0;
+    }
+    // SAFETY: a `tcp_sock` starts with its `sock`.
+    unsafe { Socket::member(tcp.cast::<u8>().cast_const(), &OFFSETS.sk_max_ack_backlog) }
 }
 
 /// A socket of the kernel, of which the first members are read (`struct sock_common`).
@@ -216,4 +240,36 @@ pub fn handshake(ctx: &SkBuffContext, tuple: &mut Tuple, ack: u32) -> Handshake 
     // SAFETY: releases what the look-up took, once.
     unsafe { bpf_sk_release(sk.cast()) };
     found
+}
+
+/// Notes in `waiter` what the kernel knows of the request that an ACK belongs to, at `now_ns` of
+/// `CLOCK_MONOTONIC`; `false` if it has none.
+#[inline(always)]
+pub fn describe(ctx: &SkBuffContext, tuple: &mut Tuple, waiter: &mut Waiter, now_ns: u64) -> bool {
+    let (tuple, len) = tuple.for_lookup();
+    // SAFETY: as in `handshake`.
+    let sk =
+        unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, len, i64::from(BPF_F_CURRENT_NETNS) as u64, 0) };
+    if sk.is_null() {
+        return false;
+    }
+    // SAFETY: as in `handshake`; the verifier checks types and offsets against BTF.
+    let is_request = unsafe {
+        let request = bpf_skc_to_tcp_request_sock(sk.cast()).cast::<u8>().cast_const();
+        if !request.is_null() {
+            waiter.snt_isn = Socket::member(request, &OFFSETS.snt_isn);
+            waiter.rcv_isn = Socket::member(request, &OFFSETS.rcv_isn);
+            waiter.ts_off = Socket::member(request, &OFFSETS.ts_off);
+            waiter.ts_recent = Socket::member(request, &OFFSETS.ts_recent);
+            waiter.rcv_wnd = Socket::member(request, &OFFSETS.skc_rcv_wnd);
+            waiter.options = Socket::member(request, &OFFSETS.request_options);
+            waiter.mss = Socket::member(request, &OFFSETS.mss);
+            let sent_us: u64 = Socket::member(request, &OFFSETS.snt_synack);
+            waiter.rtt_us = (now_ns / 1000).wrapping_sub(sent_us) as u32;
+        }
+        !request.is_null()
+    };
+    // SAFETY: releases what the look-up took, once.
+    unsafe { bpf_sk_release(sk.cast()) };
+    is_request
 }

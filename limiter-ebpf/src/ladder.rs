@@ -11,20 +11,27 @@ use crate::{atomic::Shared, claims, clock, maps, report};
 /// Pays for the reply, and bans a source that went on for too long.
 #[inline(always)]
 pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local: &Addr) {
-    let Some(ladder) = service.ladder() else { return };
     let claim = Claim::new(service.id, service.policy, remote);
-    let Some(rung) = maps::rung_or_new(&claim.narrow) else {
-        return report::ladder_full(ctx, service.id);
-    };
     let limits = Limits::of(service.policy, &service.say(remote, local));
     let entry = maps::entry(&claim.narrow);
-    let now_ns = clock::now_ns();
     let standing = claims::standing(&claim, entry, limits.total != u32::MAX);
     // By now a place may have come free: then it is not held against the source.
-    let own = match standing.over(&limits, now_ns) {
+    let own = match standing.over(&limits, clock::now_ns()) {
         Some(reason) => reason.is_own(),
         None => false,
     };
+    if !pay(service, &claim, own) {
+        report::ladder_full(ctx, service.id);
+    }
+}
+
+/// The same for a refusal that is, or is not, for a limit of the source's own; `false` if there is no room to
+/// remember the source.
+#[inline(always)]
+pub fn pay(service: &maps::Service, claim: &Claim, own: bool) -> bool {
+    let Some(ladder) = service.ladder() else { return true };
+    let Some(rung) = maps::rung_or_new(&claim.narrow) else { return false };
+    let now_ns = clock::now_ns();
     // SAFETY: found in this run; aligned, and the kernel programs change them through `Shared` only.
     let words = unsafe {
         Words {
@@ -35,12 +42,14 @@ pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local
     };
     // SAFETY: found in this run.
     let bans = unsafe { (*rung).bans };
-    let Some(bans) = ladder::climb(&words, ladder, bans, own, now_ns) else { return };
-    // Only the CPU that made the ban comes here.
-    // SAFETY: found in this run.
-    let rung: &mut Rung = unsafe { &mut *rung };
-    rung.banned_at_ns = now_ns;
-    rung.bans = bans;
-    rung.cause = cause::LADDER;
-    maps::count(service.id, |counters| &mut counters.banned);
+    if let Some(bans) = ladder::climb(&words, ladder, bans, own, now_ns) {
+        // Only the CPU that made the ban comes here.
+        // SAFETY: found in this run.
+        let rung: &mut Rung = unsafe { &mut *rung };
+        rung.banned_at_ns = now_ns;
+        rung.bans = bans;
+        rung.cause = cause::LADDER;
+        maps::count(service.id, |counters| &mut counters.banned);
+    }
+    true
 }

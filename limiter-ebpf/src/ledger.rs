@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use limiter_common::{
     Addr, Claim, Limits, Note, Reason, ServicePolicy,
-    claim::{self, Outcome},
+    claim::{self, Arrival, Outcome},
     ledger::note,
     rate,
 };
@@ -22,7 +22,7 @@ use crate::{
     claims::{self, Counts},
     clock, keepalive, kernel, ladder,
     maps::{self, MARKS},
-    notes, pending, report,
+    notes, pending, report, waiters,
 };
 
 const AF_INET: u32 = 2;
@@ -126,7 +126,7 @@ fn reserve(claim: &Claim, limits: &Limits) -> Outcome {
     }
     let Some(counts) = Counts::find_or_make(claim) else { return Outcome::Again };
     let words = counts.words();
-    let outcome = claim::reserve(&words, limits, clock::now_ns());
+    let outcome = claim::reserve(&words, limits, clock::now_ns(), Arrival::UNATTENDED);
     if outcome == Outcome::Taken {
         if !counts.belong_to(claim) {
             claim::cancel(&words, limits.rate.interval_ns);
@@ -205,7 +205,9 @@ pub fn release(claim: &Claim, now_s: u32) -> bool {
             clock::seen(wide.as_ptr(), now_s);
         }
     }
-    claim::release(&counts.words())
+    let was_counted = claim::release(&counts.words());
+    waiters::freed(claim, &counts);
+    was_counted
 }
 
 /// The socket of the event, if it is a full one.

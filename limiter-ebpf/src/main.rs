@@ -6,7 +6,8 @@
 //! - [`ladder`]: what a refused handshake that was completed costs its source;
 //! - [`shield`] (XDP): drops what is denied or banned before anything is spent on it;
 //! - [`census`] (`iter/tcp`): walks the kernel's socket table, counts what nobody has counted yet;
-//! - [`steward`]: runs errands for the daemon, attached nowhere.
+//! - [`steward`]: runs errands for the daemon, attached nowhere;
+//! - [`usher`]: the same for the records of those that wait ([`waiters`]).
 //!
 //! What they decide is in `limiter-common`; they read a context, look up, decide, act.
 #![no_std]
@@ -34,6 +35,8 @@ mod pending;
 mod report;
 mod shield;
 mod steward;
+mod usher;
+mod waiters;
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -51,6 +54,18 @@ pub fn admission(ctx: SkLookupContext) -> u32 {
 #[cgroup_skb]
 pub fn gate(ctx: SkBuffContext) -> i32 {
     i32::from(!gate::holds_back(&ctx))
+}
+
+/// Holds back a handshake for which the gate has found no place.
+#[cgroup_skb]
+pub fn hold(ctx: SkBuffContext) -> i32 {
+    i32::from(!waiters::hold(&ctx))
+}
+
+/// Judges the next packet of one that was held back.
+#[cgroup_skb]
+pub fn again(ctx: SkBuffContext) -> i32 {
+    i32::from(!waiters::again(&ctx))
 }
 
 /// Counts. Always 1: another program on the hook may have set a reply, and 0 would take it away
@@ -81,6 +96,13 @@ pub extern "C" fn census(ctx: *const census::Context) -> i32 {
 #[cgroup_skb]
 pub fn steward(_ctx: SkBuffContext) -> i32 {
     steward::run();
+    1
+}
+
+/// Changes the record of one that waits.
+#[cgroup_skb]
+pub fn usher(_ctx: SkBuffContext) -> i32 {
+    usher::run();
     1
 }
 

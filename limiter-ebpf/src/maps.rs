@@ -4,7 +4,7 @@ use core::cell::UnsafeCell;
 
 use aya_ebpf::{
     bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SockMap, lpm_trie},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, SockMap, lpm_trie},
     cty::c_void,
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
@@ -15,6 +15,7 @@ use limiter_common::{
     errand::Errand,
     peg,
     rule::{Limit, RuleLimit},
+    waiting::{Event, Flow, MAX_WAITERS, Request, Waiter},
 };
 
 use crate::clock;
@@ -33,6 +34,12 @@ pub static ACTIVE: Array<u64, 1> = Array::new();
 #[unsafe(link_section = ".bss.change")]
 #[unsafe(no_mangle)]
 static CHANGE: Change = Change(UnsafeCell::new(0));
+
+/// Until when a daemon serves those that wait, in nanoseconds of `CLOCK_MONOTONIC`. It puts this off for as long
+/// as it lives.
+#[unsafe(link_section = ".bss.attended")]
+#[unsafe(no_mangle)]
+static ATTENDED: Change = Change(UnsafeCell::new(0));
 
 /// Written by user space alone.
 #[repr(transparent)]
@@ -114,6 +121,23 @@ pub static PEGS: Array<Peg, { peg::PEGS as usize }> = Array::new();
 #[btf_map]
 pub static NOTES: HashMap<u64, Note, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// Handshakes that were held back, for as long as anything is to be done about them.
+#[btf_map]
+pub static WAITERS: HashMap<Flow, Waiter, { MAX_WAITERS as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// The programs that the gate goes on in.
+#[btf_map]
+pub static STAGES: ProgramArray<2> = ProgramArray::new();
+
+/// What the daemon is told of them.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, { 1 << 18 }> = RingBuf::new();
+
+/// What the daemon asks of the usher.
+#[btf_map]
+pub static REQUEST: Array<Request, 1> = Array::new();
+
 /// Marks the greeter's listener, and what it accepts.
 #[btf_map]
 pub static MARKS: SkStorage<u32> = SkStorage::new();
@@ -175,6 +199,14 @@ pub fn service_of(port: u32) -> Option<Service> {
     }
     let policy = SERVICES.get(set * MAX_SERVICES + u32::from(service))?;
     Some(Service { id: ServiceId(service), policy, set })
+}
+
+/// The service of this number.
+#[inline(always)]
+pub fn service(id: ServiceId) -> Option<Service> {
+    let set = *ACTIVE.get(0)? as u32 & 1;
+    let policy = SERVICES.get(set * MAX_SERVICES + u32::from(id.0))?;
+    Some(Service { id, policy, set })
 }
 
 /// Whether `port` is of a service.
@@ -265,6 +297,13 @@ pub fn count_drop(service: ServiceId, reason: Reason, begins: bool) {
 pub fn change() -> u64 {
     // SAFETY: valid and aligned; volatile, because user space writes it.
     unsafe { CHANGE.0.get().read_volatile() }
+}
+
+/// Until when a daemon serves those that wait, in nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn attended_until_ns() -> u64 {
+    // SAFETY: as in `change`.
+    unsafe { ATTENDED.0.get().read_volatile() }
 }
 
 /// The place of this CPU for what it remembers of `syn`.

@@ -6,14 +6,16 @@ use aya_ebpf::{
     bindings::bpf_sock_tuple,
     programs::{SkBuffContext, XdpContext},
 };
-use limiter_common::Addr;
+use limiter_common::{Addr, waiting::Flow};
 
 /// RFC 9293, 3.1.
 pub const IPPROTO_TCP: u8 = 6;
 /// IPv6 extension headers walked before giving up (RFC 8200, 4.1 knows seven).
 const MAX_EXTENSIONS: usize = 8;
 
-/// TCP flags (RFC 9293, 3.1).
+/// TCP flags (RFC 9293, 3.1): the peer has said everything.
+pub const FIN: u8 = 0x01;
+/// The peer begins.
 pub const SYN: u8 = 0x02;
 /// The peer gives up.
 pub const RST: u8 = 0x04;
@@ -65,6 +67,18 @@ impl Tuple {
         u32::from_be(self.ports) & 0xffff
     }
 
+    /// The same as the key of a record.
+    #[inline(always)]
+    pub fn flow(&self) -> Flow {
+        Flow {
+            remote: self.remote(),
+            local: self.local(),
+            remote_port: self.remote_port() as u16,
+            local_port: self.local_port() as u16,
+            zero: 0,
+        }
+    }
+
     /// As the kernel's look-up takes it, and its length.
     #[inline(always)]
     pub fn for_lookup(&mut self) -> (*mut bpf_sock_tuple, u32) {
@@ -84,9 +98,13 @@ pub struct Segment {
     is_v4: bool,
     /// Remote and local port, as they stand in the TCP header.
     ports: u32,
+    /// Sequence number.
+    pub seq: u32,
     /// Acknowledgement number.
     pub ack: u32,
-    /// [`SYN`], [`RST`], [`ACK`].
+    /// The window, not scaled.
+    pub window: u16,
+    /// [`FIN`], [`SYN`], [`RST`], [`ACK`].
     pub flags: u8,
 }
 
@@ -112,12 +130,14 @@ impl Segment {
             }
             _ => return None,
         };
-        let tcp: [u16; 7] = bytes.load(transport)?;
+        let tcp: [u16; 8] = bytes.load(transport)?;
         Some(Self {
             bytes,
             is_v4: version >> 4 == 4,
             ports: word(tcp[0], tcp[1]),
+            seq: u32::from_be(word(tcp[2], tcp[3])),
             ack: u32::from_be(word(tcp[4], tcp[5])),
+            window: u16::from_be(tcp[7]),
             flags: tcp[6].to_ne_bytes()[1],
         })
     }

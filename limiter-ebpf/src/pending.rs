@@ -7,7 +7,7 @@
 
 use limiter_common::{Addr, Claim, ServiceId, claim, places::Word as _};
 
-use crate::{atomic::Shared, claims::Counts, maps::PENDING, packet::Segment};
+use crate::{atomic::Shared, claims::Counts, maps::PENDING, packet::Segment, waiters};
 
 /// Notes that `claim` is reserved for the ACK of this peer, which paid `paid_ns` for its rate.
 #[inline(always)]
@@ -64,6 +64,7 @@ pub fn cancel() -> bool {
     // They hold our reservation, so they have not been collected.
     if let Some(counts) = Counts::find(&reserved) {
         claim::cancel(&counts.words(), paid_ns);
+        waiters::freed(&reserved, &counts);
     }
     true
 }

@@ -138,7 +138,7 @@ impl Service {
             protocol: self.protocol as u8,
             response: self.response as u8,
             mode: self.mode as u8,
-            zero: 0,
+            wait_s: 5,
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     policy::{self, Applied},
     reconcile::Reconciler,
     shield::Keeper,
+    waiting::Attendant,
 };
 
 /// What `limiter run` was asked for.
@@ -115,6 +116,7 @@ async fn serve(
     let reasons = Arc::new(PinnedReasons::new(Tables::open(&instance.pins())?));
     let greeter = Greeter::new(listener, reasons, name, Limits::default())?;
     let totals = greeter.totals();
+    let teller = greeter.teller();
     let mut greeter = tokio::spawn(greeter.serve(stopped));
     let log = tokio::spawn(follow(attached.log));
     let upkeep = Upkeep {
@@ -131,6 +133,9 @@ async fn serve(
         .name("upkeep".to_owned())
         .spawn(move || upkeep.run())
         .context("cannot start a thread")?;
+    let (attendant, leave) = Attendant::new(attached.room, Tables::open(&instance.pins())?, teller)
+        .context("cannot serve those that wait for a place")?;
+    let mut attendant = tokio::task::spawn_blocking(move || attendant.run());
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -143,6 +148,7 @@ async fn serve(
             _ = hangup.recv() => reload(instance),
             // `limiter reload` has put it in force.
             _ = applied.recv() => config::load(&instance.applied_path()).map_err(Into::into),
+            result = &mut attendant => bail!("nobody serves those that wait any more ({result:?}): they get in when the kernel asks them again, until the daemon runs again"),
             result = &mut greeter => bail!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again"),
         };
         match config {
@@ -158,6 +164,8 @@ async fn serve(
             Err(problem) => error!("{problem:#}: what was in force stays"),
         }
     }
+    drop(leave);
+    attendant.await?.context("those that wait could not be left")?;
     // Fails when the greeter has ended by itself; then there is nobody to tell.
     let _nobody = stop.send(true);
     greeter.await?.context("the greeter failed")?;

@@ -24,7 +24,7 @@ mod words;
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, TcpStream},
     sync::{
         Arc,
         mpsc::{Receiver, Sender, channel},
@@ -33,7 +33,7 @@ use std::{
 };
 
 use desk::Desk;
-use limiter_common::{Protocol, Reason};
+use limiter_common::{Protocol, Reason, ServicePolicy};
 use mio::Waker;
 use tokio::sync::watch;
 
@@ -54,6 +54,34 @@ pub struct Refusal {
     pub connections: u32,
     /// Whether the port starts with TLS: then nothing can be said in plain text.
     pub tls: bool,
+}
+
+/// Ports where TLS starts at once (RFC 8314, 3; RFC 9051, 11.1): no plain text can be said there.
+const IMPLICIT_TLS: [u16; 3] = [465, 993, 995];
+
+impl Refusal {
+    /// Of a client of `local_port`, whose service has this policy; `None` for one that speaks nothing.
+    #[must_use]
+    pub fn at(policy: &ServicePolicy, local_port: u16, reason: Reason, connections: u32) -> Option<Self> {
+        let protocol = Protocol::from_u8(policy.protocol)?;
+        Some(Self { protocol, reason, connections, tls: IMPLICIT_TLS.contains(&local_port) })
+    }
+}
+
+/// Hands the greeter connections that did not come to its listener.
+#[derive(Debug)]
+pub struct Teller {
+    clients: Sender<(TcpStream, Refusal)>,
+    waker: Arc<Waker>,
+}
+
+impl Teller {
+    /// Has a client told why it is refused. Where the greeter has ended, the client is disconnected.
+    pub fn tell(&self, client: TcpStream, refusal: Refusal) {
+        let _has_ended = self.clients.send((client, refusal));
+        // An eventfd can always be written to.
+        let _never_fails = self.waker.wake();
+    }
 }
 
 /// Knows why a connection was refused.
@@ -86,6 +114,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Greeter<R> {
     desk: Desk<R>,
+    clients: Sender<(TcpStream, Refusal)>,
     orders: Receiver<()>,
     reins: Reins,
 }
@@ -126,9 +155,16 @@ impl<R: Reasons> Greeter<R> {
         hostname: watch::Receiver<String>,
         limits: Limits,
     ) -> io::Result<Self> {
-        let (desk, waker) = Desk::new(listener, reasons, hostname, limits)?;
+        let (clients, handed) = channel();
+        let (desk, waker) = Desk::new(listener, reasons, hostname, limits, handed)?;
         let (sender, orders) = channel();
-        Ok(Self { desk, orders, reins: Reins { orders: Some(sender), waker: Arc::new(waker) } })
+        Ok(Self { desk, clients, orders, reins: Reins { orders: Some(sender), waker: Arc::new(waker) } })
+    }
+
+    /// Hands it connections that did not come to its listener.
+    #[must_use]
+    pub fn teller(&self) -> Teller {
+        Teller { clients: self.clients.clone(), waker: Arc::clone(&self.reins.waker) }
     }
 
     /// What is counted, live; it outlasts the greeter.
@@ -146,7 +182,7 @@ impl<R: Reasons> Greeter<R> {
     /// # Panics
     /// Outside of a Tokio runtime, as everything of Tokio's does.
     pub async fn serve(self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-        let Self { desk, orders, reins } = self;
+        let Self { desk, orders, reins, .. } = self;
         let waker = Arc::clone(&reins.waker);
         let mut thread = tokio::task::spawn_blocking(move || {
             let _open = waker;

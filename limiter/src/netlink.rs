@@ -1,4 +1,5 @@
-//! The kernel's network configuration, asked for and watched through rtnetlink(7).
+//! The kernel's network configuration, asked for and watched through rtnetlink(7); and what any netlink(7)
+//! protocol has in common.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -27,21 +28,30 @@ pub struct Message(Vec<u8>);
 /// An attribute of a message: its type and its value.
 pub type Attribute<'a> = (u16, &'a [u8]);
 
-fn netlink() -> Result<OwnedFd> {
-    socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
-        .context("cannot open a netlink socket")
+/// A netlink socket, in the network namespace this thread is in.
+pub fn open(protocol: SockProtocol) -> nix::Result<OwnedFd> {
+    socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
 }
 
-/// Everything of the kind that `request` asks for (`RTM_GET*`), in the network namespace this thread is in.
-pub fn dump(request: u16) -> Result<Vec<Message>> {
+/// A message to the kernel: `flags` (`NLM_F_*`) beside `NLM_F_REQUEST`, and its body.
+pub fn request(kind: u16, flags: i32, body: &[u8]) -> Vec<u8> {
+    let mut message = vec![0_u8; HEADER];
+    message[..4].copy_from_slice(&((HEADER + body.len()) as u32).to_ne_bytes());
+    message[4..6].copy_from_slice(&kind.to_ne_bytes());
+    message[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
+    message.extend(body);
+    message
+}
+
+fn rtnetlink() -> Result<OwnedFd> {
+    open(SockProtocol::NetlinkRoute).context("cannot open a netlink socket")
+}
+
+/// Everything of the kind that `kind` asks for (`RTM_GET*`), in the network namespace this thread is in.
+pub fn dump(kind: u16) -> Result<Vec<Message>> {
+    let socket = rtnetlink()?;
     // The longest fixed part, `struct ifinfomsg`, all zeros: whatever there is.
-    const LEN: usize = HEADER + 16;
-    let socket = netlink()?;
-    let mut asked = [0_u8; LEN];
-    asked[..4].copy_from_slice(&(LEN as u32).to_ne_bytes());
-    asked[4..6].copy_from_slice(&request.to_ne_bytes());
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
-    asked[6..8].copy_from_slice(&flags.to_ne_bytes());
+    let asked = request(kind, libc::NLM_F_DUMP, &[0; 16]);
     send(socket.as_raw_fd(), &asked, MsgFlags::empty()).context("cannot ask the kernel for its network")?;
 
     let mut messages = Vec::new();
@@ -63,7 +73,7 @@ pub fn dump(request: u16) -> Result<Vec<Message>> {
 }
 
 /// Kind and body of each message in what was received.
-fn each(mut received: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn each(mut received: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let len = number(received, 0)? as usize;
         let body = received.get(HEADER..len)?;
@@ -104,7 +114,7 @@ pub struct Watch(OwnedFd);
 impl Watch {
     /// Of the network namespace this thread is in: what `groups` names.
     pub fn new(groups: u32) -> Result<Self> {
-        let netlink = netlink()?;
+        let netlink = rtnetlink()?;
         bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, groups)).context("cannot watch the network")?;
         Ok(Self(netlink))
     }

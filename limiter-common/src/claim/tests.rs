@@ -15,6 +15,7 @@ struct Counts {
     due: [AtomicU64; 2],
     wide: AtomicU64,
     total: AtomicU64,
+    room: AtomicU64,
 }
 
 impl Counts {
@@ -23,6 +24,7 @@ impl Counts {
             narrow: &self.narrow[source],
             wide: with_wide.then_some(&self.wide),
             total: &self.total,
+            room: &self.room,
             due: &self.due[source],
         }
     }
@@ -73,7 +75,7 @@ proptest! {
                     } else {
                         Outcome::Taken
                     };
-                    prop_assert_eq!(reserve(&words, &limits, SECOND), expected);
+                    prop_assert_eq!(reserve(&words, &limits, SECOND, Arrival::NEW), expected);
                     if expected == Outcome::Taken {
                         reserved[source] += 1;
                         paid[source] += 1;
@@ -122,10 +124,10 @@ fn a_rate_that_is_used_up_holds_no_place() {
     let limits =
         Limits { narrow: 5, wide: 5, total: 5, rate: Rate::new(1, 1, 2), denied: false, bannable: true };
     let words = counts.words(0, true);
-    let outcomes: Vec<_> = (0..3).map(|_| reserve(&words, &limits, 9 * SECOND)).collect();
+    let outcomes: Vec<_> = (0..3).map(|_| reserve(&words, &limits, 9 * SECOND, Arrival::NEW)).collect();
     assert_eq!(outcomes, [Outcome::Taken, Outcome::Taken, Outcome::Full(Reason::Rate)]);
     assert_eq!(counts.held().map(Places::reserved), [2, 0, 2, 2]);
-    assert_eq!(reserve(&words, &limits, 10 * SECOND), Outcome::Taken, "a second later there is one more");
+    assert_eq!(reserve(&words, &limits, 10 * SECOND, Arrival::NEW), Outcome::Taken, "a second later there is one more");
 }
 
 #[test]
@@ -137,7 +139,7 @@ fn an_entry_that_is_being_deleted_takes_nothing_and_leaves_nothing() {
         let word = if collected == "narrow" { &counts.narrow[0] } else { &counts.wide };
         assert!(places::collect(word));
         let words = counts.words(0, true);
-        assert_eq!(reserve(&words, &limits, 0), Outcome::Again, "{collected}");
+        assert_eq!(reserve(&words, &limits, 0, Arrival::NEW), Outcome::Again, "{collected}");
         assert_eq!(count(&words), None, "{collected}");
         let left = counts.held().map(|places| places.connections() + places.reserved());
         assert_eq!(left, [0; 4], "{collected}");

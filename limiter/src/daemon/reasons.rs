@@ -7,16 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use limiter_common::{Addr, Claim, Limits, Protocol, Reason, ServiceId, ServicePolicy};
+use limiter_common::{Addr, Claim, Limits, Reason, ServiceId, ServicePolicy};
 
 use crate::{
     greeter::{Reasons, Refusal},
     kernel::Tables,
     ledger,
 };
-
-/// Ports where TLS starts at once (RFC 8314, 3; RFC 9051, 11.1): no plain text can be said there.
-const IMPLICIT_TLS: [u16; 3] = [465, 993, 995];
 
 /// How long the policy of a port is remembered: half of the system calls of a reply, when there are many
 /// replies, would be for that. A client that was refused a moment ago was refused by the policy of that
@@ -85,11 +82,6 @@ impl Reasons for PinnedReasons {
             Reason::Network => standing.wide.connections().max(limits.wide),
             Reason::Concurrency | Reason::Rate => standing.narrow.connections().max(limits.narrow),
         };
-        Some(Refusal {
-            protocol: Protocol::from_u8(policy.protocol)?,
-            reason,
-            connections,
-            tls: IMPLICIT_TLS.contains(&local_port),
-        })
+        Refusal::at(&policy, local_port, reason, connections)
     }
 }

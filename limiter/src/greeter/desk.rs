@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -47,6 +47,8 @@ pub struct Desk<R> {
     listener: Option<TcpListener>,
     /// When to accept again; none until the kernel tells.
     accept_at: Option<Instant>,
+    /// Clients that did not come to the listener.
+    handed: Receiver<(net::TcpStream, Refusal)>,
     audience: Audience,
     reasons: Arc<R>,
     hostname: watch::Receiver<String>,
@@ -64,6 +66,7 @@ impl<R: Reasons> Desk<R> {
         reasons: Arc<R>,
         mut hostname: watch::Receiver<String>,
         limits: Limits,
+        handed: Receiver<(net::TcpStream, Refusal)>,
     ) -> io::Result<(Self, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), ORDERS)?;
@@ -74,6 +77,7 @@ impl<R: Reasons> Desk<R> {
             poll,
             listener: Some(listener),
             accept_at: None,
+            handed,
             audience: Audience::default(),
             reasons,
             hostname,
@@ -106,11 +110,14 @@ impl<R: Reasons> Desk<R> {
                 match event.token() {
                     // During a rest the rest counts.
                     LISTENER => drop(self.accept_at.get_or_insert(now)),
-                    ORDERS => match orders.try_recv() {
-                        Ok(()) => (self.listener, self.accept_at) = (None, None),
-                        Err(TryRecvError::Disconnected) => return Ok(()),
-                        Err(TryRecvError::Empty) => {}
-                    },
+                    ORDERS => {
+                        match orders.try_recv() {
+                            Ok(()) => (self.listener, self.accept_at) = (None, None),
+                            Err(TryRecvError::Disconnected) => return Ok(()),
+                            Err(TryRecvError::Empty) => {}
+                        }
+                        self.take_handed(now);
+                    }
                     Token(client) => self.audience.hear(client),
                 }
             }
@@ -143,12 +150,31 @@ impl<R: Reasons> Desk<R> {
         Some(now)
     }
 
+    /// Tells those that were handed over.
+    fn take_handed(&mut self, now: Instant) {
+        while let Ok((stream, refusal)) = self.handed.try_recv() {
+            let Ok(peer) = stream.peer_addr() else { continue };
+            // As what is accepted is; without it, one that reads slowly would be waited for.
+            if stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            let line = self.words(refusal, peer.ip().to_canonical());
+            self.say(TcpStream::from_std(stream), line, now);
+        }
+    }
+
     fn take(&mut self, stream: TcpStream, peer: SocketAddr, now: Instant) {
+        let line = self.line(&stream, peer);
+        self.say(stream, line, now);
+    }
+
+    /// Says `line`, if there is something that can be said.
+    fn say(&mut self, stream: TcpStream, line: Option<String>, now: Instant) {
         if self.audience.len() >= self.limits.connections {
             self.totals.count_dropped_full();
             return reply::reset(stream);
         }
-        let told = match self.line(&stream, peer) {
+        let told = match line {
             Some(line) => reply::say(stream, line.as_bytes(), self.limits.bytes, now + self.limits.time),
             None => Err(stream),
         };
@@ -170,6 +196,10 @@ impl<R: Reasons> Desk<R> {
         let port = stream.local_addr().ok()?.port();
         // Whatever is wrong there costs this one connection; the panic is reported by its hook.
         let refusal = catch_unwind(AssertUnwindSafe(|| self.reasons.reason(port, remote))).ok()??;
+        self.words(refusal, remote)
+    }
+
+    fn words(&mut self, refusal: Refusal, remote: net::IpAddr) -> Option<String> {
         let Refusal { protocol, reason, connections, tls: false } = refusal else { return None };
         if self.hostname.has_changed().is_ok_and(|changed| changed) {
             self.name = words::hostname(self.hostname.borrow_and_update().clone());

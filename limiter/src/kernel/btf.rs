@@ -17,6 +17,14 @@ pub fn offsets() -> Result<Offsets> {
     let of = |name: &str, member: &str| offset(&btf, name, member);
     Ok(Offsets {
         snt_isn: of("tcp_request_sock", "snt_isn")?,
+        rcv_isn: of("tcp_request_sock", "rcv_isn")?,
+        ts_off: of("tcp_request_sock", "ts_off")?,
+        snt_synack: of("tcp_request_sock", "snt_synack")?,
+        mss: of("request_sock", "mss")?,
+        ts_recent: of("request_sock", "ts_recent")?,
+        skc_rcv_wnd: of("sock_common", "skc_rcv_wnd")?,
+        request_options: of("inet_request_sock", "snd_wscale")?,
+        sk_max_ack_backlog: of("sock", "sk_max_ack_backlog")?,
         skc_net: of("sock_common", "skc_net")?,
         skc_family: of("sock_common", "skc_family")?,
         skc_state: of("sock_common", "skc_state")?,
@@ -32,15 +40,57 @@ pub fn offsets() -> Result<Offsets> {
     })
 }
 
+/// Where in the 16 bits of [`Offsets::request_options`] the kernel keeps what a handshake has agreed upon
+/// (`struct inet_request_sock`, include/net/inet_sock.h): the place of the lowest bit of each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RequestBits {
+    /// The client's window scale, four bits.
+    pub snd_wscale: u32,
+    /// Ours, four bits.
+    pub rcv_wscale: u32,
+    /// Timestamps.
+    pub tstamp_ok: u32,
+    /// Selective acknowledgements.
+    pub sack_ok: u32,
+    /// Window scales.
+    pub wscale_ok: u32,
+}
+
+/// The bits of the running kernel.
+///
+/// # Errors
+/// When the kernel has no BTF, does not know one of the members, or has them further apart.
+pub fn request_bits() -> Result<RequestBits> {
+    let btf = Btf::from_file(VMLINUX).with_context(|| format!("cannot read {VMLINUX}"))?;
+    let at = |member: &str| bit_offset(&btf, "inet_request_sock", member);
+    let first = at("snd_wscale")? / 8 * 8;
+    let bit = |member: &str| -> Result<u32> {
+        let bit = at(member)?.wrapping_sub(first);
+        if bit < 16 { Ok(bit) } else { bail!("this kernel's struct inet_request_sock has {member} elsewhere") }
+    };
+    Ok(RequestBits {
+        snd_wscale: bit("snd_wscale")?,
+        rcv_wscale: bit("rcv_wscale")?,
+        tstamp_ok: bit("tstamp_ok")?,
+        sack_ok: bit("sack_ok")?,
+        wscale_ok: bit("wscale_ok")?,
+    })
+}
+
 /// Offset of a member in bytes, also of one inside an anonymous struct or union.
 fn offset(btf: &Btf, name: &str, member: &str) -> Result<u32> {
+    Ok(bit_offset(btf, name, member)? / 8)
+}
+
+/// The same in bits.
+fn bit_offset(btf: &Btf, name: &str, member: &str) -> Result<u32> {
     for kind in
         btf.resolve_types_by_name(name).with_context(|| format!("this kernel has no struct {name}"))?
     {
         if let Type::Struct(structure) = kind
             && let Some(bits) = find(btf, &structure, member, 0)?
         {
-            return Ok(bits / 8);
+            return Ok(bits);
         }
     }
     bail!("this kernel's struct {name} has no member {member}")
@@ -79,5 +129,7 @@ mod tests {
         assert!((16..128).contains(&offsets.skc_net), "{offsets:?}");
         assert!(offsets.snt_isn > 128 && offsets.snt_isn.is_multiple_of(4), "{offsets:?}");
         assert!(offsets.net_cookie.is_multiple_of(8), "{offsets:?}");
+        let bits = request_bits().unwrap();
+        assert!(bits.snd_wscale < 8 && bits.wscale_ok < 16 && bits.sack_ok != bits.tstamp_ok, "{bits:?}");
     }
 }

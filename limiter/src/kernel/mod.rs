@@ -13,6 +13,7 @@ pub mod sets;
 pub mod shield;
 pub mod steward;
 pub mod tables;
+pub mod waiting;
 mod walk;
 
 pub use object::{Attached, Target};

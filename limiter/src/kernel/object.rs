@@ -27,6 +27,7 @@ use super::{
     shield::Shield,
     steward::Steward,
     tables::Tables,
+    waiting::{self, Room},
 };
 use crate::instance::Instance;
 
@@ -74,6 +75,8 @@ pub struct Attached {
     pub steward: Steward,
     /// What was there before.
     pub adopted: Adopted,
+    /// Those that wait.
+    pub room: Room,
     /// Holds what is not pinned.
     _ebpf: Ebpf,
     /// Diagnostics of the programs.
@@ -136,7 +139,10 @@ impl Target {
         program::<SockOps>(&mut ebpf, "ledger")?.load().map_err(|error| refused("ledger", error))?;
         program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;
         program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;
-        program::<CgroupSkb>(&mut ebpf, "steward")?.load().map_err(|error| refused("steward", error))?;
+        for name in ["hold", "again", pins::STEWARD, pins::USHER] {
+            program::<CgroupSkb>(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
+        }
+        waiting::set_stages(&mut ebpf)?;
         if let Err(error) = program::<Xdp>(&mut ebpf, pins::SHIELD)?.load() {
             warn!(
                 "{:#}: denied and banned sources are refused by the other programs",
@@ -171,7 +177,7 @@ impl Loaded {
     /// under the instance's name. There is no moment in which nothing is enforced. The shield is left to
     /// who knows the network devices.
     pub fn attach(mut self, target: &Target, instance: &Instance) -> Result<(Attached, Shield)> {
-        self.pin_census_and_steward()?;
+        self.pin_helpers()?;
         let shield = self.pin_shield()?;
         let mut adopted = Adopted::default();
         // The ledger first, so that nothing is admitted uncounted.
@@ -209,8 +215,9 @@ impl Loaded {
         let log = aya_log::EbpfLogger::init(&mut self.ebpf)
             .context("cannot read the log of the kernel programs")?;
         let steward = Steward::open(instance, &instance.pins())?;
+        let room = Room::take(&mut self.ebpf, instance)?;
         let shield = Shield::open(instance.pins(), shield)?;
-        Ok((Attached { steward, adopted, log, _ebpf: self.ebpf }, shield))
+        Ok((Attached { steward, adopted, room, log, _ebpf: self.ebpf }, shield))
     }
 
     /// Pins the shield's program; returns it with its id, if this kernel has accepted it.
@@ -225,12 +232,14 @@ impl Loaded {
     }
 
     /// Pins what is attached nowhere, in the place of what was pinned before.
-    fn pin_census_and_steward(&mut self) -> Result<()> {
-        let pin = Replacement::new(&self.dir, pins::STEWARD);
-        program::<CgroupSkb>(&mut self.ebpf, pins::STEWARD)?
-            .pin(&pin.new)
-            .context("cannot pin the steward")?;
-        pin.put()?;
+    fn pin_helpers(&mut self) -> Result<()> {
+        for name in [pins::STEWARD, pins::USHER] {
+            let pin = Replacement::new(&self.dir, name);
+            program::<CgroupSkb>(&mut self.ebpf, name)?
+                .pin(&pin.new)
+                .with_context(|| format!("cannot pin the {name}"))?;
+            pin.put()?;
+        }
         let census = program::<Iter>(&mut self.ebpf, pins::CENSUS)?;
         if census.fd().is_err() {
             // Refused by this kernel, as was said when it was loaded.

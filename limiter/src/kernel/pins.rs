@@ -13,6 +13,7 @@ use limiter_common::{
     errand::Errand,
     peg::PEGS,
     rule::{Limit, Network, RuleLimit},
+    waiting::{Flow, MAX_WAITERS, Waiter},
 };
 
 use super::{
@@ -37,7 +38,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 22] = [
+const MAPS: [Expected; 24] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(4)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),
@@ -59,6 +60,8 @@ const MAPS: [Expected; 22] = [
     map("ERRAND", MapType::Array, 4, size_of::<Errand>(), Some(1)),
     map("PEGS", MapType::Array, 4, size_of::<Peg>(), Some(PEGS)),
     map("NOTES", MapType::Hash, 8, size_of::<Note>(), None),
+    map("WAITERS", MapType::Hash, size_of::<Flow>(), size_of::<Waiter>(), Some(MAX_WAITERS)),
+    map("STAGES", MapType::ProgramArray, 4, 4, Some(2)),
     map("MARKS", MapType::SkStorage, 4, 4, None),
 ];
 
@@ -69,6 +72,9 @@ pub(super) const LINKS: [&str; 3] = ["ledger", "gate", "admission"];
 pub(super) const CENSUS: &str = "census";
 /// The pin of the steward's program.
 pub(super) const STEWARD: &str = "steward";
+
+/// The pin of the usher's.
+pub(super) const USHER: &str = "usher";
 
 /// The pin of the shield's program, for whoever wants to try it on a frame.
 pub(super) const SHIELD: &str = "shield";

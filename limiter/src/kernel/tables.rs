@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{
-    Counters, Entry, Key, Memos, Note, Peg, Pending, Places, Rung, ServiceId, Total, errand::Errand,
+    Counters, Entry, Key, Memos, Note, Peg, Pending, Places, Rung, ServiceId, Total, Waiter, errand::Errand,
+    waiting::Flow,
 };
 
 use super::{
@@ -42,6 +43,8 @@ pub struct Tables {
     pegs: MapData,
     /// The same of those whose peg is taken, for [`walk`].
     notes: MapData,
+    /// Handshakes that were held back, likewise.
+    waiters: MapData,
     totals: Array<MapData, Total>,
     counters: PerCpuArray<MapData, Counters>,
     pending: PerCpuArray<MapData, Pending>,
@@ -97,6 +100,7 @@ impl Tables {
             memos: Map::PerCpuArray(open(dir, "MEMOS")?).try_into()?,
             pegs: open(dir, "PEGS")?,
             notes: open(dir, "NOTES")?,
+            waiters: open(dir, "WAITERS")?,
             totals: Map::Array(open(dir, "TOTALS")?).try_into()?,
             counters: Map::PerCpuArray(open(dir, "COUNTERS")?).try_into()?,
             pending: Map::PerCpuArray(open(dir, "PENDING")?).try_into()?,
@@ -203,6 +207,13 @@ impl Tables {
         })
         .context("cannot read the notes on connections")?;
         Ok(cookies)
+    }
+
+    /// The handshakes that were held back. Those that come and go meanwhile may be missed.
+    pub fn waiters(&self) -> Result<Vec<(Flow, Waiter)>> {
+        let mut waiters = Vec::new();
+        walk(&self.waiters, |flow, waiter| waiters.push((flow, waiter))).context("cannot read who waits")?;
+        Ok(waiters)
     }
 
     /// The live count of a service as a whole.

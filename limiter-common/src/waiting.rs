@@ -1,0 +1,327 @@
+//! The waiting room: handshakes that are complete but for a place.
+//!
+//! The gate records such a handshake ([`Waiter`]) under its addresses and ports ([`Flow`]). From then on
+//! gate and daemon decide together what becomes of it, and each change is one atomic step on the word in which
+//! the record's number and its state stand side by side:
+//!
+//! | from | to | who, when |
+//! |---|---|---|
+//! | – | [`Waiting`](State::Waiting) | gate: an ACK for which there is no place |
+//! | – | [`Crowded`](State::Crowded) | gate: the room is full; the daemon decides who goes |
+//! | – | [`Refused`](State::Refused) | gate: its source has too many there, or it is not to wait |
+//! | Waiting | [`Granted`](State::Granted) | daemon: a place is free, and it is the first in line |
+//! | Granted | Waiting | daemon: it did not answer, and loses its turn |
+//! | Granted | [`Held`](State::Held) | gate: its ACK is there. It gets in, or is Waiting again |
+//! | Waiting, Granted | Held, then gone | gate: the peer gave up |
+//! | Waiting | Held, then Waiting | daemon: it waits for something else by now |
+//! | Crowded | Held, then Waiting | daemon: somebody else has left the room |
+//! | Waiting, Crowded, Refused | Held, then [`Told`](State::Told) | daemon: it has waited long enough, and is told |
+//! | Told | gone | daemon: it was told |
+//!
+//! Whoever brings a record to `Held` is alone with it, and with what it is marked in ([`crate::claim::wait`]).
+//! Nobody stays there: a kernel program runs to its end, whatever becomes of the daemon. So a daemon that is
+//! killed at any step leaves records that the next one can go on with: one that is `Told` is told again, with
+//! the same words at the same sequence numbers, which its peer takes for a repetition.
+//!
+//! Without a daemon nobody is granted anything: then whoever waits takes a place when its ACK comes again,
+//! as the kernel's timer for the SYN-ACK brings it, and what others wait for is not kept free.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Addr, Note, Places, Reason, claim::Marks, places::Word};
+
+/// How many records there can be: of those that wait, and of those about to be told.
+pub const MAX_WAITERS: u32 = 16_384;
+
+/// The addresses and ports of a handshake, by which it is known.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Pod, Zeroable)]
+pub struct Flow {
+    /// The client's address.
+    pub remote: Addr,
+    /// The address it connects to.
+    pub local: Addr,
+    /// The client's port, in host byte order.
+    pub remote_port: u16,
+    /// The port it connects to, likewise.
+    pub local_port: u16,
+    /// Always 0.
+    pub zero: u32,
+}
+
+/// Where a record stands.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// It waits for a place, and is marked in the counts it waits for.
+    Waiting = 1,
+    /// The same, and its next ACK may take a place.
+    Granted = 2,
+    /// A program has it in hand.
+    Held = 3,
+    /// There is no room to wait; it is marked nowhere.
+    Crowded = 4,
+    /// It is to be told why it is refused, and marked nowhere.
+    Refused = 5,
+    /// It is being told.
+    Told = 6,
+}
+
+impl State {
+    /// From its number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_u8(value: u8) -> Option<Self> {
+        match value {
+            1 => Some(Self::Waiting),
+            2 => Some(Self::Granted),
+            3 => Some(Self::Held),
+            4 => Some(Self::Crowded),
+            5 => Some(Self::Refused),
+            6 => Some(Self::Told),
+            _ => None,
+        }
+    }
+
+    /// Whether the record is marked in the counts that it waits for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_marked(self) -> bool {
+        matches!(self, Self::Waiting | Self::Granted)
+    }
+}
+
+/// What is known of a handshake that was held back: enough to speak for it (`struct tcp_request_sock`,
+/// include/linux/tcp.h; `struct inet_request_sock`, include/net/inet_sock.h).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Waiter {
+    /// Number and [`State`]: see [`word`]. Before all else, as in [`crate::Entry`].
+    pub word: u64,
+    /// Since when, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub since_ns: u64,
+    /// Our initial sequence number.
+    pub snt_isn: u32,
+    /// The client's.
+    pub rcv_isn: u32,
+    /// What is added to the kernel's clock for our timestamps (RFC 7323, 3).
+    pub ts_off: u32,
+    /// The client's last timestamp.
+    pub ts_recent: u32,
+    /// The window that we have announced, in bytes.
+    pub rcv_wnd: u32,
+    /// Between our SYN-ACK and this ACK, in microseconds.
+    pub rtt_us: u32,
+    /// The interface by which its ACK came.
+    pub ifindex: u32,
+    /// The interface that the listener is bound to; 0: none.
+    pub bound_ifindex: u32,
+    /// The options agreed upon: the kernel's bits, as [`crate::kernel::Offsets`] says where they are.
+    pub options: u16,
+    /// The largest segment the client takes, in bytes.
+    pub mss: u16,
+    /// The window in the client's ACK, not scaled.
+    pub window: u16,
+    /// The [`Reason`] for which it had no place when that was last looked for.
+    pub waits_for: u8,
+    /// The [`Marks`] of one that waits; none of one that does not.
+    pub marks: u8,
+    /// What it would be counted in.
+    pub note: Note,
+    /// How many may wait in front of its listener: half of the backlog.
+    pub room: u16,
+    /// 1: the client has closed its side, and waits no longer.
+    pub has_gone: u8,
+    /// Always 0.
+    pub zero: u8,
+}
+
+/// The states are the low byte of a record's word, and its number the rest: memory that has come to serve
+/// another record has another word, whatever its state.
+const STATE_BITS: u32 = 8;
+
+/// A record's word, of its number and its state.
+#[inline(always)]
+#[must_use]
+pub const fn word(number: u64, state: State) -> u64 {
+    number << STATE_BITS | state as u64
+}
+
+/// The number in a record's word.
+#[inline(always)]
+#[must_use]
+pub const fn number(word: u64) -> u64 {
+    word >> STATE_BITS
+}
+
+/// The state in a record's word.
+#[inline(always)]
+#[must_use]
+pub const fn state(word: u64) -> Option<State> {
+    State::from_u8(word as u8)
+}
+
+/// Brings the record of this `number` from one state to another, in one step; `false` if it was in another
+/// state, or is another record.
+#[inline(always)]
+pub fn step<W: Word>(record: &W, number: u64, from: State, to: State) -> bool {
+    let from = word(number, from);
+    record.compare_exchange(from, word(number, to)) == from
+}
+
+/// Whether a record with this word is marked in the counts that it waits for.
+#[inline(always)]
+#[must_use]
+pub const fn is_marked(word: u64) -> bool {
+    matches!(state(word), Some(State::Waiting | State::Granted))
+}
+
+/// Takes a record in hand that was seen with this word; `false` if it has changed since, or somebody else has it.
+#[inline(always)]
+pub fn take_in_hand<W: Word>(record: &W, seen: u64) -> bool {
+    seen as u8 != State::Held as u8 && record.compare_exchange(seen, word(number(seen), State::Held)) == seen
+}
+
+/// Puts back a record in hand that was seen with this word, in the state of this number.
+#[inline(always)]
+pub fn put_back<W: Word>(record: &W, seen: u64, state: u8) {
+    let _in_hand = record.compare_exchange(word(number(seen), State::Held), number(seen) << STATE_BITS | state as u64);
+}
+
+/// Whether the ACK of a record in this state may try for a place: in its turn, or where nobody serves those that
+/// wait. `attended`: whether a daemon does.
+#[inline(always)]
+#[must_use]
+pub const fn may_try(state: u8, attended: bool) -> bool {
+    const WAITING: u8 = State::Waiting as u8;
+    const GRANTED: u8 = State::Granted as u8;
+    const CROWDED: u8 = State::Crowded as u8;
+    const REFUSED: u8 = State::Refused as u8;
+    match state {
+        GRANTED => true,
+        WAITING | CROWDED | REFUSED => !attended,
+        _ => false,
+    }
+}
+
+/// How many handshakes of one source may wait that may hold `limit` connections, in front of a listener where
+/// `room` may in all.
+#[inline(always)]
+#[must_use]
+pub const fn most_of_source(limit: u32, room: u32) -> u32 {
+    if limit < room { limit } else { room }
+}
+
+/// How many may wait in front of a listener in all: half of its backlog, so that the kernel, which keeps
+/// handshakes that are not complete in the same queue, gives none up early (`reqsk_timer_handler`,
+/// net/ipv4/inet_connection_sock.c) and sends no SYN cookies because of them.
+#[inline(always)]
+#[must_use]
+pub const fn room(backlog: u32) -> u16 {
+    let half = backlog / 2;
+    (if half < crate::places::MAX_WAITING { half } else { crate::places::MAX_WAITING }) as u16
+}
+
+/// Whether a segment is within the window that the kernel would take a reset in (`tcp_check_req`,
+/// `net/ipv4/tcp_minisocks.c`).
+#[inline(always)]
+#[must_use]
+pub const fn is_in_window(seq: u32, rcv_isn: u32, rcv_wnd: u32) -> bool {
+    seq.wrapping_sub(rcv_isn.wrapping_add(1)) <= rcv_wnd
+}
+
+/// What the programs tell the daemon of those that wait.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Event {
+    /// One of [`event`].
+    pub kind: u32,
+    /// A [`crate::ServiceId`].
+    pub service: u32,
+    /// The handshake, or in `flow.remote` the source of the count ([`event::FREED`]).
+    pub flow: Flow,
+}
+
+/// Kinds of an [`Event`].
+pub mod event {
+    /// A handshake has a new record, or its record another state.
+    pub const CHANGED: u32 = 1;
+    /// A place came free in a count for which somebody waits; `flow.remote` is of one that has let it go.
+    pub const FREED: u32 = 2;
+    /// A handshake that waited got in.
+    pub const ENTERED: u32 = 3;
+    /// A client that waited gave up.
+    pub const GONE: u32 = 4;
+}
+
+/// What the daemon asks of the program `usher`, which changes records on its behalf.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Request {
+    /// One of [`request`].
+    pub kind: u32,
+    /// 1: it was done. 0: things were not as it expects, and nothing was changed.
+    pub done: u32,
+    /// The record's number.
+    pub number: u64,
+    /// The handshake.
+    pub flow: Flow,
+    /// Of [`request::TELL`]: the [`Reason`] why it is refused.
+    pub reason: u32,
+    /// Of [`request::TELL`]: the [`crate::Response`].
+    pub response: u32,
+    /// Of [`request::TELL`]: the count that the reason is of.
+    pub count: Places,
+    /// Of [`request::TELL`]: the limit that the reason is of.
+    pub limit: u32,
+    /// Always 0.
+    pub zero: u32,
+}
+
+/// Kinds of a [`Request`].
+pub mod request {
+    /// Its next ACK may take a place.
+    pub const GRANT: u32 = 1;
+    /// It did not answer.
+    pub const REVOKE: u32 = 2;
+    /// It may wait after all.
+    pub const ADMIT: u32 = 3;
+    /// It is refused; what it is told is in the answer.
+    pub const TELL: u32 = 4;
+    /// Its record is to go: it was told, or is a connection by now.
+    pub const FORGET: u32 = 5;
+    /// It waits for what it found no place for last.
+    pub const WAIT_ON: u32 = 6;
+}
+
+impl Waiter {
+    /// Why it has no place.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        Reason::from_u8(self.waits_for)
+    }
+
+    /// Where it is marked as one that waits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn marks(&self) -> Marks {
+        Marks(self.marks)
+    }
+}
+
+const _: () = assert!(size_of::<Flow>() == 40 && size_of::<Waiter>() == 64 && size_of::<Event>() == 48);
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Event, Flow, Request, Waiter};
+
+    // SAFETY: the types are `bytemuck::Pod`: any bytes are a value, and there is no padding.
+    unsafe impl aya::Pod for Flow {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Waiter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Event {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Request {}
+}

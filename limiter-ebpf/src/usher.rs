@@ -1,0 +1,166 @@
+//! The usher: changes to the records of those that wait, which the daemon asks for. It is attached nowhere; the
+//! daemon runs it (`BPF_PROG_TEST_RUN`), as it does the [`crate::steward`].
+
+use limiter_common::{
+    Claim, Limits, Reason, Response, Waiter,
+    claim::{self, Marks, Wait},
+    places::Word as _,
+    verdict,
+    waiting::{self, Request, State, request},
+};
+
+use crate::{
+    atomic::{self, Shared},
+    claims::{self, Counts},
+    clock, ladder,
+    maps::{self, REQUEST, Service},
+    waiters,
+};
+
+/// Does what is asked.
+#[inline(always)]
+pub fn run() {
+    let Some(asked) = REQUEST.get_ptr_mut(0) else { return };
+    // SAFETY: one thread of one daemon asks, and waits for this run to end.
+    let asked = unsafe { &mut *asked };
+    asked.done = 0;
+    let flow = asked.flow;
+    let Some(waiter) = waiters::of(&flow) else { return };
+    // SAFETY: found in this run.
+    let (record, service) = unsafe { (waiters::word(waiter), (*waiter).note.service()) };
+    let number = asked.number;
+    let step = |from, to| waiting::step(record, number, from, to);
+    let done = match asked.kind {
+        request::GRANT => step(State::Waiting, State::Granted),
+        request::REVOKE => {
+            let done = step(State::Granted, State::Waiting);
+            if done {
+                maps::count(service, |counters| &mut counters.lost_turn);
+            }
+            done
+        }
+        _ => {
+            let seen = record.load();
+            if waiting::number(seen) != number || !waiting::take_in_hand(record, seen) {
+                return;
+            }
+            change(waiter, asked, record, seen)
+        }
+    };
+    asked.done = u32::from(done);
+}
+
+/// Changes a record that is in hand, and was seen with this word; whether what was asked is done.
+#[inline(always)]
+fn change(waiter: *mut Waiter, asked: &mut Request, record: &Shared, seen: u64) -> bool {
+    // SAFETY: found in this run, and in hand.
+    let claim = unsafe { (*waiter).note.claim(&asked.flow.remote) };
+    let Some(counts) = Counts::find(&claim) else {
+        // Nothing is counted there, so it is marked nowhere.
+        return forget_or_put_back(asked, &claim, record, seen);
+    };
+    let (done, to) = match (asked.kind, waiting::state(seen)) {
+        (request::ADMIT, Some(State::Crowded)) if waits(waiter, asked, &counts, &claim) => (true, State::Waiting),
+        (request::WAIT_ON, Some(State::Waiting)) => (waits_on(waiter, &counts), State::Waiting),
+        (request::TELL, Some(State::Waiting | State::Crowded | State::Refused | State::Told)) => {
+            refuse(waiter, asked, &counts, &claim, seen as u8 == State::Told as u8);
+            (true, State::Told)
+        }
+        (request::FORGET, Some(_)) => {
+            // SAFETY: found in this run, and in hand.
+            unsafe { waiters::stop_waiting(waiter, &counts) };
+            return waiters::forget(&asked.flow, claim.service());
+        }
+        _ => {
+            waiting::put_back(record, seen, seen as u8);
+            return false;
+        }
+    };
+    waiting::put_back(record, seen, to as u8);
+    done
+}
+
+#[inline(always)]
+fn forget_or_put_back(asked: &mut Request, claim: &Claim, record: &Shared, seen: u64) -> bool {
+    if asked.kind == request::FORGET {
+        return waiters::forget(&asked.flow, claim.service());
+    }
+    let to = if asked.kind == request::TELL { State::Told as u8 } else { seen as u8 };
+    waiting::put_back(record, seen, to);
+    asked.response = Response::Reset as u32;
+    asked.kind == request::TELL
+}
+
+/// Whether a record, in hand, has become one that waits.
+#[inline(always)]
+fn waits(waiter: *mut Waiter, asked: &Request, counts: &Counts, claim: &Claim) -> bool {
+    // SAFETY: found in this run, and in hand.
+    let waiter = unsafe { &mut *waiter };
+    let Some(service) = maps::service(claim.service()) else { return false };
+    let limits = Limits::of(service.policy, &service.say(&asked.flow.remote, &asked.flow.local));
+    let (marks, room) = (Marks::of(waiter.reason()), u32::from(waiter.room));
+    let most = waiting::most_of_source(limits.narrow, room);
+    let waits = claim::wait(&counts.words(), marks, most, room) == Wait::Waits;
+    if waits {
+        waiter.marks = marks.0;
+    }
+    waits
+}
+
+/// Marks a record, in hand, where it found no place last; whether that could be done.
+#[inline(always)]
+fn waits_on(waiter: *mut Waiter, counts: &Counts) -> bool {
+    // SAFETY: found in this run, and in hand.
+    let waiter = unsafe { &mut *waiter };
+    let to = Marks::of(waiter.reason());
+    let waits_on = waiter.marks() != to && claim::wait_on(&counts.words(), waiter.marks(), to);
+    if waits_on {
+        waiter.marks = to.0;
+    }
+    waits_on
+}
+
+/// Refuses a record, in hand: what it is told, and how, by the policy in force and by where its source stands on
+/// the ladder. A client that has given up, or was `refused_already`, is not refused, and only told.
+#[inline(always)]
+fn refuse(waiter: *mut Waiter, asked: &mut Request, counts: &Counts, claim: &Claim, refused_already: bool) {
+    // SAFETY: found in this run, and in hand.
+    let (reason, has_gone) = unsafe {
+        waiters::stop_waiting(waiter, counts);
+        ((*waiter).reason(), (*waiter).has_gone != 0)
+    };
+    asked.reason = reason as u32;
+    asked.response = Response::Reset as u32;
+    let Some(service) = maps::service(claim.service()) else { return };
+    let say = service.say(&asked.flow.remote, &asked.flow.local);
+    let limits = Limits::of(service.policy, &say);
+    let entry = maps::entry(&claim.narrow);
+    let standing = claims::standing(claim, entry, true);
+    (asked.count, asked.limit) = match reason {
+        Reason::Total => (standing.total, limits.total),
+        Reason::Network => (standing.wide, limits.wide),
+        _ => (standing.narrow, limits.narrow),
+    };
+    asked.response = respond(&service, reason, standing.replies_due_ns) as u32;
+    if !has_gone && !refused_already {
+        maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
+        maps::count(service.id, |counters| &mut counters.told);
+        if let Some(entry) = entry {
+            // SAFETY: found in this run.
+            unsafe { atomic::add(&raw mut (*entry).refused, 1) };
+        }
+        if !ladder::pay(&service, claim, reason.is_own()) {
+            maps::count(service.id, |counters| &mut counters.unjudged);
+        }
+    }
+}
+
+/// How a client that believes to be connected is answered: where nothing would be, by a reset, or it would hang.
+#[inline(always)]
+fn respond(service: &Service, reason: Reason, replies_due_ns: u64) -> Response {
+    let replies = service.ladder().map(|ladder| ladder.replies).unwrap_or_default();
+    match verdict::response(service.policy, reason, replies_due_ns, &replies, clock::now_ns()) {
+        Response::Drop => Response::Reset,
+        response => response,
+    }
+}

@@ -1,0 +1,367 @@
+//! Handshakes that are held back: their records, and what the gate makes of the next packet of each.
+//!
+//! What becomes of a record is decided in `limiter_common::waiting`. The daemon changes records through the
+//! [`crate::usher`] alone.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
+use limiter_common::{
+    Claim, Limits, Note, Reason, ServiceId, Waiter,
+    claim::{self, Arrival, Marks, Outcome, Wait},
+    ledger::note,
+    places::Word as _,
+    waiting::{self, Event, Flow, State, event},
+};
+
+use crate::{
+    atomic::{self, Shared},
+    claims::{self, Counts},
+    clock,
+    kernel::{self, Handshake},
+    maps::{self, EVENTS, STAGES, Service, WAITERS},
+    packet::{FIN, Segment, Tuple},
+    pending,
+};
+
+/// Index of [`hold`] in [`STAGES`].
+pub const HOLD: u32 = 0;
+/// Index of [`again`].
+pub const AGAIN: u32 = 1;
+
+/// Goes on in another program, which has a stack of its own. Returns only if it is not there: then the packet is
+/// to be dropped, and the kernel asks for it again.
+#[inline(always)]
+pub fn go_on(ctx: &SkBuffContext, stage: u32) {
+    // SAFETY: nothing here has a destructor.
+    unsafe { STAGES.tail_call(ctx, stage) };
+}
+
+/// Whether a daemon serves those that wait.
+#[inline(always)]
+pub fn are_attended() -> bool {
+    overtakes() == 0
+}
+
+/// 1 where nobody serves those that wait, so that others may overtake them, and 0 where a daemon does.
+#[inline(always)]
+pub fn overtakes() -> u64 {
+    // The sign, and no branch: see `limiter_common::places::Turn`.
+    maps::attended_until_ns().wrapping_sub(clock::tick_ns()) >> 63
+}
+
+/// Whether there are records of handshakes of the service.
+#[inline(always)]
+pub fn has_records(service: ServiceId) -> bool {
+    // SAFETY: found in this run.
+    maps::total(service).is_some_and(|total| unsafe { (&raw const (*total).records).read_volatile() } != 0)
+}
+
+/// The record of a handshake.
+#[inline(always)]
+pub fn of(flow: &Flow) -> Option<*mut Waiter> {
+    WAITERS.get_ptr_mut(flow)
+}
+
+/// Number and state of a record.
+///
+/// # Safety
+///
+/// `waiter` was found in this run.
+#[inline(always)]
+pub unsafe fn word<'a>(waiter: *mut Waiter) -> &'a Shared {
+    // SAFETY: by the contract above; the first field, aligned to 8 bytes, and changed through `Shared` only.
+    unsafe { Shared::word(&raw mut (*waiter).word) }
+}
+
+/// Removes a record, which the caller has in hand or is told; `false` if it is not there any more.
+#[inline(always)]
+pub fn forget(flow: &Flow, service: ServiceId) -> bool {
+    if WAITERS.remove(flow).is_err() {
+        return false;
+    }
+    add_record(service, u64::MAX);
+    true
+}
+
+#[inline(always)]
+fn add_record(service: ServiceId, one: u64) {
+    if let Some(total) = maps::total(service) {
+        // SAFETY: found in this run.
+        unsafe { atomic::add(&raw mut (*total).records, one) };
+    }
+}
+
+/// Tells the daemon. Where there is no room for more, it finds out when it next looks through the records.
+#[inline(always)]
+pub fn tell(kind: u32, service: ServiceId, flow: &Flow) {
+    if let Some(mut event) = EVENTS.reserve(0) {
+        event.write(Event { kind, service: u32::from(service.0), flow: *flow });
+        event.submit(0);
+    }
+}
+
+/// A place of `claim` came free: tells the daemon if somebody waits for it.
+#[inline(always)]
+pub fn freed(claim: &Claim, counts: &Counts) {
+    if claims::is_waited_for(&counts.words()) {
+        tell(event::FREED, claim.service(), &Flow { remote: claim.narrow.source, ..Flow::default() });
+    }
+}
+
+/// A packet for a listener of a mail port, read again by a program that the gate goes on in.
+struct Packet {
+    service: Service,
+    segment: Segment,
+    tuple: Tuple,
+    handshake: Handshake,
+}
+
+impl Packet {
+    #[inline(always)]
+    fn read(ctx: &SkBuffContext) -> Option<Self> {
+        // SAFETY: the kernel hands the program a valid context; the port can be read from any socket.
+        let port = unsafe {
+            let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
+            if sk.is_null() {
+                return None;
+            }
+            (*sk).src_port
+        };
+        let service = maps::service_of(port)?;
+        let segment = Segment::read(ctx)?;
+        let mut tuple = segment.tuple()?;
+        let handshake = kernel::handshake(ctx, &mut tuple, segment.ack);
+        Some(Self { service, segment, tuple, handshake })
+    }
+}
+
+/// Counts an ACK held back. Always true.
+#[inline(always)]
+fn held(service: ServiceId, claim: &Claim) -> bool {
+    maps::count(service, |counters| &mut counters.held);
+    if let Some(entry) = maps::entry(&claim.narrow) {
+        // SAFETY: found in this run. A plain add: a statistic that may lose one between two CPUs.
+        unsafe { (*entry).held = (*entry).held.wrapping_add(1) };
+    }
+    true
+}
+
+/// Holds a handshake back for which there is no place, and records it; whether the packet is to be dropped. Goes
+/// on where the gate has found none.
+#[inline(always)]
+pub fn hold(ctx: &SkBuffContext) -> bool {
+    let Some(Packet { service, segment, mut tuple, handshake }) = Packet::read(ctx) else { return true };
+    if handshake != Handshake::Completing {
+        return handshake != Handshake::Void;
+    }
+    let remote = tuple.remote();
+    let claim = Claim::new(service.id, service.policy, &remote);
+    let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local()));
+    let reason = match why(&claim, &limits) {
+        Some(reason) => reason,
+        // A place has come free since: it is noticed when the ACK comes again, as the daemon sees to at once.
+        None => Reason::Concurrency,
+    };
+    note(ctx, &segment, &mut tuple, &service, &claim, &limits, reason);
+    held(service.id, &claim)
+}
+
+/// Why there is no place under `claim`.
+#[inline(always)]
+fn why(claim: &Claim, limits: &Limits) -> Option<Reason> {
+    let now_ns = clock::now_ns();
+    claims::standing(claim, maps::entry(&claim.narrow), limits.total != u32::MAX).over(limits, now_ns)
+}
+
+/// Records a handshake for which there is no place, because of `reason`.
+#[inline(always)]
+fn note(
+    ctx: &SkBuffContext,
+    segment: &Segment,
+    tuple: &mut Tuple,
+    service: &Service,
+    claim: &Claim,
+    limits: &Limits,
+    reason: Reason,
+) {
+    let id = service.id;
+    let now_ns = clock::monotonic_ns();
+    let mut waiter = Waiter { since_ns: now_ns, ..Waiter::default() };
+    if !are_attended() || !kernel::describe(ctx, tuple, &mut waiter, now_ns) {
+        // Without a daemon it waits for the kernel to repeat its SYN-ACK.
+        return maps::count(id, |counters| &mut counters.unnoted);
+    }
+    // SAFETY: the kernel hands the program a valid context, whose socket is a listener here.
+    unsafe {
+        let skb = ctx.skb.skb;
+        let sk = (*skb).__bindgen_anon_2.sk;
+        waiter.ifindex = (*skb).ifindex;
+        if !sk.is_null() {
+            waiter.bound_ifindex = (*sk).bound_dev_if;
+            waiter.room = waiting::room(kernel::backlog(sk));
+        }
+    }
+    waiter.window = segment.window;
+    waiter.waits_for = reason as u8;
+    waiter.has_gone = u8::from(segment.flags & FIN != 0);
+    waiter.note = Note::new(note::COUNTED, claim);
+    let (counts, marks) = (Counts::find(claim), Marks::of(reason));
+    let may_wait = service.policy.wait_s != 0
+        && waiter.has_gone == 0
+        && !matches!(reason, Reason::Denied | Reason::Banned);
+    let state = match counts {
+        Some(counts) if may_wait => {
+            let room = u32::from(waiter.room);
+            let most = waiting::most_of_source(limits.narrow, room);
+            match claim::wait(&counts.words(), marks, most, room) {
+                Wait::Waits if counts.belong_to(claim) => {
+                    waiter.marks = marks.0;
+                    State::Waiting
+                }
+                Wait::Waits => {
+                    claim::leave(&counts.words(), marks);
+                    State::Refused
+                }
+                Wait::RoomFull => State::Crowded,
+                Wait::SourceFull => State::Refused,
+                Wait::Again => return,
+            }
+        }
+        _ => State::Refused,
+    };
+    waiter.word = waiting::word(now_ns, state);
+    let flow = tuple.flow();
+    if WAITERS.insert(flow, waiter, u64::from(BPF_NOEXIST)).is_err() {
+        if state == State::Waiting
+            && let Some(counts) = counts
+        {
+            claim::leave(&counts.words(), marks);
+        }
+        return maps::count(id, |counters| &mut counters.unnoted);
+    }
+    add_record(id, 1);
+    tell(event::CHANGED, id, &flow);
+}
+
+/// The next ACK of a handshake that has a record; whether it is to be dropped.
+#[inline(always)]
+pub fn again(ctx: &SkBuffContext) -> bool {
+    let Some(Packet { service, segment, tuple, handshake }) = Packet::read(ctx) else { return true };
+    if handshake == Handshake::Void {
+        return false;
+    }
+    let (flow, overtakes) = (tuple.flow(), overtakes());
+    let Some(waiter) = of(&flow) else { return true };
+    // SAFETY: found in this run.
+    let (record, claim) = unsafe { (word(waiter), (*waiter).note.claim(&flow.remote)) };
+    let seen = record.load();
+    let attended = overtakes == 0;
+    if handshake == Handshake::Unknown {
+        // The kernel has given it up: the daemon says why, and without one the kernel's reset does.
+        return attended && held(service.id, &claim);
+    }
+    let has_gone = segment.flags & FIN != 0 && attended && waiting::is_marked(seen);
+    if !has_gone && !waiting::may_try(seen as u8, attended) || !waiting::take_in_hand(record, seen) {
+        return held(service.id, &claim);
+    }
+    // From here on nobody else changes the record, or what it is marked in.
+    let to = match Counts::find(&claim) {
+        Some(counts) if has_gone => {
+            maps::count(service.id, |counters| &mut counters.gone);
+            // SAFETY: found in this run, and in hand.
+            unsafe {
+                (*waiter).has_gone = 1;
+                stop_waiting(waiter, &counts);
+            }
+            State::Refused as u8
+        }
+        Some(counts) => try_again(&service, &flow, waiter, &claim, &counts, seen, overtakes),
+        None => State::Refused as u8,
+    };
+    if to != 0 {
+        waiting::put_back(record, seen, to);
+        tell(event::CHANGED, service.id, &flow);
+        return held(service.id, &claim);
+    }
+    let _in_hand = forget(&flow, service.id);
+    maps::count(service.id, |counters| &mut counters.let_in);
+    tell(event::ENTERED, service.id, &flow);
+    false
+}
+
+/// Takes a record out of the counts that it is marked in.
+///
+/// # Safety
+///
+/// `waiter` was found in this run, and is in hand; `counts` are those of its claim.
+#[inline(always)]
+pub unsafe fn stop_waiting(waiter: *mut Waiter, counts: &Counts) {
+    // SAFETY: by the contract above.
+    let waiter = unsafe { &mut *waiter };
+    if !waiter.marks().is_none() {
+        claim::leave(&counts.words(), waiter.marks());
+        waiter.marks = 0;
+    }
+}
+
+/// Tries for a place for a record that is in hand: the state it is to have, or 0 if it has a place.
+#[inline(always)]
+fn try_again(
+    service: &Service,
+    flow: &Flow,
+    waiter: *mut Waiter,
+    claim: &Claim,
+    counts: &Counts,
+    seen: u64,
+    overtakes: u64,
+) -> u8 {
+    let limits = Limits::of(service.policy, &service.say(&flow.remote, &flow.local));
+    if limits.denied || claims::is_banned(claim, &limits) {
+        // SAFETY: found in this run, and in hand.
+        unsafe {
+            (*waiter).waits_for = if limits.denied { Reason::Denied } else { Reason::Banned } as u8;
+            stop_waiting(waiter, counts);
+        }
+        return State::Refused as u8;
+    }
+    // SAFETY: as above.
+    let arrival = Arrival { marks: unsafe { (*waiter).marks() }, overtakes };
+    let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
+    match claim::reserve(&counts.words(), &limits, now_ns, arrival) {
+        Outcome::Taken => {
+            pending::set(flow.remote, u32::from(flow.remote_port), *claim, limits.rate.interval_ns);
+            return 0;
+        }
+        // SAFETY: as above. What it is marked in is the daemon's to change.
+        Outcome::Full(now) => unsafe { (*waiter).waits_for = now as u8 },
+        Outcome::Again => {}
+    }
+    // Its turn is over.
+    if seen as u8 == State::Granted as u8 { State::Waiting as u8 } else { seen as u8 }
+}
+
+/// A reset for a handshake that may have a record. Who could send one that the kernel takes, may take the record
+/// away, and nobody else.
+#[inline(always)]
+pub fn reset(service: ServiceId, segment: &Segment) {
+    let Some(tuple) = segment.tuple() else { return };
+    let flow = tuple.flow();
+    let Some(waiter) = of(&flow) else { return };
+    // SAFETY: found in this run.
+    let (record, rcv_isn, rcv_wnd) = unsafe { (word(waiter), (*waiter).rcv_isn, (*waiter).rcv_wnd) };
+    let seen = record.load();
+    if matches!(waiting::state(seen), None | Some(State::Held | State::Told))
+        || !waiting::is_in_window(segment.seq, rcv_isn, rcv_wnd)
+        || !waiting::take_in_hand(record, seen)
+    {
+        return;
+    }
+    // SAFETY: as above.
+    let claim = unsafe { (*waiter).note.claim(&flow.remote) };
+    if let Some(counts) = Counts::find(&claim) {
+        // SAFETY: as above, and in hand.
+        unsafe { stop_waiting(waiter, &counts) };
+    }
+    let _in_hand = forget(&flow, service);
+    maps::count(service, |counters| &mut counters.gone);
+    tell(event::GONE, service, &flow);
+}

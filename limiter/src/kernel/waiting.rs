@@ -1,0 +1,97 @@
+//! The daemon's side of the waiting room: the records of handshakes that were held back, what the programs tell
+//! of them, and what is asked of the usher.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, TestRun as _, TestRunOptions,
+    maps::{Array, HashMap, Map, MapData, ProgramArray, RingBuf},
+    programs::{CgroupSkb, CgroupSkbAttachType, ProgramFd},
+};
+use limiter_common::waiting::{Event, Flow, Request, Waiter};
+
+use super::{
+    object::program,
+    pins,
+    tables::{found, open},
+};
+use crate::instance::Instance;
+
+/// The map of the global that says until when the daemon serves those that wait.
+const ATTENDED: &str = ".bss.attended";
+/// The programs that the gate goes on in, in the order of `STAGES`.
+const STAGES: [&str; 2] = ["hold", "again"];
+
+/// The hold on the programs of the waiting room.
+pub struct Room {
+    usher: CgroupSkb,
+    request: Array<MapData, Request>,
+    attended: Array<MapData, u64>,
+    events: RingBuf<MapData>,
+    waiters: HashMap<MapData, Flow, Waiter>,
+}
+
+/// Puts the programs that the gate goes on in where it finds them.
+pub(super) fn set_stages(ebpf: &mut Ebpf) -> Result<()> {
+    let fds = STAGES
+        .iter()
+        .map(|name| Ok(program::<CgroupSkb>(ebpf, name)?.fd()?.try_clone()?))
+        .collect::<Result<Vec<ProgramFd>>>()?;
+    let map = ebpf.map_mut("STAGES").ok_or_else(|| anyhow!("the object has no map STAGES"))?;
+    let mut stages: ProgramArray<&mut MapData> = map.try_into()?;
+    for (index, fd) in (0..).zip(&fds) {
+        stages.set(index, fd, 0).context("cannot hand the gate its stages")?;
+    }
+    Ok(())
+}
+
+impl Room {
+    /// Takes what belongs to the waiting room out of `ebpf`; the records are those pinned for `instance`.
+    pub(super) fn take(ebpf: &mut Ebpf, instance: &Instance) -> Result<Self> {
+        let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| anyhow!("the object has no map {name}"));
+        let (request, attended, events) = (map("REQUEST")?, map(ATTENDED)?, map("EVENTS")?);
+        let waiters = open(&instance.pins(), "WAITERS")?;
+        let usher = instance.pins().join(pins::USHER);
+        Ok(Self {
+            usher: CgroupSkb::from_pin(&usher, CgroupSkbAttachType::Ingress)
+                .with_context(|| format!("cannot open the program {}", usher.display()))?,
+            request: request.try_into()?,
+            attended: attended.try_into()?,
+            events: events.try_into()?,
+            waiters: Map::HashMap(waiters).try_into()?,
+        })
+    }
+
+    /// Says that those that wait are served until `until_ns` of `CLOCK_MONOTONIC`.
+    pub fn attend(&mut self, until_ns: u64) -> Result<()> {
+        self.attended.set(0, until_ns, 0).context("cannot tell the kernel that the daemon is there")
+    }
+
+    /// What the programs tell next, if they do.
+    pub fn event(&mut self) -> Option<Event> {
+        let event = self.events.next()?;
+        (event.len() == size_of::<Event>()).then(|| bytemuck::pod_read_unaligned(&event))
+    }
+
+    /// The record of a handshake.
+    pub fn waiter(&self, flow: &Flow) -> Result<Option<Waiter>> {
+        found(self.waiters.get(flow, 0)).context("cannot read who waits")
+    }
+
+    /// Has the usher do what is asked; what became of it.
+    pub fn ask(&mut self, request: Request) -> Result<Request> {
+        self.request.set(0, request, 0)?;
+        // The kernel takes no packet shorter than an Ethernet header (bpf_prog_test_run_skb).
+        let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::new() };
+        self.usher.test_run(options).context("the usher did not run")?;
+        Ok(self.request.get(&0, 0)?)
+    }
+}
+
+impl AsFd for Room {
+    /// Readable when the programs have something to tell.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+}

@@ -1,0 +1,25 @@
+//! The waiting room: those for whom there is no place get in, in order, or are told why.
+//!
+//! Such a client believes it is connected, and hears nothing: the gate has dropped the ACK that completes
+//! its handshake, and the kernel keeps the request (`struct tcp_request_sock`) in the SYN queue. Either
+//! it gets in, by being asked for its ACK again ([`Prober`]), or it is told why not: the request is removed
+//! ([`Diag`]), and a socket of our own with the same four numbers speaks in its place ([`Takeover`]).
+//!
+//! [`line`] decides, and knows neither maps nor sockets; [`Attendant`] does what it says, on a thread of its
+//! own, in the network namespace of that thread.
+
+mod attendant;
+mod diag;
+mod held;
+mod line;
+mod options;
+mod probe;
+mod repair;
+#[cfg(test)]
+mod tests;
+
+pub use attendant::Attendant;
+use diag::Diag;
+use held::Held;
+use probe::Prober;
+use repair::Takeover;

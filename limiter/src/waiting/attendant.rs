@@ -1,0 +1,447 @@
+//! The thread that serves those that wait.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::{AsFd as _, AsRawFd as _},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use limiter_common::{
+    Claim, Limits, Reason, Response, ServiceId, ServicePolicy, Waiter,
+    waiting::{self, Flow, Request, State, event, request},
+};
+use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
+use tracing::warn;
+
+use super::{
+    Diag, Held, Prober, Takeover,
+    line::{Act, Among, Free, Line},
+};
+use crate::{
+    greeter::{Refusal, Teller},
+    kernel::{
+        Tables,
+        btf::{self, RequestBits},
+        waiting::Room,
+    },
+    ledger,
+};
+
+/// How often the kernel is told that the daemon is there, and the records are looked through.
+const ROUND: Duration = Duration::from_secs(1);
+/// For how long that holds: as long as the kernel keeps free what those wait for that nobody serves any more.
+const ATTENDED_NS: u64 = 3_000_000_000;
+/// How often it is looked for free places of which nobody has told: a limit that was raised, a rate that allows
+/// one more.
+const LOOK: Duration = Duration::from_millis(100);
+/// After which a reset is sent once more: nobody repeats one that is lost.
+const RESET_AGAIN: Duration = Duration::from_millis(500);
+/// The least time between two warnings.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// `TCP_SYN_RECV`, include/net/tcp_states.h: a request.
+const SYN_RECV: u8 = 3;
+
+const EVENTS: Token = Token(0);
+const STOP: Token = Token(1);
+
+/// Serves those that wait.
+pub struct Attendant {
+    poll: Poll,
+    room: Room,
+    tables: Tables,
+    line: Line,
+    diag: Diag,
+    prober: Prober,
+    bits: RequestBits,
+    teller: Teller,
+    /// The services in force, as of the last look.
+    services: HashMap<ServiceId, ServicePolicy>,
+    resets: Vec<(Instant, Held)>,
+    warned: Option<Instant>,
+}
+
+/// Ends an [`Attendant`] when it is dropped.
+pub struct Stop(Waker);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        // An eventfd can always be written to.
+        let _never_fails = self.0.wake();
+    }
+}
+
+impl Attendant {
+    /// One that goes on where another has left off.
+    ///
+    /// # Errors
+    /// Where the kernel has not what it takes, or does not let this process have it.
+    pub fn new(room: Room, tables: Tables, teller: Teller) -> Result<(Self, Stop)> {
+        let poll = Poll::new().context("cannot open an epoll descriptor")?;
+        poll.registry()
+            .register(&mut SourceFd(&room.as_fd().as_raw_fd()), EVENTS, Interest::READABLE)
+            .context("cannot wait for what the kernel programs tell")?;
+        let waker = Waker::new(poll.registry(), STOP).context("cannot open an event descriptor")?;
+        let attendant = Self {
+            poll,
+            room,
+            tables,
+            line: Line::default(),
+            diag: Diag::open().context("cannot look at single sockets (CONFIG_INET_TCP_DIAG)")?,
+            prober: Prober::open().context("cannot open raw sockets (CAP_NET_RAW)")?,
+            bits: btf::request_bits()?,
+            teller,
+            services: HashMap::new(),
+            resets: Vec::new(),
+            warned: None,
+        };
+        Ok((attendant, Stop(waker)))
+    }
+
+    /// Serves until its [`Stop`] is dropped. From then on the kernel does without it.
+    ///
+    /// # Errors
+    /// Where it cannot go on.
+    pub fn run(mut self) -> Result<()> {
+        let mut events = Events::with_capacity(8);
+        let (mut round, mut look) = (Instant::now(), Instant::now());
+        self.round()?;
+        loop {
+            let mut wake_at = round + ROUND;
+            if !self.line.is_empty() {
+                wake_at = wake_at.min(look + LOOK).min(self.next_due()?);
+            }
+            if let Some((at, _)) = self.resets.first() {
+                wake_at = wake_at.min(*at);
+            }
+            match self.poll.poll(&mut events, Some(wake_at.saturating_duration_since(Instant::now()))) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled.context("cannot wait for what the kernel programs tell")?,
+            }
+            if events.iter().any(|event| event.token() == STOP) {
+                return self.room.attend(0);
+            }
+            self.hear()?;
+            let now = Instant::now();
+            if now >= round + ROUND {
+                round = now;
+                self.round()?;
+            }
+            if now >= look + LOOK && !self.line.is_empty() {
+                look = now;
+                self.refresh()?;
+                self.grant(Among::All)?;
+            }
+            self.act()?;
+            self.repeat_resets(now);
+        }
+    }
+
+    /// Tells the kernel that somebody is there, and looks at every record: of what was told there may have been no
+    /// room for more.
+    fn round(&mut self) -> Result<()> {
+        self.room.attend(now_ns()? + ATTENDED_NS)?;
+        self.refresh()?;
+        let waiters: HashMap<Flow, Waiter> = self.tables.waiters()?.into_iter().collect();
+        let now_ns = now_ns()?;
+        self.line.retain(|flow| waiters.contains_key(flow));
+        for (flow, waiter) in &waiters {
+            let is_left = waiting::state(waiter.word) == Some(State::Told) && self.line.number(flow).is_none();
+            self.line.note(flow, waiter, now_ns);
+            if is_left {
+                // Another daemon was about to tell it.
+                self.tell(flow)?;
+            }
+        }
+        let waiting: Vec<Flow> = self.line.waiting().copied().collect();
+        for flow in waiting {
+            if let Some(waiter) = waiters.get(&flow) {
+                self.check(&flow, waiter)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the services in force.
+    fn refresh(&mut self) -> Result<()> {
+        self.services = self.tables.policy.services()?.into_iter().collect();
+        Ok(())
+    }
+
+    /// Looks whether the kernel has given up the request of one that waits, or made a connection of it.
+    fn check(&mut self, flow: &Flow, waiter: &Waiter) -> Result<()> {
+        match self.diag.find(&self.held(flow, waiter)) {
+            Ok(None) => self.tell(flow),
+            Ok(Some(found)) if found.state != SYN_RECV => self.forget(flow),
+            Ok(Some(_)) => Ok(()),
+            Err(error) => {
+                self.warn(&format!("cannot look for the handshake of {}: {error}", flow.remote.to_ip()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Hears what the programs tell.
+    fn hear(&mut self) -> Result<()> {
+        let now_ns = now_ns()?;
+        let mut freed = Vec::new();
+        let mut has_changed = false;
+        while let Some(event) = self.room.event() {
+            match event.kind {
+                event::CHANGED => {
+                    match self.room.waiter(&event.flow)? {
+                        Some(waiter) => self.line.note(&event.flow, &waiter, now_ns),
+                        None => self.line.remove(&event.flow),
+                    }
+                    has_changed = true;
+                }
+                event::FREED => {
+                    let among = Among::Freed(ServiceId(event.service as u8), event.flow.remote);
+                    if !freed.contains(&among) {
+                        freed.push(among);
+                    }
+                }
+                _ => {
+                    self.line.remove(&event.flow);
+                    has_changed = true;
+                }
+            }
+        }
+        if has_changed {
+            // Who has left may have kept others waiting, and who comes may have missed what came free.
+            return self.grant(Among::All);
+        }
+        for among in freed {
+            self.grant(among)?;
+        }
+        Ok(())
+    }
+
+    /// Gives everyone their turn whose it is.
+    fn grant(&mut self, among: Among) -> Result<()> {
+        let mut known = HashMap::new();
+        let (tables, services) = (&self.tables, &self.services);
+        let turns = self.line.turns(among, |flow| {
+            let service = tables.policy.service_of(tables.policy.active().ok()?, flow.local_port).ok()??;
+            *known
+                .entry((service.0, flow.remote))
+                .or_insert_with(|| free(tables, service.0, services.get(&service.0).unwrap_or(&service.1), flow).ok())
+        });
+        for flow in turns {
+            if self.ask(&flow, Act::Grant)?.done == 0 {
+                continue;
+            }
+            let Some(waiter) = self.room.waiter(&flow)? else { continue };
+            if let Err(error) = self.prober.probe(&self.held(&flow, &waiter)) {
+                self.warn(&format!("cannot ask {} for its ACK: {error}", flow.remote.to_ip()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what time asks for, until it asks for nothing more.
+    fn act(&mut self) -> Result<()> {
+        // Each round of it ends with fewer that are due.
+        loop {
+            let services = &self.services;
+            let acts = self.line.due(now_ns()?, |service| wait_ns(services, service));
+            if acts.is_empty() {
+                return Ok(());
+            }
+            let mut lost_turn = false;
+            for (flow, act) in acts {
+                match act {
+                    Act::Tell => self.tell(&flow)?,
+                    act => {
+                        self.ask(&flow, act)?;
+                        lost_turn |= act == Act::Revoke;
+                    }
+                }
+            }
+            if lost_turn {
+                self.grant(Among::All)?;
+            }
+        }
+    }
+
+    fn next_due(&self) -> Result<Instant> {
+        let now_ns = now_ns()?;
+        let due = self.line.next_due_ns(|service| wait_ns(&self.services, service));
+        let left_ns = due.map_or(ROUND.as_nanos() as u64, |due| due.saturating_sub(now_ns));
+        Ok(Instant::now() + Duration::from_nanos(left_ns))
+    }
+
+    /// Asks the usher; the line knows what became of it.
+    fn ask(&mut self, flow: &Flow, act: Act) -> Result<Request> {
+        let kind = match act {
+            Act::Grant => request::GRANT,
+            Act::Revoke => request::REVOKE,
+            Act::Admit => request::ADMIT,
+            Act::Tell => request::TELL,
+        };
+        let number = self.line.number(flow).unwrap_or_default();
+        let answer = self.room.ask(Request { kind, number, flow: *flow, ..Request::default() })?;
+        let now_ns = now_ns()?;
+        if answer.done != 0 {
+            self.line.done(flow, act, now_ns);
+        } else if let Some(waiter) = self.room.waiter(flow)? {
+            self.line.note(flow, &waiter, now_ns);
+        } else {
+            self.line.remove(flow);
+        }
+        Ok(answer)
+    }
+
+    /// Tells one why it is refused, and forgets it.
+    fn tell(&mut self, flow: &Flow) -> Result<()> {
+        let answer = self.ask(flow, Act::Tell)?;
+        if answer.done == 0 {
+            return Ok(());
+        }
+        let Some(waiter) = self.room.waiter(flow)? else { return Ok(()) };
+        let held = self.held(flow, &waiter);
+        let stream = match self.refusal(flow, &waiter, &answer) {
+            Some(refusal) => self.take_over(&held).map(|stream| stream.map(|stream| (stream, refusal))),
+            None => self.remove(&held).map(|_| None),
+        };
+        match stream {
+            Ok(Some((stream, refusal))) => self.teller.tell(stream, refusal),
+            Ok(None) => self.reset(held),
+            Err(error) => {
+                self.warn(&format!("cannot tell {} why it is refused, so it gets a reset: {error:#}", held.remote));
+                self.reset(held);
+            }
+        }
+        self.forget(flow)
+    }
+
+    /// Removes the request, if it is still there; `false` where it has become a connection.
+    fn remove(&self, held: &Held) -> Result<bool> {
+        match self.diag.find(held)? {
+            Some(found) if found.state == SYN_RECV => {
+                self.diag.destroy(held, found.cookie).context("cannot remove the handshake")?;
+                Ok(true)
+            }
+            Some(_) => Ok(false),
+            None => Ok(true),
+        }
+    }
+
+    /// Makes a connection of the handshake; `None` where it has become one by itself.
+    fn take_over(&self, held: &Held) -> Result<Option<std::net::TcpStream>> {
+        let takeover = Takeover::prepare(held)?;
+        if !self.remove(held)? {
+            return Ok(None);
+        }
+        Ok(Some(takeover.finish()?))
+    }
+
+    fn reset(&mut self, held: Held) {
+        self.send_reset(&held);
+        self.resets.push((Instant::now() + RESET_AGAIN, held));
+    }
+
+    fn repeat_resets(&mut self, now: Instant) {
+        let due = self.resets.iter().take_while(|(at, _)| *at <= now).count();
+        let resets: Vec<_> = self.resets.drain(..due).collect();
+        for (_, held) in resets {
+            self.send_reset(&held);
+        }
+    }
+
+    fn send_reset(&mut self, held: &Held) {
+        if let Err(error) = self.prober.reset(held) {
+            self.warn(&format!("cannot reset {}: {error}", held.remote));
+        }
+    }
+
+    /// Takes the record away.
+    fn forget(&mut self, flow: &Flow) -> Result<()> {
+        let number = self.line.number(flow).unwrap_or_default();
+        let request = Request { kind: request::FORGET, number, flow: *flow, ..Request::default() };
+        let _gone_already = self.room.ask(request)?;
+        self.line.remove(flow);
+        Ok(())
+    }
+
+    /// What it is told, if it is told anything.
+    fn refusal(&self, flow: &Flow, waiter: &Waiter, answer: &Request) -> Option<Refusal> {
+        if Response::from_u8(answer.response as u8) != Response::Reply {
+            return None;
+        }
+        let policy = self.services.get(&waiter.note.service())?;
+        let reason = Reason::from_u8(answer.reason as u8);
+        // As many there were when it found no place.
+        let connections = answer.count.connections().max(answer.limit);
+        Refusal::at(policy, flow.local_port, reason, connections).filter(|refusal| !refusal.tls)
+    }
+
+    /// The handshake as the kernel knew it.
+    fn held(&self, flow: &Flow, waiter: &Waiter) -> Held {
+        let bits = |lowest: u32, mask: u16| waiter.options >> lowest & mask;
+        let address = |address: IpAddr, port| match address {
+            IpAddr::V4(v4) => SocketAddr::V4(SocketAddrV4::new(v4, port)),
+            IpAddr::V6(v6) => {
+                let scope = if v6.is_unicast_link_local() { waiter.ifindex } else { 0 };
+                SocketAddr::V6(SocketAddrV6::new(v6, port, 0, scope))
+            }
+        };
+        // Both are of the clock of timestamps, in microseconds.
+        let sent_us = (waiter.since_ns / 1000).wrapping_sub(u64::from(waiter.rtt_us));
+        Held {
+            remote: address(flow.remote.to_ip(), flow.remote_port),
+            local: address(flow.local.to_ip(), flow.local_port),
+            snt_isn: waiter.snt_isn,
+            rcv_isn: waiter.rcv_isn,
+            ts_off: waiter.ts_off,
+            snt_tsval: ((sent_us / 1000) as u32).wrapping_add(waiter.ts_off),
+            ts_recent: waiter.ts_recent,
+            mss: waiter.mss,
+            window: waiter.window,
+            rcv_wnd: waiter.rcv_wnd,
+            snd_wscale: bits(self.bits.snd_wscale, 0xf) as u8,
+            rcv_wscale: bits(self.bits.rcv_wscale, 0xf) as u8,
+            wscale_ok: bits(self.bits.wscale_ok, 1) != 0,
+            sack_ok: bits(self.bits.sack_ok, 1) != 0,
+            tstamp_ok: bits(self.bits.tstamp_ok, 1) != 0,
+            bound_ifindex: waiter.bound_ifindex,
+        }
+    }
+
+    fn warn(&mut self, message: &str) {
+        if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            warn!("{message}");
+            self.warned = Some(Instant::now());
+        }
+    }
+}
+
+/// How long one may wait at a service; not at all at one that is there no more.
+fn wait_ns(services: &HashMap<ServiceId, ServicePolicy>, service: ServiceId) -> u64 {
+    services.get(&service).map_or(0, |policy| u64::from(policy.wait_s) * 1_000_000_000)
+}
+
+/// What is free for a handshake.
+fn free(tables: &Tables, service: ServiceId, policy: &ServicePolicy, flow: &Flow) -> Result<Free> {
+    let claim = Claim::new(service, policy, &flow.remote);
+    let limits = Limits::of(policy, &tables.policy.say(&flow.remote, service)?);
+    let standing = ledger::counts(tables, &claim)?;
+    let total = if limits.total == u32::MAX { 0 } else { tables.total(service)?.taken() };
+    let left = |limit: u32, taken: u64| u64::from(limit).saturating_sub(taken);
+    Ok(Free {
+        narrow: left(limits.narrow, standing.narrow.taken()),
+        wide: left(limits.wide, standing.wide.taken()),
+        total: left(limits.total, total),
+        rate_ns: limits.rate.wait_ns(standing.due_ns, ledger::now_ns()?),
+    })
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, the clock of [`Waiter::since_ns`].
+fn now_ns() -> Result<u64> {
+    let now =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
+    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}

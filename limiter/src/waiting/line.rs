@@ -1,0 +1,231 @@
+//! Who waits, in which order, and what is to be done about it.
+//!
+//! Pure: what the records say comes in, and the time, and how many places are free; what goes out is what the
+//! usher is to be asked. Nothing here has an effect before the kernel has agreed to it, so a line that is behind
+//! the times grants too much or too little for a moment, and lets nobody in whom the gate would not.
+
+use std::collections::HashMap;
+
+use limiter_common::{
+    Key, Reason, ServiceId, Waiter,
+    waiting::{self, Flow, State},
+};
+
+/// The shortest time that somebody has to answer in its turn, in nanoseconds: what a delayed ACK or a busy client
+/// takes (RFC 9293, 3.8.6.3).
+const SHORTEST_TURN_NS: u64 = 200_000_000;
+/// The longest, whatever the round trip was.
+const LONGEST_TURN_NS: u64 = 3_000_000_000;
+
+/// What the usher is to be asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// It may take a place.
+    Grant,
+    /// It has not answered: the next one's turn.
+    Revoke,
+    /// It may wait, where another one has left the room.
+    Admit,
+    /// It is told why it is refused.
+    Tell,
+}
+
+/// How many places are free of what a handshake falls under, and how long until its rate allows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Free {
+    /// Of its source.
+    pub narrow: u64,
+    /// Of its network.
+    pub wide: u64,
+    /// Of the service.
+    pub total: u64,
+    /// Nanoseconds; 0: it is allowed now.
+    pub rate_ns: u64,
+}
+
+/// One that was held back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    number: u64,
+    state: State,
+    waits_for: Reason,
+    service: ServiceId,
+    narrow: Key,
+    wide: Option<Key>,
+    since_ns: u64,
+    /// Who has the lowest goes first: since when it waits, or when it lost its turn.
+    order: u64,
+    turn_ns: u64,
+    /// When its turn ends, if it has it.
+    until_ns: u64,
+}
+
+/// Everyone who was held back.
+#[derive(Default, Debug)]
+pub struct Line(HashMap<Flow, Place>);
+
+/// Whose turn may have come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Among {
+    /// Anyone's.
+    All,
+    /// Of those of this service that are of the source, or wait for a place of their network or of the service.
+    Freed(ServiceId, limiter_common::Addr),
+}
+
+impl Line {
+    /// What a record says now, at `now_ns`.
+    pub fn note(&mut self, flow: &Flow, waiter: &Waiter, now_ns: u64) {
+        let Some(state) = waiting::state(waiter.word) else { return };
+        let number = waiting::number(waiter.word);
+        let claim = waiter.note.claim(&flow.remote);
+        let turn_ns = (2 * u64::from(waiter.rtt_us) * 1000).clamp(SHORTEST_TURN_NS, LONGEST_TURN_NS);
+        let before = self.0.get(flow).filter(|before| before.number == number);
+        let place = Place {
+            number,
+            state,
+            waits_for: waiter.reason(),
+            service: claim.service(),
+            narrow: claim.narrow,
+            wide: claim.has_wide().then_some(claim.wide),
+            since_ns: waiter.since_ns,
+            order: before.map_or(waiter.since_ns, |before| before.order),
+            turn_ns,
+            until_ns: match before {
+                Some(before) if before.state == State::Granted => before.until_ns,
+                _ => now_ns + turn_ns,
+            },
+        };
+        self.0.insert(*flow, place);
+    }
+
+    /// It is gone.
+    pub fn remove(&mut self, flow: &Flow) {
+        self.0.remove(flow);
+    }
+
+    /// Keeps those of whom `there_are` records.
+    pub fn retain(&mut self, mut is_there: impl FnMut(&Flow) -> bool) {
+        self.0.retain(|flow, _| is_there(flow));
+    }
+
+    /// Whether nobody was held back.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The number of a record.
+    pub fn number(&self, flow: &Flow) -> Option<u64> {
+        self.0.get(flow).map(|place| place.number)
+    }
+
+    /// Those that wait and have not been granted a place.
+    pub fn waiting(&self) -> impl Iterator<Item = &Flow> {
+        self.0.iter().filter(|(_, place)| place.state == State::Waiting).map(|(flow, _)| flow)
+    }
+
+    /// What was asked has been done, at `now_ns`.
+    pub fn done(&mut self, flow: &Flow, act: Act, now_ns: u64) {
+        let Some(place) = self.0.get_mut(flow) else { return };
+        match act {
+            Act::Grant => (place.state, place.until_ns) = (State::Granted, now_ns + place.turn_ns),
+            // To the end of the line.
+            Act::Revoke => (place.state, place.order) = (State::Waiting, now_ns),
+            Act::Admit => place.state = State::Waiting,
+            Act::Tell => place.state = State::Told,
+        }
+    }
+
+    /// What time asks for at `now_ns`, if one of a service waits for `wait_ns` at the most.
+    pub fn due(&self, now_ns: u64, wait_ns: impl Fn(ServiceId) -> u64) -> Vec<(Flow, Act)> {
+        let mut acts = Vec::new();
+        for (flow, place) in &self.0 {
+            let act = match place.state {
+                State::Granted if place.until_ns <= now_ns => Act::Revoke,
+                State::Waiting if place.since_ns + wait_ns(place.service) <= now_ns => Act::Tell,
+                State::Refused => Act::Tell,
+                _ => continue,
+            };
+            acts.push((*flow, act));
+        }
+        acts.extend(self.crowded());
+        acts
+    }
+
+    /// When [`Self::due`] has something to say next, in nanoseconds.
+    pub fn next_due_ns(&self, wait_ns: impl Fn(ServiceId) -> u64) -> Option<u64> {
+        let due = |place: &Place| match place.state {
+            State::Granted => Some(place.until_ns),
+            State::Waiting => Some(place.since_ns + wait_ns(place.service)),
+            State::Crowded | State::Refused => Some(0),
+            _ => None,
+        };
+        self.0.values().filter_map(due).min()
+    }
+
+    /// For the oldest for whom the room was full: who has to go. That is the newest of the source with the most
+    /// waiters, it itself among them.
+    fn crowded(&self) -> Vec<(Flow, Act)> {
+        let crowded = self.0.iter().filter(|(_, place)| place.state == State::Crowded);
+        let Some((flow, place)) = crowded.min_by_key(|(_, place)| place.since_ns) else { return Vec::new() };
+        let mut waiting: HashMap<Key, usize> = HashMap::new();
+        let of_service = || self.0.iter().filter(|(_, other)| other.service == place.service);
+        for (_, other) in of_service().filter(|(_, other)| other.state.is_marked()) {
+            *waiting.entry(other.narrow).or_default() += 1;
+        }
+        let own = waiting.get(&place.narrow).copied().unwrap_or_default() + 1;
+        let most = waiting.iter().filter(|(_, n)| **n > own).max_by_key(|(key, n)| (**n, key.source.0));
+        let newest = most.and_then(|(key, _)| {
+            let of_it = of_service().filter(|(_, it)| it.narrow == *key && it.state == State::Waiting);
+            of_it.max_by_key(|(_, it)| it.since_ns)
+        });
+        match newest {
+            Some((newest, _)) => vec![(*newest, Act::Tell), (*flow, Act::Admit)],
+            None => vec![(*flow, Act::Tell)],
+        }
+    }
+
+    /// Whose turn it is, first come first served, by what is `free` for each.
+    pub fn turns(&self, among: Among, mut free: impl FnMut(&Flow) -> Option<Free>) -> Vec<Flow> {
+        // Places that were granted and are not taken yet.
+        let mut granted: HashMap<Key, u64> = HashMap::new();
+        for place in self.0.values().filter(|place| place.state == State::Granted) {
+            for key in place.keys() {
+                *granted.entry(key).or_default() += 1;
+            }
+        }
+        let is_asked = |place: &Place| match among {
+            Among::All => true,
+            Among::Freed(service, source) => {
+                place.service == service
+                    && (place.narrow.source == source
+                        || matches!(place.waits_for, Reason::Network | Reason::Total))
+            }
+        };
+        let mut line: Vec<(&Flow, &Place)> =
+            self.0.iter().filter(|(_, place)| place.state == State::Waiting && is_asked(place)).collect();
+        line.sort_unstable_by_key(|(flow, place)| (place.order, flow.remote_port));
+        let mut turns = Vec::new();
+        for (flow, place) in line {
+            let Some(free) = free(flow) else { continue };
+            let left = |key: &Key, free: u64| free > granted.get(key).copied().unwrap_or_default();
+            let has_room = left(&place.narrow, free.narrow)
+                && place.wide.as_ref().is_none_or(|wide| left(wide, free.wide))
+                && left(&Key::total(place.service), free.total);
+            if has_room && free.rate_ns == 0 {
+                for key in place.keys() {
+                    *granted.entry(key).or_default() += 1;
+                }
+                turns.push(*flow);
+            }
+        }
+        turns
+    }
+}
+
+impl Place {
+    /// The counts it falls under.
+    fn keys(&self) -> impl Iterator<Item = Key> + use<> {
+        [Some(self.narrow), self.wide, Some(Key::total(self.service))].into_iter().flatten()
+    }
+}
