@@ -161,7 +161,8 @@ pub struct ServicePolicy {
     pub response: u8,
     /// A [`Mode`].
     pub mode: u8,
-    /// Seconds that a handshake without a place waits for one, 0 to 60; 0: it is told at once.
+    /// Seconds a handshake without a place waits for one, 0 to [`Self::MAX_WAIT_S`]; 0: its client is
+    /// told at once.
     pub wait_s: u8,
 }
 
@@ -170,6 +171,10 @@ const _: () = assert!(size_of::<ServicePolicy>() == 64);
 impl ServicePolicy {
     /// The largest limit there is: a million, more than a host has memory for.
     pub const MAX_LIMIT: u32 = 1_000_000;
+
+    /// The longest `wait_s`, in seconds: the kernel gives a handshake up after 63 (five SYN-ACKs repeated,
+    /// `net.ipv4.tcp_synack_retries`; tcp(7)), and until then its client can still be told.
+    pub const MAX_WAIT_S: u8 = 60;
 
     /// Whether verdicts are only counted.
     #[inline(always)]

@@ -90,6 +90,9 @@ pub struct Service {
     /// After how many seconds a vanished client's connection ends, 30 to 86,400; `None`: when the mail
     /// daemon or the system says.
     pub keepalive: Option<u32>,
+    /// How many seconds a handshake without a place waits for one, 0 to [`ServicePolicy::MAX_WAIT_S`]; 0:
+    /// its client is told at once.
+    pub wait: u8,
 }
 
 /// A rate and its burst.
@@ -138,7 +141,7 @@ impl Service {
             protocol: self.protocol as u8,
             response: self.response as u8,
             mode: self.mode as u8,
-            wait_s: 5,
+            wait_s: self.wait,
         }
     }
 }

@@ -176,6 +176,9 @@ pub static RECONCILE_SECONDS: Number = Number {
 /// Shortest and longest `keepalive`, in seconds.
 pub const KEEPALIVE_SECONDS: std::ops::RangeInclusive<u64> = 30..=86_400;
 
+/// Shortest and longest `wait`, in seconds.
+pub const WAIT_SECONDS: std::ops::RangeInclusive<u64> = 0..=ServicePolicy::MAX_WAIT_S as u64;
+
 /// One element of `ports`.
 pub static PORT: Number =
     Number { key: "a port", min: 1, max: 65535, advice: "give the TCP port the service listens on" };
@@ -269,6 +272,16 @@ pub fn keepalive(value: &Value<'_>) -> Result<Option<u32>, Complaint> {
     seconds(text, &KEEPALIVE_SECONDS).map(Some).ok_or_else(wrong)
 }
 
+/// Seconds that a handshake without a place waits. 0 needs no unit.
+pub fn wait(value: &Value<'_>) -> Result<u8, Complaint> {
+    let seconds = match value {
+        Value::Integer(Some(0), _) => Some(0),
+        Value::Text(text) => seconds(text, &WAIT_SECONDS),
+        _ => None,
+    };
+    seconds.and_then(|seconds| u8::try_from(seconds).ok()).ok_or_else(|| Complaint::Wait(value.shown()))
+}
+
 /// The length of a ban, in seconds.
 pub fn ban(key: &'static str, value: &Value<'_>) -> Result<u32, Complaint> {
     let seconds = match value {
@@ -289,6 +302,9 @@ pub fn seconds(text: &str, range: &std::ops::RangeInclusive<u64>) -> Option<u32>
 /// Seconds as [`seconds`] reads them. Written here and not by the crate that reads them: the
 /// fingerprint of a configuration hangs on it, and "24h" shall not become "1day".
 pub fn shown_duration(seconds: u32) -> String {
+    if seconds == 0 {
+        return "0s".to_owned();
+    }
     let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
     let parts = parts.iter().filter(|(number, _)| *number != 0);
     parts.map(|(number, unit)| format!("{number}{unit}")).collect::<Vec<_>>().join(" ")

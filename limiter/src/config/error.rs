@@ -169,6 +169,11 @@ pub enum Complaint {
         "keepalive must be a time between \"30s\" and \"24h\", or \"none\", not {0}; give the time after which a vanished client's connection ends"
     )]
     Keepalive(String),
+    /// Something else than a time to wait.
+    #[error(
+        "wait must be a time in whole seconds between \"0s\" and \"60s\", not {0}; give how long a client waits for a place before it is told why, \"0s\" to tell it at once"
+    )]
+    Wait(String),
     /// Something else than interfaces.
     #[error(
         "interfaces must be \"auto\" or a list of names such as [\"eth0\"], not {0}; name the interfaces the shield attaches to, or [] for none"

@@ -40,6 +40,7 @@ impl fmt::Display for Service {
             max_total,
             reserve,
             keepalive,
+            wait,
             mode,
         } = self;
         writeln!(out, "[service.{name}]")?;
@@ -62,7 +63,8 @@ impl fmt::Display for Service {
             writeln!(out, "max_total = {max_total}\nreserve = {reserve}")?;
         }
         let keepalive = keepalive.map_or_else(|| NONE.to_owned(), shown_duration);
-        writeln!(out, "keepalive = \"{keepalive}\"")
+        writeln!(out, "keepalive = \"{keepalive}\"")?;
+        writeln!(out, "wait = \"{}\"", shown_duration((*wait).into()))
     }
 }
 

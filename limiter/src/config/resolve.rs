@@ -23,6 +23,10 @@ pub const REMEMBER_SECONDS: u32 = 600;
 /// `reconcile_seconds` without a file: drift is a bug, so this only bounds how long one could last.
 pub const RECONCILE_SECONDS: u32 = 30;
 
+/// `wait` without a file, in seconds: a client that closes one connection and opens the next gets in, and
+/// who does not get in hears why before its patience ends.
+pub const WAIT_SECONDS: u8 = 5;
+
 /// The services there are without a file, sorted by name. IMAP and POP3 have one budget for both
 /// ports: it is the same mailboxes and the same people.
 const BUILT_IN: [(&str, &[u16], Protocol); 6] = [
@@ -46,6 +50,7 @@ pub struct Defaults {
     burst: Option<u32>,
     network: Option<WrittenNetwork>,
     keepalive: Option<u32>,
+    wait: u8,
 }
 
 impl Default for Defaults {
@@ -60,6 +65,7 @@ impl Default for Defaults {
             burst: None,
             network: None,
             keepalive: None,
+            wait: WAIT_SECONDS,
         }
     }
 }
@@ -77,6 +83,7 @@ impl Defaults {
             burst: value_of(limits.burst.as_ref()).or(self.burst),
             network: value_of(limits.network.as_ref()).map_or(self.network, |said| said.0),
             keepalive: limits.keepalive.map_or(self.keepalive, |said| said.0),
+            wait: limits.wait.unwrap_or(self.wait),
         };
         match &limits.burst {
             Some(burst) if overlaid.rate.is_none() => Err(Complaint::BurstWithoutRate.at(start(burst))),
@@ -95,6 +102,7 @@ impl Defaults {
             burst,
             network,
             keepalive,
+            wait,
         } = self;
         let Prefixes { ipv4, ipv6 } = Network::PREFIXES;
         Service {
@@ -115,6 +123,7 @@ impl Defaults {
             reserve: 0,
             mode,
             keepalive,
+            wait,
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum Setting {
     Reserve(u32),
     /// `keepalive`: seconds after which a vanished client's connection ends.
     Keepalive(Option<u32>),
+    /// `wait`: seconds a handshake without a place waits for one.
+    Wait(u8),
     /// `response`: how a refusal is answered.
     Response(Response),
     /// `mode`: whether verdicts are carried out.
@@ -49,13 +51,14 @@ impl Setting {
             Self::MaxTotal(_) => "max_total",
             Self::Reserve(_) => "reserve",
             Self::Keepalive(_) => "keepalive",
+            Self::Wait(_) => "wait",
             Self::Response(_) => "response",
             Self::Mode(_) => "mode",
         }
     }
 
     /// What `policy` holds, one for each key there is; a burst of 0 where there is no rate.
-    fn all_of(policy: &ServicePolicy) -> [Self; 9] {
+    fn all_of(policy: &ServicePolicy) -> [Self; 10] {
         let limit = |number: u32| (number != 0).then_some(number);
         [
             Self::MaxConnections(policy.max_connections),
@@ -65,6 +68,7 @@ impl Setting {
             Self::MaxTotal(limit(policy.max_total)),
             Self::Reserve(policy.reserve),
             Self::Keepalive(limit(policy.keepalive.seconds())),
+            Self::Wait(policy.wait_s),
             Self::Response(Response::from_u8(policy.response)),
             Self::Mode(Mode::from_u8(policy.mode)),
         ]
@@ -95,6 +99,7 @@ impl Setting {
             Self::Keepalive(seconds) => {
                 policy.keepalive = seconds.map_or_else(Keepalive::default, Keepalive::within);
             }
+            Self::Wait(seconds) => policy.wait_s = seconds,
             Self::Response(response) => policy.response = response as u8,
             Self::Mode(mode) => policy.mode = mode as u8,
         }
@@ -112,6 +117,7 @@ impl fmt::Display for Setting {
             | Self::Keepalive(None) => out.write_str(NONE),
             Self::Rate(Some(pace)) => pace.fmt(out),
             Self::Keepalive(Some(seconds)) => out.write_str(&shown_duration(seconds)),
+            Self::Wait(seconds) => out.write_str(&shown_duration(seconds.into())),
             Self::Response(response) => out.write_str(name_of(&RESPONSES, &response)),
             Self::Mode(mode) => out.write_str(name_of(&MODES, &mode)),
             Self::MaxConnections(number)
@@ -201,6 +207,7 @@ pub fn parse_setting(text: &str) -> Result<Setting, SettingError> {
         "max_total" => Setting::MaxTotal(check::MAX_TOTAL.check_or_none(&value)?),
         "reserve" => Setting::Reserve(number(&check::RESERVE)?),
         "keepalive" => Setting::Keepalive(check::keepalive(&value)?),
+        "wait" => Setting::Wait(check::wait(&value)?),
         "response" => Setting::Response(check::response(&value)?),
         "mode" => Setting::Mode(check::mode(&value)?),
         key => {

@@ -33,6 +33,7 @@ fn without_a_file_the_services_of_the_design_hold_twenty_connections_a_source() 
         assert_eq!((service.max_connections, service.response), (20, Response::Reply));
         assert_eq!((service.ipv4_prefix, service.ipv6_prefix), (32, 64));
         assert_eq!((service.rate, service.network, service.keepalive), (None, None, None));
+        assert_eq!(service.wait, 5);
         assert_eq!((service.max_total, service.reserve), (None, 0));
     }
     assert_eq!((config.hostname, config.max_sources), (None, 262_144));
@@ -58,13 +59,14 @@ fn the_keys_the_sample_file_comments_out_are_right_too() {
             None => format!("{line}\n"),
         })
         .collect();
-    assert_eq!(keys, 11, "{uncommented}");
+    assert_eq!(keys, 12, "{uncommented}");
     let mut expected = Config { hostname: Some("mail.example.org".into()), ..Config::default() };
     let smtp = expected.services.iter_mut().find(|service| service.name == "smtp").unwrap();
     (smtp.max_total, smtp.reserve) = (Some(400), 20);
     smtp.rate = Some(BurstingPace { pace: Pace { count: 60, period_s: 60 }, burst: 30 });
     smtp.network = Some(Network { ipv4_prefix: 24, ipv6_prefix: 48, max_connections: 100 });
     smtp.keepalive = Some(600);
+    smtp.wait = 10;
     assert_eq!(parse(&uncommented, "limiter.toml").unwrap(), expected);
 }
 
@@ -85,6 +87,7 @@ fn every_key_works() {
             rate = "100/h"
             network = { max_connections = 9, ipv4_prefix = 16 }
             keepalive = "24h"
+            wait = "1m"
             [service.smtp]
             ports = [2525, 25]
             protocol = "imap"
@@ -99,6 +102,7 @@ fn every_key_works() {
             reserve = 20
             mode = "enforce"
             keepalive = "2m 30s"
+            wait = 0
             [service.lmtp]
             ports = [24]
             protocol = "sieve"
@@ -135,6 +139,7 @@ fn every_key_works() {
         reserve: 20,
         mode: Mode::Enforce,
         keepalive: Some(150),
+        wait: 0,
     };
     assert_eq!(service(&config, "smtp"), &smtp);
     let by_default = |name: &str, ports: &[u16], protocol| Service {
@@ -151,10 +156,10 @@ fn every_key_works() {
         reserve: 0,
         mode: Mode::Observe,
         keepalive: Some(86_400),
+        wait: 60,
     };
     assert_eq!(service(&config, "lmtp"), &by_default("lmtp", &[24], Protocol::Sieve));
     assert_eq!(service(&config, "pop3"), &by_default("pop3", &[110, 995], Protocol::Pop3));
-    assert_eq!(config.services.len(), 7);
     let rules: Vec<String> = config.rules.iter().map(|rule| rule.to_string().replace('\n', " ")).collect();
     assert_eq!(
         rules,
@@ -166,7 +171,7 @@ fn every_key_works() {
             "[[rule]] network = \"2001:db8::/32\" deny = true ",
         ]
     );
-    assert!(config.services.is_sorted_by_key(|service| &service.name));
+    assert!(config.services.len() == 7 && config.services.is_sorted_by_key(|service| &service.name));
 }
 
 #[test]
@@ -226,12 +231,14 @@ fn a_policy_holds_what_the_service_says() {
             (policy.rate, policy.keepalive.seconds(), policy.has_network()),
             (Rate::default(), 0, false)
         );
+        assert_eq!(policy.wait_s, 5);
     }
     let text = "[service.smtp]\nrate = '6/min'\nburst = 2\nkeepalive = '1m'\nmax_total = 99\nreserve = 3\n\
-                network = { max_connections = 50, ipv6_prefix = 40 }";
+                wait = '12s'\nnetwork = { max_connections = 50, ipv6_prefix = 40 }";
     let policy = service(&parse(text, "x").unwrap(), "smtp").policy();
     assert_eq!(policy.rate, Rate::new(6, 60, 2));
     assert_eq!((policy.keepalive.seconds(), policy.max_total, policy.reserve), (60, 99, 3));
+    assert_eq!(policy.wait_s, 12);
     assert_eq!((policy.network_max_connections, policy.wide.ipv4, policy.wide.ipv6), (50, 24, 40));
 }
 
@@ -282,6 +289,9 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
         "[service.smtp]\nnetwork = { max_connections = 20, ipv4_prefix = 23 }",
         "[service.smtp]\nnetwork = { max_connections = 20, ipv6_prefix = 47 }",
         "[service.smtp]\nkeepalive = '10m'",
+        "[service.smtp]\nwait = 0",
+        "[service.smtp]\nwait = '6s'",
+        "[defaults]\nwait = '6s'",
         "interfaces = []",
         "interfaces = ['eth0']",
         "[ladder]\nreplies = '21/min'",
@@ -307,7 +317,7 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
     assert_eq!(commented.fingerprint(), FINGERPRINT_OF_THE_DEFAULTS);
 }
 
-const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0x711a_103b_cb1b_53e4;
+const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0xb111_887f_309d_02c8;
 
 #[test]
 fn a_file_is_loaded() {
@@ -387,6 +397,7 @@ prop_compose! {
         network in proptest::option::of((1u8..=32, 1u8..=128, 0u32..1000)),
         total in proptest::option::of((0u32..1000, 0..=ServicePolicy::MAX_LIMIT)),
         keepalive in proptest::option::of(30u32..=86_400),
+        wait in 0..=ServicePolicy::MAX_WAIT_S,
     ) -> Service {
         let protocol = check::PROTOCOLS[protocol].1;
         let response = if reset { Response::Reset } else { Response::Reply };
@@ -412,8 +423,32 @@ prop_compose! {
             max_total: total.map(|(more, _)| above(more)),
             reserve: total.map_or(0, |(_, reserve)| reserve),
             keepalive,
+            wait,
         }
     }
+}
+
+#[test]
+fn a_service_has_the_wait_of_the_defaults_unless_it_says_its_own_whatever_its_response() {
+    let text = "[defaults]\nwait = '20s'\nresponse = 'drop'\n[service.smtp]\nwait = '0s'\n\
+                [service.imap]\nresponse = 'reset'\n[service.lmtp]\nports = [24]\nprotocol = 'smtp'";
+    let config = parse(text, "x").unwrap();
+    let found = |name: &str| (service(&config, name).wait, service(&config, name).response);
+    assert_eq!(found("smtp"), (0, Response::Drop));
+    assert_eq!(found("imap"), (20, Response::Reset));
+    assert_eq!((found("lmtp"), found("pop3")), ((20, Response::Drop), (20, Response::Drop)));
+}
+
+#[test]
+fn a_wait_is_any_whole_second_up_to_a_minute_and_only_0_needs_no_unit() {
+    for seconds in 0..=60 {
+        let text = check::shown_duration(seconds);
+        assert_eq!(check::wait(&check::Value::Text(&text)).map(u32::from), Ok(seconds));
+    }
+    for (text, seconds) in [("wait=0", 0), ("wait=0s", 0), ("wait=60s", 60), ("wait=1m", 60)] {
+        assert_eq!(parse_setting(text), Ok(Setting::Wait(seconds)), "{text}");
+    }
+    assert_eq!(check::shown_duration(0), "0s");
 }
 
 #[test]

@@ -64,6 +64,8 @@ pub struct Limits {
     pub network: Option<Spanned<OrNone<WrittenNetwork>>>,
     /// `keepalive`, in seconds.
     pub keepalive: Option<OrNone<u32>>,
+    /// `wait`, in seconds.
+    pub wait: Option<u8>,
 }
 
 /// What may be said to be "none", which is something else than not to be said.
@@ -204,6 +206,10 @@ impl Limits {
                 let keepalive = check::keepalive(&Value::from(value.get_ref()));
                 self.keepalive = Some(OrNone(keepalive.map_err(|complaint| complaint.at(start(value)))?));
             }
+            "wait" => {
+                let wait = check::wait(&Value::from(value.get_ref()));
+                self.wait = Some(wait.map_err(|complaint| complaint.at(start(value)))?);
+            }
             _ => return Ok(false),
         }
         Ok(true)
@@ -301,8 +307,17 @@ pub enum Place<'a> {
     Ladder,
 }
 
-const LIMITS: [&str; 8] =
-    ["max_connections", "ipv4_prefix", "ipv6_prefix", "response", "rate", "burst", "network", "keepalive"];
+const LIMITS: [&str; 9] = [
+    "max_connections",
+    "ipv4_prefix",
+    "ipv6_prefix",
+    "response",
+    "rate",
+    "burst",
+    "network",
+    "keepalive",
+    "wait",
+];
 
 impl Place<'_> {
     fn known(self) -> Vec<&'static str> {

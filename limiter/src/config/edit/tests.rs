@@ -85,11 +85,26 @@ fn a_value_changes_and_nothing_around_it() {
 }
 
 #[test]
+fn a_wait_is_written_as_a_time_whatever_stood_there() {
+    let number = "[service.smtp]\nwait = 0 # told at once\n";
+    assert_eq!(set(number, "smtp", &["wait=10s"]), number.replace("= 0", "= \"10s\""));
+    assert_eq!(set(number, "smtp", &["wait=0s"]), number, "it says so already");
+    let of_defaults = "[defaults]\nwait = \"20s\"\n";
+    assert_eq!(set(of_defaults, "smtp", &["wait=20s"]), of_defaults, "it says so already");
+    assert_eq!(
+        set(of_defaults, "smtp", &["wait=5s"]),
+        format!("{of_defaults}\n[service.smtp]\nwait = \"5s\"\n"),
+        "the default of all, where this file has another"
+    );
+}
+
+#[test]
 fn a_new_key_is_the_last_of_its_table() {
     assert_eq!(
         set(FILE, "imap", &["keepalive=10m", "max_total=100"]),
         with(&[("  993,\n]\n", "  993,\n]\nkeepalive = \"10m\"\nmax_total = 100\n")])
     );
+    assert_eq!(set(FILE, "smtp", &["wait=0"]), with(&[("burst = 30\n", "burst = 30\nwait = \"0s\"\n")]));
     let indented = "[service.smtp]\n    # why\n    max_connections = 5 # so\n";
     assert_eq!(set(indented, "smtp", &["response=reset"]), format!("{indented}    response = \"reset\"\n"));
 }
@@ -302,7 +317,7 @@ proptest! {
                 2 => set(&text, service, &["rate=9/s", "burst=100"]),
                 3 => set(&text, service, &["network_max_connections=900", "mode=observe"]),
                 4 => set(&text, service, &["network_max_connections=none", "max_total=none", "reserve=0"]),
-                5 => set(&text, service, &["max_total=500", "reserve=9", "keepalive=none"]),
+                5 => set(&text, service, &["max_total=500", "reserve=9", "keepalive=none", "wait=9s"]),
                 6 => say(&text, network, Ruling::Allow),
                 7 => say(&text, network, Ruling::Deny),
                 8 => say(&text, network, Ruling::Limit(8, None)),

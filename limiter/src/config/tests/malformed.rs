@@ -76,7 +76,7 @@ refuses! {
         "[service.smtp]\nipv6_prefix = 56\nnetwork = { ipv6_prefix = 64, max_connections = 50 }" => "3:1: the ipv6_prefix 64 of a network is longer than the ipv6_prefix 56 of a source at service smtp; give a shorter one",
     }
     a_total_is_for_a_service_and_has_room_for_a_source {
-        "[defaults]\nmax_total = 400" => "2:1: unknown key max_total in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it to a [service.NAME]",
+        "[defaults]\nmax_total = 400" => "2:1: unknown key max_total in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); move it to a [service.NAME]",
         "[service.smtp]\nmax_total = 0" => "2:13: max_total must be between 1 and 1000000, not 0; give the number of connections the whole service may hold, or \"none\"",
         "[service.smtp]\nmax_total = 19" => "2:13: max_total 19 of service smtp is less than the 20 connections one source may hold; raise it, or lower max_connections",
         "[service.smtp]\nreserve = 5" => "2:11: service smtp has a reserve and no max_total for it to be on top of; add max_total, or make reserve 0",
@@ -130,6 +130,24 @@ refuses! {
         "[defaults]\nkeepalive = \"25h\"" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not \"25h\"; give the time after which a vanished client's connection ends",
         "[defaults]\nkeepalive = \"30s 1ms\"" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not \"30s 1ms\"; give the time after which a vanished client's connection ends",
     }
+    a_wait_is_a_time_in_whole_seconds {
+        "[service.smtp]\nwait = \"61s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"61s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\nwait = \"1.5s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"1.5s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\nwait = 1.5" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not a fraction; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\nwait = \"-1\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"-1\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\nwait = -1" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not -1; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\n  wait  =  5" => "2:12: wait must be a time in whole seconds between \"0s\" and \"60s\", not 5; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\nwait = \"5\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"5\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\nwait = \"abc\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"abc\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\nwait = \"\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\nwait = \"none\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"none\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\nwait = \"5s 1ms\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"5s 1ms\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\nwait = \"256s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"256s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[defaults]\nwait = \"99999999999999999999s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"99999999999999999999s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[service.smtp]\nwait = true" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not a boolean; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "wait = \"5s\"" => "1:1: unknown key wait at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [defaults]",
+        "[service.smtp]\nwaits = \"5s\"" => "2:1: unknown key waits in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); did you mean wait?",
+    }
     the_ladder_is_of_numbers_and_times {
         "[ladder]\nreplies = 20" => "2:11: replies must be a text such as \"20/min\", in s, min or h, or \"none\", not 20; give the replies a source gets before it gets resets",
         "[ladder]\nreplies = \"0/min\"" => "2:11: replies must be a text such as \"20/min\", in s, min or h, or \"none\", not \"0/min\"; give the replies a source gets before it gets resets",
@@ -176,9 +194,9 @@ refuses! {
         "[service.lmtp]\nports = [24]" => "1:10: service lmtp is not built in and has no protocol; add for example protocol = \"smtp\"",
     }
     an_unknown_key_is_named_with_those_there_are {
-        "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); remove it",
-        "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); did you mean max_connections?",
-        "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); did you mean ipv4_prefix?",
+        "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); remove it",
+        "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); did you mean max_connections?",
+        "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); did you mean ipv4_prefix?",
         "modes = \"observe\"" => "1:1: unknown key modes at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean mode?",
         "[ladders]\nban = '10min'" => "1:2: unknown key ladders at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean ladder?",
         "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean service?",
@@ -186,8 +204,8 @@ refuses! {
     }
     a_key_in_the_wrong_table_is_sent_home {
         "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [defaults]",
-        "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it to a [service.NAME]",
-        "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive); move it above the first table",
+        "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); move it to a [service.NAME]",
+        "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); move it above the first table",
     }
     a_table_must_be_one {
         "defaults = 5" => "1:12: defaults must be a table, not 5; write [defaults] above its keys",
@@ -268,12 +286,36 @@ fn a_setting_is_refused_with_the_sentence_of_the_file() {
             "response must be \"reply\", \"reset\" or \"drop\", not 1; give how a refusal is answered",
         ),
         (
+            "wait=61s",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"61s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        ),
+        (
+            "wait=-1",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not -1; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        ),
+        (
+            "wait=abc",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"abc\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        ),
+        (
+            "wait=1.5s",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"1.5s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        ),
+        (
+            "wait=5",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not 5; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        ),
+        (
+            "wait=",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        ),
+        (
             "max_connection=5",
-            "unknown key max_connection of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, response, mode); did you mean max_connections?",
+            "unknown key max_connection of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, wait, response, mode); did you mean max_connections?",
         ),
         (
             "ipv4_prefix=24",
-            "unknown key ipv4_prefix of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, response, mode); other keys are changed in the file",
+            "unknown key ipv4_prefix of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, wait, response, mode); other keys are changed in the file",
         ),
         ("max_connections", "\"max_connections\" is not KEY=VALUE; write for example max_connections=20"),
         ("", "\"\" is not KEY=VALUE; write for example max_connections=20"),

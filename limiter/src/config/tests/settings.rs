@@ -23,6 +23,8 @@ fn a_setting_changes_its_key_and_no_other() {
     assert_eq!(set("burst=5 rate=60/min"), ServicePolicy { rate, ..before }, "in any order");
     assert_eq!(set("max_total=99 reserve=3"), ServicePolicy { max_total: 99, reserve: 3, ..before });
     assert_eq!(set("keepalive=10m"), ServicePolicy { keepalive: Keepalive::within(600), ..before });
+    assert_eq!(set("wait=10s"), ServicePolicy { wait_s: 10, ..before });
+    assert_eq!(set("wait=0 response=drop").response, Response::Drop as u8);
     let wide = Prefixes { ipv4: 24, ipv6: 48 };
     assert_eq!(
         set("network_max_connections=50"),
@@ -69,6 +71,10 @@ fn whatever_changes_is_shown_and_what_was_asked_for() {
     assert_eq!(set("reserve=3 max_total=99"), "max_total none -> 99, reserve 0 -> 3");
     assert_eq!(set("reserve=0 max_total=none"), "max_total 99 -> none, reserve 3 -> 0");
     assert_eq!(set("response=reset"), "response reply -> reset");
+    assert_eq!(set("wait=10s"), "wait 5s -> 10s");
+    assert_eq!(set("wait=0"), "wait 10s -> 0s");
+    assert_eq!(set("wait=60s"), "wait 0s -> 1m");
+    assert_eq!(set("wait=1m"), "wait 1m -> 1m");
 }
 
 #[test]
@@ -85,6 +91,7 @@ fn settings_that_make_no_sense_together_are_refused() {
         ("reserve=5", "service smtp has a reserve and no max_total"),
         ("max_total=19", "max_total 19 of service smtp is less than the 20 connections"),
         ("max_total=30 max_connections=31", "max_total 30 of service smtp is less than the 31"),
+        ("wait=5s wait=6s", "wait is given twice; "),
         ("network_max_connections=19", "a network may hold 19 connections to service smtp, less than the 20"),
     ] {
         let error = refused(text);
@@ -98,7 +105,7 @@ proptest! {
     fn no_setting_makes_it_panic_and_what_is_shown_can_be_given(
         service in any_service(),
         words in proptest::collection::vec(
-            "(max_connections|rate|burst|network_max_connections|max_total|reserve|keepalive|response)=\
+            "(max_connections|rate|burst|network_max_connections|max_total|reserve|keepalive|wait|response)=\
              (none|reset|[0-9]{1,7}|[0-9]{1,7}/(s|min|h)|[0-9]{1,5}(s|m|h)|.{0,5})",
             1..4,
         ),
