@@ -35,6 +35,7 @@ pub use interfaces::Interfaces;
 pub use ladder::LadderConfig;
 pub use load::{load, parse, read};
 pub use pace::Pace;
+pub use resolve::WAIT_SECONDS;
 pub use rules::{Rule, network, parse_network};
 pub use setting::{Setting, SettingError, apply, changes, parse_setting};
 

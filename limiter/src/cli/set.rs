@@ -21,8 +21,8 @@ pub struct Args {
 
     /// What to change, as the file writes it: `max_connections=N` (per source), `rate=60/min` and
     /// `burst=N` (without it, as many as the rate's number), `network_max_connections=N` (per network,
-    /// as `max_connections` of `network`), `max_total=N` and `reserve=N`, `keepalive=10m`,
-    /// `response=reply`, `reset` or `drop`, `mode=observe` or `enforce`; `none` takes a rate, network, total or
+    /// as `max_connections` of `network`), `max_total=N` and `reserve=N`, `keepalive=10m`, `wait=10s` (for
+    /// a place, before a client is told why; `0s` to tell it at once), `response=reply`, `reset` or `drop`, `mode=observe` or `enforce`; `none` takes a rate, network, total or
     /// keepalive away
     #[arg(value_name = "KEY=VALUE", required = true)]
     settings: Vec<String>,

@@ -58,6 +58,8 @@ struct Service {
     max_total: Option<u32>,
     reserve: u32,
     keepalive_seconds: Option<u32>,
+    /// How long a handshake without a place waits for one; 0: its client is told at once.
+    wait_seconds: u8,
     /// `enforce`, or `observe` where verdicts are only counted.
     mode: &'static str,
     response: &'static str,
@@ -184,6 +186,7 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
             max_total: (policy.max_total != 0).then_some(policy.max_total),
             reserve: policy.reserve,
             keepalive_seconds: Some(policy.keepalive.seconds()).filter(|&seconds| seconds != 0),
+            wait_seconds: policy.wait_s,
             mode: if policy.observes() { "observe" } else { "enforce" },
             response: response(policy.response),
             connections: tables.total(id)?.connections(),
@@ -196,7 +199,8 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
 }
 
 impl Service {
-    /// What holds besides the limit of a source, in words; `None` if nothing does.
+    /// What holds besides the limit of a source, in words; `None` if nothing does. A `wait` is in it only
+    /// where it is another than the default, or every service would have a line.
     fn further_limits(&self) -> Option<String> {
         let mut limits = Vec::new();
         if let (Some(rate), Some(burst)) = (&self.rate, self.burst) {
@@ -214,6 +218,13 @@ impl Service {
         }
         if let Some(seconds) = self.keepalive_seconds {
             limits.push(format!("vanished clients end within {}", config::shown_duration(seconds)));
+        }
+        match self.wait_seconds {
+            config::WAIT_SECONDS => {}
+            0 => limits.push("no client waits for a place".to_owned()),
+            seconds => {
+                limits.push(format!("clients wait {} for a place", config::shown_duration(seconds.into())));
+            }
         }
         (!limits.is_empty()).then(|| format!("{}: {}", self.name, limits.join("; ")))
     }

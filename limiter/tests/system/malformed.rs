@@ -60,6 +60,7 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("[service.smtp]\nnetwork = { max_connections = 0 }", "2:31", "between 1"),
     ("[service.smtp]\nipv6_prefix = 0", "2:15", "ipv6_prefix"),
     ("[service.smtp]\nkeepalive = \"1s\"", "2:13", "keepalive"),
+    ("[service.smtp]\nwait = \"61s\"", "2:8", "between \"0s\" and \"60s\""),
     ("[service.smtp]\nresponse = \"shout\"", "2:12", "shout"),
     ("[service.smtp]\nprotocol = \"http\"", "2:12", "http"),
     ("max_sources = 2048\nmax_sources = 2048", "2:1", "duplicate key"),

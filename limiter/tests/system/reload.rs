@@ -20,12 +20,17 @@ fn a_reload_puts_the_file_in_force_and_keeps_the_counts() {
         .flatten()
         .collect();
     limiter.configure(
-        "[defaults]\nmax_connections = 3\nresponse = \"reset\"\n[service.smtp]\nports = [25, 2525]\n\
+        "[defaults]\nmax_connections = 3\nresponse = \"reset\"\nwait = \"9s\"\n[service.smtp]\nports = [25, 2525]\n\
          [[rule]]\nnetwork = \"198.51.100.8\"\ndeny = true\n[[rule]]\nnetwork = \"2001:db8:8::/64\"\ndeny = true\n",
     );
-    limiter.ok(&["set", "imap", "max_connections=9"]);
+    let said = limiter.ok(&["set", "imap", "max_connections=9", "wait=0"]);
+    assert!(said.contains("imap: wait 5s -> 0s"), "{said}");
+    let said = limiter.ok(&["status"]);
+    assert!(said.contains("\nimap: no client waits for a place\n") && !said.contains("smtp: "), "{said}");
     let said = limiter.ok(&["reload"]);
     assert!(said.contains("limiter.toml: in force"), "{said}");
+    let said = limiter.ok(&["status"]);
+    assert!(said.contains("\nimap: clients wait 9s for a place\n"), "{said}");
     for family in [V4, V6] {
         let source = family.source();
         truth::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
@@ -40,6 +45,7 @@ fn a_reload_puts_the_file_in_force_and_keeps_the_counts() {
     }
     let imap = limiter.json(&["status"])["services"].as_array().unwrap()[0].clone();
     assert_eq!((&imap["name"], &imap["max_connections"]), (&"imap".into(), &3.into()), "the file's word");
+    assert_eq!(imap["wait_seconds"], 9, "the file's word");
     drop(held);
     truth::settled(&lab.host, &limiter, 25);
 }

@@ -42,7 +42,15 @@ fn every_verb_saves(limiter: &Limiter) {
     let said = limiter.ok(&["set", "smtp", "max_connections=3", "rate=600/min", "--save"]);
     assert!(said.contains("max_connections 2 -> 3") && said.contains("limiter.toml: saved"), "{said}");
     is_the_files(limiter);
-    limiter.ok(&["set", "imap", "rate=none", "network_max_connections=50", "max_total=90", "--save"]);
+    limiter.ok(&[
+        "set",
+        "imap",
+        "rate=none",
+        "network_max_connections=50",
+        "max_total=90",
+        "wait=10s",
+        "--save",
+    ]);
     is_the_files(limiter);
     for (arguments, network) in [("198.51.100.0/24", "10.0.0.0/8"), ("2001:db8:7::/48", "2001:db8:99::1")] {
         limiter.ok(&["allow", network, "--save"]);
@@ -60,7 +68,7 @@ fn every_verb_saves(limiter: &Limiter) {
     let expected = FILE
         .replace(
             "rate = \"60/min\"\n",
-            "rate = \"none\"\nnetwork = { max_connections = 50 }\nmax_total = 90\n",
+            "rate = \"none\"\nnetwork = { max_connections = 50 }\nmax_total = 90\nwait = \"10s\"\n",
         )
         .replace("\n# the end\n", "\n[service.smtp]\nmax_connections = 3\nrate = \"600/min\"\n\n# the end\n");
     let rule = |network: &str, says: &str| format!("\n[[rule]]\nnetwork = \"{network}\"\n{says}\n");
