@@ -1,12 +1,12 @@
 //! The ledger as people see it, and its upkeep.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context as _, Result};
-use limiter_common::{Addr, Claim, Entry, Key, Places, ServiceId, ServicePolicy, Standing, census::kind};
+use limiter_common::{Addr, Claim, Entry, Key, Places, ServiceId, ServicePolicy, Standing, waiting};
 use serde::Serialize;
 
-use crate::kernel::{Tables, census, steward::Steward};
+use crate::kernel::{Tables, steward::Steward};
 
 /// One source, or one network, at one service.
 #[derive(Debug, Serialize)]
@@ -21,9 +21,10 @@ pub struct Source {
     pub connections: u32,
     /// Handshakes that hold a place this very moment.
     pub reserved: u32,
-    /// Handshakes in the kernel's SYN queue: not complete, or held back by the gate. Unknown where the
-    /// socket table cannot be seen from.
-    pub waiting: Option<u32>,
+    /// Handshakes that are complete but for a place, and wait for one.
+    pub waiting: u32,
+    /// Seconds that the first of them has waited; 0 where none does.
+    pub waiting_seconds: f64,
     /// The limit that applies; none for the host itself.
     pub limit: Option<u32>,
     /// The most connections at one time.
@@ -54,7 +55,8 @@ impl Source {
             source: network(key),
             connections: entry.places.connections(),
             reserved: entry.places.reserved(),
-            waiting: None,
+            waiting: 0,
+            waiting_seconds: 0.0,
             limit: limit.filter(|_| !key.source.is_loopback()),
             peak: entry.peak,
             accepted: entry.accepted,
@@ -76,26 +78,58 @@ pub fn prefixed(address: &Addr, prefix: u32) -> String {
     format!("{}/{length}", address.to_ip())
 }
 
-/// Every source in the ledger of the instance pinned in `dir`.
-pub fn sources(dir: &Path, tables: &Tables) -> Result<Vec<Source>> {
-    // Unknown from another namespace, or where the kernel has no census.
-    let waiting = census::take(dir, tables).ok().flatten().map(|records| {
-        let mut waiting: HashMap<Key, u32> = HashMap::new();
-        for record in records.iter().filter(|record| record.kind == kind::WAITING) {
-            *waiting.entry(record.claim.narrow).or_default() += 1;
-            if record.claim.has_wide() {
-                *waiting.entry(record.claim.wide).or_default() += 1;
-            }
+/// Those that wait under one count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many.
+    pub count: u32,
+    /// Since when the first does, in nanoseconds of `CLOCK_MONOTONIC`; 0 where none does.
+    since_ns: u64,
+}
+
+impl Waiting {
+    /// How long the first has waited, at `now_ns` of `CLOCK_MONOTONIC`, in seconds with one decimal.
+    #[must_use]
+    pub fn seconds(&self, now_ns: u64) -> f64 {
+        if self.count == 0 {
+            return 0.0;
         }
-        waiting
-    });
+        (now_ns.saturating_sub(self.since_ns) / 100_000_000) as f64 / 10.0
+    }
+}
+
+/// Who waits: those of each source, each network, and each service.
+pub fn waiting(tables: &Tables) -> Result<HashMap<Key, Waiting>> {
+    let mut waiting: HashMap<Key, Waiting> = HashMap::new();
+    for (flow, waiter) in tables.waiters()? {
+        if !waiting::is_marked(waiter.word) {
+            continue;
+        }
+        let claim = waiter.note.claim(&flow.remote);
+        let wide = claim.has_wide().then_some(claim.wide);
+        for key in [Some(claim.narrow), wide, Some(Key::total(claim.service()))].into_iter().flatten() {
+            let those = waiting.entry(key).or_insert(Waiting { count: 0, since_ns: u64::MAX });
+            those.count += 1;
+            those.since_ns = those.since_ns.min(waiter.since_ns);
+        }
+    }
+    Ok(waiting)
+}
+
+/// Every source in the ledger.
+pub fn sources(tables: &Tables) -> Result<Vec<Source>> {
+    let waiting = waiting(tables)?;
     let services: HashMap<ServiceId, ServicePolicy> = tables.policy.services()?.into_iter().collect();
-    let now = now_s()?;
+    let (now, now_ns) = (now_s()?, monotonic_ns()?);
     let known = tables.sources()?.into_iter().filter(|(_, entry)| entry.places != Places::COLLECTED);
     Ok(known
-        .map(|(key, entry)| Source {
-            waiting: waiting.as_ref().map(|waiting| waiting.get(&key).copied().unwrap_or_default()),
-            ..Source::new(&key, &entry, services.get(&ServiceId(key.service)), now)
+        .map(|(key, entry)| {
+            let waiting = waiting.get(&key).copied().unwrap_or_default();
+            Source {
+                waiting: waiting.count,
+                waiting_seconds: waiting.seconds(now_ns),
+                ..Source::new(&key, &entry, services.get(&ServiceId(key.service)), now)
+            }
         })
         .collect())
 }
@@ -129,11 +163,16 @@ pub fn now_ns() -> Result<u64> {
     Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
-/// Seconds of `CLOCK_MONOTONIC`, the clock of [`Entry::last_seen_s`].
-pub fn now_s() -> Result<u32> {
+/// Nanoseconds of `CLOCK_MONOTONIC`, the clock of [`limiter_common::Waiter::since_ns`].
+pub fn monotonic_ns() -> Result<u64> {
     let now =
         nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
-    Ok(u32::try_from(now.tv_sec()).unwrap_or(u32::MAX))
+    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+/// Seconds of `CLOCK_MONOTONIC`, the clock of [`Entry::last_seen_s`].
+pub fn now_s() -> Result<u32> {
+    Ok(u32::try_from(monotonic_ns()? / 1_000_000_000).unwrap_or(u32::MAX))
 }
 
 /// Deletes sources that hold no connection and were last seen longer than `idle` ago; returns how

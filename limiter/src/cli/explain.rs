@@ -53,6 +53,10 @@ struct Standing {
     total: u32,
     max_total: Option<u32>,
     refused: u64,
+    /// Handshakes of the source that wait for a place.
+    waiting: u32,
+    /// Seconds that the first of them has waited.
+    waiting_seconds: f64,
     /// What its next connection would get.
     verdict: &'static str,
     /// Why it would be refused: `denied`, `banned`, `total`, `network`, `concurrency` or `rate`.
@@ -80,7 +84,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let rules = tables.policy.rules()?;
     let rule = policy::covering(&rules, &address);
     let own = rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow);
-    let now_ns = ledger::now_ns()?;
+    let (now_ns, monotonic_ns) = (ledger::now_ns()?, ledger::monotonic_ns()?);
+    let waiting = ledger::waiting(&tables)?;
     let mut services = Vec::new();
     for (id, policy) in tables.policy.services()? {
         let claim = Claim::new(id, &policy, &address);
@@ -88,6 +93,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         let say = tables.policy.say(&address, id)?;
         let limits = Limits::of(&policy, &say);
         let over = standing.over(&limits, now_ns);
+        let those = waiting.get(&claim.narrow).copied().unwrap_or_default();
         let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
         services.push(Standing {
             service: policy.name().to_owned(),
@@ -102,6 +108,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             total: standing.total.connections(),
             max_total: limit(limits.total),
             refused: tables.source(&claim.narrow)?.unwrap_or_default().refused,
+            waiting: those.count,
+            waiting_seconds: those.seconds(monotonic_ns),
             verdict: if over.is_some() { "refuse" } else { "admit" },
             reason: over.map(Reason::word),
             banned_seconds: if over == Some(Reason::Banned) {
@@ -149,6 +157,11 @@ fn print(instance: &Instance, explanation: &Explanation) -> Result<()> {
         ]
     });
     output::table(&header, 2..5, rows.collect())?;
+    for standing in services.iter().filter(|standing| standing.waiting > 0) {
+        let Standing { service, waiting, waiting_seconds, .. } = standing;
+        let wait = if *waiting == 1 { "1 handshake waits" } else { &format!("{waiting} handshakes wait") };
+        output::line(&format!("\n{service}: {wait} for a place, the first for {waiting_seconds} s"))?;
+    }
     // The same advice once, for all the services it is for.
     let mut advices: Vec<(String, Vec<&str>)> = Vec::new();
     for standing in services.iter().filter(|standing| standing.reason.is_some()) {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use limiter_common::{ServiceId, ServicePolicy};
 use serde::Serialize;
 
-use super::{WrongUsage, enter_protected, loaded, output};
+use super::{WrongUsage, loaded, output};
 use crate::{
     instance::Instance,
     kernel::Tables,
@@ -54,8 +54,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     if let Some(service) = &args.service {
         known(&tables, service)?;
     }
-    enter_protected(instance, &tables)?;
-    let mut sources = ledger::sources(&instance.pins(), &tables)?;
+    let mut sources = ledger::sources(&tables)?;
     sources.retain(|source| {
         args.service.as_ref().is_none_or(|service| source.service == *service)
             && args.over.is_none_or(|over| source.connections > over)
@@ -113,7 +112,7 @@ fn print(sources: &[Source]) -> Result<()> {
             source.source.clone(),
             source.connections.to_string(),
             source.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
-            source.waiting.map_or_else(|| "?".to_owned(), |waiting| waiting.to_string()),
+            waiting(source.waiting, source.waiting_seconds),
             source.peak.to_string(),
             source.accepted.to_string(),
             source.refused.to_string(),
@@ -122,4 +121,9 @@ fn print(sources: &[Source]) -> Result<()> {
         ]
     });
     output::table(&header, 2..9, rows.collect())
+}
+
+/// How many wait, and how long the first has.
+pub fn waiting(count: u32, seconds: f64) -> String {
+    if count == 0 { "0".to_owned() } else { format!("{count} ({seconds} s)") }
 }

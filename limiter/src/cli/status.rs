@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use limiter_common::{Counters, Protocol, Reason, Response, ServiceId};
+use limiter_common::{Counters, Key, Protocol, Reason, Response, ServiceId};
 use serde::Serialize;
 
 use super::{NOTHING_LOADED, enter_protected, loaded, output};
@@ -14,7 +14,7 @@ use crate::{
     bans, config,
     instance::{Daemon, Instance},
     kernel::{Found, Tables, environment, pins, steward::Steward},
-    reconcile, shield,
+    ledger, reconcile, shield,
 };
 
 #[derive(clap::Args)]
@@ -64,6 +64,10 @@ struct Service {
     mode: &'static str,
     response: &'static str,
     connections: u32,
+    /// Handshakes that wait for a place.
+    waiting: u32,
+    /// Seconds that the first of them has waited.
+    waiting_first_seconds: f64,
     counters: CounterValues,
 }
 
@@ -170,7 +174,9 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
     for (port, id) in (0_u16..=u16::MAX).zip(tables.policy.ports()?).filter(|(_, id)| *id != 0) {
         ports.entry(id).or_default().push(port);
     }
+    let (waiting, now_ns) = (ledger::waiting(tables)?, ledger::monotonic_ns()?);
     let service = |(id, policy): (ServiceId, limiter_common::ServicePolicy)| -> Result<Service> {
+        let those = waiting.get(&Key::total(id)).copied().unwrap_or_default();
         Ok(Service {
             name: policy.name().to_owned(),
             ports: ports.remove(&id.0).unwrap_or_default(),
@@ -190,6 +196,8 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
             mode: if policy.observes() { "observe" } else { "enforce" },
             response: response(policy.response),
             connections: tables.total(id)?.connections(),
+            waiting: those.count,
+            waiting_first_seconds: those.seconds(now_ns),
             counters: CounterValues::from(tables.counters(id)?),
         })
     };
@@ -227,6 +235,25 @@ impl Service {
             }
         }
         (!limits.is_empty()).then(|| format!("{}: {}", self.name, limits.join("; ")))
+    }
+}
+
+impl Service {
+    /// What became of those that waited, in words; `None` if nobody ever did.
+    fn waits(&self) -> Option<String> {
+        let CounterValues { let_in, told, gone, lost_turn, .. } = self.counters;
+        if u64::from(self.waiting) + let_in + told + gone + lost_turn == 0 {
+            return None;
+        }
+        let now = match self.waiting {
+            0 => "nobody waits for a place".to_owned(),
+            n => format!("{n} wait for a place, the first for {} s", self.waiting_first_seconds),
+        };
+        Some(format!(
+            "{}: {now}; so far {let_in} got in after waiting, {told} were told why, {gone} gave up, {lost_turn} did not \
+             answer in their turn",
+            self.name
+        ))
     }
 }
 
@@ -378,6 +405,10 @@ fn print(status: &Status) -> Result<()> {
     let further: Vec<String> = status.services.iter().filter_map(Service::further_limits).collect();
     if !further.is_empty() {
         output::line(&format!("\n{}", further.join("\n")))?;
+    }
+    let waits: Vec<String> = status.services.iter().filter_map(Service::waits).collect();
+    if !waits.is_empty() {
+        output::line(&format!("\n{}", waits.join("\n")))?;
     }
     let on: Vec<String> = status.shield.iter().map(|place| format!("shield on {place}")).collect();
     if !on.is_empty() {

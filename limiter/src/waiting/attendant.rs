@@ -39,6 +39,8 @@ const ATTENDED_NS: u64 = 3_000_000_000;
 const LOOK: Duration = Duration::from_millis(100);
 /// After which a reset is sent once more: nobody repeats one that is lost.
 const RESET_AGAIN: Duration = Duration::from_millis(500);
+/// How often in a row it is looked what is due.
+const MOST_ROUNDS: usize = 64;
 /// The least time between two warnings.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
@@ -143,10 +145,10 @@ impl Attendant {
     /// Tells the kernel that somebody is there, and looks at every record: of what was told there may have been no
     /// room for more.
     fn round(&mut self) -> Result<()> {
-        self.room.attend(now_ns()? + ATTENDED_NS)?;
+        self.room.attend(ledger::monotonic_ns()? + ATTENDED_NS)?;
         self.refresh()?;
         let waiters: HashMap<Flow, Waiter> = self.tables.waiters()?.into_iter().collect();
-        let now_ns = now_ns()?;
+        let now_ns = ledger::monotonic_ns()?;
         self.line.retain(|flow| waiters.contains_key(flow));
         for (flow, waiter) in &waiters {
             let is_left = waiting::state(waiter.word) == Some(State::Told) && self.line.number(flow).is_none();
@@ -186,7 +188,7 @@ impl Attendant {
 
     /// Hears what the programs tell.
     fn hear(&mut self) -> Result<()> {
-        let now_ns = now_ns()?;
+        let now_ns = ledger::monotonic_ns()?;
         let mut freed = Vec::new();
         let mut has_changed = false;
         while let Some(event) = self.room.event() {
@@ -244,31 +246,37 @@ impl Attendant {
 
     /// Does what time asks for, until it asks for nothing more.
     fn act(&mut self) -> Result<()> {
-        // Each round of it ends with fewer that are due.
-        loop {
+        // Each of them leads to another one at most: who is told makes room, who loses its turn gives it to the next.
+        for _ in 0..MOST_ROUNDS {
             let services = &self.services;
-            let acts = self.line.due(now_ns()?, |service| wait_ns(services, service));
+            let acts = self.line.due(ledger::monotonic_ns()?, |service| wait_ns(services, service));
             if acts.is_empty() {
                 return Ok(());
             }
             let mut lost_turn = false;
             for (flow, act) in acts {
+                if act == Act::Tell {
+                    self.tell(&flow)?;
+                    continue;
+                }
+                let is_done = self.ask(&flow, act)?.done != 0;
                 match act {
-                    Act::Tell => self.tell(&flow)?,
-                    act => {
-                        self.ask(&flow, act)?;
-                        lost_turn |= act == Act::Revoke;
-                    }
+                    Act::Admit if !is_done => self.tell(&flow)?,
+                    // Where it cannot be marked it waits all the same, and may be overtaken.
+                    Act::WaitOn if !is_done => self.line.done(&flow, act, ledger::monotonic_ns()?),
+                    Act::Revoke => lost_turn = true,
+                    _ => {}
                 }
             }
             if lost_turn {
                 self.grant(Among::All)?;
             }
         }
+        Ok(())
     }
 
     fn next_due(&self) -> Result<Instant> {
-        let now_ns = now_ns()?;
+        let now_ns = ledger::monotonic_ns()?;
         let due = self.line.next_due_ns(|service| wait_ns(&self.services, service));
         let left_ns = due.map_or(ROUND.as_nanos() as u64, |due| due.saturating_sub(now_ns));
         Ok(Instant::now() + Duration::from_nanos(left_ns))
@@ -280,11 +288,12 @@ impl Attendant {
             Act::Grant => request::GRANT,
             Act::Revoke => request::REVOKE,
             Act::Admit => request::ADMIT,
+            Act::WaitOn => request::WAIT_ON,
             Act::Tell => request::TELL,
         };
         let number = self.line.number(flow).unwrap_or_default();
         let answer = self.room.ask(Request { kind, number, flow: *flow, ..Request::default() })?;
-        let now_ns = now_ns()?;
+        let now_ns = ledger::monotonic_ns()?;
         if answer.done != 0 {
             self.line.done(flow, act, now_ns);
         } else if let Some(waiter) = self.room.waiter(flow)? {
@@ -437,11 +446,4 @@ fn free(tables: &Tables, service: ServiceId, policy: &ServicePolicy, flow: &Flow
         total: left(limits.total, total),
         rate_ns: limits.rate.wait_ns(standing.due_ns, ledger::now_ns()?),
     })
-}
-
-/// Nanoseconds of `CLOCK_MONOTONIC`, the clock of [`Waiter::since_ns`].
-fn now_ns() -> Result<u64> {
-    let now =
-        nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
-    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use limiter_common::{
     Key, Reason, ServiceId, Waiter,
+    claim::Marks,
     waiting::{self, Flow, State},
 };
 
@@ -26,6 +27,8 @@ pub enum Act {
     Revoke,
     /// It may wait, where another one has left the room.
     Admit,
+    /// It waits for something else than before.
+    WaitOn,
     /// It is told why it is refused.
     Tell,
 }
@@ -49,6 +52,7 @@ struct Place {
     number: u64,
     state: State,
     waits_for: Reason,
+    marks: Marks,
     service: ServiceId,
     narrow: Key,
     wide: Option<Key>,
@@ -85,6 +89,7 @@ impl Line {
             number,
             state,
             waits_for: waiter.reason(),
+            marks: waiter.marks(),
             service: claim.service(),
             narrow: claim.narrow,
             wide: claim.has_wide().then_some(claim.wide),
@@ -131,7 +136,8 @@ impl Line {
             Act::Grant => (place.state, place.until_ns) = (State::Granted, now_ns + place.turn_ns),
             // To the end of the line.
             Act::Revoke => (place.state, place.order) = (State::Waiting, now_ns),
-            Act::Admit => place.state = State::Waiting,
+            Act::Admit => (place.state, place.marks) = (State::Waiting, Marks::of(place.waits_for)),
+            Act::WaitOn => place.marks = Marks::of(place.waits_for),
             Act::Tell => place.state = State::Told,
         }
     }
@@ -143,6 +149,7 @@ impl Line {
             let act = match place.state {
                 State::Granted if place.until_ns <= now_ns => Act::Revoke,
                 State::Waiting if place.since_ns + wait_ns(place.service) <= now_ns => Act::Tell,
+                State::Waiting if place.marks != Marks::of(place.waits_for) => Act::WaitOn,
                 State::Refused => Act::Tell,
                 _ => continue,
             };

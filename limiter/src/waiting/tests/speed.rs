@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    super::{Takeover, take_over},
+    super::{Takeover, repair::take_over},
     net::Lab,
     scene::{Scene, V4, V6},
 };

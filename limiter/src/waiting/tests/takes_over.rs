@@ -8,7 +8,7 @@ use std::{
 use socket2::{SockFilter, SockRef};
 
 use super::{
-    super::{Takeover, take_over},
+    super::{Takeover, repair::take_over},
     net::Lab,
     scene::{Scene, V4, V6, Way, each},
 };
