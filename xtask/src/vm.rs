@@ -8,11 +8,14 @@
 //! set up comes before the first test, and somebody has to reap orphans and power off after the last.
 
 mod archive;
+mod debian;
 mod image;
 mod init;
 mod kernel;
 mod machine;
+mod modules;
 mod plan;
+mod release;
 mod suite;
 
 use std::time::{Duration, Instant};
@@ -29,8 +32,8 @@ use suite::Suite;
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Vm {
-    /// Kernels of Debian: a series, such as 6.12, or one release of it, such as 6.12.117
-    #[arg(value_name = "KERNEL", default_values = ["6.1", "6.12"])]
+    /// Kernels of Debian: a series, such as 7.3, or one release of it, such as 6.12.117
+    #[arg(value_name = "KERNEL", default_values = ["6.1", "6.12", "7.3"])]
     kernels: Vec<String>,
     /// Fetch the newest of each series even where one was fetched before
     #[arg(long)]

@@ -95,7 +95,7 @@ fn boot(processor: Processor, kernel: &Kernel, image: &Path, limit: Duration) ->
     qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"])
         .args(["-machine", &format!("accel={accelerator}"), "-cpu", model, "-smp", "2", "-m", MEMORY])
         .arg("-kernel")
-        .arg(kernel.image())
+        .arg(kernel.image()?)
         .arg("-initrd")
         .arg(image)
         .args(["-append", PARAMETERS])
