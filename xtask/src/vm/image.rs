@@ -16,12 +16,13 @@ use super::{
 };
 use crate::{command, packages};
 
-/// Modules: network namespaces are joined by veth, ss asks two more, the shield meets three, and a client has a
-/// firewall.
-const MODULES: &[&str] = &["veth", "inet_diag", "tcp_diag", "bridge", "tun", "8021q", "nf_tables"];
+/// Modules: network namespaces are joined by veth, ss asks two more, the shield meets three, a client has a
+/// firewall, and a wire has a delay and loses packets (both ways: at each end its own).
+const MODULES: &[&str] =
+    &["veth", "inet_diag", "tcp_diag", "bridge", "tun", "8021q", "nf_tables", "sch_netem"];
 
 /// Programs that the tests call, from this machine. What is not among them is busybox's.
-const PROGRAMS: &[&str] = &["bpftool", "install", "ip", "nft", "nsenter", "setpriv", "ss", "unshare"];
+const PROGRAMS: &[&str] = &["bpftool", "install", "ip", "nft", "nsenter", "setpriv", "ss", "tc", "unshare"];
 
 /// Directories that are there whatever else is.
 const DIRECTORIES: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];
