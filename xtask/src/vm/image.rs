@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use super::{
     archive::Archive,
     kernel::Kernel,
-    plan::{self, Plan},
+    plan::{self, Plan, Work},
     suite::{self, Suite},
 };
 use crate::{command, packages};
@@ -22,7 +22,7 @@ const MODULES: &[&str] =
     &["veth", "inet_diag", "tcp_diag", "bridge", "tun", "8021q", "nf_tables", "sch_netem"];
 
 /// Programs that the tests call, from this machine. What is not among them is busybox's.
-const PROGRAMS: &[&str] = &["bpftool", "install", "ip", "nft", "nsenter", "setpriv", "ss", "tc", "unshare"];
+const PROGRAMS: &[&str] = &["bpftool", "dash", "install", "ip", "nft", "nsenter", "setpriv", "ss", "tc", "unshare"];
 
 /// Directories that are there whatever else is.
 const DIRECTORIES: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];
@@ -33,7 +33,7 @@ const DIRECTORIES: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];
 /// # Errors
 ///
 /// When something that belongs in it cannot be read.
-pub fn write(kernel: &Kernel, suite: &Suite, arguments: &[String]) -> Result<PathBuf> {
+pub fn write(kernel: &Kernel, suite: &Suite, work: &Work) -> Result<PathBuf> {
     let mut archive = Archive::default();
     for path in DIRECTORIES {
         archive.directory(Path::new(path))?;
@@ -45,6 +45,7 @@ pub fn write(kernel: &Kernel, suite: &Suite, arguments: &[String]) -> Result<Pat
     for path in suite.tests.iter().chain([&suite.limiter]) {
         copy(&mut archive, path, path)?;
     }
+    archive.link(Path::new("/usr/bin/limiter"), &suite.limiter)?;
     copy(&mut archive, &suite.init, Path::new("/init"))?;
 
     let mut modules = Vec::new();
@@ -53,24 +54,12 @@ pub fn write(kernel: &Kernel, suite: &Suite, arguments: &[String]) -> Result<Pat
         archive.file(Path::new(&path), &module.content)?;
         modules.push(path);
     }
-    let tests = suite.tests.iter().map(|path| path.to_string_lossy().into_owned()).collect();
-    let plan = Plan { modules, tests, arguments: test_arguments(arguments) };
+    let plan = Plan { modules, work: work.clone() };
     archive.file(Path::new(plan::PLACE), &serde_json::to_vec(&plan)?)?;
 
     let image = suite::image(&kernel.release);
     fs::write(&image, archive.finish()?).with_context(|| format!("cannot write {}", image.display()))?;
     Ok(image)
-}
-
-/// One test at a time: an emulated machine would keep too many waiting too long.
-fn test_arguments(arguments: &[String]) -> Vec<String> {
-    let left_out = suite::LEFT_OUT.iter().flat_map(|&(tests, _)| ["--skip", tests]);
-    ["--test-threads=1"]
-        .into_iter()
-        .chain(left_out)
-        .map(str::to_owned)
-        .chain(arguments.iter().cloned())
-        .collect()
 }
 
 /// Adds a program of this machine, and the libraries it is linked with.
@@ -101,8 +90,8 @@ fn busybox(archive: &mut Archive) -> Result<()> {
             archive.link(&place, Path::new("busybox"))?;
         }
     }
-    // As scripts know it.
-    archive.link(Path::new("/bin/sh"), Path::new("/usr/bin/busybox"))
+    // As scripts know it. Not busybox: as a shell it prefers what it has itself to the programs above.
+    archive.link(Path::new("/bin/sh"), Path::new("/usr/bin/dash"))
 }
 
 /// Adds a file of this machine.

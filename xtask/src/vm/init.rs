@@ -77,11 +77,11 @@ fn work() -> Result<()> {
     let plan: Plan = serde_json::from_slice(&plan).context("cannot read the plan")?;
     set_up(&plan)?;
     let mut failed = Vec::new();
-    for test in &plan.tests {
-        let name = Path::new(test).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for program in &plan.work.programs {
+        let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
         println!("vm: {name}");
         let start = Instant::now();
-        let status = run(Command::new(test).args(&plan.arguments))?;
+        let status = run(Command::new(program).args(&plan.work.arguments))?;
         println!("vm: {name}: {:.0?}", start.elapsed());
         if !matches!(status, WaitStatus::Exited(_, 0)) {
             failed.push(format!("{name} ({status:?})"));

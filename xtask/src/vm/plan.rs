@@ -14,13 +14,20 @@ pub const RESULT: &str = "vm: result: ";
 /// Every test passed, and the kernel has not complained.
 pub const PASSED: &str = "passed";
 
-/// What init is to do.
+/// What init is told.
 #[derive(Deserialize, Serialize)]
 pub struct Plan {
     /// Files with modules of the kernel, each after those it depends on.
     pub modules: Vec<String>,
-    /// Test binaries.
-    pub tests: Vec<String>,
+    /// What is to be done once they are loaded.
+    pub work: Work,
+}
+
+/// What is to be done in the machine.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct Work {
+    /// Programs to run one after the other: test binaries, mostly.
+    pub programs: Vec<String>,
     /// Arguments of each.
     pub arguments: Vec<String>,
 }
