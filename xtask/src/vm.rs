@@ -16,6 +16,7 @@ mod machine;
 mod modules;
 mod plan;
 mod release;
+mod smoke;
 mod suite;
 
 use std::time::{Duration, Instant};
@@ -42,8 +43,11 @@ pub struct Vm {
     /// Minutes after which a kernel's tests are taken for hung
     #[arg(long, value_name = "MINUTES", default_value = "120")]
     limit: u64,
+    /// Run only a few tests, for every day; those whose names are passed on come on top
+    #[arg(long)]
+    smoke: bool,
     /// Run a line of shell instead of the tests, to see what a kernel does
-    #[arg(long, value_name = "LINE", conflicts_with = "arguments")]
+    #[arg(long, value_name = "LINE", conflicts_with_all = ["smoke", "arguments"])]
     shell: Option<String>,
     /// Passed on to the test binaries: parts of the names of the tests to run, and flags
     #[arg(last = true)]
@@ -98,6 +102,10 @@ impl Vm {
         // One test at a time: an emulated machine would keep too many waiting too long.
         let mut arguments = vec!["--test-threads=1"];
         arguments.extend(suite::LEFT_OUT.iter().flat_map(|&(tests, _)| ["--skip", tests]));
+        if self.smoke {
+            smoke::check(suite)?;
+            arguments.extend(smoke::SMOKE);
+        }
         arguments.extend(self.arguments.iter().map(String::as_str));
         let programs = suite.tests.iter().map(|path| path.to_string_lossy().into_owned()).collect();
         Ok(Work { programs, arguments: arguments.into_iter().map(str::to_owned).collect() })

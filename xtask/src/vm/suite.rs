@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     artifacts::{self, Executable},
-    paths,
+    command, paths,
 };
 
 /// Tests that need more than a kernel: parts of their names, and what they need.
@@ -54,6 +54,20 @@ impl Suite {
             init: of_kind(&init, "bin").pop().context("cargo built no xtask")?,
             tests: of_kind(&tests, "test"),
         })
+    }
+
+    /// The names of all tests, as libtest filters them.
+    ///
+    /// # Errors
+    ///
+    /// When a test binary does not list its tests.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for test in &self.tests {
+            let list = command::output(Command::new(test).args(["--list", "--format=terse"]))?;
+            names.extend(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned));
+        }
+        Ok(names)
     }
 }
 
