@@ -2,24 +2,20 @@
 //!
 //! Such a client believes it is connected, and hears nothing: the gate has dropped the ACK that completes
 //! its handshake, and the kernel keeps the request (`struct tcp_request_sock`) in the SYN queue. Either
-//! it gets in, by being asked for its ACK again ([`Prober`]), or it is told why not: the request is removed
-//! ([`Diag`]), and a socket of our own with the same four numbers speaks in its place ([`Takeover`]).
+//! it gets in, by being asked for its ACK again ([`probe`]), or it is told why not: the request is removed
+//! ([`diag`]), and a socket of our own with the same four numbers speaks in its place ([`repair`]).
 //!
 //! [`line`] decides, and knows neither maps nor sockets; [`Attendant`] does what it says, on a thread of its
 //! own, in the network namespace of that thread.
 
 mod attendant;
-mod diag;
-mod held;
+pub mod diag;
+pub mod held;
 mod line;
 mod options;
-mod probe;
-mod repair;
+pub mod probe;
+pub mod repair;
 #[cfg(test)]
 mod tests;
 
 pub use attendant::Attendant;
-use diag::Diag;
-use held::Held;
-use probe::Prober;
-use repair::Takeover;

@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsFd as _, AsRawFd as _},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,8 +18,11 @@ use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use tracing::warn;
 
 use super::{
-    Diag, Held, Prober, Takeover,
+    diag::Diag,
+    held::Held,
     line::{Act, Among, Free, Line},
+    probe::Prober,
+    repair::Takeover,
 };
 use crate::{
     greeter::{Refusal, Teller},
@@ -53,6 +57,7 @@ const STOP: Token = Token(1);
 /// Serves those that wait.
 pub struct Attendant {
     poll: Poll,
+    _waker: Arc<Waker>,
     room: Room,
     tables: Tables,
     line: Line,
@@ -66,8 +71,8 @@ pub struct Attendant {
     warned: Option<Instant>,
 }
 
-/// Ends an [`Attendant`] when it is dropped.
-pub struct Stop(Waker);
+/// Ends an [`Attendant`] when it is dropped. Shared with it: closed before it has looked, it would wake nobody.
+pub struct Stop(Arc<Waker>);
 
 impl Drop for Stop {
     fn drop(&mut self) {
@@ -87,8 +92,10 @@ impl Attendant {
             .register(&mut SourceFd(&room.as_fd().as_raw_fd()), EVENTS, Interest::READABLE)
             .context("cannot wait for what the kernel programs tell")?;
         let waker = Waker::new(poll.registry(), STOP).context("cannot open an event descriptor")?;
+        let waker = Arc::new(waker);
         let attendant = Self {
             poll,
+            _waker: Arc::clone(&waker),
             room,
             tables,
             line: Line::default(),

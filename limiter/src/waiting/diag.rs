@@ -1,4 +1,4 @@
-//! Finding one socket in the kernel's table, and ending it: sock_diag(7).
+//! Finding one socket in the kernel's table, and ending it: `sock_diag(7)`.
 
 use std::{
     io,
@@ -13,18 +13,18 @@ use nix::{
     sys::socket::{MsgFlags, SockProtocol, recv, send},
 };
 
-use super::Held;
+use super::held::Held;
 use crate::netlink::{self, number};
 
-/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`, include/uapi/linux/sock_diag.h.
+/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`, `include/uapi/linux/sock_diag.h`.
 const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
-/// Each half of `INET_DIAG_NOCOOKIE`, include/uapi/linux/inet_diag.h: whatever socket is found.
+/// Each half of `INET_DIAG_NOCOOKIE`, `include/uapi/linux/inet_diag.h`: whatever socket is found.
 const NO_COOKIE: u32 = u32::MAX;
-/// `TCP_LISTEN`, include/net/tcp_states.h.
+/// `TCP_LISTEN`, `include/net/tcp_states.h`.
 const LISTEN: u8 = 10;
 
-/// `struct inet_diag_req_v2` with its `struct inet_diag_sockid`, include/uapi/linux/inet_diag.h. Ports and
+/// `struct inet_diag_req_v2` with its `struct inet_diag_sockid`, `include/uapi/linux/inet_diag.h`. Ports and
 /// addresses are in network order.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -50,7 +50,7 @@ const COOKIE: usize = 44;
 /// A socket that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// Its state (include/net/tcp_states.h): 3, `TCP_SYN_RECV`, of a handshake that is not complete.
+    /// Its state (`include/net/tcp_states.h)`: 3, `TCP_SYN_RECV`, of a handshake that is not complete.
     pub state: u8,
     /// What tells it from every other socket since the host was started. A connection has the cookie of the
     /// request it came of (`inet_csk_clone_lock`, `net/ipv4/inet_connection_sock.c`).

@@ -19,7 +19,8 @@ pub struct Held {
     pub rcv_isn: u32,
     /// What is added to the kernel's clock of timestamps for this client, in milliseconds.
     pub ts_off: u32,
-    /// `TSval` of the SYN-ACK that the client has answered: the `TSecr` of its ACK. Only with `tstamp_ok`.
+    /// `TSval` of the SYN-ACK that the client has answered, which is the `TSecr` of its ACK. Only with
+    /// `tstamp_ok`.
     pub snt_tsval: u32,
     /// `TSval` of the client's SYN. Only with `tstamp_ok`.
     pub ts_recent: u32,

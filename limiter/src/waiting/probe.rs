@@ -13,9 +13,9 @@ use nix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Held;
+use super::held::Held;
 
-/// `ip_default_ttl`, and `hop_limit` of IPv6 (RFC 1340, RFC 8504).
+/// Hops a packet may take, as the kernel's own by default (`IPDEFTTL`, include/uapi/linux/ip.h).
 const HOPS: u8 = 64;
 
 /// Raw sockets to send from.
@@ -54,7 +54,7 @@ impl Prober {
     ///
     /// Its timestamp is that of the SYN-ACK once more. A newer one would come back in the client's ACK, and
     /// Linux 6.14 and later take no ACK that completes a handshake with one that no SYN-ACK had
-    /// (`tsecr_reject` in `tcp_check_req`, net/ipv4/tcp_minisocks.c).
+    /// (`tsecr_reject` in `tcp_check_req`, `net/ipv4/tcp_minisocks.c`).
     ///
     /// # Errors
     /// What the kernel says; `Unsupported` for an IPv6 client where it has no IPv6.
@@ -69,7 +69,7 @@ impl Prober {
             .into();
         }
         segment.payload = &[0];
-        self.send(held, segment)
+        self.send(held, &segment)
     }
 
     /// Ends the connection that the client believes to have, with a reset at exactly the number it expects
@@ -78,10 +78,10 @@ impl Prober {
     /// # Errors
     /// As of [`Self::probe`].
     pub fn reset(&self, held: &Held) -> io::Result<()> {
-        self.send(held, Segment { reset: true, ..Segment::new(held, held.snt_isn.wrapping_add(1)) })
+        self.send(held, &Segment { reset: true, ..Segment::new(held, held.snt_isn.wrapping_add(1)) })
     }
 
-    fn send(&self, held: &Held, segment: Segment) -> io::Result<()> {
+    fn send(&self, held: &Held, segment: &Segment) -> io::Result<()> {
         let packet = segment.packet(held)?;
         let slices = [IoSlice::new(&packet)];
         // The headers say where from and where to; this is for the kernel's choice of the way, which may depend

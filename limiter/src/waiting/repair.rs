@@ -8,13 +8,14 @@ use std::{
     io,
     net::{SocketAddr, TcpStream},
     num::NonZeroU32,
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use nix::sys::socket::{GetSockOpt as _, SetSockOpt, sockopt::TcpRepair};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    Held,
+    held::Held,
     options::{Agreed, Options, Queue, Sequence, Timestamp, Window, Windows},
 };
 
@@ -65,6 +66,13 @@ pub struct Takeover {
     held: Held,
 }
 
+impl AsFd for Takeover {
+    /// To set up what has to be so from the moment the socket is in the kernel's table: marks, buffers.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Takeover {
     /// Makes the socket, with the local address and the numbers of `held`. The request may still be there.
     ///
@@ -74,7 +82,7 @@ impl Takeover {
         let socket = Socket::new(Domain::for_address(held.local), Type::STREAM, Some(Protocol::TCP))
             .map_err(failed("make a socket"))?;
         // It also lets the port be shared with the listener (`SK_FORCE_REUSE`).
-        set(&socket, TcpRepair, ON, "put a socket in repair")?;
+        set(&socket, &TcpRepair, &ON, "put a socket in repair")?;
         // More than IP_FREEBIND: an address that is not the host's may be connected from, too, as behind a
         // TPROXY rule (`ip_route_output_key_hash_rcu`, net/ipv4/route.c).
         match held.local {
@@ -91,8 +99,8 @@ impl Takeover {
         let mss = held.mss.clamp(MSS_RANGE.0, MSS_RANGE.1);
         socket.set_tcp_mss(mss.into()).map_err(failed("set the length of segments"))?;
         for (queue, isn) in [(SEND, held.snt_isn), (RECEIVE, held.rcv_isn)] {
-            set(&socket, Queue, queue, "choose a queue")?;
-            set(&socket, Sequence, isn.wrapping_add(1), "set the number of a queue")?;
+            set(&socket, &Queue, &queue, "choose a queue")?;
+            set(&socket, &Sequence, &isn.wrapping_add(1), "set the number of a queue")?;
         }
         socket.bind(&held.local.into()).map_err(failed("bind to the local address"))?;
         Ok(Self { socket, held: *held })
@@ -107,14 +115,14 @@ impl Takeover {
         let Self { socket, held } = self;
         socket.connect(&held.remote.into()).map_err(failed("connect"))?;
         for option in agreed(&held) {
-            set(&socket, Options, option, "set what was agreed")?;
+            set(&socket, &Options, &option, "set what was agreed")?;
         }
         if held.tstamp_ok {
             let clock = Timestamp.get(&socket).map_err(failed("read the clock of timestamps"))?;
-            set(&socket, Timestamp, timestamp(clock, held.ts_off), "set the timestamp")?;
+            set(&socket, &Timestamp, &timestamp(clock, held.ts_off), "set the timestamp")?;
         }
-        set(&socket, Window, windows(&held), "set the windows")?;
-        set(&socket, TcpRepair, OFF_WITHOUT_PROBE, "end the repair")?;
+        set(&socket, &Window, &windows(&held), "set the windows")?;
+        set(&socket, &TcpRepair, &OFF_WITHOUT_PROBE, "end the repair")?;
         // Leaving repair forbids to share the port (`SK_NO_REUSE`): no mail daemon could be started again
         // while this connection is there, or in TIME_WAIT.
         socket.set_reuse_address(true).map_err(failed("share the port"))?;
@@ -122,11 +130,11 @@ impl Takeover {
     }
 }
 
-fn set<O: SetSockOpt>(socket: &Socket, option: O, value: O::Val, step: &'static str) -> io::Result<()>
+fn set<O: SetSockOpt>(socket: &Socket, option: &O, value: &O::Val, step: &'static str) -> io::Result<()>
 where
     O::Val: Sized,
 {
-    option.set(socket, &value).map_err(failed(step))
+    option.set(socket, value).map_err(failed(step))
 }
 
 /// What was agreed on. Without window scaling the scale has to be said to be 0: connecting has chosen one.
@@ -134,7 +142,7 @@ fn agreed(held: &Held) -> impl Iterator<Item = Agreed> {
     let (send, receive) = held.scales();
     [
         Some((MSS, held.mss.into())),
-        held.wscale_ok.then_some((WINDOW_SCALE, u32::from(send) | u32::from(receive) << 16)),
+        Some((WINDOW_SCALE, u32::from(send) | u32::from(receive) << 16)),
         held.sack_ok.then_some((SACK_PERMITTED, 0)),
         held.tstamp_ok.then_some((TIMESTAMP, 0)),
     ]

@@ -16,7 +16,7 @@ use nix::{
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::{
-    super::{Diag, Held, Prober, options::Timestamp},
+    super::{diag::Diag, held::Held, options::Timestamp, probe::Prober},
     net::Lab,
     wire::Wire,
 };

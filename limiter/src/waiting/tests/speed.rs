@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    super::{Takeover, repair::take_over},
+    super::repair::{Takeover, take_over},
     net::Lab,
     scene::{Scene, V4, V6},
 };
@@ -35,6 +35,7 @@ fn what_a_take_over_costs() {
                 let _connection = take_over(held).unwrap();
                 whole.push(started.elapsed());
             });
+            drop(scene);
             let scene = Scene::new(&lab, way);
             let (held, diag) = (&scene.held, &scene.diag);
             lab.host.run(|| {

@@ -8,7 +8,7 @@ use std::{
 use socket2::{SockFilter, SockRef};
 
 use super::{
-    super::{Takeover, repair::take_over},
+    super::repair::{Takeover, take_over},
     net::Lab,
     scene::{Scene, V4, V6, Way, each},
 };
@@ -91,6 +91,33 @@ fn what_a_client_has_said_meanwhile_is_read_and_it_is_told_why() {
         say_why(&mut connection);
         assert_eq!(told(scene.client, connection), "EHLO early\r\n");
     });
+}
+
+#[test]
+fn what_a_client_says_between_request_and_connection_is_read_while_the_gate_drops_it() {
+    each(|lab, way| {
+        let mut scene = Scene::new(lab, way);
+        scene.remove_the_request();
+        // It finds the listener.
+        scene.client.write_all(b"EHLO early\r\n").unwrap();
+        scene.wire.next("early data", |s| s.payload == b"EHLO early\r\n");
+        let mut connection = lab.host.run(|| take_over(&scene.held)).unwrap();
+        say_why(&mut connection);
+        assert_eq!(told(scene.client, connection), "EHLO early\r\n");
+    });
+}
+
+#[test]
+fn a_client_that_speaks_between_request_and_connection_is_reset_unless_the_gate_drops_it() {
+    let Some(lab) = Lab::new() else { return };
+    for way in [V4, V6] {
+        let mut scene = Scene::new(&lab, way);
+        scene.remove_the_request();
+        scene.open_the_gate();
+        scene.client.write_all(b"EHLO early\r\n").unwrap();
+        let error = scene.client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
 }
 
 #[test]
