@@ -1,0 +1,89 @@
+//! Thirty handshakes of one source at once, from near and from far.
+
+use std::time::Duration;
+
+use crate::crowd::{Caller, Crowd};
+use crate::figures::{ms, percentile, say, summary};
+use crate::freed::Freed;
+use crate::ground::{Ground, LATE, SMTP, TIDY, all_is_well, gently, nothing_is_left};
+use crate::link::{Link, Loss};
+use crate::support::{V4, V6};
+
+const LIMIT: usize = 3;
+const CLIENTS: usize = 30;
+const STAY: Duration = Duration::from_secs(1);
+
+/// A burst over IPv4 and one over IPv6 at the same time.
+fn burst(rtt_ms: u64, loss: Loss) {
+    let _machine = gently();
+    let rtt = Duration::from_millis(rtt_ms);
+    let Some(ground) = Ground::far(LIMIT as u32, rtt, loss) else { return };
+    let families = [V4, V6];
+    let callers =
+        families.map(|family| Caller::crowd(CLIENTS, family.source(), family.port(SMTP), STAY)).concat();
+    // With a repetition or two on top where segments are lost.
+    let patience =
+        ground.patience() + Duration::from_millis(500) + Duration::from_secs(3 * loss.percent.min(2));
+    let link = ground.link.as_ref();
+    let records = Crowd { callers, patience, again: None, link }.call(&ground.lab);
+
+    let mut complaints = ground.silences(&records);
+    let mut used_after = Vec::new();
+    for family in families {
+        let source = family.source();
+        complaints.extend(ground.excess(source, LIMIT));
+        let freed = Freed::of(source, &ground.server.visits(), &records, rtt);
+        if loss.percent == 0 && freed.unused > 0 {
+            complaints.push(format!("{} places of {source} were free and nobody got them", freed.unused));
+        }
+        used_after.extend(freed.used_after);
+    }
+    let p99 = percentile(&used_after, 99);
+    // Where segments are lost the grant may be, too.
+    if loss.percent == 0 && p99 > 2 * rtt + LATE {
+        complaints.push(format!("a place was free for {} while somebody waited", ms(p99)));
+    }
+    let summary = format!(
+        "burst, rtt {rtt_ms} ms, loss {} % ({} segments): {}; {} places used after {} (median), {} (p99); the link late by {}",
+        loss.percent,
+        link.map_or(0, |link| link.lost().len()),
+        summary(&records),
+        used_after.len(),
+        ms(percentile(&used_after, 50)),
+        ms(p99),
+        link.map(Link::lateness).expect("it is far")
+    );
+    say(&summary);
+    all_is_well(&complaints, &summary);
+    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+}
+
+#[test]
+fn of_thirty_at_once_from_next_door_nobody_waits_in_silence() {
+    burst(1, Loss::NONE);
+}
+
+#[test]
+fn of_thirty_at_once_from_the_same_country_nobody_waits_in_silence() {
+    burst(20, Loss::NONE);
+}
+
+#[test]
+fn of_thirty_at_once_from_another_continent_nobody_waits_in_silence() {
+    burst(100, Loss::NONE);
+}
+
+#[test]
+fn of_thirty_at_once_from_the_end_of_the_world_nobody_waits_in_silence() {
+    burst(300, Loss::NONE);
+}
+
+#[test]
+fn of_thirty_at_once_over_a_line_that_loses_segments_nobody_waits_longer_than_these_cost() {
+    burst(20, Loss { percent: 1, seed: 1 });
+}
+
+#[test]
+fn of_thirty_at_once_over_a_long_line_that_loses_segments_nobody_waits_longer_than_these_cost() {
+    burst(100, Loss { percent: 1, seed: 2 });
+}

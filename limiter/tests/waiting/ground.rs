@@ -1,0 +1,139 @@
+//! A lab with its server, its limiter and its link; and how to leave it.
+
+use std::net::IpAddr;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::crowd::Record;
+use crate::link::{Link, Loss};
+use crate::server::Server;
+use crate::sockets::{SYN_RECV, Sockets};
+use crate::support::{Lab, Limiter, SOON, eventually, truth};
+use crate::watch::Watch;
+
+/// How long the limiter lets a handshake wait, where the configuration does not say.
+pub const WAIT: Duration = Duration::from_secs(5);
+/// What this machine may add, busy with other things as it is.
+pub const SLACK: Duration = Duration::from_millis(300);
+/// How late a place may be used because of this machine.
+pub const LATE: Duration = Duration::from_millis(50);
+/// What a server's queues hold.
+pub const BACKLOG: i32 = 100;
+pub const SMTP: u16 = 25;
+
+/// Tests that leave the machine time to be measured on run side by side; who takes all of it runs alone.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// The test shares the machine with others that do.
+pub fn gently() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The test has the machine for itself.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Two hosts, a server, and a limiter that answers with words.
+///
+/// What depends on the others goes first.
+pub struct Ground {
+    pub watch: Watch,
+    pub limiter: Limiter,
+    pub server: Server,
+    /// None where the hosts are next to each other.
+    pub link: Option<Link>,
+    pub lab: Lab,
+}
+
+impl Ground {
+    /// Far from each other, with a limit of `limit` to each source. `None` without the privileges it takes.
+    pub fn far(limit: u32, rtt: Duration, loss: Loss) -> Option<Self> {
+        let lab = Lab::new()?;
+        let link = Some(Link::lay(&lab, rtt, loss));
+        Some(Self::with(lab, link, limit, BACKLOG))
+    }
+
+    /// Next to each other, where clients may connect thousands of times a second.
+    pub fn near(limit: u32, backlog: i32) -> Option<Self> {
+        let lab = Lab::new()?;
+        lab.client.sysctl("ipv4/ip_local_port_range", "1024 65535");
+        // Whoever closes first keeps the port for a minute otherwise.
+        lab.client.sysctl("ipv4/tcp_tw_reuse", "1");
+        Some(Self::with(lab, None, limit, backlog))
+    }
+
+    fn with(lab: Lab, link: Option<Link>, limit: u32, backlog: i32) -> Self {
+        let server = Server::start(&lab, SMTP, backlog);
+        let limiter = Limiter::start(&lab, limit, "reply");
+        let watch = Watch::start(&lab, SMTP, limit as usize);
+        Self { watch, limiter, server, link, lab }
+    }
+
+    /// There and back, without the hosts.
+    pub fn rtt(&self) -> Duration {
+        self.link.as_ref().map_or(Duration::ZERO, Link::rtt)
+    }
+
+    /// The longest that a client may hear nothing.
+    pub fn patience(&self) -> Duration {
+        WAIT + 2 * self.rtt() + SLACK
+    }
+
+    /// What is wrong with what these clients heard, or did not hear. Each segment of one that was lost may cost
+    /// it a repetition: three seconds for the handshake's (RFC 6298, 5.7), else one.
+    pub fn silences(&self, records: &[Record]) -> Vec<String> {
+        let lost = self.link.as_ref().map(Link::lost).unwrap_or_default();
+        let allowed = |record: &Record| {
+            let of_this = lost.iter().filter(|segment| segment.client == record.local);
+            let repetitions: u64 = of_this.map(|segment| if segment.syn { 3 } else { 1 }).sum();
+            self.patience() + Duration::from_secs(repetitions)
+        };
+        let too_long = records.iter().filter(|record| record.silence() > allowed(record));
+        too_long
+            .map(|record| {
+                format!("{} heard nothing for {:?}, then {:?}", record.local, record.silence(), record.answer)
+            })
+            .collect()
+    }
+
+    /// What is wrong with how many connections `source` had at one time, by the kernel's table.
+    pub fn excess(&self, source: IpAddr, limit: usize) -> Option<String> {
+        let peak = self.watch.peak(source, &self.server);
+        (peak != limit).then(|| format!("{source} had {peak} connections at one time, the limit is {limit}"))
+    }
+}
+
+/// What `limiter list --json` has of all sources: connections, reservations, waiters.
+pub fn listed(limiter: &Limiter) -> [u64; 3] {
+    let list = limiter.json(&["list"]);
+    let sources = list["sources"].as_array().expect("a list of sources");
+    let sum = |key: &str| sources.iter().filter_map(|source: &Value| source[key].as_u64()).sum();
+    ["connections", "reserved", "waiting"].map(sum)
+}
+
+/// Waits until nothing is left of what clients did: no connection, no handshake, no count, no note.
+#[track_caller]
+pub fn nothing_is_left(lab: &Lab, limiter: &Limiter, within: Duration) {
+    let mut sockets = Sockets::of(lab);
+    eventually("nothing is left, by limiter list and by the kernel", within, || {
+        let half_open = sockets.connections(SMTP, &[SYN_RECV]).len();
+        let listed = listed(limiter);
+        if listed == [0; 3] && half_open == 0 {
+            return Ok(());
+        }
+        Err(format!("connections, reserved, waiting: {listed:?}; SYN-RECV: {half_open}"))
+    });
+    truth::settled(&lab.host, limiter, SMTP);
+}
+
+/// Fails with all that is wrong, and what there was to be seen.
+#[track_caller]
+pub fn all_is_well(complaints: &[String], summary: &str) {
+    assert!(complaints.is_empty(), "{summary}\n{}", complaints.join("\n"));
+}
+
+/// The time after which, at the latest, nothing is left of clients that are gone.
+pub const TIDY: Duration = SOON;

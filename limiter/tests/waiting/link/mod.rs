@@ -1,0 +1,119 @@
+//! A link with a length: what is sent arrives in order, half a round trip later, or is lost.
+//!
+//! Not netem: few kernels of test machines have it, it cannot tell which segments it lost, and it loses others
+//! each time. This works on every kernel with TUN (tuntap.rst in the kernel's documentation): a device in each
+//! host, and a thread between them. The thread knows TCP well enough to make single clients vanish.
+
+mod relay;
+mod segment;
+mod tun;
+
+use std::fmt::{self, Display, Formatter};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use relay::{Faults, Relay};
+pub use segment::Segment;
+
+use crate::support::Lab;
+
+/// How many of the TCP segments are lost. Nothing else ever is.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss {
+    /// Out of a hundred, 0 to 100.
+    pub percent: u64,
+    /// The same segments by number of each direction are lost for the same seed.
+    pub seed: u64,
+}
+
+impl Loss {
+    pub const NONE: Self = Self { percent: 0, seed: 0 };
+}
+
+/// How long after they were due segments arrived: the noise of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Lateness {
+    pub p99: Duration,
+    pub most: Duration,
+}
+
+impl Display for Lateness {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} ms (p99), {:.1} ms (most)", millis(self.p99), millis(self.most))
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// What relay and tests share.
+#[derive(Default)]
+struct Shared {
+    faults: Mutex<Faults>,
+    done: AtomicBool,
+}
+
+impl Shared {
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().expect("no panic holds it")
+    }
+}
+
+/// The link of a lab, until it is dropped.
+pub struct Link {
+    shared: Arc<Shared>,
+    relay: Option<JoinHandle<()>>,
+    rtt: Duration,
+}
+
+impl Link {
+    /// From now on the two hosts of `lab` reach each other over this link only, `rtt` there and back.
+    pub fn lay(lab: &Lab, rtt: Duration, loss: Loss) -> Self {
+        let ends = tun::between(lab);
+        let shared = Arc::new(Shared::default());
+        let relay = Relay::new(ends, rtt / 2, loss, Arc::clone(&shared));
+        Self { shared, relay: Some(std::thread::spawn(move || relay.run())), rtt }
+    }
+
+    /// There and back, without the hosts.
+    pub fn rtt(&self) -> Duration {
+        self.rtt
+    }
+
+    /// The client at this address is gone: from now on nothing passes from it or to it.
+    pub fn silence(&self, client: SocketAddr) {
+        self.shared.faults().silenced.insert(client);
+    }
+
+    /// The client at this address completes its handshake, and never sends anything again: its SYNs pass, and
+    /// the first segment after them.
+    pub fn mute(&self, client: SocketAddr) {
+        self.shared.faults().muted.insert(client, 0);
+    }
+
+    /// What was lost by chance.
+    pub fn lost(&self) -> Vec<Segment> {
+        self.shared.faults().lost.clone()
+    }
+
+    /// How late segments were.
+    pub fn lateness(&self) -> Lateness {
+        let mut late = self.shared.faults().late.clone();
+        late.sort_unstable();
+        let at = |share: usize| late.get(late.len().saturating_sub(1) * share / 100).copied();
+        Lateness { p99: at(99).unwrap_or_default(), most: at(100).unwrap_or_default() }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.shared.done.store(true, Ordering::Relaxed);
+        if let Some(relay) = self.relay.take() {
+            let _ = relay.join();
+        }
+    }
+}

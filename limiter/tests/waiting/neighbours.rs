@@ -1,0 +1,104 @@
+//! What one source makes of its waiting room is no concern of the others.
+
+use std::time::{Duration, Instant};
+
+use crate::crowd::{Caller, Crowd};
+use crate::figures::{ms, say, summary};
+use crate::ground::{BACKLOG, Ground, SLACK, SMTP, TIDY, all_is_well, gently, listed, nothing_is_left};
+use crate::link::Loss;
+use crate::support::{SOON, V4, V6, answer, eventually};
+
+const RTT: Duration = Duration::from_millis(20);
+/// Long enough to look around.
+const STAY: Duration = Duration::from_secs(3);
+
+/// From the SYN to the greeting, where nobody waits: the handshake, and the words.
+const AT_ONCE: Duration = Duration::from_millis(40 + SLACK.as_millis() as u64);
+
+#[test]
+fn while_one_source_fills_its_waiting_room_others_are_served_at_once() {
+    const LIMIT: usize = 3;
+    let _machine = gently();
+    let Some(ground) = Ground::far(LIMIT as u32, RTT, Loss::NONE) else { return };
+    let families = [V4, V6];
+    let crowd = Crowd {
+        callers: families.map(|family| Caller::crowd(30, family.source(), family.port(SMTP), STAY)).concat(),
+        patience: ground.patience(),
+        again: None,
+        link: ground.link.as_ref(),
+    };
+    let mut complaints = Vec::new();
+    let records = std::thread::scope(|scope| {
+        let busy = scope.spawn(|| crowd.call(&ground.lab));
+        eventually("the waiting rooms are full", SOON, || {
+            let [connections, _, waiting] = listed(&ground.limiter);
+            let full = connections == 2 * LIMIT as u64 && waiting >= 2 * LIMIT as u64;
+            if full { Ok(()) } else { Err(format!("connections {connections}, waiting {waiting}")) }
+        });
+        for (family, source) in
+            families.iter().flat_map(|family| family.sources[1..].iter().map(move |s| (family, *s)))
+        {
+            let called = Instant::now();
+            let (_, answer) = ground.lab.client.run(|| answer(source, family.port(SMTP), SOON));
+            let took = called.elapsed();
+            if !answer.is_service() || took > AT_ONCE {
+                complaints.push(format!("{source} got {answer:?} after {}", ms(took)));
+            }
+        }
+        busy.join().expect("the clients do not fail")
+    });
+    let summary = format!("neighbours: {}", summary(&records));
+    say(&summary);
+    complaints.extend(ground.silences(&records));
+    all_is_well(&complaints, &summary);
+    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+}
+
+#[test]
+fn all_who_wait_fill_half_of_the_queue_at_most_and_the_newest_of_the_largest_source_makes_room() {
+    const LIMIT: usize = 40;
+    let _machine = gently();
+    let Some(ground) = Ground::far(LIMIT as u32, RTT, Loss::NONE) else { return };
+    let [large, small, late] = V4.sources;
+    // One who is within its limit, and one who waits, for each place; ten who wait; five who wait.
+    let calls = [(large, 2 * LIMIT), (small, LIMIT + 10), (late, LIMIT + 5)];
+    let mut complaints = Vec::new();
+    let mut before = 0;
+    let records: Vec<_> = std::thread::scope(|scope| {
+        let mut crowds = Vec::new();
+        for (source, n) in calls {
+            let crowd = Crowd {
+                callers: Caller::crowd(n, source, V4.port(SMTP), STAY),
+                patience: ground.patience(),
+                again: None,
+                link: ground.link.as_ref(),
+            };
+            let lab = &ground.lab;
+            crowds.push(scope.spawn(move || crowd.call(lab)));
+            before += LIMIT as u64;
+            eventually("each source is served up to its limit", SOON, || {
+                let [connections, ..] = listed(&ground.limiter);
+                if connections == before { Ok(()) } else { Err(format!("{connections}, not {before}")) }
+            });
+            let [_, _, waiting] = listed(&ground.limiter);
+            if waiting > BACKLOG as u64 / 2 {
+                complaints.push(format!("after the handshakes of {source} {waiting} wait"));
+            }
+        }
+        crowds.into_iter().flat_map(|crowd| crowd.join().expect("the clients do not fail")).collect()
+    });
+    complaints.extend(ground.silences(&records));
+    for (source, n) in calls {
+        let mine = records.iter().filter(|record| record.local.ip() == source);
+        let told = mine.filter(|record| !record.served()).count();
+        say(&format!("half the queue: {source}: {told} of {n} not served"));
+        if source != large && told > 0 {
+            complaints.push(format!("{told} of {source} were told, and {large} had more who waited"));
+        }
+        complaints.extend(ground.excess(source, LIMIT));
+    }
+    let summary = format!("half the queue: {}", summary(&records));
+    say(&summary);
+    all_is_well(&complaints, &summary);
+    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+}
