@@ -27,7 +27,9 @@ pub fn percentile(of: &[Duration], percent: usize) -> Duration {
 
 /// What became of connections.
 pub fn summary(records: &[Record]) -> String {
-    let count = |is: &dyn Fn(&Record) -> bool| records.iter().filter(|record| is(record)).count();
+    let count = |is: &dyn Fn(&Record) -> bool| -> usize {
+        records.iter().filter(|record| is(record)).map(|record| record.times).sum()
+    };
     let (served, told) = (count(&Record::served), count(&Record::told));
     let reset = count(&|record| record.answer == Answer::Reset);
     let closed = count(&|record| record.answer == Answer::Closed);
@@ -36,7 +38,7 @@ pub fn summary(records: &[Record]) -> String {
     format!(
         "{} calls: {served} served, {told} told, {reset} reset, {closed} closed, {silent} heard nothing; \
          the longest silence {}",
-        records.len(),
+        count(&|_| true),
         ms(longest)
     )
 }

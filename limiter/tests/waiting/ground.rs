@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::crowd::Record;
+use crate::figures::{ms, percentile};
+use crate::freed::Freed;
 use crate::link::{Link, Loss};
 use crate::server::Server;
 use crate::sockets::{SYN_RECV, Sockets};
@@ -18,7 +20,7 @@ pub const WAIT: Duration = Duration::from_secs(5);
 /// What this machine may add, busy with other things as it is.
 pub const SLACK: Duration = Duration::from_millis(300);
 /// How late a place may be used because of this machine.
-pub const LATE: Duration = Duration::from_millis(50);
+const LATE: Duration = Duration::from_millis(50);
 /// What a server's queues hold.
 pub const BACKLOG: i32 = 100;
 pub const SMTP: u16 = 25;
@@ -46,6 +48,7 @@ pub struct Ground {
     /// None where the hosts are next to each other.
     pub link: Option<Link>,
     pub lab: Lab,
+    limit: usize,
 }
 
 impl Ground {
@@ -56,20 +59,21 @@ impl Ground {
         Some(Self::with(lab, link, limit, BACKLOG))
     }
 
-    /// Next to each other, where clients may connect thousands of times a second.
-    pub fn near(limit: u32, backlog: i32) -> Option<Self> {
+    /// Next to each other, or with a link between them, where clients may connect thousands of times a second.
+    pub fn busy(limit: u32, backlog: i32, rtt: Option<Duration>) -> Option<Self> {
         let lab = Lab::new()?;
+        let link = rtt.map(|rtt| Link::lay(&lab, rtt, Loss::NONE));
         lab.client.sysctl("ipv4/ip_local_port_range", "1024 65535");
         // Whoever closes first keeps the port for a minute otherwise.
         lab.client.sysctl("ipv4/tcp_tw_reuse", "1");
-        Some(Self::with(lab, None, limit, backlog))
+        Some(Self::with(lab, link, limit, backlog))
     }
 
     fn with(lab: Lab, link: Option<Link>, limit: u32, backlog: i32) -> Self {
         let server = Server::start(&lab, SMTP, backlog);
         let limiter = Limiter::start(&lab, limit, "reply");
         let watch = Watch::start(&lab, SMTP, limit as usize);
-        Self { watch, limiter, server, link, lab }
+        Self { watch, limiter, server, link, lab, limit: limit as usize }
     }
 
     /// There and back, without the hosts.
@@ -100,9 +104,40 @@ impl Ground {
     }
 
     /// What is wrong with how many connections `source` had at one time, by the kernel's table.
-    pub fn excess(&self, source: IpAddr, limit: usize) -> Option<String> {
-        let peak = self.watch.peak(source, &self.server);
+    pub fn excess(&self, source: IpAddr) -> Option<String> {
+        let (peak, limit) = (self.watch.peak(source, &self.server), self.limit);
         (peak != limit).then(|| format!("{source} had {peak} connections at one time, the limit is {limit}"))
+    }
+}
+
+impl Ground {
+    /// How long places of `sources` stayed free while somebody waited, in a line; what is wrong with that goes to
+    /// `complaints`. The machine may add [`LATE`], and what the link is known to have been late.
+    pub fn places(&self, sources: &[IpAddr], records: &[Record], complaints: &mut Vec<String>) -> String {
+        let (mut used_after, mut unused_for) = (Vec::new(), Vec::new());
+        for source in sources {
+            let freed = Freed::of(*source, self.limit, &self.server.visits(), records, self.rtt());
+            used_after.extend(freed.used_after);
+            unused_for.extend(freed.unused_for);
+        }
+        let late = self.link.as_ref().map_or(Duration::ZERO, |link| link.lateness().most);
+        let allowed = 2 * self.rtt() + LATE + late;
+        let [median, p99] = [50, 99].map(|percent| percentile(&used_after, percent));
+        if p99 > allowed {
+            complaints.push(format!("a place was free for {} while somebody waited", ms(p99)));
+        }
+        let in_vain = unused_for.iter().filter(|unused| **unused > allowed).count();
+        if in_vain > 0 {
+            complaints.push(format!("{in_vain} waited beside a free place, and did not get it"));
+        }
+        let link = self.link.as_ref().map(|link| format!("; the link late by {}", link.lateness()));
+        format!(
+            "{} places that somebody waited for used after {} (median), {} (p99){}",
+            used_after.len(),
+            ms(median),
+            ms(p99),
+            link.unwrap_or_default()
+        )
     }
 }
 
@@ -129,10 +164,12 @@ pub fn nothing_is_left(lab: &Lab, limiter: &Limiter, within: Duration) {
     truth::settled(&lab.host, limiter, SMTP);
 }
 
-/// Fails with all that is wrong, and what there was to be seen.
+/// Fails with what is wrong, and what there was to be seen.
 #[track_caller]
 pub fn all_is_well(complaints: &[String], summary: &str) {
-    assert!(complaints.is_empty(), "{summary}\n{}", complaints.join("\n"));
+    const ENOUGH: usize = 8;
+    let some = complaints.iter().take(ENOUGH).map(String::as_str).collect::<Vec<_>>().join("\n");
+    assert!(complaints.is_empty(), "{summary}\n{some}\n({} complaints)", complaints.len());
 }
 
 /// The time after which, at the latest, nothing is left of clients that are gone.

@@ -71,7 +71,7 @@ fn leave(manner: Manner, turn: Duration) {
     let mut complaints = Vec::new();
     for family in families {
         complaints.extend(out_of_line(&ground, family, &records, turn));
-        complaints.extend(ground.excess(family.source(), LIMIT));
+        complaints.extend(ground.excess(family.source()));
     }
     let summary = format!("{manner:?}: {}", summary(&records));
     say(&summary);

@@ -95,7 +95,7 @@ fn all_who_wait_fill_half_of_the_queue_at_most_and_the_newest_of_the_largest_sou
         if source != large && told > 0 {
             complaints.push(format!("{told} of {source} were told, and {large} had more who waited"));
         }
-        complaints.extend(ground.excess(source, LIMIT));
+        complaints.extend(ground.excess(source));
     }
     let summary = format!("half the queue: {}", summary(&records));
     say(&summary);

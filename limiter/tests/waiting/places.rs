@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::crowd::{Caller, Crowd};
-use crate::figures::{from_environment, ms, percentile, say, summary};
-use crate::freed::Freed;
-use crate::ground::{Ground, LATE, SMTP, TIDY, all_is_well, gently, nothing_is_left};
-use crate::link::{Link, Loss};
+use crate::figures::{from_environment, say, summary};
+use crate::ground::{Ground, SMTP, TIDY, all_is_well, gently, nothing_is_left};
+use crate::link::Loss;
 use crate::support::{V4, V6};
 
 const LIMIT: usize = 3;
@@ -27,27 +26,10 @@ fn queue(rtt_ms: u64) {
     let records = Crowd { callers, patience, again, link }.call(&ground.lab);
 
     let mut complaints = ground.silences(&records);
-    let mut used_after = Vec::new();
-    for source in families.map(|family| family.source()) {
-        complaints.extend(ground.excess(source, LIMIT));
-        let freed = Freed::of(source, &ground.server.visits(), &records, rtt);
-        if freed.unused > 0 {
-            complaints.push(format!("{} places of {source} were free and nobody got them", freed.unused));
-        }
-        used_after.extend(freed.used_after);
-    }
-    let p99 = percentile(&used_after, 99);
-    if p99 > 2 * rtt + LATE {
-        complaints.push(format!("a place was free for {} while somebody waited", ms(p99)));
-    }
-    let summary = format!(
-        "queue, rtt {rtt_ms} ms: {}; {} places used after {} (median), {} (p99); the link late by {}",
-        summary(&records),
-        used_after.len(),
-        ms(percentile(&used_after, 50)),
-        ms(p99),
-        link.map(Link::lateness).expect("it is far")
-    );
+    let sources = families.map(|family| family.source());
+    complaints.extend(sources.iter().filter_map(|source| ground.excess(*source)));
+    let places = ground.places(&sources, &records, &mut complaints);
+    let summary = format!("queue, rtt {rtt_ms} ms: {}; {places}", summary(&records));
     say(&summary);
     all_is_well(&complaints, &summary);
     nothing_is_left(&ground.lab, &ground.limiter, TIDY);

@@ -101,7 +101,11 @@ impl Service {
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         while !self.shared.done.load(Ordering::Relaxed) {
-            self.poll.poll(&mut events, Some(BREATH))?;
+            match self.poll.poll(&mut events, Some(BREATH)) {
+                // A machine that was stopped for a moment goes on.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                outcome => outcome?,
+            }
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept()?,

@@ -1,14 +1,10 @@
 //! Five hundred handshakes at once, from all CPUs, while the daemon is killed and another takes over.
 
-use std::sync::Barrier;
 use std::time::{Duration, Instant};
-
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 
 use crate::crowd::{Caller, Crowd, Record};
 use crate::figures::{from_environment, ms, say, summary};
-use crate::ground::{Ground, SMTP, all_is_well, alone, nothing_is_left};
+use crate::ground::{Ground, SMTP, all_is_well, alone, gently, nothing_is_left};
 use crate::support::{Family, SOON, V4, V6, eventually};
 
 const LIMIT: usize = 8;
@@ -20,48 +16,31 @@ const ROOM: i32 = 1024;
 /// for longer, whatever becomes of the daemon.
 const LAST_REPETITION: Duration = Duration::from_secs(63);
 
-/// The CPUs this process may run on.
-fn cpus() -> Vec<usize> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the kernel tells");
-    (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect()
-}
-
 /// All at once; each CPU has its share of the clients. The daemon is killed when the first of them are served.
 fn round(ground: &mut Ground, family: Family) -> Vec<Record> {
-    let cpus = cpus();
-    let start = Barrier::new(cpus.len());
-    let Ground { lab, server, limiter, .. } = ground;
-    let before = server.visits().len();
-    let (lab, start) = (&*lab, &start);
+    let Ground { lab, server, limiter, link, .. } = ground;
+    let crowd = Crowd {
+        callers: Caller::crowd(CLIENTS, family.source(), family.port(SMTP), STAY),
+        patience: LAST_REPETITION + SOON,
+        again: None,
+        link: link.as_ref(),
+    };
+    let (before, lab) = (server.visits().len(), &*lab);
     std::thread::scope(|scope| {
-        let share = CLIENTS / cpus.len();
-        let crowd = |cpu: usize| {
-            move || {
-                let mut one = CpuSet::new();
-                one.set(cpu).expect("the kernel named it");
-                sched_setaffinity(Pid::from_raw(0), &one).expect("it is one of those allowed");
-                lab.client.enter();
-                let callers = Caller::crowd(share, family.source(), family.port(SMTP), STAY);
-                let crowd = Crowd { callers, patience: LAST_REPETITION + SOON, again: None, link: None };
-                start.wait();
-                crowd.call_here()
-            }
-        };
-        let crowds: Vec<_> = cpus.iter().map(|cpu| scope.spawn(crowd(*cpu))).collect();
+        let calls = scope.spawn(|| crowd.call_on_all_cpus(lab));
         eventually("the first are served", SOON, || {
             if server.visits().len() > before { Ok(()) } else { Err("nobody".to_owned()) }
         });
         limiter.kill();
         limiter.run();
-        crowds.into_iter().flat_map(|crowd| crowd.join().expect("the clients do not fail")).collect()
+        calls.join().expect("the clients do not fail")
     })
 }
 
-#[test]
-fn while_daemons_die_and_take_over_the_limit_is_exact_and_every_burst_comes_to_an_end() {
-    let _machine = alone();
-    let Some(mut ground) = Ground::near(LIMIT as u32, ROOM) else { return };
-    let rounds = from_environment("LIMITER_ROUNDS", 5);
+/// `rounds` of them, unless the environment says otherwise.
+fn rounds(rtt: Option<Duration>, rounds: u64) {
+    let Some(mut ground) = Ground::busy(LIMIT as u32, ROOM, rtt) else { return };
+    let rounds = from_environment("LIMITER_ROUNDS", rounds);
     let mut longest = Duration::ZERO;
     for (nth, family) in (1..=rounds).zip([V4, V6].into_iter().cycle()) {
         let began = Instant::now();
@@ -71,8 +50,13 @@ fn while_daemons_die_and_take_over_the_limit_is_exact_and_every_burst_comes_to_a
         let mut complaints: Vec<String> = too_long
             .map(|record| format!("{} heard nothing for {:?}", record.local, record.silence()))
             .collect();
-        complaints.extend(ground.excess(family.source(), LIMIT));
-        let summary = format!("takeover {nth} of {rounds}, {}: {}", ms(took), summary(&records));
+        complaints.extend(ground.excess(family.source()));
+        let summary = format!(
+            "takeover {nth} of {rounds}, rtt {}, {}: {}",
+            ms(ground.rtt()),
+            ms(took),
+            summary(&records)
+        );
         longest = longest.max(records.iter().map(Record::silence).max().unwrap_or_default());
         if nth <= 5 || nth % 10 == 0 {
             say(&summary);
@@ -81,4 +65,17 @@ fn while_daemons_die_and_take_over_the_limit_is_exact_and_every_burst_comes_to_a
         nothing_is_left(&ground.lab, &ground.limiter, LAST_REPETITION + SOON);
     }
     say(&format!("takeover, {rounds} rounds: the longest silence {}", ms(longest)));
+}
+
+#[test]
+fn while_daemons_die_and_take_over_the_limit_is_exact_and_every_burst_comes_to_an_end() {
+    let _machine = alone();
+    rounds(None, 5);
+}
+
+/// Here all SYNs are judged before the first handshake is complete, and all but a few of them wait.
+#[test]
+fn while_daemons_die_and_take_over_those_who_wait_far_away_come_to_an_end_too() {
+    let _machine = gently();
+    rounds(Some(Duration::from_millis(50)), 2);
 }

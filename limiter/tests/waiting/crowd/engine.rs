@@ -40,6 +40,8 @@ pub struct Engine<'a> {
     next: Vec<usize>,
     calls: u64,
     records: Vec<Record>,
+    /// Where the last record of each is.
+    last: Vec<Option<usize>>,
 }
 
 impl<'a> Engine<'a> {
@@ -52,6 +54,7 @@ impl<'a> Engine<'a> {
             next: (0..crowd.callers.len()).collect(),
             calls: 0,
             records: Vec::new(),
+            last: vec![None; crowd.callers.len()],
         }
     }
 
@@ -221,6 +224,18 @@ impl<'a> Engine<'a> {
         if self.crowd.again.is_some_and(|until| record.left < until) {
             self.next.push(record.who);
         }
+        // Who never pauses is turned away a hundred thousand times a second.
+        let last = self.last[record.who].and_then(|last| self.records.get_mut(last));
+        if let Some(last) = last.filter(|last| last.turned_away() && record.turned_away()) {
+            record.times = last.times + 1;
+            if record.silence() < last.silence() {
+                last.times += 1;
+            } else {
+                *last = record;
+            }
+            return;
+        }
+        self.last[record.who] = Some(self.records.len());
         self.records.push(record);
     }
 }

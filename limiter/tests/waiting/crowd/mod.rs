@@ -4,7 +4,11 @@ mod engine;
 mod record;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 pub use record::Record;
 
@@ -61,8 +65,35 @@ impl Crowd<'_> {
         lab.client.run(|| self.call_here())
     }
 
-    /// The same from the calling thread's network namespace.
-    pub fn call_here(&self) -> Vec<Record> {
+    /// The same from all CPUs at once: each has its share of the clients, and handles what they send and hear.
+    pub fn call_on_all_cpus(&self, lab: &Lab) -> Vec<Record> {
+        let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the kernel tells");
+        let cpus: Vec<_> = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect();
+        let start = Barrier::new(cpus.len());
+        std::thread::scope(|scope| {
+            let share = |(nth, cpu): (usize, &usize)| {
+                let (mut one, start) = (CpuSet::new(), &start);
+                one.set(*cpu).expect("the kernel named it");
+                let mine = self.callers.iter().skip(nth).step_by(cpus.len());
+                let share = Self { callers: mine.copied().collect(), ..*self };
+                let of_all = cpus.len();
+                scope.spawn(move || {
+                    sched_setaffinity(Pid::from_raw(0), &one).expect("it is one of those allowed");
+                    lab.client.enter();
+                    start.wait();
+                    let mut records = share.call_here();
+                    for record in &mut records {
+                        record.who = nth + record.who * of_all;
+                    }
+                    records
+                })
+            };
+            let shares: Vec<_> = cpus.iter().enumerate().map(share).collect();
+            shares.into_iter().flat_map(|share| share.join().expect("a crowd does not fail")).collect()
+        })
+    }
+
+    fn call_here(&self) -> Vec<Record> {
         Engine::new(self).run()
     }
 }

@@ -21,6 +21,9 @@ pub struct Record {
     pub answer: Answer,
     /// When it closed, or had enough.
     pub left: Instant,
+    /// How many calls in a row were refused like this one, before there was a handshake. This is the one that
+    /// took longest.
+    pub times: usize,
     /// How the host's end came, where the client waited for it.
     pub end: Option<End>,
 }
@@ -36,12 +39,17 @@ impl Record {
     pub fn new(who: usize, local: SocketAddr) -> Self {
         let called = Instant::now();
         let answer = Answer::Silence;
-        Self { who, local, called, connected: None, heard: None, answer, left: called, end: None }
+        Self { who, local, called, connected: None, heard: None, answer, left: called, times: 1, end: None }
     }
 
     /// It was greeted by the mail daemon.
     pub fn served(&self) -> bool {
         self.answer.is_service()
+    }
+
+    /// It was refused before its half of the handshake was complete.
+    pub fn turned_away(&self) -> bool {
+        self.answer == Answer::Reset && self.connected.is_none()
     }
 
     /// It was told why not.
