@@ -28,17 +28,24 @@ struct Wait {
 
 impl Freed {
     /// Compares what the server of one source with `limit` places noted with what its clients, half a round trip
-    /// of `rtt` away, saw.
+    /// of `rtt` away, saw. A segment may have come `late`.
     ///
     /// Who comes takes the place that has been free for longest. As long as one is free that is nobody's, nobody
     /// waits: so what is free while somebody waits is on its way to the first in line.
-    pub fn of(source: IpAddr, limit: usize, visits: &[Visit], records: &[Record], rtt: Duration) -> Self {
+    pub fn of(
+        source: IpAddr,
+        limit: usize,
+        visits: &[Visit],
+        records: &[Record],
+        rtt: Duration,
+        late: Duration,
+    ) -> Self {
         let visits: Vec<&Visit> = visits.iter().filter(|visit| visit.remote.ip() == source).collect();
         let Some(began) = visits.first().map(|visit| visit.arrived) else { return Self::default() };
         let waits: Vec<Wait> = records
             .iter()
             .filter(|record| record.local.ip() == source)
-            .filter_map(|record| wait(record, &visits, rtt))
+            .filter_map(|record| wait(record, &visits, rtt, late))
             .collect();
         let mut leaves: Vec<Instant> = visits.iter().filter_map(|visit| visit.left).collect();
         leaves.sort_unstable();
@@ -69,8 +76,8 @@ impl Freed {
 }
 
 /// When a client waited at the host, if its handshake was ever complete.
-fn wait(record: &Record, visits: &[&Visit], rtt: Duration) -> Option<Wait> {
-    let since = record.connected? + rtt / 2 + SURELY;
+fn wait(record: &Record, visits: &[&Visit], rtt: Duration, late: Duration) -> Option<Wait> {
+    let since = record.connected? + rtt / 2 + late + SURELY;
     let came = visits.iter().find(|visit| {
         visit.remote == record.local && visit.arrived >= record.called && visit.arrived <= record.left
     });
@@ -119,7 +126,7 @@ mod tests {
 
         fn freed(&self) -> (Vec<u128>, Vec<u128>) {
             let source = [198, 51, 100, 7].into();
-            let freed = Freed::of(source, 1, &self.visits, &self.records, Duration::ZERO);
+            let freed = Freed::of(source, 1, &self.visits, &self.records, Duration::ZERO, Duration::ZERO);
             let ms = |durations: Vec<Duration>| durations.iter().map(Duration::as_millis).collect();
             (ms(freed.used_after), ms(freed.unused_for))
         }

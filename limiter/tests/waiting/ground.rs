@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::crowd::Record;
-use crate::figures::{ms, percentile};
+use crate::figures::{from_environment, ms, percentile};
 use crate::freed::Freed;
 use crate::link::{Link, Loss};
 use crate::server::Server;
@@ -17,13 +17,24 @@ use crate::watch::Watch;
 
 /// How long the limiter lets a handshake wait, where the configuration does not say.
 pub const WAIT: Duration = Duration::from_secs(5);
-/// What this machine may add, busy with other things as it is.
-pub const SLACK: Duration = Duration::from_millis(300);
-/// How late a place may be used because of this machine.
-const LATE: Duration = Duration::from_millis(50);
 /// What a server's queues hold.
 pub const BACKLOG: i32 = 100;
 pub const SMTP: u16 = 25;
+
+/// What this machine may add, busy with other things as it is.
+pub fn slack() -> Duration {
+    Duration::from_millis(300) * patience()
+}
+
+/// How late a place may be used because of this machine.
+fn late() -> Duration {
+    Duration::from_millis(50) * patience()
+}
+
+/// How much slower than others a machine of software is, which `cargo xtask vm` says.
+fn patience() -> u32 {
+    from_environment("LIMITER_TEST_PATIENCE", 1) as u32
+}
 
 /// Tests that leave the machine time to be measured on run side by side; who takes all of it runs alone.
 static MACHINE: RwLock<()> = RwLock::new(());
@@ -38,7 +49,7 @@ pub fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Two hosts, a server, and a limiter that answers with words.
+/// Two hosts, a server, and a limiter.
 ///
 /// What depends on the others goes first.
 pub struct Ground {
@@ -52,11 +63,12 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Far from each other, with a limit of `limit` to each source. `None` without the privileges it takes.
-    pub fn far(limit: u32, rtt: Duration, loss: Loss) -> Option<Self> {
+    /// Far from each other, with a limit of `limit` to each source, and refusals answered with `response`. `None`
+    /// without the privileges it takes.
+    pub fn far(limit: u32, response: &str, rtt: Duration, loss: Loss) -> Option<Self> {
         let lab = Lab::new()?;
         let link = Some(Link::lay(&lab, rtt, loss));
-        Some(Self::with(lab, link, limit, BACKLOG))
+        Some(Self::with(lab, link, limit, response, BACKLOG))
     }
 
     /// Next to each other, or with a link between them, where clients may connect thousands of times a second.
@@ -66,12 +78,12 @@ impl Ground {
         lab.client.sysctl("ipv4/ip_local_port_range", "1024 65535");
         // Whoever closes first keeps the port for a minute otherwise.
         lab.client.sysctl("ipv4/tcp_tw_reuse", "1");
-        Some(Self::with(lab, link, limit, backlog))
+        Some(Self::with(lab, link, limit, "reply", backlog))
     }
 
-    fn with(lab: Lab, link: Option<Link>, limit: u32, backlog: i32) -> Self {
+    fn with(lab: Lab, link: Option<Link>, limit: u32, response: &str, backlog: i32) -> Self {
         let server = Server::start(&lab, SMTP, backlog);
-        let limiter = Limiter::start(&lab, limit, "reply");
+        let limiter = Limiter::start(&lab, limit, response);
         let watch = Watch::start(&lab, SMTP, limit as usize);
         Self { watch, limiter, server, link, lab, limit: limit as usize }
     }
@@ -83,7 +95,7 @@ impl Ground {
 
     /// The longest that a client may hear nothing.
     pub fn patience(&self) -> Duration {
-        WAIT + 2 * self.rtt() + SLACK
+        WAIT + 2 * self.rtt() + slack()
     }
 
     /// What is wrong with what these clients heard, or did not hear. Each segment of one that was lost may cost
@@ -112,16 +124,16 @@ impl Ground {
 
 impl Ground {
     /// How long places of `sources` stayed free while somebody waited, in a line; what is wrong with that goes to
-    /// `complaints`. The machine may add [`LATE`], and what the link is known to have been late.
+    /// `complaints`. The machine may add [`late`], and what the link is known to have been late.
     pub fn places(&self, sources: &[IpAddr], records: &[Record], complaints: &mut Vec<String>) -> String {
+        let link_late = self.link.as_ref().map_or(Duration::ZERO, |link| link.lateness().most);
         let (mut used_after, mut unused_for) = (Vec::new(), Vec::new());
         for source in sources {
-            let freed = Freed::of(*source, self.limit, &self.server.visits(), records, self.rtt());
+            let freed = Freed::of(*source, self.limit, &self.server.visits(), records, self.rtt(), link_late);
             used_after.extend(freed.used_after);
             unused_for.extend(freed.unused_for);
         }
-        let late = self.link.as_ref().map_or(Duration::ZERO, |link| link.lateness().most);
-        let allowed = 2 * self.rtt() + LATE + late;
+        let allowed = 2 * self.rtt() + late() + link_late;
         let [median, p99] = [50, 99].map(|percent| percentile(&used_after, percent));
         if p99 > allowed {
             complaints.push(format!("a place was free for {} while somebody waited", ms(p99)));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::crowd::{Caller, Crowd, Manner, Record};
 use crate::figures::{ms, say, summary};
-use crate::ground::{Ground, SLACK, SMTP, TIDY, all_is_well, gently, nothing_is_left};
+use crate::ground::{Ground, SMTP, TIDY, all_is_well, gently, nothing_is_left, slack};
 use crate::link::Loss;
 use crate::support::{Family, V4, V6};
 
@@ -47,7 +47,7 @@ fn out_of_line(ground: &Ground, family: Family, records: &[Record], turn: Durati
         last = place;
         let turns = nth as u32 + 1;
         // The handshake, a grant for each who waits, and the greeting.
-        let allowed = SOON_OVER + SHORT * nth as u32 + turns * (turn + 2 * RTT) + 3 * RTT + SLACK;
+        let allowed = SOON_OVER + SHORT * nth as u32 + turns * (turn + 2 * RTT) + 3 * RTT + slack();
         if record.silence() > allowed {
             complaints.push(format!(
                 "{} got in after {}, not {}",
@@ -63,7 +63,7 @@ fn out_of_line(ground: &Ground, family: Family, records: &[Record], turn: Durati
 /// Both families at the same time.
 fn leave(manner: Manner, turn: Duration) {
     let _machine = gently();
-    let Some(ground) = Ground::far(LIMIT as u32, RTT, Loss::NONE) else { return };
+    let Some(ground) = Ground::far(LIMIT as u32, "reply", RTT, Loss::NONE) else { return };
     let families = [V4, V6];
     let callers = families.map(|family| line(family, manner)).concat();
     let patience = ground.patience() + Duration::from_millis(500);

@@ -42,3 +42,4 @@ mod leavers;
 mod neighbours;
 mod places;
 mod takeover;
+mod wait;

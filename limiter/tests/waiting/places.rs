@@ -16,7 +16,7 @@ const STAY: Duration = Duration::from_millis(200);
 fn queue(rtt_ms: u64) {
     let _machine = gently();
     let rtt = Duration::from_millis(rtt_ms);
-    let Some(ground) = Ground::far(LIMIT as u32, rtt, Loss::NONE) else { return };
+    let Some(ground) = Ground::far(LIMIT as u32, "reply", rtt, Loss::NONE) else { return };
     let families = [V4, V6];
     let callers =
         families.map(|family| Caller::crowd(CLIENTS, family.source(), family.port(SMTP), STAY)).concat();

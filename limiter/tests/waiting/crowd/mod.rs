@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-pub use record::Record;
+pub use record::{End, Record};
 
 use crate::link::Link;
 use crate::support::Lab;
