@@ -12,7 +12,7 @@ use crate::freed::Freed;
 use crate::link::{Link, Loss};
 use crate::server::Server;
 use crate::sockets::{SYN_RECV, Sockets};
-use crate::support::{Lab, Limiter, SOON, eventually, truth};
+use crate::support::{Answer, Lab, Limiter, SOON, eventually, truth};
 use crate::watch::Watch;
 
 /// How long the limiter lets a handshake wait, where the configuration does not say.
@@ -98,6 +98,12 @@ impl Ground {
         WAIT + 2 * self.rtt() + slack()
     }
 
+    /// How long this machine, busy with other things, is known to have kept something waiting.
+    pub fn noise(&self) -> Duration {
+        let link = self.link.as_ref().map_or(Duration::ZERO, Link::late);
+        link.max(self.watch.stall())
+    }
+
     /// What is wrong with what these clients heard, or did not hear. Each segment of one that was lost may cost
     /// it a repetition: three seconds for the handshake's (RFC 6298, 5.7), else one.
     pub fn silences(&self, records: &[Record]) -> Vec<String> {
@@ -105,9 +111,11 @@ impl Ground {
         let allowed = |record: &Record| {
             let of_this = lost.iter().filter(|segment| segment.client == record.local);
             let repetitions: u64 = of_this.map(|segment| if segment.syn { 3 } else { 1 }).sum();
-            self.patience() + Duration::from_secs(repetitions)
+            self.patience() + self.noise() + Duration::from_secs(repetitions)
         };
-        let too_long = records.iter().filter(|record| record.silence() > allowed(record));
+        let silent =
+            |record: &&Record| record.answer == Answer::Silence || record.silence() > allowed(record);
+        let too_long = records.iter().filter(silent);
         too_long
             .map(|record| {
                 format!("{} heard nothing for {:?}, then {:?}", record.local, record.silence(), record.answer)
@@ -120,20 +128,18 @@ impl Ground {
         let (peak, limit) = (self.watch.peak(source, &self.server), self.limit);
         (peak != limit).then(|| format!("{source} had {peak} connections at one time, the limit is {limit}"))
     }
-}
 
-impl Ground {
     /// How long places of `sources` stayed free while somebody waited, in a line; what is wrong with that goes to
-    /// `complaints`. The machine may add [`late`], and what the link is known to have been late.
+    /// `complaints`. The machine may add [`late`], and its [`Self::noise`].
     pub fn places(&self, sources: &[IpAddr], records: &[Record], complaints: &mut Vec<String>) -> String {
-        let link_late = self.link.as_ref().map_or(Duration::ZERO, |link| link.lateness().most);
+        let noise = self.noise();
         let (mut used_after, mut unused_for) = (Vec::new(), Vec::new());
         for source in sources {
-            let freed = Freed::of(*source, self.limit, &self.server.visits(), records, self.rtt(), link_late);
+            let freed = Freed::of(*source, self.limit, &self.server.visits(), records, self.rtt(), noise);
             used_after.extend(freed.used_after);
             unused_for.extend(freed.unused_for);
         }
-        let allowed = 2 * self.rtt() + late() + link_late;
+        let allowed = 2 * self.rtt() + late() + noise;
         let [median, p99] = [50, 99].map(|percent| percentile(&used_after, percent));
         if p99 > allowed {
             complaints.push(format!("a place was free for {} while somebody waited", ms(p99)));
@@ -142,13 +148,12 @@ impl Ground {
         if in_vain > 0 {
             complaints.push(format!("{in_vain} waited beside a free place, and did not get it"));
         }
-        let link = self.link.as_ref().map(|link| format!("; the link late by {}", link.lateness()));
         format!(
-            "{} places that somebody waited for used after {} (median), {} (p99){}",
+            "{} places that somebody waited for used after {} (median), {} (p99); noise of the machine {}",
             used_after.len(),
             ms(median),
             ms(p99),
-            link.unwrap_or_default()
+            ms(noise)
         )
     }
 }

@@ -9,8 +9,8 @@ use crate::link::Loss;
 use crate::support::{SOON, V4, V6, answer, eventually};
 
 const RTT: Duration = Duration::from_millis(20);
-/// Long enough to look around.
-const STAY: Duration = Duration::from_secs(3);
+/// Long enough to look around, and shorter than the wait.
+const STAY: Duration = Duration::from_secs(4);
 
 #[test]
 fn while_one_source_fills_its_waiting_room_others_are_served_at_once() {

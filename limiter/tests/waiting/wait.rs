@@ -16,7 +16,7 @@ const STAY: Duration = Duration::from_secs(7);
 
 /// What is wrong with what the clients of one source heard: some are served, as many wait and are told at the
 /// end, the others are told at once, and all of them in words and with a clean end.
-fn not_as_it_should_be(family: Family, records: &[Record]) -> Vec<String> {
+fn not_as_it_should_be(family: Family, records: &[Record], slack: Duration) -> Vec<String> {
     let source = family.source();
     let mine: Vec<&Record> = records.iter().filter(|record| record.local.ip() == source).collect();
     let why = Answer::Line(Limiter::smtp_reply(LIMIT as u32, source));
@@ -28,9 +28,9 @@ fn not_as_it_should_be(family: Family, records: &[Record]) -> Vec<String> {
     let mut silences: Vec<Duration> =
         mine.iter().filter(|record| !record.served()).map(|record| record.silence()).collect();
     silences.sort_unstable();
-    let at_once = silences.iter().filter(|silence| **silence < 2 * RTT + slack()).count();
+    let at_once = silences.iter().filter(|silence| **silence < 2 * RTT + slack).count();
     let at_the_end =
-        silences.iter().filter(|silence| (WAIT..=WAIT + 2 * RTT + slack()).contains(silence)).count();
+        silences.iter().filter(|silence| (WAIT..=WAIT + 2 * RTT + slack).contains(silence)).count();
     if (at_once, at_the_end) != (CLIENTS - 2 * LIMIT, LIMIT) {
         let silences: Vec<String> = silences.into_iter().map(ms).collect();
         complaints.push(format!(
@@ -52,7 +52,7 @@ fn who_gets_no_place_is_told_why_when_the_wait_is_over_and_who_finds_no_room_to_
     let records = Crowd { callers, patience, again: None, link: None }.call(&ground.lab);
     let mut complaints = ground.silences(&records);
     for family in families {
-        complaints.extend(not_as_it_should_be(family, &records));
+        complaints.extend(not_as_it_should_be(family, &records, slack() + ground.noise()));
         complaints.extend(ground.excess(family.source()));
     }
     let summary = format!("no place: {}", summary(&records));

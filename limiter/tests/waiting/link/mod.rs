@@ -4,11 +4,11 @@
 //! each time. This works on every kernel with TUN (tuntap.rst in the kernel's documentation): a device in each
 //! host, and a thread between them. The thread knows TCP well enough to make single clients vanish.
 
+mod proof;
 mod relay;
 mod segment;
 mod tun;
 
-use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -31,23 +31,6 @@ pub struct Loss {
 
 impl Loss {
     pub const NONE: Self = Self { percent: 0, seed: 0 };
-}
-
-/// How long after they were due segments arrived: the noise of this machine.
-#[derive(Clone, Copy, Debug)]
-pub struct Lateness {
-    pub p99: Duration,
-    pub most: Duration,
-}
-
-impl Display for Lateness {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} ms (p99), {:.1} ms (most)", millis(self.p99), millis(self.most))
-    }
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 /// What relay and tests share.
@@ -100,12 +83,9 @@ impl Link {
         self.shared.faults().lost.clone()
     }
 
-    /// How late segments were.
-    pub fn lateness(&self) -> Lateness {
-        let mut late = self.shared.faults().late.clone();
-        late.sort_unstable();
-        let at = |share: usize| late.get(late.len().saturating_sub(1) * share / 100).copied();
-        Lateness { p99: at(99).unwrap_or_default(), most: at(100).unwrap_or_default() }
+    /// How long after it was due a segment arrived at most: the noise of this machine.
+    pub fn late(&self) -> Duration {
+        self.shared.faults().late
     }
 }
 

@@ -31,7 +31,8 @@ pub struct Faults {
     /// Segments that each has sent after its SYN.
     pub muted: HashMap<SocketAddr, u32>,
     pub lost: Vec<Segment>,
-    pub late: Vec<Duration>,
+    /// The longest that a segment arrived after it was due.
+    pub late: Duration,
 }
 
 impl Faults {
@@ -123,7 +124,9 @@ impl Relay {
             if *due > now {
                 return;
             }
-            self.shared.faults().late.push(now - *due);
+            let mut faults = self.shared.faults();
+            faults.late = faults.late.max(now - *due);
+            drop(faults);
             // What a host does not take is lost, as everywhere.
             let _ = (&self.ends[1 - lane]).write(packet);
             self.lanes[lane].under_way.pop_front();
