@@ -25,7 +25,7 @@ use crate::{
     policy::{self, Applied},
     reconcile::Reconciler,
     shield::Keeper,
-    waiting::Attendant,
+    waiting::{self, Attendant},
 };
 
 /// What `limiter run` was asked for.
@@ -89,7 +89,9 @@ fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached, S
     }
     let listener = Listener::bind().context("cannot open the greeter's listener")?;
     loaded.set_greeter(&listener)?;
-    let (attached, shield) = loaded.attach(&target, instance)?;
+    let (mut attached, shield) = loaded.attach(&target, instance)?;
+    // From now on, what is held back is noted; who serves it comes in a moment.
+    waiting::attend(&mut attached.room)?;
     match found {
         Found::Nothing => info!("loaded as instance {instance}"),
         Found::Current(_) => info!("took over instance {instance}, counts included"),

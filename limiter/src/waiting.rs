@@ -18,4 +18,4 @@ pub mod repair;
 #[cfg(test)]
 mod tests;
 
-pub use attendant::Attendant;
+pub use attendant::{Attendant, attend};

@@ -6,15 +6,8 @@ use limiter_common::kernel::Offsets;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// The offsets of the running kernel.
-///
-/// # Errors
-/// When the kernel has no BTF, or does not know one of the members.
-pub fn offsets() -> Result<Offsets> {
-    let btf = Btf::from_file(VMLINUX).with_context(|| {
-        format!("cannot read {VMLINUX}: this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF), which is needed")
-    })?;
-    let of = |name: &str, member: &str| offset(&btf, name, member);
+fn offsets(btf: &Btf) -> Result<Offsets> {
+    let of = |name: &str, member: &str| offset(btf, name, member);
     Ok(Offsets {
         snt_isn: of("tcp_request_sock", "snt_isn")?,
         rcv_isn: of("tcp_request_sock", "rcv_isn")?,
@@ -56,13 +49,28 @@ pub struct RequestBits {
     pub wscale_ok: u32,
 }
 
-/// The bits of the running kernel.
+/// What is read of the running kernel's BTF, which takes a while, once.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// What the programs need.
+    pub offsets: Offsets,
+    /// What the daemon needs.
+    pub bits: RequestBits,
+}
+
+/// The running kernel's.
 ///
 /// # Errors
-/// When the kernel has no BTF, does not know one of the members, or has them further apart.
-pub fn request_bits() -> Result<RequestBits> {
-    let btf = Btf::from_file(VMLINUX).with_context(|| format!("cannot read {VMLINUX}"))?;
-    let at = |member: &str| bit_offset(&btf, "inet_request_sock", member);
+/// When the kernel has no BTF, or does not know one of the members.
+pub fn layout() -> Result<Layout> {
+    let btf = Btf::from_file(VMLINUX).with_context(|| {
+        format!("cannot read {VMLINUX}: this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF), which is needed")
+    })?;
+    Ok(Layout { offsets: offsets(&btf)?, bits: request_bits(&btf)? })
+}
+
+fn request_bits(btf: &Btf) -> Result<RequestBits> {
+    let at = |member: &str| bit_offset(btf, "inet_request_sock", member);
     let first = at("snd_wscale")? / 8 * 8;
     let bit = |member: &str| -> Result<u32> {
         let bit = at(member)?.wrapping_sub(first);
@@ -123,13 +131,12 @@ mod tests {
             eprintln!("skipped: this kernel has no BTF");
             return;
         }
-        let offsets = offsets().unwrap();
+        let Layout { offsets, bits } = layout().unwrap();
         // A sock_common starts with addresses, ports, hash and state, then comes the namespace; a
         // request is an inet_request_sock first.
         assert!((16..128).contains(&offsets.skc_net), "{offsets:?}");
         assert!(offsets.snt_isn > 128 && offsets.snt_isn.is_multiple_of(4), "{offsets:?}");
         assert!(offsets.net_cookie.is_multiple_of(8), "{offsets:?}");
-        let bits = request_bits().unwrap();
         assert!(bits.snd_wscale < 8 && bits.wscale_ok < 16 && bits.sack_ok != bits.tstamp_ok, "{bits:?}");
     }
 }

@@ -15,11 +15,15 @@ use aya::{
         Xdp, links::FdLink,
     },
 };
-use limiter_common::census::{Record, kind};
+use limiter_common::{
+    census::{Record, kind},
+    kernel::Offsets,
+};
 use tracing::warn;
 
 use super::{
-    btf, census,
+    btf::{self, RequestBits},
+    census,
     environment::Cgroup,
     link::PinnedLink,
     pins::{self, Found},
@@ -58,6 +62,7 @@ pub struct Loaded {
     pub tables: Tables,
     dir: PathBuf,
     is_takeover: bool,
+    bits: RequestBits,
 }
 
 /// What the census found when the limiter was loaded.
@@ -106,19 +111,19 @@ impl Target {
             false
         };
         let dir = if is_takeover { instance.pins() } else { instance.new_pins() };
-        let ebpf = self.load_object(&dir)?;
+        let layout = btf::layout()?;
+        let ebpf = self.load_object(&dir, &layout.offsets)?;
         let mut tables = Tables::open(&dir)?;
         if !is_takeover {
             tables.claim(self.netns, self.cgroup.id)?;
         }
-        Ok(Loaded { ebpf, tables, dir, is_takeover })
+        Ok(Loaded { ebpf, tables, dir, is_takeover, bits: layout.bits })
     }
 
-    fn load_object(&self, dir: &Path) -> Result<Ebpf> {
-        let offsets = btf::offsets()?;
+    fn load_object(&self, dir: &Path, offsets: &Offsets) -> Result<Ebpf> {
         let mut loader = EbpfLoader::new();
         loader
-            .override_global("OFFSETS", &offsets, true)
+            .override_global("OFFSETS", offsets, true)
             .override_global("NETNS", &self.netns, true)
             .override_global("CGROUP", &self.cgroup.id, true)
             .map_max_entries("LEDGER", self.max_sources)
@@ -215,7 +220,7 @@ impl Loaded {
         let log = aya_log::EbpfLogger::init(&mut self.ebpf)
             .context("cannot read the log of the kernel programs")?;
         let steward = Steward::open(instance, &instance.pins())?;
-        let room = Room::take(&mut self.ebpf, instance)?;
+        let room = Room::take(&mut self.ebpf, instance, self.bits)?;
         let shield = Shield::open(instance.pins(), shield)?;
         Ok((Attached { steward, adopted, room, log, _ebpf: self.ebpf }, shield))
     }

@@ -1,17 +1,18 @@
 //! The daemon's side of the waiting room: the records of handshakes that were held back, what the programs tell
 //! of them, and what is asked of the usher.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, Map, MapData, ProgramArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, ProgramArray, RingBuf, SkStorage},
     programs::{CgroupSkb, CgroupSkbAttachType, ProgramFd},
 };
 use limiter_common::waiting::{Event, Flow, Request, Waiter};
 
 use super::{
+    btf::RequestBits,
     object::program,
     pins,
     tables::{found, open},
@@ -25,11 +26,14 @@ const STAGES: [&str; 2] = ["hold", "again"];
 
 /// The hold on the programs of the waiting room.
 pub struct Room {
+    /// Where the kernel keeps what a handshake has agreed upon.
+    pub bits: RequestBits,
     usher: CgroupSkb,
     request: Array<MapData, Request>,
     attended: Array<MapData, u64>,
     events: RingBuf<MapData>,
     waiters: HashMap<MapData, Flow, Waiter>,
+    marks: SkStorage<MapData, u32>,
 }
 
 /// Puts the programs that the gate goes on in where it finds them.
@@ -48,7 +52,7 @@ pub(super) fn set_stages(ebpf: &mut Ebpf) -> Result<()> {
 
 impl Room {
     /// Takes what belongs to the waiting room out of `ebpf`; the records are those pinned for `instance`.
-    pub(super) fn take(ebpf: &mut Ebpf, instance: &Instance) -> Result<Self> {
+    pub(super) fn take(ebpf: &mut Ebpf, instance: &Instance, bits: RequestBits) -> Result<Self> {
         let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| anyhow!("the object has no map {name}"));
         let (request, attended, events) = (map("REQUEST")?, map(ATTENDED)?, map("EVENTS")?);
         let waiters = open(&instance.pins(), "WAITERS")?;
@@ -56,16 +60,23 @@ impl Room {
         Ok(Self {
             usher: CgroupSkb::from_pin(&usher, CgroupSkbAttachType::Ingress)
                 .with_context(|| format!("cannot open the program {}", usher.display()))?,
+            bits,
             request: request.try_into()?,
             attended: attended.try_into()?,
             events: events.try_into()?,
             waiters: Map::HashMap(waiters).try_into()?,
+            marks: Map::SkStorage(open(&instance.pins(), "MARKS")?).try_into()?,
         })
     }
 
     /// Says that those that wait are served until `until_ns` of `CLOCK_MONOTONIC`.
     pub fn attend(&mut self, until_ns: u64) -> Result<()> {
         self.attended.set(0, until_ns, 0).context("cannot tell the kernel that the daemon is there")
+    }
+
+    /// Marks a socket as the greeter's, which is not counted.
+    pub fn mark(&mut self, socket: &impl AsFd) -> Result<()> {
+        self.marks.insert(&socket.as_fd().as_raw_fd(), 1, 0).context("cannot mark a connection of the greeter's")
     }
 
     /// What the programs tell next, if they do.

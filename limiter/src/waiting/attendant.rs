@@ -26,11 +26,7 @@ use super::{
 };
 use crate::{
     greeter::{Refusal, Teller},
-    kernel::{
-        Tables,
-        btf::{self, RequestBits},
-        waiting::Room,
-    },
+    kernel::{Tables, waiting::Room},
     ledger,
 };
 
@@ -63,7 +59,6 @@ pub struct Attendant {
     line: Line,
     diag: Diag,
     prober: Prober,
-    bits: RequestBits,
     teller: Teller,
     /// The services in force, as of the last look.
     services: HashMap<ServiceId, ServicePolicy>,
@@ -79,6 +74,11 @@ impl Drop for Stop {
         // An eventfd can always be written to.
         let _never_fails = self.0.wake();
     }
+}
+
+/// Tells the kernel that those that wait are served.
+pub fn attend(room: &mut Room) -> Result<()> {
+    room.attend(ledger::monotonic_ns()? + ATTENDED_NS)
 }
 
 impl Attendant {
@@ -101,7 +101,6 @@ impl Attendant {
             line: Line::default(),
             diag: Diag::open().context("cannot look at single sockets (CONFIG_INET_TCP_DIAG)")?,
             prober: Prober::open().context("cannot open raw sockets (CAP_NET_RAW)")?,
-            bits: btf::request_bits()?,
             teller,
             services: HashMap::new(),
             resets: Vec::new(),
@@ -152,7 +151,7 @@ impl Attendant {
     /// Tells the kernel that somebody is there, and looks at every record: of what was told there may have been no
     /// room for more.
     fn round(&mut self) -> Result<()> {
-        self.room.attend(ledger::monotonic_ns()? + ATTENDED_NS)?;
+        attend(&mut self.room)?;
         self.refresh()?;
         let waiters: HashMap<Flow, Waiter> = self.tables.waiters()?.into_iter().collect();
         let now_ns = ledger::monotonic_ns()?;
@@ -233,7 +232,8 @@ impl Attendant {
     fn grant(&mut self, among: Among) -> Result<()> {
         let mut known = HashMap::new();
         let (tables, services) = (&self.tables, &self.services);
-        let turns = self.line.turns(among, |flow| {
+        let now_ns = ledger::monotonic_ns()?;
+        let turns = self.line.turns(among, now_ns, |service| wait_ns(services, service), |flow| {
             let service = tables.policy.service_of(tables.policy.active().ok()?, flow.local_port).ok()??;
             *known
                 .entry((service.0, flow.remote))
@@ -347,8 +347,10 @@ impl Attendant {
     }
 
     /// Makes a connection of the handshake; `None` where it has become one by itself.
-    fn take_over(&self, held: &Held) -> Result<Option<std::net::TcpStream>> {
+    fn take_over(&mut self, held: &Held) -> Result<Option<std::net::TcpStream>> {
         let takeover = Takeover::prepare(held)?;
+        // As what the greeter accepts: it is not mail, and not counted.
+        self.room.mark(&takeover)?;
         if !self.remove(held)? {
             return Ok(None);
         }
@@ -418,11 +420,11 @@ impl Attendant {
             mss: waiter.mss,
             window: waiter.window,
             rcv_wnd: waiter.rcv_wnd,
-            snd_wscale: bits(self.bits.snd_wscale, 0xf) as u8,
-            rcv_wscale: bits(self.bits.rcv_wscale, 0xf) as u8,
-            wscale_ok: bits(self.bits.wscale_ok, 1) != 0,
-            sack_ok: bits(self.bits.sack_ok, 1) != 0,
-            tstamp_ok: bits(self.bits.tstamp_ok, 1) != 0,
+            snd_wscale: bits(self.room.bits.snd_wscale, 0xf) as u8,
+            rcv_wscale: bits(self.room.bits.rcv_wscale, 0xf) as u8,
+            wscale_ok: bits(self.room.bits.wscale_ok, 1) != 0,
+            sack_ok: bits(self.room.bits.sack_ok, 1) != 0,
+            tstamp_ok: bits(self.room.bits.tstamp_ok, 1) != 0,
             bound_ifindex: waiter.bound_ifindex,
         }
     }

@@ -192,8 +192,15 @@ impl Line {
         }
     }
 
-    /// Whose turn it is, first come first served, by what is `free` for each.
-    pub fn turns(&self, among: Among, mut free: impl FnMut(&Flow) -> Option<Free>) -> Vec<Flow> {
+    /// Whose turn it is at `now_ns`, first come first served, by what is `free` for each. Not of those who have
+    /// waited for as long as one waits: they are told.
+    pub fn turns(
+        &self,
+        among: Among,
+        now_ns: u64,
+        wait_ns: impl Fn(ServiceId) -> u64,
+        mut free: impl FnMut(&Flow) -> Option<Free>,
+    ) -> Vec<Flow> {
         // Places that were granted and are not taken yet.
         let mut granted: HashMap<Key, u64> = HashMap::new();
         for place in self.0.values().filter(|place| place.state == State::Granted) {
@@ -209,8 +216,10 @@ impl Line {
                         || matches!(place.waits_for, Reason::Network | Reason::Total))
             }
         };
-        let mut line: Vec<(&Flow, &Place)> =
-            self.0.iter().filter(|(_, place)| place.state == State::Waiting && is_asked(place)).collect();
+        let waits = |place: &Place| {
+            place.state == State::Waiting && now_ns < place.since_ns + wait_ns(place.service) && is_asked(place)
+        };
+        let mut line: Vec<(&Flow, &Place)> = self.0.iter().filter(|(_, place)| waits(place)).collect();
         line.sort_unstable_by_key(|(flow, place)| (place.order, flow.remote_port));
         let mut turns = Vec::new();
         for (flow, place) in line {

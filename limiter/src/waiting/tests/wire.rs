@@ -14,6 +14,12 @@ use super::{net::Netns, scene::PORT};
 /// How long anything may take that should take no time at all, on a machine busy with other tests.
 pub const SOON: Duration = Duration::from_secs(10);
 
+/// `within`, and longer on a machine of software: `LIMITER_TEST_PATIENCE`, which `cargo xtask vm` sets.
+pub fn patient(within: Duration) -> Duration {
+    let factor = std::env::var("LIMITER_TEST_PATIENCE").ok();
+    within * factor.map_or(1, |factor| factor.parse().expect("a factor"))
+}
+
 /// A TCP segment that was seen.
 #[derive(Debug, Clone)]
 pub struct Segment {
@@ -55,7 +61,7 @@ impl Wire {
     /// The first segment from here on that `wanted` accepts; fails if there is none soon.
     #[track_caller]
     pub fn next(&self, what: &str, wanted: impl Fn(&Segment) -> bool) -> Segment {
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + patient(SOON);
         let mut frame = vec![0; 1 << 16];
         let mut others = Vec::new();
         while Instant::now() < deadline {
