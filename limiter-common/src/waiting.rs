@@ -325,3 +325,66 @@ mod user {
     // SAFETY: as above.
     unsafe impl aya::Pod for Request {}
 }
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STATES: [State; 6] =
+        [State::Waiting, State::Granted, State::Held, State::Crowded, State::Refused, State::Told];
+
+    proptest! {
+        #[test]
+        fn a_record_changes_only_for_who_knows_its_number_and_state(
+            number in 0u64..1 << 56, other in 0u64..1 << 56,
+            from in prop::sample::select(&STATES), state in prop::sample::select(&STATES),
+            to in prop::sample::select(&STATES),
+        ) {
+            let record = AtomicU64::new(word(number, state));
+            prop_assert_eq!(super::state(word(number, state)), Some(state));
+            prop_assert_eq!(super::number(word(number, state)), number);
+            let expected = number == other && from == state;
+            prop_assert_eq!(step(&record, other, from, to), expected);
+            prop_assert_eq!(record.load(SeqCst), word(number, if expected { to } else { state }));
+        }
+
+        #[test]
+        fn one_that_is_in_hand_is_nobody_elses_until_it_is_put_back(
+            number in 0u64..1 << 56, state in prop::sample::select(&STATES), to in prop::sample::select(&STATES),
+        ) {
+            let seen = word(number, state);
+            let record = AtomicU64::new(seen);
+            prop_assert_eq!(take_in_hand(&record, seen), state != State::Held);
+            prop_assert!(!take_in_hand(&record, seen));
+            prop_assert!(!take_in_hand(&record, record.load(SeqCst)));
+            put_back(&record, seen, to as u8);
+            prop_assert_eq!(record.load(SeqCst), word(number, to));
+        }
+
+        #[test]
+        fn a_reset_counts_in_the_window_and_nowhere_else(seq: u32, rcv_isn: u32, rcv_wnd in 0u32..1 << 30) {
+            let first = u64::from(rcv_isn.wrapping_add(1));
+            let behind = (u64::from(seq) + (1 << 32) - first) % (1 << 32);
+            prop_assert_eq!(is_in_window(seq, rcv_isn, rcv_wnd), behind <= u64::from(rcv_wnd));
+        }
+
+        #[test]
+        fn half_of_the_backlog_may_wait_and_of_a_source_no_more_than_may_connect(backlog: u32, limit: u32) {
+            let room = u32::from(room(backlog));
+            prop_assert_eq!(room, (backlog / 2).min(crate::places::MAX_WAITING));
+            prop_assert_eq!(most_of_source(limit, room), limit.min(room));
+        }
+    }
+
+    #[test]
+    fn with_a_daemon_only_the_one_whose_turn_it_is_may_try_and_without_all_but_those_being_told() {
+        for state in STATES {
+            assert_eq!(may_try(state as u8, true), state == State::Granted, "{state:?}");
+            assert_eq!(may_try(state as u8, false), !matches!(state, State::Held | State::Told), "{state:?}");
+        }
+    }
+}

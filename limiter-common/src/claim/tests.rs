@@ -155,3 +155,136 @@ fn a_release_too_many_is_told_whichever_count_it_is() {
     assert!(!release(&words));
     assert_eq!(counts.held(), [Places(0); 4]);
 }
+
+/// One that waits, of a source, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Waiter {
+    source: usize,
+    waits_for: Reason,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    New { overtakes: bool },
+    Release,
+    Wait,
+    Try { overtakes: bool },
+    Leave,
+    WaitOn(Reason),
+}
+
+fn any_turn() -> impl Strategy<Value = (Turn, usize)> {
+    let turn = prop_oneof![
+        4 => prop::bool::weighted(0.2).prop_map(|overtakes| Turn::New { overtakes }),
+        3 => Just(Turn::Release),
+        3 => Just(Turn::Wait),
+        3 => prop::bool::weighted(0.2).prop_map(|overtakes| Turn::Try { overtakes }),
+        1 => Just(Turn::Leave),
+        1 => prop::sample::select(&[Reason::Network, Reason::Total, Reason::Concurrency, Reason::Rate])
+            .prop_map(Turn::WaitOn),
+    ];
+    (turn, 0usize..2)
+}
+
+proptest! {
+    /// Whatever happens in whatever order: a newcomer gets no place that somebody waits for, unless nobody serves
+    /// those; who waits gets in exactly where there is a place, and is marked where it waits and nowhere else.
+    #[test]
+    fn who_waits_is_marked_where_it_waits_and_overtaken_only_where_nobody_serves_it(
+        narrow in 1u32..5, wide in 1u32..7, total in 1u32..8, most in 1u32..4, room in 1u32..6,
+        turns in prop::collection::vec(any_turn(), 0..200),
+    ) {
+        let limits = Limits { narrow, wide, total, rate: Rate::default(), denied: false, bannable: true };
+        let counts = Counts::default();
+        let (mut connections, mut waiters) = ([0_u32; 2], Vec::<Waiter>::new());
+        for (turn, source) in turns {
+            let words = counts.words(source, true);
+            let both = connections[0] + connections[1];
+            let marked = |waiters: &[Waiter], of: fn(&Waiter) -> bool| waiters.iter().filter(|w| of(w)).count() as u32;
+            let mine = waiters.iter().filter(|waiter| waiter.source == source).count() as u32;
+            let wide_marks = marked(&waiters, |waiter| waiter.waits_for == Reason::Network);
+            let total_marks = marked(&waiters, |waiter| waiter.waits_for == Reason::Total);
+            // What is kept free for others, if anything is.
+            let expected = |own: u32, in_wide: u32, in_total: u32| {
+                if connections[source] + own >= narrow {
+                    Outcome::Full(Reason::Concurrency)
+                } else if both + in_wide >= wide {
+                    Outcome::Full(Reason::Network)
+                } else if both + in_total >= total {
+                    Outcome::Full(Reason::Total)
+                } else {
+                    Outcome::Taken
+                }
+            };
+            match turn {
+                Turn::New { overtakes } => {
+                    let kept = u32::from(!overtakes);
+                    let expected = expected(mine * kept, wide_marks * kept, total_marks * kept);
+                    let arrival = Arrival { overtakes: u64::from(overtakes), ..Arrival::NEW };
+                    prop_assert_eq!(reserve(&words, &limits, 0, arrival), expected);
+                    if expected == Outcome::Taken {
+                        connections[source] += 1;
+                        prop_assert_eq!(commit(&words), connections[source]);
+                    }
+                }
+                Turn::Release if connections[source] > 0 => {
+                    connections[source] -= 1;
+                    prop_assert!(release(&words));
+                }
+                Turn::Wait => {
+                    let waits_for = match expected(0, 0, 0) {
+                        Outcome::Full(reason) => reason,
+                        _ => Reason::Concurrency,
+                    };
+                    let expected = if mine >= most {
+                        Wait::SourceFull
+                    } else if waiters.len() as u32 >= room {
+                        Wait::RoomFull
+                    } else {
+                        Wait::Waits
+                    };
+                    prop_assert_eq!(wait(&words, Marks::of(waits_for), most, room), expected);
+                    if expected == Wait::Waits {
+                        waiters.push(Waiter { source, waits_for });
+                    }
+                }
+                Turn::Try { overtakes } => {
+                    let Some(at) = waiters.iter().position(|waiter| waiter.source == source) else { continue };
+                    let waits_for = waiters[at].waits_for;
+                    let kept = |reason, marks| if overtakes || waits_for == reason { 0 } else { marks };
+                    let expected =
+                        expected(0, kept(Reason::Network, wide_marks), kept(Reason::Total, total_marks));
+                    let arrival = Arrival { marks: Marks::of(waits_for), overtakes: u64::from(overtakes) };
+                    prop_assert_eq!(reserve(&words, &limits, 0, arrival), expected);
+                    if expected == Outcome::Taken {
+                        waiters.remove(at);
+                        connections[source] += 1;
+                        prop_assert_eq!(commit(&words), connections[source]);
+                    }
+                }
+                Turn::Leave => {
+                    let Some(at) = waiters.iter().position(|waiter| waiter.source == source) else { continue };
+                    leave(&words, Marks::of(waiters.remove(at).waits_for));
+                }
+                Turn::WaitOn(reason) => {
+                    let Some(waiter) = waiters.iter_mut().find(|waiter| waiter.source == source) else { continue };
+                    prop_assert!(wait_on(&words, Marks::of(waiter.waits_for), Marks::of(reason)));
+                    waiter.waits_for = reason;
+                }
+                Turn::Release => {}
+            }
+            let of = |source| waiters.iter().filter(|waiter| waiter.source == source).count() as u32;
+            let expected = [
+                (connections[0], of(0)),
+                (connections[1], of(1)),
+                (connections[0] + connections[1], marked(&waiters, |waiter| waiter.waits_for == Reason::Network)),
+                (connections[0] + connections[1], marked(&waiters, |waiter| waiter.waits_for == Reason::Total)),
+            ];
+            for (places, expected) in counts.held().into_iter().zip(expected) {
+                prop_assert_eq!((places.connections(), places.waiting()), expected);
+                prop_assert_eq!(places.reserved(), 0);
+            }
+            prop_assert_eq!(Places(counts.room.load(SeqCst)).waiting(), waiters.len() as u32);
+        }
+    }
+}

@@ -86,6 +86,18 @@ proptest! {
 }
 
 #[test]
+fn a_snapshot_is_what_it_is_made_of() {
+    let places = Places(3 * WAITING + 2 * RESERVED + 5);
+    assert_eq!((places.connections(), places.reserved(), places.waiting()), (5, 2, 3));
+    assert_eq!((places.taken(), places.wanted()), (7, 10));
+    assert_eq!(places.without_waiting(), Places(2 * RESERVED + 5));
+    assert_eq!(places.with_connections(9), Places(3 * WAITING + 2 * RESERVED + 9));
+    assert_eq!(Places::COLLECTED.without_waiting(), Places::COLLECTED);
+    assert!(places.has_room(8, Turn::WAITED) && !places.has_room(7, Turn::WAITED));
+    assert!(places.has_room(11, Turn::NEW) && !places.has_room(10, Turn::NEW));
+}
+
+#[test]
 fn a_lowered_limit_admits_nobody_until_there_is_room() {
     let word = AtomicU64::new(8);
     assert_eq!(reserve(&word, 3, Turn::NEW), Reservation::Full);

@@ -245,3 +245,6 @@ impl Place {
         [Some(self.narrow), self.wide, Some(Key::total(self.service))].into_iter().flatten()
     }
 }
+
+#[cfg(test)]
+mod tests;

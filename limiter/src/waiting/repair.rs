@@ -54,6 +54,7 @@ fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> io::Error
 ///
 /// # Errors
 /// Those of [`Takeover::prepare`] and [`Takeover::finish`].
+#[cfg(test)]
 pub fn take_over(held: &Held) -> io::Result<TcpStream> {
     Takeover::prepare(held)?.finish()
 }

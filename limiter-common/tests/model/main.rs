@@ -5,6 +5,8 @@
 //! their atomic steps can follow one another. What the programs do between those steps (the kernel
 //! handles one packet on one CPU without a break) is the order of the code.
 
+mod waiting;
+
 use limiter_common::{
     Limits, Places, Rate, Reason,
     claim::{self, Arrival, Outcome, Words},
@@ -57,8 +59,12 @@ struct Counts {
 
 impl Counts {
     fn new() -> Arc<Self> {
+        Arc::new(Self::zero())
+    }
+
+    fn zero() -> Self {
         let zero = || Shared::new(0);
-        Arc::new(Self { narrow: [zero(), zero()], due: [zero(), zero()], wide: zero(), total: zero(), room: zero() })
+        Self { narrow: [zero(), zero()], due: [zero(), zero()], wide: zero(), total: zero(), room: zero() }
     }
 
     fn words(&self, source: usize) -> Words<'_, Shared> {

@@ -1,0 +1,228 @@
+//! The waiting room: what the gate does on one CPU while it does the same on another, and the usher on a third.
+//!
+//! The programs hold a record in hand while they look at more of it than its word. A cell that loom watches
+//! stands for all of that: two that had it in hand at once would be found.
+
+use limiter_common::{
+    Limits, Reason,
+    claim::{self, Arrival, Marks, Outcome, Wait},
+    places::{self, Word as _},
+    waiting::{self, State},
+};
+use loom::{cell::UnsafeCell, sync::Arc, thread};
+
+use super::{Counts, NONE, Shared};
+
+/// Of one source at one service, and one handshake of it that was held back.
+struct Room {
+    counts: Counts,
+    record: Shared,
+    /// [`limiter_common::Waiter::marks`].
+    marks: UnsafeCell<Marks>,
+}
+
+const NUMBER: u64 = 7;
+const ROOM: u32 = 9;
+
+impl Room {
+    /// One place of one, which is taken, and one handshake that waits in this `state`.
+    fn new(state: State) -> Arc<Self> {
+        let room = Self {
+            counts: Counts::zero(),
+            record: Shared::new(waiting::word(NUMBER, state)),
+            marks: UnsafeCell::new(Marks::of(Reason::Concurrency)),
+        };
+        let words = room.counts.words(0);
+        assert_eq!(claim::count(&words), Some(1));
+        assert_eq!(claim::wait(&words, Marks::of(Reason::Concurrency), ROOM, ROOM), Wait::Waits);
+        Arc::new(room)
+    }
+
+    /// As `again` of limiter-ebpf: whether the ACK of the handshake gets in.
+    fn ack(&self, overtakes: u64) -> bool {
+        let seen = self.record.load();
+        if !waiting::may_try(seen as u8, overtakes == 0) || !waiting::take_in_hand(&self.record, seen) {
+            return false;
+        }
+        let words = self.counts.words(0);
+        let arrival = Arrival { marks: self.marks.with(|marks| unsafe { *marks }), overtakes };
+        if claim::reserve(&words, &LIMITS, 0, arrival) == Outcome::Taken {
+            // The record is removed, and with it goes who holds it.
+            assert_ne!(claim::commit(&words), 0);
+            return true;
+        }
+        waiting::put_back(&self.record, seen, State::Waiting as u8);
+        false
+    }
+
+    /// As `reset` of limiter-ebpf, or the usher's `FORGET`: whether it was taken away.
+    fn take_away(&self) -> bool {
+        let seen = self.record.load();
+        if !waiting::take_in_hand(&self.record, seen) {
+            return false;
+        }
+        self.stop_waiting();
+        true
+    }
+
+    /// As the usher's `TELL`: whether it is to be told.
+    fn tell(&self) -> bool {
+        let seen = self.record.load();
+        if !matches!(waiting::state(seen), Some(State::Waiting)) || !waiting::take_in_hand(&self.record, seen) {
+            return false;
+        }
+        self.stop_waiting();
+        waiting::put_back(&self.record, seen, State::Told as u8);
+        true
+    }
+
+    fn stop_waiting(&self) {
+        self.marks.with_mut(|marks| {
+            // SAFETY: in hand.
+            let marks = unsafe { &mut *marks };
+            claim::leave(&self.counts.words(0), *marks);
+            *marks = Marks::NONE;
+        });
+    }
+
+    fn waiting(&self) -> [u32; 4] {
+        self.counts.all().map(limiter_common::Places::waiting)
+    }
+}
+
+const LIMITS: Limits = Limits { narrow: 1, ..NONE };
+
+/// A newcomer whose handshake completes while the place that somebody waits for comes free.
+#[test]
+fn nobody_overtakes_one_that_waits() {
+    loom::model(|| {
+        let room = Room::new(State::Granted);
+        let leaving = {
+            let room = Arc::clone(&room);
+            thread::spawn(move || assert!(claim::release(&room.counts.words(0))))
+        };
+        let newcomer = claim::reserve(&room.counts.words(0), &LIMITS, 0, Arrival::NEW);
+        assert_eq!(newcomer, Outcome::Full(Reason::Concurrency));
+        leaving.join().unwrap();
+        assert!(room.ack(0));
+        assert_eq!((room.counts.connections()[0], room.waiting()), (1, [0; 4]));
+    });
+}
+
+#[test]
+fn two_acks_of_one_that_waits_let_it_in_once() {
+    loom::model(|| {
+        let room = Room::new(State::Granted);
+        assert!(claim::release(&room.counts.words(0)));
+        let other = {
+            let room = Arc::clone(&room);
+            thread::spawn(move || room.ack(0))
+        };
+        let here = room.ack(0);
+        assert!(here != other.join().unwrap());
+        assert_eq!((room.counts.connections(), room.waiting()), ([1, 0, 1, 1], [0; 4]));
+    });
+}
+
+#[test]
+fn one_that_waits_gets_in_or_is_told_and_never_both() {
+    loom::model(|| {
+        // Nobody serves it for a moment, as when one daemon follows the other.
+        let room = Room::new(State::Waiting);
+        assert!(claim::release(&room.counts.words(0)));
+        let usher = {
+            let room = Arc::clone(&room);
+            thread::spawn(move || room.tell())
+        };
+        let got_in = room.ack(1);
+        let told = usher.join().unwrap();
+        assert!(!(got_in && told));
+        let waits = u32::from(!got_in && !told);
+        assert_eq!(waits, 0, "one of them was first");
+        assert_eq!((room.counts.connections()[0], room.waiting()), (u32::from(got_in), [0; 4]));
+    });
+}
+
+#[test]
+fn one_that_gives_up_in_its_turn_gets_in_or_is_gone_and_leaves_nothing_behind() {
+    loom::model(|| {
+        let room = Room::new(State::Granted);
+        assert!(claim::release(&room.counts.words(0)));
+        let reset = {
+            let room = Arc::clone(&room);
+            thread::spawn(move || room.take_away())
+        };
+        let got_in = room.ack(0);
+        assert!(got_in != reset.join().unwrap());
+        assert_eq!((room.counts.connections()[0], room.waiting()), (u32::from(got_in), [0; 4]));
+    });
+}
+
+/// The daemon revokes a turn at the moment of the ACK.
+#[test]
+fn a_turn_is_used_or_lost() {
+    loom::model(|| {
+        let room = Room::new(State::Granted);
+        assert!(claim::release(&room.counts.words(0)));
+        let usher = {
+            let room = Arc::clone(&room);
+            thread::spawn(move || waiting::step(&room.record, NUMBER, State::Granted, State::Waiting))
+        };
+        let got_in = room.ack(0);
+        assert!(got_in != usher.join().unwrap());
+        assert_eq!(room.waiting()[0], u32::from(!got_in));
+        assert!(got_in || room.tell(), "it still waits");
+        assert_eq!(room.waiting(), [0; 4]);
+    });
+}
+
+#[test]
+fn no_more_of_a_source_wait_than_may() {
+    loom::model(|| {
+        let counts = Counts::new();
+        let wait = |counts: &Counts| claim::wait(&counts.words(0), Marks::of(Reason::Total), 1, ROOM);
+        let other = {
+            let counts = Arc::clone(&counts);
+            thread::spawn(move || wait(&counts) == Wait::Waits)
+        };
+        let here = wait(&counts) == Wait::Waits;
+        assert!(here != other.join().unwrap());
+        assert_eq!(counts.all().map(limiter_common::Places::waiting), [1, 0, 0, 1]);
+    });
+}
+
+#[test]
+fn no_more_wait_in_all_than_there_is_room_for() {
+    loom::model(|| {
+        let counts = Counts::new();
+        let wait = |counts: &Counts, source| {
+            claim::wait(&counts.words(source), Marks::of(Reason::Concurrency), ROOM, 1)
+        };
+        let other = {
+            let counts = Arc::clone(&counts);
+            thread::spawn(move || wait(&counts, 1) == Wait::Waits)
+        };
+        let here = wait(&counts, 0) == Wait::Waits;
+        assert!(here != other.join().unwrap());
+        let [first, second, ..] = counts.all().map(limiter_common::Places::waiting);
+        assert_eq!(first + second, 1, "the other is marked nowhere");
+    });
+}
+
+#[test]
+fn an_entry_is_never_deleted_while_somebody_waits_for_it() {
+    loom::model(|| {
+        let counts = Counts::new();
+        let steward = {
+            let counts = Arc::clone(&counts);
+            thread::spawn(move || places::collect(&counts.narrow[0]))
+        };
+        let wait = claim::wait(&counts.words(0), Marks::of(Reason::Concurrency), ROOM, ROOM);
+        let collected = steward.join().unwrap();
+        assert!((wait == Wait::Waits) != collected);
+        if collected {
+            assert_eq!(counts.all()[3].waiting(), 0);
+            assert_eq!(counts.room.load(), 0, "it is marked nowhere");
+        }
+    });
+}

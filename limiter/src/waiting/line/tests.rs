@@ -1,0 +1,213 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use limiter_common::{Addr, Claim, Note, ServicePolicy, ledger::note};
+use proptest::prelude::*;
+
+use super::*;
+
+const SERVICE: ServiceId = ServiceId(1);
+const MS: u64 = 1_000_000;
+const WAIT_NS: u64 = 5_000 * MS;
+
+fn flow(source: u8, port: u16) -> Flow {
+    let remote = Addr::from(IpAddr::V4(Ipv4Addr::new(198, 51, 100, source)));
+    Flow { remote, remote_port: port, local_port: 25, ..Flow::default() }
+}
+
+fn policy() -> ServicePolicy {
+    let mut policy = ServicePolicy { max_connections: 3, ..ServicePolicy::default() };
+    (policy.narrow.ipv4, policy.narrow.ipv6) = (32, 64);
+    policy
+}
+
+/// A record of `flow`, made at `since_ns`, which is its number, too.
+fn waiter(flow: &Flow, state: State, since_ns: u64, waits_for: Reason) -> Waiter {
+    let claim = Claim::new(SERVICE, &policy(), &flow.remote);
+    Waiter {
+        word: waiting::word(since_ns, state),
+        since_ns,
+        rtt_us: 1_000,
+        waits_for: waits_for as u8,
+        marks: if state.is_marked() { Marks::of(waits_for).0 } else { 0 },
+        note: Note::new(note::COUNTED, &claim),
+        ..Waiter::default()
+    }
+}
+
+fn line(of: &[(Flow, State, u64)]) -> Line {
+    let mut line = Line::default();
+    for (flow, state, since_ns) in of {
+        line.note(flow, &waiter(flow, *state, *since_ns, Reason::Concurrency), *since_ns);
+    }
+    line
+}
+
+fn free(narrow: u64) -> Free {
+    Free { narrow, wide: u64::MAX, total: u64::MAX, rate_ns: 0 }
+}
+
+fn turns(line: &Line, now_ns: u64, places: u64) -> Vec<Flow> {
+    line.turns(Among::All, now_ns, |_| WAIT_NS, |_| Some(free(places)))
+}
+
+#[test]
+fn who_came_first_goes_first_and_no_more_than_there_are_places() {
+    let of = |port| flow(1, port);
+    let mut line = line(&[(of(3), State::Waiting, 30), (of(1), State::Waiting, 10), (of(2), State::Waiting, 20)]);
+    assert_eq!(turns(&line, 100, 2), [of(1), of(2)]);
+    line.done(&of(1), Act::Grant, 100);
+    assert_eq!(turns(&line, 100, 1), [], "the place that was granted is not free");
+    assert_eq!(turns(&line, 100, 2), [of(2)]);
+    // It has not answered: the others go first.
+    line.done(&of(1), Act::Revoke, 200);
+    assert_eq!(turns(&line, 300, 3), [of(2), of(3), of(1)]);
+}
+
+#[test]
+fn who_does_not_answer_loses_its_turn_after_two_round_trips_and_not_before() {
+    for (rtt_us, turn_ms) in [(1_000, 200), (300_000, 600), (60_000_000, 3_000)] {
+        let mut line = Line::default();
+        let slow = Waiter { rtt_us, ..waiter(&flow(1, 1), State::Waiting, 1, Reason::Concurrency) };
+        line.note(&flow(1, 1), &slow, 1);
+        line.done(&flow(1, 1), Act::Grant, 100 * MS);
+        let end = (100 + turn_ms) * MS;
+        assert_eq!(line.due(end - 1, |_| WAIT_NS), [], "{rtt_us}");
+        assert_eq!(line.due(end, |_| WAIT_NS), [(flow(1, 1), Act::Revoke)], "{rtt_us}");
+        assert_eq!(line.next_due_ns(|_| WAIT_NS), Some(end));
+    }
+}
+
+#[test]
+fn who_has_waited_long_enough_is_told_and_gets_no_further_turn() {
+    let line = line(&[(flow(1, 1), State::Waiting, 10)]);
+    let end = 10 + WAIT_NS;
+    assert_eq!(line.due(end - 1, |_| WAIT_NS), []);
+    assert_eq!(turns(&line, end - 1, 1), [flow(1, 1)]);
+    assert_eq!(line.due(end, |_| WAIT_NS), [(flow(1, 1), Act::Tell)]);
+    assert_eq!(turns(&line, end, 1), []);
+    assert_eq!(line.due(11, |_| 0), [(flow(1, 1), Act::Tell)], "where nobody waits, at once");
+}
+
+#[test]
+fn a_turn_that_was_given_is_not_prolonged_by_what_is_read_again() {
+    let of = flow(1, 1);
+    let mut line = line(&[(of, State::Waiting, 10)]);
+    line.done(&of, Act::Grant, 100 * MS);
+    line.note(&of, &waiter(&of, State::Granted, 10, Reason::Concurrency), 250 * MS);
+    assert_eq!(line.due(300 * MS, |_| WAIT_NS), [(of, Act::Revoke)]);
+}
+
+#[test]
+fn another_record_of_the_same_addresses_begins_anew() {
+    let of = flow(1, 1);
+    let mut line = line(&[(of, State::Waiting, 10)]);
+    line.done(&of, Act::Revoke, 999);
+    line.note(&of, &waiter(&of, State::Waiting, 500, Reason::Concurrency), 500);
+    assert_eq!(line.number(&of), Some(500));
+    line.note(&flow(1, 2), &waiter(&flow(1, 2), State::Waiting, 600, Reason::Concurrency), 600);
+    assert_eq!(turns(&line, 700, 1), [of]);
+}
+
+#[test]
+fn where_the_room_is_full_the_newest_of_the_source_with_the_most_makes_room() {
+    let crowded = |of: &[(Flow, State, u64)]| line(of).due(100, |_| WAIT_NS);
+    let largest = [
+        (flow(1, 1), State::Waiting, 1),
+        (flow(1, 2), State::Waiting, 2),
+        (flow(1, 3), State::Waiting, 3),
+        (flow(2, 1), State::Waiting, 4),
+    ];
+    let with = |new: Flow| crowded(&[&largest[..], &[(new, State::Crowded, 9)]].concat());
+    assert_eq!(with(flow(3, 1)), [(flow(1, 3), Act::Tell), (flow(3, 1), Act::Admit)]);
+    assert_eq!(with(flow(1, 4)), [(flow(1, 4), Act::Tell)], "the newest of the largest is itself");
+    assert_eq!(with(flow(2, 2)), [(flow(1, 3), Act::Tell), (flow(2, 2), Act::Admit)]);
+    // As many as the largest: who comes last goes.
+    let even = [(flow(1, 1), State::Waiting, 1), (flow(3, 1), State::Crowded, 9)];
+    assert_eq!(crowded(&even), [(flow(3, 1), Act::Tell)]);
+}
+
+#[test]
+fn what_one_waits_for_is_marked_where_it_is() {
+    let of = flow(1, 1);
+    let mut line = Line::default();
+    let moved = Waiter { waits_for: Reason::Total as u8, ..waiter(&of, State::Waiting, 1, Reason::Concurrency) };
+    line.note(&of, &moved, 1);
+    assert_eq!(line.due(2, |_| WAIT_NS), [(of, Act::WaitOn)]);
+    line.done(&of, Act::WaitOn, 3);
+    assert_eq!(line.due(4, |_| WAIT_NS), []);
+}
+
+#[test]
+fn one_that_is_not_due_for_its_rate_keeps_no_other_source_waiting() {
+    let line = line(&[(flow(1, 1), State::Waiting, 1), (flow(2, 1), State::Waiting, 2)]);
+    let slow = |flow: &Flow| {
+        Some(Free { rate_ns: u64::from(flow.remote == self::flow(1, 1).remote), ..free(1) })
+    };
+    assert_eq!(line.turns(Among::All, 3, |_| WAIT_NS, slow), [flow(2, 1)]);
+}
+
+/// A source, when it came, and whether it answers in its turn.
+fn any_crowd() -> impl Strategy<Value = Vec<(u8, u64, bool)>> {
+    prop::collection::vec((1u8..4, 0u64..2_000, any::<bool>()), 1..40)
+}
+
+proptest! {
+    /// A line that is served: everyone comes to an end within `wait` and one turn, no source ever has more places
+    /// than it may, and of those of a source that answer nobody gets in before one that came earlier.
+    #[test]
+    fn everyone_gets_in_in_order_or_is_told(crowd in any_crowd(), limit in 1u64..4, stay_ms in 1u64..3_000) {
+        let mut line = Line::default();
+        let mut records: HashMap<Flow, (State, u64, bool)> = HashMap::new();
+        for (port, (source, at_ms, answers)) in (1u16..).zip(&crowd) {
+            let since_ns = (at_ms * 100 + u64::from(port)) * 10_000;
+            records.insert(flow(*source, port), (State::Waiting, since_ns, *answers));
+        }
+        let mut held: HashMap<Addr, Vec<u64>> = HashMap::new();
+        let mut came_in: Vec<(Flow, u64)> = Vec::new();
+        let mut ended: HashMap<Flow, u64> = HashMap::new();
+        for now_ms in 0..9_000 {
+            let now_ns = now_ms * MS;
+            for (flow, (state, since_ns, _)) in &records {
+                if *since_ns / MS == now_ms {
+                    line.note(flow, &waiter(flow, *state, *since_ns, Reason::Concurrency), now_ns);
+                }
+            }
+            for places in held.values_mut() {
+                places.retain(|until| *until > now_ms);
+            }
+            for (flow, act) in line.due(now_ns, |_| WAIT_NS) {
+                line.done(&flow, act, now_ns);
+                if act == Act::Tell {
+                    line.remove(&flow);
+                    ended.insert(flow, now_ms);
+                }
+            }
+            let turns = line.turns(Among::All, now_ns, |_| WAIT_NS, |flow| {
+                let taken = held.get(&flow.remote).map_or(0, Vec::len) as u64;
+                Some(free(limit.saturating_sub(taken)))
+            });
+            for flow in turns {
+                line.done(&flow, Act::Grant, now_ns);
+                let (_, since_ns, answers) = records[&flow];
+                if answers {
+                    let places = held.entry(flow.remote).or_default();
+                    places.push(now_ms + stay_ms);
+                    prop_assert!(places.len() as u64 <= limit);
+                    line.remove(&flow);
+                    came_in.push((flow, since_ns));
+                    ended.insert(flow, now_ms);
+                }
+            }
+        }
+        prop_assert!(line.is_empty());
+        for (flow, (_, since_ns, _)) in &records {
+            let waited_ms = ended[flow] - since_ns / MS;
+            prop_assert!(waited_ms <= 5_000 + 201, "{waited_ms} ms");
+        }
+        for source in 1..4 {
+            let of_it: Vec<u64> =
+                came_in.iter().filter(|(f, _)| f.remote == flow(source, 1).remote).map(|(_, since)| *since).collect();
+            prop_assert!(of_it.is_sorted(), "{of_it:?}");
+        }
+    }
+}
