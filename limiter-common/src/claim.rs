@@ -6,6 +6,7 @@
 //! moment, but never both get it.
 
 use crate::{
+    Claim, Key,
     places::{self, MAX_WAITING, Reservation, Turn, Word},
     rate,
     verdict::{Limits, Reason},
@@ -81,6 +82,17 @@ impl Marks {
     #[must_use]
     pub const fn is_none(self) -> bool {
         self.0 == 0
+    }
+
+    /// Of the counts of `claim`, those in which one with these marks is.
+    pub fn keys(self, claim: &Claim) -> impl Iterator<Item = Key> + use<> {
+        let [narrow, wide, total] = [Self::NARROW, Self::WIDE, Self::TOTAL].map(|tier| self.has(tier));
+        let keys = [
+            narrow.then_some(claim.narrow),
+            (wide && claim.has_wide()).then_some(claim.wide),
+            total.then_some(Key::total(claim.service())),
+        ];
+        keys.into_iter().flatten()
     }
 
     #[inline(always)]

@@ -86,6 +86,12 @@ impl Places {
         Self(self.0 >> 32 << 32 | connections as u64)
     }
 
+    /// The same with another number that wait, at most [`MAX_WAITING`].
+    #[must_use]
+    pub const fn with_waiting(self, waiting: u32) -> Self {
+        Self(self.0 & (WAITING - 1) | (waiting as u64) << 48)
+    }
+
     /// Whether `turn` may have one more under `limit`.
     #[inline(always)]
     #[must_use]

@@ -67,6 +67,15 @@ impl Source {
     }
 }
 
+/// Whose count a key is of, in words.
+pub fn counted(key: &Key) -> String {
+    if key.is_total() {
+        format!("service {} as a whole", key.service)
+    } else {
+        format!("{} at service {}", network(key), key.service)
+    }
+}
+
 /// A key's source as people write networks.
 pub fn network(key: &Key) -> String {
     prefixed(&key.source, u32::from(key.prefix))

@@ -6,6 +6,8 @@
 //! is corrected, in one atomic step that fails if the count has moved since. In the same way the note on a
 //! connection is removed that is in the table in neither look.
 
+mod marks;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt,
@@ -21,6 +23,7 @@ use limiter_common::{
 };
 use tracing::{info, warn};
 
+use self::marks::Mismarked;
 use crate::{
     kernel::{Tables, census, steward::Steward},
     ledger,
@@ -55,6 +58,10 @@ struct Look {
     /// Cookies of sockets on which something is noted, and which are gone.
     orphans: HashSet<u64>,
     connections: usize,
+    /// Counts that do not know how many wait for them.
+    mismarked: Vec<Mismarked>,
+    /// The counts as they were seen last.
+    words: HashMap<Key, Places>,
 }
 
 /// Compares at intervals, and corrects.
@@ -65,6 +72,8 @@ pub struct Reconciler {
     unreported: Tally,
     /// As of the last look.
     orphans: HashSet<u64>,
+    /// Likewise.
+    mismarked: Vec<Mismarked>,
 }
 
 /// What a round did.
@@ -74,6 +83,8 @@ pub struct Round {
     pub connections: usize,
     /// Counts that were wrong twice, and whether they could be corrected.
     pub corrected: Vec<(Difference, bool)>,
+    /// Counts that twice did not know how many wait for them, likewise.
+    pub marked: Vec<(Mismarked, bool)>,
 }
 
 impl Reconciler {
@@ -99,13 +110,9 @@ impl Reconciler {
             }
             let ended = self.ended_unreported(difference, &look);
             let (step, word) = if ended { (step::ENDED, "ended") } else { (step::CORRECT, "drift") };
-            let done = steward.correct(Step {
-                step,
-                key: difference.key,
-                from: Places(u64::from(difference.ledger)),
-                to: Places(u64::from(difference.sockets)),
-                ..Step::default()
-            })?;
+            let seen = look.words.get(&difference.key).copied().unwrap_or_default();
+            let to = seen.with_connections(difference.sockets);
+            let done = steward.correct(Step { step, key: difference.key, from: seen, to, ..Step::default() })?;
             match (done, ended) {
                 (true, true) => info!("{difference}: {word} without a report"),
                 (true, false) => warn!("{difference}: {word}, corrected; please report this"),
@@ -118,11 +125,28 @@ impl Reconciler {
         if self.suspicions.is_empty() {
             self.unreported = look.unreported;
         }
+        let marked = self.mark(look.mismarked, steward)?;
         let forgotten = self.forget_orphans(look.orphans, steward)?;
         if forgotten > 0 {
             info!("forgot what was noted on {forgotten} connections that had ended without a report");
         }
-        Ok(Some(Round { connections: look.connections, corrected }))
+        Ok(Some(Round { connections: look.connections, corrected, marked }))
+    }
+
+    /// Corrects what contradicted the records of those that wait in the last look already.
+    fn mark(&mut self, mut mismarked: Vec<Mismarked>, steward: &mut Steward) -> Result<Vec<(Mismarked, bool)>> {
+        let mut marked = Vec::new();
+        for found in mismarked.iter().filter(|found| self.mismarked.contains(found)) {
+            let step = Step { step: step::ENDED, key: found.key, from: found.seen, to: found.right(), ..Step::default() };
+            let done = steward.correct(step)?;
+            if done {
+                warn!("{found}: corrected; please report this");
+            }
+            marked.push((*found, done));
+        }
+        mismarked.retain(|found| !marked.contains(&(*found, true)));
+        self.mismarked = mismarked;
+        Ok(marked)
     }
 
     /// Removes what is noted on sockets that were gone in the last look already; returns on how many.
@@ -141,7 +165,7 @@ impl Reconciler {
 
     /// Whether another look has to confirm what the last one found.
     fn is_in_doubt(&self) -> bool {
-        !self.suspicions.is_empty() || !self.orphans.is_empty()
+        !self.suspicions.is_empty() || !self.orphans.is_empty() || !self.mismarked.is_empty()
     }
 
     /// How long to wait before the next round, if `every` is how often the ledger is compared.
@@ -162,6 +186,7 @@ impl Look {
         let mut orphans = tables.noted()?;
         let before = books(tables)?;
         let Some(records) = census::take(dir, tables)? else { return Ok(None) };
+        let waiters = tables.waiters()?;
         let after = books(tables)?;
         for record in &records {
             orphans.remove(&record.cookie);
@@ -171,7 +196,8 @@ impl Look {
             let noted = tables.noted()?;
             orphans.retain(|cookie| noted.contains(cookie));
         }
-        Ok(Some(Self { orphans, ..Self::compare(&before, &records, &after) }))
+        let mismarked = marks::compare(&before, &waiters, &after);
+        Ok(Some(Self { orphans, mismarked, ..Self::compare(&before, &records, &after) }))
     }
 
     /// What `records`, taken between the readings `before` and `after`, say of the counts.
@@ -191,7 +217,8 @@ impl Look {
             .collect();
         differences
             .sort_by_key(|difference| (difference.key.service, difference.key.tier, difference.key.source));
-        Self { differences, unreported, orphans: HashSet::new(), connections }
+        let words = after.iter().map(|(key, (places, _))| (*key, *places)).collect();
+        Self { differences, unreported, orphans: HashSet::new(), connections, mismarked: Vec::new(), words }
     }
 }
 
@@ -249,12 +276,7 @@ pub fn verify(dir: &Path, steward: &mut Steward) -> Result<Option<Round>> {
 impl fmt::Display for Difference {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, ledger, sockets } = self;
-        if key.is_total() {
-            write!(out, "service {} as a whole", key.service)?;
-        } else {
-            write!(out, "{} at service {}", ledger::network(key), key.service)?;
-        }
-        write!(out, " was counted {ledger}, and has {sockets} in the socket table")
+        write!(out, "{} was counted {ledger}, and has {sockets} in the socket table", ledger::counted(key))
     }
 }
 

@@ -159,13 +159,12 @@ fn verify(instance: &Instance, tables: &Tables) -> Result<Verified> {
             "this kernel refused the census, so there is nothing to compare with: `limiter run` says why when it starts"
         )
     })?;
-    let difference = |(difference, corrected): (reconcile::Difference, bool)| Difference {
-        what: difference.to_string(),
-        corrected,
-    };
+    let connections = round.corrected.iter().map(|(found, corrected)| (found.to_string(), *corrected));
+    let marks = round.marked.iter().map(|(found, corrected)| (found.to_string(), *corrected));
+    let difference = |(what, corrected)| Difference { what, corrected };
     Ok(Verified {
         connections: round.connections,
-        differences: round.corrected.into_iter().map(difference).collect(),
+        differences: connections.chain(marks).map(difference).collect(),
     })
 }
 

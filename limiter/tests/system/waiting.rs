@@ -1,20 +1,28 @@
 //! What the gate holds back is to be seen.
 
-use crate::support::dial::knock;
-use crate::support::{Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+use std::time::Duration;
 
-/// The WAITING figure of a source at smtp.
-fn waiting(limiter: &Limiter, source: &str) -> Option<u64> {
+use crate::support::dial::{first_line, knock};
+use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+
+/// How long one is listened to who may have nothing to say.
+const SHORT: Duration = Duration::from_millis(20);
+
+/// The WAITING figure of a source at smtp, and how long the first has waited.
+fn waiting(limiter: &Limiter, source: &str) -> (u64, f64) {
     let list = limiter.json(&["list"]);
     let listed = list["sources"].as_array().unwrap();
-    listed.iter().find(|entry| entry["source"] == source)?["waiting"].as_u64()
+    let entry = listed.iter().find(|entry| entry["source"] == source).unwrap();
+    (entry["waiting"].as_u64().unwrap(), entry["waiting_seconds"].as_f64().unwrap())
 }
 
 #[test]
 fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
     let Some(lab) = Lab::new() else { return };
     let sink = Sink::start(&lab, 25);
-    let limiter = Limiter::start(&lab, 4, "reset");
+    // Longer than a slow machine takes for the test.
+    let limiter =
+        Limiter::start_with(&lab, "[service.smtp]\nmax_connections = 4\nresponse = \"reset\"\nwait = \"60s\"\n");
     for (family, name) in [(V4, "198.51.100.7/32"), (V6, "2001:db8:7::/64")] {
         let (source, smtp) = (family.source(), family.port(25));
         // All SYNs are judged while none is established: the gate sorts them out.
@@ -26,9 +34,18 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
         });
         lab.undeafen(source);
         truth::agree(&lab.host, &limiter, ("smtp", 25), source, 4);
-        eventually("six wait", SOON, || same("waiting", &waiting(&limiter, name), &Some(6)));
+        eventually("four wait", SOON, || same("waiting", &waiting(&limiter, name).0, &4));
         assert!(limiter.source("smtp", source).held >= 6);
-        // They get in, two by two; the kernel asks again after 1, 3, 7 seconds.
+        eventually("the first has waited for a while", SOON, || {
+            let seconds = waiting(&limiter, name).1;
+            if seconds >= 0.2 { Ok(()) } else { Err(format!("{seconds} s")) }
+        });
+        let said = limiter.ok(&["explain", &source.to_string()]);
+        assert!(said.contains("smtp: 4 handshakes wait for a place, the first for "), "{said}");
+        let said = limiter.ok(&["status"]);
+        assert!(said.contains("smtp: 4 wait for a place, the first for "), "{said}");
+        assert!(limiter.ok(&["status", "--verify"]).contains("every count agrees"));
+        // They get in, two by two, as fast as places come free.
         let served: Vec<_> = knocking
             .iter()
             .filter(|socket| {
@@ -42,8 +59,8 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
         for socket in served {
             socket.shutdown(std::net::Shutdown::Both).unwrap();
         }
-        eventually("two more came in", SOON * 2, || {
-            same("waiting", &waiting(&limiter, name), &Some(4))?;
+        eventually("two more came in", SOON, || {
+            same("waiting", &waiting(&limiter, name).0, &2)?;
             same("served in all", &sink.tally(source).ever, &6)
         });
         drop(knocking);
@@ -52,4 +69,53 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
         });
     }
     truth::settled(&lab.host, &limiter, 25);
+}
+
+/// One that waits while a limit is raised, or its source allowed, gets in at once; while it is denied, it is told.
+#[test]
+fn who_waits_sees_what_the_admin_changes() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter =
+        Limiter::start_with(&lab, "[service.smtp]\nmax_connections = 1\nwait = \"60s\"\n");
+    for (family, name) in [(V4, "198.51.100.7/32"), (V6, "2001:db8:7::/64")] {
+        let (source, smtp) = (family.source(), family.port(25));
+        let text = source.to_string();
+        let two = || {
+            lab.deafen(source);
+            let clients: Vec<_> = (0..2).map(|_| lab.client.run(|| knock(source, smtp))).collect();
+            eventually("the SYNs are there", SOON, || {
+                same("half open", &truth::half_open(&lab.host, 25).len(), &2)
+            });
+            lab.undeafen(source);
+            eventually("one waits", SOON, || same("waiting", &waiting(&limiter, name).0, &1));
+            clients
+        };
+        let clients = two();
+        limiter.ok(&["limit", &text, "2"]);
+        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
+        drop(clients);
+        truth::settled(&lab.host, &limiter, 25);
+        limiter.ok(&["forget", &text]);
+
+        let clients = two();
+        limiter.ok(&["deny", &text]);
+        eventually("one is reset", SOON, || {
+            let reset = clients.iter().filter(|client| first_line(client, SHORT) == Answer::Reset).count();
+            same("reset", &reset, &1)
+        });
+        drop(clients);
+        truth::settled(&lab.host, &limiter, 25);
+        limiter.ok(&["forget", &text]);
+
+        let clients = two();
+        limiter.ok(&["set", "smtp", "wait=0s"]);
+        eventually("one is told", SOON, || {
+            let told = |client| matches!(first_line(client, SHORT), Answer::Line(line) if line.starts_with("421 "));
+            same("told", &clients.iter().filter(|client| told(client)).count(), &1)
+        });
+        drop(clients);
+        truth::settled(&lab.host, &limiter, 25);
+        limiter.ok(&["set", "smtp", "wait=60s"]);
+    }
 }

@@ -1,0 +1,109 @@
+//! Those that wait, as the counts know them, against the records of them.
+
+use std::{collections::HashMap, fmt};
+
+use limiter_common::{
+    Key, Places, Waiter,
+    waiting::{self, Flow},
+};
+
+use super::Books;
+use crate::ledger;
+
+/// A count that does not know how many wait for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mismarked {
+    /// Whose count.
+    pub key: Key,
+    /// The count as it was seen.
+    pub seen: Places,
+    /// How many wait for it, by the records.
+    pub records: u32,
+}
+
+impl Mismarked {
+    /// The count as it should be.
+    pub const fn right(&self) -> Places {
+        self.seen.with_waiting(self.records)
+    }
+}
+
+/// Of the counts that are the same `before` and `after` the `records` were read, those that they contradict.
+pub fn compare(before: &Books, records: &[(Flow, Waiter)], after: &Books) -> Vec<Mismarked> {
+    let mut waiting: HashMap<Key, u32> = HashMap::new();
+    for (flow, waiter) in records.iter().filter(|(_, waiter)| waiting::is_marked(waiter.word)) {
+        for key in waiter.marks().keys(&waiter.note.claim(&flow.remote)) {
+            *waiting.entry(key).or_default() += 1;
+        }
+    }
+    let stood_still =
+        before.iter().filter(|&(key, book)| after.get(key) == Some(book) && book.0 != Places::COLLECTED);
+    let mut mismarked: Vec<Mismarked> = stood_still
+        .map(|(key, (seen, _))| Mismarked {
+            key: *key,
+            seen: *seen,
+            records: waiting.get(key).copied().unwrap_or_default(),
+        })
+        .filter(|found| found.seen.waiting() != found.records)
+        .collect();
+    mismarked.sort_by_key(|found| (found.key.service, found.key.tier, found.key.source));
+    mismarked
+}
+
+impl fmt::Display for Mismarked {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, seen, records } = self;
+        write!(
+            out,
+            "{} was counted with {} that wait, and has {records} by their records",
+            ledger::counted(key),
+            seen.waiting()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use limiter_common::{Addr, Claim, Note, Reason, ServiceId, ServicePolicy, claim::Marks, ledger::note};
+
+    use super::*;
+
+    #[test]
+    fn a_count_that_knows_of_others_than_the_records_is_found_and_made_right() {
+        let mut policy = ServicePolicy { network_max_connections: 9, ..ServicePolicy::default() };
+        (policy.narrow.ipv4, policy.wide.ipv4) = (32, 24);
+        let remote = Addr::from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+        let claim = Claim::new(ServiceId(1), &policy, &remote);
+        let record = |port, state, reason: Reason| {
+            let waiter = Waiter {
+                word: waiting::word(1, state),
+                marks: Marks::of(reason).0,
+                note: Note::new(note::COUNTED, &claim),
+                ..Waiter::default()
+            };
+            (Flow { remote, remote_port: port, ..Flow::default() }, waiter)
+        };
+        let records = [
+            record(1, waiting::State::Waiting, Reason::Network),
+            record(2, waiting::State::Granted, Reason::Concurrency),
+            record(3, waiting::State::Told, Reason::Total),
+        ];
+        let total = Key::total(ServiceId(1));
+        let book = |narrow: u32, wide, in_total| -> Books {
+            let word = |waiting| (Places(4).with_waiting(waiting), 4);
+            Books::from([(claim.narrow, word(narrow)), (claim.wide, word(wide)), (total, word(in_total))])
+        };
+        let right = book(2, 1, 0);
+        assert_eq!(compare(&right, &records, &right), []);
+        let wrong = book(3, 1, 1);
+        let found = compare(&wrong, &records, &wrong);
+        assert_eq!(found.iter().map(|found| (found.key, found.right())).collect::<Vec<_>>(), [
+            (claim.narrow, Places(4).with_waiting(2)),
+            (total, Places(4)),
+        ]);
+        // What changed meanwhile is not judged.
+        assert_eq!(compare(&wrong, &records, &book(4, 2, 2)), []);
+    }
+}
