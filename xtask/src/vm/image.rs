@@ -22,7 +22,8 @@ const MODULES: &[&str] =
     &["veth", "inet_diag", "tcp_diag", "bridge", "tun", "8021q", "nf_tables", "sch_netem"];
 
 /// Programs that the tests call, from this machine. What is not among them is busybox's.
-const PROGRAMS: &[&str] = &["bpftool", "dash", "install", "ip", "nft", "nsenter", "setpriv", "ss", "tc", "unshare"];
+const PROGRAMS: &[&str] =
+    &["bpftool", "dash", "install", "ip", "nft", "nsenter", "setpriv", "ss", "tc", "unshare"];
 
 /// Directories that are there whatever else is.
 const DIRECTORIES: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];

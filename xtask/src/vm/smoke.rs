@@ -10,23 +10,18 @@ use super::suite::Suite;
 pub const SMOKE: &[&str] = &[
     // Which segment the gate sees, and when: before there is a connection.
     "burst::of_twenty_handshakes",
-    "burst::two_cpus_racing",
     "waiting::",
     "order::an_ack_with_a_wrong_number",
-    "rates::a_handshake_that_is_not_completed",
     "counts::with_syn_cookies_in_force",
     "fast_open::connections_by_fast_open",
     // When the ledger is called.
     "counts::counts_follow_ss",
-    "endings::closed_by_the_client_first",
     "endings::half_closed_by_the_client",
     "endings::reset_by_the_client_before_it_was_accepted",
-    // The socket table: what the census reads, and whether a socket that is there can be made to report.
-    "adoption::what_was_there_before",
+    // The socket table as the census reads it, and the steward.
     "reconciliation::verify_finds",
     // Pins, links, and programs exchanged in place.
     "takeover::a_killed_daemon",
-    "instances::unload_after_the_daemon_has_ended",
     // XDP.
     "table::every_frame_gets_its_verdict",
     "shield::it_drops_who_is_denied",
