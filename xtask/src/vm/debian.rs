@@ -15,8 +15,10 @@ use crate::{command, packages};
 /// Packages of a kernel are named like this, followed by its release. Each kernel has one.
 const KERNEL: &str = "linux-image-";
 
-/// Since 6.19 the former is empty, and what was in it is in these: what is built in, the kernel, its modules.
-const PARTS: [&str; 3] = ["linux-base-", "linux-binary-", "linux-modules-"];
+/// Since 6.19 the former is empty, and what was in it is in these: the kernel, its modules, what is built in.
+const PARTS: [&str; 3] = [BINARY, MODULES, "linux-base-"];
+const BINARY: &str = "linux-binary-";
+const MODULES: &str = "linux-modules-";
 
 /// Releases of Debian that are read beside the system's own: what has 6.1, and what has newer kernels than
 /// Debian 13.
@@ -62,9 +64,7 @@ impl Source {
     ///
     /// When apt cannot be asked.
     pub fn kernels(&self) -> Result<Vec<String>> {
-        let names = self.names(KERNEL)?;
-        let releases = names.iter().filter_map(|name| name.strip_prefix(KERNEL));
-        Ok(releases.filter(|release| is_release(release)).map(str::to_owned).collect())
+        Ok(whole(self.releases(KERNEL)?, &self.releases(BINARY)?, &self.releases(MODULES)?))
     }
 
     /// The packages that a kernel consists of.
@@ -73,9 +73,9 @@ impl Source {
     ///
     /// When apt cannot be asked.
     pub fn packages_of(&self, release: &str) -> Result<Vec<String>> {
-        let parts = PARTS.map(|part| format!("{part}{release}"));
-        let is_split = self.names(&parts[0])?.contains(&parts[0]);
-        Ok(if is_split { parts.into() } else { vec![format!("{KERNEL}{release}")] })
+        let is_split = self.releases(BINARY)?.iter().any(|split| split == release);
+        let names: &[&str] = if is_split { &PARTS } else { &[KERNEL] };
+        Ok(names.iter().map(|name| format!("{name}{release}")).collect())
     }
 
     /// Fetches packages into a folder.
@@ -90,14 +90,15 @@ impl Source {
         command::run(apt_get.args(packages))
     }
 
-    /// Names of packages, as far as its lists say.
-    fn names(&self, prefix: &str) -> Result<Vec<String>> {
+    /// Releases of which there is a package that is named like this, as far as the lists say.
+    fn releases(&self, prefix: &str) -> Result<Vec<String>> {
         let unknown = matches!(self, Self::Beside(folder) if !configuration(folder).exists());
         if unknown {
             return Ok(Vec::new());
         }
         let names = command::output(self.apt("apt-cache").args(["pkgnames", prefix]))?;
-        Ok(names.lines().map(str::to_owned).collect())
+        let releases = names.lines().filter_map(|name| name.strip_prefix(prefix));
+        Ok(releases.filter(|release| is_release(release)).map(str::to_owned).collect())
     }
 
     /// Brings its lists up to date.
@@ -130,6 +131,13 @@ impl Source {
 /// The file that says how apt is to read what is beside the system's own.
 fn configuration(folder: &Path) -> PathBuf {
     folder.join("apt.conf")
+}
+
+/// The kernels of which everything is there. Packages with a signature outlast those without, so that there may
+/// be an old kernel that has lost its modules.
+fn whole(kernels: Vec<String>, split: &[String], modules: &[String]) -> Vec<String> {
+    let is_whole = |release: &String| !split.contains(release) || modules.contains(release);
+    kernels.into_iter().filter(is_whole).collect()
 }
 
 /// What apt is to read: [`BESIDE`] without what the system reads itself, from the mirror that it reads them from.
@@ -192,6 +200,14 @@ mod tests {
                 "http://mirror.example/debian/ unstable main"
             ]
         );
+    }
+
+    #[test]
+    fn a_kernel_that_has_lost_its_modules_is_none() {
+        let releases = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let split = releases(&["7.0.13", "7.3.4"]);
+        let found = whole(releases(&["6.18.15", "7.0.13", "7.3.4"]), &split, &releases(&["7.3.4"]));
+        assert_eq!(found, ["6.18.15", "7.3.4"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     debian::{self, Source},
     modules::{self, Module},
-    release::newest_of,
+    release::{newest_of, numbers},
 };
 use crate::command;
 
@@ -51,8 +51,9 @@ impl Kernel {
         }
         let Some((source, release)) = debian::find(&sources, wanted, true)? else {
             let releases = sources.iter().filter_map(|source| source.kernels().ok()).flatten();
-            let releases = releases.collect::<Vec<_>>().join(", ");
-            bail!("apt knows no kernel {wanted} of Debian; it has {releases}");
+            let mut releases: Vec<_> = releases.collect();
+            releases.sort_by_key(|release| numbers(release));
+            bail!("apt knows no kernel {wanted} of Debian; it has {}", releases.join(", "));
         };
         Self::fetch(&kernels, source, &release)
     }

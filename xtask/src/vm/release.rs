@@ -19,7 +19,7 @@ pub fn newest_of(releases: impl IntoIterator<Item = String>, wanted: &str) -> Op
 }
 
 /// The numbers in a release, in whose order releases come.
-fn numbers(release: &str) -> Vec<u64> {
+pub fn numbers(release: &str) -> Vec<u64> {
     let version = release.strip_suffix(FLAVOUR).unwrap_or(release);
     version.split(|other: char| !other.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
