@@ -16,8 +16,6 @@ mod bulk;
 #[cfg(feature = "bench")]
 mod cell;
 #[cfg(feature = "bench")]
-mod cgroup;
-#[cfg(feature = "bench")]
 mod flood;
 #[cfg(feature = "bench")]
 mod hold;
@@ -41,8 +39,6 @@ mod rounds;
 mod server;
 #[cfg(feature = "bench")]
 mod statistics;
-#[cfg(feature = "bench")]
-mod sweep;
 
 use std::path::PathBuf;
 
@@ -124,7 +120,7 @@ impl Bench {
     /// When it does not build, cannot become root, is interrupted, or a contestant does not do what it
     /// should.
     pub fn run(&self) -> Result<()> {
-        use crate::{bpffs, build, command, interrupt, packages, privilege};
+        use crate::{bpffs, build, command, interrupt, packages, privilege, unpacked};
 
         let plan = plan::Plan::new(self.quick, &self.only, self.against.is_some())?;
         if !self.built {
@@ -132,7 +128,7 @@ impl Bench {
             build::limiter(true)?;
             packages::ensure(packages::BENCH)?;
             if plan.needs(plan::Contestant::Exim) {
-                hosts::exim::unpack()?;
+                unpacked::EXIM.ensure("another mail server that limits, for comparison")?;
             }
             bpffs::ensure()?;
         }

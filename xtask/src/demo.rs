@@ -3,7 +3,6 @@
 //! Two network namespaces on one wire, a client and a mail host with a limiter of its own; nothing of it is
 //! left afterwards, also when it is interrupted.
 
-mod daemon;
 mod sink;
 
 use std::{
@@ -17,8 +16,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::{bpffs, build, command, interrupt, netns::Netns, packages, paths, privilege};
-use daemon::Daemon;
+use crate::{bpffs, build, command, daemon::Daemon, interrupt, netns::Netns, packages, paths, privilege};
 use sink::Sink;
 
 /// The client, at an address of the documentation (RFC 5737).
@@ -80,7 +78,9 @@ fn show() -> Result<()> {
     client.give(CLIENT, HOST)?;
     host.give(HOST, CLIENT)?;
     let _sink = host.run(|| Sink::listen(SocketAddrV4::new(HOST, PORT)))?;
-    let daemon = Daemon::start(&paths::limiter("release")?, name.clone(), &host, LIMIT)?;
+    let config = format!("[service.smtp]\nmax_connections = {LIMIT}\n");
+    let limiter = paths::limiter("release")?;
+    let daemon = Daemon::start(&limiter, process::Command::new(&limiter), name.clone(), &host, &config)?;
 
     println!("{CLIENT} opens {CONNECTIONS} connections to {HOST}:{PORT}; it may hold {LIMIT}:\n");
     // Kept open, or they would not count.

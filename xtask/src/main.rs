@@ -6,8 +6,10 @@ mod artifacts;
 mod bench;
 mod bpffs;
 mod build;
+mod cgroup;
 mod command;
 mod compiler;
+mod daemon;
 mod demo;
 #[cfg(test)]
 mod disassembly;
@@ -21,7 +23,9 @@ mod paths;
 mod privilege;
 mod run;
 mod soak;
+mod sweep;
 mod test;
+mod unpacked;
 mod vm;
 
 use std::process::ExitCode;

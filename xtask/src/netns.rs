@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, setns};
 use crate::{command, packages};
 
 /// The interface on either side of the wire.
-const WIRE: &str = "wire";
+pub const WIRE: &str = "wire";
 
 /// A network namespace with a name, as long as this lives.
 pub struct Netns {
@@ -31,7 +31,6 @@ impl Netns {
     }
 
     /// One that is there already, left by who made it; it goes when this ends.
-    #[cfg(feature = "bench")]
     pub fn left(name: String) -> Self {
         Self { name }
     }

@@ -84,6 +84,8 @@ pub const TESTS: &[Package] = &[
     NFTABLES,
     IPTABLES,
     BPFTOOL,
+    LIBIDN,
+    LIBDANE,
     package(
         "llvm-22",
         &["/usr/lib/llvm-22/bin/llvm-objdump"],
@@ -102,21 +104,12 @@ pub const BENCH: &[Package] = &[
     service(package("haproxy", &["haproxy"], "a proxy that limits, for comparison"), "haproxy"),
     NFTABLES,
     IPTABLES,
-    package(
-        "libidn12",
-        &["/usr/lib/x86_64-linux-gnu/libidn.so.12", "/usr/lib/aarch64-linux-gnu/libidn.so.12"],
-        "Exim, which is unpacked and not installed, is linked with it",
-    ),
-    package(
-        "libgnutls-dane0",
-        &["/usr/lib/x86_64-linux-gnu/libgnutls-dane.so.0", "/usr/lib/aarch64-linux-gnu/libgnutls-dane.so.0"],
-        "likewise",
-    ),
+    LIBIDN,
+    LIBDANE,
 ];
 
-/// A mail server that cannot be installed beside [`POSTFIX`]: Debian lets a host have one.
-#[cfg(feature = "bench")]
-pub const EXIM: &str = "exim4-daemon-light";
+/// What senders and receivers are, beside those of [`crate::unpacked`].
+pub const SENDERS: &[Package] = &[IPROUTE2, POSTFIX, LIBIDN, LIBDANE, LIBEVENT];
 
 /// What the soak needs.
 pub const SOAK: &[Package] = &[IPROUTE2];
@@ -134,6 +127,21 @@ const POSTFIX: Package = Package {
     answer: Some("postfix postfix/main_mailer_type select No configuration"),
     ..service(package("postfix", &["postfix"], "the mail server that is limited in the tests"), "postfix")
 };
+const LIBIDN: Package = package(
+    "libidn12",
+    &["/usr/lib/x86_64-linux-gnu/libidn.so.12", "/usr/lib/aarch64-linux-gnu/libidn.so.12"],
+    "Exim, which is unpacked and not installed, is linked with it",
+);
+const LIBDANE: Package = package(
+    "libgnutls-dane0",
+    &["/usr/lib/x86_64-linux-gnu/libgnutls-dane.so.0", "/usr/lib/aarch64-linux-gnu/libgnutls-dane.so.0"],
+    "likewise",
+);
+const LIBEVENT: Package = package(
+    "libevent-2.1-7",
+    &["/usr/lib/x86_64-linux-gnu/libevent-2.1.so.7", "/usr/lib/aarch64-linux-gnu/libevent-2.1.so.7"],
+    "OpenSMTPD, which is unpacked and not installed, is linked with it",
+);
 const NFTABLES: Package =
     package("nftables", &["nft"], "a limit that forged packets exhaust, for comparison; a client's firewall");
 const IPTABLES: Package = package("iptables", &["iptables"], "another such limit");
@@ -190,31 +198,6 @@ pub fn install(packages: &[Package]) -> Result<()> {
     apt(packages, &names).with_context(by_hand)?;
     if let Some(package) = packages.iter().find(|package| !package.is_there()) {
         bail!("{} is installed, but of what it brings there is none: {:?}", package.name, package.found_at);
-    }
-    Ok(())
-}
-
-/// Unpacks the program of a package into a folder, without installing it.
-///
-/// # Errors
-///
-/// When apt has no such package, or it cannot be unpacked.
-#[cfg(feature = "bench")]
-pub fn unpack(name: &str, why: &str, folder: &Path) -> Result<()> {
-    eprintln!("missing: {name}: {why}");
-    fs::create_dir_all(folder)?;
-    let download =
-        || command::run(Command::new("apt-get").args(["--quiet", "download", name]).current_dir(folder));
-    if download().is_err() {
-        // The lists may be missing, or name what the mirror no longer has.
-        update()?;
-        download()?;
-    }
-    for file in fs::read_dir(folder)? {
-        let file = file?.path();
-        if file.extension().is_some_and(|extension| extension == "deb") {
-            command::run(Command::new("dpkg").arg("-x").arg(&file).arg(folder))?;
-        }
     }
     Ok(())
 }

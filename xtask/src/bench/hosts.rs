@@ -4,7 +4,7 @@
 //! may hold 20 ([`port`]). So nothing has to be configured again between the workloads.
 
 mod empty;
-pub mod exim;
+mod exim;
 mod firewall;
 mod haproxy;
 pub mod limiter;
@@ -22,12 +22,11 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use super::{
-    cgroup::Cgroup,
     lab::{Lab, Place, port},
     plan::Contestant,
     server::{Mode, Serving},
 };
-use crate::{interrupt, netns::Netns, paths};
+use crate::{cgroup::Cgroup, interrupt, netns::Netns, paths};
 
 /// Within this a mail server listens.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -10,8 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::sweep;
-use crate::netns::Netns;
+use crate::{netns::Netns, sweep};
 
 /// The networks of the sources.
 const SOURCES_V4: &str = "198.19.0.0/16";
@@ -51,7 +50,7 @@ impl Lab {
     ///
     /// When `ip` cannot.
     pub fn new() -> Result<Self> {
-        let name = sweep::name();
+        let name = sweep::BENCH.ours();
         let clients = Netns::new(format!("{name}-clients"))?;
         clients.ip(&["route", "add", "local", SOURCES_V4, "dev", "lo"])?;
         clients.ip(&["-6", "route", "add", "local", SOURCES_V6, "dev", "lo"])?;

@@ -59,7 +59,7 @@ pub fn describe(plan: &Plan) -> Result<Machine> {
         })
         .collect();
     if plan.needs(Contestant::Exim) {
-        named.push((Contestant::Exim.to_string(), super::hosts::exim::version()));
+        named.push((Contestant::Exim.to_string(), crate::unpacked::EXIM.version()));
     }
     Ok(Machine {
         measured_at: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),

@@ -15,9 +15,8 @@ use super::{
     programs,
     report::{Outcome, Report},
     server::Mode,
-    sweep,
 };
-use crate::interrupt;
+use crate::{interrupt, sweep};
 
 /// Measures what is planned; `other` is the program of [`Contestant::LimiterOther`].
 ///
@@ -25,7 +24,7 @@ use crate::interrupt;
 ///
 /// When a contestant cannot be started or does nothing of what it should, or we are interrupted.
 pub fn run(plan: &Plan, other: Option<&Path>, command: String) -> Result<Report> {
-    sweep::sweep()?;
+    sweep::BENCH.sweep()?;
     let turns: usize = plan.cells().iter().map(|(_, contestants)| contestants.len() * plan.rounds).sum();
     let bar = ProgressBar::new(turns as u64);
     bar.set_style(ProgressStyle::with_template("{elapsed_precise} {bar:40} {pos}/{len}  {msg}")?);

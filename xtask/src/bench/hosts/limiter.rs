@@ -25,9 +25,8 @@ use crate::{
         flood::FLOODER,
         lab::{LIMIT, PLENTY, port},
         plan::Contestant,
-        sweep,
     },
-    command, interrupt,
+    command, interrupt, sweep,
 };
 
 /// How long it may take to load, and to end.
@@ -62,7 +61,7 @@ impl Limiter {
     /// When it does not.
     pub fn start(host: &Host, program: PathBuf) -> Result<Self> {
         configure(host, PLENTY)?;
-        let instance = format!("{}-{}", sweep::name(), host.place.0);
+        let instance = format!("{}-{}", sweep::BENCH.ours(), host.place.0);
         let child = spawn(&program, &instance, host)?;
         let mut limiter = Self { instance, program, child, limit: PLENTY };
         limiter.wait_until_it_serves(host)?;

@@ -1,4 +1,4 @@
-//! The limiter of the demo, an instance of its own.
+//! A limiter of a lab, an instance of its own.
 
 use std::{
     fs::{self, File},
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use crate::{command, interrupt, netns::Netns};
 
 /// How long it may take to load, and to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often it is looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -38,25 +38,27 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it for this network namespace, and waits until it serves.
+    /// Starts it for this network namespace with a configuration, and waits until it serves. `launch` is the
+    /// command that starts the program, wherever it is to run.
     ///
     /// # Errors
     ///
     /// When it cannot be started, does not serve in time, or we are interrupted.
-    pub fn start(limiter: &Path, instance: String, host: &Netns, limit: usize) -> Result<Self> {
-        let files = tempfile::tempdir().context("cannot make a directory for the demo's files")?;
-        let config = files.path().join("limiter.toml");
-        fs::write(&config, format!("[service.smtp]\nmax_connections = {limit}\n"))?;
+    pub fn start(
+        limiter: &Path,
+        mut launch: Command,
+        instance: String,
+        host: &Netns,
+        config: &str,
+    ) -> Result<Self> {
+        let files = tempfile::tempdir().context("cannot make a directory for the limiter's files")?;
+        let file = files.path().join("limiter.toml");
+        fs::write(&file, config)?;
         let log = File::create(files.path().join("log"))?;
-        let mut command = Command::new(limiter);
-        command
-            .args(["--instance", &instance, "run", "--netns"])
-            .arg(host.path())
-            .arg("--config")
-            .arg(&config);
+        launch.args(["--instance", &instance, "run", "--netns"]).arg(host.path()).arg("--config").arg(&file);
         // A group of its own: Ctrl-C is ours, which end it in order.
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-        let child = command.spawn().with_context(|| format!("cannot start {}", limiter.display()))?;
+        launch.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        let child = launch.spawn().with_context(|| format!("cannot start {}", limiter.display()))?;
         let mut daemon = Self { limiter: limiter.to_owned(), instance, child, files };
         daemon.wait_until_it_serves()?;
         Ok(daemon)

@@ -1,13 +1,9 @@
-//! The cgroup of a contestant: every process of it, and what they cost.
+//! A cgroup of one host of a lab: every process of it, and what they cost. They end with it, whatever they have
+//! become meanwhile.
+//!
+//! What only the benchmark reads is there only with it.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::{fs, io::ErrorKind, path::PathBuf, process::Command, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -42,7 +38,7 @@ impl Cgroup {
         Ok(Self(path))
     }
 
-    /// One that is there already.
+    /// One that is there already: what [`crate::sweep`] removes.
     ///
     /// # Errors
     ///
@@ -52,7 +48,8 @@ impl Cgroup {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    #[cfg(feature = "bench")]
+    pub fn path(&self) -> &std::path::Path {
         &self.0
     }
 
@@ -76,6 +73,7 @@ impl Cgroup {
     /// # Errors
     ///
     /// When the kernel does not tell.
+    #[cfg(feature = "bench")]
     pub fn cpu_us(&self) -> Result<u64> {
         let stat = fs::read_to_string(self.0.join("cpu.stat"))?;
         let usage = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
@@ -87,6 +85,7 @@ impl Cgroup {
     /// # Errors
     ///
     /// When the kernel does not tell.
+    #[cfg(feature = "bench")]
     pub fn memory_kib(&self) -> Result<u64> {
         let mut sum = 0;
         for pid in fs::read_to_string(self.0.join("cgroup.procs"))?.lines() {

@@ -1,0 +1,142 @@
+//! Mail servers that cannot be installed beside Postfix: Debian lets a host have one. Their packages are unpacked
+//! into a folder of their own, and run from there.
+//!
+//! They insist on paths and accounts that only an installation makes. So each runs in a mount namespace where these
+//! are there, and nowhere else.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Result;
+
+use crate::{command, packages, paths};
+
+/// A package that is unpacked, not installed.
+pub struct Unpacked {
+    /// Its name in Debian.
+    package: &'static str,
+    /// Its program, below the root.
+    program: &'static str,
+    /// Users that it insists on, each with a group of the same name and number. No package has made them.
+    accounts: &'static [(&'static str, u32)],
+    /// Directories that have to be its own: they are empty where it runs.
+    own: &'static [&'static str],
+    /// Directories that it expects in these.
+    expected: &'static [&'static str],
+}
+
+/// Exim.
+pub const EXIM: Unpacked = Unpacked {
+    package: "exim4-daemon-light",
+    program: "usr/sbin/exim4",
+    accounts: &[("Debian-exim", EXIM_USER)],
+    own: &[],
+    expected: &[],
+};
+
+/// The number of Exim's user and group.
+pub const EXIM_USER: u32 = 65533;
+
+/// OpenSMTPD. Its queue and its socket are where it was built for (`/var/spool/smtpd`, `/run/smtpd.sock`), and it
+/// locks itself into a directory of its package below `/var/lib`.
+pub const OPENSMTPD: Unpacked = Unpacked {
+    package: "opensmtpd",
+    program: "usr/sbin/smtpd",
+    accounts: &[("opensmtpd", 65531), ("opensmtpq", OPENSMTPD_QUEUE)],
+    own: &["/run", "/var/spool", "/var/lib"],
+    expected: &["/var/lib/opensmtpd/empty"],
+};
+
+/// The number of the group whose members give OpenSMTPD messages and orders.
+pub const OPENSMTPD_QUEUE: u32 = 65532;
+
+/// Files that know the accounts; bound over those in `/etc`.
+const KNOWN: [&str; 2] = ["passwd", "group"];
+
+impl Unpacked {
+    /// Gets it, if it is not there. It is needed because of `why`.
+    ///
+    /// # Errors
+    ///
+    /// When apt does not have it, or it cannot be unpacked.
+    pub fn ensure(&self, why: &str) -> Result<()> {
+        if self.program().exists() {
+            return Ok(());
+        }
+        let folder = self.folder();
+        eprintln!("missing: {}: {why}", self.package);
+        fs::create_dir_all(&folder)?;
+        let download = || {
+            command::run(
+                Command::new("apt-get").args(["--quiet", "download", self.package]).current_dir(&folder),
+            )
+        };
+        if download().is_err() {
+            // The lists may be missing, or name what the mirror no longer has.
+            packages::update()?;
+            download()?;
+        }
+        for file in fs::read_dir(&folder)? {
+            let file = file?.path();
+            if file.extension().is_some_and(|extension| extension == "deb") {
+                command::run(Command::new("dpkg").arg("-x").arg(&file).arg(&folder))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it is.
+    fn folder(&self) -> PathBuf {
+        paths::root().join("target/unpacked").join(self.package)
+    }
+
+    /// A file of it, by its path below the root.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.folder().join(path)
+    }
+
+    /// The program.
+    pub fn program(&self) -> PathBuf {
+        self.file(self.program)
+    }
+
+    /// Its version, as the package's file is named; nothing as long as it is not there.
+    pub fn version(&self) -> String {
+        let files = fs::read_dir(self.folder()).into_iter().flatten().flatten();
+        let mut names = files.filter_map(|file| file.file_name().into_string().ok());
+        names.find_map(|name| name.strip_suffix(".deb").map(ToOwned::to_owned)).unwrap_or_default()
+    }
+
+    /// Has `unshare` start the program where it finds what it insists on; arguments for it may follow. `folder` is
+    /// one for the files of this run.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn launch(&self, unshare: &mut Command, folder: &Path) -> Result<()> {
+        for name in KNOWN {
+            let known = fs::read_to_string(format!("/etc/{name}"))?;
+            // Another package may have made it.
+            let is_missing =
+                |account: &str| !known.lines().any(|line| line.starts_with(&format!("{account}:")));
+            let missing = self.accounts.iter().filter(|(account, _)| is_missing(account));
+            let added = missing.map(|(account, id)| match name {
+                "passwd" => format!("{account}:x:{id}:{id}::/:/bin/false\n"),
+                _ => format!("{account}:x:{id}:\n"),
+            });
+            fs::write(folder.join(name), known.clone() + &added.collect::<String>())?;
+        }
+        let bound = KNOWN.map(|name| format!("mount --bind \"$0/{name}\" /etc/{name}"));
+        // The unpacked package itself is in none of these directories.
+        let own = self.own.iter().map(|path| format!("mount -t tmpfs tmpfs {path}"));
+        let expected = self.expected.iter().map(|path| format!("mkdir -p {path}"));
+        let steps: Vec<String> =
+            bound.into_iter().chain(own).chain(expected).chain(["exec \"$@\"".to_owned()]).collect();
+        // The mounts end with the last process that sees them.
+        unshare.args(["--mount", "sh", "-c", &steps.join(" && ")]).arg(folder).arg(self.program());
+        Ok(())
+    }
+}
