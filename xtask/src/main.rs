@@ -22,6 +22,7 @@ mod packages;
 mod paths;
 mod privilege;
 mod run;
+mod senders;
 mod soak;
 mod sweep;
 mod test;
@@ -66,6 +67,8 @@ enum Verb {
     Fuzz(fuzz::Fuzz),
     /// Open and end ten million connections in every way, while limits change and daemons are killed
     Soak(soak::Soak),
+    /// Measure how long mail servers take to hand over their queue to a host with a limit
+    Senders(senders::Senders),
     /// Run the kernel tests on Debian's own kernels, in virtual machines
     Vm(vm::Vm),
     /// What the kernel starts in such a machine
@@ -93,6 +96,7 @@ fn run() -> anyhow::Result<()> {
         Verb::BenchHold(verb) => verb.run(),
         Verb::Fuzz(verb) => verb.run(),
         Verb::Soak(verb) => verb.run(),
+        Verb::Senders(verb) => verb.run(),
         Verb::Vm(verb) => verb.run(),
         Verb::VmInit(verb) => verb.run(),
     }

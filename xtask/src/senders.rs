@@ -1,0 +1,186 @@
+//! `cargo xtask senders`: how long mail servers take to hand over a queue to a host that lets a source hold three
+//! connections; with the receiving server's own limit, and with the limiter's.
+//!
+//! Limits are for those who mean harm; whoever means well and has much to say must not suffer. What a refusal costs
+//! them is up to their mail server: one that is told 421 may come again in minutes, one that is told nothing waits.
+//!
+//! Each turn has two hosts of its own, network namespaces on a wire or on a link with a delay. They mostly wait, so
+//! several are taken at a time.
+
+mod cell;
+mod exim;
+mod host;
+mod link;
+mod mailer;
+mod opensmtpd;
+mod packet;
+mod plan;
+mod postfix;
+mod table;
+mod watch;
+
+use std::{
+    env,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::{Args, value_parser};
+
+use crate::{
+    bpffs, build, command, interrupt, packages, paths, privilege, sweep,
+    unpacked::{EXIM, OPENSMTPD},
+};
+use cell::{Course, Outcome};
+use plan::{Cell, Filter, Limit, Mta, Timers, Way};
+
+/// The sender, at an address of the documentation (RFC 5737).
+const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+/// The receiver, likewise.
+const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 25);
+
+/// SMTP.
+const PORT: u16 = 25;
+
+/// What a source may hold.
+const LIMIT: usize = 3;
+
+/// What is in the queue.
+const MESSAGES: usize = 50;
+
+/// Whose mail it is; the number of the message stands before the @, behind [`RECIPIENT`].
+const DOMAIN: &str = "mx.example.net";
+const RECIPIENT: &str = "to-";
+
+/// When a sender with scaled timers tries again.
+const SCALED: Duration = Duration::from_secs(10);
+
+/// Arguments of the verb.
+#[derive(Args)]
+pub struct Senders {
+    /// The limiter that is measured; the one that is built here, unless it is said
+    #[arg(long, value_name = "FILE")]
+    limiter: Option<PathBuf>,
+    /// Measure the receiving mail server's own limit instead
+    #[arg(long, conflicts_with = "limiter")]
+    own_limit: bool,
+    /// Only the smallest turn: from Exim to Postfix on a wire, with scaled timers
+    #[arg(long, conflicts_with_all = ["sender", "receiver", "way", "timers"])]
+    quick: bool,
+    /// Only this sender; may be repeated, as all of these
+    #[arg(long)]
+    sender: Vec<Mta>,
+    /// Only this receiver
+    #[arg(long)]
+    receiver: Vec<Mta>,
+    /// Only this way between them
+    #[arg(long)]
+    way: Vec<Way>,
+    /// Only these times to try again
+    #[arg(long)]
+    timers: Vec<Timers>,
+    /// Give a turn up after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 450, value_parser = value_parser!(u64).range(1..=86_400))]
+    patience: u64,
+    /// Take so many turns at a time
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u8).range(1..=32))]
+    parallel: u8,
+    /// A key of the limiter's configuration for the service, as in `max_connections=5`
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Build nothing: set when it starts itself again as root
+    #[arg(long, hide = true)]
+    built: bool,
+}
+
+impl Senders {
+    /// Builds, measures and prints the table.
+    ///
+    /// # Errors
+    ///
+    /// When it does not build, cannot become root, is interrupted, or a turn cannot be taken.
+    pub fn run(&self) -> Result<()> {
+        if !self.built {
+            if self.limiter.is_none() && !self.own_limit {
+                build::object()?;
+                build::limiter(true)?;
+            }
+            packages::ensure(packages::SENDERS)?;
+            for unpacked in [EXIM, OPENSMTPD] {
+                unpacked.ensure("sends, and is sent to")?;
+            }
+            bpffs::ensure()?;
+        }
+        if !privilege::is_root() {
+            let xtask = env::current_exe().context("cannot tell where xtask itself is")?;
+            let xtask = xtask.to_str().context("the path of the workspace is not UTF-8")?;
+            let mut again = privilege::command(xtask, &[])?;
+            return command::run(again.args(env::args_os().skip(1)).arg("--built"));
+        }
+        // Before there is anything to leave behind.
+        interrupt::hold()?;
+        sweep::SENDERS.sweep()?;
+        let limiter = match &self.limiter {
+            Some(limiter) => std::path::absolute(limiter)?,
+            None => paths::limiter("release")?,
+        };
+        let name = sweep::SENDERS.ours();
+        let course = Course {
+            name: &name,
+            limiter: &limiter,
+            settings: &self.set.join("\n"),
+            patience: Duration::from_secs(self.patience),
+            turn: Mutex::new(()),
+        };
+        let turns = self.take_all(&course, &self.cells());
+        interrupt::check()?;
+        print!("{}\n{}; {}\n", table::table(&turns), EXIM.version(), OPENSMTPD.version());
+        if turns.iter().any(|(_, outcome)| outcome.is_err()) {
+            return Err(anyhow!("not every turn could be taken"));
+        }
+        Ok(())
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let limit = if self.own_limit { Limit::Own } else { Limit::Limiter };
+        if self.quick {
+            return vec![plan::smallest(limit)];
+        }
+        let (senders, receivers) = (self.sender.as_slice(), self.receiver.as_slice());
+        let filter = Filter { senders, receivers, ways: &self.way, timers: &self.timers };
+        plan::cells(limit, &filter)
+    }
+
+    /// Takes several turns at a time, and says of each when it is over.
+    fn take_all(&self, course: &Course<'_>, cells: &[Cell]) -> Vec<(Cell, Result<Outcome, String>)> {
+        let begin = Instant::now();
+        let next = Mutex::new(cells.iter().enumerate());
+        let done = Mutex::new(Vec::new());
+        let take = || {
+            loop {
+                let turn = next.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((number, cell)) = turn.filter(|_| interrupt::check().is_ok()) else { return };
+                let outcome = course.take(number, *cell).map_err(|error| format!("{error:#}"));
+                let said = match &outcome {
+                    Ok(outcome) => format!("{} of {MESSAGES} after {:.1?}", outcome.arrived, outcome.last),
+                    Err(error) => error.clone(),
+                };
+                eprintln!("{:4} s  {}: {said}", begin.elapsed().as_secs(), table::title(*cell));
+                done.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..usize::from(self.parallel).min(cells.len()) {
+                scope.spawn(take);
+            }
+        });
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_by_key(|(number, _)| *number);
+        done.into_iter().filter_map(|(number, outcome)| Some((*cells.get(number)?, outcome))).collect()
+    }
+}

@@ -1,0 +1,133 @@
+//! One turn: two hosts, a limit between them, and a queue that has to get across.
+
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    CLIENT, HOST, LIMIT, MESSAGES, PORT, SCALED,
+    host::Host,
+    link::Link,
+    mailer,
+    plan::{Cell, Limit, Timers},
+    watch::{Seen, Watch},
+};
+use crate::{daemon::Daemon, interrupt};
+
+/// How often it is looked how many have arrived. That exact are the times.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long nobody else may begin once a queue is released: what a sender does first depends on the processors, and
+/// to start mail servers and to queue takes all of them.
+const ALONE: Duration = Duration::from_secs(5);
+
+/// What all turns have in common.
+pub struct Course<'a> {
+    /// What the names of everything start with.
+    pub name: &'a str,
+    /// The limiter.
+    pub limiter: &'a Path,
+    /// More of its configuration for the service, a line for each key.
+    pub settings: &'a str,
+    /// After this it is given up.
+    pub patience: Duration,
+    /// Held by who begins.
+    pub turn: Mutex<()>,
+}
+
+/// What a turn showed.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// Messages that arrived.
+    pub arrived: usize,
+    /// When the last of them did, from the release of the queue.
+    pub last: Duration,
+    /// How many times the sender put a message off.
+    pub put_off: usize,
+    /// What it saw on the wire.
+    pub seen: Seen,
+}
+
+impl Course<'_> {
+    /// Takes the turn with this number.
+    ///
+    /// # Errors
+    ///
+    /// When a part of it does not start, or we are interrupted.
+    pub fn take(&self, number: usize, cell: Cell) -> Result<Outcome> {
+        let mut turn = Some(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        interrupt::check()?;
+        let name = format!("{}-{number}", self.name);
+        let (from, to) = (mailer::of(cell.sender), mailer::of(cell.receiver));
+        let mut sender = Host::new(&format!("{name}-from"))?;
+        let mut receiver = Host::new(&format!("{name}-to"))?;
+        let _link = match cell.way.delay() {
+            Some(delay) => Some(Link::lay(&sender.netns, &receiver.netns, delay)?),
+            None => sender.netns.wire_to(&receiver.netns).map(|()| None)?,
+        };
+        sender.netns.give(CLIENT, HOST)?;
+        receiver.netns.give(HOST, CLIENT)?;
+
+        let own = (cell.limit == Limit::Own).then_some(LIMIT);
+        to.receive(&mut receiver, own).with_context(|| format!("{} does not receive", cell.receiver))?;
+        let _limiter = match cell.limit {
+            Limit::Own => None,
+            Limit::Limiter => Some(self.limit(name, &receiver)?),
+        };
+        from.queue(&mut sender, cell.timers).with_context(|| format!("{} does not queue", cell.sender))?;
+
+        let watch = Watch::begin(&sender.netns, (HOST, PORT))?;
+        let begin = Instant::now();
+        from.release(&mut sender, cell.timers)?;
+        let (arrived, last) = self.wait(cell, begin, &sender, &receiver, &mut turn)?;
+        Ok(Outcome { arrived, last, put_off: from.put_off(&sender), seen: watch.seen() })
+    }
+
+    /// Waits until all have arrived, or too long.
+    fn wait(
+        &self,
+        cell: Cell,
+        begin: Instant,
+        sender: &Host,
+        receiver: &Host,
+        turn: &mut Option<MutexGuard<'_, ()>>,
+    ) -> Result<(usize, Duration)> {
+        let (from, to) = (mailer::of(cell.sender), mailer::of(cell.receiver));
+        let (mut arrived, mut last, mut nudged) = (0, Duration::ZERO, Duration::ZERO);
+        loop {
+            let (now, found) = (begin.elapsed(), to.received(receiver));
+            if found > arrived {
+                (arrived, last) = (found, now);
+            }
+            if arrived >= MESSAGES || now > self.patience {
+                return Ok((arrived, last));
+            }
+            if now > ALONE {
+                *turn = None;
+            }
+            if cell.timers == Timers::Scaled && now > nudged + SCALED {
+                nudged = now;
+                from.nudge(sender)?;
+            }
+            interrupt::check()?;
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Starts the limiter in front of the receiver.
+    fn limit(&self, name: String, receiver: &Host) -> Result<Daemon> {
+        // The addresses are those of documentation; a shield would not look at them.
+        let config = format!(
+            "hostname = \"{}\"\ninterfaces = []\n[service.smtp]\nmax_connections = {LIMIT}\n{}",
+            super::DOMAIN,
+            self.settings
+        );
+        let launch = receiver.command(self.limiter);
+        Daemon::start(self.limiter, launch, name, &receiver.netns, &config)
+    }
+}

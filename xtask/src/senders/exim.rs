@@ -1,0 +1,140 @@
+//! Exim. As a sender it starts a process for each message that comes in, and what one cannot deliver another one may
+//! take along whose connection is open.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    DOMAIN, HOST, MESSAGES, PORT, SCALED,
+    host::Host,
+    mailer::{FROM, MESSAGE, Mailer, recipient},
+    plan::Timers,
+};
+use crate::unpacked::{EXIM, EXIM_USER};
+
+/// Exim.
+pub struct Exim;
+
+/// The account is all it may be, and all it needs: a program that changes its user again is not trusted with a
+/// configuration that is not Debian's.
+const BOTH: &str = "
+spool_directory = {dir}/spool
+log_file_path = {dir}/%slog
+pid_file_path = {dir}/spool/pid
+keep_environment =
+host_lookup =
+rfc1413_query_timeout = 0s
+tls_advertise_hosts =
+deliver_drop_privilege = true
+log_selector = +received_recipients
+";
+
+const RECEIVER: &str = "
+acl_smtp_rcpt = accept
+begin acl
+begin routers
+discard:
+  driver = redirect
+  data = :blackhole:
+";
+
+/// What Debian's has for a host without a way of its own into the network, but for names.
+const SENDER: &str = "
+begin routers
+smarthost:
+  driver = manualroute
+  route_list = * {host}
+  transport = remote_smtp
+begin transports
+remote_smtp:
+  driver = smtp
+begin retry
+";
+
+impl Exim {
+    fn start(host: &mut Host, is_up: impl Fn(&Host) -> Result<bool>) -> Result<()> {
+        host.directory("spool", Some(EXIM_USER))?;
+        for log in ["mainlog", "rejectlog", "paniclog"] {
+            host.write(log, "")?;
+            nix::unistd::chown(&host.path(log), Some(EXIM_USER.into()), Some(EXIM_USER.into()))?;
+        }
+        let mut exim = host.command("unshare");
+        EXIM.launch(&mut exim, host.folder())?;
+        exim.arg("-C").arg(host.path("exim.conf")).arg("-bdf");
+        host.serve(exim, is_up)
+    }
+
+    fn exim(host: &Host) -> Result<Command> {
+        let mut exim = host.beside(EXIM.program())?;
+        exim.arg("-C").arg(host.path("exim.conf"));
+        Ok(exim)
+    }
+}
+
+impl Mailer for Exim {
+    fn receive(&self, host: &mut Host, limit: Option<usize>) -> Result<()> {
+        // As many at a time as Postfix serves. Its backlog stays what it is by default, 20.
+        let limit = limit.map(|limit| format!("smtp_accept_max_per_host = {limit}\n")).unwrap_or_default();
+        let own = format!(
+            "primary_hostname = {DOMAIN}\ndaemon_smtp_ports = {PORT}\nsmtp_accept_max = 100\n{limit}"
+        );
+        host.write("exim.conf", &format!("{own}{BOTH}{RECEIVER}"))?;
+        Self::start(host, |host| host.listens(PORT))
+    }
+
+    fn queue(&self, host: &mut Host, timers: Timers) -> Result<()> {
+        // The first is that of its default configuration.
+        let rule = match timers {
+            Timers::Default => "* * F,2h,15m; G,16h,1h,1.5; F,4d,6h\n".to_owned(),
+            Timers::Scaled => format!("* * F,4d,{}s\n", SCALED.as_secs()),
+        };
+        let own =
+            "primary_hostname = sender.example.org\ndaemon_smtp_ports = 25\nlocal_interfaces = 127.0.0.1\n";
+        let sender = SENDER.replace("{host}", &HOST.to_string());
+        host.write("exim.conf", &format!("{own}{BOTH}{sender}{rule}"))?;
+        // Without a queue runner, which would deliver what is still being queued. Debian's comes every half an hour,
+        // and that is not waited for.
+        Self::start(host, |host| host.listens(PORT))?;
+        for number in 0..MESSAGES {
+            let mut exim = Self::exim(host)?;
+            exim.args(["-odq", "-f", FROM, &recipient(number)]);
+            let mut child = exim.stdin(Stdio::piped()).spawn()?;
+            child.stdin.take().context("it is piped")?.write_all(MESSAGE.as_bytes())?;
+            if !child.wait()?.success() {
+                bail!("Exim takes no message:\n{}", host.log("paniclog"));
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self, host: &mut Host, _: Timers) -> Result<()> {
+        let queued = host.log("mainlog");
+        let ids =
+            queued.lines().filter(|line| line.contains(" <= ")).filter_map(|line| line.split(' ').nth(2));
+        for id in ids {
+            // What Exim itself starts for each message that has come in. They end with the host.
+            let _child =
+                Self::exim(host)?.args(["-Mc", id]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        }
+        Ok(())
+    }
+
+    /// A queue runner. The daemon's own cannot be kept from coming while messages are queued.
+    fn nudge(&self, host: &Host) -> Result<()> {
+        let _child = Self::exim(host)?.arg("-q").stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(())
+    }
+
+    fn received(&self, host: &Host) -> usize {
+        host.messages("mainlog", |line| line.contains(" <= "))
+    }
+
+    fn put_off(&self, host: &Host) -> usize {
+        // A message, and that it is put off for it is too early (with another log_selector) is logged alike.
+        host.log("mainlog").lines().filter(|line| line.contains(" == ")).count()
+    }
+}

@@ -1,0 +1,193 @@
+//! A host with a mail server: a network namespace, a cgroup, and a folder for its files.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::unistd::{User, chown};
+use tempfile::TempDir;
+
+use crate::{cgroup::Cgroup, interrupt, netns::Netns};
+
+/// Within this a mail server is up, however many others are starting.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether it is.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A host. In the order in which it ends: what runs, before where it runs.
+pub struct Host {
+    cgroup: Cgroup,
+    /// Its network.
+    pub netns: Netns,
+    server: Option<Child>,
+    files: TempDir,
+}
+
+impl Host {
+    /// Makes it.
+    ///
+    /// # Errors
+    ///
+    /// When a part of it cannot be made.
+    pub fn new(name: &str) -> Result<Self> {
+        let netns = Netns::new(name.to_owned())?;
+        let cgroup = Cgroup::new(name)?;
+        // Open to mail servers that have given up root.
+        let open = Permissions::from_mode(0o755);
+        let files = tempfile::Builder::new().prefix("limiter-senders-").permissions(open).tempdir();
+        let files = files.context("cannot make a directory for a mail server's files")?;
+        Ok(Self { cgroup, netns, server: None, files })
+    }
+
+    /// The folder of its files.
+    pub fn folder(&self) -> &Path {
+        self.files.path()
+    }
+
+    /// A file of it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    /// Writes a file in which `{dir}` stands for the folder.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, template: &str) -> Result<()> {
+        let text = template.replace("{dir}", &self.folder().display().to_string());
+        fs::write(self.path(name), text).with_context(|| format!("cannot write {name}"))
+    }
+
+    /// Makes a directory, which belongs to an account with this number if one is given.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn directory(&self, name: &str, owner: Option<u32>) -> Result<()> {
+        fs::create_dir(self.path(name)).with_context(|| format!("cannot make {name}"))?;
+        Ok(chown(&self.path(name), owner.map(Into::into), owner.map(Into::into))?)
+    }
+
+    /// A command on this host, which ends with it.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.cgroup.command(&self.netns, program);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// A command on this host that sees the files its mail server sees.
+    ///
+    /// # Errors
+    ///
+    /// When there is no mail server.
+    pub fn beside(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+        let server = self.server.as_ref().context("there is no mail server on this host")?;
+        let mut command = self.command("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", server.id())).arg(program);
+        Ok(command)
+    }
+
+    /// Starts the mail server, whose output goes to `output`, and waits until `is_up` says so.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started, ends, or is not up in time.
+    pub fn serve(&mut self, mut command: Command, is_up: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        let output = File::create(self.path("output"))?;
+        let server = command.stdout(output.try_clone()?).stderr(output).spawn()?;
+        self.server = Some(server);
+        let deadline = Instant::now() + PATIENCE;
+        while !is_up(self)? {
+            interrupt::check()?;
+            let ended = self.server.as_mut().map(Child::try_wait).transpose()?.flatten();
+            if let Some(status) = ended {
+                bail!("the mail server ended ({status}):\n{}", self.log("output"));
+            }
+            if Instant::now() > deadline {
+                bail!("the mail server is not up after {PATIENCE:?}:\n{}", self.log("output"));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Whether something listens on a port of IPv4, as the kernel tells; to connect would be counted.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn listens(&self, port: u16) -> Result<bool> {
+        // Of this thread's network namespace.
+        let table = self.netns.run(|| Ok(fs::read_to_string("/proc/thread-self/net/tcp")?))?;
+        // Local address, remote address, state: `TCP_LISTEN` is 0A (include/net/tcp_states.h).
+        let port = format!(":{port:04X}");
+        let is_it = |line: &str| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            fields.get(1).is_some_and(|local| local.ends_with(&port)) && fields.get(3) == Some(&"0A")
+        };
+        Ok(table.lines().any(is_it))
+    }
+
+    /// A log, as far as it is written.
+    pub fn log(&self, name: &str) -> String {
+        fs::read(self.path(name)).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
+    }
+
+    /// How many messages it has, by what it logs.
+    pub fn messages(&self, log: &str, is_arrival: impl Fn(&str) -> bool) -> usize {
+        let log = self.log(log);
+        let arrivals = log.lines().filter(|line| is_arrival(line));
+        arrivals.filter_map(message).collect::<BTreeSet<_>>().len()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(server) = &mut self.server {
+            // Whatever it has started ends with the cgroup, right after this.
+            let _ended_already = server.kill();
+            let _gone = server.wait();
+        }
+    }
+}
+
+/// Which message a line of a log is about: each has a recipient of its own.
+fn message(line: &str) -> Option<u32> {
+    let (before, _) = line.split_once(super::DOMAIN)?;
+    let name = before.strip_suffix('@')?;
+    let digits = name.rsplit(|c: char| !c.is_ascii_digit()).next()?;
+    name.strip_suffix(digits)?.strip_suffix(super::RECIPIENT)?;
+    digits.parse().ok()
+}
+
+/// The number of an account that a package has made.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn account(name: &str) -> Result<u32> {
+    let user = User::from_name(name)?.with_context(|| format!("there is no user {name}"))?;
+    Ok(user.uid.as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::message;
+
+    #[test]
+    fn a_message_is_known_by_its_recipient() {
+        assert_eq!(message("1A2B: to=<to-17@mx.example.net>, status=sent"), Some(17));
+        assert_eq!(message("<= a@example.org S=300 for to-3@mx.example.net"), Some(3));
+        assert_eq!(message("from=<a@mx.example.net>"), None);
+        assert_eq!(message("connect from unknown[198.51.100.7]"), None);
+    }
+}

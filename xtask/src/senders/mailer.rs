@@ -1,0 +1,70 @@
+//! What a mail server has to be able to do, to send or to receive here: one file each.
+
+use anyhow::Result;
+
+use super::{
+    exim::Exim,
+    host::Host,
+    opensmtpd::OpenSmtpd,
+    plan::{Mta, Timers},
+    postfix::Postfix,
+};
+
+/// A mail server.
+pub trait Mailer: Sync {
+    /// Starts it where mail is received; a source may hold so many connections to it, if anything is said.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    fn receive(&self, host: &mut Host, limit: Option<usize>) -> Result<()>;
+
+    /// Starts it where mail is sent, and gives it the messages. It does not connect yet.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start, or takes no message.
+    fn queue(&self, host: &mut Host, timers: Timers) -> Result<()>;
+
+    /// Lets it deliver them all at once, as if they had come in this moment.
+    ///
+    /// # Errors
+    ///
+    /// When it does not.
+    fn release(&self, host: &mut Host, timers: Timers) -> Result<()>;
+
+    /// Does what stands in for a timer that cannot be set, or not from then on; called every [`super::SCALED`] where timers are scaled.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be done.
+    fn nudge(&self, _host: &Host) -> Result<()> {
+        Ok(())
+    }
+
+    /// How many messages it has received.
+    fn received(&self, host: &Host) -> usize;
+
+    /// How many times it has put a message off.
+    fn put_off(&self, host: &Host) -> usize;
+}
+
+/// The one that is meant.
+pub fn of(mta: Mta) -> &'static dyn Mailer {
+    match mta {
+        Mta::Postfix => &Postfix,
+        Mta::Exim => &Exim,
+        Mta::Opensmtpd => &OpenSmtpd,
+    }
+}
+
+/// The text of each message, without a recipient.
+pub const MESSAGE: &str = "From: <list@sender.example.org>\nSubject: one of many\n\nHello.\n";
+
+/// Who sends them.
+pub const FROM: &str = "list@sender.example.org";
+
+/// Who gets the message with this number.
+pub fn recipient(number: usize) -> String {
+    format!("{}{number}@{}", super::RECIPIENT, super::DOMAIN)
+}
