@@ -53,8 +53,10 @@ pub const OPENSMTPD: Unpacked = Unpacked {
 /// The number of the group whose members give OpenSMTPD messages and orders.
 pub const OPENSMTPD_QUEUE: u32 = 65532;
 
-/// Files that know the accounts; bound over those in `/etc`.
-const KNOWN: [&str; 2] = ["passwd", "group"];
+/// All that it sees of `/etc`: copies, with its accounts. Files bound over the machine's own would go, in every mount
+/// namespace, when an installation there puts a new one in its place.
+const KNOWN: [&str; 7] =
+    ["group", "hosts", "nsswitch.conf", "passwd", "protocols", "resolv.conf", "services"];
 
 impl Unpacked {
     /// Gets it, if it is not there. It is needed because of `why`.
@@ -117,26 +119,33 @@ impl Unpacked {
     ///
     /// When a file cannot be written.
     pub fn launch(&self, unshare: &mut Command, folder: &Path) -> Result<()> {
+        let etc = folder.join("etc");
+        fs::create_dir_all(&etc)?;
         for name in KNOWN {
-            let known = fs::read_to_string(format!("/etc/{name}"))?;
-            // Another package may have made it.
-            let is_missing =
-                |account: &str| !known.lines().any(|line| line.starts_with(&format!("{account}:")));
-            let missing = self.accounts.iter().filter(|(account, _)| is_missing(account));
-            let added = missing.map(|(account, id)| match name {
-                "passwd" => format!("{account}:x:{id}:{id}::/:/bin/false\n"),
-                _ => format!("{account}:x:{id}:\n"),
-            });
-            fs::write(folder.join(name), known.clone() + &added.collect::<String>())?;
+            // Not every host has all of them.
+            let known = fs::read_to_string(Path::new("/etc").join(name)).unwrap_or_default();
+            fs::write(etc.join(name), known.clone() + &self.entries(name, &known))?;
         }
-        let bound = KNOWN.map(|name| format!("mount --bind \"$0/{name}\" /etc/{name}"));
+        let etc = ["mount --bind \"$0/etc\" /etc".to_owned()];
         // The unpacked package itself is in none of these directories.
         let own = self.own.iter().map(|path| format!("mount -t tmpfs tmpfs {path}"));
         let expected = self.expected.iter().map(|path| format!("mkdir -p {path}"));
         let steps: Vec<String> =
-            bound.into_iter().chain(own).chain(expected).chain(["exec \"$@\"".to_owned()]).collect();
+            etc.into_iter().chain(own).chain(expected).chain(["exec \"$@\"".to_owned()]).collect();
         // The mounts end with the last process that sees them.
         unshare.args(["--mount", "sh", "-c", &steps.join(" && ")]).arg(folder).arg(self.program());
         Ok(())
+    }
+
+    /// What a file of `/etc` lacks of its accounts. Another package may have made them.
+    fn entries(&self, file: &str, known: &str) -> String {
+        let is_missing = |name: &str| !known.lines().any(|line| line.starts_with(&format!("{name}:")));
+        let missing = self.accounts.iter().filter(|(name, _)| is_missing(name));
+        let entry = |(name, id): &(&str, u32)| match file {
+            "passwd" => format!("{name}:x:{id}:{id}::/:/bin/false\n"),
+            "group" => format!("{name}:x:{id}:\n"),
+            _ => String::new(),
+        };
+        missing.map(entry).collect()
     }
 }
