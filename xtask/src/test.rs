@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Args;
 
-use crate::{bpffs, build, command, packages, paths, privilege};
+use crate::{bpffs, build, command, packages, paths, privilege, unpacked::EXIM};
 
 /// Arguments of the verb.
 #[derive(Args)]
@@ -24,6 +24,7 @@ impl Test {
     pub fn run(&self) -> Result<()> {
         build::object()?;
         packages::ensure(packages::TESTS)?;
+        EXIM.ensure("the mail server whose queue meets a limit in the tests")?;
         let mut cargo = Command::new(paths::cargo());
         cargo
             .current_dir(paths::root())

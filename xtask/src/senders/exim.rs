@@ -19,8 +19,10 @@ use crate::unpacked::{EXIM, EXIM_USER};
 /// Exim.
 pub struct Exim;
 
-/// The account is all it may be, and all it needs: a program that changes its user again is not trusted with a
-/// configuration that is not Debian's.
+/// Where Debian's has its configuration. With another one it gives up root for good, and then it cannot hand an open
+/// connection on to the process of the next message.
+const CONFIG: &str = "etc/exim4/exim4.conf";
+
 const BOTH: &str = "
 spool_directory = {dir}/spool
 log_file_path = {dir}/%slog
@@ -29,7 +31,6 @@ keep_environment =
 host_lookup =
 rfc1413_query_timeout = 0s
 tls_advertise_hosts =
-deliver_drop_privilege = true
 log_selector = +received_recipients
 ";
 
@@ -56,6 +57,14 @@ begin retry
 ";
 
 impl Exim {
+    fn configure(host: &Host, text: &str) -> Result<()> {
+        // Where it runs, this is `/etc`.
+        host.directory("etc", None)?;
+        host.directory("etc/exim4", None)?;
+        // It starts itself again for each message, and is not where Debian's is installed.
+        host.write(CONFIG, &format!("exim_path = {}\n{text}", EXIM.program().display()))
+    }
+
     fn start(host: &mut Host, is_up: impl Fn(&Host) -> Result<bool>) -> Result<()> {
         host.directory("spool", Some(EXIM_USER))?;
         for log in ["mainlog", "rejectlog", "paniclog"] {
@@ -64,14 +73,12 @@ impl Exim {
         }
         let mut exim = host.command("unshare");
         EXIM.launch(&mut exim, host.folder())?;
-        exim.arg("-C").arg(host.path("exim.conf")).arg("-bdf");
+        exim.arg("-bdf");
         host.serve(exim, is_up)
     }
 
     fn exim(host: &Host) -> Result<Command> {
-        let mut exim = host.beside(EXIM.program())?;
-        exim.arg("-C").arg(host.path("exim.conf"));
-        Ok(exim)
+        host.beside(EXIM.program())
     }
 }
 
@@ -82,7 +89,7 @@ impl Mailer for Exim {
         let own = format!(
             "primary_hostname = {DOMAIN}\ndaemon_smtp_ports = {PORT}\nsmtp_accept_max = 100\n{limit}"
         );
-        host.write("exim.conf", &format!("{own}{BOTH}{RECEIVER}"))?;
+        Self::configure(host, &format!("{own}{BOTH}{RECEIVER}"))?;
         Self::start(host, |host| host.listens(PORT))
     }
 
@@ -95,7 +102,7 @@ impl Mailer for Exim {
         let own =
             "primary_hostname = sender.example.org\ndaemon_smtp_ports = 25\nlocal_interfaces = 127.0.0.1\n";
         let sender = SENDER.replace("{host}", &HOST.to_string());
-        host.write("exim.conf", &format!("{own}{BOTH}{sender}{rule}"))?;
+        Self::configure(host, &format!("{own}{BOTH}{sender}{rule}"))?;
         // Without a queue runner, which would deliver what is still being queued. Debian's comes every half an hour,
         // and that is not waited for.
         Self::start(host, |host| host.listens(PORT))?;

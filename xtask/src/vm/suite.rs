@@ -11,7 +11,7 @@ use crate::{
 
 /// Tests that need more than a kernel: parts of their names, and what they need.
 pub const LEFT_OUT: &[(&str, &str)] = &[
-    ("real_software::", "talks to Postfix and Dovecot, with swaks and Python"),
+    ("real_software::", "talks to Postfix, Exim and Dovecot, with swaks and Python"),
     ("pains::", "has Postfix and Dovecot behind it"),
     ("dovecot", "talks to Dovecot"),
     ("of_a_cgroup", "its server is Python's"),
