@@ -2,9 +2,11 @@
 //! under a limit of 8, and that the mail daemons never hear of it.
 
 use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
 
 use crate::support::clients::{Python, swaks};
 use crate::support::dial::first_line;
+use crate::support::exim::Exim;
 use crate::support::limiter::HOSTNAME;
 use crate::support::mail_daemon::MailDaemon;
 use crate::support::{Answer, Family, Lab, Limiter, SOON, V4, V6, dovecot, eventually, postfix, same, truth};
@@ -207,4 +209,21 @@ fn every_refusal_is_closed_by_the_greeter_and_counted() {
     assert_eq!(limiter.source("smtp", source).accepted, 1);
     drop(served);
     truth::settled(&lab.host, &limiter, 25);
+}
+
+/// With 47 of 50 told to come again or left to wait, everything depends on what both sides make of that.
+#[test]
+fn exim_hands_over_fifty_messages_within_half_a_minute_where_it_may_hold_three_connections() {
+    let Some(lab) = Lab::new() else { return };
+    let postfix = postfix::start(&lab);
+    let limiter = Limiter::start(&lab, 3, "reply");
+    let exim = Exim::with_queue(&lab, 50);
+    let _deliveries = exim.release();
+    eventually("every message has arrived", Duration::from_secs(30), || {
+        let arrived = postfix.lines(&["postfix/discard[", "status=sent"]).len();
+        if arrived == 50 { Ok(()) } else { Err(format!("{arrived} of 50; Exim's log:\n{}", exim.log())) }
+    });
+    let source = limiter.source("smtp", V4.source());
+    assert!(source.refused + source.held > 0, "it has met the limit: {source:?}");
+    assert!(source.peak <= 3, "and never passed it: {source:?}");
 }

@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod clients;
 pub mod dial;
 pub mod dovecot;
+pub mod exim;
 pub mod lab;
 pub mod limiter;
 pub mod mail_daemon;
