@@ -167,7 +167,9 @@ impl Senders {
                 let Some((number, cell)) = turn.filter(|_| interrupt::check().is_ok()) else { return };
                 let outcome = course.take(number, *cell).map_err(|error| format!("{error:#}"));
                 let said = match &outcome {
-                    Ok(outcome) => format!("{} of {MESSAGES} after {:.1?}", outcome.arrived, outcome.last),
+                    Ok(Outcome { arrived, last, counted, .. }) => {
+                        format!("{arrived} of {MESSAGES} after {last:.1?} {counted}")
+                    }
                     Err(error) => error.clone(),
                 };
                 eprintln!("{:4} s  {}: {said}", begin.elapsed().as_secs(), table::title(*cell));

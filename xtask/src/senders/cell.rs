@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use super::{
     CLIENT, HOST, LIMIT, MESSAGES, PORT, SCALED,
@@ -41,7 +42,7 @@ pub struct Course<'a> {
 }
 
 /// What a turn showed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Outcome {
     /// Messages that arrived.
     pub arrived: usize,
@@ -51,6 +52,8 @@ pub struct Outcome {
     pub put_off: usize,
     /// What it saw on the wire.
     pub seen: Seen,
+    /// What the limiter has counted of the service, if there was one: each counter that is not 0.
+    pub counted: String,
 }
 
 impl Course<'_> {
@@ -75,7 +78,7 @@ impl Course<'_> {
 
         let own = (cell.limit == Limit::Own).then_some(LIMIT);
         to.receive(&mut receiver, own).with_context(|| format!("{} does not receive", cell.receiver))?;
-        let _limiter = match cell.limit {
+        let limiter = match cell.limit {
             Limit::Own => None,
             Limit::Limiter => Some(self.limit(name, &receiver)?),
         };
@@ -85,7 +88,8 @@ impl Course<'_> {
         let begin = Instant::now();
         from.release(&mut sender, cell.timers)?;
         let (arrived, last) = self.wait(cell, begin, &sender, &receiver, &mut turn)?;
-        Ok(Outcome { arrived, last, put_off: from.put_off(&sender), seen: watch.seen() })
+        let counted = limiter.as_ref().map(counted).transpose()?.unwrap_or_default();
+        Ok(Outcome { arrived, last, put_off: from.put_off(&sender), seen: watch.seen(), counted })
     }
 
     /// Waits until all have arrived, or too long.
@@ -130,4 +134,14 @@ impl Course<'_> {
         let launch = receiver.command(self.limiter);
         Daemon::start(self.limiter, launch, name, &receiver.netns, &config)
     }
+}
+
+/// The counters of the service, as `limiter status` tells them.
+fn counted(limiter: &Daemon) -> Result<String> {
+    let status: Value = serde_json::from_str(&limiter.ask(&["status", "--json"])?)?;
+    let services = status["services"].as_array().into_iter().flatten();
+    let counters =
+        services.filter(|service| service["name"] == "smtp").filter_map(|it| it["counters"].as_object());
+    let counters = counters.flatten().filter(|(_, count)| count.as_u64().is_some_and(|count| count > 0));
+    Ok(counters.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", "))
 }

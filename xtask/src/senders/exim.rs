@@ -53,6 +53,7 @@ smarthost:
 begin transports
 remote_smtp:
   driver = smtp
+  port = 25
 begin retry
 ";
 

@@ -33,7 +33,7 @@ fn head(cell: Cell) -> String {
 
 /// One row.
 pub fn row(cell: Cell, outcome: &Outcome) -> String {
-    let Outcome { arrived, last, put_off, seen } = outcome;
+    let Outcome { arrived, last, put_off, seen, .. } = outcome;
     let arrived = if *arrived == MESSAGES { arrived.to_string() } else { format!("**{arrived}**") };
     format!(
         "{} {arrived} | {} | {put_off} | {} | {} | {} | {} | {} | {} |\n",
