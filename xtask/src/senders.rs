@@ -90,6 +90,9 @@ pub struct Senders {
     /// Take so many turns at a time
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u8).range(1..=32))]
     parallel: u8,
+    /// Make each message as long as that
+    #[arg(long, value_name = "KIB", default_value_t = 1, value_parser = value_parser!(u16).range(1..=5_000))]
+    size: u16,
     /// A key of the limiter's configuration for the service, as in `max_connections=5`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -133,6 +136,7 @@ impl Senders {
         let course = Course {
             name: &name,
             limiter: &limiter,
+            message: &mailer::message(self.size.into()),
             settings: &self.set.join("\n"),
             patience: Duration::from_secs(self.patience),
             turn: Mutex::new(()),
@@ -172,7 +176,7 @@ impl Senders {
                     }
                     Err(error) => error.clone(),
                 };
-                eprintln!("{:4} s  {}: {said}", begin.elapsed().as_secs(), table::title(*cell));
+                eprintln!("{:4} s  {}: {}", begin.elapsed().as_secs(), table::title(*cell), said.trim_end());
                 done.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
             }
         };

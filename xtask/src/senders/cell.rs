@@ -35,6 +35,8 @@ pub struct Course<'a> {
     pub limiter: &'a Path,
     /// More of its configuration for the service, a line for each key.
     pub settings: &'a str,
+    /// The text of each message.
+    pub message: &'a str,
     /// After this it is given up.
     pub patience: Duration,
     /// Held by who begins.
@@ -82,7 +84,8 @@ impl Course<'_> {
             Limit::Own => None,
             Limit::Limiter => Some(self.limit(name, &receiver)?),
         };
-        from.queue(&mut sender, cell.timers).with_context(|| format!("{} does not queue", cell.sender))?;
+        from.queue(&mut sender, cell.timers, self.message)
+            .with_context(|| format!("{} does not queue", cell.sender))?;
 
         let watch = Watch::begin(&sender.netns, (HOST, PORT))?;
         let begin = Instant::now();

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     DOMAIN, HOST, MESSAGES, PORT, SCALED,
     host::Host,
-    mailer::{FROM, MESSAGE, Mailer, recipient},
+    mailer::{FROM, Mailer, recipient},
     plan::Timers,
 };
 use crate::unpacked::{EXIM, EXIM_USER};
@@ -94,7 +94,7 @@ impl Mailer for Exim {
         Self::start(host, |host| host.listens(PORT))
     }
 
-    fn queue(&self, host: &mut Host, timers: Timers) -> Result<()> {
+    fn queue(&self, host: &mut Host, timers: Timers, message: &str) -> Result<()> {
         // The first is that of its default configuration.
         let rule = match timers {
             Timers::Default => "* * F,2h,15m; G,16h,1h,1.5; F,4d,6h\n".to_owned(),
@@ -111,7 +111,7 @@ impl Mailer for Exim {
             let mut exim = Self::exim(host)?;
             exim.args(["-odq", "-f", FROM, &recipient(number)]);
             let mut child = exim.stdin(Stdio::piped()).spawn()?;
-            child.stdin.take().context("it is piped")?.write_all(MESSAGE.as_bytes())?;
+            child.stdin.take().context("it is piped")?.write_all(message.as_bytes())?;
             if !child.wait()?.success() {
                 bail!("Exim takes no message:\n{}", host.log("paniclog"));
             }

@@ -19,12 +19,13 @@ pub trait Mailer: Sync {
     /// When it does not start.
     fn receive(&self, host: &mut Host, limit: Option<usize>) -> Result<()>;
 
-    /// Starts it where mail is sent, and gives it the messages. It does not connect yet.
+    /// Starts it where mail is sent, and gives it the messages, all with this text. It does not
+    /// connect yet.
     ///
     /// # Errors
     ///
     /// When it does not start, or takes no message.
-    fn queue(&self, host: &mut Host, timers: Timers) -> Result<()>;
+    fn queue(&self, host: &mut Host, timers: Timers, message: &str) -> Result<()>;
 
     /// Lets it deliver them all at once, as if they had come in this moment.
     ///
@@ -58,8 +59,12 @@ pub fn of(mta: Mta) -> &'static dyn Mailer {
     }
 }
 
-/// The text of each message, without a recipient.
-pub const MESSAGE: &str = "From: <list@sender.example.org>\nSubject: one of many\n\nHello.\n";
+/// The text of a message of about so many KiB.
+pub fn message(kib: usize) -> String {
+    // 64 bytes with the end of the line.
+    let line = format!("{:.<63}\n", "Hello.");
+    format!("From: <{FROM}>\nSubject: one of many\n\n{}", line.repeat(16 * kib))
+}
 
 /// Who sends them.
 pub const FROM: &str = "list@sender.example.org";

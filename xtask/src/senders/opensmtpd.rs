@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     HOST, MESSAGES, PORT,
     host::Host,
-    mailer::{FROM, MESSAGE, Mailer, recipient},
+    mailer::{FROM, Mailer, recipient},
     plan::Timers,
 };
 use crate::{
@@ -71,7 +71,7 @@ impl Mailer for OpenSmtpd {
         Self::start(host, RECEIVER, |host| host.listens(PORT))
     }
 
-    fn queue(&self, host: &mut Host, _: Timers) -> Result<()> {
+    fn queue(&self, host: &mut Host, _: Timers, message: &str) -> Result<()> {
         let config = SENDER.replace("{host}", &HOST.to_string());
         Self::start(host, &config, |host| {
             let mut control = Self::order(host, &["pause", "mta"])?;
@@ -83,7 +83,7 @@ impl Mailer for OpenSmtpd {
         for number in 0..MESSAGES {
             let mut sendmail = Self::control(host, &sendmail, &["-f", FROM, &recipient(number)])?;
             let mut child = sendmail.stdin(Stdio::piped()).spawn()?;
-            child.stdin.take().context("it is piped")?.write_all(MESSAGE.as_bytes())?;
+            child.stdin.take().context("it is piped")?.write_all(message.as_bytes())?;
             if !child.wait()?.success() {
                 bail!("OpenSMTPD takes no message:\n{}", host.log("output"));
             }

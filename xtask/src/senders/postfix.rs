@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::{
     DOMAIN, HOST, MESSAGES, PORT, SCALED,
     host::{Host, account},
-    mailer::{FROM, MESSAGE, Mailer, recipient},
+    mailer::{FROM, Mailer, recipient},
     plan::Timers,
 };
 use crate::command;
@@ -82,7 +82,7 @@ impl Mailer for Postfix {
         Self::start(host, |host| host.listens(PORT))
     }
 
-    fn queue(&self, host: &mut Host, timers: Timers) -> Result<()> {
+    fn queue(&self, host: &mut Host, timers: Timers, message: &str) -> Result<()> {
         let mut main =
             format!("myhostname = sender.example.org\nmydestination =\nrelayhost = [{HOST}]:{PORT}\n");
         if timers == Timers::Scaled {
@@ -100,7 +100,7 @@ impl Mailer for Postfix {
             sendmail.env("MAIL_CONFIG", host.path("etc")).args(["-f", FROM, &recipient(number)]);
             let mut child = sendmail.stdin(Stdio::piped()).stderr(Stdio::null()).spawn()?;
             if let Some(mut stdin) = child.stdin.take() {
-                stdin.write_all(MESSAGE.as_bytes())?;
+                stdin.write_all(message.as_bytes())?;
             }
             child.wait()?;
         }
