@@ -92,7 +92,7 @@ impl State {
 }
 
 /// What is known of a handshake that was held back: enough to speak for it (`struct tcp_request_sock`,
-/// include/linux/tcp.h; `struct inet_request_sock`, include/net/inet_sock.h).
+/// `include/linux/tcp.h`; `struct inet_request_sock`, `include/net/inet_sock.h`).
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Waiter {
@@ -185,7 +185,8 @@ pub fn take_in_hand<W: Word>(record: &W, seen: u64) -> bool {
 /// Puts back a record in hand that was seen with this word, in the state of this number.
 #[inline(always)]
 pub fn put_back<W: Word>(record: &W, seen: u64, state: u8) {
-    let _in_hand = record.compare_exchange(word(number(seen), State::Held), number(seen) << STATE_BITS | state as u64);
+    let held = word(number(seen), State::Held);
+    let _in_hand = record.compare_exchange(held, number(seen) << STATE_BITS | u64::from(state));
 }
 
 /// Whether the ACK of a record in this state may try for a place: in its turn, or where nobody serves those that
@@ -214,7 +215,7 @@ pub const fn most_of_source(limit: u32, room: u32) -> u32 {
 
 /// How many may wait in front of a listener in all: half of its backlog, so that the kernel, which keeps
 /// handshakes that are not complete in the same queue, gives none up early (`reqsk_timer_handler`,
-/// net/ipv4/inet_connection_sock.c) and sends no SYN cookies because of them.
+/// `net/ipv4/inet_connection_sock.c`) and sends no SYN cookies because of them.
 #[inline(always)]
 #[must_use]
 pub const fn room(backlog: u32) -> u16 {

@@ -60,7 +60,9 @@ fn change(waiter: *mut Waiter, asked: &mut Request, record: &Shared, seen: u64) 
         return forget_or_put_back(asked, &claim, record, seen);
     };
     let (done, to) = match (asked.kind, waiting::state(seen)) {
-        (request::ADMIT, Some(State::Crowded)) if waits(waiter, asked, &counts, &claim) => (true, State::Waiting),
+        (request::ADMIT, Some(State::Crowded)) if waits(waiter, asked, &counts, &claim) => {
+            (true, State::Waiting)
+        }
         (request::WAIT_ON, Some(State::Waiting)) => (waits_on(waiter, &counts), State::Waiting),
         (request::TELL, Some(State::Waiting | State::Crowded | State::Refused | State::Told)) => {
             refuse(waiter, asked, &counts, &claim, seen as u8 == State::Told as u8);

@@ -135,9 +135,18 @@ async fn serve(
         .name("upkeep".to_owned())
         .spawn(move || upkeep.run())
         .context("cannot start a thread")?;
-    let (attendant, leave) = Attendant::new(attached.room, Tables::open(&instance.pins())?, teller)
-        .context("cannot serve those that wait for a place")?;
-    let mut attendant = tokio::task::spawn_blocking(move || attendant.run());
+    let tables = Tables::open(&instance.pins())?;
+    let (attendant, leave) = match Attendant::new(attached.room, tables, teller) {
+        Ok((attendant, leave)) => (Some(tokio::task::spawn_blocking(move || attendant.run())), Some(leave)),
+        Err(problem) => {
+            error!(
+                "nobody serves those that wait for a place: {problem:#}; they get in when the kernel asks them again, \
+                 after seconds, and are not told why if they do not"
+            );
+            (None, None)
+        }
+    };
+    let mut attendant = attendant.unwrap_or_else(|| tokio::spawn(std::future::pending()));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -166,8 +175,10 @@ async fn serve(
             Err(problem) => error!("{problem:#}: what was in force stays"),
         }
     }
-    drop(leave);
-    attendant.await?.context("those that wait could not be left")?;
+    if let Some(leave) = leave {
+        drop(leave);
+        attendant.await?.context("those that wait could not be left")?;
+    }
     // Fails when the greeter has ended by itself; then there is nobody to tell.
     let _nobody = stop.send(true);
     greeter.await?.context("the greeter failed")?;

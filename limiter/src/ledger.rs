@@ -103,7 +103,8 @@ impl Waiting {
         if self.count == 0 {
             return 0.0;
         }
-        (now_ns.saturating_sub(self.since_ns) / 100_000_000) as f64 / 10.0
+        let tenths = u32::try_from(now_ns.saturating_sub(self.since_ns) / 100_000_000).unwrap_or(u32::MAX);
+        f64::from(tenths) / 10.0
     }
 }
 

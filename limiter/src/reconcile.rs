@@ -112,7 +112,8 @@ impl Reconciler {
             let (step, word) = if ended { (step::ENDED, "ended") } else { (step::CORRECT, "drift") };
             let seen = look.words.get(&difference.key).copied().unwrap_or_default();
             let to = seen.with_connections(difference.sockets);
-            let done = steward.correct(Step { step, key: difference.key, from: seen, to, ..Step::default() })?;
+            let done =
+                steward.correct(Step { step, key: difference.key, from: seen, to, ..Step::default() })?;
             match (done, ended) {
                 (true, true) => info!("{difference}: {word} without a report"),
                 (true, false) => warn!("{difference}: {word}, corrected; please report this"),
@@ -134,10 +135,20 @@ impl Reconciler {
     }
 
     /// Corrects what contradicted the records of those that wait in the last look already.
-    fn mark(&mut self, mut mismarked: Vec<Mismarked>, steward: &mut Steward) -> Result<Vec<(Mismarked, bool)>> {
+    fn mark(
+        &mut self,
+        mut mismarked: Vec<Mismarked>,
+        steward: &mut Steward,
+    ) -> Result<Vec<(Mismarked, bool)>> {
         let mut marked = Vec::new();
         for found in mismarked.iter().filter(|found| self.mismarked.contains(found)) {
-            let step = Step { step: step::ENDED, key: found.key, from: found.seen, to: found.right(), ..Step::default() };
+            let step = Step {
+                step: step::ENDED,
+                key: found.key,
+                from: found.seen,
+                to: found.right(),
+                ..Step::default()
+            };
             let done = steward.correct(step)?;
             if done {
                 warn!("{found}: corrected; please report this");

@@ -9,12 +9,13 @@
 //! own, in the network namespace of that thread.
 
 mod attendant;
-pub mod diag;
-pub mod held;
+mod clients;
+mod diag;
+mod held;
 mod line;
 mod options;
-pub mod probe;
-pub mod repair;
+mod probe;
+mod repair;
 #[cfg(test)]
 mod tests;
 

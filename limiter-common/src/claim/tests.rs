@@ -127,7 +127,11 @@ fn a_rate_that_is_used_up_holds_no_place() {
     let outcomes: Vec<_> = (0..3).map(|_| reserve(&words, &limits, 9 * SECOND, Arrival::NEW)).collect();
     assert_eq!(outcomes, [Outcome::Taken, Outcome::Taken, Outcome::Full(Reason::Rate)]);
     assert_eq!(counts.held().map(Places::reserved), [2, 0, 2, 2]);
-    assert_eq!(reserve(&words, &limits, 10 * SECOND, Arrival::NEW), Outcome::Taken, "a second later there is one more");
+    assert_eq!(
+        reserve(&words, &limits, 10 * SECOND, Arrival::NEW),
+        Outcome::Taken,
+        "a second later there is one more"
+    );
 }
 
 #[test]

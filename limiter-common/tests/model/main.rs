@@ -279,7 +279,8 @@ fn a_full_service_is_the_reason_whoever_asks() {
         let limits =
             Limits { narrow: 5, wide: 5, total: 1, rate: Rate::default(), denied: false, bannable: true };
         assert!(complete(&counts, 0, &limits));
-        let ask = move |counts: &Counts, source| claim::reserve(&counts.words(source), &limits, 0, Arrival::NEW);
+        let ask =
+            move |counts: &Counts, source| claim::reserve(&counts.words(source), &limits, 0, Arrival::NEW);
         let other = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || ask(&counts, 1))

@@ -45,7 +45,11 @@ impl Room {
             return false;
         }
         let words = self.counts.words(0);
-        let arrival = Arrival { marks: self.marks.with(|marks| unsafe { *marks }), overtakes };
+        let marks = self.marks.with(|marks| {
+            // SAFETY: in hand.
+            unsafe { *marks }
+        });
+        let arrival = Arrival { marks, overtakes };
         if claim::reserve(&words, &LIMITS, 0, arrival) == Outcome::Taken {
             // The record is removed, and with it goes who holds it.
             assert_ne!(claim::commit(&words), 0);
@@ -68,7 +72,8 @@ impl Room {
     /// As the usher's `TELL`: whether it is to be told.
     fn tell(&self) -> bool {
         let seen = self.record.load();
-        if !matches!(waiting::state(seen), Some(State::Waiting)) || !waiting::take_in_hand(&self.record, seen) {
+        if !matches!(waiting::state(seen), Some(State::Waiting)) || !waiting::take_in_hand(&self.record, seen)
+        {
             return false;
         }
         self.stop_waiting();

@@ -34,7 +34,7 @@ fn offsets(btf: &Btf) -> Result<Offsets> {
 }
 
 /// Where in the 16 bits of [`Offsets::request_options`] the kernel keeps what a handshake has agreed upon
-/// (`struct inet_request_sock`, include/net/inet_sock.h): the place of the lowest bit of each.
+/// (`struct inet_request_sock`, `include/net/inet_sock.h`): the place of the lowest bit of each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestBits {
     /// The client's window scale, four bits.
@@ -74,7 +74,11 @@ fn request_bits(btf: &Btf) -> Result<RequestBits> {
     let first = at("snd_wscale")? / 8 * 8;
     let bit = |member: &str| -> Result<u32> {
         let bit = at(member)?.wrapping_sub(first);
-        if bit < 16 { Ok(bit) } else { bail!("this kernel's struct inet_request_sock has {member} elsewhere") }
+        if bit < 16 {
+            Ok(bit)
+        } else {
+            bail!("this kernel's struct inet_request_sock has {member} elsewhere")
+        }
     };
     Ok(RequestBits {
         snd_wscale: bit("snd_wscale")?,

@@ -76,7 +76,9 @@ impl Room {
 
     /// Marks a socket as the greeter's, which is not counted.
     pub fn mark(&mut self, socket: &impl AsFd) -> Result<()> {
-        self.marks.insert(&socket.as_fd().as_raw_fd(), 1, 0).context("cannot mark a connection of the greeter's")
+        self.marks
+            .insert(&socket.as_fd().as_raw_fd(), 1, 0)
+            .context("cannot mark a connection of the greeter's")
     }
 
     /// What the programs tell next, if they do.

@@ -99,10 +99,10 @@ mod tests {
         assert_eq!(compare(&right, &records, &right), []);
         let wrong = book(3, 1, 1);
         let found = compare(&wrong, &records, &wrong);
-        assert_eq!(found.iter().map(|found| (found.key, found.right())).collect::<Vec<_>>(), [
-            (claim.narrow, Places(4).with_waiting(2)),
-            (total, Places(4)),
-        ]);
+        assert_eq!(
+            found.iter().map(|found| (found.key, found.right())).collect::<Vec<_>>(),
+            [(claim.narrow, Places(4).with_waiting(2)), (total, Places(4)),]
+        );
         // What changed meanwhile is not judged.
         assert_eq!(compare(&wrong, &records, &book(4, 2, 2)), []);
     }

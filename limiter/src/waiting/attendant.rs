@@ -15,14 +15,11 @@ use limiter_common::{
     waiting::{self, Flow, Request, State, event, request},
 };
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
-use tracing::warn;
 
 use super::{
-    diag::Diag,
+    clients::{Clients, Kernel},
     held::Held,
     line::{Act, Among, Free, Line},
-    probe::Prober,
-    repair::Takeover,
 };
 use crate::{
     greeter::{Refusal, Teller},
@@ -37,16 +34,8 @@ const ATTENDED_NS: u64 = 3_000_000_000;
 /// How often it is looked for free places of which nobody has told: a limit that was raised, a rate that allows
 /// one more.
 const LOOK: Duration = Duration::from_millis(100);
-/// After which a reset is sent once more: nobody repeats one that is lost.
-const RESET_AGAIN: Duration = Duration::from_millis(500);
 /// How often in a row it is looked what is due.
 const MOST_ROUNDS: usize = 64;
-/// The least time between two warnings.
-const WARN_EVERY: Duration = Duration::from_secs(10);
-
-/// `TCP_SYN_RECV`, include/net/tcp_states.h: a request.
-const SYN_RECV: u8 = 3;
-
 const EVENTS: Token = Token(0);
 const STOP: Token = Token(1);
 
@@ -57,13 +46,9 @@ pub struct Attendant {
     room: Room,
     tables: Tables,
     line: Line,
-    diag: Diag,
-    prober: Prober,
-    teller: Teller,
+    clients: Clients,
     /// The services in force, as of the last look.
     services: HashMap<ServiceId, ServicePolicy>,
-    resets: Vec<(Instant, Held)>,
-    warned: Option<Instant>,
 }
 
 /// Ends an [`Attendant`] when it is dropped. Shared with it: closed before it has looked, it would wake nobody.
@@ -99,12 +84,8 @@ impl Attendant {
             room,
             tables,
             line: Line::default(),
-            diag: Diag::open().context("cannot look at single sockets (CONFIG_INET_TCP_DIAG)")?,
-            prober: Prober::open().context("cannot open raw sockets (CAP_NET_RAW)")?,
-            teller,
+            clients: Clients::new(teller)?,
             services: HashMap::new(),
-            resets: Vec::new(),
-            warned: None,
         };
         Ok((attendant, Stop(waker)))
     }
@@ -122,8 +103,8 @@ impl Attendant {
             if !self.line.is_empty() {
                 wake_at = wake_at.min(look + LOOK).min(self.next_due()?);
             }
-            if let Some((at, _)) = self.resets.first() {
-                wake_at = wake_at.min(*at);
+            if let Some(at) = self.clients.next_reset() {
+                wake_at = wake_at.min(at);
             }
             match self.poll.poll(&mut events, Some(wake_at.saturating_duration_since(Instant::now()))) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -144,7 +125,7 @@ impl Attendant {
                 self.grant(Among::All)?;
             }
             self.act()?;
-            self.repeat_resets(now);
+            self.clients.repeat_resets(now);
         }
     }
 
@@ -157,7 +138,8 @@ impl Attendant {
         let now_ns = ledger::monotonic_ns()?;
         self.line.retain(|flow| waiters.contains_key(flow));
         for (flow, waiter) in &waiters {
-            let is_left = waiting::state(waiter.word) == Some(State::Told) && self.line.number(flow).is_none();
+            let is_left =
+                waiting::state(waiter.word) == Some(State::Told) && self.line.number(flow).is_none();
             self.line.note(flow, waiter, now_ns);
             if is_left {
                 // Another daemon was about to tell it.
@@ -181,14 +163,10 @@ impl Attendant {
 
     /// Looks whether the kernel has given up the request of one that waits, or made a connection of it.
     fn check(&mut self, flow: &Flow, waiter: &Waiter) -> Result<()> {
-        match self.diag.find(&self.held(flow, waiter)) {
-            Ok(None) => self.tell(flow),
-            Ok(Some(found)) if found.state != SYN_RECV => self.forget(flow),
-            Ok(Some(_)) => Ok(()),
-            Err(error) => {
-                self.warn(&format!("cannot look for the handshake of {}: {error}", flow.remote.to_ip()));
-                Ok(())
-            }
+        match self.clients.look(&self.held(flow, waiter)) {
+            Some(Kernel::Nothing) => self.tell(flow),
+            Some(Kernel::Connection) => self.forget(flow),
+            Some(Kernel::Request(_)) | None => Ok(()),
         }
     }
 
@@ -233,20 +211,25 @@ impl Attendant {
         let mut known = HashMap::new();
         let (tables, services) = (&self.tables, &self.services);
         let now_ns = ledger::monotonic_ns()?;
-        let turns = self.line.turns(among, now_ns, |service| wait_ns(services, service), |flow| {
-            let service = tables.policy.service_of(tables.policy.active().ok()?, flow.local_port).ok()??;
-            *known
-                .entry((service.0, flow.remote))
-                .or_insert_with(|| free(tables, service.0, services.get(&service.0).unwrap_or(&service.1), flow).ok())
-        });
+        let turns = self.line.turns(
+            among,
+            now_ns,
+            |service| wait_ns(services, service),
+            |flow| {
+                let service =
+                    tables.policy.service_of(tables.policy.active().ok()?, flow.local_port).ok()??;
+                *known.entry((service.0, flow.remote)).or_insert_with(|| {
+                    free(tables, service.0, services.get(&service.0).unwrap_or(&service.1), flow).ok()
+                })
+            },
+        );
         for flow in turns {
             if self.ask(&flow, Act::Grant)?.done == 0 {
                 continue;
             }
             let Some(waiter) = self.room.waiter(&flow)? else { continue };
-            if let Err(error) = self.prober.probe(&self.held(&flow, &waiter)) {
-                self.warn(&format!("cannot ask {} for its ACK: {error}", flow.remote.to_ip()));
-            }
+            let held = self.held(&flow, &waiter);
+            self.clients.ask_again(&held);
         }
         Ok(())
     }
@@ -319,61 +302,9 @@ impl Attendant {
         }
         let Some(waiter) = self.room.waiter(flow)? else { return Ok(()) };
         let held = self.held(flow, &waiter);
-        let stream = match self.refusal(flow, &waiter, &answer) {
-            Some(refusal) => self.take_over(&held).map(|stream| stream.map(|stream| (stream, refusal))),
-            None => self.remove(&held).map(|_| None),
-        };
-        match stream {
-            Ok(Some((stream, refusal))) => self.teller.tell(stream, refusal),
-            Ok(None) => self.reset(held),
-            Err(error) => {
-                self.warn(&format!("cannot tell {} why it is refused, so it gets a reset: {error:#}", held.remote));
-                self.reset(held);
-            }
-        }
+        let refusal = self.refusal(flow, &waiter, &answer);
+        self.clients.end(&mut self.room, held, refusal);
         self.forget(flow)
-    }
-
-    /// Removes the request, if it is still there; `false` where it has become a connection.
-    fn remove(&self, held: &Held) -> Result<bool> {
-        match self.diag.find(held)? {
-            Some(found) if found.state == SYN_RECV => {
-                self.diag.destroy(held, found.cookie).context("cannot remove the handshake")?;
-                Ok(true)
-            }
-            Some(_) => Ok(false),
-            None => Ok(true),
-        }
-    }
-
-    /// Makes a connection of the handshake; `None` where it has become one by itself.
-    fn take_over(&mut self, held: &Held) -> Result<Option<std::net::TcpStream>> {
-        let takeover = Takeover::prepare(held)?;
-        // As what the greeter accepts: it is not mail, and not counted.
-        self.room.mark(&takeover)?;
-        if !self.remove(held)? {
-            return Ok(None);
-        }
-        Ok(Some(takeover.finish()?))
-    }
-
-    fn reset(&mut self, held: Held) {
-        self.send_reset(&held);
-        self.resets.push((Instant::now() + RESET_AGAIN, held));
-    }
-
-    fn repeat_resets(&mut self, now: Instant) {
-        let due = self.resets.iter().take_while(|(at, _)| *at <= now).count();
-        let resets: Vec<_> = self.resets.drain(..due).collect();
-        for (_, held) in resets {
-            self.send_reset(&held);
-        }
-    }
-
-    fn send_reset(&mut self, held: &Held) {
-        if let Err(error) = self.prober.reset(held) {
-            self.warn(&format!("cannot reset {}: {error}", held.remote));
-        }
     }
 
     /// Takes the record away.
@@ -426,13 +357,6 @@ impl Attendant {
             sack_ok: bits(self.room.bits.sack_ok, 1) != 0,
             tstamp_ok: bits(self.room.bits.tstamp_ok, 1) != 0,
             bound_ifindex: waiter.bound_ifindex,
-        }
-    }
-
-    fn warn(&mut self, message: &str) {
-        if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
-            warn!("{message}");
-            self.warned = Some(Instant::now());
         }
     }
 }

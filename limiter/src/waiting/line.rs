@@ -217,7 +217,9 @@ impl Line {
             }
         };
         let waits = |place: &Place| {
-            place.state == State::Waiting && now_ns < place.since_ns + wait_ns(place.service) && is_asked(place)
+            place.state == State::Waiting
+                && now_ns < place.since_ns + wait_ns(place.service)
+                && is_asked(place)
         };
         let mut line: Vec<(&Flow, &Place)> = self.0.iter().filter(|(_, place)| waits(place)).collect();
         line.sort_unstable_by_key(|(flow, place)| (place.order, flow.remote_port));

@@ -21,8 +21,10 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
     let Some(lab) = Lab::new() else { return };
     let sink = Sink::start(&lab, 25);
     // Longer than a slow machine takes for the test.
-    let limiter =
-        Limiter::start_with(&lab, "[service.smtp]\nmax_connections = 4\nresponse = \"reset\"\nwait = \"60s\"\n");
+    let limiter = Limiter::start_with(
+        &lab,
+        "[service.smtp]\nmax_connections = 4\nresponse = \"reset\"\nwait = \"60s\"\n",
+    );
     for (family, name) in [(V4, "198.51.100.7/32"), (V6, "2001:db8:7::/64")] {
         let (source, smtp) = (family.source(), family.port(25));
         // All SYNs are judged while none is established: the gate sorts them out.
@@ -76,8 +78,7 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
 fn who_waits_sees_what_the_admin_changes() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
-    let limiter =
-        Limiter::start_with(&lab, "[service.smtp]\nmax_connections = 1\nwait = \"60s\"\n");
+    let limiter = Limiter::start_with(&lab, "[service.smtp]\nmax_connections = 1\nwait = \"60s\"\n");
     for (family, name) in [(V4, "198.51.100.7/32"), (V6, "2001:db8:7::/64")] {
         let (source, smtp) = (family.source(), family.port(25));
         let text = source.to_string();
@@ -111,7 +112,8 @@ fn who_waits_sees_what_the_admin_changes() {
         let clients = two();
         limiter.ok(&["set", "smtp", "wait=0s"]);
         eventually("one is told", SOON, || {
-            let told = |client| matches!(first_line(client, SHORT), Answer::Line(line) if line.starts_with("421 "));
+            let told =
+                |client| matches!(first_line(client, SHORT), Answer::Line(line) if line.starts_with("421 "));
             same("told", &clients.iter().filter(|client| told(client)).count(), &1)
         });
         drop(clients);

@@ -53,7 +53,8 @@ fn turns(line: &Line, now_ns: u64, places: u64) -> Vec<Flow> {
 #[test]
 fn who_came_first_goes_first_and_no_more_than_there_are_places() {
     let of = |port| flow(1, port);
-    let mut line = line(&[(of(3), State::Waiting, 30), (of(1), State::Waiting, 10), (of(2), State::Waiting, 20)]);
+    let mut line =
+        line(&[(of(3), State::Waiting, 30), (of(1), State::Waiting, 10), (of(2), State::Waiting, 20)]);
     assert_eq!(turns(&line, 100, 2), [of(1), of(2)]);
     line.done(&of(1), Act::Grant, 100);
     assert_eq!(turns(&line, 100, 1), [], "the place that was granted is not free");
@@ -130,7 +131,8 @@ fn where_the_room_is_full_the_newest_of_the_source_with_the_most_makes_room() {
 fn what_one_waits_for_is_marked_where_it_is() {
     let of = flow(1, 1);
     let mut line = Line::default();
-    let moved = Waiter { waits_for: Reason::Total as u8, ..waiter(&of, State::Waiting, 1, Reason::Concurrency) };
+    let moved =
+        Waiter { waits_for: Reason::Total as u8, ..waiter(&of, State::Waiting, 1, Reason::Concurrency) };
     line.note(&of, &moved, 1);
     assert_eq!(line.due(2, |_| WAIT_NS), [(of, Act::WaitOn)]);
     line.done(&of, Act::WaitOn, 3);
@@ -140,9 +142,8 @@ fn what_one_waits_for_is_marked_where_it_is() {
 #[test]
 fn one_that_is_not_due_for_its_rate_keeps_no_other_source_waiting() {
     let line = line(&[(flow(1, 1), State::Waiting, 1), (flow(2, 1), State::Waiting, 2)]);
-    let slow = |flow: &Flow| {
-        Some(Free { rate_ns: u64::from(flow.remote == self::flow(1, 1).remote), ..free(1) })
-    };
+    let slow =
+        |flow: &Flow| Some(Free { rate_ns: u64::from(flow.remote == self::flow(1, 1).remote), ..free(1) });
     assert_eq!(line.turns(Among::All, 3, |_| WAIT_NS, slow), [flow(2, 1)]);
 }
 

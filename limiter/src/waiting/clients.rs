@@ -1,0 +1,165 @@
+//! What is done to clients whose handshakes were held back: they are asked again, told, or reset.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tracing::warn;
+
+use super::{diag::Diag, held::Held, probe::Prober, repair::Takeover};
+use crate::{
+    greeter::{Refusal, Teller},
+    kernel::waiting::Room,
+};
+
+/// After which a reset is sent once more: nobody repeats one that is lost.
+const RESET_AGAIN: Duration = Duration::from_millis(500);
+/// The least time between two warnings.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// `TCP_SYN_RECV`, `include/net/tcp_states.h`: a request.
+const SYN_RECV: u8 = 3;
+
+/// What the kernel has of a handshake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kernel {
+    /// The request, with its cookie.
+    Request([u32; 2]),
+    /// A connection that it has become.
+    Connection,
+    /// Nothing: it has given up.
+    Nothing,
+}
+
+/// The way to clients.
+pub struct Clients {
+    diag: Diag,
+    prober: Prober,
+    teller: Teller,
+    /// Resets that are to be sent once more, and when; the next one first.
+    resets: Vec<(Instant, Held)>,
+    warned: Option<Instant>,
+}
+
+impl Clients {
+    /// In the network namespace this thread is in.
+    ///
+    /// # Errors
+    /// Where the kernel has not what it takes, or does not let this process have it.
+    pub fn new(teller: Teller) -> Result<Self> {
+        Ok(Self {
+            diag: Diag::open().context("cannot look at single sockets (CONFIG_INET_TCP_DIAG)")?,
+            prober: Prober::open().context("cannot open raw sockets (CAP_NET_RAW)")?,
+            teller,
+            resets: Vec::new(),
+            warned: None,
+        })
+    }
+
+    /// What the kernel has of a handshake; `None` where it does not say.
+    pub fn look(&mut self, held: &Held) -> Option<Kernel> {
+        match self.find(held) {
+            Ok(found) => Some(found),
+            Err(error) => {
+                self.warn(&format!("cannot look for the handshake of {}: {error:#}", held.remote));
+                None
+            }
+        }
+    }
+
+    fn find(&self, held: &Held) -> Result<Kernel> {
+        Ok(match self.diag.find(held)? {
+            Some(found) if found.state == SYN_RECV => Kernel::Request(found.cookie),
+            Some(_) => Kernel::Connection,
+            None => Kernel::Nothing,
+        })
+    }
+
+    /// Has a client send its ACK once more.
+    pub fn ask_again(&mut self, held: &Held) {
+        if let Err(error) = self.prober.probe(held) {
+            self.warn(&format!("cannot ask {} for its ACK: {error}", held.remote));
+        }
+    }
+
+    /// Ends a handshake: with `refusal` told by the greeter, or by a reset. One that has become a connection
+    /// goes on.
+    pub fn end(&mut self, room: &mut Room, held: Held, refusal: Option<Refusal>) {
+        let ended = match refusal {
+            Some(refusal) => self.tell(room, &held, refusal),
+            None => self.remove(&held).map(|is_gone| if is_gone { Ended::Unheard } else { Ended::NotAtAll }),
+        };
+        match ended {
+            Ok(Ended::Told | Ended::NotAtAll) => return,
+            Ok(Ended::Unheard) => {}
+            Err(error) => {
+                self.warn(&format!(
+                    "cannot tell {} why it is refused, so it gets a reset: {error:#}",
+                    held.remote
+                ));
+            }
+        }
+        self.reset(&held);
+        self.resets.push((Instant::now() + RESET_AGAIN, held));
+    }
+
+    /// Makes a connection of the handshake, and hands it to the greeter.
+    fn tell(&self, room: &mut Room, held: &Held, refusal: Refusal) -> Result<Ended> {
+        let takeover = Takeover::prepare(held)?;
+        // As what the greeter accepts: it is not mail, and not counted.
+        room.mark(&takeover)?;
+        if !self.remove(held)? {
+            return Ok(Ended::NotAtAll);
+        }
+        self.teller.tell(takeover.finish()?, refusal);
+        Ok(Ended::Told)
+    }
+
+    /// Removes the request, if it is still there; `false` where it has become a connection.
+    fn remove(&self, held: &Held) -> Result<bool> {
+        match self.find(held)? {
+            Kernel::Request(cookie) => {
+                self.diag.destroy(held, cookie).context("cannot remove the handshake")?;
+                Ok(true)
+            }
+            Kernel::Connection => Ok(false),
+            Kernel::Nothing => Ok(true),
+        }
+    }
+
+    /// When [`Self::repeat_resets`] has something to do next.
+    pub fn next_reset(&self) -> Option<Instant> {
+        self.resets.first().map(|(at, _)| *at)
+    }
+
+    /// Sends the resets once more that are due at `now`.
+    pub fn repeat_resets(&mut self, now: Instant) {
+        let due = self.resets.iter().take_while(|(at, _)| *at <= now).count();
+        let resets: Vec<_> = self.resets.drain(..due).collect();
+        for (_, held) in resets {
+            self.reset(&held);
+        }
+    }
+
+    fn reset(&mut self, held: &Held) {
+        if let Err(error) = self.prober.reset(held) {
+            self.warn(&format!("cannot reset {}: {error}", held.remote));
+        }
+    }
+
+    fn warn(&mut self, message: &str) {
+        if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            warn!("{message}");
+            self.warned = Some(Instant::now());
+        }
+    }
+}
+
+/// How a handshake has ended.
+enum Ended {
+    /// The greeter tells the client why.
+    Told,
+    /// Its request is gone, and the client knows nothing yet.
+    Unheard,
+    /// It is a connection.
+    NotAtAll,
+}
