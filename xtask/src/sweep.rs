@@ -1,7 +1,7 @@
 //! What a benchmark, or another verb that makes hosts, leaves behind when it is killed: it is known by its name,
 //! and goes with the next one.
 
-use std::{fs, path::Path, process};
+use std::{env, fs, path::Path, process};
 
 use anyhow::Result;
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
@@ -46,6 +46,10 @@ impl Names {
         }
         for name in self.left_in(Path::new(PINS)) {
             fs::remove_dir_all(Path::new(PINS).join(name))?;
+        }
+        let files = env::temp_dir();
+        for name in self.left_in(&files) {
+            fs::remove_dir_all(files.join(name))?;
         }
         Ok(())
     }

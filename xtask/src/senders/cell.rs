@@ -90,7 +90,7 @@ impl Course<'_> {
         let watch = Watch::begin(&sender.netns, (HOST, PORT))?;
         let begin = Instant::now();
         from.release(&mut sender, cell.timers)?;
-        let (arrived, last) = self.wait(cell, begin, &sender, &receiver, &mut turn)?;
+        let (arrived, last) = self.wait(cell, begin, &mut sender, &receiver, &mut turn)?;
         let counted = limiter.as_ref().map(counted).transpose()?.unwrap_or_default();
         Ok(Outcome { arrived, last, put_off: from.put_off(&sender), seen: watch.seen(), counted })
     }
@@ -100,7 +100,7 @@ impl Course<'_> {
         &self,
         cell: Cell,
         begin: Instant,
-        sender: &Host,
+        sender: &mut Host,
         receiver: &Host,
         turn: &mut Option<MutexGuard<'_, ()>>,
     ) -> Result<(usize, Duration)> {

@@ -124,17 +124,19 @@ impl Mailer for Exim {
         let ids =
             queued.lines().filter(|line| line.contains(" <= ")).filter_map(|line| line.split(' ').nth(2));
         for id in ids {
-            // What Exim itself starts for each message that has come in. They end with the host.
-            let _child =
-                Self::exim(host)?.args(["-Mc", id]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+            // What Exim itself starts for each message that has come in.
+            let mut delivery = Self::exim(host)?;
+            delivery.args(["-Mc", id]);
+            host.spawn(delivery)?;
         }
         Ok(())
     }
 
     /// A queue runner. The daemon's own cannot be kept from coming while messages are queued.
-    fn nudge(&self, host: &Host) -> Result<()> {
-        let _child = Self::exim(host)?.arg("-q").stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        Ok(())
+    fn nudge(&self, host: &mut Host) -> Result<()> {
+        let mut runner = Self::exim(host)?;
+        runner.arg("-q");
+        host.spawn(runner)
     }
 
     fn received(&self, host: &Host) -> usize {

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::unistd::{User, chown};
 use tempfile::TempDir;
 
-use crate::{cgroup::Cgroup, interrupt, netns::Netns};
+use crate::{cgroup::Cgroup, interrupt, netns::Netns, sweep};
 
 /// Within this a mail server is up, however many others are starting.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,7 +27,7 @@ pub struct Host {
     cgroup: Cgroup,
     /// Its network.
     pub netns: Netns,
-    server: Option<Child>,
+    processes: Processes,
     files: TempDir,
 }
 
@@ -42,9 +42,10 @@ impl Host {
         let cgroup = Cgroup::new(name)?;
         // Open to mail servers that have given up root.
         let open = Permissions::from_mode(0o755);
-        let files = tempfile::Builder::new().prefix("limiter-senders-").permissions(open).tempdir();
+        let prefix = format!("{}-", sweep::SENDERS.ours());
+        let files = tempfile::Builder::new().prefix(&prefix).permissions(open).tempdir();
         let files = files.context("cannot make a directory for a mail server's files")?;
-        Ok(Self { cgroup, netns, server: None, files })
+        Ok(Self { cgroup, netns, processes: Processes::default(), files })
     }
 
     /// The folder of its files.
@@ -90,7 +91,7 @@ impl Host {
     ///
     /// When there is no mail server.
     pub fn beside(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
-        let server = self.server.as_ref().context("there is no mail server on this host")?;
+        let server = self.processes.server.as_ref().context("there is no mail server on this host")?;
         let mut command = self.command("nsenter");
         command.arg(format!("--mount=/proc/{}/ns/mnt", server.id())).arg(program);
         Ok(command)
@@ -104,11 +105,11 @@ impl Host {
     pub fn serve(&mut self, mut command: Command, is_up: impl Fn(&Self) -> Result<bool>) -> Result<()> {
         let output = File::create(self.path("output"))?;
         let server = command.stdout(output.try_clone()?).stderr(output).spawn()?;
-        self.server = Some(server);
+        self.processes.server = Some(server);
         let deadline = Instant::now() + PATIENCE;
         while !is_up(self)? {
             interrupt::check()?;
-            let ended = self.server.as_mut().map(Child::try_wait).transpose()?.flatten();
+            let ended = self.processes.server.as_mut().map(Child::try_wait).transpose()?.flatten();
             if let Some(status) = ended {
                 bail!("the mail server ended ({status}):\n{}", self.log("output"));
             }
@@ -117,6 +118,16 @@ impl Host {
             }
             thread::sleep(POLL);
         }
+        Ok(())
+    }
+
+    /// Starts a command of this host that ends by itself, or with the host.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn(&mut self, mut command: Command) -> Result<()> {
+        self.processes.others.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
         Ok(())
     }
 
@@ -150,12 +161,18 @@ impl Host {
     }
 }
 
-impl Drop for Host {
+/// What was started. It is waited for when its cgroup has ended it.
+#[derive(Default)]
+struct Processes {
+    server: Option<Child>,
+    others: Vec<Child>,
+}
+
+impl Drop for Processes {
     fn drop(&mut self) {
-        if let Some(server) = &mut self.server {
-            // Whatever it has started ends with the cgroup, right after this.
-            let _ended_already = server.kill();
-            let _gone = server.wait();
+        for process in self.server.iter_mut().chain(&mut self.others) {
+            let _gone_already = process.kill();
+            let _status = process.wait();
         }
     }
 }

@@ -39,7 +39,7 @@ pub trait Mailer: Sync {
     /// # Errors
     ///
     /// When it cannot be done.
-    fn nudge(&self, _host: &Host) -> Result<()> {
+    fn nudge(&self, _host: &mut Host) -> Result<()> {
         Ok(())
     }
 

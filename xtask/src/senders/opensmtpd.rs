@@ -95,7 +95,7 @@ impl Mailer for OpenSmtpd {
         command::run(&mut Self::order(host, &["resume", "mta"])?)
     }
 
-    fn nudge(&self, host: &Host) -> Result<()> {
+    fn nudge(&self, host: &mut Host) -> Result<()> {
         // It fails when there is nothing left to schedule.
         let _done = Self::order(host, &["schedule", "all"])?.stderr(Stdio::null()).status()?;
         Ok(())
