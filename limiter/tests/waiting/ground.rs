@@ -71,6 +71,11 @@ impl Ground {
         Some(Self::with(lab, link, limit, response, BACKLOG))
     }
 
+    /// Next to each other, with a limit of `limit` to each source.
+    pub fn near(limit: u32) -> Option<Self> {
+        Some(Self::with(Lab::new()?, None, limit, "reply", BACKLOG))
+    }
+
     /// Next to each other, or with a link between them, where clients may connect thousands of times a second.
     pub fn busy(limit: u32, backlog: i32, rtt: Option<Duration>) -> Option<Self> {
         let lab = Lab::new()?;

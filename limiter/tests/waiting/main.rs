@@ -40,6 +40,7 @@ mod burst;
 mod competition;
 mod leavers;
 mod neighbours;
+mod netem;
 mod places;
 mod takeover;
 mod wait;

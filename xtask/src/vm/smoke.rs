@@ -11,6 +11,9 @@ pub const SMOKE: &[&str] = &[
     // Which segment the gate sees, and when: before there is a connection.
     "burst::of_twenty_handshakes",
     "waiting::",
+    // A request removed, a socket that speaks for it, and a client that is asked for its ACK.
+    "netem::",
+    "wait::who_gets_no_place",
     "order::an_ack_with_a_wrong_number",
     "counts::with_syn_cookies_in_force",
     "fast_open::connections_by_fast_open",
