@@ -15,18 +15,16 @@ pub mod kind {
     pub const UNREPORTED: u32 = 1;
     /// It could not be counted: the ledger is full, or memory short.
     pub const UNCOUNTED: u32 = 2;
-    /// It is a handshake in the kernel's SYN queue: not complete, or held back by the gate.
-    pub const WAITING: u32 = 3;
     /// It is known and not counted: let through by a service that only observes, where the verdict was a
     /// refusal, or let go of already, with a note that could not be removed yet.
-    pub const OBSERVED: u32 = 4;
+    pub const OBSERVED: u32 = 3;
 }
 
 /// One socket.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Record {
-    /// The socket's cookie; 0 for a handshake, which has none to speak of.
+    /// The socket's cookie.
     pub cookie: u64,
     /// One of [`kind`].
     pub kind: u32,

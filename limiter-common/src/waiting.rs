@@ -17,9 +17,10 @@
 //! | Crowded | Held, then Waiting | daemon: somebody else has left the room |
 //! | Waiting, Crowded, Refused | Held, then [`Told`](State::Told) | daemon: it has waited long enough, and is told |
 //! | Told | gone | daemon: it was told |
+//! | Held | gone | daemon: it got in or gave up, and the kernel could not remove it then |
 //!
 //! Whoever brings a record to `Held` is alone with it, and with what it is marked in ([`crate::claim::wait`]).
-//! Nobody stays there: a kernel program runs to its end, whatever becomes of the daemon. So a daemon that is
+//! No program stays there: it runs to its end, whatever becomes of the daemon. So a daemon that is
 //! killed at any step leaves records that the next one can go on with: one that is `Told` is told again, with
 //! the same words at the same sequence numbers, which its peer takes for a repetition.
 //!
@@ -293,6 +294,9 @@ pub mod request {
     pub const FORGET: u32 = 5;
     /// It waits for what it found no place for last.
     pub const WAIT_ON: u32 = 6;
+    /// It has been in a program's hand for longer than any program runs: the record of one that got in or gave up,
+    /// which the kernel did not remove when it was asked to.
+    pub const CLEAR: u32 = 7;
 }
 
 impl Waiter {

@@ -61,8 +61,7 @@ pub fn run(ctx: *const Context) {
         return;
     }
     let record = match socket.state() {
-        BPF_TCP_NEW_SYN_RECV => waiting(socket),
-        BPF_TCP_LISTEN | BPF_TCP_TIME_WAIT => None,
+        BPF_TCP_NEW_SYN_RECV | BPF_TCP_LISTEN | BPF_TCP_TIME_WAIT => None,
         state => look(socket, state, sk),
     };
     if let Some(record) = record {
@@ -70,14 +69,6 @@ pub fn run(ctx: *const Context) {
         // kernel shows the socket again in the next read; what was done to it stays done.
         unsafe { bpf_seq_write((*meta).seq, (&raw const record).cast(), size_of::<Record>() as u32) };
     }
-}
-
-/// A handshake for a mail port.
-#[inline(always)]
-fn waiting(socket: Socket) -> Option<Record> {
-    let service = maps::service_of(socket.local_port())?;
-    let claim = Claim::new(service.id, service.policy, &socket.remote());
-    Some(Record { kind: kind::WAITING, claim, ..Record::default() })
 }
 
 /// What a full socket is to the limiter, if anything. What is noted on it holds whatever its port is now.

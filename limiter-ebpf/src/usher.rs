@@ -39,6 +39,10 @@ pub fn run() {
             }
             done
         }
+        // What it was marked in was given back, or taken, by who had it in hand.
+        request::CLEAR => {
+            record.load() == waiting::word(number, State::Held) && waiters::forget(&flow, service)
+        }
         _ => {
             let seen = record.load();
             if waiting::number(seen) != number || !waiting::take_in_hand(record, seen) {

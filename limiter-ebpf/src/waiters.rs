@@ -223,7 +223,7 @@ fn note(
                 }
                 Wait::RoomFull => State::Crowded,
                 Wait::SourceFull => State::Refused,
-                Wait::Again => return,
+                Wait::Again => return maps::count(id, |counters| &mut counters.unnoted),
             }
         }
         _ => State::Refused,

@@ -340,8 +340,8 @@ fn warnings(instance: &Instance, detached: &[&str], daemon: &Daemon, services: &
         ));
     } else if !daemon.running {
         warnings.push(format!(
-            "the daemon is not running: the limits hold, but refused clients get a reset instead of a reason; start \
-             `limiter --instance {instance} run`"
+            "the daemon is not running: the limits hold, but refused clients get a reset instead of a reason, and those \
+             that wait for a place are told nothing; start `limiter --instance {instance} run`"
         ));
     }
     for Service { name, mode, counters, .. } in services {
@@ -362,6 +362,13 @@ fn warnings(instance: &Instance, detached: &[&str], daemon: &Daemon, services: &
             warnings.push(format!(
                 "{name}: {} connections were let through uncounted: there was no room for more sources or connections, or memory was short; raise max_sources",
                 counters.uncounted
+            ));
+        }
+        if counters.unnoted > 0 {
+            warnings.push(format!(
+                "{name}: {} times a handshake without a place could not be noted, as it is while no daemon runs: it waits \
+                 until the kernel asks for it again, and is told nothing",
+                counters.unnoted
             ));
         }
         if counters.drift > 0 {

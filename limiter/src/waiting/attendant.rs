@@ -49,6 +49,10 @@ pub struct Attendant {
     clients: Clients,
     /// The services in force, as of the last look.
     services: HashMap<ServiceId, ServicePolicy>,
+    /// Records that a program had in hand when they were looked through last.
+    held: HashMap<Flow, u64>,
+    /// When the kernel was told last that somebody is there.
+    attended: Instant,
 }
 
 /// Ends an [`Attendant`] when it is dropped. Shared with it: closed before it has looked, it would wake nobody.
@@ -86,6 +90,8 @@ impl Attendant {
             line: Line::default(),
             clients: Clients::new(teller)?,
             services: HashMap::new(),
+            held: HashMap::new(),
+            attended: Instant::now(),
         };
         Ok((attendant, Stop(waker)))
     }
@@ -133,6 +139,7 @@ impl Attendant {
     /// room for more.
     fn round(&mut self) -> Result<()> {
         attend(&mut self.room)?;
+        self.attended = Instant::now();
         self.refresh()?;
         let waiters: HashMap<Flow, Waiter> = self.tables.waiters()?.into_iter().collect();
         let now_ns = ledger::monotonic_ns()?;
@@ -146,12 +153,37 @@ impl Attendant {
                 self.tell(flow)?;
             }
         }
+        self.clear(&waiters)?;
         let waiting: Vec<Flow> = self.line.waiting().copied().collect();
         for flow in waiting {
             if let Some(waiter) = waiters.get(&flow) {
                 self.check(&flow, waiter)?;
             }
         }
+        Ok(())
+    }
+
+    /// Tells the kernel in between, where there is much to do.
+    fn still_attend(&mut self) -> Result<()> {
+        if self.attended.elapsed() >= ROUND {
+            attend(&mut self.room)?;
+            self.attended = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Removes the records that were in a program's hand in the last round already: no program runs that long.
+    fn clear(&mut self, waiters: &HashMap<Flow, Waiter>) -> Result<()> {
+        let held: HashMap<Flow, u64> = waiters
+            .iter()
+            .filter(|(_, waiter)| waiting::state(waiter.word) == Some(State::Held))
+            .map(|(flow, waiter)| (*flow, waiter.word))
+            .collect();
+        for (flow, word) in held.iter().filter(|(flow, word)| self.held.get(flow) == Some(word)) {
+            let number = waiting::number(*word);
+            self.room.ask(Request { kind: request::CLEAR, number, flow: *flow, ..Request::default() })?;
+        }
+        self.held = held;
         Ok(())
     }
 
@@ -296,6 +328,7 @@ impl Attendant {
 
     /// Tells one why it is refused, and forgets it.
     fn tell(&mut self, flow: &Flow) -> Result<()> {
+        self.still_attend()?;
         let answer = self.ask(flow, Act::Tell)?;
         if answer.done == 0 {
             return Ok(());
