@@ -23,12 +23,13 @@ pub const SMTP: u16 = 25;
 
 /// What this machine may add, busy with other things as it is.
 pub fn slack() -> Duration {
-    Duration::from_millis(300) * patience()
+    Duration::from_millis(500) * patience()
 }
 
-/// How late a place may be used because of this machine.
+/// How late a place may be used because of this machine. Far from the second after which the kernel itself would ask
+/// again: how fast it is, the figures say.
 fn late() -> Duration {
-    Duration::from_millis(50) * patience()
+    Duration::from_millis(250) * patience()
 }
 
 /// How much slower than others a machine of software is, which `cargo xtask vm` says.
