@@ -135,11 +135,20 @@ fn refuse(waiter: *mut Waiter, asked: &mut Request, counts: &Counts, claim: &Cla
         waiters::stop_waiting(waiter, counts);
         ((*waiter).reason(), (*waiter).has_gone != 0)
     };
-    asked.reason = reason as u32;
     asked.response = Response::Reset as u32;
+    asked.reason = reason as u32;
     let Some(service) = maps::service(claim.service()) else { return };
     let say = service.say(&asked.flow.remote, &asked.flow.local);
     let limits = Limits::of(service.policy, &say);
+    // What has come since goes first: who is denied or banned is told nothing.
+    let reason = if limits.denied {
+        Reason::Denied
+    } else if claims::is_banned(claim, &limits) {
+        Reason::Banned
+    } else {
+        reason
+    };
+    asked.reason = reason as u32;
     let entry = maps::entry(&claim.narrow);
     let standing = claims::standing(claim, entry, true);
     (asked.count, asked.limit) = match reason {

@@ -255,7 +255,11 @@ impl Attendant {
                 })
             },
         );
-        for flow in turns {
+        for (flow, act) in turns {
+            if act == Act::Tell {
+                self.tell(&flow)?;
+                continue;
+            }
             if self.ask(&flow, Act::Grant)?.done == 0 {
                 continue;
             }
@@ -403,13 +407,14 @@ fn wait_ns(services: &HashMap<ServiceId, ServicePolicy>, service: ServiceId) -> 
 fn free(tables: &Tables, service: ServiceId, policy: &ServicePolicy, flow: &Flow) -> Result<Free> {
     let claim = Claim::new(service, policy, &flow.remote);
     let limits = Limits::of(policy, &tables.policy.say(&flow.remote, service)?);
-    let standing = ledger::counts(tables, &claim)?;
-    let total = if limits.total == u32::MAX { 0 } else { tables.total(service)?.taken() };
+    let standing = ledger::standing(tables, &claim)?;
+    let now_ns = ledger::now_ns()?;
     let left = |limit: u32, taken: u64| u64::from(limit).saturating_sub(taken);
     Ok(Free {
         narrow: left(limits.narrow, standing.narrow.taken()),
         wide: left(limits.wide, standing.wide.taken()),
-        total: left(limits.total, total),
-        rate_ns: limits.rate.wait_ns(standing.due_ns, ledger::now_ns()?),
+        total: left(limits.total, standing.total.taken()),
+        rate_ns: limits.rate.wait_ns(standing.due_ns, now_ns),
+        is_refused: limits.denied || limits.bannable && now_ns < standing.banned_until_ns,
     })
 }

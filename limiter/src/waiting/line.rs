@@ -44,6 +44,8 @@ pub struct Free {
     pub total: u64,
     /// Nanoseconds; 0: it is allowed now.
     pub rate_ns: u64,
+    /// Whether its source may have none at all by now: it is denied, or banned.
+    pub is_refused: bool,
 }
 
 /// One that was held back.
@@ -192,15 +194,15 @@ impl Line {
         }
     }
 
-    /// Whose turn it is at `now_ns`, first come first served, by what is `free` for each. Not of those who have
-    /// waited for as long as one waits: they are told.
+    /// Whose turn it is at `now_ns`, first come first served, by what is `free` for each; and who is told because
+    /// it may have no place any more. Not those who have waited for as long as one waits: they are told by time.
     pub fn turns(
         &self,
         among: Among,
         now_ns: u64,
         wait_ns: impl Fn(ServiceId) -> u64,
         mut free: impl FnMut(&Flow) -> Option<Free>,
-    ) -> Vec<Flow> {
+    ) -> Vec<(Flow, Act)> {
         // Places that were granted and are not taken yet.
         let mut granted: HashMap<Key, u64> = HashMap::new();
         for place in self.0.values().filter(|place| place.state == State::Granted) {
@@ -226,6 +228,10 @@ impl Line {
         let mut turns = Vec::new();
         for (flow, place) in line {
             let Some(free) = free(flow) else { continue };
+            if free.is_refused {
+                turns.push((*flow, Act::Tell));
+                continue;
+            }
             let left = |key: &Key, free: u64| free > granted.get(key).copied().unwrap_or_default();
             let has_room = left(&place.narrow, free.narrow)
                 && place.wide.as_ref().is_none_or(|wide| left(wide, free.wide))
@@ -234,7 +240,7 @@ impl Line {
                 for key in place.keys() {
                     *granted.entry(key).or_default() += 1;
                 }
-                turns.push(*flow);
+                turns.push((*flow, Act::Grant));
             }
         }
         turns

@@ -12,7 +12,7 @@ const SHORT: Duration = Duration::from_millis(20);
 fn waiting(limiter: &Limiter, source: &str) -> (u64, f64) {
     let list = limiter.json(&["list"]);
     let listed = list["sources"].as_array().unwrap();
-    let entry = listed.iter().find(|entry| entry["source"] == source).unwrap();
+    let Some(entry) = listed.iter().find(|entry| entry["source"] == source) else { return (0, 0.0) };
     (entry["waiting"].as_u64().unwrap(), entry["waiting_seconds"].as_f64().unwrap())
 }
 

@@ -43,11 +43,20 @@ fn line(of: &[(Flow, State, u64)]) -> Line {
 }
 
 fn free(narrow: u64) -> Free {
-    Free { narrow, wide: u64::MAX, total: u64::MAX, rate_ns: 0 }
+    Free { narrow, wide: u64::MAX, total: u64::MAX, rate_ns: 0, is_refused: false }
 }
 
 fn turns(line: &Line, now_ns: u64, places: u64) -> Vec<Flow> {
-    line.turns(Among::All, now_ns, |_| WAIT_NS, |_| Some(free(places)))
+    let turns = line.turns(Among::All, now_ns, |_| WAIT_NS, |_| Some(free(places)));
+    turns.into_iter().map(|(flow, act)| (act == Act::Grant).then_some(flow).unwrap()).collect()
+}
+
+#[test]
+fn who_may_have_no_place_any_more_is_told_and_takes_nobodys_turn() {
+    let line = line(&[(flow(1, 1), State::Waiting, 1), (flow(2, 1), State::Waiting, 2)]);
+    let denied = |of: &Flow| Some(Free { is_refused: of.remote == flow(1, 1).remote, ..free(1) });
+    let turns = line.turns(Among::All, 3, |_| WAIT_NS, denied);
+    assert_eq!(turns, [(flow(1, 1), Act::Tell), (flow(2, 1), Act::Grant)]);
 }
 
 #[test]
@@ -144,7 +153,7 @@ fn one_that_is_not_due_for_its_rate_keeps_no_other_source_waiting() {
     let line = line(&[(flow(1, 1), State::Waiting, 1), (flow(2, 1), State::Waiting, 2)]);
     let slow =
         |flow: &Flow| Some(Free { rate_ns: u64::from(flow.remote == self::flow(1, 1).remote), ..free(1) });
-    assert_eq!(line.turns(Among::All, 3, |_| WAIT_NS, slow), [flow(2, 1)]);
+    assert_eq!(line.turns(Among::All, 3, |_| WAIT_NS, slow), [(flow(2, 1), Act::Grant)]);
 }
 
 /// A source, when it came, and whether it answers in its turn.
@@ -187,7 +196,7 @@ proptest! {
                 let taken = held.get(&flow.remote).map_or(0, Vec::len) as u64;
                 Some(free(limit.saturating_sub(taken)))
             });
-            for flow in turns {
+            for (flow, _) in turns {
                 line.done(&flow, Act::Grant, now_ns);
                 let (_, since_ns, answers) = records[&flow];
                 if answers {
