@@ -6,7 +6,7 @@
 //! moment, but never both get it.
 
 use crate::{
-    Claim, Key,
+    Claim, Key, Places,
     places::{self, MAX_WAITING, Reservation, Turn, Word},
     rate,
     verdict::{Limits, Reason},
@@ -143,7 +143,7 @@ pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arri
         }
     }
     let outcome = match places::reserve(words.total, limits.total, total) {
-        Reservation::Taken => match pay(words, limits, now_ns) {
+        Reservation::Taken => match pay(words, limits, now_ns, arrival) {
             Outcome::Taken => {
                 if !arrival.marks.is_none() {
                     places::leave(words.room);
@@ -164,11 +164,14 @@ pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arri
     outcome
 }
 
-/// Pays for a handshake.
+/// Pays for a handshake. One that is new does not where others wait, who may wait for the rate.
 #[inline(always)]
-fn pay<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64) -> Outcome {
+fn pay<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arrival: Arrival) -> Outcome {
     if !limits.rate.is_limited() {
         return Outcome::Taken;
+    }
+    if arrival.marks.is_none() && arrival.overtakes == 0 && Places(words.narrow.load()).waiting() != 0 {
+        return Outcome::Full(Reason::Rate);
     }
     match rate::pay(words.due, &limits.rate, now_ns) {
         Some(true) => Outcome::Taken,

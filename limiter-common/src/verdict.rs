@@ -174,7 +174,35 @@ impl Standing {
             Some(Reason::Network)
         } else if self.narrow.wanted() >= limits.narrow as u64 {
             Some(Reason::Concurrency)
-        } else if !limits.rate.allows(self.due_ns, now_ns) {
+        } else if !self.rate_allows(limits, now_ns) {
+            Some(Reason::Rate)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the rate allows one more that is new: others that wait may wait for it.
+    #[inline(always)]
+    const fn rate_allows(&self, limits: &Limits, now_ns: u64) -> bool {
+        !limits.rate.is_limited() || self.narrow.waiting() == 0 && limits.rate.allows(self.due_ns, now_ns)
+    }
+
+    /// What a handshake that is complete waits for at `now_ns`: the limit of the fewest that stands in its way. Who
+    /// waits for places of its own source could not use one of the service, and is not to keep it from others.
+    #[inline(always)]
+    #[must_use]
+    pub const fn waits_for(&self, limits: &Limits, now_ns: u64) -> Option<Reason> {
+        if limits.denied {
+            Some(Reason::Denied)
+        } else if limits.bannable && now_ns < self.banned_until_ns {
+            Some(Reason::Banned)
+        } else if self.narrow.wanted() >= limits.narrow as u64 {
+            Some(Reason::Concurrency)
+        } else if self.wide.wanted() >= limits.wide as u64 {
+            Some(Reason::Network)
+        } else if self.total.wanted() >= limits.total as u64 {
+            Some(Reason::Total)
+        } else if !self.rate_allows(limits, now_ns) {
             Some(Reason::Rate)
         } else {
             None
@@ -288,7 +316,7 @@ mod tests {
                 Some(Reason::Network)
             } else if narrow >= limit {
                 Some(Reason::Concurrency)
-            } else if rate.wait_ns(standing.due_ns, now) > 0 {
+            } else if rate.wait_ns(standing.due_ns, now) > 0 || rate.is_limited() && waiting > 0 {
                 Some(Reason::Rate)
             } else {
                 None

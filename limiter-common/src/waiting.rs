@@ -199,9 +199,10 @@ pub const fn may_try(state: u8, attended: bool) -> bool {
     const GRANTED: u8 = State::Granted as u8;
     const CROWDED: u8 = State::Crowded as u8;
     const REFUSED: u8 = State::Refused as u8;
+    const TOLD: u8 = State::Told as u8;
     match state {
         GRANTED => true,
-        WAITING | CROWDED | REFUSED => !attended,
+        WAITING | CROWDED | REFUSED | TOLD => !attended,
         _ => false,
     }
 }
@@ -268,7 +269,7 @@ pub struct Request {
     pub number: u64,
     /// The handshake.
     pub flow: Flow,
-    /// Of [`request::TELL`]: the [`Reason`] why it is refused.
+    /// Of [`request::TELL`]: the [`Reason`] why it is refused. To [`request::WAIT_ON`]: what it waits for.
     pub reason: u32,
     /// Of [`request::TELL`]: the [`crate::Response`].
     pub response: u32,
@@ -292,7 +293,7 @@ pub mod request {
     pub const TELL: u32 = 4;
     /// Its record is to go: it was told, or is a connection by now.
     pub const FORGET: u32 = 5;
-    /// It waits for what it found no place for last.
+    /// It waits for what is in `reason` from now on.
     pub const WAIT_ON: u32 = 6;
     /// It has been in a program's hand for longer than any program runs: the record of one that got in or gave up,
     /// which the kernel did not remove when it was asked to.
@@ -386,10 +387,10 @@ mod tests {
     }
 
     #[test]
-    fn with_a_daemon_only_the_one_whose_turn_it_is_may_try_and_without_all_but_those_being_told() {
+    fn with_a_daemon_only_the_one_whose_turn_it_is_may_try_and_without_one_everybody() {
         for state in STATES {
             assert_eq!(may_try(state as u8, true), state == State::Granted, "{state:?}");
-            assert_eq!(may_try(state as u8, false), !matches!(state, State::Held | State::Told), "{state:?}");
+            assert_eq!(may_try(state as u8, false), state != State::Held, "{state:?}");
         }
     }
 }

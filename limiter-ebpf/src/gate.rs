@@ -47,20 +47,30 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     }
 
     let Some(segment) = Segment::read(ctx) else { return unreadable(service.id) };
-    match segment.flags & (SYN | RST | ACK) {
-        SYN => return pending::is_doomed(&segment),
-        ACK => {}
-        flags => {
-            if flags & RST != 0 && waiters::has_records(service.id) {
-                waiters::reset(service.id, &segment);
-            }
-            return false;
+    let flags = segment.flags & (SYN | RST | ACK);
+    if flags == SYN {
+        return pending::is_doomed(&segment);
+    }
+    if flags & RST != 0 {
+        if waiters::has_records(service.id) {
+            waiters::reset(service.id, &segment);
         }
+        return false;
+    }
+    // No handshake is completed without.
+    if flags & ACK == 0 {
+        return false;
     }
     let Some(mut tuple) = segment.tuple() else { return unreadable(service.id) };
     let handshake = kernel::handshake(ctx, &mut tuple, segment.ack);
     if handshake == Handshake::Void {
         return false;
+    }
+    if flags & SYN != 0 {
+        // Of one with data the kernel makes a connection that is not established, and that the ledger would see
+        // only when it is, without a verdict (`tcp_check_req`, net/ipv4/tcp_minisocks.c, ignores the SYN). No
+        // client has use for it.
+        return handshake == Handshake::Completing && held(service.id, None);
     }
     let remote = tuple.remote();
     let mut arrival = Arrival::NEW;

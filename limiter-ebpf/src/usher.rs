@@ -67,7 +67,7 @@ fn change(waiter: *mut Waiter, asked: &mut Request, record: &Shared, seen: u64) 
         (request::ADMIT, Some(State::Crowded)) if waits(waiter, asked, &counts, &claim) => {
             (true, State::Waiting)
         }
-        (request::WAIT_ON, Some(State::Waiting)) => (waits_on(waiter, &counts), State::Waiting),
+        (request::WAIT_ON, Some(State::Waiting)) => (waits_on(waiter, asked, &counts), State::Waiting),
         (request::TELL, Some(State::Waiting | State::Crowded | State::Refused | State::Told)) => {
             refuse(waiter, asked, &counts, &claim, seen as u8 == State::Told as u8);
             (true, State::Told)
@@ -113,15 +113,17 @@ fn waits(waiter: *mut Waiter, asked: &Request, counts: &Counts, claim: &Claim) -
     waits
 }
 
-/// Marks a record, in hand, where it found no place last; whether that could be done.
+/// Marks a record, in hand, where it is to wait; whether that could be done.
 #[inline(always)]
-fn waits_on(waiter: *mut Waiter, counts: &Counts) -> bool {
+fn waits_on(waiter: *mut Waiter, asked: &Request, counts: &Counts) -> bool {
     // SAFETY: found in this run, and in hand.
     let waiter = unsafe { &mut *waiter };
-    let to = Marks::of(waiter.reason());
-    let waits_on = waiter.marks() != to && claim::wait_on(&counts.words(), waiter.marks(), to);
+    let reason = Reason::from_u8(asked.reason as u8);
+    let to = Marks::of(reason);
+    let waits_on = waiter.marks() == to || claim::wait_on(&counts.words(), waiter.marks(), to);
     if waits_on {
         waiter.marks = to.0;
+        waiter.waits_for = reason as u8;
     }
     waits_on
 }

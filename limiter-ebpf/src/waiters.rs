@@ -169,7 +169,7 @@ pub fn hold(ctx: &SkBuffContext) -> bool {
 #[inline(always)]
 fn why(claim: &Claim, limits: &Limits) -> Option<Reason> {
     let now_ns = clock::now_ns();
-    claims::standing(claim, maps::entry(&claim.narrow), limits.total != u32::MAX).over(limits, now_ns)
+    claims::standing(claim, maps::entry(&claim.narrow), limits.total != u32::MAX).waits_for(limits, now_ns)
 }
 
 /// Records a handshake for which there is no place, because of `reason`.
@@ -186,8 +186,7 @@ fn note(
     let id = service.id;
     let now_ns = clock::monotonic_ns();
     let mut waiter = Waiter { since_ns: now_ns, ..Waiter::default() };
-    if !are_attended() || !kernel::describe(ctx, tuple, &mut waiter, now_ns) {
-        // Without a daemon it waits for the kernel to repeat its SYN-ACK.
+    if !kernel::describe(ctx, tuple, &mut waiter, now_ns) {
         return maps::count(id, |counters| &mut counters.unnoted);
     }
     // SAFETY: the kernel hands the program a valid context, whose socket is a listener here.
@@ -251,16 +250,29 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     }
     let (flow, overtakes) = (tuple.flow(), overtakes());
     let Some(waiter) = of(&flow) else { return true };
-    // SAFETY: found in this run.
-    let (record, claim) = unsafe { (word(waiter), (*waiter).note.claim(&flow.remote)) };
+    // SAFETY: found in this run. The word before all else: see `take_in_hand`.
+    let record = unsafe { word(waiter) };
     let seen = record.load();
+    // SAFETY: as above.
+    let (isn, rcv_isn, rcv_wnd) = unsafe { ((*waiter).snt_isn, (*waiter).rcv_isn, (*waiter).rcv_wnd) };
     let attended = overtakes == 0;
     if handshake == Handshake::Unknown {
         // The kernel has given it up: the daemon says why, and without one the kernel's reset does.
-        return attended && held(service.id, &claim);
+        return attended;
     }
+    let is_stale = segment.ack != isn.wrapping_add(1);
+    let is_in_window = waiting::is_in_window(segment.seq, rcv_isn, rcv_wnd);
     let has_gone = segment.flags & FIN != 0 && attended && waiting::is_marked(seen);
-    if !has_gone && !waiting::may_try(seen as u8, attended) || !waiting::take_in_hand(record, seen) {
+    let has_turn = is_stale || is_in_window && (has_gone || waiting::may_try(seen as u8, attended));
+    if !has_turn || !take_in_hand(waiter, &flow, seen) {
+        return held(service.id, &Claim::new(service.id, service.policy, &flow.remote));
+    }
+    // SAFETY: as above, and in hand.
+    let claim = unsafe { (*waiter).note.claim(&flow.remote) };
+    if is_stale {
+        // Of another handshake of the same addresses and ports, which has ended unseen. This one is recorded when
+        // its ACK comes again.
+        remove(&flow, service.id, waiter, &claim);
         return held(service.id, &claim);
     }
     // From here on nobody else changes the record, or what it is marked in.
@@ -339,6 +351,33 @@ fn try_again(
     if seen as u8 == State::Granted as u8 { State::Waiting as u8 } else { seen as u8 }
 }
 
+/// Takes the record of `flow` in hand, which was seen with this word. `false` if it is another one's by now: memory
+/// of a record that was removed may serve another at once.
+#[inline(always)]
+fn take_in_hand(waiter: *mut Waiter, flow: &Flow, seen: u64) -> bool {
+    // SAFETY: found in this run.
+    let record = unsafe { word(waiter) };
+    if !waiting::take_in_hand(record, seen) {
+        return false;
+    }
+    let is_its_own = of(flow) == Some(waiter);
+    if !is_its_own {
+        waiting::put_back(record, seen, seen as u8);
+    }
+    is_its_own
+}
+
+/// Removes a record that is in hand.
+#[inline(always)]
+fn remove(flow: &Flow, service: ServiceId, waiter: *mut Waiter, claim: &Claim) {
+    if let Some(counts) = Counts::find(claim) {
+        // SAFETY: found in this run, and in hand.
+        unsafe { stop_waiting(waiter, &counts) };
+    }
+    let _in_hand = forget(flow, service);
+    tell(event::GONE, service, flow);
+}
+
 /// A reset for a handshake that may have a record. Who could send one that the kernel takes, may take the record
 /// away, and nobody else.
 #[inline(always)]
@@ -346,22 +385,18 @@ pub fn reset(service: ServiceId, segment: &Segment) {
     let Some(tuple) = segment.tuple() else { return };
     let flow = tuple.flow();
     let Some(waiter) = of(&flow) else { return };
-    // SAFETY: found in this run.
-    let (record, rcv_isn, rcv_wnd) = unsafe { (word(waiter), (*waiter).rcv_isn, (*waiter).rcv_wnd) };
-    let seen = record.load();
+    // SAFETY: found in this run. The word before all else: see `take_in_hand`.
+    let seen = unsafe { word(waiter) }.load();
+    // SAFETY: as above.
+    let (rcv_isn, rcv_wnd) = unsafe { ((*waiter).rcv_isn, (*waiter).rcv_wnd) };
     if matches!(waiting::state(seen), None | Some(State::Held | State::Told))
         || !waiting::is_in_window(segment.seq, rcv_isn, rcv_wnd)
-        || !waiting::take_in_hand(record, seen)
+        || !take_in_hand(waiter, &flow, seen)
     {
         return;
     }
-    // SAFETY: as above.
+    // SAFETY: as above, and in hand.
     let claim = unsafe { (*waiter).note.claim(&flow.remote) };
-    if let Some(counts) = Counts::find(&claim) {
-        // SAFETY: as above, and in hand.
-        unsafe { stop_waiting(waiter, &counts) };
-    }
-    let _in_hand = forget(&flow, service);
     maps::count(service, |counters| &mut counters.gone);
-    tell(event::GONE, service, &flow);
+    remove(&flow, service, waiter, &claim);
 }

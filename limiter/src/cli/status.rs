@@ -366,7 +366,7 @@ fn warnings(instance: &Instance, detached: &[&str], daemon: &Daemon, services: &
         }
         if counters.unnoted > 0 {
             warnings.push(format!(
-                "{name}: {} times a handshake without a place could not be noted, as it is while no daemon runs: it waits \
+                "{name}: {} times a handshake without a place could not be noted, for want of room or memory: it waits \
                  until the kernel asks for it again, and is told nothing",
                 counters.unnoted
             ));

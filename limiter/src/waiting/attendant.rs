@@ -11,7 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Claim, Limits, Reason, Response, ServiceId, ServicePolicy, Waiter,
+    Limits, Places, Reason, Response, ServiceId, ServicePolicy, Waiter,
+    claim::Marks,
     waiting::{self, Flow, Request, State, event, request},
 };
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
@@ -19,7 +20,7 @@ use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use super::{
     clients::{Clients, Kernel},
     held::Held,
-    line::{Act, Among, Free, Line},
+    line::{Act, Among, Asked, Free, Line},
 };
 use crate::{
     greeter::{Refusal, Teller},
@@ -196,7 +197,7 @@ impl Attendant {
     /// Looks whether the kernel has given up the request of one that waits, or made a connection of it.
     fn check(&mut self, flow: &Flow, waiter: &Waiter) -> Result<()> {
         match self.clients.look(&self.held(flow, waiter)) {
-            Some(Kernel::Nothing) => self.tell(flow),
+            Some(Kernel::Nothing | Kernel::NoListener) => self.tell(flow),
             Some(Kernel::Connection) => self.forget(flow),
             Some(Kernel::Request(_)) | None => Ok(()),
         }
@@ -247,12 +248,11 @@ impl Attendant {
             among,
             now_ns,
             |service| wait_ns(services, service),
-            |flow| {
-                let service =
-                    tables.policy.service_of(tables.policy.active().ok()?, flow.local_port).ok()??;
-                *known.entry((service.0, flow.remote)).or_insert_with(|| {
-                    free(tables, service.0, services.get(&service.0).unwrap_or(&service.1), flow).ok()
-                })
+            |asked| {
+                let policy = services.get(&asked.claim.service())?;
+                // The same for all of one address that wait for the same.
+                let key = (asked.claim.service(), asked.flow.remote, asked.marks.0);
+                *known.entry(key).or_insert_with(|| free(tables, policy, asked).ok())
             },
         );
         for (flow, act) in turns {
@@ -260,7 +260,8 @@ impl Attendant {
                 self.tell(&flow)?;
                 continue;
             }
-            if self.ask(&flow, Act::Grant)?.done == 0 {
+            // Where it cannot be marked it waits all the same, and may be overtaken.
+            if self.ask(&flow, act)?.done == 0 || act != Act::Grant {
                 continue;
             }
             let Some(waiter) = self.room.waiter(&flow)? else { continue };
@@ -288,8 +289,6 @@ impl Attendant {
                 let is_done = self.ask(&flow, act)?.done != 0;
                 match act {
                     Act::Admit if !is_done => self.tell(&flow)?,
-                    // Where it cannot be marked it waits all the same, and may be overtaken.
-                    Act::WaitOn if !is_done => self.line.done(&flow, act, ledger::monotonic_ns()?),
                     Act::Revoke => lost_turn = true,
                     _ => {}
                 }
@@ -314,11 +313,12 @@ impl Attendant {
             Act::Grant => request::GRANT,
             Act::Revoke => request::REVOKE,
             Act::Admit => request::ADMIT,
-            Act::WaitOn => request::WAIT_ON,
+            Act::WaitOn(_) => request::WAIT_ON,
             Act::Tell => request::TELL,
         };
+        let reason = if let Act::WaitOn(reason) = act { reason as u32 } else { 0 };
         let number = self.line.number(flow).unwrap_or_default();
-        let answer = self.room.ask(Request { kind, number, flow: *flow, ..Request::default() })?;
+        let answer = self.room.ask(Request { kind, number, flow: *flow, reason, ..Request::default() })?;
         let now_ns = ledger::monotonic_ns()?;
         if answer.done != 0 {
             self.line.done(flow, act, now_ns);
@@ -333,15 +333,27 @@ impl Attendant {
     /// Tells one why it is refused, and forgets it.
     fn tell(&mut self, flow: &Flow) -> Result<()> {
         self.still_attend()?;
-        let answer = self.ask(flow, Act::Tell)?;
-        if answer.done == 0 {
+        let Some(waiter) = self.room.waiter(flow)? else {
+            self.line.remove(flow);
             return Ok(());
-        }
-        let Some(waiter) = self.room.waiter(flow)? else { return Ok(()) };
+        };
         let held = self.held(flow, &waiter);
-        let refusal = self.refusal(flow, &waiter, &answer);
-        self.clients.end(&mut self.room, held, refusal);
-        self.forget(flow)
+        match self.clients.look(&held) {
+            Some(Kernel::Connection) => return self.forget(flow),
+            // It is not refused: whoever listened there has gone.
+            Some(Kernel::NoListener) => {
+                self.clients.end(&mut self.room, held, None);
+                return self.forget(flow);
+            }
+            _ => {}
+        }
+        let answer = self.ask(flow, Act::Tell)?;
+        if answer.done != 0 {
+            let refusal = self.refusal(flow, &waiter, &answer);
+            self.clients.end(&mut self.room, held, refusal);
+            self.forget(flow)?;
+        }
+        Ok(())
     }
 
     /// Takes the record away.
@@ -403,18 +415,23 @@ fn wait_ns(services: &HashMap<ServiceId, ServicePolicy>, service: ServiceId) -> 
     services.get(&service).map_or(0, |policy| u64::from(policy.wait_s) * 1_000_000_000)
 }
 
-/// What is free for a handshake.
-fn free(tables: &Tables, service: ServiceId, policy: &ServicePolicy, flow: &Flow) -> Result<Free> {
-    let claim = Claim::new(service, policy, &flow.remote);
-    let limits = Limits::of(policy, &tables.policy.say(&flow.remote, service)?);
-    let standing = ledger::standing(tables, &claim)?;
+/// What is free for one that waits.
+fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Free> {
+    let service = asked.claim.service();
+    let limits = Limits::of(policy, &tables.policy.say(&asked.flow.remote, service)?);
+    let standing = ledger::standing(tables, &asked.claim)?;
     let now_ns = ledger::now_ns()?;
-    let left = |limit: u32, taken: u64| u64::from(limit).saturating_sub(taken);
+    // As the gate will see it: where it is not marked, it leaves alone what others wait for.
+    let left = |limit: u32, count: Places, reason: Reason| {
+        let kept = if asked.marks == Marks::of(reason) { count.taken() } else { count.wanted() };
+        u64::from(limit).saturating_sub(kept)
+    };
     Ok(Free {
-        narrow: left(limits.narrow, standing.narrow.taken()),
-        wide: left(limits.wide, standing.wide.taken()),
-        total: left(limits.total, standing.total.taken()),
+        narrow: u64::from(limits.narrow).saturating_sub(standing.narrow.taken()),
+        wide: left(limits.wide, standing.wide, Reason::Network),
+        total: left(limits.total, standing.total, Reason::Total),
         rate_ns: limits.rate.wait_ns(standing.due_ns, now_ns),
+        has_rate: limits.rate.is_limited(),
         is_refused: limits.denied || limits.bannable && now_ns < standing.banned_until_ns,
     })
 }

@@ -28,6 +28,8 @@ pub enum Kernel {
     Connection,
     /// Nothing: it has given up.
     Nothing,
+    /// Nothing, and nobody listens any more where the client wanted to.
+    NoListener,
 }
 
 /// The way to clients.
@@ -70,7 +72,8 @@ impl Clients {
         Ok(match self.diag.find(held)? {
             Some(found) if found.state == SYN_RECV => Kernel::Request(found.cookie),
             Some(_) => Kernel::Connection,
-            None => Kernel::Nothing,
+            None if self.diag.listens(held)? => Kernel::Nothing,
+            None => Kernel::NoListener,
         })
     }
 
@@ -122,7 +125,7 @@ impl Clients {
                 Ok(true)
             }
             Kernel::Connection => Ok(false),
-            Kernel::Nothing => Ok(true),
+            Kernel::Nothing | Kernel::NoListener => Ok(true),
         }
     }
 

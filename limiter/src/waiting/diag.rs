@@ -81,14 +81,26 @@ impl Diag {
     /// # Errors
     /// What the kernel says, but for that there is none.
     pub fn find(&self, held: &Held) -> io::Result<Option<Found>> {
+        // Without another socket the listener is found (`inet_lookup`, include/net/inet_hashtables.h).
+        Ok(self.find_any(held)?.filter(|found| found.state != LISTEN))
+    }
+
+    /// Whether, without another socket with these four numbers, somebody listens where the client wanted to.
+    ///
+    /// # Errors
+    /// As of [`Self::find`].
+    pub fn listens(&self, held: &Held) -> io::Result<bool> {
+        Ok(self.find_any(held)?.is_some_and(|found| found.state == LISTEN))
+    }
+
+    fn find_any(&self, held: &Held) -> io::Result<Option<Found>> {
         let request = request(held, [NO_COOKIE; 2]);
         let found = self.ask(BY_FAMILY, 0, &request, |body| {
             let cookie = [number(body, COOKIE)?, number(body, COOKIE + 4)?];
             Some(Found { state: *body.get(1)?, cookie })
         });
         match found {
-            // Without another socket the listener is found (`inet_lookup`, include/net/inet_hashtables.h).
-            Ok(found) => Ok(found.flatten().filter(|found| found.state != LISTEN)),
+            Ok(found) => Ok(found.flatten()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

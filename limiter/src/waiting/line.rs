@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use limiter_common::{
-    Key, Reason, ServiceId, Waiter,
+    Claim, Key, Reason, ServiceId, Waiter,
     claim::Marks,
     waiting::{self, Flow, State},
 };
@@ -17,6 +17,11 @@ use limiter_common::{
 const SHORTEST_TURN_NS: u64 = 200_000_000;
 /// The longest, whatever the round trip was.
 const LONGEST_TURN_NS: u64 = 3_000_000_000;
+/// For how long of its turn a place is kept for it alone: then the next one may take it as well. How long a round
+/// trip is, is the client's to say.
+const LONGEST_KEPT_NS: u64 = 500_000_000;
+/// How long one rests that found no place in its turn, because somebody else was counted meanwhile.
+const REST_NS: u64 = 100_000_000;
 
 /// What the usher is to be asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,12 +33,23 @@ pub enum Act {
     /// It may wait, where another one has left the room.
     Admit,
     /// It waits for something else than before.
-    WaitOn,
+    WaitOn(Reason),
     /// It is told why it is refused.
     Tell,
 }
 
-/// How many places are free of what a handshake falls under, and how long until its rate allows it.
+/// One of whom it is asked what is free for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked<'a> {
+    /// Its addresses and ports.
+    pub flow: &'a Flow,
+    /// What it would be counted in.
+    pub claim: Claim,
+    /// Where it is marked: there it overtakes nobody if it takes what others wait for.
+    pub marks: Marks,
+}
+
+/// How many places are free for one that waits, and how long until its rate allows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Free {
     /// Of its source.
@@ -44,6 +60,8 @@ pub struct Free {
     pub total: u64,
     /// Nanoseconds; 0: it is allowed now.
     pub rate_ns: u64,
+    /// Whether there is a rate: then one of its source is granted a place at a time.
+    pub has_rate: bool,
     /// Whether its source may have none at all by now: it is denied, or banned.
     pub is_refused: bool,
 }
@@ -55,15 +73,19 @@ struct Place {
     state: State,
     waits_for: Reason,
     marks: Marks,
-    service: ServiceId,
-    narrow: Key,
-    wide: Option<Key>,
+    claim: Claim,
+    /// How many may wait in front of its listener.
+    room: usize,
     since_ns: u64,
     /// Who has the lowest goes first: since when it waits, or when it lost its turn.
     order: u64,
     turn_ns: u64,
     /// When its turn ends, if it has it.
     until_ns: u64,
+    /// Until when a place is kept for it alone.
+    kept_until_ns: u64,
+    /// Until when it rests.
+    rests_until_ns: u64,
 }
 
 /// Everyone who was held back.
@@ -92,15 +114,20 @@ impl Line {
             state,
             waits_for: waiter.reason(),
             marks: waiter.marks(),
-            service: claim.service(),
-            narrow: claim.narrow,
-            wide: claim.has_wide().then_some(claim.wide),
+            claim,
+            room: waiter.room.into(),
             since_ns: waiter.since_ns,
             order: before.map_or(waiter.since_ns, |before| before.order),
             turn_ns,
             until_ns: match before {
                 Some(before) if before.state == State::Granted => before.until_ns,
                 _ => now_ns + turn_ns,
+            },
+            kept_until_ns: before.map_or(0, |before| before.kept_until_ns),
+            rests_until_ns: match before {
+                Some(before) if before.state == State::Granted && state == State::Waiting => now_ns + REST_NS,
+                Some(before) => before.rests_until_ns,
+                None => 0,
             },
         };
         self.0.insert(*flow, place);
@@ -135,11 +162,15 @@ impl Line {
     pub fn done(&mut self, flow: &Flow, act: Act, now_ns: u64) {
         let Some(place) = self.0.get_mut(flow) else { return };
         match act {
-            Act::Grant => (place.state, place.until_ns) = (State::Granted, now_ns + place.turn_ns),
+            Act::Grant => {
+                place.state = State::Granted;
+                place.until_ns = now_ns + place.turn_ns;
+                place.kept_until_ns = now_ns + place.turn_ns.min(LONGEST_KEPT_NS);
+            }
             // To the end of the line.
             Act::Revoke => (place.state, place.order) = (State::Waiting, now_ns),
             Act::Admit => (place.state, place.marks) = (State::Waiting, Marks::of(place.waits_for)),
-            Act::WaitOn => place.marks = Marks::of(place.waits_for),
+            Act::WaitOn(reason) => (place.waits_for, place.marks) = (reason, Marks::of(reason)),
             Act::Tell => place.state = State::Told,
         }
     }
@@ -150,8 +181,7 @@ impl Line {
         for (flow, place) in &self.0 {
             let act = match place.state {
                 State::Granted if place.until_ns <= now_ns => Act::Revoke,
-                State::Waiting if place.since_ns + wait_ns(place.service) <= now_ns => Act::Tell,
-                State::Waiting if place.marks != Marks::of(place.waits_for) => Act::WaitOn,
+                State::Waiting if place.since_ns + wait_ns(place.claim.service()) <= now_ns => Act::Tell,
                 State::Refused => Act::Tell,
                 _ => continue,
             };
@@ -165,7 +195,7 @@ impl Line {
     pub fn next_due_ns(&self, wait_ns: impl Fn(ServiceId) -> u64) -> Option<u64> {
         let due = |place: &Place| match place.state {
             State::Granted => Some(place.until_ns),
-            State::Waiting => Some(place.since_ns + wait_ns(place.service)),
+            State::Waiting => Some(place.since_ns + wait_ns(place.claim.service())),
             State::Crowded | State::Refused => Some(0),
             _ => None,
         };
@@ -178,19 +208,22 @@ impl Line {
         let crowded = self.0.iter().filter(|(_, place)| place.state == State::Crowded);
         let Some((flow, place)) = crowded.min_by_key(|(_, place)| place.since_ns) else { return Vec::new() };
         let mut waiting: HashMap<Key, usize> = HashMap::new();
-        let of_service = || self.0.iter().filter(|(_, other)| other.service == place.service);
+        let of_service = || self.0.iter().filter(|(_, other)| other.claim.service() == place.claim.service());
+        let mut in_all = 0;
         for (_, other) in of_service().filter(|(_, other)| other.state.is_marked()) {
-            *waiting.entry(other.narrow).or_default() += 1;
+            in_all += 1;
+            *waiting.entry(other.claim.narrow).or_default() += 1;
         }
-        let own = waiting.get(&place.narrow).copied().unwrap_or_default() + 1;
+        let own = waiting.get(&place.claim.narrow).copied().unwrap_or_default() + 1;
         let most = waiting.iter().filter(|(_, n)| **n > own).max_by_key(|(key, n)| (**n, key.source.0));
         let newest = most.and_then(|(key, _)| {
-            let of_it = of_service().filter(|(_, it)| it.narrow == *key && it.state == State::Waiting);
+            let of_it = of_service().filter(|(_, it)| it.claim.narrow == *key && it.state == State::Waiting);
             of_it.max_by_key(|(_, it)| it.since_ns)
         });
         match newest {
-            Some((newest, _)) => vec![(*newest, Act::Tell), (*flow, Act::Admit)],
-            None => vec![(*flow, Act::Tell)],
+            // Unless there are so many at another listener of the service that one less is no help.
+            Some((newest, _)) if in_all <= place.room => vec![(*newest, Act::Tell), (*flow, Act::Admit)],
+            _ => vec![(*flow, Act::Tell)],
         }
     }
 
@@ -201,11 +234,12 @@ impl Line {
         among: Among,
         now_ns: u64,
         wait_ns: impl Fn(ServiceId) -> u64,
-        mut free: impl FnMut(&Flow) -> Option<Free>,
+        mut free: impl FnMut(&Asked<'_>) -> Option<Free>,
     ) -> Vec<(Flow, Act)> {
         // Places that were granted and are not taken yet.
         let mut granted: HashMap<Key, u64> = HashMap::new();
-        for place in self.0.values().filter(|place| place.state == State::Granted) {
+        let is_kept = |place: &&Place| place.state == State::Granted && now_ns < place.kept_until_ns;
+        for place in self.0.values().filter(is_kept) {
             for key in place.keys() {
                 *granted.entry(key).or_default() += 1;
             }
@@ -213,30 +247,42 @@ impl Line {
         let is_asked = |place: &Place| match among {
             Among::All => true,
             Among::Freed(service, source) => {
-                place.service == service
-                    && (place.narrow.source == source
+                place.claim.service() == service
+                    && (place.claim.narrow.source == source
                         || matches!(place.waits_for, Reason::Network | Reason::Total))
             }
         };
         let waits = |place: &Place| {
             place.state == State::Waiting
-                && now_ns < place.since_ns + wait_ns(place.service)
+                && place.rests_until_ns <= now_ns
+                && now_ns < place.since_ns + wait_ns(place.claim.service())
                 && is_asked(place)
         };
         let mut line: Vec<(&Flow, &Place)> = self.0.iter().filter(|(_, place)| waits(place)).collect();
         line.sort_unstable_by_key(|(flow, place)| (place.order, flow.remote_port));
         let mut turns = Vec::new();
         for (flow, place) in line {
-            let Some(free) = free(flow) else { continue };
+            let asked = Asked { flow, claim: place.claim, marks: place.marks };
+            let Some(free) = free(&asked) else { continue };
             if free.is_refused {
                 turns.push((*flow, Act::Tell));
                 continue;
             }
-            let left = |key: &Key, free: u64| free > granted.get(key).copied().unwrap_or_default();
-            let has_room = left(&place.narrow, free.narrow)
-                && place.wide.as_ref().is_none_or(|wide| left(wide, free.wide))
-                && left(&Key::total(place.service), free.total);
-            if has_room && free.rate_ns == 0 {
+            if let Some(reason) = free.blocked_by() {
+                if Marks::of(reason) != place.marks {
+                    turns.push((*flow, Act::WaitOn(reason)));
+                }
+                continue;
+            }
+            let granted_of = |key: &Key| granted.get(key).copied().unwrap_or_default();
+            let source_has_room = if free.has_rate {
+                granted_of(&place.claim.narrow) == 0
+            } else {
+                free.narrow > granted_of(&place.claim.narrow)
+            };
+            let others_have_room = (!place.claim.has_wide() || free.wide > granted_of(&place.claim.wide))
+                && free.total > granted_of(&Key::total(place.claim.service()));
+            if source_has_room && others_have_room {
                 for key in place.keys() {
                     *granted.entry(key).or_default() += 1;
                 }
@@ -247,10 +293,28 @@ impl Line {
     }
 }
 
+impl Free {
+    /// What stands in the way of one more, if anything does, whatever was granted to others.
+    const fn blocked_by(&self) -> Option<Reason> {
+        if self.narrow == 0 {
+            Some(Reason::Concurrency)
+        } else if self.wide == 0 {
+            Some(Reason::Network)
+        } else if self.total == 0 {
+            Some(Reason::Total)
+        } else if self.rate_ns > 0 {
+            Some(Reason::Rate)
+        } else {
+            None
+        }
+    }
+}
+
 impl Place {
     /// The counts it falls under.
     fn keys(&self) -> impl Iterator<Item = Key> + use<> {
-        [Some(self.narrow), self.wide, Some(Key::total(self.service))].into_iter().flatten()
+        let wide = self.claim.has_wide().then_some(self.claim.wide);
+        [Some(self.claim.narrow), wide, Some(Key::total(self.claim.service()))].into_iter().flatten()
     }
 }
 

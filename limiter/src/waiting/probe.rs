@@ -84,6 +84,7 @@ impl Prober {
     fn send(&self, held: &Held, segment: &Segment) -> io::Result<()> {
         let packet = segment.packet(held)?;
         let slices = [IoSlice::new(&packet)];
+        // Who sends waits for nobody: where there is no room for a segment it is lost, as it may be on the way.
         // The headers say where from and where to; this is for the kernel's choice of the way, which may depend
         // on the source address as well (ip-rule(8)).
         match (held.local, held.remote) {
@@ -91,7 +92,7 @@ impl Prober {
                 let info = from_v4(local, held.ifindex());
                 let to = SockaddrIn::from(SocketAddrV4::new(*remote.ip(), 0));
                 let control = [ControlMessage::Ipv4PacketInfo(&info)];
-                sendmsg(self.v4.as_raw_fd(), &slices, &control, MsgFlags::empty(), Some(&to))?;
+                sendmsg(self.v4.as_raw_fd(), &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
             }
             (SocketAddr::V6(local), SocketAddr::V6(remote)) => {
                 let socket = self.v6.as_ref().ok_or(io::ErrorKind::Unsupported)?;
@@ -99,7 +100,7 @@ impl Prober {
                 // With a port it would be a protocol (`rawv6_sendmsg`, net/ipv6/raw.c).
                 let to = SockaddrIn6::from(SocketAddrV6::new(*remote.ip(), 0, 0, remote.scope_id()));
                 let control = [ControlMessage::Ipv6PacketInfo(&info)];
-                sendmsg(socket.as_raw_fd(), &slices, &control, MsgFlags::empty(), Some(&to))?;
+                sendmsg(socket.as_raw_fd(), &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
             }
             _ => return Err(two_families()),
         }

@@ -30,6 +30,7 @@ fn waiter(flow: &Flow, state: State, since_ns: u64, waits_for: Reason) -> Waiter
         waits_for: waits_for as u8,
         marks: if state.is_marked() { Marks::of(waits_for).0 } else { 0 },
         note: Note::new(note::COUNTED, &claim),
+        room: 50,
         ..Waiter::default()
     }
 }
@@ -43,7 +44,7 @@ fn line(of: &[(Flow, State, u64)]) -> Line {
 }
 
 fn free(narrow: u64) -> Free {
-    Free { narrow, wide: u64::MAX, total: u64::MAX, rate_ns: 0, is_refused: false }
+    Free { narrow, wide: u64::MAX, total: u64::MAX, rate_ns: 0, has_rate: false, is_refused: false }
 }
 
 fn turns(line: &Line, now_ns: u64, places: u64) -> Vec<Flow> {
@@ -54,7 +55,7 @@ fn turns(line: &Line, now_ns: u64, places: u64) -> Vec<Flow> {
 #[test]
 fn who_may_have_no_place_any_more_is_told_and_takes_nobodys_turn() {
     let line = line(&[(flow(1, 1), State::Waiting, 1), (flow(2, 1), State::Waiting, 2)]);
-    let denied = |of: &Flow| Some(Free { is_refused: of.remote == flow(1, 1).remote, ..free(1) });
+    let denied = |of: &Asked<'_>| Some(Free { is_refused: of.flow.remote == flow(1, 1).remote, ..free(1) });
     let turns = line.turns(Among::All, 3, |_| WAIT_NS, denied);
     assert_eq!(turns, [(flow(1, 1), Act::Tell), (flow(2, 1), Act::Grant)]);
 }
@@ -131,6 +132,12 @@ fn where_the_room_is_full_the_newest_of_the_source_with_the_most_makes_room() {
     assert_eq!(with(flow(3, 1)), [(flow(1, 3), Act::Tell), (flow(3, 1), Act::Admit)]);
     assert_eq!(with(flow(1, 4)), [(flow(1, 4), Act::Tell)], "the newest of the largest is itself");
     assert_eq!(with(flow(2, 2)), [(flow(1, 3), Act::Tell), (flow(2, 2), Act::Admit)]);
+    // Most of them wait at a listener with more room: one less would be no help.
+    let elsewhere: Vec<_> = (1..=60).map(|port| (flow(1, port), State::Waiting, u64::from(port))).collect();
+    assert_eq!(
+        crowded(&[&elsewhere[..], &[(flow(3, 1), State::Crowded, 90)]].concat()),
+        [(flow(3, 1), Act::Tell)]
+    );
     // As many as the largest: who comes last goes.
     let even = [(flow(1, 1), State::Waiting, 1), (flow(3, 1), State::Crowded, 9)];
     assert_eq!(crowded(&even), [(flow(3, 1), Act::Tell)]);
@@ -139,20 +146,51 @@ fn where_the_room_is_full_the_newest_of_the_source_with_the_most_makes_room() {
 #[test]
 fn what_one_waits_for_is_marked_where_it_is() {
     let of = flow(1, 1);
+    let mut line = line(&[(of, State::Waiting, 1)]);
+    let acts = |line: &Line, free| line.turns(Among::All, 2, |_| WAIT_NS, |_| Some(free));
+    let full = Free { total: 0, ..free(1) };
+    assert_eq!(acts(&line, full), [(of, Act::WaitOn(Reason::Total))]);
+    line.done(&of, Act::WaitOn(Reason::Total), 3);
+    assert_eq!(acts(&line, full), []);
+    // Places of its own source come first: one of the service is of no use to it without.
+    assert_eq!(acts(&line, Free { total: 0, ..free(0) }), [(of, Act::WaitOn(Reason::Concurrency))]);
+    assert_eq!(acts(&line, free(1)), [(of, Act::Grant)]);
+}
+
+#[test]
+fn who_found_no_place_in_its_turn_rests_before_the_next() {
+    let of = flow(1, 1);
+    let mut line = line(&[(of, State::Waiting, 1)]);
+    line.done(&of, Act::Grant, 10 * MS);
+    line.note(&of, &waiter(&of, State::Waiting, 1, Reason::Total), 20 * MS);
+    assert_eq!(turns(&line, 119 * MS, 1), []);
+    assert_eq!(turns(&line, 120 * MS, 1), [of]);
+}
+
+#[test]
+fn a_place_is_kept_for_half_a_second_for_who_does_not_answer() {
+    let (far, next) = (flow(1, 1), flow(1, 2));
     let mut line = Line::default();
-    let moved =
-        Waiter { waits_for: Reason::Total as u8, ..waiter(&of, State::Waiting, 1, Reason::Concurrency) };
-    line.note(&of, &moved, 1);
-    assert_eq!(line.due(2, |_| WAIT_NS), [(of, Act::WaitOn)]);
-    line.done(&of, Act::WaitOn, 3);
-    assert_eq!(line.due(4, |_| WAIT_NS), []);
+    line.note(&far, &Waiter { rtt_us: 1_600_000, ..waiter(&far, State::Waiting, 1, Reason::Concurrency) }, 1);
+    line.note(&next, &waiter(&next, State::Waiting, 2, Reason::Concurrency), 2);
+    line.done(&far, Act::Grant, 0);
+    assert_eq!(turns(&line, 499 * MS, 1), []);
+    assert_eq!(turns(&line, 500 * MS, 1), [next], "who is faster gets it");
+    assert_eq!(line.due(2_999 * MS, |_| WAIT_NS), []);
+}
+
+#[test]
+fn where_there_is_a_rate_one_of_a_source_is_granted_a_place_at_a_time() {
+    let line = line(&[(flow(1, 1), State::Waiting, 1), (flow(1, 2), State::Waiting, 2)]);
+    let paced = |_: &Asked<'_>| Some(Free { has_rate: true, ..free(9) });
+    assert_eq!(line.turns(Among::All, 3, |_| WAIT_NS, paced), [(flow(1, 1), Act::Grant)]);
 }
 
 #[test]
 fn one_that_is_not_due_for_its_rate_keeps_no_other_source_waiting() {
     let line = line(&[(flow(1, 1), State::Waiting, 1), (flow(2, 1), State::Waiting, 2)]);
     let slow =
-        |flow: &Flow| Some(Free { rate_ns: u64::from(flow.remote == self::flow(1, 1).remote), ..free(1) });
+        |of: &Asked<'_>| Some(Free { rate_ns: u64::from(of.flow.remote == flow(1, 1).remote), ..free(1) });
     assert_eq!(line.turns(Among::All, 3, |_| WAIT_NS, slow), [(flow(2, 1), Act::Grant)]);
 }
 
@@ -192,8 +230,8 @@ proptest! {
                     ended.insert(flow, now_ms);
                 }
             }
-            let turns = line.turns(Among::All, now_ns, |_| WAIT_NS, |flow| {
-                let taken = held.get(&flow.remote).map_or(0, Vec::len) as u64;
+            let turns = line.turns(Among::All, now_ns, |_| WAIT_NS, |asked| {
+                let taken = held.get(&asked.flow.remote).map_or(0, Vec::len) as u64;
                 Some(free(limit.saturating_sub(taken)))
             });
             for (flow, _) in turns {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::{FIRST_PORT, LIMIT, only, play, queued, served};
 use crate::ground::{bind_to, counted_by_the_kernel, cpus, say};
-use crate::raw::{Caller, Crowd, Segment, Wire};
-use crate::sockets::SYN_RECV;
+use crate::raw::{ACK, Caller, Crowd, SYN, Segment, Wire};
+use crate::sockets::{ESTABLISHED, SYN_RECV};
 use crate::support::limiter::Source;
 use crate::support::{SOON, deadline, eventually};
 use crate::watch::Watch;
@@ -46,6 +46,33 @@ fn an_ack_with_a_wrong_number_neither_counts_nor_hinders_the_right_one() {
         crowd.complete();
         stage.agree(1);
         assert_eq!(stage.counted().accepted, 1);
+        crowd.hang_up();
+    });
+}
+
+/// The kernel takes such a segment for the ACK, ignores the SYN, and makes a connection that is not established. An
+/// ACK behind it is none for the listener any more.
+#[test]
+fn a_syn_ack_with_data_in_the_place_of_the_ack_is_no_way_past_the_limit() {
+    play(served, |stage, _| {
+        let crowd = stage.half_open(40);
+        for caller in crowd.callers.values() {
+            let mut segment = caller.segment(SYN | ACK).with_payload(b"E");
+            segment.seq = caller.next.wrapping_sub(1);
+            let mut ack = caller.ack();
+            ack.seq = ack.seq.wrapping_add(1);
+            crowd.wire.send_all([&segment, &ack]);
+        }
+        // The ACKs are of this handshake, and so take what there is.
+        eventually("eight are in, eight wait, and the others are gone", SOON, || {
+            let established = stage.in_state(ESTABLISHED);
+            let source = stage.counted();
+            if established == LIMIT && source.connections == LIMIT as u64 {
+                return Ok(());
+            }
+            Err(format!("{established} established, {} counted", source.connections))
+        });
+        assert!(stage.counted().peak <= LIMIT as u64);
         crowd.hang_up();
     });
 }
