@@ -31,6 +31,10 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         return sk_action::SK_PASS;
     };
     let (remote, local) = addresses(lookup);
+    if waiters::has_records(service.id) && waiters::of(&flow(lookup, remote, local)).is_some() {
+        // Of a handshake that was held back and that the kernel knows no more: the gate knows it.
+        return sk_action::SK_PASS;
+    }
     let policy = service.policy;
     let say = service.say(&remote, &local);
     let claim = Claim::new(service.id, policy, &remote);
@@ -45,10 +49,6 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     let Verdict::Refuse(reason, response) = verdict else {
         return sk_action::SK_PASS;
     };
-    if waiters::has_records(service.id) && waiters::of(&flow(lookup, remote, local)).is_some() {
-        // Not a SYN, but a handshake that was held back and that the kernel knows no more: the gate knows it.
-        return sk_action::SK_PASS;
-    }
     if policy.observes() {
         maps::count(service.id, |counters| &mut counters.would_refuse[reason as usize]);
         return sk_action::SK_PASS;
