@@ -229,7 +229,8 @@ fn note(
     };
     waiter.word = waiting::word(now_ns, state);
     let flow = tuple.flow();
-    if WAITERS.insert(flow, waiter, u64::from(BPF_NOEXIST)).is_err() {
+    // By reference: a copy of each would not fit the stack, of which older verifiers (6.1) leave less.
+    if WAITERS.insert(&flow, &waiter, u64::from(BPF_NOEXIST)).is_err() {
         if state == State::Waiting
             && let Some(counts) = counts
         {

@@ -164,13 +164,19 @@ impl<R: Reasons> Desk<R> {
     }
 
     fn take(&mut self, stream: TcpStream, peer: SocketAddr, now: Instant) {
-        let line = self.line(&stream, peer);
+        // Where there are too many, nobody is asked why.
+        let line = if self.is_full() { None } else { self.line(&stream, peer) };
         self.say(stream, line, now);
+    }
+
+    /// Whether it speaks to as many as it may.
+    fn is_full(&self) -> bool {
+        self.audience.len() >= self.limits.connections
     }
 
     /// Says `line`, if there is something that can be said.
     fn say(&mut self, stream: TcpStream, line: Option<String>, now: Instant) {
-        if self.audience.len() >= self.limits.connections {
+        if self.is_full() {
             self.totals.count_dropped_full();
             return reply::reset(stream);
         }

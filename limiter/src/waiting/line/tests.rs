@@ -200,6 +200,8 @@ fn any_crowd() -> impl Strategy<Value = Vec<(u8, u64, bool)>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// A line that is served: everyone comes to an end within `wait` and one turn, no source ever has more places
     /// than it may, and of those of a source that answer nobody gets in before one that came earlier.
     #[test]
