@@ -164,14 +164,17 @@ pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arri
     outcome
 }
 
-/// Pays for a handshake. One that is new does not where others wait, who may wait for the rate.
+/// Pays for a handshake. One that is new leaves those that wait theirs.
 #[inline(always)]
 fn pay<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arrival: Arrival) -> Outcome {
     if !limits.rate.is_limited() {
         return Outcome::Taken;
     }
-    if arrival.marks.is_none() && arrival.overtakes == 0 && Places(words.narrow.load()).waiting() != 0 {
-        return Outcome::Full(Reason::Rate);
+    if arrival.marks.is_none() && arrival.overtakes == 0 {
+        let waiting = Places(words.narrow.load()).waiting();
+        if waiting != 0 && !limits.rate.allows_behind(words.due.load(), now_ns, waiting) {
+            return Outcome::Full(Reason::Rate);
+        }
     }
     match rate::pay(words.due, &limits.rate, now_ns) {
         Some(true) => Outcome::Taken,

@@ -45,6 +45,30 @@ impl Rate {
         !self.is_limited() || due_ns <= now_ns.saturating_add(self.tolerance_ns)
     }
 
+    /// The same of one that leaves as many as are `waiting` to go first.
+    #[inline(always)]
+    #[must_use]
+    pub const fn allows_behind(&self, due_ns: u64, now_ns: u64, waiting: u32) -> bool {
+        if waiting == 0 || !self.is_limited() {
+            return self.allows(due_ns, now_ns);
+        }
+        let from = if due_ns > now_ns { due_ns } else { now_ns };
+        self.allows(from.saturating_add(self.interval_ns.wrapping_mul(waiting as u64)), now_ns)
+    }
+
+    /// How many handshakes a source due at `due_ns` may complete at `now_ns`; `u64::MAX` without a limit.
+    #[must_use]
+    pub const fn left(&self, due_ns: u64, now_ns: u64) -> u64 {
+        if !self.is_limited() {
+            return u64::MAX;
+        }
+        if !self.allows(due_ns, now_ns) {
+            return 0;
+        }
+        let from = if due_ns > now_ns { due_ns } else { now_ns };
+        now_ns.saturating_add(self.tolerance_ns).saturating_sub(from) / self.interval_ns + 1
+    }
+
     /// When a source due at `due_ns` is due after one more handshake at `now_ns`.
     #[inline(always)]
     #[must_use]
@@ -118,6 +142,22 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     proptest! {
+        /// What is left is what can be paid, and who goes behind others may go exactly where they leave one.
+        #[test]
+        fn as_many_are_left_as_can_be_paid_and_who_is_behind_others_leaves_them_theirs(
+            count in 1u32..1000, period in prop::sample::select(&[1u32, 60, 3600]), burst in 1u32..50,
+            due_s in 0u64..300, waiting in 0u32..60,
+        ) {
+            let (rate, now) = (Rate::new(count, period, burst), 100 * SECOND);
+            let due = AtomicU64::new(due_s * SECOND);
+            let left = rate.left(due_s * SECOND, now);
+            prop_assert_eq!(rate.allows_behind(due_s * SECOND, now, waiting), left > u64::from(waiting));
+            for _ in 0..left {
+                prop_assert_eq!(pay(&due, &rate, now), Some(true));
+            }
+            prop_assert_eq!(pay(&due, &rate, now), Some(false));
+        }
+
         /// In any stretch of time, at most burst + time / interval handshakes.
         #[test]
         fn never_more_than_the_burst_and_what_the_time_brought(

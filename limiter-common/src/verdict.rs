@@ -181,10 +181,10 @@ impl Standing {
         }
     }
 
-    /// Whether the rate allows one more that is new: others that wait may wait for it.
+    /// Whether the rate allows one more that is new, and leaves those that wait theirs.
     #[inline(always)]
     const fn rate_allows(&self, limits: &Limits, now_ns: u64) -> bool {
-        !limits.rate.is_limited() || self.narrow.waiting() == 0 && limits.rate.allows(self.due_ns, now_ns)
+        limits.rate.allows_behind(self.due_ns, now_ns, self.narrow.waiting())
     }
 
     /// What a handshake that is complete waits for at `now_ns`: the limit of the fewest that stands in its way. Who
@@ -316,7 +316,7 @@ mod tests {
                 Some(Reason::Network)
             } else if narrow >= limit {
                 Some(Reason::Concurrency)
-            } else if rate.wait_ns(standing.due_ns, now) > 0 || rate.is_limited() && waiting > 0 {
+            } else if rate.left(standing.due_ns, now) <= u64::from(waiting) {
                 Some(Reason::Rate)
             } else {
                 None

@@ -261,7 +261,8 @@ pub fn again(ctx: &SkBuffContext) -> bool {
         // The kernel has given it up: the daemon says why, and without one the kernel's reset does.
         return attended;
     }
-    let is_stale = segment.ack != isn.wrapping_add(1);
+    let is_being_told = attended && seen as u8 == State::Told as u8;
+    let is_stale = segment.ack != isn.wrapping_add(1) && !is_being_told;
     let is_in_window = waiting::is_in_window(segment.seq, rcv_isn, rcv_wnd);
     let has_gone = segment.flags & FIN != 0 && attended && waiting::is_marked(seen);
     let has_turn = is_stale || is_in_window && (has_gone || waiting::may_try(seen as u8, attended));

@@ -430,8 +430,7 @@ fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Fr
         narrow: u64::from(limits.narrow).saturating_sub(standing.narrow.taken()),
         wide: left(limits.wide, standing.wide, Reason::Network),
         total: left(limits.total, standing.total, Reason::Total),
-        rate_ns: limits.rate.wait_ns(standing.due_ns, now_ns),
-        has_rate: limits.rate.is_limited(),
+        rate: limits.rate.left(standing.due_ns, now_ns),
         is_refused: limits.denied || limits.bannable && now_ns < standing.banned_until_ns,
     })
 }

@@ -1,6 +1,9 @@
 //! What is done to clients whose handshakes were held back: they are asked again, told, or reset.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use tracing::warn;
@@ -101,7 +104,7 @@ impl Clients {
                 ));
             }
         }
-        self.reset(&held);
+        let _once_more_in_any_case = self.reset(&held);
         self.resets.push((Instant::now() + RESET_AGAIN, held));
     }
 
@@ -139,13 +142,21 @@ impl Clients {
         let due = self.resets.iter().take_while(|(at, _)| *at <= now).count();
         let resets: Vec<_> = self.resets.drain(..due).collect();
         for (_, held) in resets {
-            self.reset(&held);
+            if !self.reset(&held) {
+                self.resets.push((now + RESET_AGAIN, held));
+            }
         }
     }
 
-    fn reset(&mut self, held: &Held) {
-        if let Err(error) = self.prober.reset(held) {
-            self.warn(&format!("cannot reset {}: {error}", held.remote));
+    /// Sends a reset; `false` where there is no room for it at the moment: its client knows nothing yet.
+    fn reset(&mut self, held: &Held) -> bool {
+        match self.prober.reset(held) {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(error) => {
+                self.warn(&format!("cannot reset {}: {error}", held.remote));
+                true
+            }
         }
     }
 

@@ -49,7 +49,7 @@ pub struct Asked<'a> {
     pub marks: Marks,
 }
 
-/// How many places are free for one that waits, and how long until its rate allows it.
+/// How many places are free for one that waits, and how many the rate allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Free {
     /// Of its source.
@@ -58,10 +58,8 @@ pub struct Free {
     pub wide: u64,
     /// Of the service.
     pub total: u64,
-    /// Nanoseconds; 0: it is allowed now.
-    pub rate_ns: u64,
-    /// Whether there is a rate: then one of its source is granted a place at a time.
-    pub has_rate: bool,
+    /// Handshakes of its source that the rate allows now.
+    pub rate: u64,
     /// Whether its source may have none at all by now: it is denied, or banned.
     pub is_refused: bool,
 }
@@ -260,6 +258,9 @@ impl Line {
         };
         let mut line: Vec<(&Flow, &Place)> = self.0.iter().filter(|(_, place)| waits(place)).collect();
         line.sort_unstable_by_key(|(flow, place)| (place.order, flow.remote_port));
+        let granted_of =
+            |granted: &HashMap<Key, u64>, key: &Key| granted.get(key).copied().unwrap_or_default();
+        let mut ahead: HashMap<Key, u64> = HashMap::new();
         let mut turns = Vec::new();
         for (flow, place) in line {
             let asked = Asked { flow, claim: place.claim, marks: place.marks };
@@ -268,18 +269,20 @@ impl Line {
                 turns.push((*flow, Act::Tell));
                 continue;
             }
-            if let Some(reason) = free.blocked_by() {
+            // Of a source with places for some, those behind wait for more of its own, not for the service's.
+            let before =
+                ahead.entry(place.claim.narrow).or_insert_with(|| granted_of(&granted, &place.claim.narrow));
+            let blocked_by =
+                if *before >= free.narrow { Some(Reason::Concurrency) } else { free.blocked_by() };
+            *before += 1;
+            if let Some(reason) = blocked_by {
                 if Marks::of(reason) != place.marks {
                     turns.push((*flow, Act::WaitOn(reason)));
                 }
                 continue;
             }
-            let granted_of = |key: &Key| granted.get(key).copied().unwrap_or_default();
-            let source_has_room = if free.has_rate {
-                granted_of(&place.claim.narrow) == 0
-            } else {
-                free.narrow > granted_of(&place.claim.narrow)
-            };
+            let granted_of = |key: &Key| granted_of(&granted, key);
+            let source_has_room = free.narrow.min(free.rate) > granted_of(&place.claim.narrow);
             let others_have_room = (!place.claim.has_wide() || free.wide > granted_of(&place.claim.wide))
                 && free.total > granted_of(&Key::total(place.claim.service()));
             if source_has_room && others_have_room {
@@ -302,7 +305,7 @@ impl Free {
             Some(Reason::Network)
         } else if self.total == 0 {
             Some(Reason::Total)
-        } else if self.rate_ns > 0 {
+        } else if self.rate == 0 {
             Some(Reason::Rate)
         } else {
             None

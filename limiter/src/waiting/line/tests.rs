@@ -44,7 +44,7 @@ fn line(of: &[(Flow, State, u64)]) -> Line {
 }
 
 fn free(narrow: u64) -> Free {
-    Free { narrow, wide: u64::MAX, total: u64::MAX, rate_ns: 0, has_rate: false, is_refused: false }
+    Free { narrow, wide: u64::MAX, total: u64::MAX, rate: u64::MAX, is_refused: false }
 }
 
 fn turns(line: &Line, now_ns: u64, places: u64) -> Vec<Flow> {
@@ -180,17 +180,27 @@ fn a_place_is_kept_for_half_a_second_for_who_does_not_answer() {
 }
 
 #[test]
-fn where_there_is_a_rate_one_of_a_source_is_granted_a_place_at_a_time() {
-    let line = line(&[(flow(1, 1), State::Waiting, 1), (flow(1, 2), State::Waiting, 2)]);
-    let paced = |_: &Asked<'_>| Some(Free { has_rate: true, ..free(9) });
-    assert_eq!(line.turns(Among::All, 3, |_| WAIT_NS, paced), [(flow(1, 1), Act::Grant)]);
+fn as_many_of_a_source_are_granted_a_place_as_its_rate_allows() {
+    let of = |port| flow(1, port);
+    let line = line(&[(of(1), State::Waiting, 1), (of(2), State::Waiting, 2), (of(3), State::Waiting, 3)]);
+    let paced = |_: &Asked<'_>| Some(Free { rate: 2, ..free(9) });
+    let turns = line.turns(Among::All, 4, |_| WAIT_NS, paced);
+    assert_eq!(turns, [(of(1), Act::Grant), (of(2), Act::Grant)]);
+}
+
+#[test]
+fn of_a_source_with_one_place_only_the_first_waits_for_one_of_the_service() {
+    let of = |port| flow(1, port);
+    let line = line(&[(of(1), State::Waiting, 1), (of(2), State::Waiting, 2), (of(3), State::Waiting, 3)]);
+    let full = |_: &Asked<'_>| Some(Free { total: 0, ..free(1) });
+    assert_eq!(line.turns(Among::All, 4, |_| WAIT_NS, full), [(of(1), Act::WaitOn(Reason::Total))]);
 }
 
 #[test]
 fn one_that_is_not_due_for_its_rate_keeps_no_other_source_waiting() {
     let line = line(&[(flow(1, 1), State::Waiting, 1), (flow(2, 1), State::Waiting, 2)]);
     let slow =
-        |of: &Asked<'_>| Some(Free { rate_ns: u64::from(of.flow.remote == flow(1, 1).remote), ..free(1) });
+        |of: &Asked<'_>| Some(Free { rate: u64::from(of.flow.remote != flow(1, 1).remote), ..free(1) });
     assert_eq!(line.turns(Among::All, 3, |_| WAIT_NS, slow), [(flow(2, 1), Act::Grant)]);
 }
 
