@@ -229,8 +229,12 @@ fn note(
     };
     waiter.word = waiting::word(now_ns, state);
     let flow = tuple.flow();
-    // By reference: a copy of each would not fit the stack, of which older verifiers (6.1) leave less.
-    if WAITERS.insert(&flow, &waiter, u64::from(BPF_NOEXIST)).is_err() {
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a copy of each would not fit the stack, of which older verifiers (6.1) leave less"
+    )]
+    let inserted = WAITERS.insert(&flow, &waiter, u64::from(BPF_NOEXIST));
+    if inserted.is_err() {
         if state == State::Waiting
             && let Some(counts) = counts
         {
