@@ -9,7 +9,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 use tracing::{error, info, warn};
@@ -53,13 +53,38 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
+        // Before anybody can know the daemon's number: a signal without a handler ends a process.
+        let signals = Signals::catch()?;
         let (listener, attached, shield) = load(instance, options)?;
         instance.set_config_path(options.file.as_deref())?;
         let mut shield = Keeper::new(shield, instance)?;
         shield.round(&options.config.interfaces);
         lock.announce()?;
-        serve(instance, listener, attached, shield, options).await
+        serve(instance, listener, attached, shield, signals, options).await
     })
+}
+
+/// The signals that the daemon answers to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// Read the file again, and put it in force.
+    hangup: Signal,
+    /// `limiter reload` has put a file in force.
+    applied: Signal,
+}
+
+impl Signals {
+    /// Catches them from now on; those that come before somebody asks are kept, one of each kind.
+    fn catch() -> Result<Self> {
+        let catch = |kind| signal(kind).context("cannot catch signals");
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hangup: catch(SignalKind::hangup())?,
+            applied: catch(SignalKind::user_defined1())?,
+        })
+    }
 }
 
 /// Loads, or takes over what is pinned.
@@ -110,6 +135,7 @@ async fn serve(
     listener: Listener,
     attached: Attached,
     shield: Keeper,
+    mut signals: Signals,
     options: &Options,
 ) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
@@ -148,17 +174,13 @@ async fn serve(
     };
     let mut attendant = attendant.unwrap_or_else(|| tokio::spawn(std::future::pending()));
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut applied = signal(SignalKind::user_defined1())?;
     loop {
         let config = tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(instance),
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hangup.recv() => reload(instance),
             // `limiter reload` has put it in force.
-            _ = applied.recv() => config::load(&instance.applied_path()).map_err(Into::into),
+            _ = signals.applied.recv() => config::load(&instance.applied_path()).map_err(Into::into),
             result = &mut attendant => bail!("nobody serves those that wait any more ({result:?}): they get in when the kernel asks them again, until the daemon runs again"),
             result = &mut greeter => bail!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again"),
         };

@@ -1,6 +1,9 @@
 //! The whole new policy or, with any error, none of it.
 
+use std::fs;
 use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -87,6 +90,40 @@ fn a_signal_reloads_the_daemons_own_settings_too() {
     }
     drop(held);
     truth::settled(&lab.host, &limiter, 25);
+}
+
+/// Who knows the daemon's number may signal it: `limiter reload` does so the moment it is there.
+#[test]
+fn the_first_signal_does_not_end_the_daemon() {
+    const STARTS: usize = 5;
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let mut limiter = Limiter::start(&lab, 1, "reset");
+    let number = PathBuf::from(format!("/run/limiter/{}.pid", limiter.pins().file_name().unwrap().display()));
+    for start in 1..=STARTS {
+        limiter.stop();
+        let old = fs::read_to_string(&number).expect("the daemon's number");
+        let over = Arc::new(AtomicBool::new(false));
+        let hasty = std::thread::spawn({
+            let (number, over) = (number.clone(), Arc::clone(&over));
+            move || {
+                while !over.load(Ordering::Relaxed) {
+                    let text = fs::read_to_string(&number).unwrap_or_default();
+                    if text != old && text.ends_with('\n') {
+                        kill(Pid::from_raw(text.trim().parse().unwrap()), Signal::SIGHUP).unwrap();
+                        return;
+                    }
+                }
+            }
+        });
+        limiter.run();
+        eventually("it reads its file again", SOON, || {
+            let read = limiter.log().matches("the configuration is read again").count();
+            if read == start { Ok(()) } else { Err(format!("{read} times after {start} starts")) }
+        });
+        over.store(true, Ordering::Relaxed);
+        hasty.join().unwrap();
+    }
 }
 
 /// Two policies that differ in everything; each connection is judged by one of them.
