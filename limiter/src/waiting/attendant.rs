@@ -37,6 +37,9 @@ const ATTENDED_NS: u64 = 3_000_000_000;
 const LOOK: Duration = Duration::from_millis(100);
 /// How often in a row it is looked what is due.
 const MOST_ROUNDS: usize = 64;
+/// Nobody waits for longer while a daemon is there: the longest `wait`, and some seconds for one that is slow. Whose
+/// record is older came in the time without a daemon, and if the kernel has given it up it is not refused today.
+const LONGEST_SERVED_NS: u64 = 90_000_000_000;
 const EVENTS: Token = Token(0);
 const STOP: Token = Token(1);
 
@@ -241,6 +244,16 @@ impl Attendant {
 
     /// Gives everyone their turn whose it is.
     fn grant(&mut self, among: Among) -> Result<()> {
+        // Nobody is told of a place that came free before the one who waits for it was marked there.
+        let has_moved = self.give_turns(among)?;
+        if has_moved {
+            self.give_turns(among)?;
+        }
+        Ok(())
+    }
+
+    /// The same, as things stand; whether somebody was found to wait for something else.
+    fn give_turns(&mut self, among: Among) -> Result<bool> {
         let mut known = HashMap::new();
         let (tables, services) = (&self.tables, &self.services);
         let now_ns = ledger::monotonic_ns()?;
@@ -255,20 +268,23 @@ impl Attendant {
                 *known.entry(key).or_insert_with(|| free(tables, policy, asked).ok())
             },
         );
+        let mut has_moved = false;
         for (flow, act) in turns {
             if act == Act::Tell {
                 self.tell(&flow)?;
                 continue;
             }
             // Where it cannot be marked it waits all the same, and may be overtaken.
-            if self.ask(&flow, act)?.done == 0 || act != Act::Grant {
+            let is_done = self.ask(&flow, act)?.done != 0;
+            has_moved |= is_done && act != Act::Grant;
+            if !is_done || act != Act::Grant {
                 continue;
             }
             let Some(waiter) = self.room.waiter(&flow)? else { continue };
             let held = self.held(&flow, &waiter);
             self.clients.ask_again(&held);
         }
-        Ok(())
+        Ok(has_moved)
     }
 
     /// Does what time asks for, until it asks for nothing more.
@@ -338,14 +354,18 @@ impl Attendant {
             return Ok(());
         };
         let held = self.held(flow, &waiter);
-        match self.clients.look(&held) {
+        let age_ns = ledger::monotonic_ns()?.saturating_sub(waiter.since_ns);
+        let is_refused = match self.clients.look(&held) {
             Some(Kernel::Connection) => return self.forget(flow),
-            // It is not refused: whoever listened there has gone.
-            Some(Kernel::NoListener) => {
-                self.clients.end(&mut self.room, held, None);
-                return self.forget(flow);
-            }
-            _ => {}
+            // Whoever listened there has gone.
+            Some(Kernel::NoListener) => false,
+            // Nobody was here to refuse it at its time.
+            Some(Kernel::Nothing) => age_ns <= LONGEST_SERVED_NS,
+            Some(Kernel::Request(_)) | None => true,
+        };
+        if !is_refused {
+            self.clients.end(&mut self.room, held, None);
+            return self.forget(flow);
         }
         let answer = self.ask(flow, Act::Tell)?;
         if answer.done != 0 {

@@ -276,7 +276,7 @@ impl Line {
                 if *before >= free.narrow { Some(Reason::Concurrency) } else { free.blocked_by() };
             *before += 1;
             if let Some(reason) = blocked_by {
-                if Marks::of(reason) != place.marks {
+                if reason != place.waits_for {
                     turns.push((*flow, Act::WaitOn(reason)));
                 }
                 continue;

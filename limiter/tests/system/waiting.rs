@@ -1,8 +1,9 @@
 //! What the gate holds back is to be seen.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use crate::support::dial::{first_line, knock};
+use crate::support::pinned::age_waiters;
 use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
 
 /// How long one is listened to who may have nothing to say.
@@ -130,5 +131,46 @@ fn who_waits_sees_what_the_admin_changes() {
         drop(clients);
         truth::settled(&lab.host, &limiter, 25);
         limiter.ok(&["set", "smtp", "wait=60s"]);
+    }
+}
+
+/// Those that the kernel has given up in a time without a daemon are told by the next one, and refused; those of long
+/// ago are nobody's refusal today.
+#[test]
+fn who_waited_long_before_the_daemon_came_is_not_refused_by_it() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    // The kernel gives a handshake up after three seconds.
+    lab.host.run(|| fs::write("/proc/sys/net/ipv4/tcp_synack_retries", "1").unwrap());
+    let mut limiter = Limiter::start_with(&lab, "[service.smtp]\nmax_connections = 1\nwait = \"60s\"\n");
+    for (family, name) in [(V4, "198.51.100.7/32"), (V6, "2001:db8:7::/64")] {
+        let (source, smtp) = (family.source(), family.port(25));
+        for (age_s, refused) in [(0, 1), (100, 0)] {
+            let before = limiter.counter("smtp", "refused");
+            limiter.kill();
+            lab.deafen(source);
+            let clients: Vec<_> = (0..2).map(|_| lab.client.run(|| knock(source, smtp))).collect();
+            eventually("the SYNs are there", SOON, || {
+                same("half open", &truth::half_open(&lab.host, 25).len(), &2)
+            });
+            lab.undeafen(source);
+            eventually("one waits", SOON, || same("waiting", &waiting(&limiter, name).0, &1));
+            eventually("the kernel gives it up", SOON, || {
+                same("half open", &truth::half_open(&lab.host, 25).len(), &0)
+            });
+            age_waiters(&limiter, Duration::from_secs(age_s));
+            limiter.run();
+            eventually("nobody waits", SOON, || same("waiting", &waiting(&limiter, name).0, &0));
+            eventually("one has ended", SOON, || {
+                let ended = |client| match first_line(client, SHORT) {
+                    Answer::Line(line) => line.starts_with("421 "),
+                    answer => answer == Answer::Reset,
+                };
+                same("ended", &clients.iter().filter(|client| ended(client)).count(), &1)
+            });
+            assert_eq!(limiter.counter("smtp", "refused") - before, refused, "{age_s} s ago");
+            drop(clients);
+            truth::settled(&lab.host, &limiter, 25);
+        }
     }
 }

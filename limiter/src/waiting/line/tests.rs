@@ -154,6 +154,11 @@ fn what_one_waits_for_is_marked_where_it_is() {
     assert_eq!(acts(&line, full), []);
     // Places of its own source come first: one of the service is of no use to it without.
     assert_eq!(acts(&line, Free { total: 0, ..free(0) }), [(of, Act::WaitOn(Reason::Concurrency))]);
+    line.done(&of, Act::WaitOn(Reason::Concurrency), 4);
+    // Marked in the same counts, and told something else.
+    assert_eq!(acts(&line, Free { rate: 0, ..free(1) }), [(of, Act::WaitOn(Reason::Rate))]);
+    line.done(&of, Act::WaitOn(Reason::Rate), 5);
+    assert_eq!(acts(&line, Free { rate: 0, ..free(1) }), []);
     assert_eq!(acts(&line, free(1)), [(of, Act::Grant)]);
 }
 
@@ -201,7 +206,8 @@ fn one_that_is_not_due_for_its_rate_keeps_no_other_source_waiting() {
     let line = line(&[(flow(1, 1), State::Waiting, 1), (flow(2, 1), State::Waiting, 2)]);
     let slow =
         |of: &Asked<'_>| Some(Free { rate: u64::from(of.flow.remote != flow(1, 1).remote), ..free(1) });
-    assert_eq!(line.turns(Among::All, 3, |_| WAIT_NS, slow), [(flow(2, 1), Act::Grant)]);
+    let turns = line.turns(Among::All, 3, |_| WAIT_NS, slow);
+    assert_eq!(turns, [(flow(1, 1), Act::WaitOn(Reason::Rate)), (flow(2, 1), Act::Grant)]);
 }
 
 /// A source, when it came, and whether it answers in its turn.

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use limiter_common::{
-    Addr, Entry, Key, MAX_SERVICES, Note, Peg, Places, Rung, ServiceId, ServicePolicy, ladder::cause,
-    peg::PEGS, service::Prefixes,
+    Addr, Entry, Key, MAX_SERVICES, Note, Peg, Places, Rung, ServiceId, ServicePolicy, Waiter, ladder::cause,
+    peg::PEGS, service::Prefixes, waiting::Flow,
 };
 
 use super::Limiter;
@@ -106,6 +107,17 @@ impl Notes {
     pub fn fill(&mut self) {
         let filled = (0..=u64::MAX).rev().take_while(|&cookie| self.insert(cookie)).count();
         assert!(filled > PEGS as usize, "there was room");
+    }
+}
+
+/// Makes the records of those that wait older.
+pub fn age_waiters(limiter: &Limiter, by: Duration) {
+    let map = MapData::from_pin(limiter.pins().join("WAITERS")).expect("the records are pinned");
+    let mut records: HashMap<_, Flow, Waiter> = Map::HashMap(map).try_into().expect("it is a hash map");
+    let all: Vec<_> = records.iter().map(Result::unwrap).collect();
+    for (flow, waiter) in all {
+        let since_ns = waiter.since_ns.saturating_sub(by.as_nanos() as u64);
+        records.insert(flow, Waiter { since_ns, ..waiter }, 0).expect("it is there");
     }
 }
 
