@@ -4,13 +4,14 @@
 mod reasons;
 mod upkeep;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    task::JoinHandle,
 };
 use tracing::{error, info, warn};
 
@@ -27,6 +28,9 @@ use crate::{
     shield::Keeper,
     waiting::{self, Attendant},
 };
+
+/// How long threads may take that are in the middle of something when the daemon ends.
+const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What `limiter run` was asked for.
 pub struct Options {
@@ -52,7 +56,7 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         // Before anybody can know the daemon's number: a signal without a handler ends a process.
         let signals = Signals::catch()?;
         let (listener, attached, shield) = load(instance, options)?;
@@ -61,7 +65,10 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
         shield.round(&options.config.interfaces);
         lock.announce()?;
         serve(instance, listener, attached, shield, signals, options).await
-    })
+    });
+    // A thread that waits for somebody else is not waited for.
+    runtime.shutdown_timeout(END_PATIENCE);
+    served
 }
 
 /// The signals that the daemon answers to.
@@ -72,6 +79,8 @@ struct Signals {
     hangup: Signal,
     /// `limiter reload` has put a file in force.
     applied: Signal,
+    /// `limiter unload` takes everything away.
+    unload: Signal,
 }
 
 impl Signals {
@@ -83,6 +92,7 @@ impl Signals {
             interrupt: catch(SignalKind::interrupt())?,
             hangup: catch(SignalKind::hangup())?,
             applied: catch(SignalKind::user_defined1())?,
+            unload: catch(SignalKind::user_defined2())?,
         })
     }
 }
@@ -174,11 +184,17 @@ async fn serve(
     };
     let mut attendant = attendant.unwrap_or_else(|| tokio::spawn(std::future::pending()));
 
-    loop {
+    let mut reload = Reload::new(instance);
+    let limits_stay = loop {
         let config = tokio::select! {
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
-            _ = signals.hangup.recv() => reload(instance),
+            _ = signals.terminate.recv() => break true,
+            _ = signals.interrupt.recv() => break true,
+            _ = signals.unload.recv() => break false,
+            _ = signals.hangup.recv() => {
+                reload.begin();
+                continue;
+            }
+            config = reload.end() => config,
             // `limiter reload` has put it in force.
             _ = signals.applied.recv() => config::load(&instance.applied_path()).map_err(Into::into),
             result = &mut attendant => bail!("nobody serves those that wait any more ({result:?}): they get in when the kernel asks them again, until the daemon runs again"),
@@ -196,7 +212,7 @@ async fn serve(
             }
             Err(problem) => error!("{problem:#}: what was in force stays"),
         }
-    }
+    };
     if let Some(leave) = leave {
         drop(leave);
         attendant.await?.context("those that wait could not be left")?;
@@ -206,9 +222,13 @@ async fn serve(
     greeter.await?.context("the greeter failed")?;
     log.abort();
     info!("greeter: {}", totals.snapshot());
-    info!(
-        "the daemon ends; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`"
-    );
+    if limits_stay {
+        info!(
+            "the daemon ends; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`"
+        );
+    } else {
+        info!("the daemon ends: the instance {instance} is being unloaded");
+    }
     Ok(())
 }
 
@@ -219,6 +239,41 @@ fn hostname(config: &Config) -> Result<String> {
     }
     let name = nix::unistd::gethostname().context("cannot read the host name")?;
     Ok(name.to_string_lossy().into_owned())
+}
+
+/// Reading the file again, in a thread of its own: others may be changing the policy just then, and the daemon
+/// answers to signals meanwhile.
+struct Reload {
+    instance: Instance,
+    under_way: Option<JoinHandle<Result<Config>>>,
+    once_more: bool,
+}
+
+impl Reload {
+    fn new(instance: &Instance) -> Self {
+        Self { instance: instance.clone(), under_way: None, once_more: false }
+    }
+
+    /// Begins; after the one that is under way, if one is.
+    fn begin(&mut self) {
+        if self.under_way.is_some() {
+            self.once_more = true;
+        } else {
+            let instance = self.instance.clone();
+            self.under_way = Some(tokio::task::spawn_blocking(move || reload(&instance)));
+        }
+    }
+
+    /// Waits until what is under way has ended; for ever if nothing is.
+    async fn end(&mut self) -> Result<Config> {
+        let Some(under_way) = &mut self.under_way else { return std::future::pending().await };
+        let config = under_way.await;
+        self.under_way = None;
+        if std::mem::take(&mut self.once_more) {
+            self.begin();
+        }
+        config.context("the configuration could not be read again")?
+    }
 }
 
 /// Reads the file again and puts it in force, all of it or nothing.

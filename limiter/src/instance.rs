@@ -1,19 +1,23 @@
 //! An instance: the name under which everything of one limiter is found, so that several can live on
 //! one host.
 
+mod daemon;
+mod locks;
+
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions},
-    io::{Read as _, Seek as _, Write as _},
-    os::unix::{ffi::OsStringExt as _, fs::OpenOptionsExt as _},
+    io::{ErrorKind, Write as _},
+    os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use anyhow::{Context as _, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
+use anyhow::{Context as _, Result};
 
-/// Where locks are kept.
+pub use self::daemon::Daemon;
+use self::locks::{BANS, ERRAND, PID, POLICY};
+
+/// Where locks are kept, and what daemon and commands leave for each other.
 const RUN_DIR: &str = "/run/limiter";
 
 /// Where what outlives a restart of the host is kept (FHS 3.0, 5.8).
@@ -53,54 +57,8 @@ impl Instance {
         PathBuf::from("/sys/fs/bpf").join(format!("{}+new", self.0))
     }
 
-    fn lock_path(&self, what: &str) -> PathBuf {
+    fn run_path(&self, what: &str) -> PathBuf {
         PathBuf::from(RUN_DIR).join(format!("{}.{what}", self.0))
-    }
-
-    fn open_lock(&self, what: &str) -> Result<File> {
-        std::fs::create_dir_all(RUN_DIR).with_context(|| format!("cannot create {RUN_DIR}"))?;
-        let path = self.lock_path(what);
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(&path)
-            .with_context(|| format!("cannot open the lock {}", path.display()))
-    }
-
-    /// Becomes the daemon of this instance, for as long as the result lives.
-    ///
-    /// # Errors
-    /// When another daemon serves it.
-    pub fn lock_daemon(&self) -> Result<DaemonLock> {
-        match Flock::lock(self.open_lock("pid")?, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => {
-                file.set_len(0)?;
-                Ok(DaemonLock(file))
-            }
-            Err((_, _)) => {
-                let pid = self.daemon()?.pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-                bail!(
-                    "a daemon already serves the instance {self}{pid}: stop it first, or choose another --instance"
-                )
-            }
-        }
-    }
-
-    /// Holds off every other change of the pinned policy until the result is dropped.
-    pub fn lock_policy(&self) -> Result<impl Drop + use<>> {
-        Flock::lock(self.open_lock("policy")?, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| errno)
-            .context("cannot lock the policy")
-    }
-
-    /// Holds off everyone else who bans and unbans, and writes it down, until the result is dropped.
-    pub fn lock_bans(&self) -> Result<impl Drop + use<>> {
-        Flock::lock(self.open_lock("bans")?, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| errno)
-            .context("cannot lock the bans")
     }
 
     /// Where bans are written down, so that they outlive a restart of the host.
@@ -110,37 +68,35 @@ impl Instance {
 
     /// Where the daemon says on which interfaces the shield is.
     pub fn shield_path(&self) -> PathBuf {
-        self.lock_path("shield")
-    }
-
-    /// What whoever runs an errand of the steward locks meanwhile.
-    pub fn errand_lock(&self) -> Result<File> {
-        self.open_lock("errand")
+        self.run_path("shield")
     }
 
     /// Remembers the configuration file of the daemon, for `limiter reload`; none: the built-in services.
     pub fn set_config_path(&self, path: Option<&Path>) -> Result<()> {
         let path = path.map(std::path::absolute).transpose().context("cannot find the configuration file")?;
         let text = path.map_or_else(Vec::new, |path| path.into_os_string().into_encoded_bytes());
-        let at = self.lock_path("config");
+        let at = self.run_path("config");
         std::fs::write(&at, text).with_context(|| format!("cannot write {}", at.display()))
     }
 
-    /// Leaves the configuration that was put in force by somebody else for the daemon.
-    pub fn set_applied(&self, config: &str) -> Result<()> {
-        let (at, new) = (self.applied_path(), self.lock_path("applied+new"));
-        std::fs::write(&new, config).with_context(|| format!("cannot write {}", new.display()))?;
-        std::fs::rename(&new, &at).with_context(|| format!("cannot write {}", at.display()))
+    /// Prepares the configuration that is about to be put in force, for the daemon: see [`Applied::leave`]. Under
+    /// the lock of the policy.
+    pub fn prepare_applied(&self, config: &str) -> Result<Applied> {
+        let mut file = tempfile::NamedTempFile::new_in(RUN_DIR)
+            .with_context(|| format!("cannot make a file in {RUN_DIR}"))?;
+        file.write_all(config.as_bytes())
+            .with_context(|| format!("cannot write {}", file.path().display()))?;
+        Ok(Applied { file, at: self.applied_path() })
     }
 
     /// Where it is left.
     pub fn applied_path(&self) -> PathBuf {
-        self.lock_path("applied")
+        self.run_path("applied")
     }
 
     /// The configuration file of the daemon that ran last.
     pub fn config_path(&self) -> Result<Option<PathBuf>> {
-        let at = self.lock_path("config");
+        let at = self.run_path("config");
         let text = std::fs::read(&at).with_context(|| {
             format!(
                 "cannot read {}: no daemon has run since the host was started; give --config",
@@ -150,41 +106,32 @@ impl Instance {
         Ok((!text.is_empty()).then(|| PathBuf::from(OsString::from_vec(text))))
     }
 
-    /// Who serves this instance, if anyone does.
-    pub fn daemon(&self) -> Result<Daemon> {
-        let Ok(mut file) = File::open(self.lock_path("pid")) else {
-            return Ok(Daemon { running: false, pid: None });
-        };
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        match Flock::lock(file, FlockArg::LockSharedNonblock) {
-            Ok(_nobody) => Ok(Daemon { running: false, pid: None }),
-            Err(_) => {
-                let pid = text.trim().parse().ok();
-                Ok(Daemon { running: pid.is_some(), pid })
+    /// Removes what says something of an instance that is not loaded any more. Under all its locks.
+    pub fn clear(&self) -> Result<()> {
+        for what in [PID, POLICY, BANS, ERRAND, "config", "applied", "shield"] {
+            let path = self.run_path(what);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+                }
+                _ => {}
             }
         }
+        Ok(())
     }
 }
 
-/// The daemon of an instance as others see it.
-#[derive(Debug, serde::Serialize)]
-pub struct Daemon {
-    /// Whether it serves: it has loaded or taken over everything, and greets.
-    pub running: bool,
-    /// Its process.
-    pub pid: Option<i32>,
+/// A configuration for the daemon that is not there yet.
+pub struct Applied {
+    file: tempfile::NamedTempFile,
+    at: PathBuf,
 }
 
-/// Held by the daemon of an instance.
-pub struct DaemonLock(Flock<File>);
-
-impl DaemonLock {
-    /// Tells everyone that the daemon serves from now on.
-    pub fn announce(&mut self) -> Result<()> {
-        self.0.set_len(0)?;
-        self.0.rewind()?;
-        writeln!(self.0, "{}", std::process::id())?;
+impl Applied {
+    /// Leaves it there: it is in force.
+    pub fn leave(self) -> Result<()> {
+        let at = self.at;
+        self.file.persist(&at).with_context(|| format!("cannot write {}", at.display()))?;
         Ok(())
     }
 }

@@ -243,14 +243,3 @@ pub fn places(instance: &Instance) -> Result<Vec<Place>> {
     }
     Ok(places)
 }
-
-/// Removes what the daemon has said.
-pub fn forget(instance: &Instance) -> Result<()> {
-    let path = instance.shield_path();
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}

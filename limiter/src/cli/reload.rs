@@ -2,11 +2,8 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use anyhow::Result;
+use rustix::process::Signal;
 
 use super::{loaded, output};
 use crate::{
@@ -28,21 +25,21 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         Some(path) => Some(path.clone()),
         None => instance.config_path()?,
     };
-    let (config, applied) = {
+    let applied = {
         // Before the file is read, or one who saves a change at this moment would be overruled by what was
         // there before.
         let _policy = instance.lock_policy()?;
         // All of it before anything is touched: one mistake and nothing changes.
         let config = path.as_deref().map(config::load).transpose()?.unwrap_or_default();
+        // What the kernel does not know of: the host name, and how often the daemon looks after the ledger.
+        // Not the file itself: it may have changed by the time the daemon reads it.
+        let for_daemon = instance.prepare_applied(&config.to_string())?;
         let applied = policy::reapply(&config, &mut tables)?;
-        (config, applied)
+        for_daemon.leave()?;
+        applied
     };
-    // What the kernel does not know of: the host name, and how often the daemon looks after the ledger.
-    // Not the file itself: it may have changed by the time the daemon reads it.
     if let Some(pid) = instance.daemon()?.pid {
-        instance.set_applied(&config.to_string())?;
-        kill(Pid::from_raw(pid), Signal::SIGUSR1)
-            .with_context(|| format!("cannot tell the daemon (pid {pid})"))?;
+        instance.signal(pid, Signal::USR1)?;
     }
     let file = path.map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
     output::line(&match applied {

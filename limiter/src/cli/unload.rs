@@ -5,18 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use anyhow::{Result, bail};
+use rustix::process::Signal;
 
 use super::output;
 use crate::{
     bans::state,
     instance::Instance,
     kernel::{Found, environment, pins},
-    shield,
 };
 
 #[derive(clap::Args)]
@@ -28,11 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn run(instance: &Instance, _args: &Args) -> Result<ExitCode> {
     environment::check()?;
     stop_daemon(instance)?;
+    // Nobody starts another, and nobody changes anything, until all is gone.
+    let _daemon = instance.lock_daemon()?;
+    let _policy = instance.lock_policy()?;
+    let _bans = instance.lock_bans()?;
     let was_loaded = !matches!(Found::inspect(instance)?, Found::Nothing);
     pins::remove(&instance.pins())?;
     pins::remove(&instance.new_pins())?;
     state::remove(instance)?;
-    shield::forget(instance)?;
+    instance.clear()?;
     output::line(&if was_loaded {
         format!("instance {instance} is unloaded: nothing is limited any more")
     } else {
@@ -44,8 +44,7 @@ pub fn run(instance: &Instance, _args: &Args) -> Result<ExitCode> {
 /// Ends the daemon first: it would otherwise hold the maps.
 fn stop_daemon(instance: &Instance) -> Result<()> {
     let Some(pid) = instance.daemon()?.pid else { return Ok(()) };
-    kill(Pid::from_raw(pid), Signal::SIGTERM)
-        .with_context(|| format!("cannot end the daemon (pid {pid})"))?;
+    instance.signal(pid, Signal::USR2)?;
     let deadline = Instant::now() + PATIENCE;
     while instance.daemon()?.running {
         if Instant::now() > deadline {

@@ -23,6 +23,7 @@ mod endings;
 mod ghosts;
 mod instances;
 mod limits;
+mod locks;
 mod malformed;
 mod many_rules;
 mod networks;

@@ -1,0 +1,164 @@
+//! The locks of an instance. Only root may take them: whoever can hold one holds up the daemon.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    io::Seek as _,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg, OFlag},
+};
+
+use super::{Instance, RUN_DIR};
+
+/// Held by the daemon; it bears its number.
+pub const PID: &str = "pid";
+/// Held by whoever changes the policy.
+pub const POLICY: &str = "policy";
+/// Held by whoever bans and unbans.
+pub const BANS: &str = "bans";
+/// Held by whoever runs an errand of the steward.
+pub const ERRAND: &str = "errand";
+
+/// How long a lock is waited for: longer than any change takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The same for a daemon that ends or starts just now, or a command that looks whether there is one.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
+
+impl Instance {
+    /// Becomes the daemon of this instance, for as long as the result lives.
+    ///
+    /// # Errors
+    /// When another daemon serves it.
+    pub fn lock_daemon(&self) -> Result<DaemonLock> {
+        let begun = Instant::now();
+        loop {
+            if let Some(file) = self.try_lock(PID)? {
+                file.set_len(0)?;
+                return Ok(DaemonLock(file));
+            }
+            let daemon = self.daemon()?;
+            if daemon.running || begun.elapsed() > DAEMON_PATIENCE {
+                let pid = daemon.pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+                bail!(
+                    "a daemon already serves the instance {self}{pid}: stop it first, or choose another --instance"
+                );
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Holds off every other change of the pinned policy until the result is dropped.
+    ///
+    /// # Errors
+    /// When somebody else holds it for too long.
+    pub fn lock_policy(&self) -> Result<impl Drop + use<>> {
+        self.lock(POLICY)
+    }
+
+    /// Holds off everyone else who bans and unbans, and writes it down, until the result is dropped.
+    ///
+    /// # Errors
+    /// When somebody else holds it for too long.
+    pub fn lock_bans(&self) -> Result<impl Drop + use<>> {
+        self.lock(BANS)
+    }
+
+    /// What whoever runs an errand of the steward locks meanwhile.
+    pub fn errand_lock(&self) -> Result<File> {
+        open(&self.run_path(ERRAND))
+    }
+
+    fn lock(&self, what: &str) -> Result<Flock<File>> {
+        let begun = Instant::now();
+        loop {
+            if let Some(lock) = self.try_lock(what)? {
+                return Ok(lock);
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!(
+                    "somebody else has been changing the {what} of the instance {self} for {} s (they hold {}): wait \
+                     for them to end, or end them",
+                    PATIENCE.as_secs(),
+                    self.run_path(what).display()
+                );
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Takes a lock; `None` if somebody else has it.
+    fn try_lock(&self, what: &str) -> Result<Option<Flock<File>>> {
+        let path = self.run_path(what);
+        match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
+            // An unload may have removed the file while it was waited for: then this is nobody's lock.
+            Ok(lock) if is_at(&lock, &path) => Ok(Some(lock)),
+            Ok(_) | Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+}
+
+/// Held by the daemon of an instance.
+pub struct DaemonLock(Flock<File>);
+
+impl DaemonLock {
+    /// Tells everyone that the daemon serves from now on.
+    pub fn announce(&mut self) -> Result<()> {
+        self.0.set_len(0)?;
+        self.0.rewind()?;
+        writeln!(self.0, "{}", std::process::id())?;
+        Ok(())
+    }
+}
+
+impl Drop for DaemonLock {
+    fn drop(&mut self) {
+        // The number may be another process's soon. If it stays, it is nobody's: the lock is not held.
+        let _stays = self.0.set_len(0);
+    }
+}
+
+/// Opens a file that only root may lock, and makes it one if it was made by an older build.
+fn open(path: &Path) -> Result<File> {
+    make_run_dir()?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path)
+        .with_context(|| format!("cannot open the lock {}", path.display()))?;
+    if file.metadata()?.mode() & 0o777 != 0o600 {
+        file.set_permissions(Permissions::from_mode(0o600))
+            .with_context(|| format!("cannot keep others from {}", path.display()))?;
+    }
+    Ok(file)
+}
+
+/// Makes the directory, if need be, and has it be root's alone to write in.
+fn make_run_dir() -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(RUN_DIR);
+    made.with_context(|| format!("cannot create {RUN_DIR}"))?;
+    let found = fs::symlink_metadata(RUN_DIR).with_context(|| format!("cannot look at {RUN_DIR}"))?;
+    if !found.is_dir() || found.uid() != 0 {
+        bail!("{RUN_DIR} is not a directory of root's: remove it, and try again");
+    }
+    if found.mode() & 0o777 != 0o755 {
+        fs::set_permissions(RUN_DIR, Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot keep others from {RUN_DIR}"))?;
+    }
+    Ok(())
+}
+
+/// Whether an open file is the one at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(there)) = (file.metadata(), fs::symlink_metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (there.dev(), there.ino())
+}

@@ -1,0 +1,173 @@
+//! Who may hold the limiter up, and whom its commands may hit: nobody but root, and nobody but its daemon.
+
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{Lab, Limiter, SOON, eventually, same};
+
+/// `nobody`, on Debian.
+const NOBODY: u32 = 65_534;
+
+/// What the instance keeps in `/run/limiter`, by name.
+fn files(limiter: &Limiter) -> Vec<PathBuf> {
+    let own = format!("{}.", limiter.pins().file_name().unwrap().display());
+    let all = fs::read_dir("/run/limiter").unwrap().map(|entry| entry.unwrap());
+    all.filter(|entry| entry.file_name().to_string_lossy().starts_with(&own))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn file(limiter: &Limiter, what: &str) -> PathBuf {
+    PathBuf::from(format!("/run/limiter/{}.{what}", limiter.pins().file_name().unwrap().display()))
+}
+
+/// Takes a lock as another command would.
+fn lock(limiter: &Limiter, what: &str) -> Flock<File> {
+    let file = File::options().write(true).open(file(limiter, what)).unwrap();
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno).unwrap()
+}
+
+/// Something that is not the daemon.
+struct Stranger(Child);
+
+impl Stranger {
+    fn new() -> Self {
+        Self(Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    fn is_alive(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn nobody_but_root_can_hold_a_lock() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = Limiter::start(&lab, 1, "reset");
+    limiter.ok(&["ban", "192.0.2.9", "--for", "1m"]);
+    limiter.ok(&["deny", "192.0.2.10"]);
+    let locks = ["pid", "policy", "bans", "errand"];
+    // As an older build has made them.
+    limiter.stop();
+    for what in locks {
+        fs::set_permissions(file(&limiter, what), Permissions::from_mode(0o644)).unwrap();
+    }
+    limiter.run();
+    limiter.ok(&["unban", "192.0.2.9"]);
+    limiter.ok(&["forget", "192.0.2.10"]);
+    limiter.ok(&["status", "--verify"]);
+    for what in locks {
+        let path = file(&limiter, what);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        let mut flock = Command::new("flock");
+        flock.args(["--nonblock", "--shared"]).arg(&path).arg("true").uid(NOBODY).gid(NOBODY);
+        let output = flock.output().unwrap();
+        assert!(!output.status.success(), "{}: nobody has taken it", path.display());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("Permission denied"), "{output:?}");
+    }
+    let directory = fs::metadata("/run/limiter").unwrap();
+    assert_eq!(directory.permissions().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn a_stranger_with_the_daemons_number_is_left_alone() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = Limiter::start(&lab, 1, "reset");
+    limiter.kill();
+    let mut stranger = Stranger::new();
+    // The worst case: its number is there, and the lock is held.
+    let mut number = lock(&limiter, "pid");
+    number.set_len(0).unwrap();
+    write!(number, "{}", stranger.0.id()).unwrap();
+    for verb in ["unload", "reload"] {
+        let outcome = limiter.cli(&[verb]);
+        assert_eq!(outcome.code, Some(1), "{verb}: {outcome:?}");
+        let said = format!("the process {} is not the daemon", stranger.0.id());
+        assert!(outcome.stderr.contains(&said), "{verb}: {outcome:?}");
+        assert!(stranger.is_alive(), "{verb} has hit a stranger");
+    }
+    drop(number);
+    limiter.ok(&["unload"]);
+    assert!(stranger.is_alive(), "unload has hit a stranger");
+}
+
+#[test]
+fn the_number_of_a_daemon_that_has_ended_is_gone() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = Limiter::start(&lab, 1, "reset");
+    assert_eq!(fs::read_to_string(file(&limiter, "pid")).unwrap(), format!("{}\n", limiter.pid().unwrap()));
+    limiter.stop();
+    assert_eq!(fs::read_to_string(file(&limiter, "pid")).unwrap(), "");
+}
+
+/// Somebody else is changing the policy, and does not come to an end.
+#[test]
+fn a_daemon_that_is_kept_from_reloading_still_answers_to_signals() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = Limiter::start(&lab, 1, "reset");
+    let held = lock(&limiter, "policy");
+    let daemon = Pid::from_raw(i32::try_from(limiter.pid().unwrap()).unwrap());
+    // More than one, and not one more reload than needed when the lock is free.
+    for _ in 0..3 {
+        kill(daemon, Signal::SIGHUP).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    limiter.configure_all("hostname = \"new.example.net\"\n[defaults]\nmax_connections = 2\n");
+    drop(held);
+    let read = |limiter: &Limiter| limiter.log().matches("the configuration is read again").count();
+    eventually("it reads its file", SOON, || same("read", &read(&limiter), &2));
+    let held = lock(&limiter, "policy");
+    kill(daemon, Signal::SIGHUP).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    limiter.stop();
+    assert_eq!(read(&limiter), 2);
+    drop(held);
+}
+
+#[test]
+fn reloads_at_the_same_time_all_succeed() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start(&lab, 1, "reset");
+    std::thread::scope(|scope| {
+        let shells: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| (0..10).map(|_| limiter.cli(&["reload"])).collect::<Vec<_>>()))
+            .collect();
+        for shell in shells {
+            for outcome in shell.join().unwrap() {
+                assert_eq!(outcome.code, Some(0), "{outcome:?}");
+            }
+        }
+    });
+    let left: Vec<_> =
+        files(&limiter).into_iter().filter(|path| path.extension().is_none_or(|it| it == "new")).collect();
+    assert_eq!(left, Vec::<PathBuf>::new());
+}
+
+#[test]
+fn unload_leaves_nothing_behind_and_its_daemon_promises_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start(&lab, 1, "reset");
+    limiter.ok(&["ban", "192.0.2.9", "--for", "1m"]);
+    limiter.ok(&["reload"]);
+    assert!(!files(&limiter).is_empty());
+    limiter.ok(&["unload"]);
+    assert_eq!(files(&limiter), Vec::<PathBuf>::new());
+    let log = limiter.log();
+    assert!(log.contains("is being unloaded") && !log.contains("the limits stay in force"), "{log}");
+}
