@@ -81,6 +81,16 @@ pub fn is_banned(claim: &Claim, limits: &Limits) -> bool {
     limits.bannable && maps::rung(&claim.narrow).is_some_and(is_banned)
 }
 
+/// Whether one more connection of the source of `claim`, of which `narrow` is the entry, would be over a limit: a look
+/// that makes and holds nothing in the source's name.
+#[inline(always)]
+pub fn is_over(claim: &Claim, limits: &Limits, narrow: Option<*mut Entry>) -> bool {
+    let standing = standing(claim, narrow, limits.total != u32::MAX);
+    // Where nothing is a matter of time, the clock is not asked.
+    let is_of_time = limits.rate.is_limited() || standing.is_on_the_ladder();
+    standing.over(limits, if is_of_time { clock::now_ns() } else { 0 }).is_some()
+}
+
 /// Where the source of `claim` stands; zeros for what is not known. What is limited by nothing is not
 /// looked up.
 #[inline(always)]

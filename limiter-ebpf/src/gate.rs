@@ -83,16 +83,12 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     }
     let claim = Claim::new(service.id, service.policy, &remote);
     let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local()));
-    let banned = !limits.denied && claims::is_banned(&claim, &limits);
     if handshake == Handshake::Unknown {
-        // A SYN cookie, perhaps: whoever sends any number gets here, so this only looks, and makes
-        // and holds nothing in the source's name.
+        // A SYN cookie, perhaps: whoever sends any number gets here.
         let entry = maps::entry(&claim.narrow);
-        let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
-        let standing = claims::standing(&claim, entry, limits.total != u32::MAX);
-        return (banned || standing.over(&limits, now_ns).is_some()) && held(service.id, entry);
+        return claims::is_over(&claim, &limits, entry) && held(service.id, entry);
     }
-    if !limits.denied && !banned {
+    if !limits.denied && !claims::is_banned(&claim, &limits) {
         let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
         // The ledger is full: it says so once there is a connection that it cannot count.
         let Some(counts) = Counts::find_or_make(&claim) else { return false };

@@ -204,9 +204,10 @@ impl Socket {
 pub enum Handshake {
     /// It has the request, and the ACK bears the number only the owner of the address was told.
     Completing,
-    /// It has no request: the ACK may bear a SYN cookie, which only the kernel can check.
+    /// It has no request, or one for another number: the ACK may bear a SYN cookie, which only the kernel can check,
+    /// and does, in the same run.
     Unknown,
-    /// The ACK completes nothing: a wrong number, or the connection exists by now.
+    /// The connection exists by now.
     Void,
 }
 
@@ -219,13 +220,13 @@ pub fn handshake(ctx: &SkBuffContext, tuple: &mut Tuple, ack: u32) -> Handshake 
     let sk =
         unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, len, i64::from(BPF_F_CURRENT_NETNS) as u64, 0) };
     if sk.is_null() {
-        return Handshake::Void;
+        return Handshake::Unknown;
     }
     // SAFETY: `sk` is valid until released.
     let state = unsafe { (*sk).state };
-    let mut found = Handshake::Void;
-    if state == BPF_TCP_LISTEN {
-        found = Handshake::Unknown;
+    let mut found = Handshake::Unknown;
+    if !matches!(state, BPF_TCP_LISTEN | BPF_TCP_NEW_SYN_RECV) {
+        found = Handshake::Void;
     } else if state == BPF_TCP_NEW_SYN_RECV {
         // SAFETY: answers null for what is no request.
         let request = unsafe { bpf_skc_to_tcp_request_sock(sk.cast()) };

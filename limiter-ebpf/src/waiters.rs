@@ -262,8 +262,11 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     let (isn, rcv_isn, rcv_wnd) = unsafe { ((*waiter).snt_isn, (*waiter).rcv_isn, (*waiter).rcv_wnd) };
     let attended = overtakes == 0;
     if handshake == Handshake::Unknown {
-        // The kernel has given it up: the daemon says why, and without one the kernel's reset does.
-        return attended;
+        // The kernel has given it up: the daemon says why. Without one the kernel's reset does, or it takes the ACK for
+        // a SYN cookie.
+        let claim = Claim::new(service.id, service.policy, &flow.remote);
+        let limits = Limits::of(service.policy, &service.say(&flow.remote, &flow.local));
+        return attended || claims::is_over(&claim, &limits, maps::entry(&claim.narrow));
     }
     let is_being_told = attended && seen as u8 == State::Told as u8;
     let is_stale = segment.ack != isn.wrapping_add(1) && !is_being_told;

@@ -267,3 +267,21 @@ fn a_service_that_says_nothing_drops_what_it_refuses() {
     assert_eq!(limiter.counter("smtp", "replied"), 0);
     truth::settled(&lab.host, &limiter, 25);
 }
+
+/// With SYN cookies the gate only looks, and looks at the time where somebody was banned.
+#[test]
+fn a_ban_that_is_over_holds_back_no_syn_cookie() {
+    let Some(lab) = Lab::new() else { return };
+    lab.host.sysctl("ipv4/tcp_syncookies", "2");
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, 2, "reset");
+    for family in [V4, V6] {
+        limiter.ok(&["ban", &family.source().to_string(), "--for", "1s", "--service", "smtp"]);
+        assert_eq!(bans(&limiter).len(), 1);
+        eventually("the ban is over", SOON, || {
+            if bans(&limiter).is_empty() { Ok(()) } else { Err(String::new()) }
+        });
+        drop(lab.served(family.source(), family.port(25)));
+    }
+    truth::settled(&lab.host, &limiter, 25);
+}
