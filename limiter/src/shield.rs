@@ -1,6 +1,7 @@
 //! Where the shield is: on the interfaces that lead to the world, as they come and go. Where it cannot be,
 //! admission and gate refuse the same, at a higher price.
 
+mod driver;
 mod network;
 
 use std::{
@@ -50,6 +51,12 @@ pub struct Place {
     pub mode: Mode,
     /// Why not better.
     pub why: Option<String>,
+    /// Whether `auto` leaves it alone, so that it is right that the shield is not there.
+    #[serde(default)]
+    pub left_alone: bool,
+    /// What it costs traffic that it has nothing to say about; none if nothing, or not there.
+    #[serde(default)]
+    pub cost: Option<String>,
 }
 
 /// Keeps the shield where it should be.
@@ -59,6 +66,8 @@ pub struct Keeper {
     instance: Instance,
     /// What was wanted last, and when; none before the first time.
     last: Option<(Interfaces, Instant)>,
+    /// Whether something has changed while it was put in place.
+    is_stale: bool,
     places: Vec<Place>,
 }
 
@@ -68,7 +77,7 @@ impl Keeper {
         let watch = Watch::new(netlink::LINKS | netlink::ADDRESSES | netlink::ROUTES)?;
         // What another daemon has found.
         let places = places(instance).unwrap_or_default();
-        Ok(Self { shield, watch, instance: instance.clone(), last: None, places })
+        Ok(Self { shield, watch, instance: instance.clone(), last: None, is_stale: false, places })
     }
 
     /// Puts the shield where it should be, if anything has changed since the last call.
@@ -76,17 +85,24 @@ impl Keeper {
         let has_changed = self.watch.has_changed();
         let is_new = self.last.as_ref().is_none_or(|(last, _)| last != interfaces);
         let is_due = self.last.as_ref().is_some_and(|(_, at)| at.elapsed() >= AGAIN);
-        if !has_changed && !is_new && !is_due && !self.is_missing() {
+        if !has_changed && !self.is_stale && !is_new && !is_due && !self.is_missing() {
             return;
         }
         let is_first = self.last.is_none();
         self.last = Some((interfaces.clone(), Instant::now()));
-        match self.settle(interfaces, is_new) {
+        self.is_stale = false;
+        match self.look_after(interfaces, is_new) {
             Ok(places) => self.tell(places, is_first),
             Err(problem) => error!("cannot look after the shield: {problem:#}"),
         }
-        // What drivers had to say of it; what else has changed meanwhile is seen when it is due.
-        self.watch.has_changed();
+    }
+
+    fn look_after(&mut self, interfaces: &Interfaces, is_new: bool) -> Result<Vec<Place>> {
+        let network = Network::read()?;
+        let places = self.settle(&network, interfaces, is_new)?;
+        // Some drivers have the link flap, even where they refuse: that alone is no reason to try again.
+        self.is_stale = self.watch.has_changed() && Network::read()?.has_other_links(&network);
+        Ok(places)
     }
 
     /// Whether it is not where it was put: someone has detached it.
@@ -99,41 +115,64 @@ impl Keeper {
     /// Where it is, it stays until the configuration says something new, though the interface may face the
     /// world no longer: it harms nothing there, and some drivers take the link down for a moment when a
     /// program comes or goes, and with the link its routes.
-    fn settle(&mut self, interfaces: &Interfaces, is_new: bool) -> Result<Vec<Place>> {
-        let network = Network::read()?;
+    fn settle(&mut self, network: &Network, interfaces: &Interfaces, is_new: bool) -> Result<Vec<Place>> {
         let mut wanted = network.wanted(interfaces);
-        let indices: BTreeSet<u32> = wanted.iter().filter_map(|wanted| wanted.index).collect();
+        let indices: BTreeSet<u32> = wanted
+            .iter()
+            .filter(|wanted| wanted.left_alone.is_none())
+            .filter_map(|wanted| wanted.index)
+            .collect();
         let mut on = BTreeSet::new();
         for (device, program) in self.shield.devices()? {
             let link = network.links.get(&device);
             // In another namespace there may be one of the same number.
             let is_here = link.and_then(|link| link.program).is_some_and(|found| Some(found.id) == program);
-            let is_wanted = indices.contains(&device) || (!is_new && *interfaces == Interfaces::Auto);
+            let is_native = link.and_then(|link| link.program).is_some_and(|program| program.is_native);
+            let is_wanted = stays(interfaces, is_new, indices.contains(&device), is_native);
             match (link, program) {
                 (Some(link), Some(program)) if is_here && is_wanted => {
                     self.shield.renew(device, program)?;
                     on.insert(device);
                     if !indices.contains(&device) {
-                        wanted.push(Wanted { name: link.name.clone(), index: Some(device) });
+                        wanted.retain(|wanted| wanted.index != Some(device));
+                        wanted.push(Wanted {
+                            name: link.name.clone(),
+                            index: Some(device),
+                            left_alone: None,
+                        });
                     }
                 }
                 _ => self.shield.detach(device)?,
             }
         }
         let mut places = Vec::new();
-        for Wanted { name, index } in wanted {
+        for Wanted { name, index, left_alone } in wanted {
+            let is_left_alone = left_alone.is_some();
             let (mode, why) = match index {
-                Some(device) => self.place(&network, device, on.contains(&device)),
+                _ if is_left_alone => (Mode::None, left_alone),
+                Some(device) => self.place(network, device, on.contains(&device), interfaces),
                 None => (Mode::None, Some("there is no such interface".to_owned())),
             };
-            places.push(Place { interface: name, index, mode, why });
+            let driver = index.and_then(|device| network.links.get(&device)?.driver.as_deref());
+            let cost = match mode {
+                Mode::Native => driver::native_cost(driver),
+                Mode::Generic => Some(driver::generic_cost()),
+                Mode::None => None,
+            };
+            places.push(Place { interface: name, index, mode, why, left_alone: is_left_alone, cost });
         }
         places.sort_by(|a, b| a.interface.cmp(&b.interface));
         Ok(places)
     }
 
     /// Attaches it to a device, unless it is on it already.
-    fn place(&mut self, network: &Network, device: u32, is_on: bool) -> (Mode, Option<String>) {
+    fn place(
+        &mut self,
+        network: &Network,
+        device: u32,
+        is_on: bool,
+        interfaces: &Interfaces,
+    ) -> (Mode, Option<String>) {
         let Some(link) = network.links.get(&device) else { return (Mode::None, None) };
         if is_on {
             let is_native = link.program.is_some_and(|program| program.is_native);
@@ -161,6 +200,10 @@ impl Keeper {
             Some(Err(errno)) => format!("its driver refuses the native mode: {}", errno.desc()),
             None => "on a veth the native mode costs all traffic more".to_owned(),
         };
+        // Nobody has asked for it by name, so nobody has its packets copied for it.
+        if *interfaces == Interfaces::Auto {
+            return (Mode::None, Some(not_native));
+        }
         match self.shield.attach(device, Hook::Generic) {
             Ok(()) => (Mode::Generic, Some(not_native)),
             Err(errno) if is_taken(errno) => taken(),
@@ -175,6 +218,9 @@ impl Keeper {
         }
         for place in places.iter().filter(|place| is_first || !self.places.contains(place)) {
             match place.mode {
+                Mode::None if place.left_alone => {
+                    info!("the shield is not on {}: {}", place.interface, place.reason());
+                }
                 Mode::None => warn!("{}", place.warning()),
                 Mode::Native | Mode::Generic => info!("the shield is on {place}"),
             }
@@ -200,12 +246,21 @@ impl Keeper {
 }
 
 impl Place {
+    /// Whether it should be there, and is not.
+    pub fn is_missing(&self) -> bool {
+        self.mode == Mode::None && !self.left_alone
+    }
+
+    fn reason(&self) -> &str {
+        self.why.as_deref().unwrap_or("it cannot be attached")
+    }
+
     /// What to say where it is not.
     pub fn warning(&self) -> String {
-        let why = self.why.as_deref().unwrap_or("it cannot be attached");
         format!(
-            "the shield is not on {}: {why}; denied and banned sources are refused all the same, at a higher price",
-            self.interface
+            "the shield is not on {}: {}; denied and banned sources are refused all the same, at a higher price",
+            self.interface,
+            self.reason()
         )
     }
 }
@@ -218,7 +273,18 @@ impl std::fmt::Display for Place {
             Mode::None => "none",
         };
         write!(f, "{}: {mode}", self.interface)?;
-        self.why.iter().try_for_each(|why| write!(f, " ({why})"))
+        self.why.iter().try_for_each(|why| write!(f, " ({why})"))?;
+        self.cost.iter().try_for_each(|cost| write!(f, "; {cost}"))
+    }
+}
+
+/// Whether the shield stays on an interface where it is: `is_new` if the configuration is, `is_wanted` if it would
+/// be attached there now.
+fn stays(interfaces: &Interfaces, is_new: bool, is_wanted: bool, is_native: bool) -> bool {
+    match interfaces {
+        Interfaces::Named(_) => is_wanted,
+        // Generic it is where a name has put it, or a version of the limiter that did so by itself.
+        Interfaces::Auto => is_native && (is_wanted || !is_new),
     }
 }
 
@@ -239,7 +305,34 @@ pub fn places(instance: &Instance) -> Result<Vec<Place>> {
         {
             place.mode = Mode::None;
             place.why = Some("the interface is gone, or someone has detached it".to_owned());
+            place.cost = None;
         }
     }
     Ok(places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_auto_has_put_somewhere_stays_until_the_configuration_says_something_new() {
+        let named = Interfaces::Named(vec!["eth0".to_owned()]);
+        for is_native in [false, true] {
+            for is_new in [false, true] {
+                assert!(stays(&named, is_new, true, is_native));
+                assert!(!stays(&named, is_new, false, is_native));
+                assert_eq!(stays(&Interfaces::Auto, is_new, true, is_native), is_native, "never generic");
+                assert_eq!(stays(&Interfaces::Auto, is_new, false, is_native), is_native && !is_new);
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_older_daemon_has_written_can_be_read() {
+        let text =
+            r#"[{"interface":"eth0","index":2,"mode":"generic","why":"its driver has no native mode"}]"#;
+        let places: Vec<Place> = serde_json::from_str(text).unwrap();
+        assert!(!places[0].left_alone && places[0].cost.is_none());
+    }
 }

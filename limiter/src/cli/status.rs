@@ -131,8 +131,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let detached = pins::detached(instance)?;
     let shield = shield::places(instance)?;
     let mut warnings = warnings(instance, &detached, &daemon, &services);
-    warnings
-        .extend(shield.iter().filter(|place| place.mode == shield::Mode::None).map(shield::Place::warning));
+    warnings.extend(shield.iter().filter(|place| place.is_missing()).map(shield::Place::warning));
     let status = Status {
         instance: instance.to_string(),
         in_force: detached.is_empty(),

@@ -17,7 +17,8 @@ const IFNAMSIZ: usize = 16;
 /// Where the shield attaches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Interfaces {
-    /// To those that carry a default route or a public address, whichever they are at the time.
+    /// To those that carry a default route or a public address, whichever they are at the time, if it costs
+    /// other traffic nothing there.
     #[default]
     Auto,
     /// To these, as long as they are there; to none if there is none.

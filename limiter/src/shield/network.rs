@@ -5,9 +5,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::libc;
 
+use super::driver::{self, Drivers};
 use crate::{
     config::Interfaces,
     netlink::{attributes, dump, number},
@@ -24,6 +25,8 @@ pub struct Link {
     pub carrier: Option<u32>,
     /// Whether it is the end of a pair within this machine.
     pub is_veth: bool,
+    /// The name of its driver; none where the kernel tells of none.
+    pub driver: Option<String>,
     /// The XDP program it has.
     pub program: Option<Program>,
 }
@@ -46,12 +49,14 @@ pub struct Network {
     facing: BTreeSet<u32>,
 }
 
-/// Where the shield should be.
+/// Where the shield should be, or should not although it could.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wanted {
     pub name: String,
     /// The link; none by that name if none.
     pub index: Option<u32>,
+    /// Why it is left alone, if it is.
+    pub left_alone: Option<String>,
 }
 
 impl Network {
@@ -80,7 +85,20 @@ impl Network {
                 network.facing.extend(ways(rest));
             }
         }
+        let drivers = Drivers::open().context("cannot ask for the drivers of interfaces")?;
+        for link in network.links.values_mut() {
+            link.driver = drivers.of(&link.name);
+        }
         Ok(network)
+    }
+
+    /// Whether there are other links than in `before`, apart from the programs on them.
+    pub fn has_other_links(&self, before: &Self) -> bool {
+        let links = |network: &Self| -> Vec<(u32, Link)> {
+            let plain = |(&index, link): (&u32, &Link)| (index, Link { program: None, ..link.clone() });
+            network.links.iter().map(plain).collect()
+        };
+        self.facing != before.facing || links(self) != links(before)
     }
 
     /// Where the shield should be by the configuration.
@@ -89,7 +107,7 @@ impl Network {
             Interfaces::Named(names) => {
                 let wanted = |name: &String| {
                     let found = self.links.iter().find(|(_, link)| link.name == *name);
-                    Wanted { name: name.clone(), index: found.map(|(&index, _)| index) }
+                    Wanted { name: name.clone(), index: found.map(|(&index, _)| index), left_alone: None }
                 };
                 names.iter().map(wanted).collect()
             }
@@ -101,10 +119,11 @@ impl Network {
                     }
                 }
                 let wanted = |index: u32| {
-                    // What comes out of a pair has been through the network stack of this machine already, and
-                    // a program on it makes every packet single again that had been bundled on the way.
-                    let link = self.links.get(&index).filter(|link| !link.is_veth)?;
-                    Some(Wanted { name: link.name.clone(), index: Some(index) })
+                    // Nobody has asked for it here, so nobody else shall pay for it.
+                    let link = self.links.get(&index)?;
+                    let driver = link.driver.as_deref();
+                    let left_alone = (!driver::is_free(driver)).then(|| driver::left_alone(driver));
+                    Some(Wanted { name: link.name.clone(), index: Some(index), left_alone })
                 };
                 facing.into_iter().filter_map(wanted).collect()
             }
@@ -239,11 +258,30 @@ mod tests {
     use super::*;
 
     fn link(name: &str) -> Link {
-        Link { name: name.to_owned(), is_up: true, is_ethernet: true, ..Link::default() }
+        let driver = Some("ice".to_owned());
+        Link { name: name.to_owned(), is_up: true, is_ethernet: true, driver, ..Link::default() }
     }
 
     fn names(network: &Network, interfaces: &Interfaces) -> Vec<String> {
-        network.wanted(interfaces).into_iter().map(|wanted| wanted.name).collect()
+        let wanted = network.wanted(interfaces).into_iter();
+        wanted.filter(|wanted| wanted.left_alone.is_none()).map(|wanted| wanted.name).collect()
+    }
+
+    #[test]
+    fn auto_leaves_alone_where_other_traffic_would_pay_and_names_do_not() {
+        let with = |driver: Option<&str>| Link { driver: driver.map(str::to_owned), ..link("eth") };
+        let drivers = [Some("ice"), Some("virtio_net"), Some("veth"), Some("bridge"), Some("i40e"), None];
+        let links = (2..)
+            .zip(drivers.map(with))
+            .map(|(index, link)| (index, Link { name: format!("eth{index}"), ..link }));
+        let network = Network { links: links.collect(), facing: (2..8).collect() };
+        assert_eq!(names(&network, &Interfaces::Auto), ["eth2", "eth6"]);
+        let all = network.wanted(&Interfaces::Auto);
+        assert_eq!(all.len(), 6, "each is told of");
+        let why = all[1].left_alone.as_deref().unwrap();
+        assert!(why.contains("leaves the driver virtio_net alone"), "{why}");
+        let named: Vec<String> = (2..8).map(|index| format!("eth{index}")).collect();
+        assert_eq!(names(&network, &Interfaces::Named(named.clone())), named);
     }
 
     #[test]
@@ -268,11 +306,22 @@ mod tests {
         assert_eq!(
             network.wanted(&named),
             [
-                Wanted { name: "eth0".to_owned(), index: Some(2) },
-                Wanted { name: "eth9".to_owned(), index: None }
+                Wanted { name: "eth0".to_owned(), index: Some(2), left_alone: None },
+                Wanted { name: "eth9".to_owned(), index: None, left_alone: None }
             ]
         );
         assert_eq!(names(&network, &Interfaces::Named(Vec::new())), [""; 0]);
+    }
+
+    #[test]
+    fn a_program_makes_no_other_link() {
+        let network = |link| Network { links: BTreeMap::from([(2, link)]), facing: BTreeSet::from([2]) };
+        let before = network(link("eth0"));
+        let program = Some(Program { id: 7, is_native: true });
+        assert!(!network(Link { program, ..link("eth0") }).has_other_links(&before));
+        assert!(network(link("eth1")).has_other_links(&before));
+        assert!(network(Link { is_up: false, ..link("eth0") }).has_other_links(&before));
+        assert!(Network { facing: BTreeSet::new(), ..network(link("eth0")) }.has_other_links(&before));
     }
 
     #[test]

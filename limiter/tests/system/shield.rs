@@ -104,7 +104,9 @@ fn it_drops_who_is_denied_before_anything_else_sees_them() {
     assert_eq!(places(&limiter), [("wire".to_owned(), "generic".to_owned())], "{}", limiter.log());
     let text = limiter.ok(&["status"]);
     assert!(
-        text.contains("\nshield on wire: generic (on a veth the native mode costs all traffic more)\n"),
+        text.contains(
+            "\nshield on wire: generic (on a veth the native mode costs all traffic more); each packet"
+        ),
         "{text}"
     );
     refuses(&lab, &limiter);
@@ -236,43 +238,70 @@ fn it_follows_interfaces_that_come_and_go() {
 }
 
 #[test]
-fn by_itself_it_goes_where_addresses_and_default_routes_go_but_not_within_the_machine() {
+fn by_itself_it_leaves_alone_where_other_traffic_would_pay_and_the_same_are_refused() {
     let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
     for name in ["inside", "outside"] {
         lab.host_ip(&["link", "add", name, "type", "bridge"]);
         lab.host_ip(&["link", "set", name, "up"]);
     }
-    for (name, address) in [("inside", "10.1.2.3/24"), ("inside", "fd00::3/64"), ("outside", "10.1.3.3/24")] {
+    // A tap has a native mode, too, as virtual machines' interfaces have.
+    lab.host_ip(&["tuntap", "add", "virtual", "mode", "tap"]);
+    lab.host_ip(&["link", "set", "virtual", "up"]);
+    for (name, address) in
+        [("inside", "10.1.2.3/24"), ("outside", "192.0.2.100/32"), ("virtual", "192.0.2.101/32")]
+    {
         lab.host_ip(&["addr", "add", address, "dev", name]);
     }
-    let limiter = Limiter::start_with(&lab, "");
-    assert_eq!(
-        places(&limiter),
-        [],
-        "private addresses face nobody, and the wire leads to the next namespace"
-    );
+    let limiter = Limiter::start_with(&lab, DENIED);
+    // Private addresses face nobody.
+    comes_to(&limiter, &[("outside", "none"), ("virtual", "none"), ("wire", "none")]);
+    assert_eq!(attached(&lab), json!([]), "nothing is copied, and no driver is touched");
     lab.host_ip(&["route", "add", "default", "via", "10.1.2.1", "dev", "inside"]);
-    comes_to(&limiter, &[("inside", "generic")]);
-    lab.host_ip(&["addr", "add", "192.0.2.100/32", "dev", "outside"]);
-    comes_to(&limiter, &[("inside", "generic"), ("outside", "generic")]);
-    // It stays where it is, until the configuration is read again.
-    lab.host_ip(&["route", "del", "default"]);
-    lab.host_ip(&["link", "add", "other", "type", "bridge"]);
-    lab.host_ip(&["link", "set", "other", "up"]);
-    lab.host_ip(&["addr", "add", "2001:db8:1::1/64", "dev", "other"]);
-    comes_to(&limiter, &[("inside", "generic"), ("other", "generic"), ("outside", "generic")]);
-    lab.host_ip(&["addr", "del", "192.0.2.100/32", "dev", "outside"]);
-    limiter.configure("interfaces = [\"other\"]\n");
+    comes_to(&limiter, &[("inside", "none"), ("outside", "none"), ("virtual", "none"), ("wire", "none")]);
+    assert_eq!(attached(&lab), json!([]));
+    for (interface, driver) in [("outside", "bridge"), ("virtual", "tun"), ("wire", "veth")] {
+        let why = why(&limiter, interface);
+        assert!(why.contains(&format!("leaves the driver {driver} alone")), "{why}");
+    }
+    let status = limiter.json(&["status"]);
+    assert_eq!(status["warnings"], json!([]), "that is as it should be");
+    assert!(!limiter.log().contains("WARN"), "{}", limiter.log());
+    refuses(&lab, &limiter);
+    assert_eq!(limiter.counter("smtp", "dropped"), 0);
+    // By name it is attached, and status says what that costs.
+    limiter.configure(&format!("interfaces = [\"outside\", \"virtual\", \"wire\"]\n{DENIED}"));
     limiter.ok(&["reload"]);
-    comes_to(&limiter, &[("other", "generic")]);
-    limiter.configure("");
+    comes_to(&limiter, &[("outside", "generic"), ("virtual", "native"), ("wire", "generic")]);
+    let text = limiter.ok(&["status"]);
+    for line in [
+        "shield on wire: generic (on a veth the native mode costs all traffic more); each packet that comes in is copied",
+        "shield on virtual: native; what it costs other traffic with the driver tun is not known",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    // And taken away again, whatever its mode.
+    limiter.configure(DENIED);
     limiter.ok(&["reload"]);
-    lab.host_ip(&["addr", "add", "192.0.2.100/32", "dev", "outside"]);
-    comes_to(&limiter, &[("other", "generic"), ("outside", "generic")]);
+    comes_to(&limiter, &[("inside", "none"), ("outside", "none"), ("virtual", "none"), ("wire", "none")]);
+    assert_eq!(attached(&lab), json!([]));
+    assert_eq!(pins(&limiter), 0);
 }
 
 #[test]
-fn for_a_vlan_it_is_on_the_device_below() {
+fn what_an_older_limiter_has_attached_by_itself_is_taken_away() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = Limiter::start_with(&lab, ON_THE_WIRE);
+    assert_eq!(places(&limiter), [("wire".to_owned(), "generic".to_owned())], "{}", limiter.log());
+    limiter.kill();
+    limiter.configure("");
+    limiter.run();
+    comes_to(&limiter, &[("wire", "none")]);
+    assert_eq!(attached(&lab), json!([]));
+}
+
+#[test]
+fn for_a_vlan_it_is_the_device_below_that_counts() {
     let Some(lab) = Lab::new() else { return };
     lab.host_ip(&["link", "add", "below", "type", "bridge"]);
     lab.host_ip(&["link", "set", "below", "up"]);
@@ -286,7 +315,7 @@ fn for_a_vlan_it_is_on_the_device_below() {
     lab.host_ip(&["link", "set", "below.7", "up"]);
     lab.host_ip(&["addr", "add", "192.0.2.100/32", "dev", "below.7"]);
     let limiter = Limiter::start_with(&lab, "");
-    assert_eq!(places(&limiter), [("below".to_owned(), "generic".to_owned())]);
+    comes_to(&limiter, &[("below", "none"), ("wire", "none")]);
 }
 
 #[test]
@@ -359,7 +388,7 @@ fn behind_the_driver_it_drops_the_same() {
             lab.host_ip(&["route", "replace", &source.to_string(), "dev", "bridge", "src", address]);
         }
     }
-    let limiter = Limiter::start_with(&lab, DENIED);
+    let limiter = Limiter::start_with(&lab, &format!("interfaces = [\"bridge\"]\n{DENIED}"));
     assert_eq!(places(&limiter), [("bridge".to_owned(), "generic".to_owned())]);
     refuses(&lab, &limiter);
     assert!(limiter.counter("smtp", "dropped") >= 2);
