@@ -1,6 +1,7 @@
 //! The daemon: loads or takes over, then greets what is refused and keeps the ledger tidy. The limits
 //! do not need it.
 
+mod files;
 mod reasons;
 mod upkeep;
 
@@ -48,6 +49,7 @@ pub struct Options {
 pub fn run(instance: &Instance, options: &Options) -> Result<()> {
     environment::check()?;
     let mut lock = instance.lock_daemon()?;
+    let limits = files::raise()?;
     if let Some(netns) = &options.netns {
         environment::enter_netns(netns)?;
     }
@@ -64,7 +66,7 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
         let mut shield = Keeper::new(shield, instance)?;
         shield.round(&options.config.interfaces);
         lock.announce()?;
-        serve(instance, listener, attached, shield, signals, options).await
+        serve(instance, listener, attached, shield, signals, options, limits).await
     });
     // A thread that waits for somebody else is not waited for.
     runtime.shutdown_timeout(END_PATIENCE);
@@ -147,12 +149,13 @@ async fn serve(
     shield: Keeper,
     mut signals: Signals,
     options: &Options,
+    limits: Limits,
 ) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let (configure, config) = watch::channel(options.config.clone());
     let (rename, name) = watch::channel(hostname(&options.config)?);
     let reasons = Arc::new(PinnedReasons::new(Tables::open(&instance.pins())?));
-    let greeter = Greeter::new(listener, reasons, name, Limits::default())?;
+    let greeter = Greeter::new(listener, reasons, name, limits)?;
     let totals = greeter.totals();
     let teller = greeter.teller();
     let mut greeter = tokio::spawn(greeter.serve(stopped));

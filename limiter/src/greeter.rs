@@ -15,6 +15,7 @@ mod imap;
 mod listener;
 mod pop3;
 mod reply;
+mod seats;
 mod sieve;
 mod smtp;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use std::{
 use desk::Desk;
 use limiter_common::{Protocol, Reason, ServicePolicy};
 use mio::Waker;
+use seats::{Seat, Seats};
 use tokio::sync::watch;
 
 pub use listener::Listener;
@@ -71,14 +73,29 @@ impl Refusal {
 /// Hands the greeter connections that did not come to its listener.
 #[derive(Debug)]
 pub struct Teller {
-    clients: Sender<(TcpStream, Refusal)>,
+    clients: Sender<Handed>,
+    seats: Seats,
+    totals: Totals,
     waker: Arc<Waker>,
 }
 
+/// A client that did not come to the listener, what it is told, and its seat.
+type Handed = (TcpStream, Refusal, Seat);
+
 impl Teller {
+    /// A seat for a client at `remote`, before a socket is made for it; none if there is no room for it, and it has to
+    /// be reset.
+    pub fn seat(&self, remote: IpAddr) -> Option<Seat> {
+        let seat = self.seats.take(remote);
+        if seat.is_none() {
+            self.totals.count_dropped_full();
+        }
+        seat
+    }
+
     /// Has a client told why it is refused. Where the greeter has ended, the client is disconnected.
-    pub fn tell(&self, client: TcpStream, refusal: Refusal) {
-        let _has_ended = self.clients.send((client, refusal));
+    pub fn tell(&self, client: TcpStream, refusal: Refusal, seat: Seat) {
+        let _has_ended = self.clients.send((client, refusal, seat));
         // An eventfd can always be written to.
         let _never_fails = self.waker.wake();
     }
@@ -98,6 +115,8 @@ pub trait Reasons: Send + Sync + 'static {
 pub struct Limits {
     /// Connections at once; one more is reset.
     pub connections: usize,
+    /// Of these, how many one source may have.
+    pub per_source: usize,
     /// How long a client has to read the reply and close.
     pub time: Duration,
     /// How many bytes of what a client sends are read, and discarded.
@@ -106,7 +125,16 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 1024, time: Duration::from_secs(2), bytes: 4096 }
+        let all = Self { connections: 0, per_source: 0, time: Duration::from_secs(2), bytes: 4096 };
+        all.with_connections(1024)
+    }
+}
+
+impl Limits {
+    /// These, with other `connections`. One source may have an eighth of them.
+    #[must_use]
+    pub fn with_connections(self, connections: usize) -> Self {
+        Self { connections, per_source: connections.div_ceil(8), ..self }
     }
 }
 
@@ -114,7 +142,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Greeter<R> {
     desk: Desk<R>,
-    clients: Sender<(TcpStream, Refusal)>,
+    clients: Sender<Handed>,
     orders: Receiver<()>,
     reins: Reins,
 }
@@ -164,7 +192,12 @@ impl<R: Reasons> Greeter<R> {
     /// Hands it connections that did not come to its listener.
     #[must_use]
     pub fn teller(&self) -> Teller {
-        Teller { clients: self.clients.clone(), waker: Arc::clone(&self.reins.waker) }
+        Teller {
+            clients: self.clients.clone(),
+            seats: self.desk.seats().clone(),
+            totals: self.totals(),
+            waker: Arc::clone(&self.reins.waker),
+        }
     }
 
     /// What is counted, live; it outlasts the greeter.

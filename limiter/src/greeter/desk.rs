@@ -4,8 +4,10 @@
 //! is not taken from epoll before it is closed, which does that as well.
 
 use std::{
+    fs::File,
     io,
     net::{self, SocketAddr},
+    os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -22,14 +24,15 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::{
-    Limits, Listener, Reasons, Refusal, Totals,
+    Handed, Limits, Listener, Reasons, Refusal, Totals,
     audience::Audience,
     reply,
+    seats::{Seat, Seats},
     words::{self, Words},
 };
 
 /// Rest after `accept` failed for want of something; shorter would be spinning.
-pub const REST: Duration = Duration::from_millis(100);
+const REST: Duration = Duration::from_millis(100);
 /// The least time between two warnings that `accept` fails.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// How many are accepted before the others are listened to again.
@@ -48,8 +51,12 @@ pub struct Desk<R> {
     /// When to accept again; none until the kernel tells.
     accept_at: Option<Instant>,
     /// Clients that did not come to the listener.
-    handed: Receiver<(net::TcpStream, Refusal)>,
+    handed: Receiver<Handed>,
     audience: Audience,
+    seats: Seats,
+    /// A descriptor that does nothing but be there: closed, it lets one client be accepted when there is no other,
+    /// to be reset.
+    spare: Option<OwnedFd>,
     reasons: Arc<R>,
     hostname: watch::Receiver<String>,
     /// What it held last, fit to be told.
@@ -66,7 +73,7 @@ impl<R: Reasons> Desk<R> {
         reasons: Arc<R>,
         mut hostname: watch::Receiver<String>,
         limits: Limits,
-        handed: Receiver<(net::TcpStream, Refusal)>,
+        handed: Receiver<Handed>,
     ) -> io::Result<(Self, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), ORDERS)?;
@@ -79,6 +86,8 @@ impl<R: Reasons> Desk<R> {
             accept_at: None,
             handed,
             audience: Audience::default(),
+            seats: Seats::new(&limits),
+            spare: Some(spare()?),
             reasons,
             hostname,
             name,
@@ -92,6 +101,11 @@ impl<R: Reasons> Desk<R> {
     /// What is counted, live.
     pub const fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// Who may have its attention.
+    pub const fn seats(&self) -> &Seats {
+        &self.seats
     }
 
     /// Serves until it is ordered to stop; then until everyone has heard, or nobody is left to give
@@ -138,50 +152,69 @@ impl<R: Reasons> Desk<R> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) if is_the_connections_own(&error) => {}
                 Err(error) => {
+                    let turned_away =
+                        if is_out_of_files(&error) { self.turn_away() } else { Err(error.kind().into()) };
+                    let what = match turned_away {
+                        Ok(()) => "get a reset",
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                        Err(_) => "wait",
+                    };
                     self.totals.count_accept_error();
                     if self.warned.is_none_or(|at| now.duration_since(at) >= WARN_EVERY) {
-                        warn!("the greeter cannot accept connections, so refused clients wait: {error}");
+                        warn!("the greeter cannot accept connections, so refused clients {what}: {error}");
                         self.warned = Some(now);
                     }
-                    return Some(now + REST);
+                    if turned_away.is_err() {
+                        return Some(now + REST);
+                    }
                 }
             }
         }
         Some(now)
     }
 
+    /// Resets one of those that wait, by the spare descriptor.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nobody waits, which the kernel says only where there is a descriptor; what it says otherwise if
+    /// there is no spare one, or another thread was faster to take it.
+    fn turn_away(&mut self) -> io::Result<()> {
+        drop(self.spare.take());
+        let listener = self.listener.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
+        let accepted = listener.accept().map(|(stream, _)| reply::reset(stream));
+        self.spare = spare().ok();
+        accepted
+    }
+
     /// Tells those that were handed over.
     fn take_handed(&mut self, now: Instant) {
-        while let Ok((stream, refusal)) = self.handed.try_recv() {
+        while let Ok((stream, refusal, seat)) = self.handed.try_recv() {
             let Ok(peer) = stream.peer_addr() else { continue };
             // As what is accepted is; without it, one that reads slowly would be waited for.
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
             let line = self.words(refusal, peer.ip().to_canonical());
-            self.say(TcpStream::from_std(stream), line, now);
+            self.say(TcpStream::from_std(stream), line, now, seat);
         }
     }
 
     fn take(&mut self, stream: TcpStream, peer: SocketAddr, now: Instant) {
         // Where there are too many, nobody is asked why.
-        let line = if self.is_full() { None } else { self.line(&stream, peer) };
-        self.say(stream, line, now);
-    }
-
-    /// Whether it speaks to as many as it may.
-    fn is_full(&self) -> bool {
-        self.audience.len() >= self.limits.connections
+        let Some(seat) = self.seats.take(peer.ip()) else {
+            self.totals.count_dropped_full();
+            return reply::reset(stream);
+        };
+        let line = self.line(&stream, peer);
+        self.say(stream, line, now, seat);
     }
 
     /// Says `line`, if there is something that can be said.
-    fn say(&mut self, stream: TcpStream, line: Option<String>, now: Instant) {
-        if self.is_full() {
-            self.totals.count_dropped_full();
-            return reply::reset(stream);
-        }
+    fn say(&mut self, stream: TcpStream, line: Option<String>, now: Instant, seat: Seat) {
         let told = match line {
-            Some(line) => reply::say(stream, line.as_bytes(), self.limits.bytes, now + self.limits.time),
+            Some(line) => {
+                reply::say(stream, line.as_bytes(), self.limits.bytes, now + self.limits.time, seat)
+            }
             None => Err(stream),
         };
         match told {
@@ -212,6 +245,16 @@ impl<R: Reasons> Desk<R> {
         }
         Some(Words { hostname: &self.name, reason, connections, remote }.line(protocol))
     }
+}
+
+/// A descriptor that does nothing.
+fn spare() -> io::Result<OwnedFd> {
+    Ok(File::open("/dev/null")?.into())
+}
+
+/// Whether neither the process nor the system has a descriptor left.
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Whether `accept` reports what became of one connection: accept(2) passes pending network errors on

@@ -9,6 +9,8 @@ use std::{
 use mio::net::TcpStream;
 use socket2::SockRef;
 
+use super::seats::Seat;
+
 /// Closes at once: with nothing to linger for, the kernel sends RST instead of FIN (socket(7)).
 pub fn reset(stream: TcpStream) {
     // Without it the stream is closed all the same, only more politely.
@@ -26,6 +28,8 @@ pub struct Said {
     /// How many bytes are read, and discarded.
     left: usize,
     until: Instant,
+    /// Given back after the stream is closed, as fields are dropped in their order.
+    _seat: Seat,
 }
 
 /// Says `line` and half-closes: the last thing said, so the line and the FIN travel in one segment. Then
@@ -33,12 +37,18 @@ pub struct Said {
 ///
 /// It is not asked first whether the socket is writable: a new connection's buffer holds any line. If
 /// the kernel will not take it whole (no memory, or the client is gone), the stream comes back.
-pub fn say(stream: TcpStream, line: &[u8], bytes: usize, until: Instant) -> Result<Said, TcpStream> {
+pub fn say(
+    stream: TcpStream,
+    line: &[u8],
+    bytes: usize,
+    until: Instant,
+    seat: Seat,
+) -> Result<Said, TcpStream> {
     let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
     let socket = SockRef::from(&stream);
     let whole = socket.send_with_flags(line, flags).is_ok_and(|sent| sent == line.len());
     if whole && socket.shutdown(Shutdown::Write).is_ok() {
-        Ok(Said { stream, left: bytes, until })
+        Ok(Said { stream, left: bytes, until, _seat: seat })
     } else {
         Err(stream)
     }

@@ -110,13 +110,16 @@ impl Clients {
 
     /// Makes a connection of the handshake, and hands it to the greeter.
     fn tell(&self, room: &mut Room, held: &Held, refusal: Refusal) -> Result<Ended> {
+        let Some(seat) = self.teller.seat(held.remote.ip()) else {
+            return Ok(if self.remove(held)? { Ended::Unheard } else { Ended::NotAtAll });
+        };
         let takeover = Takeover::prepare(held)?;
         // As what the greeter accepts: it is not mail, and not counted.
         room.mark(&takeover)?;
         if !self.remove(held)? {
             return Ok(Ended::NotAtAll);
         }
-        self.teller.tell(takeover.finish()?, refusal);
+        self.teller.tell(takeover.finish()?, refusal, seat);
         Ok(Ended::Told)
     }
 

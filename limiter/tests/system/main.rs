@@ -19,6 +19,7 @@ mod bad_input;
 mod bans;
 mod burst;
 mod counts;
+mod descriptors;
 mod endings;
 mod ghosts;
 mod instances;

@@ -52,6 +52,8 @@ pub struct Limiter {
     pub instance: String,
     netns: PathBuf,
     cgroup: Option<PathBuf>,
+    /// Soft and hard limit of open files of its daemons, if not those of the tests.
+    open_files: Option<(u32, u32)>,
     files: TempDir,
     daemon: Option<Process>,
 }
@@ -82,10 +84,19 @@ impl Limiter {
         Self::start_at(lab, "", Some(cgroup.to_owned()))
     }
 
+    /// With so many open files allowed to its daemons: soft and hard limit.
+    pub fn start_with_files(lab: &Lab, config: &str, open_files: (u32, u32)) -> Self {
+        Self::start_like(lab, config, None, Some(open_files))
+    }
+
     fn start_at(lab: &Lab, config: &str, cgroup: Option<PathBuf>) -> Self {
+        Self::start_like(lab, config, cgroup, None)
+    }
+
+    fn start_like(lab: &Lab, config: &str, cgroup: Option<PathBuf>, open_files: Option<(u32, u32)>) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
         let instance = lab.name.clone();
-        let mut limiter = Self { instance, netns: lab.host.path(), cgroup, files, daemon: None };
+        let mut limiter = Self { instance, netns: lab.host.path(), cgroup, open_files, files, daemon: None };
         limiter.configure(config);
         limiter.run();
         limiter
@@ -107,7 +118,14 @@ impl Limiter {
     pub fn run(&mut self) {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
-        let mut command = tethered(BINARY);
+        let mut command = match self.open_files {
+            None => tethered(BINARY),
+            Some((soft, hard)) => {
+                let mut command = tethered("prlimit");
+                command.arg(format!("--nofile={soft}:{hard}")).arg(BINARY);
+                command
+            }
+        };
         command.args(["--instance", &self.instance, "run", "--netns"]).arg(&self.netns);
         command.arg("--config").arg(self.config_path());
         command.args(self.cgroup.iter().flat_map(|cgroup| ["--cgroup".as_ref(), cgroup.as_os_str()]));

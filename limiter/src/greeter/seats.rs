@@ -1,0 +1,141 @@
+//! Seats: how many clients the greeter has at once, in all and of each source.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::Limits;
+
+/// The seats there are. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Seats(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    connections: usize,
+    per_source: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    /// Those that have any; so no more than there are seats.
+    by_source: HashMap<IpAddr, usize>,
+}
+
+/// The seat of one client; given back when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    seats: Seats,
+    source: IpAddr,
+}
+
+impl Seats {
+    pub fn new(limits: &Limits) -> Self {
+        let (connections, per_source) = (limits.connections, limits.per_source);
+        Self(Arc::new(Shared { connections, per_source, taken: Mutex::default() }))
+    }
+
+    /// A seat for a client at `remote`; none if all are taken, or as many as its source may have.
+    pub fn take(&self, remote: IpAddr) -> Option<Seat> {
+        let source = source(remote);
+        let mut taken = self.taken();
+        let mine = taken.by_source.get(&source).copied().unwrap_or_default();
+        if taken.all >= self.0.connections || mine >= self.0.per_source {
+            return None;
+        }
+        taken.all += 1;
+        taken.by_source.insert(source, mine + 1);
+        drop(taken);
+        Some(Seat { seats: self.clone(), source })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // Nothing in here panics half-way.
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.taken();
+        taken.all = taken.all.saturating_sub(1);
+        if let Some(mine) = taken.by_source.get_mut(&self.source) {
+            *mine = mine.saturating_sub(1);
+            if *mine == 0 {
+                taken.by_source.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// Who shares one bound: an IPv4 address, or an IPv6 /64, which is one customer's (RFC 6177, 2). A service may count
+/// by other prefixes; this is only for those who are refused already.
+fn source(remote: IpAddr) -> IpAddr {
+    match remote.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seats(connections: usize, per_source: usize) -> Seats {
+        Seats::new(&Limits { connections, per_source, ..Limits::default() })
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_source_never_has_all() {
+        let seats = seats(4, 2);
+        let one: Vec<Seat> =
+            ["2001:db8::1", "2001:db8::2:1"].map(|text| seats.take(address(text)).unwrap()).into();
+        assert!(seats.take(address("2001:db8::3")).is_none(), "of the same /64");
+        let other = seats.take(address("192.0.2.1")).unwrap();
+        let mapped = seats.take(address("::ffff:192.0.2.1")).unwrap();
+        assert!(seats.take(address("192.0.2.1")).is_none(), "the same in either form");
+        assert!(seats.take(address("192.0.2.2")).is_none(), "all are taken");
+        drop((one, other));
+        drop(mapped);
+        assert!(seats.taken().by_source.is_empty(), "who has none is not remembered");
+        assert!(seats.take(address("192.0.2.2")).is_some());
+    }
+
+    #[test]
+    fn without_seats_nobody_has_one() {
+        assert!(seats(0, 1).take(address("192.0.2.1")).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn neither_bound_is_ever_exceeded(
+            connections in 0usize..6,
+            per_source in 0usize..4,
+            steps in prop::collection::vec((0u8..4, any::<bool>()), 0..60),
+        ) {
+            let seats = seats(connections, per_source);
+            let mut held: Vec<(u8, Seat)> = Vec::new();
+            for (source, takes) in steps {
+                let mine = held.iter().filter(|(other, _)| *other == source).count();
+                if takes {
+                    let seat = seats.take(IpAddr::from([192, 0, 2, source]));
+                    prop_assert_eq!(seat.is_some(), held.len() < connections && mine < per_source);
+                    held.extend(seat.map(|seat| (source, seat)));
+                } else if let Some(at) = held.iter().position(|(other, _)| *other == source) {
+                    held.remove(at);
+                }
+            }
+            prop_assert_eq!(seats.taken().all, held.len());
+        }
+    }
+}
