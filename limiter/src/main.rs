@@ -13,6 +13,7 @@ mod netlink;
 mod policy;
 mod reconcile;
 mod shield;
+mod trust;
 mod waiting;
 
 fn main() -> std::process::ExitCode {

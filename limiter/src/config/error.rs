@@ -3,6 +3,7 @@
 use std::io;
 
 use super::check::Number;
+use crate::trust::Distrust;
 
 /// Longest piece of somebody's text repeated in an error, in characters.
 const MAX_SHOWN: usize = 40;
@@ -36,34 +37,9 @@ pub enum ConfigError {
         /// The file's name.
         file: String,
     },
-    /// Somebody else could write the file.
-    #[error(
-        "{file}: anyone may write to this file, and root would do what they write; run `chmod o-w {file}`"
-    )]
-    Writable {
-        /// The file's name.
-        file: String,
-    },
-    /// Somebody else could exchange the file.
-    #[error(
-        "{file}: anyone may put another file in its place, and root would do what it says; run `chmod o-w {dir}`, or move it"
-    )]
-    OpenDirectory {
-        /// The file's name.
-        file: String,
-        /// The directory in which everyone may write.
-        dir: String,
-    },
-    /// The file is somebody else's.
-    #[error(
-        "{file}: this file is user {owner}'s, and root would do what they write; run `chown root {file}`"
-    )]
-    Foreign {
-        /// The file's name.
-        file: String,
-        /// The number of the user.
-        owner: u32,
-    },
+    /// Somebody else than root has a say in what the file says: the file's name is the second.
+    #[error("{1}: {0}")]
+    Distrusted(Distrust, String),
     /// The file could not be read.
     #[error("{file}: cannot be read, {error}; let the limiter read it")]
     Unreadable {

@@ -8,16 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{errno::Errno, fcntl::OFlag, unistd::geteuid};
+use nix::{errno::Errno, fcntl::OFlag};
 
 use super::ConfigError;
+use crate::trust;
 
 /// Mode of a file that was not there before.
 const MODE: u32 = 0o644;
-/// Others may write.
-const OTHERS_WRITE: u32 = 0o002;
-/// In such a directory everyone may make files, and rename only their own.
-const STICKY: u32 = 0o1000;
 
 /// Opens the file at `path` to be read, unless it is no file, or somebody else than root (or whoever runs
 /// this) could decide what is in it.
@@ -44,20 +41,12 @@ pub fn open(path: &Path) -> Result<File, ConfigError> {
     if let Some(what) = what {
         return Err(ConfigError::NotAFile { file: name, what });
     }
-    if about.uid() != 0 && about.uid() != geteuid().as_raw() {
-        return Err(ConfigError::Foreign { file: name, owner: about.uid() });
+    let (there, distrust) = trust::look(path).map_err(wrong)?;
+    if let Some(distrust) = distrust {
+        return Err(ConfigError::Distrusted(distrust, name));
     }
-    if about.mode() & OTHERS_WRITE != 0 {
-        return Err(ConfigError::Writable { file: name });
-    }
-    // Where the link stands, if it is one, and where the file does.
-    let real = fs::canonicalize(path).map_err(wrong)?;
-    let absolute = std::path::absolute(path).map_err(wrong)?;
-    for dir in [absolute.parent(), real.parent()].into_iter().flatten() {
-        let mode = fs::metadata(dir).map_err(wrong)?.mode();
-        if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
-            return Err(ConfigError::OpenDirectory { file: name, dir: dir.display().to_string() });
-        }
+    if (there.dev(), there.ino()) != (about.dev(), about.ino()) {
+        return Err(wrong(io::Error::other("somebody has put another in its place just now")));
     }
     Ok(file)
 }
@@ -136,6 +125,8 @@ impl Drop for Draft {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+
+    use nix::unistd::geteuid;
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
     Counters, Entry, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, Note, PORT_WORDS, Peg, Pending, Rule,
@@ -22,7 +22,10 @@ use super::{
     tables,
     tables::Tables,
 };
-use crate::instance::Instance;
+use crate::{
+    instance::Instance,
+    trust::{self, Distrust},
+};
 
 /// A map as this build expects to find it pinned.
 struct Expected {
@@ -106,6 +109,15 @@ impl Found {
         let dir = instance.pins();
         if !dir.try_exists().with_context(|| format!("cannot look at {}", dir.display()))? {
             return Ok(Self::Nothing);
+        }
+        let (_, distrust) = trust::look(&dir).with_context(|| format!("cannot look at {}", dir.display()))?;
+        if let Some(Distrust { path, who, .. }) = distrust {
+            bail!(
+                "{}: {who} has a say in what is pinned there, so it is left alone; unless you know why, remove it with \
+                 `rm -r {}`",
+                path.display(),
+                dir.display()
+            );
         }
         if let Some(difference) = difference(&dir) {
             return Ok(Self::Other(difference));

@@ -159,6 +159,27 @@ fn reloads_at_the_same_time_all_succeed() {
     assert_eq!(left, Vec::<PathBuf>::new());
 }
 
+/// A BPF file system that is mounted by hand has the mode of `/tmp`.
+#[test]
+fn pins_that_are_somebody_elses_are_left_alone() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = Limiter::start(&lab, 1, "reset");
+    limiter.kill();
+    std::os::unix::fs::chown(limiter.pins(), Some(NOBODY), None).unwrap();
+    for verb in ["status", "list", "reload", "unload"] {
+        let outcome = limiter.cli(&[verb]);
+        assert_eq!(outcome.code, Some(1), "{verb}: {outcome:?}");
+        let said = format!("{}: user {NOBODY} has a say in what is pinned there", limiter.pins().display());
+        assert!(outcome.stderr.contains(&said), "{verb}: {outcome:?}");
+    }
+    let mut run = Command::new("timeout");
+    run.args(["20", env!("CARGO_BIN_EXE_limiter"), "--instance", &limiter.instance, "run", "--netns"]);
+    let output = run.arg(lab.host.path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("has a say"), "{output:?}");
+    std::os::unix::fs::chown(limiter.pins(), Some(0), None).unwrap();
+    limiter.run();
+}
+
 #[test]
 fn unload_leaves_nothing_behind_and_its_daemon_promises_nothing() {
     let Some(lab) = Lab::new() else { return };

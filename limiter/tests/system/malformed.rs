@@ -94,7 +94,37 @@ const FILES: &[Made] = &[
             chown(path, Some(65534), None).unwrap();
         },
         ": ",
-        "user 65534's",
+        "user 65534 may write",
+    ),
+    (
+        |path| {
+            with_mode(path, 0o664);
+            chown(path, None, Some(65534)).unwrap();
+        },
+        ": ",
+        "group 65534 may write",
+    ),
+    (
+        |path| {
+            let foreign = path.with_file_name("foreign");
+            fs::create_dir_all(&foreign).unwrap();
+            with_mode(&foreign.join("limiter.toml"), 0o644);
+            chown(&foreign, Some(65534), None).unwrap();
+            symlink("foreign/limiter.toml", path).unwrap();
+        },
+        ": ",
+        "user 65534 may put another file in its place",
+    ),
+    (
+        |path| {
+            let above = path.with_file_name("above");
+            fs::create_dir_all(above.join("below")).unwrap();
+            with_mode(&above.join("below/limiter.toml"), 0o644);
+            fs::set_permissions(&above, Permissions::from_mode(0o777)).unwrap();
+            symlink("above/below/limiter.toml", path).unwrap();
+        },
+        ": ",
+        "anyone may put another file in its place",
     ),
     (
         |path| {
