@@ -133,8 +133,8 @@ pub struct Waiter {
     pub room: u16,
     /// 1: the client has closed its side, and waits no longer.
     pub has_gone: u8,
-    /// Always 0.
-    pub zero: u8,
+    /// 1: its listener is at another port than the client has asked for (TPROXY).
+    pub elsewhere: u8,
 }
 
 /// The states are the low byte of a record's word, and its number the rest: memory that has come to serve

@@ -7,7 +7,7 @@
 
 use aya_ebpf::{bindings::BPF_TCP_LISTEN, programs::SkBuffContext};
 use limiter_common::{
-    Claim, Entry, Limits, ServiceId,
+    Claim, Entry, Limits, Reason, ServiceId,
     claim::{self, Arrival, Outcome},
 };
 
@@ -15,7 +15,7 @@ use crate::{
     claims::{self, Counts},
     clock,
     kernel::{self, Handshake},
-    maps,
+    maps::{self, Service},
     packet::{ACK, RST, SYN, Segment},
     pending, waiters,
 };
@@ -30,13 +30,17 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     if sk.is_null() || unsafe { (*sk).state } != BPF_TCP_LISTEN {
         return false;
     }
-    // The listener's own port: the greeter listens on one that is no service's.
     // SAFETY: as above.
-    let Some(service) = maps::service_of(unsafe { (*sk).src_port }) else {
-        return false;
+    let listens_at = unsafe { (*sk).src_port };
+    let Some(segment) = Segment::read(ctx) else {
+        // Whatever port it is for: one that is asked for may lead to a listener at any (TPROXY).
+        // SAFETY: `sk` is the context's socket, and not null.
+        return unsafe { kernel::is_limited(sk) } && unreadable(listens_at);
     };
+    let port = segment.local_port();
+    let Some(service) = maps::service_of(port) else { return false };
     // SAFETY: `sk` is the context's socket, and not null.
-    if !unsafe { kernel::listens_in_our_netns(sk) } {
+    if !unsafe { kernel::is_limited(sk) } {
         return false;
     }
     // This CPU is done with the packet it reserved for, and no connection came of it.
@@ -46,10 +50,10 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         return false;
     }
 
-    let Some(segment) = Segment::read(ctx) else { return unreadable(service.id) };
     let flags = segment.flags & (SYN | RST | ACK);
     if flags == SYN {
-        return pending::is_doomed(&segment);
+        return pending::is_doomed(&segment)
+            || (listens_at != port && is_refused_in_silence(&service, &segment));
     }
     if flags & RST != 0 {
         if waiters::has_records(service.id) {
@@ -61,7 +65,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     if flags & ACK == 0 {
         return false;
     }
-    let Some(mut tuple) = segment.tuple() else { return unreadable(service.id) };
+    let Some(mut tuple) = segment.tuple() else { return unreadable(port) };
     let handshake = kernel::handshake(ctx, &mut tuple, segment.ack);
     if handshake == Handshake::Void {
         return false;
@@ -112,11 +116,31 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     held(service.id, maps::entry(&claim.narrow))
 }
 
-/// Counts a packet with more extension headers than an honest peer has use for (RFC 8504, 5.3, lets a host
-/// discard such): to let through what cannot be judged would be a way around every limit. Always true.
+/// Whether a SYN is one of who is denied or banned, which is told nothing. Where the listener is at another port than
+/// the peer has asked for, admission has judged nothing: it is called with the listener's.
 #[inline(always)]
-fn unreadable(service: ServiceId) -> bool {
-    held(service, None)
+fn is_refused_in_silence(service: &Service, syn: &Segment) -> bool {
+    let Some(peer) = syn.tuple() else { return false };
+    let claim = Claim::new(service.id, service.policy, &peer.remote());
+    let limits = Limits::of(service.policy, &service.say(&peer.remote(), &peer.local()));
+    let reason = if limits.denied {
+        Reason::Denied
+    } else if claims::is_banned(&claim, &limits) {
+        Reason::Banned
+    } else {
+        return false;
+    };
+    maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
+    true
+}
+
+/// Counts a packet with more extension headers than an honest peer has use for (RFC 8504, 5.3, lets a host
+/// discard such), for a listener at `port`: to let through what cannot be judged would be a way around every limit.
+/// Whether it is dropped.
+#[inline(always)]
+fn unreadable(port: u32) -> bool {
+    let Some(service) = maps::service_of(port) else { return true };
+    !service.policy.observes() && held(service.id, None)
 }
 
 /// Counts an ACK held back. Always true.

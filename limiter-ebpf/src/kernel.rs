@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use limiter_common::{Addr, Waiter, kernel::Offsets};
 
-use crate::packet::Tuple;
+use crate::{maps::MARKS, packet::Tuple};
 
 const AF_INET: u16 = 2;
 /// The root of the cgroup tree (`cgroup_setup_root`, kernel/cgroup/cgroup.c).
@@ -66,21 +66,22 @@ pub fn is_our_netns(cookie: u64) -> bool {
     cookie == global(&NETNS)
 }
 
-/// Whether the listener belongs to the namespace of this instance: a program on the cgroup root sees
-/// the listeners of every container.
+/// Whether the listener is one of those that the limits are for: of the namespace of this instance, as a program on
+/// the cgroup root sees the listeners of every container, and not the greeter's.
 ///
 /// # Safety
 ///
 /// `sk` is the socket of the context, and not null.
 #[inline(always)]
-pub unsafe fn listens_in_our_netns(sk: *mut bpf_sock) -> bool {
+pub unsafe fn is_limited(sk: *mut bpf_sock) -> bool {
     // SAFETY: the helper takes any socket of a context and answers null for what is not TCP.
     let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) };
     if tcp.is_null() {
         return false;
     }
     // A `tcp_sock` starts with its `sock_common`.
-    Socket(tcp.cast::<u8>().cast_const()).is_in_our_netns()
+    // SAFETY: a listener is a full socket.
+    Socket(tcp.cast::<u8>().cast_const()).is_in_our_netns() && !unsafe { MARKS.has(tcp.cast()) }
 }
 
 /// How many connections the listener of the context lets the kernel keep for it; 0 where that is not known.
@@ -90,7 +91,7 @@ pub unsafe fn listens_in_our_netns(sk: *mut bpf_sock) -> bool {
 /// `sk` is the socket of the context, and not null.
 #[inline(always)]
 pub unsafe fn backlog(sk: *mut bpf_sock) -> u32 {
-    // SAFETY: as in `listens_in_our_netns`.
+    // SAFETY: as in `is_limited`.
     let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) };
     if tcp.is_null() {
         return 0;

@@ -142,6 +142,13 @@ impl Segment {
         })
     }
 
+    /// The port that the peer has asked for, in host byte order. That of the socket which gets the segment may be
+    /// another one, where a firewall rule has chosen the socket (TPROXY).
+    #[inline(always)]
+    pub fn local_port(&self) -> u32 {
+        u32::from_be(self.ports) & 0xffff
+    }
+
     /// The segment's addresses and ports.
     #[inline(always)]
     pub fn tuple(&self) -> Option<Tuple> {

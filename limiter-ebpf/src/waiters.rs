@@ -118,16 +118,8 @@ struct Packet {
 impl Packet {
     #[inline(always)]
     fn read(ctx: &SkBuffContext) -> Option<Self> {
-        // SAFETY: the kernel hands the program a valid context; the port can be read from any socket.
-        let port = unsafe {
-            let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
-            if sk.is_null() {
-                return None;
-            }
-            (*sk).src_port
-        };
-        let service = maps::service_of(port)?;
         let segment = Segment::read(ctx)?;
+        let service = maps::service_of(segment.local_port())?;
         let mut tuple = segment.tuple()?;
         let handshake = kernel::handshake(ctx, &mut tuple, segment.ack);
         Some(Self { service, segment, tuple, handshake })
@@ -197,6 +189,7 @@ fn note(
         if !sk.is_null() {
             waiter.bound_ifindex = (*sk).bound_dev_if;
             waiter.room = waiting::room(kernel::backlog(sk));
+            waiter.elsewhere = u8::from((*sk).src_port != segment.local_port());
         }
     }
     waiter.window = segment.window;

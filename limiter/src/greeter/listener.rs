@@ -46,6 +46,13 @@ impl Listener {
         }
         // One flag of the socket serves both families (`inet_sk(sk)->freebind`).
         socket.set_freebind_v4(true)?;
+        // So that a TPROXY rule takes it, too, and it may answer as an address that is not the host's. Without
+        // CAP_NET_ADMIN there are no such rules either.
+        let _for_tproxy_alone = if address.is_ipv6() {
+            socket.set_ip_transparent_v6(true)
+        } else {
+            socket.set_ip_transparent_v4(true)
+        };
         // Accepted connections inherit it, and the mail port is theirs as well (`__inet_inherit_port`,
         // net/ipv4/inet_hashtables.c): without it no mail daemon could be started again for a minute after
         // someone was told why, as its port would be in use.

@@ -357,10 +357,10 @@ impl Attendant {
         let age_ns = ledger::monotonic_ns()?.saturating_sub(waiter.since_ns);
         let is_refused = match self.clients.look(&held) {
             Some(Kernel::Connection) => return self.forget(flow),
-            // Whoever listened there has gone.
-            Some(Kernel::NoListener) => false,
+            // Whoever listened there has gone. Behind a TPROXY rule nobody ever did.
+            Some(Kernel::NoListener) if waiter.elsewhere == 0 => false,
             // Nobody was here to refuse it at its time.
-            Some(Kernel::Nothing) => age_ns <= LONGEST_SERVED_NS,
+            Some(Kernel::Nothing | Kernel::NoListener) => age_ns <= LONGEST_SERVED_NS,
             Some(Kernel::Request(_)) | None => true,
         };
         if !is_refused {

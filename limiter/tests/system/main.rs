@@ -40,4 +40,5 @@ mod save;
 mod shield;
 mod takeover;
 mod totals;
+mod tproxy;
 mod waiting;

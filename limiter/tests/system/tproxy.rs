@@ -1,0 +1,154 @@
+//! Transparent proxying: a firewall rule hands what is for one port to a listener at another. The port that counts is
+//! the one that the client has asked for.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
+use std::time::Duration;
+
+use socket2::{SockRef, Socket};
+
+use crate::support::sink::listener;
+use crate::support::{Answer, Lab, Limiter, SOON, V4, V6, dial, eventually, same, truth};
+
+/// Long enough for a SYN that is repeated once.
+const A_WHILE: Duration = Duration::from_millis(1500);
+/// The port that is asked for, and the one where the proxy listens.
+const ASKED: u16 = 143;
+const LISTENS: u16 = 1143;
+
+/// A mail proxy behind rules that hand it what is for port 143.
+struct Proxy {
+    listener: TcpListener,
+}
+
+impl Proxy {
+    fn start(lab: &Lab) -> Self {
+        let rules = format!(
+            "table inet proxy {{\nchain in {{\ntype filter hook prerouting priority mangle\n\
+             tcp dport {ASKED} meta nfproto ipv4 tproxy ip to :{LISTENS} accept\n\
+             tcp dport {ASKED} meta nfproto ipv6 tproxy ip6 to :{LISTENS} accept\n}}\n}}\n"
+        );
+        let mut command = lab.host.command("nft");
+        let mut nft = command.args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft is installed");
+        nft.stdin.take().expect("it is piped").write_all(rules.as_bytes()).expect("nft reads");
+        assert!(nft.wait().expect("a child of ours").success(), "nft refuses:\n{rules}");
+
+        let listener = listener(lab, SocketAddr::from(([0_u16; 8], LISTENS)), 512);
+        let socket = Socket::from(listener);
+        socket.set_ip_transparent_v6(true).expect("root may");
+        let listener = TcpListener::from(socket);
+        let accepts = listener.try_clone().expect("a descriptor");
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = accepts.accept() {
+                std::thread::spawn(move || {
+                    let _ = stream.write_all(b"* OK ready\r\n");
+                    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+                });
+            }
+        });
+        Self { listener }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+fn answer(lab: &Lab, source: IpAddr, to: SocketAddr) -> Answer {
+    lab.client.run(|| dial::answer(source, to, A_WHILE).1)
+}
+
+fn served(lab: &Lab, source: IpAddr, to: SocketAddr, n: usize) -> Vec<TcpStream> {
+    (0..n).map(|_| lab.served(source, to)).collect()
+}
+
+#[test]
+fn behind_a_tproxy_rule_the_limit_is_that_of_the_port_that_was_asked_for() {
+    let Some(lab) = Lab::new() else { return };
+    let _proxy = Proxy::start(&lab);
+    let limiter = Limiter::start_with(
+        &lab,
+        "[defaults]\nmax_connections = 3\nwait = \"0s\"\n[ladder]\nreplies = \"none\"\n",
+    );
+    for family in [V4, V6] {
+        let (source, imap) = (family.source(), family.port(ASKED));
+        let held = served(&lab, source, imap, 3);
+        for _ in 0..3 {
+            let Answer::Line(line) = answer(&lab, source, imap) else { panic!("it is not told why") };
+            assert!(line.starts_with("* BYE [UNAVAILABLE] Too many connections (3)"), "{line}");
+        }
+        truth::agree(&lab.host, &limiter, ("imap", ASKED), source, 3);
+        assert_eq!(limiter.source("imap", source).refused, 3);
+        assert!(limiter.ok(&["status", "--verify"]).contains("every count agrees"));
+        drop(held);
+        truth::settled(&lab.host, &limiter, ASKED);
+    }
+}
+
+#[test]
+fn behind_a_tproxy_rule_who_is_denied_or_banned_gets_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let _proxy = Proxy::start(&lab);
+    let limiter = Limiter::start(&lab, 3, "reply");
+    for family in [V4, V6] {
+        let (source, imap) = (family.source(), family.port(ASKED));
+        let name = source.to_string();
+        for (refuse, end, reason) in [("deny", "forget", "denied"), ("ban", "unban", "banned")] {
+            let refused = || limiter.counter("imap", &format!("refused_{reason}"));
+            let before = refused();
+            limiter.ok(&[refuse, &name]);
+            assert_eq!(answer(&lab, source, imap), Answer::Silence, "{refuse}");
+            assert!(refused() > before, "{refuse}");
+            limiter.ok(&[end, &name]);
+            drop(lab.served(source, imap));
+        }
+    }
+    truth::settled(&lab.host, &limiter, ASKED);
+}
+
+#[test]
+fn behind_a_tproxy_rule_who_waits_gets_in_when_a_place_is_free_or_is_told_in_the_end() {
+    let Some(lab) = Lab::new() else { return };
+    let _proxy = Proxy::start(&lab);
+    let limiter = Limiter::start_with(&lab, "[defaults]\nmax_connections = 3\nwait = \"3s\"\n");
+    for family in [V4, V6] {
+        let (source, imap) = (family.source(), family.port(ASKED));
+        let mut held = served(&lab, source, imap, 3);
+        let before = limiter.counter("imap", "let_in");
+        let waiting: Vec<_> =
+            (0..2).map(|_| lab.dial(source, imap).expect("it believes it is connected")).collect();
+        eventually("two are half open", SOON, || {
+            same("half open", &truth::half_open(&lab.host, ASKED).len(), &2)
+        });
+        drop(held.pop());
+        let mut lines: Vec<Answer> = waiting.iter().map(|client| dial::first_line(client, SOON)).collect();
+        lines.sort_by_key(|line| !line.is_service());
+        assert!(lines[0].is_service(), "{lines:?}");
+        assert!(matches!(&lines[1], Answer::Line(line) if line.starts_with("* BYE ")), "{lines:?}");
+        assert_eq!(limiter.counter("imap", "let_in") - before, 1);
+        drop((held, waiting));
+        truth::settled(&lab.host, &limiter, ASKED);
+    }
+}
+
+/// Nobody listens at the port that was asked for, whatever has become of the handshake: that says nothing about the
+/// proxy.
+#[test]
+fn behind_a_tproxy_rule_who_waits_longer_than_the_kernel_keeps_the_handshake_is_told_and_counted() {
+    let Some(lab) = Lab::new() else { return };
+    let _proxy = Proxy::start(&lab);
+    lab.host.sysctl("ipv4/tcp_synack_retries", "0");
+    let limiter = Limiter::start_with(&lab, "[defaults]\nmax_connections = 3\nwait = \"60s\"\n");
+    for family in [V4, V6] {
+        let (source, imap) = (family.source(), family.port(ASKED));
+        let held = served(&lab, source, imap, 3);
+        let said = lab.answer(source, imap);
+        assert!(matches!(&said, Answer::Line(line) if line.starts_with("* BYE ")), "{said:?}");
+        assert_eq!(limiter.source("imap", source).refused, 1);
+        drop(held);
+        truth::settled(&lab.host, &limiter, ASKED);
+    }
+}
