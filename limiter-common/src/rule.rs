@@ -67,8 +67,8 @@ pub struct Rule {
     pub max_connections: Limit,
     /// An [`Action`].
     pub action: u8,
-    /// 1: not the admin's, but one of the host's own addresses.
-    pub built_in: u8,
+    /// [`Self::BUILT_IN`] and [`Self::OWN`], or 0: a rule of the admin's for others.
+    pub origin: u8,
     /// Always 0.
     pub zero: [u8; 6],
 }
@@ -108,6 +108,27 @@ impl Limit {
 }
 
 impl Rule {
+    /// Of [`Self::origin`]: it is not the admin's.
+    pub const BUILT_IN: u8 = 1;
+    /// Of [`Self::origin`]: its network is one of the host's own addresses, whoever has made the rule.
+    pub const OWN: u8 = 2;
+
+    /// Whether it is for one of the host's own addresses.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_own(&self) -> bool {
+        self.origin & Self::OWN != 0
+    }
+
+    /// Whether `remote`, whose rule this is, is allowed as the host that talks to itself, whatever rules for larger
+    /// networks say: only the admin's word on exactly this address counts for more. An own address for one link only
+    /// may be a neighbour's on another, so its rule allows nothing; but who connects *to* its own address is the host.
+    #[inline(always)]
+    #[must_use]
+    pub fn allows_itself(&self, remote: &Addr, local: &Addr) -> bool {
+        self.origin == Self::BUILT_IN | Self::OWN && remote.is_own(local)
+    }
+
     /// Whether the rule has a limit for `service`.
     #[inline(always)]
     #[must_use]

@@ -228,7 +228,7 @@ impl Service {
     /// Whether the daemon has said that `addr` is one of the host's own addresses.
     #[inline(always)]
     pub fn is_hosts_own(&self, addr: &Addr) -> bool {
-        self.rule(addr).is_some_and(|rule| rule.built_in != 0)
+        self.rule(addr).is_some_and(Rule::is_own)
     }
 
     #[inline(always)]
@@ -248,6 +248,9 @@ impl Service {
         let Some(rule) = self.rule(remote) else {
             return if remote.is_own(local) { Say::ALLOW } else { Say::NOTHING };
         };
+        if rule.allows_itself(remote, local) {
+            return Say::ALLOW;
+        }
         let mut say =
             Say { action: Action::from_u8(rule.action), max_connections: rule.max_connections.connections() };
         if rule.limits(self.id) {

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use anyhow::{Result, bail};
 use limiter_common::{MAX_SERVICES, ServiceId, ServicePolicy};
 
-pub use own::addresses;
+pub use own::{addresses, built_in};
 pub use rules::{covering, inherit, own_words};
 
 use crate::{
@@ -57,7 +57,7 @@ pub fn reapply(config: &Config, tables: &mut Tables) -> Result<Applied> {
     }
     let numbers: HashMap<&str, ServiceId> =
         config.services.iter().map(|service| service.name.as_str()).zip(ids.iter().copied()).collect();
-    let built_in = present.rules.iter().filter(|rule| rule.built_in).cloned().collect();
+    let built_in = built_in(&present.rules);
     let mut services: Vec<_> =
         config.services.iter().zip(ids).map(|(service, id)| (id, service.policy())).collect();
     services.sort_by_key(|(id, _)| *id);

@@ -75,6 +75,7 @@ pub fn decide(instance: &Instance, whom: &Whom, action: Action) -> Result<ExitCo
         network: config::network(&whom.network),
         action,
         built_in: false,
+        is_own: false,
         max_connections: Limit::default(),
         limits: Vec::new(),
     };
@@ -100,6 +101,7 @@ pub fn limit(instance: &Instance, args: &LimitArgs) -> Result<ExitCode> {
                 network,
                 action: Action::Limit,
                 built_in: false,
+                is_own: false,
                 max_connections: Limit::default(),
                 limits: Vec::new(),
             },
@@ -154,8 +156,7 @@ fn change(
     let before = tables.policy.policy()?;
     let mut admins = policy::own_words(before.rules.clone());
     let done = work(&mut admins, &before)?;
-    let built_in = before.rules.iter().filter(|rule| rule.built_in).cloned().collect();
-    let rules = policy::inherit(admins, built_in);
+    let rules = policy::inherit(admins, policy::built_in(&before.rules));
     let pending = save.prepare(instance, &tables, &change)?;
     let after = PolicySet { rules, ..before.clone() };
     save::carry_out(instance, &mut tables, &before, &after, pending, &[done])?;

@@ -37,8 +37,10 @@ pub struct RuleEntry {
     pub network: Network,
     /// What becomes of them.
     pub action: Action,
-    /// Whether it is one of the host's own addresses, not the admin's rule.
+    /// Whether it is not the admin's rule.
     pub built_in: bool,
+    /// Whether its network is one of the host's own addresses.
+    pub is_own: bool,
     /// The limit for every service that has none below; 0 connections for none.
     pub max_connections: Limit,
     /// Limits for single services, by service.
@@ -190,7 +192,8 @@ impl Sets {
             rules.push(RuleEntry {
                 network,
                 action: Action::from_u8(rule.action),
-                built_in: rule.built_in != 0,
+                built_in: rule.origin & Rule::BUILT_IN != 0,
+                is_own: rule.is_own(),
                 max_connections: rule.max_connections,
                 limits: limits.unwrap_or_default(),
             });
@@ -268,7 +271,8 @@ impl Sets {
                 id,
                 max_connections: entry.max_connections,
                 action: entry.action as u8,
-                built_in: u8::from(entry.built_in),
+                origin: if entry.built_in { Rule::BUILT_IN } else { 0 }
+                    | if entry.is_own { Rule::OWN } else { 0 },
                 zero: [0; 6],
             };
             wanted.insert(entry.network, rule);

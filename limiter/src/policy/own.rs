@@ -27,12 +27,51 @@ pub fn addresses() -> Result<Vec<RuleEntry>> {
     }
     networks.sort();
     networks.dedup();
-    let entry = |network| RuleEntry {
+    Ok(networks.into_iter().map(entry).collect())
+}
+
+/// The rules for own addresses that are built in, as the rules in force know them: also where the admin's word counts
+/// at present.
+pub fn built_in(rules: &[RuleEntry]) -> Vec<RuleEntry> {
+    rules.iter().filter(|rule| rule.is_own).map(|rule| entry(rule.network)).collect()
+}
+
+/// What is built in for one own address or network.
+///
+/// One that is for one link only (RFC 4291, 2.5.6) may be a neighbour's on another link, whose packets the kernel
+/// would answer there. So the rule itself allows nothing; [`limiter_common::rule::Rule::allows_itself`] does, where
+/// the host connects to the address itself. IPv4 needs no such care: a packet from outside with one of the host's own
+/// addresses is no valid one (`fib_validate_source`, `net/ipv4/fib_frontend.c`).
+fn entry(network: Network) -> RuleEntry {
+    let is_for_one_link =
+        matches!(network.addr.to_ip(), std::net::IpAddr::V6(v6) if v6.is_unicast_link_local());
+    RuleEntry {
         network,
-        action: Action::Allow,
+        action: if is_for_one_link { Action::Limit } else { Action::Allow },
         built_in: true,
+        is_own: true,
         max_connections: Limit::default(),
         limits: Vec::new(),
-    };
-    Ok(networks.into_iter().map(entry).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_one_link_is_own_and_allowed_nowhere_else() {
+        let of = |text: &str| entry(Network::of(Addr::from(text.parse::<std::net::IpAddr>().unwrap())));
+        for (address, action) in [
+            ("fe80::1", Action::Limit),
+            ("febf:ffff::1", Action::Limit),
+            ("fec0::1", Action::Allow),
+            ("2001:db8::1", Action::Allow),
+            ("192.0.2.1", Action::Allow),
+            ("169.254.1.1", Action::Allow),
+        ] {
+            assert_eq!(of(address).action, action, "{address}");
+            assert!(of(address).is_own && of(address).built_in);
+        }
+    }
 }

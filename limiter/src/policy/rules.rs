@@ -22,6 +22,7 @@ pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<Rule
         network: config::network(&rule.network),
         action: rule.action,
         built_in: false,
+        is_own: false,
         max_connections: Limit::own(rule.max_connections.unwrap_or(0)),
         limits: rule
             .services
@@ -32,7 +33,8 @@ pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<Rule
     rules.iter().map(entry).collect()
 }
 
-/// The admin's rules as they were given: without what is built in, and without what is inherited.
+/// The admin's rules as they were given: without what is built in, and without what is inherited. Which of them are
+/// for own addresses stays known.
 pub fn own_words(mut rules: Vec<RuleEntry>) -> Vec<RuleEntry> {
     rules.retain(|rule| !rule.built_in);
     for rule in &mut rules {
@@ -45,15 +47,18 @@ pub fn own_words(mut rules: Vec<RuleEntry>) -> Vec<RuleEntry> {
 }
 
 /// The admin's rules and those that are built in, with all that longer ones inherit from shorter ones;
-/// sorted by network. For one network the admin's counts.
+/// sorted by network. For one network the admin's counts, and it stays known that it is an own address.
 pub fn inherit(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>) -> Vec<RuleEntry> {
     let mut rules: HashMap<Network, RuleEntry> = HashMap::new();
     let covers_ipv4 = |rule: &RuleEntry| !is_v4(&rule.network) && rule.network.covers(&IPV4);
     if admins.iter().any(covers_ipv4) {
         rules.insert(IPV4, nothing_about(IPV4));
     }
-    let all = built_in.into_iter().filter(|rule| rule.network != IPV4).chain(admins);
-    rules.extend(all.map(|rule| (rule.network, rule)));
+    rules.extend(built_in.into_iter().filter(|rule| rule.network != IPV4).map(|rule| (rule.network, rule)));
+    for rule in admins {
+        let is_own = rules.get(&rule.network).is_some_and(|present| present.is_own);
+        rules.insert(rule.network, RuleEntry { is_own, ..rule });
+    }
     let mut networks: Vec<Network> = rules.keys().copied().collect();
     networks.sort();
     let mut prefixes: Vec<u32> = networks.iter().map(|network| network.prefix).collect();
@@ -68,12 +73,20 @@ pub fn inherit(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>) -> Vec<RuleEntr
         let around = shorter
             .map(|&prefix| Network { prefix, addr: network.addr.cut(prefix as u8) })
             .filter(|around| is_v4(around) == is_v4(network))
-            .find_map(|around| rules.get(&around).filter(|rule| rule.action == Action::Limit).cloned());
+            .find_map(|around| {
+                rules.get(&around).filter(|around| hands_on(around, network, &rules)).cloned()
+            });
         if let (Some(around), Some(rule)) = (around, rules.get_mut(network)) {
             take(rule, &around);
         }
     }
     networks.iter().filter_map(|network| rules.remove(network)).collect()
+}
+
+/// Whether the rule for `network` takes what `around` says. What is allowed or denied hands no limits on; but the
+/// built-in rule for an own address says nothing itself, where it does not allow it.
+fn hands_on(around: &RuleEntry, network: &Network, rules: &HashMap<Network, RuleEntry>) -> bool {
+    around.action == Action::Limit || rules.get(network).is_some_and(|rule| rule.built_in && rule.is_own)
 }
 
 /// A limit for every service leaves nothing unsaid.
@@ -83,6 +96,7 @@ fn says_for_all(rule: &RuleEntry) -> bool {
 
 /// What `around` says, where `rule` says nothing.
 fn take(rule: &mut RuleEntry, around: &RuleEntry) {
+    rule.action = around.action;
     rule.max_connections = match around.max_connections.connections() {
         0 => Limit::default(),
         _ => around.max_connections.inherited(),
@@ -106,6 +120,7 @@ fn nothing_about(network: Network) -> RuleEntry {
         network,
         action: Action::Limit,
         built_in: true,
+        is_own: false,
         max_connections: Limit::default(),
         limits: Vec::new(),
     }
@@ -126,6 +141,7 @@ mod tests {
             network: config::network(&config::parse_network(text).unwrap()),
             action,
             built_in: false,
+            is_own: false,
             max_connections: Limit::own(max_connections),
             limits: limits.iter().map(|&(service, limit)| (ServiceId(service), Limit::own(limit))).collect(),
         }
@@ -189,12 +205,33 @@ mod tests {
 
     #[test]
     fn the_admins_word_on_an_own_address_counts() {
-        let own = RuleEntry { built_in: true, ..rule("192.0.2.1", Action::Allow, 0, &[]) };
+        let own = RuleEntry { built_in: true, is_own: true, ..rule("192.0.2.1", Action::Allow, 0, &[]) };
         let rules = inherit(vec![rule("192.0.2.0/24", Action::Deny, 0, &[])], vec![own.clone()]);
         assert_eq!(rules.len(), 2);
         assert!(rules.contains(&own), "a shorter rule does not touch it");
         let denied = rule("192.0.2.1", Action::Deny, 0, &[]);
-        assert_eq!(inherit(vec![denied.clone()], vec![own]), [denied]);
+        let still_own = RuleEntry { is_own: true, ..denied.clone() };
+        let rules = inherit(vec![denied], vec![own.clone()]);
+        assert_eq!(rules, [still_own]);
+        assert_eq!(super::super::built_in(&rules), [own], "and what is built in is not forgotten");
+    }
+
+    #[test]
+    fn an_own_address_for_one_link_has_what_the_rule_around_it_says() {
+        let own = RuleEntry { built_in: true, is_own: true, ..rule("fe80::1", Action::Limit, 0, &[]) };
+        let says = |around: RuleEntry| {
+            let rules = inherit(vec![around], vec![own.clone()]);
+            rules.into_iter().find(|rule| rule.network == own.network).unwrap()
+        };
+        assert_eq!(says(rule("fe80::/10", Action::Deny, 0, &[])).action, Action::Deny);
+        assert_eq!(says(rule("fe80::/10", Action::Allow, 0, &[])).action, Action::Allow);
+        assert_eq!(says(rule("fe80::/10", Action::Limit, 7, &[])).max_connections.connections(), 7);
+        assert_eq!(says(rule("::/0", Action::Deny, 0, &[])).action, Action::Deny);
+        let other = says(rule("2001:db8::/32", Action::Deny, 0, &[]));
+        assert_eq!(other, own);
+        let denied = vec![says(rule("fe80::/10", Action::Deny, 0, &[]))];
+        assert_eq!(super::super::built_in(&denied), vec![own]);
+        assert_eq!(own_words(denied), []);
     }
 
     fn any_rules() -> impl Strategy<Value = Vec<RuleEntry>> {

@@ -1,8 +1,17 @@
 //! What is said of networks: allowed, denied, with limits of their own.
 
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpStream};
+use std::process::Command;
+use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
+use crate::support::lab::Netns;
+use crate::support::process::run;
 use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, same, truth};
+
+/// Long enough for a SYN that is repeated once.
+const A_WHILE: Duration = Duration::from_millis(1500);
 
 fn network(family: Family) -> &'static str {
     if family.host.is_ipv4() { "198.51.100.0/24" } else { "2001:db8:7::/48" }
@@ -127,5 +136,105 @@ fn the_host_talks_to_itself_as_it_likes_from_every_address_it_has() {
             same("in the rules", &rules.contains(second), &false)
         });
     }
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn when_the_admins_word_on_an_own_address_is_taken_back_it_is_allowed_again_at_once() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let config = "[defaults]\nmax_connections = 1\nresponse = \"reset\"\n";
+    let limiter = Limiter::start_with(&lab, config);
+    for family in [V4, V6] {
+        let own = family.host.to_string();
+        let from = || lab.host.run(|| dial::answer(family.host, family.port(25), A_WHILE));
+        let takes_back = |way: &str| {
+            let held: Vec<TcpStream> = (0..3)
+                .map(|n| match from() {
+                    (Some(stream), answer) if answer.is_service() => stream,
+                    (_, answer) => panic!("{way}, connection {n} of {own}: {answer:?}"),
+                })
+                .collect();
+            drop(held);
+            let rules = limiter.json(&["rules"]);
+            let mut mine = rules["rules"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|rule| rule["network"].as_str().unwrap().split('/').next() == Some(own.as_str()));
+            let rule = mine.next().expect("it is in the list");
+            assert!(rule["built_in"] == true && rule["action"] == "allow", "{rule}");
+        };
+        for verb in [vec!["deny"], vec!["allow"], vec!["limit"]] {
+            let value: &[&str] = if verb[0] == "limit" { &["1"] } else { &[] };
+            limiter.ok(&[&verb[..], &[own.as_str()], value].concat());
+            if verb[0] == "deny" {
+                assert!(!from().1.is_service(), "the admin's word counts");
+            }
+            limiter.ok(&["forget", &own]);
+            takes_back(verb[0]);
+        }
+        limiter.configure(&format!("{config}[[rule]]\nnetwork = \"{own}\"\ndeny = true\n"));
+        limiter.ok(&["reload"]);
+        assert!(!from().1.is_service(), "the file's word counts");
+        limiter.configure(config);
+        limiter.ok(&["reload"]);
+        takes_back("reload");
+    }
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+/// A wire more between the two hosts, as other network interfaces have it. The mail host has `fe80::7` on the first
+/// and `fe80::8` on the second one; the client has `fe80::7` on the second one.
+#[test]
+fn a_neighbour_with_a_link_local_address_that_the_host_has_on_another_link_is_limited() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let (client, host) = (lab.client.name(), lab.host.name());
+    for line in [
+        format!("-n {client} link add other type veth peer name other netns {host}"),
+        format!("-n {client} link set other addrgenmode none up"),
+        format!("-n {host} link set other addrgenmode none up"),
+        format!("-n {host} addr add fe80::7/64 dev wire nodad"),
+        format!("-n {host} addr add fe80::8/64 dev other nodad"),
+        format!("-n {client} addr add fe80::7/64 dev other nodad"),
+    ] {
+        let mut command = Command::new("ip");
+        command.args(line.split_whitespace());
+        run(command).unwrap();
+    }
+    let limiter = Limiter::start(&lab, 2, "reset");
+    let scope =
+        |netns: &Netns, name: &str| netns.run(|| nix::net::if_::if_nametoindex(name)).expect("it is there");
+    let at = |address: &str, scope: u32| SocketAddrV6::new(address.parse().unwrap(), 25, 0, scope);
+    let dial = |netns: &Netns, from: SocketAddrV6, to: SocketAddrV6| {
+        netns.run(|| {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+            socket
+                .bind(&SocketAddr::V6(SocketAddrV6::new(*from.ip(), 0, 0, from.scope_id())).into())
+                .unwrap();
+            socket.connect_timeout(&SocketAddr::V6(to).into(), SOON).map(|()| TcpStream::from(socket))
+        })
+    };
+    let there = scope(&lab.client, "other");
+    let knock = || dial(&lab.client, at("fe80::7", there), at("fe80::8", there));
+    let held = [knock().expect("the first"), knock().expect("the second")];
+    for stream in &held {
+        assert!(dial::first_line(stream, SOON).is_service());
+    }
+    assert!(knock().is_err(), "a neighbour has its limit, whatever its address is elsewhere");
+    // The host itself connects by its link-local addresses as it likes.
+    for (address, interface) in [("fe80::7", "wire"), ("fe80::8", "other")] {
+        let here = at(address, scope(&lab.host, interface));
+        let own: Vec<TcpStream> =
+            (0..5).map(|_| dial(&lab.host, here, here).expect("it is the host's own")).collect();
+        for stream in &own {
+            assert!(dial::first_line(stream, SOON).is_service());
+        }
+    }
+    // What the admin says of them counts.
+    limiter.ok(&["allow", "fe80::/10"]);
+    let more: Vec<TcpStream> = (0..3).map(|_| knock().expect("it is allowed")).collect();
+    drop((more, held));
     truth::settled(&lab.host, &limiter, 25);
 }
