@@ -37,6 +37,8 @@ pub struct Offsets {
     pub skc_daddr: u32,
     /// `skc_v6_daddr`, the remote IPv6 address, in `struct sock_common`.
     pub skc_v6_daddr: u32,
+    /// `skc_ipv6only`, one bit, in `struct sock_common`: of this place in bits.
+    pub skc_ipv6only: u32,
     /// `net_cookie` in `struct net`.
     pub net_cookie: u32,
     /// `sk_cgrp_data.cgroup` in `struct sock`.

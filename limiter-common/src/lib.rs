@@ -20,6 +20,7 @@ pub mod errand;
 pub mod kernel;
 pub mod ladder;
 pub mod ledger;
+pub mod listening;
 pub mod memo;
 pub mod peg;
 pub mod places;

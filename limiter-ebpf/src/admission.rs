@@ -9,7 +9,7 @@ use aya_ebpf::{
 use limiter_common::{Addr, Claim, Rate, Response, Verdict, verdict, waiting::Flow};
 
 use crate::{
-    atomic, claims, clock,
+    atomic, claims, clock, listening,
     maps::{self, GREETER},
     pending, waiters,
 };
@@ -49,6 +49,14 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     let Verdict::Refuse(reason, response) = verdict else {
         return sk_action::SK_PASS;
     };
+    // Somebody else's program may have chosen a socket that listens elsewhere.
+    // SAFETY: valid for the whole run; only compared.
+    let is_chosen =
+        !unsafe { (&raw const lookup.__bindgen_anon_1.__bindgen_anon_1.sk).read_volatile() }.is_null();
+    if !is_chosen && !listening::listens(local, lookup.local_port, lookup.ingress_ifindex) {
+        // Closed, as far as is known: the kernel's own look-up decides, and has a listener the gate in front.
+        return sk_action::SK_PASS;
+    }
     if policy.observes() {
         maps::count(service.id, |counters| &mut counters.would_refuse[reason as usize]);
         return sk_action::SK_PASS;

@@ -61,7 +61,14 @@ pub fn run(ctx: *const Context) {
         return;
     }
     let record = match socket.state() {
-        BPF_TCP_NEW_SYN_RECV | BPF_TCP_LISTEN | BPF_TCP_TIME_WAIT => None,
+        BPF_TCP_NEW_SYN_RECV | BPF_TCP_TIME_WAIT => None,
+        BPF_TCP_LISTEN => {
+            if maps::is_of_a_service(socket.local_port()) {
+                // Its end is noticed at once: see `listening`.
+                let _where_the_kernel_can = will_report(sk);
+            }
+            None
+        }
         state => look(socket, state, sk),
     };
     if let Some(record) = record {

@@ -39,6 +39,7 @@ static OFFSETS: Offsets = Offsets {
     skc_num: 0,
     skc_daddr: 0,
     skc_v6_daddr: 0,
+    skc_ipv6only: 0,
     net_cookie: 0,
     sk_cgroup: 0,
     cgroup_kn: 0,
@@ -82,6 +83,24 @@ pub unsafe fn is_limited(sk: *mut bpf_sock) -> bool {
     // A `tcp_sock` starts with its `sock_common`.
     // SAFETY: a listener is a full socket.
     Socket(tcp.cast::<u8>().cast_const()).is_in_our_netns() && !unsafe { MARKS.has(tcp.cast()) }
+}
+
+/// Whether the listener of the context takes IPv4, too, where it is bound to `::`.
+///
+/// # Safety
+///
+/// `sk` is the socket of the context, and not null.
+#[inline(always)]
+pub unsafe fn takes_both_families(sk: *mut bpf_sock) -> bool {
+    // SAFETY: as in `is_limited`.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) };
+    if tcp.is_null() {
+        return false;
+    }
+    let bit = global(&OFFSETS.skc_ipv6only);
+    // SAFETY: a `tcp_sock` starts with its `sock_common`.
+    let byte: u8 = unsafe { Socket::at(tcp.cast::<u8>().cast_const(), bit / 8) };
+    byte >> (bit % 8) & 1 == 0
 }
 
 /// How many connections the listener of the context lets the kernel keep for it; 0 where that is not known.

@@ -4,7 +4,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-        BPF_TCP_CLOSE, BPF_TCP_FIN_WAIT1, BPF_TCP_LAST_ACK,
+        BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_FIN_WAIT1, BPF_TCP_LAST_ACK, BPF_TCP_LISTEN,
     },
     cty::c_void,
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie},
@@ -20,7 +20,7 @@ use limiter_common::{
 use crate::{
     atomic,
     claims::{self, Counts},
-    clock, keepalive, kernel, ladder,
+    clock, keepalive, kernel, ladder, listening,
     maps::{self, MARKS},
     notes, pending, report, waiters,
 };
@@ -33,6 +33,7 @@ pub fn run(ctx: &SockOpsContext) {
     match ctx.op() {
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => established(ctx),
         BPF_SOCK_OPS_STATE_CB => state_changed(ctx),
+        BPF_SOCK_OPS_TCP_LISTEN_CB if is_in_our_netns(ctx) => listening::begins(ctx, local(ctx)),
         _ => {}
     }
 }
@@ -42,8 +43,7 @@ pub fn run(ctx: &SockOpsContext) {
 fn established(ctx: &SockOpsContext) {
     let Some(found) = maps::service_of(ctx.local_port()) else { return };
     let maps::Service { id: service, policy, .. } = found;
-    // SAFETY: the context is valid for the whole run.
-    if !kernel::is_our_netns(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }) {
+    if !is_in_our_netns(ctx) {
         return;
     }
     let Some(sk) = socket(ctx) else { return };
@@ -184,6 +184,12 @@ fn state_changed(ctx: &SockOpsContext) {
     if !matches!(ctx.arg(1), BPF_TCP_FIN_WAIT1 | BPF_TCP_LAST_ACK | BPF_TCP_CLOSE) {
         return;
     }
+    if ctx.arg(0) == BPF_TCP_LISTEN {
+        if is_in_our_netns(ctx) {
+            listening::ends(ctx, local(ctx));
+        }
+        return;
+    }
     let Some(note) = notes::take(cookie(ctx)) else { return };
     if note.is_counted() {
         let claim = note.claim(&remote(ctx));
@@ -208,6 +214,13 @@ pub fn release(claim: &Claim, now_s: u32) -> bool {
     let was_counted = claim::release(&counts.words());
     waiters::freed(claim, &counts);
     was_counted
+}
+
+/// Whether the event is of the network namespace that this instance protects.
+#[inline(always)]
+fn is_in_our_netns(ctx: &SockOpsContext) -> bool {
+    // SAFETY: the context is valid for the whole run.
+    kernel::is_our_netns(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
 }
 
 /// The socket of the event, if it is a full one.

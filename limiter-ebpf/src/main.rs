@@ -28,6 +28,7 @@ mod keepalive;
 mod kernel;
 mod ladder;
 mod ledger;
+mod listening;
 mod maps;
 mod notes;
 mod packet;

@@ -13,6 +13,7 @@ use limiter_common::{
     Action, Addr, Counters, Entry, Key, Ladder, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS, Peg, Pending,
     Reason, Rule, Rung, SETS, Say, ServiceId, ServicePolicy, Syn, Total, coverage,
     errand::Errand,
+    listening::{Endpoint, MAX_ENDPOINTS},
     peg,
     rule::{Limit, RuleLimit},
     waiting::{Event, Flow, MAX_WAITERS, Request, Waiter},
@@ -124,6 +125,11 @@ pub static NOTES: HashMap<u64, Note, 1, { BPF_F_NO_PREALLOC as usize }> = HashMa
 /// Handshakes that were held back, for as long as anything is to be done about them.
 #[btf_map]
 pub static WAITERS: HashMap<Flow, Waiter, { MAX_WAITERS as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// How many sockets listen at each endpoint of a mail port.
+#[btf_map]
+pub static LISTENING: HashMap<Endpoint, u64, { MAX_ENDPOINTS as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
 /// The programs that the gate goes on in.

@@ -22,7 +22,7 @@ use crate::{
     config::{self, Config},
     greeter::{Greeter, Limits, Listener},
     instance::Instance,
-    kernel::{Attached, Found, Tables, Target, environment, shield::Shield},
+    kernel::{Attached, Found, Tables, Target, environment, listening::Listening, shield::Shield},
     netlink,
     policy::{self, Applied},
     reconcile::Reconciler,
@@ -169,6 +169,8 @@ async fn serve(
         shield,
         bans: bans::Upkeep::knowing(&Tables::open(&instance.pins())?)?,
         config,
+        listening: Listening::open(&instance.pins())?,
+        is_blind: false,
     };
     std::thread::Builder::new()
         .name("upkeep".to_owned())

@@ -10,8 +10,13 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::{
-    bans, config::Config, instance::Instance, kernel::steward::Steward, ledger, netlink, policy,
-    reconcile::Reconciler, shield::Keeper,
+    bans,
+    config::Config,
+    instance::Instance,
+    kernel::{listening::Listening, steward::Steward},
+    ledger, netlink, policy,
+    reconcile::Reconciler,
+    shield::Keeper,
 };
 
 /// How often, at most, the ledger is looked through for sources that are gone.
@@ -29,6 +34,9 @@ pub struct Upkeep {
     pub shield: Keeper,
     pub bans: bans::Upkeep,
     pub config: watch::Receiver<Config>,
+    pub listening: Listening,
+    /// Whether the kernel has once not told who listens.
+    pub is_blind: bool,
 }
 
 impl Upkeep {
@@ -47,6 +55,13 @@ impl Upkeep {
                 && let Err(problem) = self.allow_own()
             {
                 error!("cannot allow the host's own addresses: {problem:#}");
+            }
+            if let Err(problem) = self.listening.round()
+                && !std::mem::replace(&mut self.is_blind, true)
+            {
+                error!(
+                    "{problem:#}: who listens is known only as far as the kernel programs saw it begin and end"
+                );
             }
             let interfaces = self.config.borrow().interfaces.clone();
             self.shield.round(&interfaces);

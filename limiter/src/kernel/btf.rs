@@ -24,6 +24,7 @@ fn offsets(btf: &Btf) -> Result<Offsets> {
         skc_num: of("sock_common", "skc_num")?,
         skc_daddr: of("sock_common", "skc_daddr")?,
         skc_v6_daddr: of("sock_common", "skc_v6_daddr")?,
+        skc_ipv6only: bit_offset(btf, "sock_common", "skc_ipv6only")?,
         net_cookie: of("net", "net_cookie")?,
         sk_cgroup: of("sock", "sk_cgrp_data")? + of("sock_cgroup_data", "cgroup")?,
         cgroup_kn: of("cgroup", "kn")?,

@@ -7,6 +7,7 @@ mod bulk;
 pub mod census;
 pub mod environment;
 mod link;
+pub mod listening;
 mod object;
 pub mod pins;
 pub mod sets;

@@ -26,6 +26,7 @@ use super::{
     census,
     environment::Cgroup,
     link::PinnedLink,
+    listening::Listening,
     pins::{self, Found},
     sets::{MAX_RULE_LIMITS, MAX_RULES},
     shield::Shield,
@@ -259,6 +260,11 @@ impl Loaded {
     /// Counts the connections that nobody has counted yet; returns how many. From when the ledger is
     /// attached, none can be missed; before gate and admission are, nobody is judged by less.
     fn adopt(&self) -> Result<Adopted> {
+        if let Err(problem) = Listening::open(&self.dir)?.adopt() {
+            warn!(
+                "{problem:#}: who is refused by a listener older than the limiter is told so after its handshake"
+            );
+        }
         let before = self.tables.adopted()?;
         let Some(records) = census::take(&self.dir, &self.tables)? else { return Ok(Adopted::default()) };
         let uncounted = records.iter().filter(|record| record.kind == kind::UNCOUNTED).count();

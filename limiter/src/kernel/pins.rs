@@ -11,6 +11,7 @@ use limiter_common::{
     Counters, Entry, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, Note, PORT_WORDS, Peg, Pending, Rule,
     Rung, SETS, ServicePolicy, Total, coverage,
     errand::Errand,
+    listening::{Endpoint, MAX_ENDPOINTS},
     peg::PEGS,
     rule::{Limit, Network, RuleLimit},
     waiting::{Flow, MAX_WAITERS, Waiter},
@@ -41,7 +42,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 24] = [
+const MAPS: [Expected; 25] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(4)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),
@@ -64,6 +65,7 @@ const MAPS: [Expected; 24] = [
     map("PEGS", MapType::Array, 4, size_of::<Peg>(), Some(PEGS)),
     map("NOTES", MapType::Hash, 8, size_of::<Note>(), None),
     map("WAITERS", MapType::Hash, size_of::<Flow>(), size_of::<Waiter>(), Some(MAX_WAITERS)),
+    map("LISTENING", MapType::Hash, size_of::<Endpoint>(), 8, Some(MAX_ENDPOINTS)),
     map("STAGES", MapType::ProgramArray, 4, 4, Some(2)),
     map("MARKS", MapType::SkStorage, 4, 4, None),
 ];
