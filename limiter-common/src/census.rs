@@ -11,8 +11,9 @@ use crate::Claim;
 pub mod kind {
     /// It is counted in its claim.
     pub const COUNTED: u32 = 0;
-    /// It is counted, and this kernel will not report its end: the census has to notice.
-    pub const UNREPORTED: u32 = 1;
+    /// It is counted, and in no table: its connection is dead, and its owner still holds the socket, or it is in
+    /// an accept queue. The census itself never sees such.
+    pub const DEAD: u32 = 1;
     /// It could not be counted: the ledger is full, or memory short.
     pub const UNCOUNTED: u32 = 2;
     /// It is known and not counted: let through by a service that only observes, where the verdict was a

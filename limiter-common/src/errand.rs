@@ -17,11 +17,12 @@ pub mod step {
     pub const COLLECT: u32 = 0;
     /// Change the count from `from` to `to`, if it still is `from`, and count the difference as drift.
     pub const CORRECT: u32 = 1;
-    /// The same where the difference is no drift: connections ended whose end the kernel did not
-    /// report, because they are older than the limiter.
-    pub const ENDED: u32 = 2;
+    /// The same where the difference is no drift of connections: how many wait.
+    pub const MARK: u32 = 2;
     /// Remove the note on the socket whose cookie is in `from`, if there is one.
     pub const FORGET: u32 = 3;
+    /// Give back what is kept for the socket whose cookie is in `from`, if there is anything: the socket is gone.
+    pub const GIVE_BACK: u32 = 4;
 }
 
 /// One step of an errand.

@@ -25,6 +25,10 @@ pub struct Offsets {
     pub request_options: u32,
     /// `sk_max_ack_backlog` in `struct sock`.
     pub sk_max_ack_backlog: u32,
+    /// `sk_shutdown`, the directions that are shut, in `struct sock`.
+    pub sk_shutdown: u32,
+    /// `sk_err` in `struct sock`.
+    pub sk_err: u32,
     /// `skc_net` in `struct sock_common`.
     pub skc_net: u32,
     /// `skc_family` in `struct sock_common`.

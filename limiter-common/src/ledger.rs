@@ -221,8 +221,8 @@ pub struct Note {
 pub mod note {
     /// The socket is counted in its claim.
     pub const COUNTED: u8 = 1;
-    /// The socket is counted in its claim, and was found by the census on a kernel where only the
-    /// census can tell when it ends.
+    /// The socket is counted in its claim, and was found by the census on a kernel that will not report
+    /// how its state changes.
     pub const ADOPTED: u8 = 2;
     /// The socket is not counted: its service only observes, and the verdict on it was a refusal.
     pub const OBSERVED: u8 = 3;
@@ -266,12 +266,41 @@ impl Note {
     }
 }
 
+/// What is kept for a socket that will report no change of state: its connection is dead, or older than the
+/// limiter on a kernel that does not report such. There may be no socket left to ask for the address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Kept {
+    /// The peer.
+    pub remote: Addr,
+    /// What was noted.
+    pub note: Note,
+    /// Always 0.
+    pub zero: u32,
+}
+
+impl Kept {
+    /// What is noted on a connection from `remote`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(note: Note, remote: Addr) -> Self {
+        Self { remote, note, zero: 0 }
+    }
+
+    /// What the connection is counted in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn claim(&self) -> Claim {
+        self.note.claim(&self.remote)
+    }
+}
+
 const _: () = assert!(size_of::<Key>() == 24 && size_of::<Entry>() == 48 && size_of::<Total>() == 64);
-const _: () = assert!(size_of::<Note>() == 4);
+const _: () = assert!(size_of::<Note>() == 4 && size_of::<Kept>() == 24);
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Entry, Key, Note, Pending, Total};
+    use super::{Entry, Kept, Key, Note, Pending, Total};
 
     // SAFETY: the types are `bytemuck::Pod`: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Key {}
@@ -279,6 +308,8 @@ mod user {
     unsafe impl aya::Pod for Entry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Note {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Kept {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Pending {}
     // SAFETY: as above.

@@ -16,6 +16,7 @@ pub mod census;
 pub mod claim;
 pub mod counters;
 pub mod coverage;
+pub mod ending;
 pub mod errand;
 pub mod kernel;
 pub mod ladder;
@@ -32,8 +33,9 @@ pub mod waiting;
 
 pub use addr::Addr;
 pub use counters::Counters;
+pub use ending::Ending;
 pub use ladder::{Ladder, Rung};
-pub use ledger::{Claim, Entry, Key, Note, Pending, Tier, Total};
+pub use ledger::{Claim, Entry, Kept, Key, Note, Pending, Tier, Total};
 pub use memo::{Memo, Memos, Syn};
 pub use peg::Peg;
 pub use places::Places;

@@ -21,7 +21,7 @@ pub struct Peg {
     pub cookie: u64,
     /// What is noted on that connection. Meaningless in a free peg.
     pub note: Note,
-    /// Notes in the hash map whose peg this is.
+    /// Notes in hash maps whose peg this is.
     pub crowded: u32,
 }
 

@@ -7,8 +7,8 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_LISTEN,
-        BPF_TCP_NEW_SYN_RECV, BPF_TCP_SYN_RECV, BPF_TCP_TIME_WAIT, seq_file,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_FIN_WAIT1,
+        BPF_TCP_FIN_WAIT2, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV, BPF_TCP_TIME_WAIT, seq_file,
     },
     cty::c_void,
     helpers::{
@@ -17,7 +17,7 @@ use aya_ebpf::{
     },
 };
 use limiter_common::{
-    Addr, Claim, Note,
+    Addr, Claim, Kept, Note,
     census::{Record, kind},
     ledger::note,
 };
@@ -26,7 +26,7 @@ use crate::{
     clock, keepalive,
     kernel::Socket,
     ledger,
-    maps::{self, MARKS},
+    maps::{self, MARKS, SOCKETS},
     notes,
 };
 
@@ -84,22 +84,21 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<Record> {
     // SAFETY: a full socket, of which the verifier knows the type.
     let cookie = unsafe { bpf_get_socket_cookie(sk) };
     let remote = socket.remote();
-    let holds = matches!(state, BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT);
+    let shut = socket.is_shut();
     let Some(note) = notes::of(cookie) else {
-        return if holds { count(socket, sk, cookie, &remote) } else { None };
+        let talks =
+            matches!(state, BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT | BPF_TCP_FIN_WAIT1 | BPF_TCP_FIN_WAIT2);
+        return if talks && !shut { count(socket, sk, cookie, &remote) } else { None };
     };
-    let claim = note.claim(&remote);
-    let kind = match note.state {
-        note::COUNTED => kind::COUNTED,
-        note::ADOPTED if holds || state == BPF_TCP_SYN_RECV => kind::UNREPORTED,
-        note::ADOPTED => {
-            let _noted = notes::take(cookie);
-            let _was_counted = ledger::release(&claim, clock::now_s());
-            return None;
+    if note.state == note::ADOPTED && shut {
+        // What others report. A close is seen by the release.
+        if let Some(kept) = notes::take_kept(cookie) {
+            let _was_counted = ledger::release(&kept.claim(), clock::now_s());
         }
-        _ => kind::OBSERVED,
-    };
-    Some(Record { cookie, kind, claim, zero: 0 })
+        return None;
+    }
+    let kind = if note.is_counted() { kind::COUNTED } else { kind::OBSERVED };
+    Some(Record { cookie, kind, claim: note.claim(&remote), zero: 0 })
 }
 
 /// Counts a connection on which nothing is noted, if it is one of ours.
@@ -115,16 +114,22 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
     if !ledger::count(&claim, service.policy, clock::now_s()) {
         return uncounted;
     }
-    let (state, kind) =
-        if will_report(sk) { (note::COUNTED, kind::COUNTED) } else { (note::ADOPTED, kind::UNREPORTED) };
-    if !notes::make(cookie, Note::new(state, &claim)) {
+    let noted = if will_report(sk) {
+        notes::make(cookie, Note::new(note::COUNTED, &claim))
+    } else {
+        let kept = Kept::new(Note::new(note::ADOPTED, &claim), *remote);
+        // SAFETY: as above. The mark first: what is kept without one is taken for gone.
+        let marked = unsafe { SOCKETS.mark(sk) };
+        marked && notes::keep(cookie, &kept)
+    };
+    if !noted {
         let _was_counted = ledger::release(&claim, clock::now_s());
         return uncounted;
     }
     maps::count(service.id, |counters| &mut counters.adopted);
     // SAFETY: in an iterator `bpf_setsockopt` takes the socket.
     unsafe { keepalive::turn_on(sk, &service.policy.keepalive) };
-    Some(Record { cookie, kind, claim, zero: 0 })
+    Some(Record { cookie, kind: kind::COUNTED, claim, zero: 0 })
 }
 
 /// Asks the socket to report its changes of state; `false` where the kernel cannot.

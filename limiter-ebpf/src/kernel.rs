@@ -6,12 +6,13 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV, bpf_sock},
+    cty::c_void,
     helpers::generated::{
         bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock,
     },
     programs::SkBuffContext,
 };
-use limiter_common::{Addr, Waiter, kernel::Offsets};
+use limiter_common::{Addr, Ending, Waiter, ending, kernel::Offsets};
 
 use crate::{maps::MARKS, packet::Tuple};
 
@@ -33,6 +34,8 @@ static OFFSETS: Offsets = Offsets {
     skc_rcv_wnd: 0,
     request_options: 0,
     sk_max_ack_backlog: 0,
+    sk_shutdown: 0,
+    sk_err: 0,
     skc_net: 0,
     skc_family: 0,
     skc_state: 0,
@@ -119,6 +122,19 @@ pub unsafe fn backlog(sk: *mut bpf_sock) -> u32 {
     unsafe { Socket::member(tcp.cast::<u8>().cast_const(), &OFFSETS.sk_max_ack_backlog) }
 }
 
+/// What it means that a connection leaves the states in which both sides talk, or is `closed` altogether.
+///
+/// # Safety
+///
+/// `sk` is the full socket of the context, locked.
+#[inline(always)]
+pub unsafe fn ending(sk: *mut c_void, closed: bool) -> Ending {
+    match Socket(sk.cast::<u8>().cast_const()).full() {
+        Some(full) => Ending::of(closed, full.shutdown(), full.has_error()),
+        None => Ending::LetGo,
+    }
+}
+
 /// A socket of the kernel, of which the first members are read (`struct sock_common`).
 #[derive(Clone, Copy)]
 pub struct Socket(pub *const u8);
@@ -159,6 +175,20 @@ impl Socket {
     pub fn local_port(self) -> u32 {
         // SAFETY: a `sock_common`.
         u32::from(unsafe { Self::member::<u16>(self.0, &OFFSETS.skc_num) })
+    }
+
+    /// The same as a full socket; `None` if it is none.
+    #[inline(always)]
+    fn full(self) -> Option<Full> {
+        // SAFETY: the helper takes any socket and answers null for what is not a full TCP one.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
+        if tcp.is_null() { None } else { Some(Full(tcp.cast())) }
+    }
+
+    /// Whether both directions are shut. Only for a full socket.
+    #[inline(always)]
+    pub fn is_shut(self) -> bool {
+        self.full().is_some_and(|full| ending::is_shut(full.shutdown()))
     }
 
     /// The peer's address, in the limiter's form.
@@ -216,6 +246,26 @@ impl Socket {
             }
         }
         false
+    }
+}
+
+/// A full socket (`struct sock`, of a `struct tcp_sock`).
+#[derive(Clone, Copy)]
+struct Full(*const u8);
+
+impl Full {
+    /// The directions that are shut.
+    #[inline(always)]
+    fn shutdown(self) -> u8 {
+        // SAFETY: a `sock`.
+        unsafe { Socket::member(self.0, &OFFSETS.sk_shutdown) }
+    }
+
+    /// Whether there is an error for the owner.
+    #[inline(always)]
+    fn has_error(self) -> bool {
+        // SAFETY: as above.
+        unsafe { Socket::member::<u32>(self.0, &OFFSETS.sk_err) != 0 }
     }
 }
 

@@ -1,18 +1,20 @@
 //! The ledger: a connection counts from establishment until the mail daemon lets go of it.
 
 use aya_ebpf::{
-    EbpfContext as _,
+    EbpfContext,
     bindings::{
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-        BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_FIN_WAIT1, BPF_TCP_LAST_ACK, BPF_TCP_LISTEN,
+        BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSING, BPF_TCP_FIN_WAIT1, BPF_TCP_LAST_ACK,
+        BPF_TCP_LISTEN,
     },
     cty::c_void,
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     programs::SockOpsContext,
 };
 use limiter_common::{
-    Addr, Claim, Limits, Note, Reason, ServicePolicy,
+    Addr, Claim, Ending, Kept, Limits, Note, Reason, ServicePolicy,
     claim::{self, Arrival, Outcome},
+    ending,
     ledger::note,
     rate,
 };
@@ -21,8 +23,9 @@ use crate::{
     atomic,
     claims::{self, Counts},
     clock, keepalive, kernel, ladder, listening,
-    maps::{self, MARKS},
-    notes, pending, report, waiters,
+    maps::{self, MARKS, SOCKETS},
+    notes::{self, Noted},
+    pending, report, waiters,
 };
 
 const AF_INET: u32 = 2;
@@ -177,11 +180,12 @@ fn note_arrival(counts: &Counts, connections: u32, now_s: u32) {
     }
 }
 
-/// A counted socket changed its state: given back, once, when the mail daemon has let go of it
-/// (its FIN goes out), or when the connection died.
+/// A counted socket changed its state: given back, once, when the mail daemon has let go of it. When its peer is
+/// gone, the note is kept until the daemon has noticed (`release`).
 #[inline(always)]
 fn state_changed(ctx: &SockOpsContext) {
-    if !matches!(ctx.arg(1), BPF_TCP_FIN_WAIT1 | BPF_TCP_LAST_ACK | BPF_TCP_CLOSE) {
+    let state = ctx.arg(1);
+    if !matches!(state, BPF_TCP_FIN_WAIT1 | BPF_TCP_CLOSING | BPF_TCP_LAST_ACK | BPF_TCP_CLOSE) {
         return;
     }
     if ctx.arg(0) == BPF_TCP_LISTEN {
@@ -190,12 +194,34 @@ fn state_changed(ctx: &SockOpsContext) {
         }
         return;
     }
-    let Some(note) = notes::take(cookie(ctx)) else { return };
-    if note.is_counted() {
-        let claim = note.claim(&remote(ctx));
-        if !release(&claim, clock::tick_s()) {
-            report::drift(ctx, claim.service());
+    let noted = Noted { cookie: cookie(ctx), remote: || remote(ctx) };
+    let Some(note) = notes::of(noted.cookie) else { return };
+    let Some(sk) = socket(ctx) else { return };
+    // SAFETY: the socket of the context, locked while it changes its state.
+    let given_back = match unsafe { kernel::ending(sk, state == BPF_TCP_CLOSE) } {
+        Ending::GoesOn => return,
+        Ending::Dead if note.is_counted() => {
+            let kept = Kept::new(note, remote(ctx));
+            // SAFETY: as above. The mark first: what is kept without one is taken for gone.
+            let given_back =
+                ending::outlive(&noted, || unsafe { SOCKETS.mark(sk) } && notes::keep(noted.cookie, &kept));
+            if given_back.is_some() {
+                report::no_room(ctx, note.service());
+            }
+            given_back
         }
+        Ending::Dead | Ending::LetGo => ending::let_go(&noted),
+    };
+    if let Some(kept) = given_back {
+        give_back(ctx, &kept);
+    }
+}
+
+/// Gives back what a connection held that is not any more, or is not noted any more.
+#[inline(always)]
+pub fn give_back<C: EbpfContext>(ctx: &C, kept: &Kept) {
+    if kept.note.is_counted() && !release(&kept.claim(), clock::tick_s()) {
+        report::drift(ctx, kept.note.service());
     }
 }
 

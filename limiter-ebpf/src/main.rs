@@ -3,9 +3,11 @@
 //! - [`admission`] (`sk_lookup`): judges each SYN, refuses what is already over;
 //! - [`gate`] (`cgroup_skb`): makes the limit exact on the ACK that completes the handshake;
 //! - [`ledger`] (`sock_ops`): counts from establishment until the mail daemon lets go;
+//! - [`release`] (`cgroup/sock_release`): sees the mail daemon close a socket;
 //! - [`ladder`]: what a refused handshake that was completed costs its source;
 //! - [`shield`] (XDP): drops what is denied or banned before anything is spent on it;
 //! - [`census`] (`iter/tcp`): walks the kernel's socket table, counts what nobody has counted yet;
+//! - [`sockets`] (`iter/bpf_sk_storage_map`): tells which sockets of dead connections are still there;
 //! - [`steward`]: runs errands for the daemon, attached nowhere;
 //! - [`usher`]: the same for the records of those that wait ([`waiters`]).
 //!
@@ -33,16 +35,18 @@ mod maps;
 mod notes;
 mod packet;
 mod pending;
+mod release;
 mod report;
 mod shield;
+mod sockets;
 mod steward;
 mod usher;
 mod waiters;
 
 use aya_ebpf::{
     bindings::xdp_action,
-    macros::{cgroup_skb, sk_lookup, sock_ops, xdp},
-    programs::{SkBuffContext, SkLookupContext, SockOpsContext, XdpContext},
+    macros::{cgroup_skb, cgroup_sock, sk_lookup, sock_ops, xdp},
+    programs::{SkBuffContext, SkLookupContext, SockContext, SockOpsContext, XdpContext},
 };
 
 /// Judges a SYN: on to its listener, to the greeter, or a reset.
@@ -77,6 +81,13 @@ pub fn ledger(ctx: SockOpsContext) -> u32 {
     1
 }
 
+/// Gives back what a socket held that its owner closes. Always 1: the kernel asks nobody whether it may.
+#[cgroup_sock(sock_release)]
+pub fn release(ctx: SockContext) -> i32 {
+    release::run(&ctx);
+    1
+}
+
 /// Judges a frame: on, or nowhere.
 #[xdp(frags)]
 pub fn shield(ctx: XdpContext) -> u32 {
@@ -90,6 +101,14 @@ pub fn shield(ctx: XdpContext) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn census(ctx: *const census::Context) -> i32 {
     census::run(ctx);
+    0
+}
+
+/// Looks at the mark of one socket. 0 goes on to the next. The section's name as for the census.
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+#[unsafe(no_mangle)]
+pub extern "C" fn sockets(ctx: *const sockets::Context) -> i32 {
+    sockets::run(ctx);
     0
 }
 

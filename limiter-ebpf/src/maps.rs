@@ -3,15 +3,17 @@
 use core::cell::UnsafeCell;
 
 use aya_ebpf::{
-    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    bindings::{
+        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+    },
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, SockMap, lpm_trie},
     cty::c_void,
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
 };
 use limiter_common::{
-    Action, Addr, Counters, Entry, Key, Ladder, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS, Peg, Pending,
-    Reason, Rule, Rung, SETS, Say, ServiceId, ServicePolicy, Syn, Total, coverage,
+    Action, Addr, Counters, Entry, Kept, Key, Ladder, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS, Peg,
+    Pending, Reason, Rule, Rung, SETS, Say, ServiceId, ServicePolicy, Syn, Total, coverage,
     errand::Errand,
     listening::{Endpoint, MAX_ENDPOINTS},
     peg,
@@ -122,6 +124,15 @@ pub static PEGS: Array<Peg, { peg::PEGS as usize }> = Array::new();
 #[btf_map]
 pub static NOTES: HashMap<u64, Note, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// What is kept for sockets that will report no change of state, by their cookie. The loader sets the number of
+/// entries.
+#[btf_map]
+pub static KEPT: HashMap<u64, Kept, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Marks the sockets for which something is kept: the mark goes when the socket does.
+#[btf_map]
+pub static SOCKETS: SkStorage<u32, { BPF_F_NO_PREALLOC as usize }> = SkStorage::new();
+
 /// Handshakes that were held back, for as long as anything is to be done about them.
 #[btf_map]
 pub static WAITERS: HashMap<Flow, Waiter, { MAX_WAITERS as usize }, { BPF_F_NO_PREALLOC as usize }> =
@@ -146,24 +157,23 @@ pub static REQUEST: Array<Request, 1> = Array::new();
 
 /// Marks the greeter's listener, and what it accepts.
 #[btf_map]
-pub static MARKS: SkStorage<u32> = SkStorage::new();
+pub static MARKS: SkStorage<u32, { (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize }> = SkStorage::new();
 
-/// Socket storage, cloned from a listener to what it accepts. aya-ebpf's own type has a fixed set of
-/// flags and takes no `sock_ops` context.
+/// Socket storage. aya-ebpf's own type has a fixed set of flags and takes no `sock_ops` context.
 #[repr(C)]
-pub struct SkStorage<T> {
+pub struct SkStorage<T, const F: usize> {
     r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
     key: *const i32,
     value: *const T,
     max_entries: *const [i32; 0],
-    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+    map_flags: *const [i32; F],
 }
 
 // SAFETY: only pointers that the loader patches, never dereferenced here; the kernel serialises
 // access to the storage of one socket.
-unsafe impl<T> Sync for SkStorage<T> {}
+unsafe impl<T, const F: usize> Sync for SkStorage<T, F> {}
 
-impl<T> SkStorage<T> {
+impl<T, const F: usize> SkStorage<T, F> {
     const fn new() -> Self {
         use core::ptr::null;
         Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
@@ -180,6 +190,19 @@ impl<T> SkStorage<T> {
         // SAFETY: `map` is the relocated map, `sk` is valid by the caller's contract, and nothing is asked to
         // be made.
         !unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), 0) }.is_null()
+    }
+
+    /// Stores zeros for `sk`, if nothing is stored; `false` when there is no memory.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::has`].
+    #[inline(always)]
+    pub unsafe fn mark(&self, sk: *mut c_void) -> bool {
+        let map = core::ptr::from_ref(self).cast_mut().cast();
+        let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+        // SAFETY: as in `has`; without a value the kernel stores zeros.
+        !unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), create) }.is_null()
     }
 }
 

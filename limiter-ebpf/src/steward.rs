@@ -9,6 +9,7 @@ use limiter_common::{
 
 use crate::{
     atomic::Shared,
+    clock, ledger,
     maps::{self, ERRAND, LEDGER},
     notes, pending,
 };
@@ -35,6 +36,10 @@ pub fn run() {
 fn done(step: Step) -> bool {
     if step.step == step::FORGET {
         return notes::take(step.from.0).is_some();
+    }
+    if step.step == step::GIVE_BACK {
+        let Some(kept) = notes::take_kept(step.from.0) else { return false };
+        return ledger::release(&kept.claim(), clock::tick_s());
     }
     let Some(word) = word(&step.key) else { return false };
     if step.step == step::COLLECT {

@@ -25,7 +25,7 @@ use crate::{
     kernel::{Attached, Found, Tables, Target, environment, listening::Listening, shield::Shield},
     netlink,
     policy::{self, Applied},
-    reconcile::Reconciler,
+    reconcile::{Departures, Reconciler},
     shield::Keeper,
     waiting::{self, Attendant},
 };
@@ -136,8 +136,8 @@ fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached, S
             "replaced what was pinned as instance {instance} ({difference}): what it knew of sources is forgotten"
         ),
     }
-    if attached.adopted.connections > 0 {
-        info!("counted {} connections that were there before", attached.adopted.connections);
+    if attached.adopted > 0 {
+        info!("counted {} connections that were there before", attached.adopted);
     }
     Ok((listener, attached, shield))
 }
@@ -163,7 +163,8 @@ async fn serve(
     let upkeep = Upkeep {
         pins: instance.pins(),
         steward: attached.steward,
-        reconciler: Reconciler::knowing(&attached.adopted.records),
+        reconciler: Reconciler::default(),
+        departures: Departures::default(),
         instance: instance.clone(),
         addresses: netlink::Watch::new(netlink::ADDRESSES)?,
         shield,

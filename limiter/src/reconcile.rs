@@ -6,6 +6,7 @@
 //! is corrected, in one atomic step that fails if the count has moved since. In the same way the note on a
 //! connection is removed that is in the table in neither look.
 
+mod kept;
 mod marks;
 
 use std::{
@@ -17,12 +18,13 @@ use std::{
 
 use anyhow::Result;
 use limiter_common::{
-    Key, Places,
+    Kept, Key, Places,
     census::{Record, kind},
     errand::{Step, step},
 };
 use tracing::{info, warn};
 
+pub use self::kept::Departures;
 use self::marks::Mismarked;
 use crate::{
     kernel::{Tables, census, steward::Steward},
@@ -31,8 +33,6 @@ use crate::{
 
 /// Between the look that raises a suspicion and the one that confirms it.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Between two looks while there are connections whose end the kernel does not report.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// A count, and what changes whenever a connection is added to it.
 type Books = HashMap<Key, (Places, u64)>;
@@ -53,11 +53,12 @@ pub struct Difference {
 /// What one look found.
 struct Look {
     differences: Vec<Difference>,
-    /// Connections whose end the kernel will not report.
-    unreported: Tally,
     /// Cookies of sockets on which something is noted, and which are gone.
     orphans: HashSet<u64>,
+    /// Connections in the socket table that are counted.
     connections: usize,
+    /// Dead ones that nobody has let go of.
+    dead: usize,
     /// Counts that do not know how many wait for them.
     mismarked: Vec<Mismarked>,
     /// The counts as they were seen last.
@@ -68,8 +69,6 @@ struct Look {
 #[derive(Default)]
 pub struct Reconciler {
     suspicions: Vec<Difference>,
-    /// As of the last look without suspicions.
-    unreported: Tally,
     /// As of the last look.
     orphans: HashSet<u64>,
     /// Likewise.
@@ -81,6 +80,8 @@ pub struct Reconciler {
 pub struct Round {
     /// Connections in the socket table.
     pub connections: usize,
+    /// Connections that are dead, and whose owner has not let go.
+    pub dead: usize,
     /// Counts that were wrong twice, and whether they could be corrected.
     pub corrected: Vec<(Difference, bool)>,
     /// Counts that twice did not know how many wait for them, likewise.
@@ -88,13 +89,6 @@ pub struct Round {
 }
 
 impl Reconciler {
-    /// One that knows what the census found before: which of it will end unreported.
-    #[must_use]
-    pub fn knowing(records: &[Record]) -> Self {
-        let (_, unreported) = tallies(records);
-        Self { unreported, ..Self::default() }
-    }
-
     /// One look, and the correction of what it confirms. `None` where this kernel has no census.
     pub fn round(&mut self, dir: &Path, steward: &mut Steward) -> Result<Option<Round>> {
         let adopted = steward.tables.adopted()?;
@@ -108,30 +102,25 @@ impl Reconciler {
             if !self.suspicions.contains(difference) {
                 continue;
             }
-            let ended = self.ended_unreported(difference, &look);
-            let (step, word) = if ended { (step::ENDED, "ended") } else { (step::CORRECT, "drift") };
             let seen = look.words.get(&difference.key).copied().unwrap_or_default();
             let to = seen.with_connections(difference.sockets);
-            let done =
-                steward.correct(Step { step, key: difference.key, from: seen, to, ..Step::default() })?;
-            match (done, ended) {
-                (true, true) => info!("{difference}: {word} without a report"),
-                (true, false) => warn!("{difference}: {word}, corrected; please report this"),
-                (false, _) => info!("{difference}: it has changed since"),
+            let step = Step { step: step::CORRECT, key: difference.key, from: seen, to, ..Step::default() };
+            let done = steward.correct(step)?;
+            if done {
+                warn!("{difference}: drift, corrected; please report this");
+            } else {
+                info!("{difference}: it has changed since");
             }
             corrected.push((*difference, done));
         }
         self.suspicions = look.differences;
         self.suspicions.retain(|suspicion| !corrected.contains(&(*suspicion, true)));
-        if self.suspicions.is_empty() {
-            self.unreported = look.unreported;
-        }
         let marked = self.mark(look.mismarked, steward)?;
         let forgotten = self.forget_orphans(look.orphans, steward)?;
         if forgotten > 0 {
             info!("forgot what was noted on {forgotten} connections that had ended without a report");
         }
-        Ok(Some(Round { connections: look.connections, corrected, marked }))
+        Ok(Some(Round { connections: look.connections, dead: look.dead, corrected, marked }))
     }
 
     /// Corrects what contradicted the records of those that wait in the last look already.
@@ -143,7 +132,7 @@ impl Reconciler {
         let mut marked = Vec::new();
         for found in mismarked.iter().filter(|found| self.mismarked.contains(found)) {
             let step = Step {
-                step: step::ENDED,
+                step: step::MARK,
                 key: found.key,
                 from: found.seen,
                 to: found.right(),
@@ -167,13 +156,6 @@ impl Reconciler {
         Ok(forgotten)
     }
 
-    /// Whether connections whose end the kernel does not report are what is missing.
-    fn ended_unreported(&self, difference: &Difference, look: &Look) -> bool {
-        let of = |tally: &Tally| tally.get(&difference.key).copied().unwrap_or_default();
-        let gone = of(&self.unreported).saturating_sub(of(&look.unreported));
-        difference.ledger.checked_sub(difference.sockets).is_some_and(|missing| missing <= gone)
-    }
-
     /// Whether another look has to confirm what the last one found.
     fn is_in_doubt(&self) -> bool {
         !self.suspicions.is_empty() || !self.orphans.is_empty() || !self.mismarked.is_empty()
@@ -182,13 +164,7 @@ impl Reconciler {
     /// How long to wait before the next round, if `every` is how often the ledger is compared.
     #[must_use]
     pub fn wait(&self, every: Duration) -> Duration {
-        if self.is_in_doubt() {
-            LOOK_AGAIN
-        } else if !self.unreported.is_empty() {
-            WATCH_EVERY
-        } else {
-            every
-        }
+        if self.is_in_doubt() { LOOK_AGAIN } else { every }
     }
 }
 
@@ -196,7 +172,9 @@ impl Look {
     fn take(dir: &Path, tables: &Tables) -> Result<Option<Self>> {
         let mut orphans = tables.noted()?;
         let before = books(tables)?;
-        let Some(records) = census::take(dir, tables)? else { return Ok(None) };
+        let Some(mut records) = census::take(dir, tables)? else { return Ok(None) };
+        // Afterwards: what the census has not found any more is kept by now.
+        add_dead(&mut records, &tables.kept()?);
         let waiters = tables.waiters()?;
         let after = books(tables)?;
         for record in &records {
@@ -213,8 +191,9 @@ impl Look {
 
     /// What `records`, taken between the readings `before` and `after`, say of the counts.
     fn compare(before: &Books, records: &[Record], after: &Books) -> Self {
-        let (counted, unreported) = tallies(records);
-        let connections = records.iter().filter(|record| is_counted(record)).count();
+        let counted = tally(records);
+        let of_kind = |kind| records.iter().filter(|record| record.kind == kind).count();
+        let (connections, dead) = (of_kind(kind::COUNTED), of_kind(kind::DEAD));
         let stood_still = before.iter().filter(|&(key, book)| {
             after.get(key) == Some(book) && book.0 != Places::COLLECTED && book.0.reserved() == 0
         });
@@ -229,27 +208,30 @@ impl Look {
         differences
             .sort_by_key(|difference| (difference.key.service, difference.key.tier, difference.key.source));
         let words = after.iter().map(|(key, (places, _))| (*key, *places)).collect();
-        Self { differences, unreported, orphans: HashSet::new(), connections, mismarked: Vec::new(), words }
+        Self { differences, orphans: HashSet::new(), connections, dead, mismarked: Vec::new(), words }
     }
 }
 
-/// Whether a socket is a connection that the ledger counts.
-const fn is_counted(record: &Record) -> bool {
-    matches!(record.kind, kind::COUNTED | kind::UNREPORTED)
+/// Adds to what the census has found the dead connections that nobody has let go of, which are in no table.
+fn add_dead(records: &mut Vec<Record>, kept: &[(u64, Kept)]) {
+    let found: HashSet<u64> = records.iter().map(|record| record.cookie).collect();
+    records.extend(kept.iter().filter(|(cookie, _)| !found.contains(cookie)).map(|(cookie, kept)| Record {
+        cookie: *cookie,
+        kind: kind::DEAD,
+        claim: kept.claim(),
+        zero: 0,
+    }));
 }
 
-/// Connections by count: all that are counted, and those whose end the kernel will not report.
-fn tallies(records: &[Record]) -> (Tally, Tally) {
-    let (mut counted, mut unreported) = (Tally::new(), Tally::new());
-    for record in records.iter().filter(|record| is_counted(record)) {
+/// Connections by count.
+fn tally(records: &[Record]) -> Tally {
+    let mut counted = Tally::new();
+    for record in records.iter().filter(|record| matches!(record.kind, kind::COUNTED | kind::DEAD)) {
         for key in keys(record) {
             *counted.entry(key).or_default() += 1;
-            if record.kind == kind::UNREPORTED {
-                *unreported.entry(key).or_default() += 1;
-            }
         }
     }
-    (counted, unreported)
+    counted
 }
 
 /// The counts a connection is in.
@@ -275,19 +257,21 @@ fn books(tables: &Tables) -> Result<Books> {
 /// Compares now, twice, and corrects what is wrong in both looks. `None` where this kernel has no
 /// census.
 pub fn verify(dir: &Path, steward: &mut Steward) -> Result<Option<Round>> {
-    let mut reconciler = Reconciler::default();
+    let (mut reconciler, mut departures) = (Reconciler::default(), Departures::default());
+    departures.round(dir, steward)?;
     let Some(first) = reconciler.round(dir, steward)? else { return Ok(None) };
-    if !reconciler.is_in_doubt() {
+    if !reconciler.is_in_doubt() && !departures.is_in_doubt() {
         return Ok(Some(first));
     }
     std::thread::sleep(LOOK_AGAIN);
+    departures.round(dir, steward)?;
     reconciler.round(dir, steward)
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, ledger, sockets } = self;
-        write!(out, "{} was counted {ledger}, and has {sockets} in the socket table", ledger::counted(key))
+        write!(out, "{} was counted {ledger}, and the kernel has {sockets}", ledger::counted(key))
     }
 }
 

@@ -5,6 +5,7 @@
 //! their atomic steps can follow one another. What the programs do between those steps (the kernel
 //! handles one packet on one CPU without a break) is the order of the code.
 
+mod ending;
 mod waiting;
 
 use limiter_common::{

@@ -76,6 +76,8 @@ struct Service {
 struct Verified {
     /// Connections in the socket table.
     connections: usize,
+    /// Dead connections, which are in no table, whose owner has not let go.
+    dead: usize,
     /// Counts that were wrong.
     differences: Vec<Difference>,
 }
@@ -163,6 +165,7 @@ fn verify(instance: &Instance, tables: &Tables) -> Result<Verified> {
     let difference = |(what, corrected)| Difference { what, corrected };
     Ok(Verified {
         connections: round.connections,
+        dead: round.dead,
         differences: connections.chain(marks).map(difference).collect(),
     })
 }
@@ -425,10 +428,11 @@ fn print(status: &Status) -> Result<()> {
             status.bans, status.instance
         ))?;
     }
-    if let Some(Verified { connections, differences }) = &status.verified {
-        let agree =
-            if differences.is_empty() { "every count agrees with it" } else { "not every count agreed" };
-        output::line(&format!("\n{connections} connections in the kernel's socket table: {agree}"))?;
+    if let Some(Verified { connections, dead, differences }) = &status.verified {
+        let agree = if differences.is_empty() { "every count agrees" } else { "not every count agreed" };
+        output::line(&format!(
+            "\n{connections} connections in the kernel's socket table, {dead} that are dead and not closed: {agree}"
+        ))?;
         for Difference { what, corrected } in differences {
             let now = if *corrected { "corrected" } else { "it has changed since" };
             output::line(&format!("  {what}: {now}"))?;

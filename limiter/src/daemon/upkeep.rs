@@ -15,7 +15,7 @@ use crate::{
     instance::Instance,
     kernel::{listening::Listening, steward::Steward},
     ledger, netlink, policy,
-    reconcile::Reconciler,
+    reconcile::{Departures, Reconciler},
     shield::Keeper,
 };
 
@@ -29,6 +29,7 @@ pub struct Upkeep {
     pub pins: PathBuf,
     pub steward: Steward,
     pub reconciler: Reconciler,
+    pub departures: Departures,
     pub instance: Instance,
     pub addresses: netlink::Watch,
     pub shield: Keeper,
@@ -43,13 +44,17 @@ impl Upkeep {
     /// Goes on for as long as the process lives.
     pub fn run(mut self) {
         let mut collected = Instant::now();
-        // At once: it may find connections whose end the kernel does not report.
         let mut compared: Option<Instant> = None;
         loop {
             std::thread::sleep(CANCEL_EVERY);
             let (remember, reconcile) = self.times();
             if let Err(problem) = self.steward.cancel_stale() {
                 error!("cannot give back stale reservations: {problem:#}");
+            }
+            match self.departures.round(&self.pins, &mut self.steward) {
+                Ok(0) => {}
+                Ok(gone) => info!("gave back {gone} places of dead connections whose listener was closed"),
+                Err(problem) => error!("cannot give back places of dead connections: {problem:#}"),
             }
             if self.addresses.has_changed()
                 && let Err(problem) = self.allow_own()

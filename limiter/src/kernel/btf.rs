@@ -18,6 +18,8 @@ fn offsets(btf: &Btf) -> Result<Offsets> {
         skc_rcv_wnd: of("sock_common", "skc_rcv_wnd")?,
         request_options: of("inet_request_sock", "snd_wscale")?,
         sk_max_ack_backlog: of("sock", "sk_max_ack_backlog")?,
+        sk_shutdown: of("sock", "sk_shutdown")?,
+        sk_err: of("sock", "sk_err")?,
         skc_net: of("sock_common", "skc_net")?,
         skc_family: of("sock_common", "skc_family")?,
         skc_state: of("sock_common", "skc_state")?,

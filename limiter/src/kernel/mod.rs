@@ -12,6 +12,7 @@ mod object;
 pub mod pins;
 pub mod sets;
 pub mod shield;
+pub mod sockets;
 pub mod steward;
 pub mod tables;
 pub mod waiting;

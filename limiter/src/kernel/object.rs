@@ -11,14 +11,11 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{MapData, SkStorage, SockMap},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, ProgramError, ProgramFd, SkLookup, SockOps,
-        Xdp, links::FdLink,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, Iter, ProgramError, ProgramFd,
+        SkLookup, SockOps, Xdp, links::FdLink,
     },
 };
-use limiter_common::{
-    census::{Record, kind},
-    kernel::Offsets,
-};
+use limiter_common::{census::kind, kernel::Offsets};
 use tracing::warn;
 
 use super::{
@@ -31,7 +28,7 @@ use super::{
     sets::{MAX_RULE_LIMITS, MAX_RULES},
     shield::Shield,
     steward::Steward,
-    tables::Tables,
+    tables::{Tables, open},
     waiting::{self, Room},
 };
 use crate::instance::Instance;
@@ -66,21 +63,12 @@ pub struct Loaded {
     bits: RequestBits,
 }
 
-/// What the census found when the limiter was loaded.
-#[derive(Default)]
-pub struct Adopted {
-    /// How many connections were older than the limiter, and are counted now.
-    pub connections: u64,
-    /// Every socket of a mail port.
-    pub records: Vec<Record>,
-}
-
 /// The daemon's hold on the programs in force.
 pub struct Attached {
     /// Changes the ledger on the daemon's behalf.
     pub steward: Steward,
-    /// What was there before.
-    pub adopted: Adopted,
+    /// How many connections were older than the limiter, and are counted now.
+    pub adopted: u64,
     /// Those that wait.
     pub room: Room,
     /// Holds what is not pinned.
@@ -129,6 +117,7 @@ impl Target {
             .override_global("CGROUP", &self.cgroup.id, true)
             .map_max_entries("LEDGER", self.max_sources)
             .map_max_entries("NOTES", self.max_sources.max(MIN_NOTES))
+            .map_max_entries("KEPT", self.max_sources.max(MIN_NOTES))
             .map_max_entries("RUNGS", self.max_bans);
         for (name, entries) in [
             ("RULES_0", MAX_RULES),
@@ -144,6 +133,7 @@ impl Target {
         let mut ebpf = loader.load(OBJECT).context("the kernel refused the maps of the limiter")?;
         program::<SockOps>(&mut ebpf, "ledger")?.load().map_err(|error| refused("ledger", error))?;
         program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;
+        program::<CgroupSock>(&mut ebpf, "release")?.load().map_err(|error| refused("release", error))?;
         program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;
         for name in ["hold", "again", pins::STEWARD, pins::USHER] {
             program::<CgroupSkb>(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
@@ -161,6 +151,13 @@ impl Target {
             warn!(
                 "{:#}: connections older than the limiter are not counted, and counts are not checked",
                 refused(pins::CENSUS, error)
+            );
+        }
+        let sockets = program::<Iter>(&mut ebpf, pins::SOCKETS)?;
+        if let Err(error) = sockets.load("bpf_sk_storage_map", &types) {
+            warn!(
+                "{:#}: connections that die in the queue of a listener stay counted when it is closed",
+                refused(pins::SOCKETS, error)
             );
         }
         Ok(ebpf)
@@ -185,7 +182,7 @@ impl Loaded {
     pub fn attach(mut self, target: &Target, instance: &Instance) -> Result<(Attached, Shield)> {
         self.pin_helpers()?;
         let shield = self.pin_shield()?;
-        let mut adopted = Adopted::default();
+        let mut adopted = 0;
         // The ledger first, so that nothing is admitted uncounted.
         for name in pins::LINKS {
             if name == "gate" {
@@ -246,6 +243,7 @@ impl Loaded {
                 .with_context(|| format!("cannot pin the {name}"))?;
             pin.put()?;
         }
+        self.pin_sockets()?;
         let census = program::<Iter>(&mut self.ebpf, pins::CENSUS)?;
         if census.fd().is_err() {
             // Refused by this kernel, as was said when it was loaded.
@@ -257,21 +255,34 @@ impl Loaded {
         pin.put()
     }
 
+    /// Pins the iterator over the sockets for which something is kept.
+    fn pin_sockets(&mut self) -> Result<()> {
+        let map = open(&self.dir, "SOCKETS")?;
+        let Ok(program) = program::<Iter>(&mut self.ebpf, pins::SOCKETS)?.fd() else {
+            // Refused by this kernel, as was said when it was loaded.
+            return Ok(());
+        };
+        let pin = Replacement::new(&self.dir, pins::SOCKETS);
+        PinnedLink::iterate(program.as_fd(), map.fd().as_fd(), &pin.new)
+            .context("cannot pin the iterator over sockets")?;
+        pin.put()
+    }
+
     /// Counts the connections that nobody has counted yet; returns how many. From when the ledger is
     /// attached, none can be missed; before gate and admission are, nobody is judged by less.
-    fn adopt(&self) -> Result<Adopted> {
+    fn adopt(&self) -> Result<u64> {
         if let Err(problem) = Listening::open(&self.dir)?.adopt() {
             warn!(
                 "{problem:#}: who is refused by a listener older than the limiter is told so after its handshake"
             );
         }
         let before = self.tables.adopted()?;
-        let Some(records) = census::take(&self.dir, &self.tables)? else { return Ok(Adopted::default()) };
+        let Some(records) = census::take(&self.dir, &self.tables)? else { return Ok(0) };
         let uncounted = records.iter().filter(|record| record.kind == kind::UNCOUNTED).count();
         if uncounted > 0 {
             warn!("{uncounted} connections older than the limiter could not be counted: raise max_sources");
         }
-        Ok(Adopted { connections: self.tables.adopted()? - before, records })
+        Ok(self.tables.adopted()? - before)
     }
 
     fn link(&mut self, name: &str, target: &Target) -> Result<FdLink> {
@@ -281,6 +292,11 @@ impl Loaded {
         let link = match name {
             "ledger" => {
                 let program: &mut SockOps = program(&mut self.ebpf, name)?;
+                let id = program.attach(cgroup, mode)?;
+                program.take_link(id)?.try_into()?
+            }
+            "release" => {
+                let program: &mut CgroupSock = program(&mut self.ebpf, name)?;
                 let id = program.attach(cgroup, mode)?;
                 program.take_link(id)?.try_into()?
             }

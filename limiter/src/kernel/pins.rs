@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
-    Counters, Entry, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, Note, PORT_WORDS, Peg, Pending, Rule,
-    Rung, SETS, ServicePolicy, Total, coverage,
+    Counters, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, Note, PORT_WORDS, Peg, Pending,
+    Rule, Rung, SETS, ServicePolicy, Total, coverage,
     errand::Errand,
     listening::{Endpoint, MAX_ENDPOINTS},
     peg::PEGS,
@@ -42,7 +42,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 25] = [
+const MAPS: [Expected; 27] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(4)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),
@@ -64,6 +64,8 @@ const MAPS: [Expected; 25] = [
     map("ERRAND", MapType::Array, 4, size_of::<Errand>(), Some(1)),
     map("PEGS", MapType::Array, 4, size_of::<Peg>(), Some(PEGS)),
     map("NOTES", MapType::Hash, 8, size_of::<Note>(), None),
+    map("KEPT", MapType::Hash, 8, size_of::<Kept>(), None),
+    map("SOCKETS", MapType::SkStorage, 4, 4, None),
     map("WAITERS", MapType::Hash, size_of::<Flow>(), size_of::<Waiter>(), Some(MAX_WAITERS)),
     map("LISTENING", MapType::Hash, size_of::<Endpoint>(), 8, Some(MAX_ENDPOINTS)),
     map("STAGES", MapType::ProgramArray, 4, 4, Some(2)),
@@ -71,10 +73,13 @@ const MAPS: [Expected; 25] = [
 ];
 
 /// The programs that are attached, by the name of their link's pin.
-pub(super) const LINKS: [&str; 3] = ["ledger", "gate", "admission"];
+pub(super) const LINKS: [&str; 4] = ["ledger", "release", "gate", "admission"];
 
 /// The pin of the census: whoever reads it gets its records.
 pub(super) const CENSUS: &str = "census";
+/// The pin of the sockets' iterator: whoever reads it gets their cookies.
+pub(super) const SOCKETS: &str = "sockets";
+
 /// The pin of the steward's program.
 pub(super) const STEWARD: &str = "steward";
 

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{
-    Counters, Entry, Key, Memos, Note, Peg, Pending, Places, Rung, ServiceId, Total, Waiter, errand::Errand,
-    waiting::Flow,
+    Counters, Entry, Kept, Key, Memos, Note, Peg, Pending, Places, Rung, ServiceId, Total, Waiter,
+    errand::Errand, waiting::Flow,
 };
 
 use super::{
@@ -43,6 +43,8 @@ pub struct Tables {
     pegs: MapData,
     /// The same of those whose peg is taken, for [`walk`].
     notes: MapData,
+    /// What is kept for sockets that report nothing, likewise.
+    kept: MapData,
     /// Handshakes that were held back, likewise.
     waiters: MapData,
     totals: Array<MapData, Total>,
@@ -100,6 +102,7 @@ impl Tables {
             memos: Map::PerCpuArray(open(dir, "MEMOS")?).try_into()?,
             pegs: open(dir, "PEGS")?,
             notes: open(dir, "NOTES")?,
+            kept: open(dir, "KEPT")?,
             waiters: open(dir, "WAITERS")?,
             totals: Map::Array(open(dir, "TOTALS")?).try_into()?,
             counters: Map::PerCpuArray(open(dir, "COUNTERS")?).try_into()?,
@@ -207,6 +210,14 @@ impl Tables {
         })
         .context("cannot read the notes on connections")?;
         Ok(cookies)
+    }
+
+    /// What is kept for sockets that report nothing, by their cookies. What comes and goes meanwhile may be missed.
+    pub fn kept(&self) -> Result<Vec<(u64, Kept)>> {
+        let mut kept = Vec::new();
+        walk(&self.kept, |cookie, one| kept.push((cookie, one)))
+            .context("cannot read what is kept of dead connections")?;
+        Ok(kept)
     }
 
     /// The handshakes that were held back. Those that come and go meanwhile may be missed.

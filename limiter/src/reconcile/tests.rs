@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use limiter_common::{Addr, Claim, ServiceId, ServicePolicy, service::Prefixes};
+use limiter_common::{Addr, Claim, Note, ServiceId, ServicePolicy, ledger::note, service::Prefixes};
 
 use super::*;
 
@@ -36,15 +36,14 @@ fn books(sources: &[(&str, u32)]) -> Books {
 fn what_agrees_in_every_tier_is_no_difference() {
     let books = books(&[("192.0.2.1", 3), ("192.0.2.2", 1), ("2001:db8::1", 2)]);
     let mut found = records(kind::COUNTED, "192.0.2.1", 2);
-    found.extend(records(kind::UNREPORTED, "192.0.2.1", 1));
+    found.extend(records(kind::DEAD, "192.0.2.1", 1));
     found.extend(records(kind::COUNTED, "192.0.2.2", 1));
     found.extend(records(kind::COUNTED, "2001:db8::1", 2));
     found.extend(records(kind::OBSERVED, "2001:db8::1", 9));
     found.extend(records(kind::UNCOUNTED, "2001:db8::1", 9));
     let look = Look::compare(&books, &found, &books);
     assert_eq!(look.differences, []);
-    assert_eq!(look.connections, 6);
-    assert_eq!(look.unreported[&claim("192.0.2.1").narrow], 1);
+    assert_eq!((look.connections, look.dead), (5, 1));
 }
 
 #[test]
@@ -82,22 +81,16 @@ fn what_moved_meanwhile_is_not_judged() {
 }
 
 #[test]
-fn what_ended_unreported_is_no_drift() {
-    let claim = claim("192.0.2.1");
-    let reconciler = Reconciler { unreported: Tally::from([(claim.narrow, 5)]), ..Reconciler::default() };
-    let look = |n: usize| {
-        let books = books(&[("192.0.2.1", 7)]);
-        let mut found = records(kind::UNREPORTED, "192.0.2.1", n);
-        found.extend(records(kind::COUNTED, "192.0.2.1", 2));
-        Look::compare(&books, &found, &books)
+fn a_dead_connection_is_counted_once_whether_or_not_the_census_has_found_it() {
+    let record = |cookie, kind| Record { cookie, kind, claim: claim("192.0.2.1"), zero: 0 };
+    let mut found = vec![record(1, kind::COUNTED), record(2, kind::COUNTED)];
+    let kept = |cookie| {
+        let note = Note::new(note::COUNTED, &claim("192.0.2.1"));
+        (cookie, Kept::new(note, claim("192.0.2.1").narrow.source))
     };
-    let difference = |look: &Look| *look.differences.iter().find(|found| found.key == claim.narrow).unwrap();
-    let three = look(2);
-    assert!(reconciler.ended_unreported(&difference(&three), &three));
-    // One more is missing than there were.
-    let books = books(&[("192.0.2.1", 7)]);
-    let all = Look::compare(&books, &records(kind::COUNTED, "192.0.2.1", 1), &books);
-    assert!(!reconciler.ended_unreported(&difference(&all), &all));
+    // The second has died since the census found it.
+    add_dead(&mut found, &[kept(2), kept(3)]);
+    assert_eq!(found, [record(1, kind::COUNTED), record(2, kind::COUNTED), record(3, kind::DEAD)]);
 }
 
 #[test]
@@ -105,8 +98,6 @@ fn a_suspicion_is_looked_at_again_soon() {
     let every = Duration::from_secs(30);
     let mut reconciler = Reconciler::default();
     assert_eq!(reconciler.wait(every), every);
-    reconciler.unreported.insert(claim("192.0.2.1").narrow, 1);
-    assert_eq!(reconciler.wait(every), WATCH_EVERY);
     reconciler.suspicions.push(Difference { key: claim("192.0.2.1").narrow, ledger: 1, sockets: 0 });
     assert_eq!(reconciler.wait(every), LOOK_AGAIN);
 }

@@ -82,6 +82,8 @@ pub struct Books {
     passive_opens: u64,
     /// Counts that daemons found wrong, and ends that they had to find.
     corrections: usize,
+    /// Dead connections for which daemons gave back, because the listener was closed in whose queue they were.
+    departures: u64,
 }
 
 /// Waits until the kernel has no connection to any door, and looks.
@@ -105,7 +107,10 @@ pub fn settled(ground: &Ground, limiter: &Limiter) -> Books {
     let is_correction =
         |line: &&str| line.contains(": drift, corrected") || line.contains("ended without a report");
     let corrections = limiter.log().lines().filter(is_correction).count();
-    Books { status, left, passive_opens, corrections }
+    let given_back = limiter.log();
+    let given_back = given_back.lines().filter_map(|line| line.split_once("gave back ")?.1.split(' ').next());
+    let departures = given_back.filter_map(|number| number.parse::<u64>().ok()).sum();
+    Books { status, left, passive_opens, corrections, departures }
 }
 
 fn passive_opens(snmp: &str) -> u64 {
@@ -154,7 +159,7 @@ impl Books {
 pub fn summary(churn: &Churn, books: &Books, took: Duration) {
     let mut text = format!("churn, {} s:\n", took.as_secs());
     let mut line = |what: &str, number: u64| {
-        let _ = writeln!(text, "  {what:<40} {:>12}", grouped(number));
+        let _ = writeln!(text, "  {what:<42} {:>12}", grouped(number));
     };
     for (index, &(way, words)) in ALL.iter().enumerate() {
         if index == COUNTED {
@@ -171,6 +176,7 @@ pub fn summary(churn: &Churn, books: &Books, took: Duration) {
         line(&format!("limiter status: {counter}"), books.sum(counter));
     }
     line("corrections", books.corrections as u64);
+    line("dead, given back with their listener", books.departures);
     line("accepted, by the kernel's statistics", books.passive_opens);
     say(&text);
 }

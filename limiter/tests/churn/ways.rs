@@ -40,7 +40,7 @@ pub const ALL: [(Way, &str); 19] = [
     (Way::ResetInFinWait, "reset in FIN_WAIT"),
     (Way::ClosedInQueue, "closed in the accept queue"),
     (Way::ResetInQueue, "reset in the accept queue"),
-    (Way::ListenerClosed, "listener closed with its queue full"),
+    (Way::ListenerClosed, "listener closed, its queue full, some dead"),
     (Way::ProcessKilled, "process killed"),
     (Way::CgroupMoved, "process moved, its cgroup removed"),
     (Way::TimedOut, "timed out"),

@@ -1,12 +1,18 @@
-//! Every way a connection can end: its place is given back, once.
+//! Every way a connection can end: its place is given back, once, when its owner has let go.
+//!
+//! A connection that the client resets, or that times out, has not ended for the mail daemon: the dead socket is in
+//! its accept queue or behind its descriptor, and it has to deal with it. The place used to be given back at the
+//! reset; then one source could fill the accept queue of a slow mail daemon (`dead`).
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use socket2::SockRef;
 
 use crate::support::dial::{knock, reset};
+use crate::support::process::run;
 use crate::support::sink::listener;
 use crate::support::{Family, Lab, Limiter, SOON, V4, V6, eventually, same, truth};
 
@@ -22,6 +28,12 @@ impl Scene<'_> {
     #[track_caller]
     fn counts(&self, expected: u64) {
         truth::agree(&self.lab.host, self.limiter, ("smtp", 25), self.family.source(), expected);
+    }
+
+    /// Waits until the limiter counts `dead` connections of the source beside the `alive` ones that `ss` has.
+    #[track_caller]
+    fn counts_dead(&self, alive: u64, dead: u64) {
+        truth::with_dead(&self.lab.host, self.limiter, ("smtp", 25), self.family.source(), (alive, dead));
     }
 }
 
@@ -49,6 +61,15 @@ fn ends(end: impl Fn(&Scene, TcpStream, TcpStream)) {
         scene.counts(0);
     }
     truth::settled(&lab.host, &limiter, 25);
+}
+
+/// Disconnects by connecting to nowhere (`AF_UNSPEC`, connect(2)).
+fn disconnect(stream: &TcpStream) {
+    let nowhere = nix::libc::sockaddr { sa_family: nix::libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+    let length = size_of_val(&nowhere) as u32;
+    // SAFETY: an open descriptor, and an address as long as said.
+    let outcome = unsafe { nix::libc::connect(stream.as_raw_fd(), &raw const nowhere, length) };
+    assert_eq!(outcome, 0, "a connection can be dissolved");
 }
 
 /// What reading one byte gives, when the other side has done what it does.
@@ -107,27 +128,114 @@ fn half_closed_by_the_client_it_counts_until_the_server_lets_go() {
 }
 
 #[test]
-fn half_closed_by_the_server_it_is_given_back_at_once_and_only_once() {
+fn half_closed_by_the_server_it_counts_until_the_client_has_closed_too() {
     ends(|scene, client, server| {
         server.shutdown(Shutdown::Write).unwrap();
         assert_eq!(reads(&client), Ok(0));
-        scene.counts(1);
-        // FIN_WAIT2: the client may still talk, and the server read it.
+        // FIN_WAIT2: the client still talks, and the server reads it.
+        scene.counts(2);
         (&client).write_all(b"late").unwrap();
         (&server).read_exact(&mut [0; 4]).unwrap();
+        scene.counts(2);
+        drop(client);
         scene.counts(1);
         drop(server);
+    });
+}
+
+#[test]
+fn half_closed_by_the_server_it_counts_until_the_server_closes() {
+    ends(|scene, client, server| {
+        server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(reads(&client), Ok(0));
+        scene.counts(2);
+        drop(server);
+        scene.counts(1);
         drop(client);
     });
 }
 
 #[test]
-fn reset_by_the_client() {
+fn half_closed_by_the_server_while_the_client_does_not_answer_it_counts_until_the_server_closes() {
+    ends(|scene, client, server| {
+        scene.lab.deafen(scene.family.source());
+        server.shutdown(Shutdown::Write).unwrap();
+        // FIN_WAIT1, for as long as the kernel repeats its FIN.
+        scene.counts(2);
+        drop(server);
+        scene.counts(1);
+        scene.lab.undeafen(scene.family.source());
+        drop(client);
+    });
+}
+
+#[test]
+fn half_closed_by_the_server_and_reset_by_the_client_it_counts_until_the_server_closes() {
+    ends(|scene, client, server| {
+        server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(reads(&client), Ok(0));
+        reset(client);
+        scene.counts_dead(1, 1);
+        drop(server);
+        scene.counts(1);
+    });
+}
+
+#[test]
+fn closed_in_both_directions_by_the_server_it_is_given_back_though_it_is_held() {
+    ends(|scene, client, server| {
+        server.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(reads(&client), Ok(0));
+        eventually("it is given back", SOON, || {
+            same("connections", &scene.limiter.source("smtp", scene.family.source()).connections, &1)
+        });
+        drop((server, client));
+    });
+}
+
+#[test]
+fn held_by_two_processes_it_counts_until_the_last_one_closes_it() {
+    ends(|scene, client, server| {
+        // A second descriptor of the same socket, as fork(2) gives.
+        let other = server.try_clone().unwrap();
+        drop(server);
+        scene.counts(2);
+        reset(client);
+        scene.counts_dead(1, 1);
+        drop(other);
+    });
+}
+
+#[test]
+fn disconnected_by_the_server_it_is_given_back_though_it_is_held() {
+    ends(|scene, client, server| {
+        disconnect(&server);
+        assert_eq!(reads(&client), Err(ErrorKind::ConnectionReset));
+        scene.counts(1);
+        drop(server);
+    });
+}
+
+#[test]
+fn reset_by_the_client_it_counts_until_the_server_closes() {
     ends(|scene, client, server| {
         reset(client);
         assert_eq!(reads(&server), Err(ErrorKind::ConnectionReset));
-        // The daemon has not closed its descriptor yet, but there is no connection behind it.
-        scene.counts(1);
+        // The daemon has noticed, and still has its descriptor, and a process behind it.
+        scene.counts_dead(1, 1);
+        drop(server);
+    });
+}
+
+#[test]
+fn destroyed_by_the_admin_it_counts_until_the_server_closes() {
+    ends(|scene, client, server| {
+        let mut kill = scene.lab.host.command("ss");
+        let peer = client.local_addr().unwrap();
+        kill.args(["-K", "dst", &peer.to_string()]);
+        run(kill).unwrap();
+        assert_eq!(reads(&server), Err(ErrorKind::ConnectionAborted));
+        scene.counts_dead(1, 1);
         drop(server);
     });
 }
@@ -151,7 +259,7 @@ fn reset_by_the_server_because_it_left_something_unread() {
 }
 
 #[test]
-fn reset_by_the_client_in_close_wait() {
+fn reset_by_the_client_in_close_wait_it_counts_until_the_server_closes() {
     ends(|scene, client, server| {
         client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(reads(&server), Ok(0));
@@ -160,19 +268,19 @@ fn reset_by_the_client_in_close_wait() {
         eventually("the reset arrives", SOON, || {
             same("error", &server.take_error().unwrap().is_some(), &true)
         });
-        scene.counts(1);
+        scene.counts_dead(1, 1);
         drop(server);
     });
 }
 
 #[test]
-fn timed_out_because_the_client_is_gone() {
+fn timed_out_because_the_client_is_gone_it_counts_until_the_server_closes() {
     ends(|scene, client, server| {
         SockRef::from(&server).set_tcp_user_timeout(Some(Duration::from_millis(300))).unwrap();
         scene.lab.deafen(scene.family.source());
         (&server).write_all(b"is anyone there?").unwrap();
         assert_eq!(reads(&server), Err(ErrorKind::TimedOut));
-        scene.counts(1);
+        scene.counts_dead(1, 1);
         drop(server);
         scene.lab.undeafen(scene.family.source());
         reset(client);
@@ -208,13 +316,29 @@ fn ends_in_the_accept_queue(end: impl Fn(&Scene, TcpListener, Vec<TcpStream>)) {
 }
 
 #[test]
-fn reset_by_the_client_before_it_was_accepted() {
+fn reset_by_the_client_before_it_was_accepted_it_counts_until_the_server_closes() {
     ends_in_the_accept_queue(|scene, listener, clients| {
         clients.into_iter().for_each(reset);
-        scene.counts(0);
-        // The daemon accepts what has ended already, and closes it: that is no second ending.
-        for _ in 0..4 {
-            drop(listener.accept().expect("the queue keeps it").0);
+        scene.counts_dead(0, 4);
+        let accepted: Vec<_> = (0..4).map(|_| listener.accept().expect("the queue keeps it").0).collect();
+        // Nothing is in the queue any more, but nobody has let go.
+        scene.counts_dead(0, 4);
+        for (left, server) in (0..4).rev().zip(accepted) {
+            drop(server);
+            scene.counts_dead(0, left);
+        }
+    });
+}
+
+#[test]
+fn reset_by_the_client_before_it_was_accepted_it_counts_until_the_listener_is_closed() {
+    ends_in_the_accept_queue(|scene, listener, mut clients| {
+        let alive = clients.split_off(2);
+        clients.into_iter().for_each(reset);
+        scene.counts_dead(2, 2);
+        drop(listener);
+        for client in alive {
+            assert_eq!(reads(&client), Err(ErrorKind::ConnectionReset));
         }
     });
 }

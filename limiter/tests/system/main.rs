@@ -20,6 +20,7 @@ mod bans;
 mod burst;
 mod closed_ports;
 mod counts;
+mod dead;
 mod descriptors;
 mod endings;
 mod ghosts;

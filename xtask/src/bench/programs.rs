@@ -25,7 +25,7 @@ use super::{
 };
 
 /// The programs on the way of a connection.
-const PROGRAMS: [&str; 3] = ["admission", "gate", "ledger"];
+const PROGRAMS: [&str; 4] = ["admission", "gate", "ledger", "release"];
 
 /// Where they are looked at.
 const WORKLOADS: [Workload; 6] = [

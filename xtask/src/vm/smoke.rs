@@ -20,7 +20,8 @@ pub const SMOKE: &[&str] = &[
     // When the ledger is called.
     "counts::counts_follow_ss",
     "endings::half_closed_by_the_client",
-    "endings::reset_by_the_client_before_it_was_accepted",
+    "endings::reset_by_the_client_before_it_was_accepted_it_counts_until_the_server_closes",
+    "dead::the_dead_in_a_queue_go_with_its_listener",
     // The socket table as the census reads it, and the steward.
     "reconciliation::verify_finds",
     // Pins, links, and programs exchanged in place.

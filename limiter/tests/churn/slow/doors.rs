@@ -7,6 +7,7 @@ use socket2::SockRef;
 use super::{ARRIVAL, DOORS, forget, queued};
 use crate::churn::Churn;
 use crate::dice::Dice;
+use crate::ends::reset;
 use crate::ground::{Client, Door, Ground};
 use crate::ways::Way;
 
@@ -36,6 +37,12 @@ pub fn run(ground: &Ground, churn: &Churn) {
         let until = Instant::now() + REPEATED;
         while Instant::now() < until && doors.iter().any(|door| queued(door) < FULL) {
             std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(ARRIVAL);
+        // Some are dead in the queue when it goes.
+        let (dead, callers): (Vec<Client>, Vec<Client>) = callers.into_iter().partition(|_| dice.chance(30));
+        for client in dead {
+            reset(client.socket);
         }
         std::thread::sleep(ARRIVAL);
         for door in doors {

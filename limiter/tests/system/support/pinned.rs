@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use limiter_common::{
-    Addr, Entry, Key, MAX_SERVICES, Note, Peg, Places, Rung, ServiceId, ServicePolicy, Waiter, ladder::cause,
-    peg::PEGS, service::Prefixes, waiting::Flow,
+    Addr, Entry, Kept, Key, MAX_SERVICES, Note, Peg, Places, Rung, ServiceId, ServicePolicy, Waiter,
+    ladder::cause, peg::PEGS, service::Prefixes, waiting::Flow,
 };
 
 use super::Limiter;
@@ -62,20 +62,21 @@ impl Ledger {
     }
 }
 
-/// What is noted on connections: in pegs, and beside those that are taken.
-pub struct Notes(Array<MapData, Peg>, HashMap<MapData, u64, Note>);
+/// What is noted on connections: in pegs, and beside those that are taken; and what is kept of dead ones.
+pub struct Notes(Array<MapData, Peg>, HashMap<MapData, u64, Note>, HashMap<MapData, u64, Kept>);
 
 impl Notes {
     pub fn open(limiter: &Limiter) -> Self {
         let map = |name| MapData::from_pin(limiter.pins().join(name)).expect("the notes are pinned");
         let pegs = Array::try_from(Map::Array(map("PEGS"))).expect("it is an array");
-        Self(pegs, HashMap::try_from(Map::HashMap(map("NOTES"))).expect("it is a hash map"))
+        let beside = HashMap::try_from(Map::HashMap(map("NOTES"))).expect("it is a hash map");
+        Self(pegs, beside, HashMap::try_from(Map::HashMap(map("KEPT"))).expect("it is a hash map"))
     }
 
     /// On how many connections something is noted, in pegs and beside them.
     pub fn len(&self) -> (usize, usize) {
         let pegs: Vec<Peg> = self.0.iter().map(Result::unwrap).collect();
-        let beside = self.1.keys().count();
+        let beside = self.1.keys().count() + self.2.keys().count();
         let crowded: u32 = pegs.iter().map(|peg| peg.crowded).sum();
         assert_eq!(crowded as usize, beside, "the pegs know who is beside them");
         (pegs.iter().filter(|peg| peg.cookie != 0).count(), beside)

@@ -17,10 +17,13 @@ pub struct Connection {
     pub owners: String,
 }
 
-/// The connections to `port` that count by the design, the greeter's among them: established, or in
-/// `CLOSE_WAIT`, where the mail daemon still pays.
+/// The connections to `port` that count by the design, the greeter's among them: established, or with one direction
+/// closed, by the client (`CLOSE_WAIT`) or by the mail daemon that still holds them. Dead ones are in no table.
 pub fn established(host: &Netns, port: u16) -> Vec<Connection> {
-    table(host, port, &["ESTAB", "CLOSE-WAIT"])
+    let mut established = table(host, port, &["ESTAB", "CLOSE-WAIT", "FIN-WAIT-1", "FIN-WAIT-2"]);
+    // What nobody holds any more the kernel brings to its end alone.
+    established.retain(|connection| !connection.state.starts_with("FIN") || !connection.owners.is_empty());
+    established
 }
 
 /// Handshakes to `port` that are not completed.
@@ -83,6 +86,28 @@ pub fn agree(host: &Netns, limiter: &Limiter, (service, port): (&str, u16), sour
             return Ok(());
         }
         Err(format!("ss: {kernel}, limiter list: {ours}\n{:#?}", established(host, port)))
+    });
+}
+
+/// Waits until the kernel says that `source` holds so many connections that are alive, and the limiter counts so
+/// many dead ones beside them, and requires that `--verify` agrees.
+#[track_caller]
+pub fn with_dead(
+    host: &Netns,
+    limiter: &Limiter,
+    (service, port): (&str, u16),
+    source: IpAddr,
+    (alive, dead): (u64, u64),
+) {
+    eventually(&format!("{source} holds {alive} of {service}, and {dead} that are dead"), SOON, || {
+        let kernel = held(host, port, limiter).get(&source).copied().unwrap_or(0);
+        let ours = limiter.source(service, source).connections;
+        let verified = limiter.json(&["status", "--verify"])["verified"].clone();
+        let agrees = verified["differences"].as_array().is_some_and(Vec::is_empty);
+        if kernel == alive && ours == alive + dead && verified["dead"] == dead && agrees {
+            return Ok(());
+        }
+        Err(format!("ss: {kernel}, limiter list: {ours}, {verified:#}\n{:#?}", established(host, port)))
     });
 }
 

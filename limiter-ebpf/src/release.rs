@@ -1,0 +1,39 @@
+//! Release: the owner closes a socket, so what it held is given back.
+//!
+//! The kernel calls this when the last descriptor of a socket is closed, whatever has become of the connection
+//! (`inet_release`, `net/ipv4/af_inet.c`, Linux 5.9), and before it takes the socket's lock: a reset may arrive on
+//! another CPU at the same time ([`limiter_common::ending`]).
+
+use aya_ebpf::{EbpfContext as _, helpers::bpf_get_socket_cookie, programs::SockContext};
+use limiter_common::{Addr, ending};
+
+use crate::{ledger, notes::Noted};
+
+const AF_INET: u32 = 2;
+const IPPROTO_TCP: u32 = 6;
+
+/// Called for every internet socket of the cgroup: leaves at once for those on which nothing is noted.
+#[inline(always)]
+pub fn run(ctx: &SockContext) {
+    // SAFETY: the context is valid for the whole run.
+    if unsafe { (*ctx.sock).protocol } != IPPROTO_TCP {
+        return;
+    }
+    // SAFETY: as above.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    if let Some(kept) = ending::let_go(&Noted { cookie, remote: || remote(ctx) }) {
+        ledger::give_back(ctx, &kept);
+    }
+}
+
+/// The peer in the limiter's form.
+#[inline(always)]
+fn remote(ctx: &SockContext) -> Addr {
+    let sk = ctx.sock;
+    // SAFETY: the context is valid for the whole run. Both are read, as in the ledger's `remote`.
+    let (family, v4, v6) = unsafe {
+        let word = |index: usize| (&raw const (*sk).dst_ip6[index]).read_volatile();
+        ((*sk).family, (&raw const (*sk).dst_ip4).read_volatile(), [word(0), word(1), word(2), word(3)])
+    };
+    if family == AF_INET { Addr::from_v4_word(v4) } else { Addr(v6) }
+}
