@@ -9,6 +9,7 @@ mod import;
 mod instance;
 mod kernel;
 mod ledger;
+mod mptcp;
 mod netlink;
 mod policy;
 mod reconcile;

@@ -49,9 +49,14 @@ fn rtnetlink() -> Result<OwnedFd> {
 
 /// Everything of the kind that `kind` asks for (`RTM_GET*`), in the network namespace this thread is in.
 pub fn dump(kind: u16) -> Result<Vec<Message>> {
-    let socket = rtnetlink()?;
     // The longest fixed part, `struct ifinfomsg`, all zeros: whatever there is.
-    let asked = request(kind, libc::NLM_F_DUMP, &[0; 16]);
+    dump_of(SockProtocol::NetlinkRoute, kind, &[0; 16])
+}
+
+/// The same of any protocol, and with a body.
+pub fn dump_of(protocol: SockProtocol, kind: u16, body: &[u8]) -> Result<Vec<Message>> {
+    let socket = open(protocol).context("cannot open a netlink socket")?;
+    let asked = request(kind, libc::NLM_F_DUMP, body);
     send(socket.as_raw_fd(), &asked, MsgFlags::empty()).context("cannot ask the kernel for its network")?;
 
     let mut messages = Vec::new();

@@ -14,7 +14,7 @@ use crate::{
     bans, config,
     instance::{Daemon, Instance},
     kernel::{Found, Tables, environment, pins, steward::Steward},
-    ledger, reconcile, shield,
+    ledger, mptcp, reconcile, shield,
 };
 
 #[derive(clap::Args)]
@@ -134,6 +134,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let shield = shield::places(instance)?;
     let mut warnings = warnings(instance, &detached, &daemon, &services);
     warnings.extend(shield.iter().filter(|place| place.is_missing()).map(shield::Place::warning));
+    warnings.extend(multipath(instance, &tables, &services)?);
     let status = Status {
         instance: instance.to_string(),
         in_force: detached.is_empty(),
@@ -168,6 +169,34 @@ fn verify(instance: &Instance, tables: &Tables) -> Result<Verified> {
         dead: round.dead,
         differences: connections.chain(marks).map(difference).collect(),
     })
+}
+
+/// Warnings of services whose listeners speak Multipath TCP, where this process can see their namespace.
+fn multipath(instance: &Instance, tables: &Tables, services: &[Service]) -> Result<Vec<String>> {
+    enter_protected(instance, tables)?;
+    let (netns, _) = tables.protects()?;
+    if netns != environment::netns_cookie()? {
+        return Ok(Vec::new());
+    }
+    let found = match mptcp::ports() {
+        Ok(found) => found,
+        Err(problem) => return Ok(vec![format!("cannot see who listens: {problem:#}")]),
+    };
+    let warning = |Service { name, ports, .. }: &Service| {
+        let ports: Vec<String> =
+            ports.iter().filter(|port| found.contains(port)).map(u16::to_string).collect();
+        let ports = match ports.as_slice() {
+            [] => return None,
+            [port] => format!("port {port}"),
+            [ports @ .., last] => format!("ports {} and {last}", ports.join(", ")),
+        };
+        Some(format!(
+            "{name}: the mail daemon listens for Multipath TCP on {ports}: a client can end the connection that is \
+             counted and keep its session, so the limits do not hold; turn it off in the mail daemon, or with `sysctl -w \
+             net.mptcp.enabled=0`, and start the mail daemon again"
+        ))
+    };
+    Ok(services.iter().filter_map(warning).collect())
 }
 
 fn services(tables: &Tables) -> Result<Vec<Service>> {

@@ -29,6 +29,7 @@ mod limits;
 mod locks;
 mod malformed;
 mod many_rules;
+mod mptcp;
 mod networks;
 mod observe;
 mod pains;
