@@ -4,11 +4,18 @@
 //! program prints of its settings, [`render`] writes the configuration. Only [`gather`] runs anything.
 //!
 //! The configuration is no stricter than the daemons are. Where they have no limit, it is as wide as what
-//! they can serve; where they count something else, it says so and leaves that to them.
+//! they can serve; where they count something else, it says so and leaves that to them. What is not
+//! understood is said and has no number: it is never taken for "no limit". A text that shows that a part
+//! of it is missing is refused.
+//!
+//! `docs/import.md` has every setting that limits connections, and what becomes of it; a test goes
+//! through it.
 
 mod dovecot;
 mod exim;
 pub mod gather;
+mod hosts;
+mod merge;
 mod model;
 mod net;
 mod postfix;
@@ -17,7 +24,7 @@ mod render;
 mod tests;
 mod words;
 
-pub use model::{Daemon, Import};
+pub use model::{Daemon, Import, Unread};
 
 /// What a daemon's settings are read by.
 pub struct Reader {
@@ -29,8 +36,8 @@ pub struct Reader {
     pub runs: &'static [&'static [&'static str]],
     /// From what these printed so far to the arguments of runs that are needed, too.
     pub more: fn(&str) -> Vec<Vec<String>>,
-    /// From all of what was printed to its limits; `None` if the text is something else.
-    pub read: fn(&str) -> Option<Daemon>,
+    /// From all of what was printed to its limits.
+    pub read: fn(&str) -> Result<Daemon, Unread>,
 }
 
 /// Postfix's settings.

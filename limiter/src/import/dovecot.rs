@@ -4,75 +4,25 @@
 //! login processes can serve: that is what the limiter's `max_connections` can be without refusing what
 //! Dovecot accepts.
 
+mod settings;
 mod tree;
 
 use std::fmt::Write as _;
 
 use limiter_common::{Protocol, rule::Action};
 
-use self::tree::Block;
+use self::{
+    settings::Settings,
+    tree::{Block, Text},
+};
 use super::{
-    model::{Daemon, Service, Sourced},
+    model::{Daemon, Limit, Service, Sourced, Unread},
     net,
-    words::{one_line, setting},
+    words::{list_item, one_line, setting},
 };
 
 /// What it is called.
 const NAME: &str = "Dovecot";
-
-/// What holds where the text says nothing, as that of `doveconf -n` does.
-const DEFAULTS: &str = "
-protocols = imap pop3
-mail_max_userip_connections = 10
-default_process_limit = 100
-default_client_limit = 1000
-service imap-login {
-  inet_listener imap {
-    port = 143
-  }
-  inet_listener imaps {
-    port = 993
-  }
-  service_count = 1
-}
-service pop3-login {
-  inet_listener pop3 {
-    port = 110
-  }
-  inet_listener pop3s {
-    port = 995
-  }
-  service_count = 1
-}
-service submission-login {
-  inet_listener submission {
-    port = 587
-  }
-  service_count = 1
-}
-service managesieve-login {
-  inet_listener sieve {
-    port = 4190
-  }
-  service_count = 1
-}
-service imap {
-  client_limit = 1
-  process_limit = 1024
-}
-service pop3 {
-  client_limit = 1
-  process_limit = 1024
-}
-service submission {
-  client_limit = 1
-  process_limit = 1024
-}
-service managesieve {
-  client_limit = 1
-  process_limit = 1024
-}
-";
 
 /// What clients speak with Dovecot: its name in `protocols`, its services, and what it is here.
 const KINDS: [(&str, &str, &str, Protocol); 4] = [
@@ -82,9 +32,26 @@ const KINDS: [(&str, &str, &str, Protocol); 4] = [
     ("submission", "submission", "submission", Protocol::Smtp),
 ];
 
-/// The limits in `text`; `None` if it holds no settings of Dovecot.
-pub fn read(text: &str) -> Option<Daemon> {
-    let settings = Settings { said: Block::read(text), defaults: Block::read(DEFAULTS) };
+/// Limits of Dovecot 1, which Dovecot 2 does not have.
+const OF_DOVECOT_1: [&str; 5] = [
+    "login_max_connections",
+    "login_max_logging_users",
+    "login_max_processes_count",
+    "login_process_per_connection",
+    "max_mail_processes",
+];
+
+const USER_IP: &str = "mail_max_userip_connections";
+
+/// The lists of networks that connect for others: proxies and webmail.
+const NETWORKS: [&str; 2] = ["login_trusted_networks", "haproxy_trusted_networks"];
+
+/// The limits in `text`.
+///
+/// # Errors
+/// If it holds no settings of Dovecot, or not all of them.
+pub fn read(text: &str) -> Result<Daemon, Unread> {
+    let Text { settings: said, not_understood, cut } = Text::read(text);
     let known = [
         "protocols",
         "mail_location",
@@ -94,73 +61,40 @@ pub fn read(text: &str) -> Option<Daemon> {
         "ssl",
         "auth_mechanisms",
     ];
-    let is_dovecot = known.iter().any(|name| settings.said.value(name).is_some())
-        || ["service", "passdb", "userdb", "namespace"]
+    let is_dovecot = known.iter().any(|name| said.value(name).is_some())
+        || ["service", "passdb", "userdb", "namespace", "protocols"]
             .iter()
-            .any(|kind| settings.said.blocks(kind).next().is_some());
+            .any(|kind| said.blocks(kind).next().is_some());
     if !is_dovecot {
-        return None;
+        return Err(Unread::Other);
+    }
+    if let Some(where_it_shows) = cut {
+        return Err(Unread::Cut(one_line(&where_it_shows)));
     }
     let mut daemon = Daemon::new(NAME);
     // "# 2.3.19.1 (9b53102964): /etc/dovecot/dovecot.conf"
     let mut first_words = text.lines().filter_map(|line| line.strip_prefix("# ")?.split_whitespace().next());
     let is_version = |word: &&str| word.contains('.') && word.starts_with(|char: char| char.is_ascii_digit());
     daemon.version = first_words.find(is_version).map(str::to_owned);
+    daemon.not_understood(&not_understood);
+    let settings = Settings::new(said, daemon.version.as_deref());
+    if let Some(note) = settings.of_another_version() {
+        daemon.leave_out("what the text does not say", note);
+    }
     for (protocol, name, ours, speaks) in KINDS {
-        if settings.is_on(protocol) || settings.is_on(name) {
+        if settings.is_on(&mut daemon, protocol) || protocol != name && settings.is_on(&mut daemon, name) {
             service(&settings, &mut daemon, (name, ours, speaks));
         }
     }
+    if daemon.services.is_empty() {
+        daemon.leave_out(
+            "protocols",
+            "as far as the text says, none of these that others than this host reach is on",
+        );
+    }
     networks(&settings, &mut daemon);
-    for kind in ["remote", "local"] {
-        for (block, what) in settings.said.blocks(kind).filter_map(|block| Some((block, block.label()?))) {
-            if let Some(value) = block.value(USER_IP) {
-                daemon.leave_out(
-                    format!("{kind} {} {{ {} }}", one_line(what), setting(USER_IP, value)),
-                    "it counts each user of an address for itself, after the login: Dovecot keeps it",
-                );
-            }
-        }
-    }
-    Some(daemon)
-}
-
-const USER_IP: &str = "mail_max_userip_connections";
-
-/// What is said, and the defaults beneath.
-struct Settings {
-    said: Block,
-    defaults: Block,
-}
-
-impl Settings {
-    fn value(&self, name: &str) -> Option<&str> {
-        self.said.value(name).or_else(|| self.defaults.value(name))
-    }
-
-    fn of_service(&self, service: &str, name: &str) -> Option<&str> {
-        [&self.said, &self.defaults]
-            .into_iter()
-            .find_map(|block| block.block("service", service)?.value(name))
-    }
-
-    /// Whether a protocol is served: a list, or in 2.4 a block of booleans.
-    fn is_on(&self, protocol: &str) -> bool {
-        if let Some(block) = self.said.blocks("protocols").next() {
-            return block.value(protocol).is_some_and(|value| value == "yes");
-        }
-        self.value("protocols").is_some_and(|list| list.split_whitespace().any(|word| word == protocol))
-    }
-
-    /// A number; 0 is that of `or`; `None`: no limit.
-    fn number(&self, service: &str, names: &[&str], or: &str) -> (Option<u64>, String) {
-        let said = names.iter().find_map(|name| Some((*name, self.of_service(service, name)?)));
-        if let Some((name, value)) = said.filter(|(_, value)| *value != "0") {
-            return (value.parse().ok(), setting(name, value));
-        }
-        let value = self.value(or).unwrap_or("0");
-        (value.parse().ok().filter(|number| *number != 0), setting(or, value))
-    }
+    others(&settings.said, "", &mut daemon);
+    Ok(daemon)
 }
 
 /// One protocol: the login processes, and the sessions behind them.
@@ -170,29 +104,8 @@ fn service(settings: &Settings, daemon: &mut Daemon, (name, ours, protocol): (&s
     if ports.value.is_empty() {
         return;
     }
-    let max_total = total(settings, name, &login);
-    let user_ip = settings.said.block("protocol", name).and_then(|block| block.value(USER_IP));
-    let value = user_ip.or_else(|| settings.value(USER_IP)).unwrap_or("0");
-    let shown = match user_ip {
-        Some(_) => format!("protocol {name} {{ {} }}", setting(USER_IP, value)),
-        None => setting(USER_IP, value),
-    };
-    let mut max_connections = Sourced::new(
-        0,
-        format!("Dovecot: {shown} counts each user of an address for itself, and only after the login."),
-    );
-    max_connections.note("An address as such has no limit.");
-    let mut why = "a limit of each user and address, after the login; the limiter counts addresses, before it: Dovecot \
-                   keeps it"
-        .to_owned();
-    if value != "0" {
-        let _ = write!(
-            why,
-            ". To limit addresses, too, set max_connections to {} for each person behind one",
-            one_line(value)
-        );
-    }
-    daemon.leave_out(shown, why);
+    let max_total = total(settings, daemon, name, &login);
+    let max_connections = per_user(settings, daemon, name);
     daemon.services.push(Service {
         name: ours.to_owned(),
         ports,
@@ -206,86 +119,123 @@ fn service(settings: &Settings, daemon: &mut Daemon, (name, ours, protocol): (&s
     });
 }
 
+/// Dovecot's limit of a user from an address; an address as such has none.
+fn per_user(settings: &Settings, daemon: &mut Daemon, name: &str) -> Sourced<Limit> {
+    // Its name in `protocol` is that of `protocols`.
+    let mut labels = KINDS.iter().filter(|kind| kind.1 == name).flat_map(|kind| [kind.0, kind.1]);
+    let of_protocol = labels
+        .find_map(|label| settings.said.labelled("protocol", label).find_map(|block| block.value(USER_IP)));
+    let value = of_protocol.or_else(|| settings.value(USER_IP)).unwrap_or("0");
+    let shown = match of_protocol {
+        Some(_) => format!("protocol {name} {{ {} }}", setting(USER_IP, value)),
+        None => setting(USER_IP, value),
+    };
+    let mut max_connections = Sourced::new(
+        Limit::None,
+        format!("Dovecot: {shown} counts each user of an address for itself, and only after the login."),
+    );
+    max_connections.note("An address as such has no limit.");
+    let mut why = "a limit of each user and address, after the login; the limiter counts addresses, before it: Dovecot \
+                   keeps it"
+        .to_owned();
+    match settings.number(value) {
+        Limit::Of(number) => {
+            let _ = write!(
+                why,
+                ". To limit addresses, too, set max_connections to {number} for each person behind one"
+            );
+        }
+        Limit::None => {}
+        Limit::Unknown => why.push_str(". Its number is not understood"),
+    }
+    daemon.leave_out(shown, why);
+    max_connections
+}
+
 /// What Dovecot can serve: a login process keeps a connection with TLS to its end, since it encrypts; one
 /// without TLS moves to the process of its session.
-fn total(settings: &Settings, name: &str, login: &str) -> Sourced<u64> {
-    let (sessions, shown_sessions) = settings.number(name, &["process_limit"], "default_process_limit");
-    let (each, shown_each) = settings.number(name, &["client_limit"], "default_client_limit");
+fn total(settings: &Settings, daemon: &mut Daemon, name: &str, login: &str) -> Sourced<Limit> {
+    let (sessions, shown_sessions) = settings.of_service(name, "process_limit");
+    let (each, shown_each) = settings.of_service(name, "client_limit");
     let sessions = product(sessions, each);
     let shown_sessions = format!("service {name} {{ {shown_sessions}, {shown_each} }}");
+    if sessions == Limit::Unknown {
+        daemon.leave_out(shown_sessions.clone(), NO_NUMBER);
+    }
     if settings.value("ssl") == Some("no") {
-        let mut total = Sourced::new(sessions.unwrap_or(0), format!("Dovecot: {shown_sessions}"));
+        let mut total = Sourced::new(sessions, format!("Dovecot: {shown_sessions}"));
         total.note("Dovecot: ssl = no, so a login process hands each connection on.");
         return total;
     }
-    let (processes, shown_processes) = settings.number(login, &["process_limit"], "default_process_limit");
-    // Its name in 2.3 and in 2.4.
-    let counts = ["restart_request_count", "service_count"];
-    let (count, shown_count) = settings.number(login, &counts, "");
-    let (each, shown_each) = match count {
-        Some(1) => (Some(1), shown_count),
-        _ => settings.number(login, &["client_limit"], "default_client_limit"),
+    let (processes, shown_processes) = settings.of_service(login, "process_limit");
+    let (count, shown_count) = settings.of_service(login, settings.service_count());
+    let (clients, shown_clients) = settings.of_service(login, "client_limit");
+    // A process that ends after so many connections has no room for more at once.
+    let (each, shown_each) = match (count, clients) {
+        (Limit::Of(1), _) => (count, shown_count),
+        (Limit::Of(few), Limit::Of(many)) if few > many => (clients, shown_clients),
+        (Limit::Of(_), Limit::Of(_) | Limit::None) => (count, shown_count),
+        (Limit::None, _) => (clients, shown_clients),
+        _ => (Limit::Unknown, format!("{shown_count}, {shown_clients}")),
     };
     let logins = product(processes, each);
     let shown_logins = format!("service {login} {{ {shown_processes}, {shown_each} }}");
     match (logins, sessions) {
-        (Some(logins), Some(sessions)) if sessions < logins => {
-            let mut total = Sourced::new(sessions, format!("Dovecot: {shown_sessions}"));
+        (Limit::Unknown, _) => {
+            daemon.leave_out(shown_logins.clone(), NO_NUMBER);
+            Sourced::new(Limit::Unknown, format!("Dovecot: {shown_logins}"))
+        }
+        (Limit::Of(logins), Limit::Of(sessions)) if sessions < logins => {
+            let mut total = Sourced::new(Limit::Of(sessions), format!("Dovecot: {shown_sessions}"));
             total.note(format!("Dovecot: that is less than {shown_logins}, which would be {logins}."));
             total
         }
-        (Some(logins), _) => {
+        (Limit::Of(_), _) => {
             let mut total = Sourced::new(logins, format!("Dovecot: {shown_logins}"));
             total.note("A login process encrypts, and keeps a connection with TLS to its end.");
             total
         }
-        (None, sessions) => Sourced::new(sessions.unwrap_or(0), format!("Dovecot: {shown_sessions}")),
+        (Limit::None, sessions) => Sourced::new(sessions, format!("Dovecot: {shown_sessions}")),
     }
 }
 
-/// The product of two limits, none of which may be there.
-fn product(processes: Option<u64>, each: Option<u64>) -> Option<u64> {
-    processes.map(|processes| processes.saturating_mul(each.unwrap_or(u64::MAX)))
+/// What is said of a value that is not understood.
+const NO_NUMBER: &str = "this is no number that is understood, so this limit is not known";
+
+/// The product of two limits.
+const fn product(processes: Limit, each: Limit) -> Limit {
+    match (processes, each) {
+        (Limit::Unknown, _) | (_, Limit::Unknown) => Limit::Unknown,
+        (Limit::Of(processes), Limit::Of(each)) => Limit::Of(processes.saturating_mul(each)),
+        (Limit::None, _) | (_, Limit::None) => Limit::None,
+    }
 }
 
 /// The ports of the login service's listeners that others than the host itself reach.
 fn ports(settings: &Settings, daemon: &mut Daemon, login: &str) -> Sourced<Vec<u16>> {
     let mut ports = Sourced::new(Vec::new(), "");
     ports.source.clear();
-    let (said, defaults) = (settings.said.block("service", login), settings.defaults.block("service", login));
-    let listeners = |block: Option<&'_ Block>| -> Vec<String> {
-        let labels =
-            block.into_iter().flat_map(|block| block.blocks("inet_listener")).filter_map(Block::label);
-        labels.map(str::to_owned).collect()
-    };
-    let mut names = listeners(defaults);
-    names.extend(listeners(said));
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        let value = |key: &str| {
-            [said, defaults]
-                .into_iter()
-                .flatten()
-                .find_map(|block| block.block("inet_listener", &name)?.value(key))
+    for name in settings.listeners(login) {
+        let value = |key: &str| settings.of_listener(login, &name, key);
+        let listener = format!("service {login} {{ inet_listener {} {{", one_line(&name));
+        let written = value("port").unwrap_or("0");
+        let port: u16 = match settings.number(written) {
+            Limit::Of(number) if u16::try_from(number).is_ok() => u16::try_from(number).unwrap_or(0),
+            Limit::None => continue,
+            _ => {
+                let what = format!("{listener} {} }} }}", setting("port", written));
+                daemon.leave_out(what, "this is no port that is understood: give it by hand");
+                continue;
+            }
         };
-        let port: u16 = value("port").and_then(|port| port.parse().ok()).unwrap_or(0);
-        if port == 0 {
-            continue;
-        }
-        let what = format!("service {login} {{ inet_listener {} {{ port = {port} }} }}", one_line(&name));
-        let address = value("address").or_else(|| value("listen")).filter(|address| !address.is_empty());
-        let address = address.or_else(|| settings.value("listen")).unwrap_or("*");
-        let is_loopback = |host: &str| net::is_own_host(host);
-        let mut hosts = address.split([',', ' ']).filter(|host| !host.is_empty()).peekable();
-        if hosts.peek().is_some() && hosts.all(is_loopback) {
+        let what = format!("{listener} port = {port} }} }}");
+        if is_loopback(settings, value("address").or_else(|| value("listen"))) {
             daemon.leave_out(what, "only this host itself reaches it, which is allowed anyway");
             continue;
         }
         if value("haproxy") == Some("yes") {
-            let what = format!("service {login} {{ inet_listener {} {{ haproxy = yes }} }}", one_line(&name));
             daemon.leave_out(
-                what,
+                format!("{listener} haproxy = yes }} }}"),
                 "connections come from a proxy, which the limiter takes for the client: allow its address",
             );
         }
@@ -295,19 +245,94 @@ fn ports(settings: &Settings, daemon: &mut Daemon, login: &str) -> Sourced<Vec<u
     ports
 }
 
+/// Whether a listener with these addresses is for the host itself alone.
+fn is_loopback(settings: &Settings, addresses: Option<&str>) -> bool {
+    let addresses = addresses.filter(|addresses| !addresses.is_empty());
+    let addresses = addresses.or_else(|| settings.value("listen")).unwrap_or("*");
+    let mut hosts = addresses.split([',', ' ']).filter(|host| !host.is_empty()).peekable();
+    hosts.peek().is_some() && hosts.all(net::is_own_host)
+}
+
 /// The networks that connect for others: webmail and proxies.
 fn networks(settings: &Settings, daemon: &mut Daemon) {
-    for name in ["login_trusted_networks", "haproxy_trusted_networks"] {
-        let value = settings.value(name).unwrap_or("");
+    for name in NETWORKS {
         let from = format!("Dovecot: {name}");
-        for word in value.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
+        let (words, not_understood) = settings.list(name);
+        for word in &words {
             match net::parse(word) {
                 Some(network) => daemon.rule(network, Action::Allow, &from),
                 None => daemon.leave_out(
-                    format!("{from}: {}", one_line(word)),
+                    list_item(&from, word),
                     "the limiter knows networks, no names: give the networks of these hosts by hand",
                 ),
             }
         }
+        for item in not_understood {
+            daemon.leave_out(list_item(&from, &item), "this is neither yes nor no: give it a rule by hand");
+        }
+    }
+}
+
+/// What is said of a part of the connections, and what others than the login services listen on.
+fn others(block: &Block, around: &str, daemon: &mut Daemon) {
+    for (name, value) in block.values() {
+        let shown = inside(around, &setting(name, value));
+        if OF_DOVECOT_1.contains(&name) {
+            daemon.leave_out(shown, "a limit of Dovecot 1, which Dovecot 2 does not have");
+        } else if name == USER_IP && !around.is_empty() && !is_protocol(around) {
+            let why = "it counts each user of an address for itself, after the login: Dovecot keeps it";
+            daemon.leave_out(shown, why);
+        } else if NETWORKS.contains(&name) && !around.is_empty() && !value.is_empty() {
+            daemon.leave_out(shown, "this holds for a part of the connections only: give them rules by hand");
+        }
+    }
+    for inner in block.all_blocks() {
+        let head = one_line(&inner.head());
+        let path = if around.is_empty() { head.clone() } else { format!("{around} {{ {head}") };
+        if NETWORKS.contains(&inner.kind()) && !around.is_empty() {
+            daemon.leave_out(
+                inside(around, &head),
+                "this holds for a part of the connections only: give them rules by hand",
+            );
+            continue;
+        }
+        if inner.kind() == "service" && around.is_empty() {
+            listens(inner, &path, daemon);
+            continue;
+        }
+        others(inner, &path, daemon);
+    }
+}
+
+/// A setting in the blocks around it, all of which are open.
+fn inside(around: &str, setting: &str) -> String {
+    if around.is_empty() {
+        return setting.to_owned();
+    }
+    let blocks = 1 + around.matches(" { ").count();
+    format!("{around} {{ {setting}{}", " }".repeat(blocks))
+}
+
+/// Whether this is the block of a protocol that has been read.
+fn is_protocol(around: &str) -> bool {
+    KINDS.iter().any(|kind| [kind.0, kind.1].iter().any(|name| around == format!("protocol {name}")))
+}
+
+/// The ports of a service that is none of the login services.
+fn listens(service: &Block, path: &str, daemon: &mut Daemon) {
+    let label = service.label().unwrap_or_default();
+    if KINDS.iter().any(|kind| label.strip_suffix("-login") == Some(kind.1)) {
+        return;
+    }
+    for listener in service.blocks("inet_listener") {
+        let Some(port) = listener.value("port").filter(|port| !["", "0"].contains(port)) else { continue };
+        let limits = ["process_limit", "client_limit", "service_count", "restart_request_count"];
+        let limits = limits.iter().filter_map(|name| Some(setting(name, service.value(name)?)));
+        let limits = limits.collect::<Vec<_>>().join(", ");
+        let limits = if limits.is_empty() { limits } else { format!(" ({limits})") };
+        daemon.leave_out(
+            format!("{path} {{ {} {{ {} }} }}", one_line(&listener.head()), setting("port", port)),
+            format!("it is no login service{limits}: give it a [service] by hand, if others than this host reach it"),
+        );
     }
 }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use limiter_common::{Protocol, rule::Action};
 
 use super::{
-    model::{Daemon, Service, Sourced},
+    hosts::Hosts,
+    model::{Daemon, Limit, Service, Sourced, Unread},
     net,
     words::{self, one_line, setting},
 };
@@ -63,11 +64,17 @@ pub fn named_lists(text: &str) -> Vec<Vec<String>> {
     names.into_iter().take(MAX_LISTS).map(|name| vec!["-bP".to_owned(), format!("+{name}")]).collect()
 }
 
-/// The limits in `text`; `None` if it holds no options of Exim.
-pub fn read(text: &str) -> Option<Daemon> {
+/// What is said of an option that is not in the text, as all of them are in that of `exim -bP`.
+const MISSING: &str = "this is not in the text: give all that `exim -bP` prints";
+
+/// The limits in `text`.
+///
+/// # Errors
+/// If it holds no options of Exim.
+pub fn read(text: &str) -> Result<Daemon, Unread> {
     let options = Options::read(text);
     if !options.options.keys().any(|name| name.starts_with("smtp_accept_") || *name == "daemon_smtp_ports") {
-        return None;
+        return Err(Unread::Other);
     }
     let mut daemon = Daemon::new(NAME);
     let version = text.lines().find_map(|line| line.trim_start_matches("# ").strip_prefix("Exim version "));
@@ -96,33 +103,36 @@ pub fn read(text: &str) -> Option<Daemon> {
     }
     host_lists(&options, &mut daemon);
     others(&options, &mut daemon);
-    Some(daemon)
+    Ok(daemon)
 }
 
+/// Exim does not take more than this for `smtp_accept_max`.
+const MOST: u64 = 4096;
+
 /// `smtp_accept_max` holds the reserve; `max_total` does not.
-fn total(options: &Options<'_>, daemon: &mut Daemon) -> (Sourced<u64>, Option<Sourced<u64>>) {
-    let (name, value) = ("smtp_accept_max", options.get("smtp_accept_max"));
-    let given = options.options.contains_key(name);
-    let shown = if given { setting(name, value) } else { format!("{name} = 20 (its default)") };
-    let read = if given { value.parse().ok() } else { Some(20) };
-    let max: u64 = read.unwrap_or(0);
+fn total(options: &Options<'_>, daemon: &mut Daemon) -> (Sourced<Limit>, Option<Sourced<u64>>) {
+    let (max, shown) = limit(options, daemon, "smtp_accept_max");
     let mut total = Sourced::new(max, format!("Exim: {shown}"));
-    if read.is_none() {
-        total.note("This is no number, so there is no limit here.");
-    } else if max == 0 {
-        total.note("So there is no limit for all of Exim.");
+    match max {
+        Limit::None => total.note("So there is no limit for all of Exim."),
+        Limit::Of(number) if number > MOST => {
+            total.note(format!("Exim takes no more than {MOST}."));
+            total.value = Limit::Of(MOST);
+        }
+        Limit::Of(_) | Limit::Unknown => {}
     }
-    let (name, value) = ("smtp_accept_reserve", options.get("smtp_accept_reserve"));
-    let reserved: u64 = value.parse().unwrap_or(0);
-    if reserved == 0 {
+    let (reserved, shown) = limit(options, daemon, "smtp_accept_reserve");
+    let (Limit::Of(max), Limit::Of(reserved)) = (total.value, reserved) else {
+        if reserved != Limit::None {
+            daemon.leave_out(shown, "it is a part of smtp_accept_max, which is no number here");
+        }
         return (total, None);
-    }
-    let shown = setting(name, value);
+    };
     if max <= reserved {
         daemon.leave_out(shown, "nothing of smtp_accept_max is left beside it");
         return (total, None);
     }
-    total.value = max - reserved;
+    total.value = Limit::Of(max - reserved);
     total.note(format!("Exim: {shown}, which are among these, but are on top here."));
     let mut reserve = Sourced::new(reserved, format!("Exim: {shown}"));
     let hosts = setting("smtp_reserve_hosts", options.get("smtp_reserve_hosts"));
@@ -130,21 +140,45 @@ fn total(options: &Options<'_>, daemon: &mut Daemon) -> (Sourced<u64>, Option<So
     (total, Some(reserve))
 }
 
-fn per_host(options: &Options<'_>, daemon: &mut Daemon) -> Sourced<u64> {
-    let (name, value) = ("smtp_accept_max_per_host", options.get("smtp_accept_max_per_host"));
+/// A number of which 0, and what is below it, is no limit; and the setting it is. What is no number is
+/// not known.
+fn limit(options: &Options<'_>, daemon: &mut Daemon, name: &str) -> (Limit, String) {
+    let Some(value) = options.options.get(name) else {
+        daemon.leave_out(name, MISSING);
+        return (Limit::Unknown, format!("{name} is not in the text"));
+    };
     let shown = setting(name, value);
-    let mut limit = Sourced::new(0, format!("Exim: {shown}"));
+    match value.parse::<i64>() {
+        Ok(number) => (Limit::or_none(u64::try_from(number).unwrap_or(0)), shown),
+        Err(_) => {
+            daemon.leave_out(shown.clone(), "this is no number, so it is not known");
+            (Limit::Unknown, shown)
+        }
+    }
+}
+
+fn per_host(options: &Options<'_>, daemon: &mut Daemon) -> Sourced<Limit> {
+    let name = "smtp_accept_max_per_host";
+    let Some(value) = options.options.get(name) else {
+        daemon.leave_out(name, MISSING);
+        return Sourced::new(Limit::Unknown, format!("Exim: {name} is not in the text"));
+    };
+    let shown = setting(name, value);
+    let mut limit = Sourced::new(Limit::None, format!("Exim: {shown}"));
     match value.parse() {
         Ok(0) => limit.note("Exim has no limit for one host."),
-        Ok(number) => limit.value = number,
+        Ok(number) => limit.value = Limit::Of(number),
         Err(_) if value.is_empty() => limit.note("Exim has no limit for one host."),
         Err(_) => {
-            limit.note("It is an expansion, which only Exim can compute, anew for each connection.");
-            daemon.leave_out(
-                shown,
-                "an expansion gives each host a limit of its own; Exim keeps it. Set max_connections to what it \
-                 gives most hosts, and the others by rules",
-            );
+            limit.value = Limit::Unknown;
+            let why = if value.contains('$') {
+                limit.note("It is an expansion, which only Exim can compute, anew for each connection.");
+                "an expansion gives each host a limit of its own; Exim keeps it. Set max_connections to what it gives \
+                 most hosts, and the others by rules"
+            } else {
+                "this is no number, so it is not known"
+            };
+            daemon.leave_out(shown, why);
         }
     }
     limit
@@ -211,10 +245,16 @@ fn interface(item: &str) -> (&str, Option<u16>) {
 
 fn host_lists(options: &Options<'_>, daemon: &mut Daemon) {
     for name in HOST_LISTS {
-        let value = options.get(name);
+        let Some(value) = options.options.get(name) else {
+            // What an Exim does not have that is built without PROXY.
+            if name != "hosts_proxy" {
+                daemon.leave_out(name, MISSING);
+            }
+            continue;
+        };
         if name == "smtp_reserve_hosts" && !value.is_empty() {
             let shown = setting(name, value);
-            if options.get("smtp_accept_reserve").parse().unwrap_or(0_u64) == 0 {
+            if options.get("smtp_accept_reserve") == "0" {
                 daemon.leave_out(shown, "nothing is reserved for them: smtp_accept_reserve is 0");
                 continue;
             }
@@ -224,28 +264,31 @@ fn host_lists(options: &Options<'_>, daemon: &mut Daemon) {
             );
         }
         let action = if name == "host_reject_connection" { Action::Deny } else { Action::Allow };
-        Hosts { options, daemon, action, from: format!("Exim: {name}"), seen: BTreeSet::new() }.read(value);
+        let from = format!("Exim: {name}");
+        if items(value).last().is_some_and(|item| item.starts_with('!')) {
+            daemon.leave_out(
+                words::list_item(&from, value),
+                "a list that ends with an exception holds for every other host, too: give it rules by hand",
+            );
+        }
+        let hosts = Hosts::new(daemon, action, from);
+        HostList { options, hosts, seen: BTreeSet::new() }.read(value);
     }
 }
 
 /// A host list on its way into rules.
-struct Hosts<'a> {
+struct HostList<'a> {
     options: &'a Options<'a>,
-    daemon: &'a mut Daemon,
-    action: Action,
-    from: String,
+    hosts: Hosts<'a>,
     /// The named lists that were read: they may refer to each other.
     seen: BTreeSet<String>,
 }
 
-impl Hosts<'_> {
+impl HostList<'_> {
     fn read(&mut self, list: &str) {
-        let Self { daemon, from, .. } = self;
         if list.contains('$') {
-            return daemon.leave_out(
-                format!("{from} = {}", one_line(list)),
-                "an expansion, which only Exim can compute: give the networks by hand",
-            );
+            let why = "an expansion, which only Exim can compute: give the networks by hand";
+            return self.hosts.leave_out(list, why);
         }
         for item in items(list) {
             self.item(&item);
@@ -254,7 +297,10 @@ impl Hosts<'_> {
 
     fn item(&mut self, item: &str) {
         if let Some(network) = net::parse(item) {
-            return self.daemon.rule(network, self.action, &self.from);
+            return self.hosts.network(network);
+        }
+        if item.starts_with('!') {
+            return self.hosts.exception(item);
         }
         if let Some(name) = item.strip_prefix('+')
             && let Some(list) = self.options.lists.get(name)
@@ -265,7 +311,6 @@ impl Hosts<'_> {
             return;
         }
         let why = match item.chars().next() {
-            Some('!') => "an exception inside a list: give it a rule with the limits of the service by hand",
             Some('+') => "the list is not in the output of `exim -bP`: give that of `exim -bP +NAME`, too",
             _ if item == "*" => "this is every host: leave the limits themselves out instead",
             Some('@') => "the host itself is allowed anyway",
@@ -273,20 +318,24 @@ impl Hosts<'_> {
                 "the limiter knows networks, no names and no lookups: give the networks of these hosts by hand"
             }
         };
-        self.daemon.leave_out(format!("{}: {}", self.from, one_line(item)), why);
+        self.hosts.leave_out(item, why);
     }
 }
 
 /// What bounds connections in a way the limiter does not.
 fn others(options: &Options<'_>, daemon: &mut Daemon) {
-    for (name, why) in [
-        ("acl_smtp_connect", "what this ACL says of connections, a ratelimit for one, stays with Exim"),
-        ("smtp_load_reserve", "the limiter does not look at the load: Exim keeps it"),
-        ("smtp_accept_queue", "this is about delivery, not about who may connect: Exim keeps it"),
-        ("smtp_ratelimit_hosts", "this slows commands down inside a session: Exim keeps it"),
+    // With the values that mean nothing.
+    for (name, nothing, why) in [
+        ("acl_smtp_connect", "", "what this ACL says of connections, a ratelimit for one, stays with Exim"),
+        ("smtp_load_reserve", "", "the limiter does not look at the load: Exim keeps it"),
+        ("smtp_accept_queue", "0", "this is about delivery, not about who may connect: Exim keeps it"),
+        ("smtp_ratelimit_hosts", "", "this slows commands down inside a session: Exim keeps it"),
+        ("smtp_connect_backlog", "20", "this many may wait for Exim to take them, which the kernel keeps"),
+        ("smtp_accept_max_per_connection", "1000", "this counts messages inside a session: Exim keeps it"),
+        ("smtp_accept_max_nonmail", "10", "this counts commands inside a session: Exim keeps it"),
     ] {
         let value = options.get(name);
-        if !value.is_empty() && value != "0" {
+        if !value.is_empty() && value != nothing {
             daemon.leave_out(setting(name, value), why);
         }
     }

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::{Daemon, Reader, words::one_line};
+use super::{Daemon, Reader, Unread, words::one_line};
 
 /// How long one run may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,10 +50,13 @@ pub fn here(reader: &Reader) -> Result<Option<Daemon>> {
             asked.insert(arguments);
         }
     }
-    let daemon = (reader.read)(&text);
-    let daemon =
-        daemon.ok_or_else(|| anyhow!("{} prints no settings of {}", program.display(), reader.name))?;
-    Ok(Some(daemon))
+    let shown = program.display();
+    (reader.read)(&text).map(Some).map_err(|unread| match unread {
+        Unread::Other => anyhow!("{shown} prints no settings of {}", reader.name),
+        Unread::Cut(where_it_shows) => {
+            anyhow!("what {shown} prints cannot be read: the text seems cut: {where_it_shows}")
+        }
+    })
 }
 
 /// The daemon whose settings are in a file; `-`: on standard input.
@@ -61,19 +64,28 @@ pub fn here(reader: &Reader) -> Result<Option<Daemon>> {
 /// # Errors
 /// When it cannot be read, or holds something else.
 pub fn saved(reader: &Reader, path: &Path) -> Result<Daemon> {
-    let (mut bytes, name) = (Vec::new(), path.display());
+    let is_stdin = path == Path::new("-");
+    let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
+    let mut bytes = Vec::new();
     let cannot = || format!("cannot read {name}");
-    if path == Path::new("-") {
-        io::stdin().lock().take(MAX_BYTES).read_to_end(&mut bytes).with_context(cannot)?;
+    if is_stdin {
+        io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes).with_context(cannot)?;
     } else {
         File::open(path)
-            .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes))
+            .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
             .with_context(cannot)?;
     }
     let runs = reader.runs.iter().map(|arguments| [&[reader.programs[0]], *arguments].concat().join(" "));
     let runs = runs.collect::<Vec<_>>().join("; ");
-    (reader.read)(&String::from_utf8_lossy(&bytes))
-        .ok_or_else(|| anyhow!("{name} holds no settings of {}; give it what `{runs}` prints", reader.name))
+    if bytes.len() as u64 > MAX_BYTES {
+        bail!("{name} is larger than {} MiB; give it what `{runs}` prints", MAX_BYTES >> 20);
+    }
+    (reader.read)(&String::from_utf8_lossy(&bytes)).map_err(|unread| match unread {
+        Unread::Other => anyhow!("{name} holds no settings of {}; give it what `{runs}` prints", reader.name),
+        Unread::Cut(where_it_shows) => {
+            anyhow!("{name}: the text seems cut: {where_it_shows}; give it all that `{runs}` prints")
+        }
+    })
 }
 
 /// A program on the PATH, or where those of root are.
@@ -106,6 +118,9 @@ fn run(program: &Path, arguments: &[&str], patience: Duration) -> Result<String>
         let reason = err.lines().next_back().map_or_else(|| status.to_string(), one_line);
         bail!("{shown} fails: {reason}");
     }
+    if out.len() as u64 > MAX_BYTES {
+        bail!("{shown} prints more than {} MiB", MAX_BYTES >> 20);
+    }
     Ok(out)
 }
 
@@ -115,7 +130,7 @@ fn reading(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
-            let _what_came = pipe.by_ref().take(MAX_BYTES).read_to_end(&mut bytes);
+            let _what_came = pipe.by_ref().take(MAX_BYTES + 1).read_to_end(&mut bytes);
             // The rest, so that the program ends.
             let _rest = io::copy(&mut pipe, &mut io::sink());
         }
@@ -151,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn output_without_end_is_cut_and_does_not_block() {
-        assert_eq!(sh("head -c 9000000 /dev/zero", 60_000).unwrap().len() as u64, MAX_BYTES);
+    fn output_without_end_is_refused_and_does_not_block() {
+        assert!(sh("head -c 9000000 /dev/zero", 60_000).unwrap_err().ends_with("prints more than 4 MiB"));
     }
 }

@@ -1,11 +1,11 @@
 //! What a daemon's settings mean to the limiter, whichever daemon it is.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
-use limiter_common::{MAX_SERVICES, Protocol, Rate, ServicePolicy, rule::Action};
+use ipnet::IpNet;
+use limiter_common::{Protocol, Rate, rule::Action};
 
 use super::net;
-use ipnet::IpNet;
 
 /// A value and where it came from, a sentence a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,44 @@ impl<T> Sourced<T> {
     /// And another sentence.
     pub fn note(&mut self, note: impl Into<String>) {
         self.source.push(note.into());
+    }
+}
+
+/// How many, as far as the daemon's settings tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// As many as there are: that is what the settings say.
+    None,
+    /// So many, at least 1.
+    Of(u64),
+    /// The settings say something that is not understood. It is never taken for "no limit".
+    Unknown,
+}
+
+impl Limit {
+    /// A number of which 0 means that there is no limit.
+    pub const fn or_none(number: u64) -> Self {
+        if number == 0 { Self::None } else { Self::Of(number) }
+    }
+
+    /// The lower one. What is not known may be lower than what has no limit.
+    pub const fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Of(one), Self::Of(two)) => Self::Of(if one < two { one } else { two }),
+            (Self::Of(one), _) | (_, Self::Of(one)) => Self::Of(one),
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::None, Self::None) => Self::None,
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => out.write_str("no limit"),
+            Self::Of(number) => number.fmt(out),
+            Self::Unknown => out.write_str("a limit that is not known"),
+        }
     }
 }
 
@@ -67,6 +105,22 @@ impl Pace {
     }
 }
 
+impl Pace {
+    /// The lower of two, and the lower burst.
+    pub fn stricter(self, other: Self) -> Self {
+        let per_hour = |pace: Self| {
+            u64::from(pace.count)
+                * match pace.unit {
+                    "s" => 3600,
+                    "min" => 60,
+                    _ => 1,
+                }
+        };
+        let lower = if per_hour(other) < per_hour(self) { other } else { self };
+        Self { burst: self.burst.min(other.burst), ..lower }
+    }
+}
+
 fn in_range(count: u64) -> Option<u32> {
     u32::try_from(count).ok().filter(|count| (1..=Rate::MAX_COUNT).contains(count))
 }
@@ -74,22 +128,22 @@ fn in_range(count: u64) -> Option<u32> {
 /// Ports with one budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Its name in the configuration; [`Import::new`] makes it one that can be.
+    /// Its name in the configuration; [`Import::new`](super::Import::new) makes it one that can be.
     pub name: String,
     /// What it is for the daemon.
     pub ports: Sourced<Vec<u16>>,
     /// What its clients speak.
     pub protocol: Protocol,
-    /// Connections of one source; 0: no limit.
-    pub max_connections: Sourced<u64>,
+    /// Connections of one source.
+    pub max_connections: Sourced<Limit>,
     /// How much of an IPv4 address makes a source.
     pub ipv4_prefix: Option<Sourced<u64>>,
     /// How much of an IPv6 address makes a source.
     pub ipv6_prefix: Option<Sourced<u64>>,
     /// How fast one source may connect.
     pub rate: Option<Sourced<Pace>>,
-    /// Connections of the whole service; 0: no limit.
-    pub max_total: Sourced<u64>,
+    /// Connections of the whole service.
+    pub max_total: Sourced<Limit>,
     /// Connections on top of that for allowed sources.
     pub reserve: Option<Sourced<u64>>,
 }
@@ -131,6 +185,15 @@ pub struct Daemon {
     pub left_out: Vec<LeftOut>,
 }
 
+/// Why a text is not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It holds no settings of this daemon.
+    Other,
+    /// A part of it is missing, so what is left cannot be trusted: where that shows.
+    Cut(String),
+}
+
 impl Daemon {
     /// Without anything.
     pub fn new(name: &'static str) -> Self {
@@ -142,6 +205,20 @@ impl Daemon {
         let left_out = LeftOut { setting: setting.into(), why: why.into() };
         if !self.left_out.contains(&left_out) {
             self.left_out.push(left_out);
+        }
+    }
+
+    /// Names lines that are not understood: the first of them, and how many more there are.
+    pub fn not_understood(&mut self, lines: &[String]) {
+        const NAMED: usize = 10;
+        for line in lines.iter().take(NAMED) {
+            self.leave_out(line.clone(), "this line is not understood: nothing of it is carried over");
+        }
+        if lines.len() > NAMED {
+            self.leave_out(
+                format!("{} more lines", lines.len() - NAMED),
+                "these are not understood: nothing of them is carried over",
+            );
         }
     }
 
@@ -173,127 +250,6 @@ pub struct Import {
     pub services: Vec<(&'static str, Service)>,
     /// The rules, each network once, sorted.
     pub rules: Vec<Rule>,
-}
-
-impl Import {
-    /// Puts together what the daemons have.
-    pub fn new(mut daemons: Vec<Daemon>, missing: Vec<String>) -> Self {
-        let services = services(&mut daemons);
-        let rules = rules(&mut daemons);
-        Self { daemons, missing, services, rules }
-    }
-}
-
-/// The services of all, each port and each name once.
-fn services(daemons: &mut [Daemon]) -> Vec<(&'static str, Service)> {
-    let mut owners: BTreeMap<u16, String> = BTreeMap::new();
-    let mut services: Vec<(&'static str, Service)> = Vec::new();
-    // The built-in ones are there anyway, under their names.
-    let room = MAX_SERVICES as usize - 1 - 6;
-    for daemon in daemons {
-        for mut service in std::mem::take(&mut daemon.services) {
-            let (free, taken): (Vec<u16>, Vec<u16>) =
-                service.ports.value.iter().partition(|port| **port != 0 && !owners.contains_key(*port));
-            let what = service.ports.source.join("; ");
-            for port in taken {
-                let why = match owners.get(&port) {
-                    Some(owner) => {
-                        format!("port {port} is in [service.{owner}] already, which has other limits")
-                    }
-                    None => "there is no port 0".to_owned(),
-                };
-                daemon.leave_out(what.clone(), why);
-            }
-            service.ports.value = free;
-            service.ports.value.sort_unstable();
-            service.ports.value.dedup();
-            let Some(&first) = service.ports.value.first() else { continue };
-            if services.len() >= room {
-                daemon.leave_out(what, "there are more services than the limiter can hold");
-                continue;
-            }
-            let is_taken = |name: &str| services.iter().any(|(_, other)| other.name == name);
-            if is_taken(&service.name) || ServicePolicy::pack_name(&service.name).is_none() {
-                service.name = format!("port-{first}");
-            }
-            owners.extend(service.ports.value.iter().map(|&port| (port, service.name.clone())));
-            services.push((daemon.name, service.fitted()));
-        }
-    }
-    services
-}
-
-/// The rules of all, each network once: allow beats everything.
-fn rules(daemons: &mut [Daemon]) -> Vec<Rule> {
-    let mut rules: BTreeMap<IpNet, Rule> = BTreeMap::new();
-    for daemon in daemons {
-        for rule in std::mem::take(&mut daemon.rules) {
-            let Some(known) = rules.get_mut(&rule.network) else {
-                rules.insert(rule.network, rule);
-                continue;
-            };
-            if known.action == rule.action {
-                known.source = format!("{}; {}", known.source, rule.source);
-                continue;
-            }
-            let (allow, deny) =
-                if known.action == Action::Allow { (known.clone(), rule) } else { (rule, known.clone()) };
-            daemon.leave_out(
-                format!("{}: {}", deny.source, net::shown(&deny.network)),
-                format!("it is allowed by {}, and allow beats everything", allow.source),
-            );
-            *known = allow;
-        }
-    }
-    rules.into_values().collect()
-}
-
-impl Service {
-    /// With numbers that are in range and fit together.
-    fn fitted(mut self) -> Self {
-        let most = u64::from(ServicePolicy::MAX_LIMIT);
-        if self.max_total.value > most {
-            self.max_total.note(format!("More than {most}, so it is no limit."));
-            self.max_total.value = 0;
-        }
-        let total = Some(self.max_total.value).filter(|total| *total != 0);
-        let limit = &mut self.max_connections;
-        match total {
-            Some(total) if limit.value == 0 => {
-                limit.note(format!("So one source may hold all {total} of the service."));
-                limit.value = total;
-            }
-            Some(total) if limit.value > total => {
-                limit.note(format!("But the service has no more than {total}."));
-                limit.value = total;
-            }
-            None if limit.value == 0 => {
-                limit.note(format!("And none for the service: {most} is the most that can be said here."));
-                limit.value = most;
-            }
-            None if limit.value > most => {
-                limit.note(format!("{most} is the most that can be said here."));
-                limit.value = most;
-            }
-            _ => {}
-        }
-        if total.is_none() {
-            self.reserve = None;
-        }
-        if let Some(reserve) = &mut self.reserve {
-            reserve.value = reserve.value.min(most);
-        }
-        for (prefix, bits) in [(&mut self.ipv4_prefix, 32), (&mut self.ipv6_prefix, 128)] {
-            if let Some(said) = prefix {
-                let fits = said.value.clamp(1, bits);
-                if fits != said.value {
-                    said.note(format!("{fits} is the nearest that can be said here."));
-                    said.value = fits;
-                }
-            }
-        }
-        self
-    }
 }
 
 #[cfg(test)]

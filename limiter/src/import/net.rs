@@ -28,6 +28,18 @@ pub fn parse(text: &str) -> Option<IpNet> {
     }
 }
 
+/// Whether nothing is set behind the prefix of the network in `text`.
+pub fn is_without_host_bits(text: &str) -> bool {
+    let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    match (bare.parse(), prefix.parse()) {
+        (Ok(address), Ok(prefix)) => {
+            IpNet::new(address, prefix).is_ok_and(|network| network.trunc() == network)
+        }
+        (address, _) => address.is_ok() && prefix.is_empty(),
+    }
+}
+
 /// As people write it: a single address without its prefix.
 pub fn shown(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() {

@@ -1,18 +1,20 @@
 //! Postfix: what `postconf` (with or without `-x` or `-n`), `postconf -M` and `postconf -P` print, one
 //! after the other.
 //!
-//! Postfix counts connections for each client and each service of master.cf (anvil's key is
+//! What the text does not have is what Postfix has without being told, if `postconf -n` would not print
+//! it. Postfix counts connections for each client and each service of master.cf (anvil's key is
 //! `service:client`), which is what the limiter does.
 
 mod output;
 
 use limiter_common::{Protocol, rule::Action};
 
-use self::output::{Master, Output};
+use self::output::{Master, Output, STRESS};
 use super::{
-    model::{Daemon, Pace, Service, Sourced},
+    hosts::Hosts,
+    model::{Daemon, Limit, Pace, Service, Sourced, Unread},
     net,
-    words::{self, setting},
+    words::{self, one_line, setting},
 };
 
 /// What it is called.
@@ -26,17 +28,42 @@ const INSIDE: [(&str, &str); 4] = [
     ("smtpd_client_new_tls_session_rate_limit", "TLS handshakes"),
 ];
 
-/// The limits in `text`; `None` if it holds no settings of Postfix.
-pub fn read(text: &str) -> Option<Daemon> {
+/// The name that the parameter of the exceptions had before 2.2.
+const OLD_EXCEPTIONS: &str = "smtpd_client_connection_limit_exceptions";
+
+/// Its name since.
+const EXCEPTIONS: &str = "smtpd_client_event_limit_exceptions";
+
+/// The limits in `text`.
+///
+/// # Errors
+/// If it holds no settings of Postfix, or not all of them.
+pub fn read(text: &str) -> Result<Daemon, Unread> {
     let output = Output::read(text);
     if !output.is_postfix() {
-        return None;
+        return Err(Unread::Other);
+    }
+    if let Some(where_it_shows) = output.cut {
+        return Err(Unread::Cut(where_it_shows));
     }
     let mut daemon = Daemon::new(NAME);
     daemon.version = output.given("", "mail_version").map(str::to_owned);
-    if let Some(name) = output.value(None, "myhostname") {
+    daemon.not_understood(&output.not_understood);
+    if let Some(name) = output.value("", "myhostname") {
         daemon.hostname =
             Some(Sourced::new(name.clone(), format!("Postfix: {}", setting("myhostname", &name))));
+    }
+    if !output.has_main() {
+        daemon.leave_out("main.cf", "the output of `postconf` is missing, so what it limits is not known");
+    }
+    if let Some(first) = output.begins_late() {
+        daemon.leave_out(
+            "main.cf",
+            format!(
+                "there is no parameter before {first}, as in a text that is cut in front: what is not in it is taken for \
+                 Postfix's default"
+            ),
+        );
     }
     let masters = if output.masters.is_empty() {
         daemon.leave_out(
@@ -47,55 +74,78 @@ pub fn read(text: &str) -> Option<Daemon> {
     } else {
         output.masters.clone()
     };
+    old_exceptions(&output, &mut daemon);
     for master in masters.iter().filter(|master| master.kind == "inet") {
         service(&output, master, &mut daemon);
     }
-    if let Some(value) = output.value(None, "inet_interfaces").filter(|value| value == "loopback-only") {
+    if let Some(interfaces) = own_interfaces(&output) {
         daemon.leave_out(
-            setting("inet_interfaces", &value),
+            interfaces,
             "it listens on loopback only: only this host itself comes in, which is allowed anyway",
         );
     }
-    Some(daemon)
+    Ok(daemon)
+}
+
+/// The old name of the exceptions: while it has a value, the default of the new one is empty.
+fn old_exceptions(output: &Output, daemon: &mut Daemon) {
+    let Some(value) = output.given("", OLD_EXCEPTIONS).filter(|value| !value.is_empty()) else { return };
+    let why = format!(
+        "the old name of {EXCEPTIONS}, whose default is empty while this is set: without a value of its own, Postfix \
+         excepts neither these networks nor mynetworks. Give these networks a rule by hand if they are meant"
+    );
+    daemon.leave_out(setting(OLD_EXCEPTIONS, value), why);
 }
 
 /// One service of master.cf that clients connect to.
 fn service(output: &Output, master: &Master, daemon: &mut Daemon) {
     let Master { name, command, .. } = master;
     let what = format!("master.cf: {name} inet {command}");
-    let is_postscreen = command == "postscreen";
-    if command != "smtpd" && !is_postscreen {
-        return daemon
-            .leave_out(what, "it is no mail service of Postfix itself: give it a [service] by hand");
-    }
     let (host, port_name) = match name.rsplit_once(':') {
-        Some((host, port)) => (Some(host), port),
+        Some((host, port)) => (Some(host).filter(|host| !host.is_empty()), port),
         None => (None, name.as_str()),
     };
     if host.is_some_and(net::is_own_host) {
         return daemon.leave_out(what, "only this host itself reaches it, which is allowed anyway");
     }
+    if let Some(disabled) = disabled(output, master) {
+        return daemon.leave_out(format!("{what}, {disabled}"), "Postfix does not start it");
+    }
+    let is_postscreen = command == "postscreen";
+    if command != "smtpd" && !is_postscreen {
+        if host.is_none()
+            && let Some(interfaces) = own_interfaces(output)
+        {
+            let why = "only this host itself reaches it, which is allowed anyway";
+            return daemon.leave_out(format!("{what}, {interfaces}"), why);
+        }
+        return daemon
+            .leave_out(what, "it is no mail service of Postfix itself: give it a [service] by hand");
+    }
     let Some(port) = words::port(port_name) else {
         return daemon.leave_out(what, format!("the port of {port_name} is not known here: give it by hand"));
     };
-    if master.has_options && !output.has_overrides(name) {
+    if output.without_options.contains(&master.place()) {
         daemon.leave_out(
             format!("{what} -o …"),
-            "the output of `postconf -P` is missing, which has what -o says",
+            "what it says behind the program is not understood, so its limits are not known: the output of \
+             `postconf -P` has them",
         );
     }
+    let mut of = Of { output, name, daemon };
+    let ipv4_prefix = of.prefix("smtpd_client_ipv4_prefix_length");
+    let ipv6_prefix = of.prefix("smtpd_client_ipv6_prefix_length");
     let mut service = Service {
         name: words::smtp_name(port),
         ports: Sourced::new(vec![port], format!("Postfix: {what}")),
         protocol: Protocol::Smtp,
-        max_connections: Sourced::new(0, ""),
-        ipv4_prefix: prefix(output, name, "smtpd_client_ipv4_prefix_length"),
-        ipv6_prefix: prefix(output, name, "smtpd_client_ipv6_prefix_length"),
+        max_connections: Sourced::new(Limit::None, ""),
+        ipv4_prefix,
+        ipv6_prefix,
         rate: None,
-        max_total: Sourced::new(0, ""),
+        max_total: Sourced::new(Limit::None, ""),
         reserve: None,
     };
-    let of = Of { output, name, daemon };
     if is_postscreen {
         of.behind_postscreen(&mut service);
     } else {
@@ -104,9 +154,30 @@ fn service(output: &Output, master: &Master, daemon: &mut Daemon) {
     daemon.services.push(service);
 }
 
-fn prefix(output: &Output, name: &str, parameter: &str) -> Option<Sourced<u64>> {
-    let value = output.value(Some(name), parameter)?;
-    Some(Sourced::new(value.parse().ok()?, format!("Postfix: {}", shown(output, name, parameter, &value))))
+/// The setting by which services without an address are for this host itself alone.
+fn own_interfaces(output: &Output) -> Option<String> {
+    let value = output.value("", "inet_interfaces")?;
+    let mut hosts = value.split([',', ' ', '\t']).filter(|host| !host.is_empty()).peekable();
+    let is_own = |host: &str| host.eq_ignore_ascii_case("loopback-only") || net::is_own_host(host);
+    (hosts.peek().is_some() && hosts.all(is_own)).then(|| setting("inet_interfaces", &value))
+}
+
+/// The setting by which Postfix does not start a service: `smtp/inet`, `smtp.inet` or `inet`, and
+/// exceptions before them.
+fn disabled(output: &Output, master: &Master) -> Option<String> {
+    let parameter = "master_service_disable";
+    let value = output.value("", parameter)?;
+    let Master { name, kind, .. } = master;
+    for item in value.split([',', ' ', '\t']).filter(|item| !item.is_empty()) {
+        let (pattern, is_exception) = match item.strip_prefix('!') {
+            Some(pattern) => (pattern, true),
+            None => (item, false),
+        };
+        if pattern == kind || pattern == format!("{name}/{kind}") || pattern == format!("{name}.{kind}") {
+            return (!is_exception).then(|| setting(parameter, &value));
+        }
+    }
+    None
 }
 
 /// A parameter, as master.cf or main.cf has it.
@@ -115,6 +186,7 @@ fn shown(output: &Output, name: &str, parameter: &str, value: &str) -> String {
     match output.given(name, parameter) {
         Some(_) => format!("master.cf: {name} -o {setting}"),
         None if output.given("", parameter).is_some() => setting,
+        None if !output.has_main() => format!("{parameter} is not in the text"),
         None => format!("{setting} (its default)"),
     }
 }
@@ -122,6 +194,7 @@ fn shown(output: &Output, name: &str, parameter: &str, value: &str) -> String {
 /// A service on its way into the model.
 struct Of<'a> {
     output: &'a Output,
+    /// Under what the output has its parameters.
     name: &'a str,
     daemon: &'a mut Daemon,
 }
@@ -131,70 +204,97 @@ impl Of<'_> {
         shown(self.output, self.name, parameter, value)
     }
 
-    /// A number, and the setting it is; what is no number is left out, and 0.
-    fn number(&mut self, parameter: &str) -> (u64, String) {
-        let Some(value) = self.output.value(Some(self.name), parameter) else {
-            let raw = self.output.raw(self.name, parameter).unwrap_or_default().to_owned();
-            let shown = self.shown(parameter, &raw);
-            self.daemon
-                .leave_out(shown.clone(), "only Postfix can compute it: give the output of `postconf -x`");
-            return (0, shown);
+    /// Names a setting whose value is not known, and returns it as it is written.
+    fn not_known(&mut self, parameter: &str) -> String {
+        let raw = self.output.raw(self.name, parameter).unwrap_or_default();
+        let shown = self.shown(parameter, raw);
+        let mut why = "only Postfix can compute it: give the output of `postconf -x`".to_owned();
+        if raw.contains(STRESS) {
+            why.push_str(", which has what holds while Postfix is not under stress");
+        }
+        self.daemon.leave_out(shown.clone(), why);
+        shown
+    }
+
+    /// A limit, 0 being none, and the setting it is. What is no number is not known.
+    fn limit(&mut self, parameter: &str) -> (Limit, String) {
+        let Some(value) = self.output.value(self.name, parameter) else {
+            return (Limit::Unknown, self.not_known(parameter));
         };
         let shown = self.shown(parameter, &value);
-        let number = value.parse().unwrap_or_else(|_| {
-            self.daemon.leave_out(shown.clone(), "this is no number");
-            0
-        });
-        (number, shown)
+        if self.output.without_options.iter().any(|place| place == self.name) {
+            return (Limit::Unknown, shown);
+        }
+        let limit = value.parse().map_or(Limit::Unknown, Limit::or_none);
+        if limit == Limit::Unknown {
+            self.daemon.leave_out(shown.clone(), "this is no number, so this limit is not known");
+        }
+        (limit, shown)
+    }
+
+    /// How much of an address makes a client, since 3.8.
+    fn prefix(&mut self, parameter: &str) -> Option<Sourced<u64>> {
+        // Before 3.8 each address is a client.
+        self.output.raw(self.name, parameter)?;
+        match self.limit(parameter) {
+            (Limit::Of(bits), shown) => Some(Sourced::new(bits, format!("Postfix: {shown}"))),
+            (Limit::None | Limit::Unknown, shown) => {
+                self.daemon.leave_out(
+                    shown,
+                    "this is no length of a prefix that is known here, so the limiter's default holds",
+                );
+                None
+            }
+        }
     }
 
     fn smtpd(mut self, master: &Master, service: &mut Service) {
-        let (limit, shown) = self.number("smtpd_client_connection_count_limit");
+        let (limit, shown) = self.limit("smtpd_client_connection_count_limit");
         service.max_connections = Sourced::new(limit, format!("Postfix: {shown}"));
-        if limit == 0 {
+        if limit == Limit::None {
             service.max_connections.note("Postfix has no limit for one client.");
         }
         service.max_total = self.total(master);
         service.rate = self.rate();
         self.exceptions();
         for (parameter, what) in INSIDE {
-            let (limit, shown) = self.number(parameter);
-            if limit != 0 {
+            let (limit, shown) = self.limit(parameter);
+            if limit != Limit::None {
                 let why = format!(
                     "it counts {what} inside a session, which the limiter does not see: Postfix keeps it"
                 );
                 self.daemon.leave_out(shown, why);
             }
         }
-        let proxy = self.output.value(Some(self.name), "smtpd_upstream_proxy_protocol");
-        if let Some(proxy) = proxy.filter(|proxy| !proxy.is_empty()) {
-            let shown = self.shown("smtpd_upstream_proxy_protocol", &proxy);
-            self.daemon.leave_out(shown, BEHIND_PROXY);
-        }
+        self.proxy("smtpd_upstream_proxy_protocol");
     }
 
     /// Each process of smtpd serves one connection.
-    fn total(&mut self, master: &Master) -> Sourced<u64> {
+    fn total(&mut self, master: &Master) -> Sourced<Limit> {
         let Master { name, processes, .. } = master;
         if processes == "-" {
-            let (limit, shown) = self.number("default_process_limit");
+            let (limit, shown) = self.limit("default_process_limit");
             return Sourced::new(limit, format!("Postfix: {shown} (maxproc of {name} in master.cf is -)"));
         }
-        let limit = processes.parse().unwrap_or(0);
-        let mut total = Sourced::new(limit, format!("Postfix: master.cf: {name} has maxproc {processes}"));
-        if limit == 0 {
-            total.note("So there is no limit for all of the service.");
+        let limit = processes.parse().map_or(Limit::Unknown, Limit::or_none);
+        let shown = format!("master.cf: {name} has maxproc {}", one_line(processes));
+        let mut total = Sourced::new(limit, format!("Postfix: {shown}"));
+        match limit {
+            Limit::None => total.note("So there is no limit for all of the service."),
+            Limit::Of(_) => {}
+            Limit::Unknown => self.daemon.leave_out(shown, "this is no number, so this limit is not known"),
         }
         total
     }
 
     fn rate(&mut self) -> Option<Sourced<Pace>> {
-        let (count, shown) = self.number("smtpd_client_connection_rate_limit");
-        if count == 0 {
+        let (Limit::Of(count), shown) = self.limit("smtpd_client_connection_rate_limit") else { return None };
+        let parameter = "anvil_rate_time_unit";
+        let Some(unit) = self.output.value(self.name, parameter) else {
+            self.not_known(parameter);
             return None;
-        }
-        let unit = self.output.value(Some(self.name), "anvil_rate_time_unit").unwrap_or_default();
-        let time = setting("anvil_rate_time_unit", &unit);
+        };
+        let time = setting(parameter, &unit);
         let Some(pace) = seconds(&unit).and_then(|seconds| Pace::of(count, seconds)) else {
             self.daemon.leave_out(format!("{shown}, {time}"), "this is no rate the limiter can hold");
             return None;
@@ -209,58 +309,85 @@ impl Of<'_> {
 
     /// The clients whose connections are not limited.
     fn exceptions(&mut self) {
-        let parameter = "smtpd_client_event_limit_exceptions";
-        let Some(value) = self.output.value(Some(self.name), parameter) else {
-            let raw = self.output.raw(self.name, parameter).unwrap_or_default().to_owned();
-            let shown = self.shown(parameter, &raw);
-            return self
-                .daemon
-                .leave_out(shown, "only Postfix can compute it: give the output of `postconf -x`");
+        let Some(value) = self.output.value(self.name, EXCEPTIONS) else {
+            self.not_known(EXCEPTIONS);
+            return;
         };
-        let mut from = parameter.to_owned();
-        if self.output.given(self.name, parameter).is_some() {
-            from = format!("master.cf: {} -o {parameter}", self.name);
-        } else if self.output.value(Some(self.name), "mynetworks").is_some_and(|networks| networks == value) {
+        let mut from = EXCEPTIONS.to_owned();
+        if self.output.given(self.name, EXCEPTIONS).is_some() {
+            from = format!("master.cf: {} -o {EXCEPTIONS}", self.name);
+        } else if self.output.value(self.name, "mynetworks").is_some_and(|networks| networks == value) {
             from.push_str(", which is mynetworks");
         }
-        let from = format!("Postfix: {from}");
+        let mut hosts = Hosts::new(self.daemon, Action::Allow, format!("Postfix: {from}"));
         for pattern in value.split([',', ' ', '\t']).filter(|pattern| !pattern.is_empty()) {
-            if let Some(network) = net::parse(pattern) {
-                self.daemon.rule(network, Action::Allow, &from);
+            if pattern.starts_with('!') {
+                hosts.exception(pattern);
                 continue;
             }
-            let why = if pattern.starts_with('!') {
-                "an exception from the exceptions: give it a rule with the limits of the service by hand"
+            let why = if let Some(network) = net::parse(pattern) {
+                if net::is_without_host_bits(pattern) {
+                    hosts.network(network);
+                    continue;
+                }
+                "it has bits behind its prefix, which Postfix does not take for a network"
             } else if pattern.starts_with('/') || pattern.contains(':') {
                 "the limiter reads no tables of Postfix: give the networks in it by hand"
             } else {
                 "the limiter knows addresses, no names: give the networks of these hosts by hand"
             };
-            self.daemon.leave_out(format!("{from}: {pattern}"), why);
+            hosts.leave_out(pattern, why);
         }
     }
 
     /// Postscreen holds the connections of all clients in one process, and hands the good ones on.
     fn behind_postscreen(mut self, service: &mut Service) {
-        let (limit, shown) = self.number("postscreen_client_connection_count_limit");
+        let (limit, shown) = self.limit("postscreen_client_connection_count_limit");
         service.max_connections = Sourced::new(limit, format!("Postfix: {shown}"));
+        if limit == Limit::None {
+            service.max_connections.note("Postfix has no limit for one client.");
+        }
+        service.max_total.note("Postfix: postscreen holds the connections of all clients in one process.");
+        for parameter in ["postscreen_pre_queue_limit", "postscreen_post_queue_limit"] {
+            let (limit, shown) = self.limit(parameter);
+            if limit != Limit::None {
+                let why = "it limits what postscreen has not handed on yet, which the limiter cannot tell from the \
+                           rest: Postfix keeps it";
+                self.daemon.leave_out(shown, why);
+            }
+        }
         for master in self.output.masters.iter().filter(|master| master.kind == "pass") {
-            let Master { name, processes, command, .. } = master;
-            self.daemon.leave_out(
-                format!("master.cf: {name} pass {command}, maxproc {processes}"),
-                "it limits what postscreen lets through, which the limiter cannot tell from the rest: Postfix keeps it",
-            );
+            self.handed_on(master, limit);
         }
-        let (rate, shown) = self.number("smtpd_client_connection_rate_limit");
-        if rate != 0 {
-            self.daemon.leave_out(
-                shown,
-                "behind postscreen it counts only what postscreen lets through: Postfix keeps it",
-            );
+        self.proxy("postscreen_upstream_proxy_protocol");
+    }
+
+    /// What an smtpd limits of the connections that postscreen hands on.
+    fn handed_on(&mut self, master: &Master, of_postscreen: Limit) {
+        let Master { name, processes, command, .. } = master;
+        self.daemon.leave_out(
+            format!("master.cf: {name} pass {command}, maxproc {processes}"),
+            "it limits what postscreen lets through, which the limiter cannot tell from the rest: Postfix keeps it",
+        );
+        let place = master.place();
+        let mut handed_on = Of { output: self.output, name: &place, daemon: self.daemon };
+        let parameters = ["smtpd_client_connection_count_limit", "smtpd_client_connection_rate_limit"];
+        for parameter in parameters {
+            let (limit, shown) = handed_on.limit(parameter);
+            if limit != Limit::None && limit != of_postscreen {
+                handed_on.daemon.leave_out(
+                    shown,
+                    "behind postscreen it counts only what postscreen lets through: Postfix keeps it",
+                );
+            }
         }
-        let parameter = "postscreen_upstream_proxy_protocol";
-        if let Some(proxy) = self.output.value(Some(self.name), parameter).filter(|proxy| !proxy.is_empty()) {
-            self.daemon.leave_out(setting(parameter, &proxy), BEHIND_PROXY);
+    }
+
+    fn proxy(&mut self, parameter: &str) {
+        let proxy = self.output.value(self.name, parameter);
+        if let Some(proxy) = proxy.filter(|proxy| !proxy.is_empty()) {
+            let shown = self.shown(parameter, &proxy);
+            self.daemon.leave_out(shown, BEHIND_PROXY);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use limiter_common::Protocol;
 
 use super::{
-    model::{Daemon, Import, Rule, Service, Sourced},
+    model::{Daemon, Import, Limit, Rule, Service, Sourced},
     words::one_line,
 };
 use crate::config::{self, is_hostname};
@@ -57,10 +57,11 @@ impl Import {
         out.write_str("#\n")?;
         comment(
             out,
-            "Above each value stands where it came from. Nothing is stricter than the daemons are, with two \
-             differences: who is over max_total is told so, instead of waiting for a free process; and an IPv6 \
-             source is a /64, which is one customer, where they count each address (ipv6_prefix = 128 does that). \
-             Services that are not named here have the limiter's defaults.",
+            "Above each value stands where it came from. Nothing is stricter than the daemons are unless it says so, \
+             with two differences: who is over max_total is told so, instead of waiting for a free process; and an \
+             IPv6 source is a /64 where nothing else is said, which is one customer, where they count each address \
+             (ipv6_prefix = 128 does that). A limit that is not understood has no number here. Services that are not \
+             named here have the limiter's defaults.",
         )?;
         let mut hostnames = self.daemons.iter().filter_map(|daemon: &Daemon| daemon.hostname.as_ref());
         if let Some(hostname) = hostnames.find(|hostname| is_hostname(&hostname.value)) {
@@ -112,7 +113,13 @@ impl fmt::Display for Service {
             Protocol::Sieve => "sieve",
         };
         writeln!(out, "protocol = \"{protocol}\"")?;
-        key(out, "max_connections", &max_connections.value, max_connections)?;
+        match max_connections.value {
+            Limit::Of(number) => key(out, "max_connections", &number, max_connections)?,
+            // `Service::fitted` has made a number of no limit.
+            Limit::None | Limit::Unknown => {
+                unknown(out, "max_connections", max_connections, |of| of.max_connections.to_string())?;
+            }
+        }
         for (name, prefix) in [("ipv4_prefix", ipv4_prefix), ("ipv6_prefix", ipv6_prefix)] {
             if let Some(prefix) = prefix {
                 key(out, name, &prefix.value, prefix)?;
@@ -122,11 +129,10 @@ impl fmt::Display for Service {
             key(out, "rate", &format!("\"{}/{}\"", rate.value.count, rate.value.unit), rate)?;
             writeln!(out, "burst = {}", rate.value.burst)?;
         }
-        if max_total.value == 0 {
-            sources(out, max_total)?;
-            writeln!(out, "max_total = \"none\"")?;
-        } else {
-            key(out, "max_total", &max_total.value, max_total)?;
+        match max_total.value {
+            Limit::Of(number) => key(out, "max_total", &number, max_total)?,
+            Limit::None => key(out, "max_total", &"\"none\"", max_total)?,
+            Limit::Unknown => unknown(out, "max_total", max_total, |_| "none".to_owned())?,
         }
         reserve.iter().try_for_each(|reserve| key(out, "reserve", &reserve.value, reserve))
     }
@@ -159,6 +165,24 @@ fn write_rules(out: &mut fmt::Formatter<'_>, rules: &[Rule]) -> fmt::Result {
 fn key<T>(out: &mut fmt::Formatter<'_>, name: &str, value: &impl Display, from: &Sourced<T>) -> fmt::Result {
     sources(out, from)?;
     writeln!(out, "{name} = {value}")
+}
+
+/// A limit that the daemon has and that is not known: no number, and what holds instead.
+fn unknown(
+    out: &mut fmt::Formatter<'_>,
+    name: &str,
+    from: &Sourced<Limit>,
+    default: impl Fn(&config::Service) -> String,
+) -> fmt::Result {
+    sources(out, from)?;
+    let services = config::Config::default().services;
+    let default = services.first().map(default).unwrap_or_default();
+    comment(
+        out,
+        &format!(
+            "Not known, so there is no number here: give {name} by hand. Until then the limiter's default holds: {default}."
+        ),
+    )
 }
 
 fn sources<T>(out: &mut fmt::Formatter<'_>, from: &Sourced<T>) -> fmt::Result {

@@ -47,3 +47,8 @@ pub fn smtp_name(port: u16) -> String {
         port => format!("smtp-{port}"),
     }
 }
+
+/// An item of a setting that is a list.
+pub fn list_item(setting: &str, item: &str) -> String {
+    format!("{setting}: {}", one_line(item))
+}

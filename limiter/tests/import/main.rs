@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -68,6 +69,44 @@ fn the_real_dovecot_gives_what_its_saved_output_gives() {
         let expected = fs::read_to_string(fixture(&format!("dovecot/{name}/expected.toml"))).unwrap();
         assert_eq!(keys(&toml), keys(&expected), "{name}");
     }
+}
+
+#[test]
+fn the_real_dovecot_gives_the_same_by_what_differs_from_its_defaults() {
+    if !is_installed("doveconf") {
+        return;
+    }
+    for name in ["performance", "plain", "proxies"] {
+        let file = fixture(&format!("dovecot/{name}/dovecot.conf"));
+        let changed = Command::new("doveconf").arg("-n").arg("-c").arg(&file).stdout(Stdio::piped()).spawn();
+        let mut changed = changed.unwrap();
+        let mut command = limiter(&["--dovecot=-"]);
+        let output = command.stdin(changed.stdout.take().unwrap()).output().unwrap();
+        assert!(changed.wait().unwrap().success(), "{name}");
+        let (toml, errors) = said(&output);
+        assert_eq!((output.status.code(), errors.as_str()), (Some(0), ""), "{name}");
+        let expected = fs::read_to_string(fixture(&format!("dovecot/{name}/expected.toml"))).unwrap();
+        assert_eq!(keys(&toml), keys(&expected), "{name}");
+    }
+}
+
+#[test]
+fn a_text_that_is_cut_is_one_sentence_and_the_others_are_printed() {
+    let exim = format!("--exim={}", fixture("exim/default/output.txt").display());
+    let mut command = limiter(&["--dovecot=-", &exim]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"ssl = no\n}\n}\nprotocols = imap pop3\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let (toml, errors) = said(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        errors,
+        "limiter: Dovecot is not imported: standard input: the text seems cut: line 2 closes a block that no line opens; give it all \
+         that `doveconf` prints.\n"
+    );
+    assert!(toml.contains("[service.smtp]") && !toml.contains("[service.imap]"), "{toml}");
+    assert!(toml.contains("# Dovecot is not imported: "), "{toml}");
 }
 
 #[test]
