@@ -5,6 +5,7 @@
 
 mod debian_13;
 mod not_known;
+mod table;
 
 use std::{fs, path::PathBuf};
 
