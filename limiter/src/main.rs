@@ -3,6 +3,7 @@
 mod bans;
 mod cli;
 mod config;
+mod conntrack;
 mod daemon;
 mod greeter;
 mod import;

@@ -1,5 +1,7 @@
 //! `limiter status`
 
+mod warnings;
+
 use std::{
     collections::{BTreeMap, HashMap},
     process::ExitCode,
@@ -14,7 +16,7 @@ use crate::{
     bans, config,
     instance::{Daemon, Instance},
     kernel::{Found, Tables, environment, pins, steward::Steward},
-    ledger, mptcp, reconcile, shield,
+    ledger, reconcile, shield,
 };
 
 #[derive(clap::Args)]
@@ -132,9 +134,13 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let daemon = instance.daemon()?;
     let detached = pins::detached(instance)?;
     let shield = shield::places(instance)?;
-    let mut warnings = warnings(instance, &detached, &daemon, &services);
+    let mut warnings = warnings::of_the_instance(instance, &detached, &daemon, &services);
     warnings.extend(shield.iter().filter(|place| place.is_missing()).map(shield::Place::warning));
-    warnings.extend(multipath(instance, &tables, &services)?);
+    // What is asked of another network namespace comes last.
+    enter_protected(instance, &tables)?;
+    if tables.protects()?.0 == environment::netns_cookie()? {
+        warnings.extend(warnings::of_the_host(&services));
+    }
     let status = Status {
         instance: instance.to_string(),
         in_force: detached.is_empty(),
@@ -169,34 +175,6 @@ fn verify(instance: &Instance, tables: &Tables) -> Result<Verified> {
         dead: round.dead,
         differences: connections.chain(marks).map(difference).collect(),
     })
-}
-
-/// Warnings of services whose listeners speak Multipath TCP, where this process can see their namespace.
-fn multipath(instance: &Instance, tables: &Tables, services: &[Service]) -> Result<Vec<String>> {
-    enter_protected(instance, tables)?;
-    let (netns, _) = tables.protects()?;
-    if netns != environment::netns_cookie()? {
-        return Ok(Vec::new());
-    }
-    let found = match mptcp::ports() {
-        Ok(found) => found,
-        Err(problem) => return Ok(vec![format!("cannot see who listens: {problem:#}")]),
-    };
-    let warning = |Service { name, ports, .. }: &Service| {
-        let ports: Vec<String> =
-            ports.iter().filter(|port| found.contains(port)).map(u16::to_string).collect();
-        let ports = match ports.as_slice() {
-            [] => return None,
-            [port] => format!("port {port}"),
-            [ports @ .., last] => format!("ports {} and {last}", ports.join(", ")),
-        };
-        Some(format!(
-            "{name}: the mail daemon listens for Multipath TCP on {ports}: a client can end the connection that is \
-             counted and keep its session, so the limits do not hold; turn it off in the mail daemon, or with `sysctl -w \
-             net.mptcp.enabled=0`, and start the mail daemon again"
-        ))
-    };
-    Ok(services.iter().filter_map(warning).collect())
 }
 
 fn services(tables: &Tables) -> Result<Vec<Service>> {
@@ -359,57 +337,6 @@ pub fn response(number: u8) -> &'static str {
         Response::Reset => "reset",
         Response::Drop => "drop",
     }
-}
-
-fn warnings(instance: &Instance, detached: &[&str], daemon: &Daemon, services: &[Service]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if !detached.is_empty() {
-        warnings.push(format!(
-            "attached to nothing: {}; the network namespace or cgroup that was protected is gone, or someone has \
-             detached the programs: end the daemon if it runs, and start `limiter --instance {instance} run`",
-            detached.join(", ")
-        ));
-    } else if !daemon.running {
-        warnings.push(format!(
-            "the daemon is not running: the limits hold, but refused clients get a reset instead of a reason, and those \
-             that wait for a place are told nothing; start `limiter --instance {instance} run`"
-        ));
-    }
-    for Service { name, mode, counters, .. } in services {
-        if *mode == "observe" {
-            let would: Vec<String> = counters
-                .would_refuse
-                .iter()
-                .filter(|(_, n)| **n > 0)
-                .map(|(reason, n)| format!("{n} for {reason}"))
-                .collect();
-            let would = if would.is_empty() { "nobody so far".to_owned() } else { would.join(", ") };
-            warnings.push(format!(
-                "{name} only observes, so nobody is refused; it would have refused {would}: `limiter --instance {instance} \
-                 set {name} mode=enforce` ends that"
-            ));
-        }
-        if counters.uncounted > 0 {
-            warnings.push(format!(
-                "{name}: {} connections were let through uncounted: there was no room for more sources or connections, or memory was short; raise max_sources",
-                counters.uncounted
-            ));
-        }
-        if counters.unnoted > 0 {
-            warnings.push(format!(
-                "{name}: {} times a handshake without a place could not be noted, for want of room or memory: it waits \
-                 until the kernel asks for it again, and is told nothing",
-                counters.unnoted
-            ));
-        }
-        if counters.drift > 0 {
-            warnings.push(format!(
-                "{name}: the count was wrong by {} connections, and is corrected: please report this",
-                counters.drift
-            ));
-        }
-    }
-    warnings
 }
 
 fn print(status: &Status) -> Result<()> {

@@ -1,5 +1,5 @@
-//! Transparent proxying: a firewall rule hands what is for one port to a listener at another. The port that counts is
-//! the one that the client has asked for.
+//! Firewall rules that hand what is for one port to a listener at another. With transparent proxying the port that
+//! counts is the one that the client has asked for; after a translation nobody knows it.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{SockRef, Socket};
 
 use crate::support::sink::listener;
-use crate::support::{Answer, Lab, Limiter, SOON, V4, V6, dial, eventually, same, truth};
+use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, same, truth};
 
 /// Long enough for a SYN that is repeated once.
 const A_WHILE: Duration = Duration::from_millis(1500);
@@ -29,10 +29,7 @@ impl Proxy {
              tcp dport {ASKED} meta nfproto ipv4 tproxy ip to :{LISTENS} accept\n\
              tcp dport {ASKED} meta nfproto ipv6 tproxy ip6 to :{LISTENS} accept\n}}\n}}\n"
         );
-        let mut command = lab.host.command("nft");
-        let mut nft = command.args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft is installed");
-        nft.stdin.take().expect("it is piped").write_all(rules.as_bytes()).expect("nft reads");
-        assert!(nft.wait().expect("a child of ours").success(), "nft refuses:\n{rules}");
+        firewall(lab, &rules);
 
         let listener = listener(lab, SocketAddr::from(([0_u16; 8], LISTENS)), 512);
         let socket = Socket::from(listener);
@@ -55,6 +52,14 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         let _ = SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
     }
+}
+
+/// Puts these rules in force on the mail host.
+fn firewall(lab: &Lab, rules: &str) {
+    let mut command = lab.host.command("nft");
+    let mut nft = command.args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft is installed");
+    nft.stdin.take().expect("it is piped").write_all(rules.as_bytes()).expect("nft reads");
+    assert!(nft.wait().expect("a child of ours").success(), "nft refuses:\n{rules}");
 }
 
 fn answer(lab: &Lab, source: IpAddr, to: SocketAddr) -> Answer {
@@ -151,4 +156,34 @@ fn behind_a_tproxy_rule_who_waits_longer_than_the_kernel_keeps_the_handshake_is_
         drop(held);
         truth::settled(&lab.host, &limiter, ASKED);
     }
+}
+
+#[test]
+fn a_port_that_is_translated_to_one_of_no_service_is_warned_of_until_it_is_the_services() {
+    let Some(lab) = Lab::new() else { return };
+    firewall(
+        &lab,
+        "table inet translate {\nchain in {\ntype nat hook prerouting priority dstnat\ntcp dport 143 redirect to :1143\n}\n}\n",
+    );
+    let _sink = Sink::start(&lab, LISTENS);
+    let limiter = Limiter::start(&lab, 3, "reply");
+    let warned = || limiter.ok(&["status"]).contains("imap: a firewall translates port 143 to 1143");
+    assert!(!warned(), "of what nobody has used");
+    for family in [V4, V6] {
+        let _held = lab.served(family.source(), family.port(ASKED));
+        assert!(warned());
+        assert_eq!(limiter.source("imap", family.source()).connections, 0);
+    }
+    let config = std::fs::read_to_string(limiter.config_path()).unwrap();
+    limiter.configure_all(&format!("{config}\n[service.imap]\nports = [143, 993, {LISTENS}]\n"));
+    limiter.ok(&["reload", "--config", &limiter.config_path().display().to_string()]);
+    assert!(!warned());
+    for family in [V4, V6] {
+        let held = served(&lab, family.source(), family.port(ASKED), 3);
+        // At once, or after it has waited: that somebody listens at the new port is known within two seconds.
+        let said = lab.answer(family.source(), family.port(ASKED));
+        assert!(matches!(&said, Answer::Line(line) if line.starts_with("* BYE ")), "{said:?}");
+        drop(held);
+    }
+    truth::settled(&lab.host, &limiter, LISTENS);
 }

@@ -1,0 +1,111 @@
+//! What is not as it should be, and what to do about it.
+
+use std::collections::BTreeSet;
+
+use super::Service;
+use crate::{
+    conntrack,
+    instance::{Daemon, Instance},
+    mptcp,
+};
+
+/// What the limiter knows of itself.
+pub fn of_the_instance(
+    instance: &Instance,
+    detached: &[&str],
+    daemon: &Daemon,
+    services: &[Service],
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !detached.is_empty() {
+        warnings.push(format!(
+            "attached to nothing: {}; the network namespace or cgroup that was protected is gone, or someone has \
+             detached the programs: end the daemon if it runs, and start `limiter --instance {instance} run`",
+            detached.join(", ")
+        ));
+    } else if !daemon.running {
+        warnings.push(format!(
+            "the daemon is not running: the limits hold, but refused clients get a reset instead of a reason, and those \
+             that wait for a place are told nothing; start `limiter --instance {instance} run`"
+        ));
+    }
+    for Service { name, mode, counters, .. } in services {
+        if *mode == "observe" {
+            let would: Vec<String> = counters
+                .would_refuse
+                .iter()
+                .filter(|(_, n)| **n > 0)
+                .map(|(reason, n)| format!("{n} for {reason}"))
+                .collect();
+            let would = if would.is_empty() { "nobody so far".to_owned() } else { would.join(", ") };
+            warnings.push(format!(
+                "{name} only observes, so nobody is refused; it would have refused {would}: `limiter --instance {instance} \
+                 set {name} mode=enforce` ends that"
+            ));
+        }
+        if counters.uncounted > 0 {
+            warnings.push(format!(
+                "{name}: {} connections were let through uncounted: there was no room for more sources or connections, or memory was short; raise max_sources",
+                counters.uncounted
+            ));
+        }
+        if counters.unnoted > 0 {
+            warnings.push(format!(
+                "{name}: {} times a handshake without a place could not be noted, for want of room or memory: it waits \
+                 until the kernel asks for it again, and is told nothing",
+                counters.unnoted
+            ));
+        }
+        if counters.drift > 0 {
+            warnings.push(format!(
+                "{name}: the count was wrong by {} connections, and is corrected: please report this",
+                counters.drift
+            ));
+        }
+    }
+    warnings
+}
+
+/// Of ports that a firewall translates to one that is not the service's: nobody is limited there.
+fn translated(services: &[Service], translations: &BTreeSet<(u16, u16)>) -> Vec<String> {
+    let warning = |(asked, comes_to): &(u16, u16)| {
+        let service = services.iter().find(|service| service.ports.contains(asked))?;
+        let name = &service.name;
+        (!service.ports.contains(comes_to)).then(|| {
+            format!(
+                "{name}: a firewall translates port {asked} to {comes_to} before the limiter sees the packets, so \
+                 these connections do not count as {name}: add {comes_to} to its ports"
+            )
+        })
+    };
+    translations.iter().filter_map(warning).collect()
+}
+
+/// What only a look at the host itself tells, in the network namespace that is protected.
+pub fn of_the_host(services: &[Service]) -> Vec<String> {
+    let mut warnings = match mptcp::ports() {
+        Ok(found) => multipath(services, &found),
+        Err(problem) => vec![format!("cannot see who listens: {problem:#}")],
+    };
+    warnings.extend(translated(services, &conntrack::translations()));
+    warnings
+}
+
+/// Services whose listeners speak Multipath TCP, of the ports that do.
+fn multipath(services: &[Service], found: &[u16]) -> Vec<String> {
+    let warning = |Service { name, ports, .. }: &Service| {
+        let ports: Vec<String> =
+            ports.iter().filter(|port| found.contains(port)).map(u16::to_string).collect();
+        let ports = match ports.as_slice() {
+            [] => return None,
+            [port] => format!("port {port}"),
+            [ports @ .., last] => format!("ports {} and {last}", ports.join(", ")),
+        };
+        Some(format!(
+            "{name}: the mail daemon listens for Multipath TCP on {ports}: a client can end the connection that is \
+             counted and keep its session, so the limits do not hold; turn it off in the mail daemon, or with `sysctl -w \
+             net.mptcp.enabled=0`, and start the mail daemon again"
+        ))
+    };
+    services.iter().filter_map(warning).collect()
+}
