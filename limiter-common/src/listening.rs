@@ -66,15 +66,30 @@ impl Endpoint {
     }
 }
 
-/// Whether anybody listens for what comes to `asked` by its interface, if `counted` says whether anybody does at an
-/// endpoint. As `compute_score` has it (`net/ipv4/inet_hashtables.c`), but for VRFs, of which a packet comes by two
+/// Who listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Listener {
+    /// Nobody.
+    Nobody,
+    /// A socket that is bound to the interface by which it is asked: what answers has to take it, too, and a route that
+    /// is for it alone.
+    OnInterface,
+    /// One that is bound to none.
+    Anywhere,
+}
+
+/// Who listens for what comes to `asked` by its interface, if `counted` says whether anybody does at an endpoint. As `compute_score` has it (`net/ipv4/inet_hashtables.c`), but for VRFs, of which a packet comes by two
 /// interfaces and only one is known.
 #[inline(always)]
-pub fn listens(asked: &Endpoint, counted: impl Fn(&Endpoint) -> bool) -> bool {
+pub fn listener(asked: &Endpoint, counted: impl Fn(&Endpoint) -> bool) -> Listener {
+    if asked.ifindex != 0 && (counted(asked) || counted(&asked.at_any_address())) {
+        return Listener::OnInterface;
+    }
     let anywhere = asked.on_any_interface();
-    counted(&anywhere)
-        || counted(&anywhere.at_any_address())
-        || (asked.ifindex != 0 && (counted(asked) || counted(&asked.at_any_address())))
+    if counted(&anywhere) || counted(&anywhere.at_any_address()) {
+        return Listener::Anywhere;
+    }
+    Listener::Nobody
 }
 
 #[cfg(feature = "user")]
@@ -91,7 +106,7 @@ mod tests {
 
     /// A listener as sockets describe it.
     #[derive(Clone, Copy, Debug)]
-    struct Listener {
+    struct Socket {
         is_v6: bool,
         /// 0: any.
         host: u8,
@@ -109,7 +124,7 @@ mod tests {
         }
     }
 
-    impl Listener {
+    impl Socket {
         fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
             let first = Endpoint::new(address(self.is_v6, self.host), self.port, self.ifindex);
             [Some(first), first.second(self.is_v6 && !self.only_v6)].into_iter().flatten()
@@ -126,28 +141,34 @@ mod tests {
     }
 
     prop_compose! {
-        fn listener()(is_v6: bool, host in 0u8..3, only_v6: bool, port in 1u16..3, ifindex in 0u32..3) -> Listener {
-            Listener { is_v6, host, only_v6, port, ifindex }
+        fn socket()(is_v6: bool, host in 0u8..3, only_v6: bool, port in 1u16..3, ifindex in 0u32..3) -> Socket {
+            Socket { is_v6, host, only_v6, port, ifindex }
         }
     }
 
     proptest! {
         #[test]
         fn somebody_listens_exactly_where_the_kernel_would_find_a_listener(
-            opened in prop::collection::vec(listener(), 0..6), closed in prop::collection::vec(any::<bool>(), 6),
+            opened in prop::collection::vec(socket(), 0..6), closed in prop::collection::vec(any::<bool>(), 6),
             is_v6: bool, host in 1u8..3, port in 1u16..3, ifindex in 1u32..3,
         ) {
             let mut counts = HashMap::<Endpoint, u32>::new();
-            for endpoint in opened.iter().flat_map(Listener::endpoints) {
+            for endpoint in opened.iter().flat_map(Socket::endpoints) {
                 *counts.entry(endpoint).or_default() += 1;
             }
             let (gone, open): (Vec<_>, Vec<_>) = opened.iter().zip(&closed).partition(|(_, closed)| **closed);
-            for endpoint in gone.iter().flat_map(|(listener, _)| listener.endpoints()) {
+            for endpoint in gone.iter().flat_map(|(socket, _)| socket.endpoints()) {
                 *counts.entry(endpoint).or_default() -= 1;
             }
             let asked = Endpoint::new(address(is_v6, host), port, ifindex);
-            let found = listens(&asked, |endpoint| counts.get(endpoint).is_some_and(|count| *count > 0));
-            prop_assert_eq!(found, open.iter().any(|(listener, _)| listener.takes(is_v6, host, port, ifindex)));
+            let found = listener(&asked, |endpoint| counts.get(endpoint).is_some_and(|count| *count > 0));
+            let mut takes = open.iter().map(|(one, _)| one).filter(|one| one.takes(is_v6, host, port, ifindex));
+            let expected = match takes.clone().any(|one| one.ifindex != 0) {
+                true => Listener::OnInterface,
+                false if takes.next().is_some() => Listener::Anywhere,
+                false => Listener::Nobody,
+            };
+            prop_assert_eq!(found, expected);
         }
     }
 }

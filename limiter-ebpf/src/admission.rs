@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::{bpf_sk_lookup, sk_action},
     programs::SkLookupContext,
 };
-use limiter_common::{Addr, Claim, Rate, Response, Verdict, verdict, waiting::Flow};
+use limiter_common::{Addr, Claim, Rate, Response, Verdict, listening::Listener, verdict, waiting::Flow};
 
 use crate::{
     atomic, claims, clock, listening,
@@ -53,8 +53,18 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     // SAFETY: valid for the whole run; only compared.
     let is_chosen =
         !unsafe { (&raw const lookup.__bindgen_anon_1.__bindgen_anon_1.sk).read_volatile() }.is_null();
-    if !is_chosen && !listening::listens(local, lookup.local_port, lookup.ingress_ifindex) {
+    let listener = if is_chosen {
+        Listener::Anywhere
+    } else {
+        listening::listener(local, lookup.local_port, lookup.ingress_ifindex)
+    };
+    if listener == Listener::Nobody {
         // Closed, as far as is known: the kernel's own look-up decides, and has a listener the gate in front.
+        return sk_action::SK_PASS;
+    }
+    // The greeter is on no interface, so its answer may take another way, or none (VRF, policy routing). The gate has
+    // the client answered as its listener would. What gets no answer can be refused here.
+    if listener == Listener::OnInterface && response != Response::Drop && !policy.observes() {
         return sk_action::SK_PASS;
     }
     if policy.observes() {

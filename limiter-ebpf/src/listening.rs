@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use limiter_common::{
     Addr,
-    listening::{self, Endpoint},
+    listening::{self, Endpoint, Listener},
     places::Word as _,
 };
 
@@ -19,10 +19,10 @@ use crate::{
     maps::{self, LISTENING},
 };
 
-/// Whether anybody is known to listen at `local` and `port`, for what comes by this interface.
+/// Who is known to listen at `local` and `port`, for what comes by this interface.
 #[inline(always)]
-pub fn listens(local: Addr, port: u32, ifindex: u32) -> bool {
-    listening::listens(&Endpoint::new(local, port as u16, ifindex), |endpoint| {
+pub fn listener(local: Addr, port: u32, ifindex: u32) -> Listener {
+    listening::listener(&Endpoint::new(local, port as u16, ifindex), |endpoint| {
         // SAFETY: found in this run.
         LISTENING.get_ptr(endpoint).is_some_and(|count| unsafe { count.read_volatile() } != 0)
     })

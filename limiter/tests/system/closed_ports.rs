@@ -196,16 +196,52 @@ fn a_listener_on_another_interface_leaves_a_port_closed() {
     let any = SocketAddr::from(([0_u16; 8], 143));
     for family in [V4, V6] {
         let held = held(&lab, family.source(), family.port(993));
-        for (device, check) in
-            [("lo", is_closed as fn(&Lab, &Limiter, &str, IpAddr, SocketAddr)), ("wire", is_told)]
-        {
-            let bound =
-                bound(&lab, any, false, |socket| socket.bind_device(Some(device.as_bytes())).unwrap());
-            check(&lab, &limiter, "imap", family.source(), family.port(143));
-            drop(bound);
-        }
-        drop(held);
+        let bound = bound(&lab, any, false, |socket| socket.bind_device(Some(b"lo")).unwrap());
+        is_closed(&lab, &limiter, "imap", family.source(), family.port(143));
+        drop((bound, held));
         truth::settled(&lab.host, &limiter, 993);
+    }
+}
+
+/// Only who is bound to the interface has a way back to the clients: what answers for it has to take it, too.
+#[test]
+fn who_is_refused_at_a_listener_on_an_interface_is_told_by_way_of_it() {
+    let Some(lab) = Lab::new() else { return };
+    for response in ["reply", "reset"] {
+        let config = format!(
+            "[defaults]\nmax_connections = 2\nresponse = \"{response}\"\nwait = \"1s\"\n[ladder]\nreplies = \"none\"\n"
+        );
+        let limiter = Limiter::start_with(&lab, &config);
+        for family in [V4, V6] {
+            let source = family.source().to_string();
+            let version = if family.host.is_ipv4() { "-4" } else { "-6" };
+            let ip = |arguments: &[&str]| lab.host_ip(&[&[version], arguments].concat());
+            ip(&["route", "del", &source, "dev", "wire"]);
+            ip(&["route", "add", &source, "dev", "wire", "table", "100"]);
+            ip(&["route", "add", "blackhole", &source]);
+            ip(&["rule", "add", "oif", "wire", "lookup", "100"]);
+            let only = bound(&lab, SocketAddr::new(family.host, 143), true, |socket| {
+                socket.bind_device(Some(b"wire")).unwrap();
+            });
+            let held: Vec<_> = (0..2).map(|_| lab.dial(family.source(), family.port(143)).unwrap()).collect();
+            truth::agree(&lab.host, &limiter, ("imap", 143), family.source(), 2);
+            for _ in 0..2 {
+                let said = lab.answer(family.source(), family.port(143));
+                match response {
+                    "reply" => {
+                        assert!(matches!(&said, Answer::Line(line) if line.starts_with("* BYE ")), "{said:?}")
+                    }
+                    _ => assert_eq!(said, Answer::Reset),
+                }
+            }
+            assert_eq!(limiter.source("imap", family.source()).refused, 2);
+            drop((only, held));
+            truth::settled(&lab.host, &limiter, 143);
+            ip(&["rule", "del", "oif", "wire", "lookup", "100"]);
+            ip(&["route", "del", "blackhole", &source]);
+            ip(&["route", "del", &source, "dev", "wire", "table", "100"]);
+            ip(&["route", "add", &source, "dev", "wire"]);
+        }
     }
 }
 
