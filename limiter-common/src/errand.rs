@@ -49,10 +49,12 @@ pub struct Errand {
     pub asked: u32,
     /// How many were done.
     pub done: u32,
-    /// Whether a reservation that came to nothing was given back on this CPU.
+    /// Whether a reservation that came to nothing was given back.
     pub cancelled: u32,
-    /// Always 0.
-    pub zero: u32,
+    /// On which CPU one may be: its number and 1; 0: on the one the steward runs on, whichever is there.
+    pub cpu: u32,
+    /// On another CPU, the one that is meant: only it is given back.
+    pub ticket: u64,
     /// The steps.
     pub steps: [Step; BATCH],
 }

@@ -53,6 +53,10 @@ static OFFSETS: Offsets = Offsets {
 /// Cookie of the network namespace this instance protects.
 #[unsafe(no_mangle)]
 static NETNS: u64 = 0;
+/// Whether the kernel has `bpf_map_lookup_percpu_elem` (Linux 5.19). Where it has not, the verifier never comes to
+/// where it is called.
+#[unsafe(no_mangle)]
+static LOOKS_UP_PER_CPU: u32 = 0;
 /// Id of the cgroup this instance protects.
 #[unsafe(no_mangle)]
 static CGROUP: u64 = 0;
@@ -62,6 +66,12 @@ static CGROUP: u64 = 0;
 fn global<T: Copy>(value: &T) -> T {
     // SAFETY: a reference is valid; volatile, because the compiler only sees the 0 of the source.
     unsafe { core::ptr::from_ref(value).read_volatile() }
+}
+
+/// Whether what another CPU has in a map can be looked up.
+#[inline(always)]
+pub fn looks_up_per_cpu() -> bool {
+    global(&LOOKS_UP_PER_CPU) != 0
 }
 
 /// Whether a namespace cookie is that of this instance.

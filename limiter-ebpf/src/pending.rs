@@ -3,11 +3,13 @@
 //!
 //! Between the gate and the ledger the kernel handles one packet on one CPU without a break, so one
 //! slot a CPU is enough. Only the steward runs elsewhere (in process context, where a softirq may
-//! come in between), so it takes a reservation by its ticket.
+//! come in between, or on another CPU), so whoever takes a reservation does so by its ticket, which no other on this
+//! CPU ever has.
 
-use limiter_common::{Addr, Claim, ServiceId, claim, places::Word as _};
+use aya_ebpf::helpers::generated::bpf_map_lookup_percpu_elem;
+use limiter_common::{Addr, Claim, Pending, ServiceId, claim, places::Word as _};
 
-use crate::{atomic::Shared, claims::Counts, maps::PENDING, packet::Segment, waiters};
+use crate::{atomic::Shared, claims::Counts, kernel, maps::PENDING, packet::Segment, waiters};
 
 /// Notes that `claim` is reserved for the ACK of this peer, which paid `paid_ns` for its rate.
 #[inline(always)]
@@ -29,31 +31,72 @@ pub fn set(remote: Addr, remote_port: u32, claim: Claim, paid_ns: u64) {
 #[inline(always)]
 pub fn take(service: ServiceId, remote: &Addr, remote_port: u32) -> Option<Claim> {
     let slot = PENDING.get_ptr_mut(0)?;
-    // SAFETY: as in `set`.
-    let slot = unsafe { &mut *slot };
-    if slot.ticket == 0
-        || slot.remote_port != remote_port
-        || slot.remote != *remote
-        || slot.claim.service() != service
-    {
-        return None;
-    }
-    slot.ticket = 0;
-    Some(slot.claim)
+    let ticket = ticket(slot);
+    let claim = {
+        // SAFETY: as in `set`; but for the ticket, the steward only reads.
+        let slot = unsafe { &*slot };
+        if ticket == 0
+            || slot.remote_port != remote_port
+            || slot.remote != *remote
+            || slot.claim.service() != service
+        {
+            return None;
+        }
+        slot.claim
+    };
+    // One of the same peer that came to nothing long ago may be what the steward takes at this moment.
+    // SAFETY: the first field of the slot, aligned to 8 bytes.
+    let word = unsafe { Shared::word(&raw mut (*slot).ticket) };
+    (word.compare_exchange(ticket, 0) == ticket).then_some(claim)
 }
 
 /// Gives back a reservation that came to nothing; `true` if there was one.
 #[inline(always)]
 pub fn cancel() -> bool {
     let Some(slot) = PENDING.get_ptr_mut(0) else { return false };
-    // SAFETY: this CPU's slot.
-    let ticket = unsafe { (&raw const (*slot).ticket).read_volatile() };
+    give_back(slot, ticket(slot))
+}
+
+/// The same for the steward: on the CPU it runs on, or of another CPU (its number and 1) the reservation with this
+/// ticket. That is safe for one that has been pending for longer than a packet takes: its own packet is handled, and
+/// of all others that look at the slot, one alone takes it, by the compare-and-exchange on the ticket.
+#[inline(always)]
+pub fn cancel_of(cpu: u32, of: u64) -> bool {
+    if cpu == 0 {
+        return cancel();
+    }
+    let Some(slot) = slot_of(cpu - 1) else { return false };
+    give_back(slot, of)
+}
+
+/// The slot of a CPU; none where the kernel has not what it takes (Linux 5.19).
+#[inline(always)]
+fn slot_of(cpu: u32) -> Option<*mut Pending> {
+    if !kernel::looks_up_per_cpu() {
+        return None;
+    }
+    let zero = 0_u32;
+    let map = (&raw const PENDING).cast_mut().cast();
+    // SAFETY: the map is a per-CPU array, and its key is as long as `zero`.
+    let slot = unsafe { bpf_map_lookup_percpu_elem(map, (&raw const zero).cast(), cpu) };
+    (!slot.is_null()).then_some(slot.cast())
+}
+
+#[inline(always)]
+fn ticket(slot: *mut Pending) -> u64 {
+    // SAFETY: found in this run.
+    unsafe { (&raw const (*slot).ticket).read_volatile() }
+}
+
+/// Gives back the reservation with this ticket, if it is still there.
+#[inline(always)]
+fn give_back(slot: *mut Pending, ticket: u64) -> bool {
     if ticket == 0 {
         return false;
     }
-    // After the ticket, and before it is claimed: a softirq that comes in between and reserves something
-    // else has another ticket.
-    // SAFETY: as above.
+    // After the ticket was seen, and before it is claimed: who comes in between and reserves something else has
+    // another ticket.
+    // SAFETY: found in this run.
     let (reserved, paid_ns) =
         unsafe { ((&raw const (*slot).claim).read_volatile(), (&raw const (*slot).paid_ns).read_volatile()) };
     // SAFETY: the first field of the slot, aligned to 8 bytes.

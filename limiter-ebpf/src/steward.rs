@@ -14,14 +14,14 @@ use crate::{
     notes, pending,
 };
 
-/// Gives back what is pending on this CPU, then does each step.
+/// Gives back what is pending on this CPU or the one that is named, then does each step.
 #[inline(always)]
 pub fn run() {
     let Some(errand) = ERRAND.get_ptr_mut(0) else { return };
     // SAFETY: one process at a time runs errands (they hold a lock), and it waits for this run to end.
     let errand = unsafe { &mut *errand };
-    // The errand runs on this CPU, so the packet a reservation was made for is long handled.
-    errand.cancelled = u32::from(pending::cancel());
+    // On this CPU, the packet a reservation was made for is handled, or this could not run.
+    errand.cancelled = u32::from(pending::cancel_of(errand.cpu, errand.ticket));
     errand.done = 0;
     for index in 0..BATCH {
         if index >= errand.asked as usize {

@@ -50,6 +50,9 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
     environment::check()?;
     let mut lock = instance.lock_daemon()?;
     let limits = files::raise()?;
+    if let Some(warning) = environment::real_time_warning() {
+        warn!("{warning}");
+    }
     if let Some(netns) = &options.netns {
         environment::enter_netns(netns)?;
     }

@@ -135,6 +135,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let detached = pins::detached(instance)?;
     let shield = shield::places(instance)?;
     let mut warnings = warnings::of_the_instance(instance, &detached, &daemon, &services);
+    warnings.extend(environment::real_time_warning().map(str::to_owned));
     warnings.extend(shield.iter().filter(|place| place.is_missing()).map(shield::Place::warning));
     // What is asked of another network namespace comes last.
     enter_protected(instance, &tables)?;

@@ -59,6 +59,8 @@ pub struct Layout {
     pub offsets: Offsets,
     /// What the daemon needs.
     pub bits: RequestBits,
+    /// Whether programs may look up what another CPU has in a map: Linux 5.19.
+    pub looks_up_per_cpu: bool,
 }
 
 /// The running kernel's.
@@ -69,7 +71,9 @@ pub fn layout() -> Result<Layout> {
     let btf = Btf::from_file(VMLINUX).with_context(|| {
         format!("cannot read {VMLINUX}: this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF), which is needed")
     })?;
-    Ok(Layout { offsets: offsets(&btf)?, bits: request_bits(&btf)? })
+    // The helper's own function.
+    let looks_up_per_cpu = btf.resolve_types_by_name("bpf_map_lookup_percpu_elem").is_ok();
+    Ok(Layout { offsets: offsets(&btf)?, bits: request_bits(&btf)?, looks_up_per_cpu })
 }
 
 fn request_bits(btf: &Btf) -> Result<RequestBits> {
@@ -138,7 +142,7 @@ mod tests {
             eprintln!("skipped: this kernel has no BTF");
             return;
         }
-        let Layout { offsets, bits } = layout().unwrap();
+        let Layout { offsets, bits, .. } = layout().unwrap();
         // A sock_common starts with addresses, ports, hash and state, then comes the namespace; a
         // request is an inet_request_sock first.
         assert!((16..128).contains(&offsets.skc_net), "{offsets:?}");

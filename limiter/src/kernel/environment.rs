@@ -2,7 +2,7 @@
 //! missing.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Read as _,
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -40,6 +40,28 @@ pub fn check() -> Result<()> {
          hidden: use --netns instead)"
     );
     Ok(())
+}
+
+/// What is wrong with this kernel for exact limits; none if nothing is known to be.
+pub fn real_time_warning() -> Option<&'static str> {
+    let is_real_time = fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1");
+    let release = nix::sys::utsname::uname().ok()?.release().to_string_lossy().into_owned();
+    let config = fs::read_to_string(format!("/boot/config-{release}")).ok();
+    interrupts_packets(is_real_time, &release, config.as_deref()).then_some(
+        "this real-time kernel (PREEMPT_RT) may handle two packets on one CPU at a time, so a limit may be exceeded, or a \
+         place be lost: use another kernel, or one built with PREEMPT_RT_NEEDS_BH_LOCK",
+    )
+}
+
+/// Whether a softirq may be interrupted by another on its CPU: with `PREEMPT_RT`, from Linux 6.18 on, where the kernel
+/// was built without the lock that keeps them apart (`kernel/softirq.c`). `config` is how it was built, if that is
+/// known.
+fn interrupts_packets(is_real_time: bool, release: &str, config: Option<&str>) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let has_lock =
+        config.is_some_and(|config| config.lines().any(|line| line == "CONFIG_PREEMPT_RT_NEEDS_BH_LOCK=y"));
+    is_real_time && version >= (6, 18) && !has_lock
 }
 
 /// Enters a network namespace, named by a path such as `/run/netns/NAME` or `/proc/PID/ns/net`. Must
@@ -156,6 +178,18 @@ fn detached_root() -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_real_time_kernel_without_the_lock_of_softirqs_is_warned_of() {
+        let lock = "CONFIG_PREEMPT_RT=y\nCONFIG_PREEMPT_RT_NEEDS_BH_LOCK=y\n";
+        let no_lock = "CONFIG_PREEMPT_RT=y\n# CONFIG_PREEMPT_RT_NEEDS_BH_LOCK is not set\n";
+        assert!(interrupts_packets(true, "6.18.0-rt3", Some(no_lock)));
+        assert!(interrupts_packets(true, "7.3.4+deb14-rt-amd64", None), "who cannot tell is warned");
+        assert!(!interrupts_packets(true, "6.18.0-rt3", Some(lock)));
+        assert!(!interrupts_packets(true, "6.12.117+deb13-rt-amd64", None), "it always has the lock");
+        assert!(!interrupts_packets(true, "6.1.0-56-rt-amd64", Some(no_lock)));
+        assert!(!interrupts_packets(false, "7.3.4+deb14-amd64", None));
+    }
 
     #[test]
     fn the_cgroup_tree_is_found_wherever_it_is_mounted() {

@@ -15,11 +15,11 @@ use aya::{
         SkLookup, SockOps, Xdp, links::FdLink,
     },
 };
-use limiter_common::{census::kind, kernel::Offsets};
+use limiter_common::census::kind;
 use tracing::warn;
 
 use super::{
-    btf::{self, RequestBits},
+    btf::{self, Layout, RequestBits},
     census,
     environment::Cgroup,
     link::PinnedLink,
@@ -101,7 +101,7 @@ impl Target {
         };
         let dir = if is_takeover { instance.pins() } else { instance.new_pins() };
         let layout = btf::layout()?;
-        let ebpf = self.load_object(&dir, &layout.offsets)?;
+        let ebpf = self.load_object(&dir, &layout)?;
         let mut tables = Tables::open(&dir)?;
         if !is_takeover {
             tables.claim(self.netns, self.cgroup.id)?;
@@ -109,10 +109,12 @@ impl Target {
         Ok(Loaded { ebpf, tables, dir, is_takeover, bits: layout.bits })
     }
 
-    fn load_object(&self, dir: &Path, offsets: &Offsets) -> Result<Ebpf> {
+    fn load_object(&self, dir: &Path, layout: &Layout) -> Result<Ebpf> {
+        let looks_up_per_cpu = u32::from(layout.looks_up_per_cpu);
         let mut loader = EbpfLoader::new();
         loader
-            .override_global("OFFSETS", offsets, true)
+            .override_global("OFFSETS", &layout.offsets, true)
+            .override_global("LOOKS_UP_PER_CPU", &looks_up_per_cpu, true)
             .override_global("NETNS", &self.netns, true)
             .override_global("CGROUP", &self.cgroup.id, true)
             .map_max_entries("LEDGER", self.max_sources)

@@ -72,7 +72,8 @@ impl Steward {
 
     /// Gives back reservations whose packet came to nothing and was followed by no other on its CPU:
     /// those that were pending at the last call already. Returns how many. The calling thread moves
-    /// to those CPUs and back, so it should be one of its own.
+    /// to those CPUs and back, so it should be one of its own. To be called a second or so apart: no packet may be
+    /// under way from one call to the next.
     pub fn cancel_stale(&mut self) -> Result<u32> {
         let tickets: Vec<u64> = self.tables.pending()?.iter().map(|pending| pending.ticket).collect();
         let before = std::mem::replace(&mut self.tickets, tickets);
@@ -85,14 +86,21 @@ impl Steward {
             for cpu in stale {
                 let mut only = CpuSet::new();
                 only.set(cpu)?;
-                // Fails for a CPU this process may not use; its next packet gives the place back.
-                if sched_setaffinity(Pid::from_raw(0), &only).is_ok() {
-                    cancelled += self.run(&[])?.cancelled;
-                }
+                cancelled += match sched_setaffinity(Pid::from_raw(0), &only) {
+                    Ok(()) => self.run(&[])?.cancelled,
+                    // It is offline, or not for this process (cpuset), and may get no packet for long. No packet takes
+                    // as long as from one look to the next.
+                    Err(_) => self.cancel_of(cpu, before[cpu])?,
+                };
             }
             sched_setaffinity(Pid::from_raw(0), &home)?;
         }
         Ok(cancelled)
+    }
+
+    /// Gives back the reservation with this ticket on a CPU where this process may not run; returns how many.
+    fn cancel_of(&mut self, cpu: usize, ticket: u64) -> Result<u32> {
+        Ok(self.run_errand(&Errand { cpu: cpu as u32 + 1, ticket, ..Errand::zeroed() })?.cancelled)
     }
 
     /// Runs as many errands as it takes; returns how many steps were done.
@@ -109,10 +117,14 @@ impl Steward {
     fn run(&mut self, steps: &[Step]) -> Result<Errand> {
         let mut errand = Errand { asked: steps.len() as u32, ..Errand::zeroed() };
         errand.steps[..steps.len()].copy_from_slice(steps);
+        self.run_errand(&errand)
+    }
+
+    fn run_errand(&mut self, errand: &Errand) -> Result<Errand> {
         let _held = Flock::lock(self.lock.try_clone()?, FlockArg::LockExclusive)
             .map_err(|(_, errno)| errno)
             .context("cannot lock the errand")?;
-        self.tables.set_errand(&errand)?;
+        self.tables.set_errand(errand)?;
         // The kernel takes no packet shorter than an Ethernet header (bpf_prog_test_run_skb).
         let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::new() };
         self.program.test_run(options).context("the steward did not run")?;

@@ -20,6 +20,7 @@ mod bans;
 mod burst;
 mod closed_ports;
 mod counts;
+mod cpus;
 mod dead;
 mod descriptors;
 mod endings;

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use limiter_common::{
-    Addr, Entry, Kept, Key, MAX_SERVICES, Note, Peg, Places, Rung, ServiceId, ServicePolicy, Waiter,
+    Addr, Entry, Kept, Key, MAX_SERVICES, Note, Peg, Pending, Places, Rung, ServiceId, ServicePolicy, Waiter,
     ladder::cause, peg::PEGS, service::Prefixes, waiting::Flow,
 };
 
@@ -59,6 +59,30 @@ impl Ledger {
     pub fn set_places(&mut self, source: IpAddr, places: Places) {
         let (key, entry) = self.entry(source);
         self.0.insert(key, Entry { places, ..entry }, 0).expect("the entry is there");
+    }
+}
+
+/// What each CPU has reserved for the packet it handles.
+pub struct Slots(PerCpuArray<MapData, Pending>);
+
+impl Slots {
+    pub fn open(limiter: &Limiter) -> Self {
+        let map = MapData::from_pin(limiter.pins().join("PENDING")).expect("the slots are pinned");
+        Self(PerCpuArray::try_from(Map::PerCpuArray(map)).expect("it is an array with a slot for each CPU"))
+    }
+
+    /// The ticket of each CPU; 0 where nothing is reserved.
+    pub fn tickets(&self) -> Vec<u64> {
+        self.0.get(&0, 0).expect("the slots").iter().map(|slot| slot.ticket).collect()
+    }
+
+    /// Moves what is reserved on any CPU to `cpu`, as if its packet had come there. No packet may come meanwhile.
+    pub fn move_to(&mut self, cpu: usize) {
+        let mut slots: Vec<Pending> = self.0.get(&0, 0).expect("the slots").iter().copied().collect();
+        let from = slots.iter().position(|slot| slot.ticket != 0).expect("something is reserved");
+        slots.swap(from, cpu);
+        let slots = PerCpuValues::try_from(slots).expect("one for each CPU");
+        self.0.set(0, slots, 0).expect("root may write");
     }
 }
 
