@@ -143,8 +143,20 @@ impl Settings {
         self.layers().find_map(|layer| layer.value(name))
     }
 
-    fn value_of_service(&self, service: &str, name: &str) -> Option<&str> {
-        self.layers().find_map(|layer| layer.labelled("service", service).find_map(|block| block.value(name)))
+    /// A setting of a service, and whether the text has it. In 2.4 it may have its full name, also outside
+    /// of the service, where it is for all of them.
+    fn value_of_service(&self, service: &str, name: &str) -> Option<(&str, bool)> {
+        let full = format!("service_{name}");
+        let of = |layer| of_any_name(Block::labelled(layer, "service", service), &[name, &full]);
+        // `doveconf -a` has what nobody said, too: no limit, or 0.
+        let is_all = self.said.value("service_executable").is_some();
+        let nothing = |value: &str| value == "0" || is_all && value == "unlimited";
+        let of_all = || {
+            let value = self.said.value(&full).filter(|value| !nothing(value))?;
+            (self.version != Version::V2_3).then_some(value)
+        };
+        let said = of(&self.said).or_else(of_all).map(|value| (value, true));
+        said.or_else(|| Some((self.defaults.iter().find_map(of)?, false)))
     }
 
     /// The names of the listeners of a service, sorted.
@@ -157,13 +169,13 @@ impl Settings {
         names
     }
 
-    /// A setting of a listener.
+    /// A setting of a listener, which in 2.4 may have its full name.
     pub fn of_listener(&self, service: &str, listener: &str, name: &str) -> Option<&str> {
+        let full = format!("inet_listener_{name}");
         self.layers().find_map(|layer| {
-            let mut services = layer.labelled("service", service);
-            services.find_map(|block| {
-                block.labelled("inet_listener", listener).find_map(|block| block.value(name))
-            })
+            let services = layer.labelled("service", service);
+            let listeners = services.flat_map(|block| block.labelled("inet_listener", listener));
+            of_any_name(listeners, &[name, &full])
         })
     }
 
@@ -201,14 +213,13 @@ impl Settings {
         let is_count = name == self.service_count();
         let value = self.value_of_service(service, name);
         // In 2.3, 0 is the default of all services.
-        if let Some(value) = value.filter(|value| is_count || *value != "0") {
-            let is_said = self.said.labelled("service", service).any(|block| block.value(name).is_some());
+        if let Some((value, is_said)) = value.filter(|(value, _)| is_count || *value != "0") {
             return (self.number(value), shown(name, value, is_said));
         }
         let default = format!("default_{name}");
         match self.value(&default) {
             Some(value) => (self.number(value), shown(&default, value, self.said.value(&default).is_some())),
-            None => (Limit::Unknown, setting(name, value.unwrap_or_default())),
+            None => (Limit::Unknown, setting(name, value.map_or("", |(value, _)| value))),
         }
     }
 
@@ -231,6 +242,11 @@ impl Settings {
 fn shown(name: &str, value: &str, is_said: bool) -> String {
     let by_default = if is_said { "" } else { " (its default)" };
     format!("{}{by_default}", setting(name, value))
+}
+
+/// The first value of one of these names.
+fn of_any_name<'a>(mut blocks: impl Iterator<Item = &'a Block>, names: &[&str]) -> Option<&'a str> {
+    blocks.find_map(|block| names.iter().find_map(|name| block.value(name)))
 }
 
 fn unquoted(word: &str) -> String {

@@ -85,6 +85,10 @@ impl Reading {
             return true;
         }
         if let Some((name, value)) = value(line) {
+            // `service/imap-login/process_limit=4`, as -S has it.
+            if self.open.is_empty() && name.contains('/') {
+                return false;
+            }
             self.innermost().values.push((name, value));
             return true;
         }

@@ -310,6 +310,23 @@ fn dovecot_2_4_has_its_lists_in_blocks() {
 }
 
 #[test]
+fn dovecot_2_4_has_its_settings_under_their_full_names_too() {
+    let text = "dovecot_config_version = 2.4.0\nprotocols = imap\nservice_client_limit = 9\nservice imap-login {\n  \
+                service_process_limit = 5\n  service_restart_request_count = unlimited\n  inet_listener imap {\n    \
+                inet_listener_port = 1143\n  }\n}\n";
+    assert_eq!(limits(&of(&DOVECOT, text).0, "imap"), (vec![993, 1143], 45, Some(45), 0));
+}
+
+#[test]
+fn dovecot_in_the_form_without_blocks_is_not_taken_for_its_defaults_in_silence() {
+    let (_, toml) = of(&DOVECOT, "protocols=imap\nservice/imap-login/process_limit=4\n");
+    assert!(
+        toml.contains("line 2: service/imap-login/process_limit=4: this line is not understood"),
+        "{toml}"
+    );
+}
+
+#[test]
 fn dovecot_names_what_holds_for_a_part_of_the_connections() {
     let text = "dovecot_config_version = 2.4.0\nprotocols = imap\nlocal 192.0.2.1 {\n  login_trusted_networks = 198.51.100.0/24\n  \
                 protocol imap {\n    mail_max_userip_connections = 3\n  }\n}\nservice lmtp {\n  process_limit = 7\n  inet_listener \
