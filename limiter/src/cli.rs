@@ -80,8 +80,9 @@ enum Verb {
     Import(import::Args),
 }
 
-/// Nothing is loaded: `limiter status` ends with this code, so that scripts can tell.
-const NOTHING_LOADED: u8 = 3;
+/// Nothing is loaded, or what is loaded is attached to nothing: `limiter status` ends with this code, so that scripts can
+/// tell.
+const NOT_IN_FORCE: u8 = 3;
 const WRONG_USAGE: u8 = 2;
 const FAILED: u8 = 1;
 

@@ -1,11 +1,12 @@
 //! The daemon: loads or takes over, then greets what is refused and keeps the ledger tidy. The limits
 //! do not need it.
 
+mod cgroup;
 mod files;
 mod reasons;
 mod upkeep;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{os::unix::process::CommandExt as _, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
@@ -16,13 +17,15 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::{reasons::PinnedReasons, upkeep::Upkeep};
+use self::{cgroup::Followed, reasons::PinnedReasons, upkeep::Upkeep};
 use crate::{
     bans,
     config::{self, Config},
-    greeter::{Greeter, Limits, Listener},
+    greeter::{Greeter, Limits, Listener, Teller},
     instance::Instance,
-    kernel::{Attached, Found, Tables, Target, environment, listening::Listening, shield::Shield},
+    kernel::{
+        Attached, Found, Tables, Target, environment, listening::Listening, shield::Shield, waiting::Room,
+    },
     netlink,
     policy::{self, Applied},
     reconcile::{Departures, Reconciler},
@@ -61,7 +64,7 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let served = runtime.block_on(async {
+    let end = runtime.block_on(async {
         // Before anybody can know the daemon's number: a signal without a handler ends a process.
         let signals = Signals::catch()?;
         let (listener, attached, shield) = load(instance, options)?;
@@ -73,7 +76,30 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
     });
     // A thread that waits for somebody else is not waited for.
     runtime.shutdown_timeout(END_PATIENCE);
-    served
+    drop(lock);
+    match end? {
+        End::Stop => Ok(()),
+        End::Again => Err(again()),
+    }
+}
+
+/// How serving ends.
+enum End {
+    /// For good.
+    Stop,
+    /// To begin anew, with another cgroup.
+    Again,
+}
+
+/// Begins anew in the same process, as a takeover; returns if that cannot be done.
+fn again() -> anyhow::Error {
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    anyhow::Error::new(command.args(arguments).exec())
+        .context("cannot begin anew for the new cgroup: start the daemon again")
 }
 
 /// The signals that the daemon answers to.
@@ -153,7 +179,7 @@ async fn serve(
     mut signals: Signals,
     options: &Options,
     limits: Limits,
-) -> Result<()> {
+) -> Result<End> {
     let (stop, stopped) = watch::channel(false);
     let (configure, config) = watch::channel(options.config.clone());
     let (rename, name) = watch::channel(hostname(&options.config)?);
@@ -163,7 +189,16 @@ async fn serve(
     let teller = greeter.teller();
     let mut greeter = tokio::spawn(greeter.serve(stopped));
     let log = tokio::spawn(follow(attached.log));
+    let (_stays, not_moved) = watch::channel(false);
+    let (followed, mut moved) = match &options.cgroup {
+        Some(path) => {
+            let (followed, moved) = Followed::new(path.clone(), attached.cgroup);
+            (Some(followed), moved)
+        }
+        None => (None, not_moved),
+    };
     let upkeep = Upkeep {
+        cgroup: followed,
         pins: instance.pins(),
         steward: attached.steward,
         reconciler: Reconciler::default(),
@@ -181,24 +216,19 @@ async fn serve(
         .spawn(move || upkeep.run())
         .context("cannot start a thread")?;
     let tables = Tables::open(&instance.pins())?;
-    let (attendant, leave) = match Attendant::new(attached.room, tables, teller) {
-        Ok((attendant, leave)) => (Some(tokio::task::spawn_blocking(move || attendant.run())), Some(leave)),
-        Err(problem) => {
-            error!(
-                "nobody serves those that wait for a place: {problem:#}; they get in when the kernel asks them again, \
-                 after seconds, and are not told why if they do not"
-            );
-            (None, None)
-        }
-    };
-    let mut attendant = attendant.unwrap_or_else(|| tokio::spawn(std::future::pending()));
+    let (mut attendant, leave) = attend(attached.room, tables, teller);
 
     let mut reload = Reload::new(instance);
+    let mut end = End::Stop;
     let limits_stay = loop {
         let config = tokio::select! {
             _ = signals.terminate.recv() => break true,
             _ = signals.interrupt.recv() => break true,
             _ = signals.unload.recv() => break false,
+            Ok(_) = moved.wait_for(|moved| *moved) => {
+                end = End::Again;
+                break true;
+            }
             _ = signals.hangup.recv() => {
                 reload.begin();
                 continue;
@@ -231,6 +261,9 @@ async fn serve(
     greeter.await?.context("the greeter failed")?;
     log.abort();
     info!("greeter: {}", totals.snapshot());
+    if matches!(end, End::Again) {
+        return Ok(end);
+    }
     if limits_stay {
         info!(
             "the daemon ends; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`"
@@ -238,7 +271,21 @@ async fn serve(
     } else {
         info!("the daemon ends: the instance {instance} is being unloaded");
     }
-    Ok(())
+    Ok(end)
+}
+
+/// Starts to serve those that wait: what ends when that does, and what ends it.
+fn attend(room: Room, tables: Tables, teller: Teller) -> (JoinHandle<Result<()>>, Option<waiting::Stop>) {
+    match Attendant::new(room, tables, teller) {
+        Ok((attendant, leave)) => (tokio::task::spawn_blocking(move || attendant.run()), Some(leave)),
+        Err(problem) => {
+            error!(
+                "nobody serves those that wait for a place: {problem:#}; they get in when the kernel asks them again, \
+                 after seconds, and are not told why if they do not"
+            );
+            (tokio::spawn(std::future::pending()), None)
+        }
+    }
 }
 
 /// The name the greeter gives.

@@ -10,7 +10,7 @@ mod import;
 mod instance;
 mod kernel;
 mod ledger;
-mod mptcp;
+mod listeners;
 mod netlink;
 mod policy;
 mod reconcile;

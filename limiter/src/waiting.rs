@@ -19,4 +19,4 @@ mod repair;
 #[cfg(test)]
 mod tests;
 
-pub use attendant::{Attendant, attend};
+pub use attendant::{Attendant, Stop, attend};

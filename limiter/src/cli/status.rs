@@ -11,7 +11,7 @@ use anyhow::{Result, anyhow};
 use limiter_common::{Counters, Key, Protocol, Reason, Response, ServiceId};
 use serde::Serialize;
 
-use super::{NOTHING_LOADED, enter_protected, loaded, output};
+use super::{NOT_IN_FORCE, enter_protected, loaded, output};
 use crate::{
     bans, config,
     instance::{Daemon, Instance},
@@ -126,7 +126,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             "nothing is loaded as instance {instance}: start it with `limiter --instance {instance} run`"
         );
         eprintln!("limiter: {nothing}");
-        return Ok(ExitCode::from(NOTHING_LOADED));
+        return Ok(ExitCode::from(NOT_IN_FORCE));
     }
     let tables = loaded(instance)?;
     let verified = if args.verify { Some(verify(instance, &tables)?) } else { None };
@@ -139,8 +139,9 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     warnings.extend(shield.iter().filter(|place| place.is_missing()).map(shield::Place::warning));
     // What is asked of another network namespace comes last.
     enter_protected(instance, &tables)?;
-    if tables.protects()?.0 == environment::netns_cookie()? {
-        warnings.extend(warnings::of_the_host(&services));
+    let (netns, cgroup) = tables.protects()?;
+    if netns == environment::netns_cookie()? {
+        warnings.extend(warnings::of_the_host(&services, cgroup));
     }
     let status = Status {
         instance: instance.to_string(),
@@ -157,7 +158,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     } else {
         print(&status)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if status.in_force { ExitCode::SUCCESS } else { ExitCode::from(NOT_IN_FORCE) })
 }
 
 fn verify(instance: &Instance, tables: &Tables) -> Result<Verified> {

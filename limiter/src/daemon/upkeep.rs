@@ -9,6 +9,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tracing::{error, info};
 
+use super::cgroup::Followed;
 use crate::{
     bans,
     config::Config,
@@ -26,6 +27,7 @@ const CANCEL_EVERY: Duration = Duration::from_secs(1);
 
 /// What keeps the ledger true and tidy.
 pub struct Upkeep {
+    pub cgroup: Option<Followed>,
     pub pins: PathBuf,
     pub steward: Steward,
     pub reconciler: Reconciler,
@@ -47,6 +49,9 @@ impl Upkeep {
         let mut compared: Option<Instant> = None;
         loop {
             std::thread::sleep(CANCEL_EVERY);
+            if let Some(cgroup) = &mut self.cgroup {
+                cgroup.round();
+            }
             let (remember, reconcile) = self.times();
             if let Err(problem) = self.steward.cancel_stale() {
                 error!("cannot give back stale reservations: {problem:#}");

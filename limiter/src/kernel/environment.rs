@@ -111,7 +111,7 @@ impl Cgroup {
     pub fn open(path: Option<&Path>) -> Result<Self> {
         let dir = match path {
             Some(path) => open_cgroup(path)?,
-            None => match mounted_root(Path::new("/proc/self/mountinfo"))? {
+            None => match tree()? {
                 Some(root) => open_cgroup(&root)?,
                 None => detached_root()?,
             },
@@ -119,6 +119,11 @@ impl Cgroup {
         let id = File::from(dir.try_clone()?).metadata()?.ino();
         Ok(Self { dir, id })
     }
+}
+
+/// Where the root of the cgroup v2 tree is mounted, if it is.
+pub fn tree() -> Result<Option<PathBuf>> {
+    mounted_root(Path::new("/proc/self/mountinfo"))
 }
 
 fn open_cgroup(path: &Path) -> Result<OwnedFd> {

@@ -71,6 +71,8 @@ pub struct Attached {
     pub adopted: u64,
     /// Those that wait.
     pub room: Room,
+    /// The cgroup that is protected.
+    pub cgroup: u64,
     /// Holds what is not pinned.
     _ebpf: Ebpf,
     /// Diagnostics of the programs.
@@ -85,8 +87,10 @@ impl Target {
     pub fn load(&self, instance: &Instance, found: &Found) -> Result<Loaded> {
         let is_takeover = if let Found::Current(tables) = found {
             let (netns, cgroup) = tables.protects()?;
+            // A service that is started again has a new cgroup at the same path.
+            let is_gone = cgroup != self.cgroup.id && pins::has_lost_its_cgroup(instance)?;
             ensure!(
-                netns == self.netns && cgroup == self.cgroup.id,
+                netns == self.netns && (cgroup == self.cgroup.id || is_gone),
                 "the instance {instance} is loaded for another {}: run `limiter --instance {instance} unload` first, or \
                  choose another --instance",
                 if netns == self.netns { "cgroup" } else { "network namespace" }
@@ -103,9 +107,7 @@ impl Target {
         let layout = btf::layout()?;
         let ebpf = self.load_object(&dir, &layout)?;
         let mut tables = Tables::open(&dir)?;
-        if !is_takeover {
-            tables.claim(self.netns, self.cgroup.id)?;
-        }
+        tables.claim(self.netns, self.cgroup.id)?;
         Ok(Loaded { ebpf, tables, dir, is_takeover, bits: layout.bits })
     }
 
@@ -222,7 +224,8 @@ impl Loaded {
         let steward = Steward::open(instance, &instance.pins())?;
         let room = Room::take(&mut self.ebpf, instance, self.bits)?;
         let shield = Shield::open(instance.pins(), shield)?;
-        Ok((Attached { steward, adopted, room, log, _ebpf: self.ebpf }, shield))
+        let cgroup = target.cgroup.id;
+        Ok((Attached { steward, adopted, room, cgroup, log, _ebpf: self.ebpf }, shield))
     }
 
     /// Pins the shield's program; returns it with its id, if this kernel has accepted it.

@@ -175,6 +175,12 @@ pub fn detached(instance: &Instance) -> Result<Vec<&'static str>> {
     Ok(detached)
 }
 
+/// Whether nothing of `instance` is attached to a cgroup any more: the one it was for is gone.
+pub fn has_lost_its_cgroup(instance: &Instance) -> Result<bool> {
+    let detached = detached(instance)?;
+    Ok(LINKS.iter().filter(|name| **name != "admission").all(|name| detached.contains(name)))
+}
+
 /// Removes the pins in `dir`, detaching its programs at once. What is not there is no error.
 pub fn remove(dir: &Path) -> Result<()> {
     let entries = match fs::read_dir(dir) {

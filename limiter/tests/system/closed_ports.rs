@@ -229,7 +229,10 @@ fn who_is_refused_at_a_listener_on_an_interface_is_told_by_way_of_it() {
                 let said = lab.answer(family.source(), family.port(143));
                 match response {
                     "reply" => {
-                        assert!(matches!(&said, Answer::Line(line) if line.starts_with("* BYE ")), "{said:?}")
+                        assert!(
+                            matches!(&said, Answer::Line(line) if line.starts_with("* BYE ")),
+                            "{said:?}"
+                        );
                     }
                     _ => assert_eq!(said, Answer::Reset),
                 }

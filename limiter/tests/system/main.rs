@@ -18,6 +18,7 @@ mod adoption;
 mod bad_input;
 mod bans;
 mod burst;
+mod cgroups;
 mod closed_ports;
 mod counts;
 mod cpus;

@@ -234,7 +234,9 @@ fn programs_that_someone_detached_are_missed_by_status_and_attached_again_by_the
     for name in ["gate", "admission"] {
         bpftool(&format!("link detach pinned {}/link-{name}", limiter.pins().display()));
     }
-    let status = limiter.json(&["status"]);
+    let outcome = limiter.cli(&["status", "--json"]);
+    assert_eq!(outcome.code, Some(3), "a script can tell: {outcome:?}");
+    let status: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert_eq!(status["in_force"], false);
     let warning = status["warnings"][0].as_str().unwrap_or_default();
     assert!(warning.contains("gate, admission"), "{status:#}");

@@ -6,7 +6,8 @@ use super::Service;
 use crate::{
     conntrack,
     instance::{Daemon, Instance},
-    mptcp,
+    kernel::environment,
+    listeners::{self, Listener},
 };
 
 /// What the limiter knows of itself.
@@ -20,7 +21,8 @@ pub fn of_the_instance(
     if !detached.is_empty() {
         warnings.push(format!(
             "attached to nothing: {}; the network namespace or cgroup that was protected is gone, or someone has \
-             detached the programs: end the daemon if it runs, and start `limiter --instance {instance} run`",
+             detached the programs: end the daemon if it runs, and start `limiter --instance {instance} run`; a daemon \
+             with --cgroup does so by itself when there is a cgroup at that path again",
             detached.join(", ")
         ));
     } else if !daemon.running {
@@ -81,26 +83,50 @@ fn translated(services: &[Service], translations: &BTreeSet<(u16, u16)>) -> Vec<
     translations.iter().filter_map(warning).collect()
 }
 
-/// What only a look at the host itself tells, in the network namespace that is protected.
-pub fn of_the_host(services: &[Service]) -> Vec<String> {
-    let mut warnings = match mptcp::ports() {
-        Ok(found) => multipath(services, &found),
+/// What only a look at the host itself tells, in the network namespace that is protected, of `cgroup`.
+pub fn of_the_host(services: &[Service], cgroup: u64) -> Vec<String> {
+    let mut warnings = match listeners::all() {
+        Ok(all) => [multipath(services, &all), outside(services, &all, cgroup)].concat(),
         Err(problem) => vec![format!("cannot see who listens: {problem:#}")],
     };
     warnings.extend(translated(services, &conntrack::translations()));
     warnings
 }
 
-/// Services whose listeners speak Multipath TCP, of the ports that do.
-fn multipath(services: &[Service], found: &[u16]) -> Vec<String> {
-    let warning = |Service { name, ports, .. }: &Service| {
-        let ports: Vec<String> =
-            ports.iter().filter(|port| found.contains(port)).map(u16::to_string).collect();
-        let ports = match ports.as_slice() {
-            [] => return None,
-            [port] => format!("port {port}"),
-            [ports @ .., last] => format!("ports {} and {last}", ports.join(", ")),
-        };
+/// Services with a listener outside of `cgroup`: one that was inherited, from systemd's socket activation perhaps, has
+/// the cgroup of who has opened it.
+fn outside(services: &[Service], all: &[Listener], cgroup: u64) -> Vec<String> {
+    let Ok(Some(root)) = environment::tree() else { return Vec::new() };
+    let Some(below) = listeners::cgroups_below(&root, cgroup) else { return Vec::new() };
+    let is_outside = |listener: &Listener| listener.cgroup.is_some_and(|cgroup| !below.contains(&cgroup));
+    let warning = |service: &Service| {
+        let ports = ports(service, all, is_outside)?;
+        Some(format!(
+            "{}: who listens on {ports} is outside of the cgroup that is protected, so these connections are not \
+             counted: a socket has the cgroup of the process that opened it, which is systemd's with socket activation; \
+             protect that one, or all (without --cgroup)",
+            service.name
+        ))
+    };
+    services.iter().filter_map(warning).collect()
+}
+
+/// The ports of a service at which there is a listener like that, in words.
+fn ports(service: &Service, all: &[Listener], is_like_that: impl Fn(&Listener) -> bool) -> Option<String> {
+    let is_found = |port: &&u16| all.iter().any(|listener| listener.port == **port && is_like_that(listener));
+    let ports: Vec<String> = service.ports.iter().filter(is_found).map(u16::to_string).collect();
+    match ports.as_slice() {
+        [] => None,
+        [port] => Some(format!("port {port}")),
+        [ports @ .., last] => Some(format!("ports {} and {last}", ports.join(", "))),
+    }
+}
+
+/// Services whose listeners speak Multipath TCP.
+fn multipath(services: &[Service], all: &[Listener]) -> Vec<String> {
+    let warning = |service: &Service| {
+        let ports = ports(service, all, |listener| listener.is_mptcp)?;
+        let name = &service.name;
         Some(format!(
             "{name}: the mail daemon listens for Multipath TCP on {ports}: a client can end the connection that is \
              counted and keep its session, so the limits do not hold; turn it off in the mail daemon, or with `sysctl -w \

@@ -1,9 +1,10 @@
 //! A cgroup of a test's own.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Lab;
+use super::{Lab, SOON, eventually};
 
 /// Where cgroup v2 is mounted.
 pub fn root() -> PathBuf {
@@ -25,6 +26,21 @@ impl Cgroup {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u64 {
+        fs::metadata(&self.0).expect("it is there").ino()
+    }
+
+    /// Takes it away, and makes another at the same path after two seconds; returns the id of the one before. Of a
+    /// service that systemd starts again.
+    pub fn remake(&self) -> u64 {
+        let id = self.id();
+        eventually("it is empty", SOON, || fs::remove_dir(&self.0).map_err(|error| error.to_string()));
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        fs::create_dir(&self.0).expect("root may make a cgroup");
+        id
     }
 }
 

@@ -84,6 +84,11 @@ impl Limiter {
         Self::start_at(lab, "", Some(cgroup.to_owned()))
     }
 
+    /// With a configuration, for the sockets of one cgroup.
+    pub fn start_in_with(lab: &Lab, cgroup: &Path, config: &str) -> Self {
+        Self::start_at(lab, config, Some(cgroup.to_owned()))
+    }
+
     /// With so many open files allowed to its daemons: soft and hard limit.
     pub fn start_with_files(lab: &Lab, config: &str, open_files: (u32, u32)) -> Self {
         Self::start_like(lab, config, None, Some(open_files))

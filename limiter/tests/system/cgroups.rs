@@ -1,0 +1,105 @@
+//! A limiter for one cgroup, which comes and goes with a service.
+
+use crate::support::cgroup::Cgroup;
+use crate::support::process::Process;
+use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+
+/// Accepts and holds, and greets.
+const SERVER: &str = "
+import socket
+listener = socket.create_server(('::', 25), family=socket.AF_INET6, dualstack_ipv6=True)
+held = []
+while True:
+    held.append(listener.accept()[0])
+    held[-1].sendall(b'220 cgroup\\r\\n')
+";
+
+/// A mail daemon in a cgroup, as systemd starts it.
+fn serve(lab: &Lab, group: &Cgroup) -> Process {
+    let mut command = lab.host.command("sh");
+    let enter = "echo $$ > \"$1/cgroup.procs\" && exec python3 -c \"$2\"";
+    command.args(["-c", enter, "sh"]).arg(group.path()).arg(SERVER);
+    let server = Process::start("a server in a cgroup", command);
+    eventually("it listens", SOON, || same("listeners", &truth::listeners(&lab.host, &[25]), &1));
+    server
+}
+
+/// Two are served at most, of each family.
+fn is_limited(lab: &Lab) {
+    for family in [V4, V6] {
+        let held = [0; 2].map(|_| lab.served(family.source(), family.port(25)));
+        assert_eq!(lab.answer(family.source(), family.port(25)), Answer::Reset);
+        drop(held);
+    }
+}
+
+const TWO: &str = "[defaults]\nmax_connections = 2\nresponse = \"reset\"\n";
+
+#[test]
+fn a_service_that_is_started_again_in_a_new_cgroup_is_limited_again() {
+    let Some(lab) = Lab::new() else { return };
+    let group = Cgroup::new(&lab);
+    let mut server = serve(&lab, &group);
+    let limiter = Limiter::start_in_with(&lab, group.path(), TWO);
+    is_limited(&lab);
+    let pid = limiter.pid();
+    for _ in 0..2 {
+        server.kill();
+        let id = group.remake();
+        eventually("status says so", SOON, || same("code", &limiter.cli(&["status"]).code, &Some(3)));
+        server = serve(&lab, &group);
+        eventually("it is followed", SOON, || same("code", &limiter.cli(&["status"]).code, &Some(0)));
+        assert_ne!(group.id(), id);
+        is_limited(&lab);
+        assert_eq!(limiter.pid(), pid, "in the same process");
+        assert_eq!(limiter.json(&["status"])["daemon"]["pid"], pid.unwrap());
+    }
+    let log = limiter.log();
+    assert!(log.contains("there is another cgroup at") && !log.contains("ERROR"), "{log}");
+}
+
+/// The advice of the warning helps: another daemon takes over.
+#[test]
+fn the_next_daemon_protects_the_cgroup_that_is_at_the_path_by_then() {
+    let Some(lab) = Lab::new() else { return };
+    let group = Cgroup::new(&lab);
+    let mut server = serve(&lab, &group);
+    let mut limiter = Limiter::start_in_with(&lab, group.path(), TWO);
+    limiter.kill();
+    server.kill();
+    group.remake();
+    server = serve(&lab, &group);
+    let said = limiter.cli(&["status"]);
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(said.stdout.contains("attached to nothing: ledger, release, gate"), "{said:?}");
+    limiter.run();
+    is_limited(&lab);
+    drop(server);
+}
+
+/// A socket has the cgroup of who has opened it, as with systemd's socket activation.
+#[test]
+fn a_listener_outside_of_the_cgroup_is_warned_of() {
+    let Some(lab) = Lab::new() else { return };
+    let group = Cgroup::new(&lab);
+    let warned = |limiter: &Limiter| {
+        let warnings = limiter.json(&["status"])["warnings"].clone();
+        let warnings: Vec<String> = serde_json::from_value(warnings).unwrap();
+        warnings
+            .iter()
+            .filter(|warning| warning.contains("outside of the cgroup"))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let server = serve(&lab, &group);
+    let limiter = Limiter::start_in_with(&lab, group.path(), TWO);
+    assert_eq!(warned(&limiter), Vec::<String>::new());
+    drop(server);
+    let _sink = Sink::start(&lab, 25);
+    let warnings = warned(&limiter);
+    assert!(warnings.len() == 1 && warnings[0].starts_with("smtp: who listens on port 25 "), "{warnings:?}");
+    // Of all cgroups none is outside.
+    drop(limiter);
+    let limiter = Limiter::start(&lab, 2, "reset");
+    assert_eq!(warned(&limiter), Vec::<String>::new());
+}
