@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd as _;
 
 use nix::libc;
 
-use crate::ground::{Ground, agree, nobody};
+use crate::ground::{Ground, agree, holds, nobody};
 use crate::raw::{Caller, Crowd};
 use crate::server::Server;
 use crate::sockets::Sockets;
@@ -50,6 +50,11 @@ impl Stage<'_> {
     #[track_caller]
     fn agree(&self, expected: usize) {
         agree(self.ground, self.limiter, self.source, expected);
+    }
+
+    #[track_caller]
+    fn holds(&self, alive: usize, dead: usize) {
+        holds(self.ground, self.limiter, self.source, alive, dead);
     }
 
     fn counted(&self) -> Source {
