@@ -11,8 +11,8 @@ use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually,
 
 /// Clients at once.
 const CLIENTS: usize = 2000;
-/// A SYN that found the greeter's queue full comes again after 1, 3 and 7 seconds.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// A SYN that found the greeter's queue full comes again after 1, 3, 7, 15 and 31 seconds.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 fn sources() -> Vec<IpAddr> {
     [V4.sources, V6.sources].concat()
