@@ -81,6 +81,20 @@ pub fn ledger(ctx: SockOpsContext) -> u32 {
     1
 }
 
+/// Gives back what was let go of.
+#[sock_ops]
+pub fn ended(ctx: SockOpsContext) -> u32 {
+    ledger::ended(&ctx);
+    1
+}
+
+/// Charges who was told why.
+#[sock_ops]
+pub fn replied(ctx: SockOpsContext) -> u32 {
+    ledger::replied(&ctx);
+    1
+}
+
 /// Gives back what a socket held that its owner closes. Always 1: the kernel asks nobody whether it may.
 #[cgroup_sock(sock_release)]
 pub fn release(ctx: SockContext) -> i32 {

@@ -147,6 +147,10 @@ pub static LISTENING: HashMap<Endpoint, u64, { MAX_ENDPOINTS as usize }, { BPF_F
 #[btf_map]
 pub static STAGES: ProgramArray<2> = ProgramArray::new();
 
+/// The programs that the ledger goes on in.
+#[btf_map]
+pub static LEDGER_STAGES: ProgramArray<2> = ProgramArray::new();
+
 /// What the daemon is told of them.
 #[btf_map]
 pub static EVENTS: RingBuf<Event, { 1 << 18 }> = RingBuf::new();

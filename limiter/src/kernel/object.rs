@@ -135,7 +135,9 @@ impl Target {
             loader.map_pin_path(name, dir.join(pin));
         }
         let mut ebpf = loader.load(OBJECT).context("the kernel refused the maps of the limiter")?;
-        program::<SockOps>(&mut ebpf, "ledger")?.load().map_err(|error| refused("ledger", error))?;
+        for name in ["ledger", "ended", "replied"] {
+            program::<SockOps>(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
+        }
         program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;
         program::<CgroupSock>(&mut ebpf, "release")?.load().map_err(|error| refused("release", error))?;
         program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;

@@ -42,7 +42,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 27] = [
+const MAPS: [Expected; 28] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(4)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),
@@ -69,6 +69,7 @@ const MAPS: [Expected; 27] = [
     map("WAITERS", MapType::Hash, size_of::<Flow>(), size_of::<Waiter>(), Some(MAX_WAITERS)),
     map("LISTENING", MapType::Hash, size_of::<Endpoint>(), 8, Some(MAX_ENDPOINTS)),
     map("STAGES", MapType::ProgramArray, 4, 4, Some(2)),
+    map("LEDGER_STAGES", MapType::ProgramArray, 4, 4, Some(2)),
     map("MARKS", MapType::SkStorage, 4, 4, None),
 ];
 

@@ -13,7 +13,6 @@ use limiter_common::waiting::{Event, Flow, Request, Waiter};
 
 use super::{
     btf::RequestBits,
-    object::program,
     pins,
     tables::{found, open},
 };
@@ -21,8 +20,9 @@ use crate::instance::Instance;
 
 /// The map of the global that says until when the daemon serves those that wait.
 const ATTENDED: &str = ".bss.attended";
-/// The programs that the gate goes on in, in the order of `STAGES`.
-const STAGES: [&str; 2] = ["hold", "again"];
+/// The programs that gate and ledger go on in, by the map in which they find them, in its order.
+const STAGES: [(&str, [&str; 2]); 2] =
+    [("STAGES", ["hold", "again"]), ("LEDGER_STAGES", ["ended", "replied"])];
 
 /// The hold on the programs of the waiting room.
 pub struct Room {
@@ -36,16 +36,19 @@ pub struct Room {
     marks: SkStorage<MapData, u32>,
 }
 
-/// Puts the programs that the gate goes on in where it finds them.
+/// Puts the programs that gate and ledger go on in where they find them.
 pub(super) fn set_stages(ebpf: &mut Ebpf) -> Result<()> {
-    let fds = STAGES
-        .iter()
-        .map(|name| Ok(program::<CgroupSkb>(ebpf, name)?.fd()?.try_clone()?))
-        .collect::<Result<Vec<ProgramFd>>>()?;
-    let map = ebpf.map_mut("STAGES").ok_or_else(|| anyhow!("the object has no map STAGES"))?;
-    let mut stages: ProgramArray<&mut MapData> = map.try_into()?;
-    for (index, fd) in (0..).zip(&fds) {
-        stages.set(index, fd, 0).context("cannot hand the gate its stages")?;
+    for (map, programs) in STAGES {
+        let fd = |name: &str| -> Result<ProgramFd> {
+            let program = ebpf.program(name).ok_or_else(|| anyhow!("the object has no program {name}"))?;
+            Ok(program.fd()?.try_clone()?)
+        };
+        let fds = programs.iter().map(|name| fd(name)).collect::<Result<Vec<ProgramFd>>>()?;
+        let stages = ebpf.map_mut(map).ok_or_else(|| anyhow!("the object has no map {map}"))?;
+        let mut stages: ProgramArray<&mut MapData> = stages.try_into()?;
+        for (index, fd) in (0..).zip(&fds) {
+            stages.set(index, fd, 0).with_context(|| format!("cannot fill the map {map}"))?;
+        }
     }
     Ok(())
 }
