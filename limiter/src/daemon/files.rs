@@ -6,7 +6,7 @@ use tracing::warn;
 
 use crate::greeter::Limits;
 
-/// What the daemon itself needs: maps and programs, sockets to the kernel, the runtime; some 110 while nothing
+/// What the daemon itself needs: maps and programs, sockets to the kernel, the runtime; some 175 while nothing
 /// happens. A reload, bans, the census and a look at the network take some 50 more for a moment, and several may
 /// come together.
 const OWN: u64 = 256;
