@@ -141,7 +141,7 @@ impl Limiter {
             .stderr(log);
         let mut daemon = Process::start("limiter run", command);
         let pid = daemon.pid();
-        eventually("the daemon is ready", Duration::from_secs(20), || {
+        eventually("the daemon is ready", Duration::from_secs(60), || {
             if let Some(status) = daemon.ended() {
                 panic!("limiter run ended: {status}\n{}", self.log());
             }
