@@ -8,12 +8,12 @@
 use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_FIN_WAIT1,
-        BPF_TCP_FIN_WAIT2, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV, BPF_TCP_TIME_WAIT, seq_file,
+        BPF_TCP_FIN_WAIT2, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV, BPF_TCP_TIME_WAIT,
     },
     cty::c_void,
     helpers::{
         bpf_get_socket_cookie,
-        generated::{bpf_getsockopt, bpf_seq_write, bpf_setsockopt},
+        generated::{bpf_getsockopt, bpf_setsockopt},
     },
 };
 use limiter_common::{
@@ -23,7 +23,9 @@ use limiter_common::{
 };
 
 use crate::{
-    clock, keepalive,
+    clock,
+    iterator::Meta,
+    keepalive,
     kernel::Socket,
     ledger,
     maps::{self, MARKS, SOCKETS},
@@ -39,12 +41,6 @@ const TCP_BPF_SOCK_OPS_CB_FLAGS: i32 = 1008;
 pub struct Context {
     meta: *const Meta,
     socket: *mut c_void,
-}
-
-/// `struct bpf_iter_meta` (include/linux/bpf.h).
-#[repr(C)]
-pub struct Meta {
-    seq: *mut seq_file,
 }
 
 /// Looks at the socket of this call; there is none in the last one.
@@ -72,9 +68,9 @@ pub fn run(ctx: *const Context) {
         state => look(socket, state, sk),
     };
     if let Some(record) = record {
-        // SAFETY: `seq` is that of this run, the record as long as said. When it does not fit, the
-        // kernel shows the socket again in the next read; what was done to it stays done.
-        unsafe { bpf_seq_write((*meta).seq, (&raw const record).cast(), size_of::<Record>() as u32) };
+        // When it does not fit, and the kernel shows the socket again, what was done to it stays done.
+        // SAFETY: that of this run.
+        unsafe { Meta::write(meta, &record) };
     }
 }
 

@@ -26,6 +26,7 @@ mod claims;
 mod clock;
 mod frame;
 mod gate;
+mod iterator;
 mod keepalive;
 mod kernel;
 mod ladder;

@@ -4,11 +4,9 @@
 //! that is: in an accept queue, behind a descriptor, on its way to another process. Whoever reads the pin gets the
 //! cookies of those that are marked.
 
-use aya_ebpf::{
-    bindings::seq_file,
-    cty::c_void,
-    helpers::{bpf_get_socket_cookie, generated::bpf_seq_write},
-};
+use aya_ebpf::{cty::c_void, helpers::bpf_get_socket_cookie};
+
+use crate::iterator::Meta;
 
 /// What the kernel hands over for each mark (`struct bpf_iter__bpf_sk_storage_map`,
 /// `net/core/bpf_sk_storage.c`).
@@ -17,12 +15,6 @@ pub struct Context {
     meta: *const Meta,
     map: *mut c_void,
     socket: *mut c_void,
-}
-
-/// `struct bpf_iter_meta` (include/linux/bpf.h).
-#[repr(C)]
-pub struct Meta {
-    seq: *mut seq_file,
 }
 
 /// Looks at the mark of this call; there is none in the last one.
@@ -34,9 +26,6 @@ pub fn run(ctx: *const Context) {
     if sk.is_null() {
         return;
     }
-    // SAFETY: a socket of which the verifier knows the type, then the run's own file and a word.
-    unsafe {
-        let cookie = bpf_get_socket_cookie(sk);
-        bpf_seq_write((*meta).seq, (&raw const cookie).cast(), size_of::<u64>() as u32);
-    }
+    // SAFETY: a socket of which the verifier knows the type, and the meta of this run.
+    unsafe { Meta::write(meta, &bpf_get_socket_cookie(sk)) };
 }

@@ -1,15 +1,11 @@
 //! Reading the census: the kernel's own socket table, as the limiter sees it.
 
-use std::{
-    fs::File,
-    io::{ErrorKind, Read as _},
-    path::Path,
-};
+use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use limiter_common::census::Record;
 
-use super::{environment, pins, tables::Tables};
+use super::{environment, iterator, pins, tables::Tables};
 
 /// Takes a census of the instance pinned in `dir`: a record for each socket of its mail ports. What
 /// nobody has counted yet is counted by it. `None` where this kernel has no census.
@@ -23,14 +19,5 @@ pub fn take(dir: &Path, tables: &Tables) -> Result<Option<Vec<Record>>> {
         netns == environment::netns_cookie()?,
         "the instance protects another network namespace: its sockets can only be seen from there, with nsenter(1)"
     );
-    let path = dir.join(pins::CENSUS);
-    let mut file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
-    };
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
-    let records = bytes.chunks_exact(size_of::<Record>());
-    Ok(Some(records.map(bytemuck::pod_read_unaligned).collect()))
+    iterator::read(&dir.join(pins::CENSUS))
 }

@@ -3,7 +3,6 @@
 use std::net::TcpStream;
 
 use crate::support::cgroup::Cgroup;
-use crate::support::process::Process;
 use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
 
 /// More than a source may hold by far.
@@ -79,25 +78,11 @@ fn what_comes_while_the_limiter_is_loaded_is_counted_once() {
     }
 }
 
-/// A server that is in a cgroup, unlike this process.
-const SERVER: &str = "
-import socket, sys
-listener = socket.create_server(('::', 25), family=socket.AF_INET6, dualstack_ipv6=True)
-held = []
-while True:
-    held.append(listener.accept()[0])
-    held[-1].sendall(b'220 cgroup\\r\\n')
-";
-
 #[test]
 fn of_a_cgroup_only_its_own_sockets_are_adopted() {
     let Some(lab) = Lab::new() else { return };
     let (group, other) = (Cgroup::new(&lab), Cgroup::new(&Lab::new().unwrap()));
-    let mut command = lab.host.command("sh");
-    let enter = "echo $$ > \"$1/cgroup.procs\" && exec python3 -c \"$2\"";
-    command.args(["-c", enter, "sh"]).arg(group.path()).arg(SERVER);
-    let _server = Process::start("a server in a cgroup", command);
-    eventually("it listens", SOON, || same("listeners", &truth::listeners(&lab.host, &[25]), &1));
+    let _server = group.serve(&lab);
     let _held: Vec<TcpStream> = [V4, V6].map(|family| lab.served(family.source(), family.port(25))).into();
 
     let stranger = Limiter::start_in(&lab, other.path());

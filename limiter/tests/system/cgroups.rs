@@ -1,28 +1,7 @@
 //! A limiter for one cgroup, which comes and goes with a service.
 
 use crate::support::cgroup::Cgroup;
-use crate::support::process::Process;
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
-
-/// Accepts and holds, and greets.
-const SERVER: &str = "
-import socket
-listener = socket.create_server(('::', 25), family=socket.AF_INET6, dualstack_ipv6=True)
-held = []
-while True:
-    held.append(listener.accept()[0])
-    held[-1].sendall(b'220 cgroup\\r\\n')
-";
-
-/// A mail daemon in a cgroup, as systemd starts it.
-fn serve(lab: &Lab, group: &Cgroup) -> Process {
-    let mut command = lab.host.command("sh");
-    let enter = "echo $$ > \"$1/cgroup.procs\" && exec python3 -c \"$2\"";
-    command.args(["-c", enter, "sh"]).arg(group.path()).arg(SERVER);
-    let server = Process::start("a server in a cgroup", command);
-    eventually("it listens", SOON, || same("listeners", &truth::listeners(&lab.host, &[25]), &1));
-    server
-}
+use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same};
 
 /// Two are served at most, of each family.
 fn is_limited(lab: &Lab) {
@@ -39,7 +18,7 @@ const TWO: &str = "[defaults]\nmax_connections = 2\nresponse = \"reset\"\n";
 fn a_service_that_is_started_again_in_a_new_cgroup_is_limited_again() {
     let Some(lab) = Lab::new() else { return };
     let group = Cgroup::new(&lab);
-    let mut server = serve(&lab, &group);
+    let mut server = group.serve(&lab);
     let limiter = Limiter::start_in_with(&lab, group.path(), TWO);
     is_limited(&lab);
     let pid = limiter.pid();
@@ -47,7 +26,7 @@ fn a_service_that_is_started_again_in_a_new_cgroup_is_limited_again() {
         server.kill();
         let id = group.remake();
         eventually("status says so", SOON, || same("code", &limiter.cli(&["status"]).code, &Some(3)));
-        server = serve(&lab, &group);
+        server = group.serve(&lab);
         eventually("it is followed", SOON, || same("code", &limiter.cli(&["status"]).code, &Some(0)));
         assert_ne!(group.id(), id);
         is_limited(&lab);
@@ -63,12 +42,12 @@ fn a_service_that_is_started_again_in_a_new_cgroup_is_limited_again() {
 fn the_next_daemon_protects_the_cgroup_that_is_at_the_path_by_then() {
     let Some(lab) = Lab::new() else { return };
     let group = Cgroup::new(&lab);
-    let mut server = serve(&lab, &group);
+    let mut server = group.serve(&lab);
     let mut limiter = Limiter::start_in_with(&lab, group.path(), TWO);
     limiter.kill();
     server.kill();
     group.remake();
-    server = serve(&lab, &group);
+    server = group.serve(&lab);
     let said = limiter.cli(&["status"]);
     assert_eq!(said.code, Some(3), "{said:?}");
     assert!(said.stdout.contains("attached to nothing: ledger, release, gate"), "{said:?}");
@@ -91,7 +70,7 @@ fn a_listener_outside_of_the_cgroup_is_warned_of() {
             .cloned()
             .collect::<Vec<_>>()
     };
-    let server = serve(&lab, &group);
+    let server = group.serve(&lab);
     let limiter = Limiter::start_in_with(&lab, group.path(), TWO);
     assert_eq!(warned(&limiter), Vec::<String>::new());
     drop(server);

@@ -1,6 +1,7 @@
 //! What the gate holds back is to be seen.
 
-use std::{fs, time::Duration};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use crate::support::dial::{first_line, knock};
 use crate::support::pinned::age_waiters;
@@ -85,6 +86,22 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
     truth::settled(&lab.host, &limiter, 25);
 }
 
+/// Two clients of a source, listed by this name, that may hold one connection: their SYNs are judged before either is
+/// established, so one of them waits.
+fn two_of_whom_one_waits(
+    lab: &Lab,
+    limiter: &Limiter,
+    (source, name): (IpAddr, &str),
+    smtp: SocketAddr,
+) -> Vec<TcpStream> {
+    lab.deafen(source);
+    let clients: Vec<_> = (0..2).map(|_| lab.client.run(|| knock(source, smtp))).collect();
+    eventually("the SYNs are there", SOON, || same("half open", &truth::half_open(&lab.host, 25).len(), &2));
+    lab.undeafen(source);
+    eventually("one waits", SOON, || same("waiting", &waiting(limiter, name).0, &1));
+    clients
+}
+
 /// One that waits while a limit is raised, or its source allowed, gets in at once; while it is denied, it is told.
 #[test]
 fn who_waits_sees_what_the_admin_changes() {
@@ -94,16 +111,7 @@ fn who_waits_sees_what_the_admin_changes() {
     for (family, name) in [(V4, "198.51.100.7/32"), (V6, "2001:db8:7::/64")] {
         let (source, smtp) = (family.source(), family.port(25));
         let text = source.to_string();
-        let two = || {
-            lab.deafen(source);
-            let clients: Vec<_> = (0..2).map(|_| lab.client.run(|| knock(source, smtp))).collect();
-            eventually("the SYNs are there", SOON, || {
-                same("half open", &truth::half_open(&lab.host, 25).len(), &2)
-            });
-            lab.undeafen(source);
-            eventually("one waits", SOON, || same("waiting", &waiting(&limiter, name).0, &1));
-            clients
-        };
+        let two = || two_of_whom_one_waits(&lab, &limiter, (source, name), smtp);
         let clients = two();
         limiter.ok(&["limit", &text, "2"]);
         truth::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
@@ -141,20 +149,14 @@ fn who_waited_long_before_the_daemon_came_is_not_refused_by_it() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
     // The kernel gives a handshake up after three seconds.
-    lab.host.run(|| fs::write("/proc/sys/net/ipv4/tcp_synack_retries", "1").unwrap());
+    lab.host.sysctl("ipv4/tcp_synack_retries", "1");
     let mut limiter = Limiter::start_with(&lab, "[service.smtp]\nmax_connections = 1\nwait = \"60s\"\n");
     for (family, name) in [(V4, "198.51.100.7/32"), (V6, "2001:db8:7::/64")] {
         let (source, smtp) = (family.source(), family.port(25));
         for (age_s, refused) in [(0, 1), (100, 0)] {
             let before = limiter.counter("smtp", "refused");
             limiter.kill();
-            lab.deafen(source);
-            let clients: Vec<_> = (0..2).map(|_| lab.client.run(|| knock(source, smtp))).collect();
-            eventually("the SYNs are there", SOON, || {
-                same("half open", &truth::half_open(&lab.host, 25).len(), &2)
-            });
-            lab.undeafen(source);
-            eventually("one waits", SOON, || same("waiting", &waiting(&limiter, name).0, &1));
+            let clients = two_of_whom_one_waits(&lab, &limiter, (source, name), smtp);
             eventually("the kernel gives it up", SOON, || {
                 same("half open", &truth::half_open(&lab.host, 25).len(), &0)
             });

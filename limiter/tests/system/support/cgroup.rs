@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Lab, SOON, eventually};
+use super::process::Process;
+use super::{Lab, SOON, eventually, same, truth};
 
 /// Where cgroup v2 is mounted.
 pub fn root() -> PathBuf {
@@ -26,6 +27,24 @@ impl Cgroup {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// A mail daemon in it, as systemd starts one: it greets at port 25, and holds what it accepts.
+    pub fn serve(&self, lab: &Lab) -> Process {
+        const SERVER: &str = "
+import socket
+listener = socket.create_server(('::', 25), family=socket.AF_INET6, dualstack_ipv6=True)
+held = []
+while True:
+    held.append(listener.accept()[0])
+    held[-1].sendall(b'220 cgroup\\r\\n')
+";
+        let mut command = lab.host.command("sh");
+        let enter = "echo $$ > \"$1/cgroup.procs\" && exec python3 -c \"$2\"";
+        command.args(["-c", enter, "sh"]).arg(self.path()).arg(SERVER);
+        let server = Process::start("a server in a cgroup", command);
+        eventually("it listens", SOON, || same("listeners", &truth::listeners(&lab.host, &[25]), &1));
+        server
     }
 
     /// Its id.

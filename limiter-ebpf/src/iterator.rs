@@ -1,0 +1,22 @@
+//! What iterators have in common: the run they are part of, and the file that its reader reads.
+
+use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};
+
+/// `struct bpf_iter_meta` (include/linux/bpf.h).
+#[repr(C)]
+pub struct Meta {
+    seq: *mut seq_file,
+}
+
+impl Meta {
+    /// Hands `record` to the reader. When it does not fit, the kernel calls again for the same object.
+    ///
+    /// # Safety
+    ///
+    /// `meta` is that of the context of this run.
+    #[inline(always)]
+    pub unsafe fn write<T>(meta: *const Self, record: &T) {
+        // SAFETY: by the contract above; the record is as long as said.
+        unsafe { bpf_seq_write((*meta).seq, core::ptr::from_ref(record).cast(), size_of::<T>() as u32) };
+    }
+}
