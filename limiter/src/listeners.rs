@@ -3,12 +3,13 @@
 use std::{
     collections::HashSet,
     fs,
+    net::IpAddr,
     os::unix::fs::{DirEntryExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
-use nix::{libc, sys::socket::SockProtocol};
+use anyhow::{Context as _, Result};
+use nix::{errno::Errno, libc, sys::socket::SockProtocol};
 
 use crate::netlink::{self, Message};
 
@@ -18,9 +19,10 @@ const BY_FAMILY: u16 = 20;
 const LISTEN: u32 = 10;
 /// `struct inet_diag_req_v2`, `include/uapi/linux/inet_diag.h`.
 const REQUEST: usize = 56;
-/// `struct inet_diag_msg`, which has the local port in network order at 4.
+/// `struct inet_diag_msg`; its attributes are behind.
 const MESSAGE: usize = 72;
-const LOCAL_PORT: usize = 4;
+/// `INET_DIAG_SKV6ONLY`.
+const V6_ONLY: u16 = 11;
 /// `INET_DIAG_INFO`: the kernel tells of the upper layer to who asks for this (`inet_sk_diag_fill`,
 /// `net/ipv4/inet_diag.c`).
 const INFO: u8 = 2;
@@ -33,8 +35,14 @@ const CGROUP_ID: u16 = 21;
 /// A socket that listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Listener {
+    /// The address it is bound to.
+    pub address: IpAddr,
     /// Its port.
     pub port: u16,
+    /// The interface or VRF that it is bound to; 0: none.
+    pub ifindex: u32,
+    /// Whether it takes IPv4, too, where it is bound to `::`.
+    pub takes_both: bool,
     /// Whether it speaks Multipath TCP (RFC 8684). What the limiter counts is a connection of TCP, a subflow: a client
     /// may end the only one and keep its session, and begin another in its place later.
     pub is_mptcp: bool,
@@ -45,17 +53,22 @@ pub struct Listener {
 /// Those of TCP in the network namespace this thread is in.
 ///
 /// # Errors
-/// What the kernel says.
+/// What the kernel says, which may lack the module `inet_diag`.
 pub fn all() -> Result<Vec<Listener>> {
     let mut all = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
+        // `struct inet_diag_req_v2`: any address, any port.
         let mut request = [0; REQUEST];
         request[0] = family as u8;
         request[1] = libc::IPPROTO_TCP as u8;
         request[2] = 1 << (INFO - 1);
         request[4..8].copy_from_slice(&(1_u32 << LISTEN).to_ne_bytes());
-        let listeners = netlink::dump_of(SockProtocol::NetlinkSockDiag, BY_FAMILY, &request)?;
-        all.extend(listeners.iter().filter_map(listener));
+        match netlink::dump_of(SockProtocol::NetlinkSockDiag, BY_FAMILY, &request) {
+            Ok(messages) => all.extend(messages.iter().filter_map(listener)),
+            // A kernel without IPv6 has no such sockets.
+            Err(error) if family == libc::AF_INET6 && error.downcast_ref() == Some(&Errno::ENOENT) => {}
+            Err(error) => return Err(error).context("cannot see who listens"),
+        }
     }
     Ok(all)
 }
@@ -67,9 +80,19 @@ fn listener(message: &Message) -> Option<Listener> {
     let layer = of(ULP_INFO).and_then(|info| netlink::attributes(info).find(|(kind, _)| *kind == ULP_NAME));
     let is_mptcp =
         layer.is_some_and(|(_, name)| name.split(|byte| *byte == 0).next() == Some(b"mptcp".as_slice()));
-    let cgroup = of(CGROUP_ID).and_then(|id| Some(u64::from_ne_bytes(id.try_into().ok()?)));
-    let port = u16::from_be_bytes([fixed[LOCAL_PORT], fixed[LOCAL_PORT + 1]]);
-    Some(Listener { port, is_mptcp, cgroup })
+    let is_v6 = i32::from(fixed[0]) == libc::AF_INET6;
+    Some(Listener {
+        address: if is_v6 {
+            IpAddr::from(*fixed[8..].first_chunk::<16>()?)
+        } else {
+            IpAddr::from(*fixed[8..].first_chunk::<4>()?)
+        },
+        port: u16::from_be_bytes(*fixed[4..].first_chunk()?),
+        ifindex: netlink::number(fixed, 40)?,
+        takes_both: is_v6 && of(V6_ONLY).is_none_or(|only| only.first() == Some(&0)),
+        is_mptcp,
+        cgroup: of(CGROUP_ID).and_then(|id| Some(u64::from_ne_bytes(id.try_into().ok()?))),
+    })
 }
 
 /// The ids of the cgroup `id` and of all below it, in the tree that is mounted at `root`; none if it is not there, or is
@@ -106,4 +129,53 @@ fn directories(dir: &Path) -> impl Iterator<Item = (PathBuf, u64)> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
     entries.filter(is_dir).map(|entry| (entry.path(), entry.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    fn message(family: i32, address: &[u8], attributes: &[u8]) -> Vec<u8> {
+        let mut message = vec![0; MESSAGE];
+        message[0] = family as u8;
+        message[4..6].copy_from_slice(&143_u16.to_be_bytes());
+        message[8..8 + address.len()].copy_from_slice(address);
+        message[40] = 7;
+        message.extend(attributes);
+        message
+    }
+
+    #[test]
+    fn a_listener_at_any_address_takes_both_families_where_it_says_so() {
+        let only = |value| [5, 0, 11, 0, value, 0, 0, 0];
+        let of = |family, address: &[u8], attributes: &[u8]| {
+            let read = listener(&Message::of(message(family, address, attributes))).unwrap();
+            assert_eq!((read.port, read.ifindex, read.is_mptcp, read.cgroup), (143, 7, false, None));
+            (read.address, read.takes_both)
+        };
+        let all = Ipv4Addr::UNSPECIFIED.octets();
+        let any = Ipv6Addr::UNSPECIFIED;
+        assert_eq!(of(libc::AF_INET, &[192, 0, 2, 1], &[]), (IpAddr::from([192, 0, 2, 1]), false));
+        assert_eq!(of(libc::AF_INET, &all, &[]), (IpAddr::from(all), false));
+        assert_eq!(of(libc::AF_INET6, &any.octets(), &only(0)), (any.into(), true));
+        assert_eq!(of(libc::AF_INET6, &any.octets(), &only(1)), (any.into(), false));
+        assert_eq!(of(libc::AF_INET6, &any.octets(), &[]), (any.into(), true));
+    }
+
+    #[test]
+    fn the_cgroup_of_a_listener_is_read() {
+        let attribute = [12, 0, CGROUP_ID as u8, 0, 0x39, 5, 0, 0, 1, 0, 0, 0];
+        let read = listener(&Message::of(message(libc::AF_INET, &[0; 4], &attribute))).unwrap();
+        assert_eq!(read.cgroup, Some(0x1_0000_0539));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_not_read() {
+        let whole = message(libc::AF_INET, &[192, 0, 2, 1], &[]);
+        for len in 0..whole.len() {
+            assert_eq!(listener(&Message::of(whole[..len].to_vec())), None);
+        }
+    }
 }

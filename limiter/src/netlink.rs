@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::{
     errno::Errno,
     libc,
@@ -19,6 +19,7 @@ pub const LINKS: u32 = 1;
 /// Routes come and go; of these, only default routes are noticed.
 pub const ROUTES: u32 = 0x40 | 0x400;
 
+const REFUSED: &str = "the kernel does not tell of its network";
 /// Of `struct nlmsghdr`, include/uapi/linux/netlink.h.
 const HEADER: usize = 16;
 
@@ -54,6 +55,9 @@ pub fn dump(kind: u16) -> Result<Vec<Message>> {
 }
 
 /// The same of any protocol, and with a body.
+///
+/// # Errors
+/// What the kernel says, an `Errno`.
 pub fn dump_of(protocol: SockProtocol, kind: u16, body: &[u8]) -> Result<Vec<Message>> {
     let socket = open(protocol).context("cannot open a netlink socket")?;
     let asked = request(kind, libc::NLM_F_DUMP, body);
@@ -62,14 +66,16 @@ pub fn dump_of(protocol: SockProtocol, kind: u16, body: &[u8]) -> Result<Vec<Mes
     let mut messages = Vec::new();
     let mut buffer = vec![0_u8; 64 * 1024];
     loop {
-        let len = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())
-            .context("the kernel does not tell of its network")?;
+        let len = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Err(Errno::EINTR) => continue,
+            received => received.context(REFUSED)?,
+        };
         for (kind, body) in each(&buffer[..len]) {
             match i32::from(kind) {
                 libc::NLMSG_DONE => return Ok(messages),
                 libc::NLMSG_ERROR => {
                     let error = number(body, 0).unwrap_or_default() as i32;
-                    bail!("the kernel does not tell of its network: {}", Errno::from_raw(-error));
+                    return Err(anyhow::Error::new(Errno::from_raw(-error)).context(REFUSED));
                 }
                 _ => messages.push(Message(body.to_owned())),
             }
@@ -107,6 +113,12 @@ pub fn number(bytes: &[u8], offset: usize) -> Option<u32> {
 }
 
 impl Message {
+    /// As if the kernel had said it.
+    #[cfg(test)]
+    pub fn of(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     /// Its fixed part and its attributes, if the fixed part is as long.
     pub fn split(&self, fixed: usize) -> Option<(&[u8], &[u8])> {
         self.0.split_at_checked(fixed)
