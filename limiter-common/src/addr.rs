@@ -7,6 +7,9 @@ use bytemuck::{Pod, Zeroable};
 /// The third word of an IPv4-mapped address, in network byte order.
 const MAPPED: u32 = 0xffff_u32.to_be();
 
+/// The first word of `64:ff9b::/96`, in network byte order.
+const NAT64: u32 = 0x0064_ff9b_u32.to_be();
+
 /// An address in the one form the limiter knows.
 ///
 /// Four words in network byte order, as the kernel hands them out: aligned, so that the BPF target
@@ -55,6 +58,27 @@ impl Addr {
     #[must_use]
     pub fn is_own(&self, local: &Self) -> bool {
         self.is_loopback() || self.0 == local.0
+    }
+
+    /// The IPv4 host that this address stands for, as a translator (NAT64, `64:ff9b::/96`; RFC 6052, 2.1) or a 6to4 router
+    /// (`2002::/16`; RFC 3056, 2) has written it; any other address, and what would be a loopback address, is itself.
+    ///
+    /// The answer to such an address goes to that host, or to whoever translates for it, so nobody else completes a
+    /// handshake in its name.
+    #[inline(always)]
+    #[must_use]
+    pub const fn host(&self) -> Self {
+        let [a, b, c, d] = self.0;
+        let (first, second) = (u32::from_be(a), u32::from_be(b));
+        let v4 = if a == NAT64 && b == 0 && c == 0 {
+            d
+        } else if first >> 16 == 0x2002 {
+            (first << 16 | second >> 16).to_be()
+        } else {
+            return *self;
+        };
+        let host = Self::from_v4_word(v4);
+        if host.is_loopback() { *self } else { host }
     }
 
     /// The usual form, for people: mapped addresses as IPv4.
@@ -129,11 +153,44 @@ mod tests {
         }
 
         #[test]
+        fn what_a_translator_has_written_is_its_ipv4_host_and_nothing_else_is(v4: u32, bits: u128, site: u128) {
+            let host = Addr::from(IpAddr::V4(v4.into()));
+            let site = site & (u128::MAX >> 48);
+            for written in [0x0064_ff9b_u128 << 96 | u128::from(v4), 0x2002_u128 << 112 | u128::from(v4) << 80 | site] {
+                let written = Addr::from(IpAddr::V6(written.into()));
+                prop_assert_eq!(written.host(), if host.is_loopback() { written } else { host });
+            }
+            let is_translated = bits >> 32 == 0x0064_ff9b_u128 << 64 || bits >> 112 == 0x2002;
+            let other = Addr::from(IpAddr::V6(bits.into()));
+            prop_assert!(is_translated || other.host() == other);
+            prop_assert_eq!(host.host(), host);
+        }
+
+        #[test]
         fn a_mapped_peer_of_a_dual_stack_listener_is_the_same_source(v4: u32) {
             let plain = Addr::from(IpAddr::V4(v4.into()));
             prop_assert_eq!(plain, Addr::from(IpAddr::V6(Ipv4Addr::from(v4).to_ipv6_mapped())));
             prop_assert_eq!(plain, Addr::from_v4_word(v4.to_be()));
             prop_assert!(plain.is_v4());
+        }
+    }
+
+    #[test]
+    fn translated_addresses_of_the_rfcs_are_their_hosts_and_no_loopback_address() {
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        for written in
+            ["64:ff9b::198.51.100.1", "64:ff9b::c633:6401", "2002:c633:6401::1", "2002:c633:6401:ffff::"]
+        {
+            assert_eq!(addr(written).host(), addr("198.51.100.1"), "{written}");
+        }
+        for other in [
+            "64:ff9b::127.0.0.1",
+            "2002:7f00:1::",
+            "64:ff9b:0:0:0:1:c633:6401",
+            "64:ff9b:1::c633:6401",
+            "2003::",
+        ] {
+            assert_eq!(addr(other).host(), addr(other), "{other}");
         }
     }
 

@@ -34,6 +34,9 @@ pub struct Counters {
     /// Connections let through uncounted because something was missing (a full ledger, no memory
     /// for the note on the socket): the limiter failed open.
     pub uncounted: u64,
+    /// Connections counted in an entry that their source shares with others, because there was no room for one of its
+    /// own.
+    pub shared: u64,
     /// Bans that the ladder made.
     pub banned: u64,
     /// Refused handshakes that were not held against their source, because there was no room to remember it.
@@ -73,11 +76,11 @@ mod tests {
     #[test]
     fn every_counter_is_summed_over_cpus() {
         let cpu = |base: u64| -> Counters {
-            bytemuck::cast(core::array::from_fn::<u64, 28, _>(|i| base + i as u64))
+            bytemuck::cast(core::array::from_fn::<u64, 29, _>(|i| base + i as u64))
         };
         assert_eq!(
             Counters::sum([&cpu(10), &cpu(100)]),
-            bytemuck::cast(core::array::from_fn::<u64, 28, _>(|i| 110 + 2 * i as u64))
+            bytemuck::cast(core::array::from_fn::<u64, 29, _>(|i| 110 + 2 * i as u64))
         );
     }
 }

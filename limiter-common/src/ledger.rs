@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, Places, ServiceId, ServicePolicy, service::Prefixes};
+use crate::{Addr, Places, ServiceId, ServicePolicy, room::rooms, service::Prefixes};
 
 /// Which of a service's limits a count belongs to.
 #[repr(u8)]
@@ -14,6 +14,47 @@ pub enum Tier {
     Wide = 1,
     /// The whole service. Not in the ledger: it has a table of its own.
     Total = 2,
+}
+
+/// How coarsely sources are counted for which there is no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Level {
+    /// [`Key::level`] of such entries.
+    pub number: u8,
+    /// Prefix length for IPv4, as of an IPv6 address.
+    ipv4: u8,
+    /// Prefix length for IPv6.
+    ipv6: u8,
+    /// Those together may hold 2 to the power of this times what one may.
+    pub shift: u8,
+}
+
+impl Level {
+    /// The levels, the finest first: four times what one source may have for a /56, or a /24 of IPv4; sixteen times
+    /// for a /48, or a /16; 64 times for all others of the family.
+    pub const ALL: [Self; 3] = [
+        Self { number: 1, ipv4: 96 + 24, ipv6: 56, shift: 2 },
+        Self { number: 2, ipv4: 96 + 16, ipv6: 48, shift: 4 },
+        Self::LAST,
+    ];
+
+    /// The one that takes in a whole family.
+    pub const LAST: Self = Self { number: 3, ipv4: 96, ipv6: 0, shift: 6 };
+
+    /// Of this number, 1 to 3.
+    #[inline(always)]
+    const fn of(number: u8) -> Self {
+        match number {
+            1 => Self::ALL[0],
+            2 => Self::ALL[1],
+            _ => Self::LAST,
+        }
+    }
+
+    #[inline(always)]
+    const fn prefix(self, source: &Addr) -> u8 {
+        if source.is_v4() { self.ipv4 } else { self.ipv6 }
+    }
 }
 
 /// What the ledger counts by. The prefix length is part of it: after a change of prefix, what was
@@ -29,12 +70,18 @@ pub struct Key {
     pub tier: u8,
     /// Prefix length of `source` as an IPv6 address: 96 + n for IPv4.
     pub prefix: u8,
+    /// 0: the entry is one source's, or one network's. Otherwise the number of its [`Level`].
+    pub level: u8,
     /// Always 0. The kernel compares keys eight bytes at a time, and what is left byte by byte (`memcmp`,
     /// lib/string.c), which takes longer; and it rounds their size up anyway.
-    pub zero: [u8; 5],
+    pub zero: [u8; 4],
 }
 
 impl Key {
+    /// Nobody's.
+    pub const NONE: Self =
+        Self { source: Addr([0; 4]), service: 0, tier: 0, prefix: 0, level: 0, zero: [0; 4] };
+
     /// The key under which a connection from `remote` to `service` is counted.
     #[inline(always)]
     #[must_use]
@@ -52,13 +99,55 @@ impl Key {
     /// The name of a service's total, for whom it is a count like others.
     #[must_use]
     pub const fn total(service: ServiceId) -> Self {
-        Self { source: Addr([0; 4]), service: service.0, tier: Tier::Total as u8, prefix: 0, zero: [0; 5] }
+        Self {
+            source: Addr([0; 4]),
+            service: service.0,
+            tier: Tier::Total as u8,
+            prefix: 0,
+            level: 0,
+            zero: [0; 4],
+        }
     }
 
     /// Whether this is the network of a source, not the source itself.
     #[must_use]
     pub const fn is_wide(&self) -> bool {
         self.tier == Tier::Wide as u8
+    }
+
+    /// Whether several sources are counted here, for want of room.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        self.level != 0
+    }
+
+    /// The key that the source of this one shares with others; `None` where that would be no coarser.
+    #[inline(always)]
+    #[must_use]
+    pub const fn shared(&self, level: Level) -> Option<Self> {
+        let mut key = *self;
+        if key.share(level) { Some(key) } else { None }
+    }
+
+    /// Changes this key to what [`Self::shared`] makes of it; `false` where it would be no coarser, and is as it was.
+    #[inline(always)]
+    pub const fn share(&mut self, level: Level) -> bool {
+        let prefix = level.prefix(&self.source);
+        if prefix >= self.prefix && level.number != Level::LAST.number {
+            return false;
+        }
+        self.source = self.source.cut(prefix);
+        self.prefix = prefix;
+        self.level = level.number;
+        true
+    }
+
+    /// Index of the [`crate::Room`] for the entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn room(&self) -> u32 {
+        rooms::SOURCES + (self.level & 3) as u32
     }
 
     /// Whether this names a service's total.
@@ -70,13 +159,21 @@ impl Key {
 
     #[inline(always)]
     const fn new(service: ServiceId, tier: Tier, prefixes: Prefixes, remote: &Addr) -> Self {
-        let prefix = if remote.is_v4() { 96 + prefixes.ipv4 } else { prefixes.ipv6 };
-        Self::at(service, tier, prefix, remote)
+        let host = remote.host();
+        let prefix = if host.is_v4() { 96 + prefixes.ipv4 } else { prefixes.ipv6 };
+        Self::at(service, tier, prefix, &host)
     }
 
     #[inline(always)]
     const fn at(service: ServiceId, tier: Tier, prefix: u8, remote: &Addr) -> Self {
-        Self { source: remote.cut(prefix), service: service.0, tier: tier as u8, prefix, zero: [0; 5] }
+        Self {
+            source: remote.cut(prefix),
+            service: service.0,
+            tier: tier as u8,
+            prefix,
+            level: 0,
+            zero: [0; 4],
+        }
     }
 
     /// 32 bits that tell this key from others, stored in its entry: a look-up's result can be told
@@ -86,7 +183,10 @@ impl Key {
     pub const fn tag(&self) -> u32 {
         // FNV-1a's step (offset and prime of the 32-bit variant) over words instead of bytes.
         let [a, b, c, d] = self.source.0;
-        let scope = self.service as u32 | (self.tier as u32) << 8 | (self.prefix as u32) << 16;
+        let scope = self.service as u32
+            | (self.tier as u32) << 8
+            | (self.prefix as u32) << 16
+            | (self.level as u32) << 24;
         let mut hash = 0x811c_9dc5_u32;
         hash = (hash ^ a).wrapping_mul(0x0100_0193);
         hash = (hash ^ b).wrapping_mul(0x0100_0193);
@@ -119,8 +219,10 @@ pub struct Entry {
     pub due_ns: u64,
     /// Connections counted since the entry exists.
     pub accepted: u64,
-    /// SYNs refused since the entry exists.
-    pub refused: u64,
+    /// SYNs refused since the entry exists. Wraps.
+    pub refused: u32,
+    /// The number under which its key is noted in the ring ([`crate::room`]), the low half.
+    pub noted: u32,
     /// Completing ACKs held back at the gate since the entry exists.
     pub held: u32,
     /// The most connections at one time. Written without a lock: two CPUs may lose a peak by one.
@@ -145,7 +247,7 @@ pub struct Total {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Claim {
-    /// The source's entry. Its service is the one whose total is counted.
+    /// The source's entry, or the one it shares with others. Its service is the one whose total is counted.
     pub narrow: Key,
     /// Its network's entry; zeros (no service) where that is not counted.
     pub wide: Key,
@@ -156,7 +258,7 @@ impl Claim {
     #[inline(always)]
     #[must_use]
     pub fn new(service: ServiceId, policy: &ServicePolicy, remote: &Addr) -> Self {
-        let wide = if policy.has_network() { Key::wide(service, policy, remote) } else { Key::default() };
+        let wide = if policy.has_network() { Key::wide(service, policy, remote) } else { Key::NONE };
         Self { narrow: Key::narrow(service, policy, remote), wide }
     }
 
@@ -165,6 +267,17 @@ impl Claim {
     #[must_use]
     pub const fn service(&self) -> ServiceId {
         ServiceId(self.narrow.service)
+    }
+
+    /// The same for a source without an entry of its own, in one that it shares with others; `None` where that would
+    /// be no coarser than the source. The entry stands for its network, too.
+    #[inline(always)]
+    #[must_use]
+    pub const fn shared(&self, level: Level) -> Option<Self> {
+        match self.narrow.shared(level) {
+            Some(narrow) => Some(Self { narrow, wide: Key::NONE }),
+            None => None,
+        }
     }
 
     /// Whether the network is counted, too.
@@ -211,7 +324,7 @@ pub struct Note {
     pub state: u8,
     /// The service, a [`ServiceId`].
     service: u8,
-    /// Prefix length of the source, as in [`Key`].
+    /// Prefix length of the source, as in [`Key`]; or [`Note::SHARED`] and a [`Level`]'s number.
     narrow: u8,
     /// Prefix length of its network; 0 where that is not counted.
     wide: u8,
@@ -231,11 +344,18 @@ pub mod note {
 }
 
 impl Note {
+    /// The longest prefix; with the number of a [`Level`] added, that.
+    const SHARED: u8 = 128;
+
     /// The note in this state on a connection that is counted in `claim`, or would be.
     #[inline(always)]
     #[must_use]
     pub const fn new(state: u8, claim: &Claim) -> Self {
-        Self { state, service: claim.narrow.service, narrow: claim.narrow.prefix, wide: claim.wide.prefix }
+        let key = &claim.narrow;
+        // Calculated: for the verifier every branch is another way through what follows.
+        let shared = 0_u8.wrapping_sub((key.level + 3) >> 2);
+        let narrow = key.prefix & !shared | (Self::SHARED + key.level) & shared;
+        Self { state, service: key.service, narrow, wide: claim.wide.prefix }
     }
 
     /// The service.
@@ -252,16 +372,26 @@ impl Note {
         matches!(self.state, note::COUNTED | note::ADOPTED)
     }
 
+    /// Whether it is counted in an entry that its source shares with others.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        self.narrow > Self::SHARED
+    }
+
     /// What the connection from `remote` is counted in.
     #[inline(always)]
     #[must_use]
     pub const fn claim(&self, remote: &Addr) -> Claim {
-        let narrow = Key::at(ServiceId(self.service), Tier::Narrow, self.narrow, remote);
-        let wide = if self.wide == 0 {
-            Key { source: Addr([0; 4]), service: 0, tier: 0, prefix: 0, zero: [0; 5] }
-        } else {
-            Key::at(ServiceId(self.service), Tier::Wide, self.wide, remote)
-        };
+        let (service, remote) = (ServiceId(self.service), &remote.host());
+        if self.is_shared() {
+            let level = Level::of(self.narrow - Self::SHARED);
+            let narrow =
+                Key { level: level.number, ..Key::at(service, Tier::Narrow, level.prefix(remote), remote) };
+            return Claim { narrow, wide: Key::NONE };
+        }
+        let narrow = Key::at(service, Tier::Narrow, self.narrow, remote);
+        let wide = if self.wide == 0 { Key::NONE } else { Key::at(service, Tier::Wide, self.wide, remote) };
         Claim { narrow, wide }
     }
 }
@@ -333,6 +463,7 @@ mod tests {
         #[test]
         fn ipv6_hosts_of_one_64_are_one_source_and_no_others(a: u128, b: u128) {
             let same = a >> 64 == b >> 64;
+            prop_assume!([a, b].iter().all(|bits| Addr::from(IpAddr::V6((*bits).into())).host().to_ip().is_ipv6()));
             prop_assume!(!Addr::from(IpAddr::V6(a.into())).is_v4() && !Addr::from(IpAddr::V6(b.into())).is_v4());
             prop_assert_eq!(key(IpAddr::V6(a.into())) == key(IpAddr::V6(b.into())), same);
             let neighbour = (a & !u128::from(u64::MAX)) | u128::from(b as u64);
@@ -359,16 +490,38 @@ mod tests {
 
         #[test]
         fn a_note_and_the_peers_address_say_what_was_claimed(
-            ip: IpAddr, service in 1u8..64, narrow in (1u8..=32, 1u8..=128), wide in (1u8..=32, 1u8..=128),
+            ip: IpAddr, v4: u32, service in 1u8..64, narrow in (1u8..=32, 1u8..=128), wide in (1u8..=32, 1u8..=128),
             network_max_connections in 0u32..2,
         ) {
             let prefixes = |(ipv4, ipv6)| Prefixes { ipv4, ipv6 };
             let policy = ServicePolicy {
                 narrow: prefixes(narrow), wide: prefixes(wide), network_max_connections, ..Default::default()
             };
+            let claim_of = |remote: &Addr| Claim::new(ServiceId(service), &policy, remote);
+            let translated = 0x0064_ff9b_u128 << 96 | u128::from(v4);
+            let translated = Addr::from(IpAddr::V6(translated.into()));
+            prop_assert_eq!(Note::new(note::COUNTED, &claim_of(&translated)).claim(&translated), claim_of(&translated));
             let remote = Addr::from(ip);
-            let claim = Claim::new(ServiceId(service), &policy, &remote);
+            let claim = claim_of(&remote);
             prop_assert_eq!(Note::new(note::COUNTED, &claim).claim(&remote), claim);
+            for shared in Level::ALL.into_iter().filter_map(|level| claim.shared(level)) {
+                prop_assert_eq!(Note::new(note::COUNTED, &shared).claim(&remote), shared);
+            }
+        }
+
+        #[test]
+        fn a_shared_entry_has_the_whole_source_in_it_and_is_nobodys_own(ip: IpAddr, ipv4 in 1u8..=32, ipv6 in 1u8..=128) {
+            let policy = ServicePolicy { narrow: Prefixes { ipv4, ipv6 }, ..Default::default() };
+            let claim = Claim::new(ServiceId(1), &policy, &Addr::from(ip));
+            let shared: std::vec::Vec<_> = Level::ALL.into_iter().filter_map(|level| claim.shared(level)).collect();
+            prop_assert_eq!(shared.last().map(|claim| claim.narrow.prefix_len()), Some(0));
+            for (shared, level) in shared.iter().zip(Level::ALL.iter().skip(3 - shared.len())) {
+                prop_assert!(shared.narrow.is_shared() && !shared.has_wide() && shared.service() == claim.service());
+                prop_assert!(shared.narrow.prefix <= claim.narrow.prefix);
+                prop_assert_eq!(claim.narrow.source.cut(shared.narrow.prefix), shared.narrow.source);
+                prop_assert_eq!(shared.narrow.level, level.number);
+                prop_assert_ne!(shared.narrow, claim.narrow);
+            }
         }
 
         #[test]

@@ -26,6 +26,7 @@ pub mod memo;
 pub mod peg;
 pub mod places;
 pub mod rate;
+pub mod room;
 pub mod rule;
 pub mod service;
 pub mod verdict;
@@ -40,6 +41,7 @@ pub use memo::{Memo, Memos, Syn};
 pub use peg::Peg;
 pub use places::Places;
 pub use rate::Rate;
+pub use room::Room;
 pub use rule::{Action, Rule, Say};
 pub use service::{Keepalive, Mode, Protocol, Response, ServiceId, ServicePolicy};
 pub use verdict::{Limits, Reason, Standing, Verdict};
@@ -47,7 +49,7 @@ pub use waiting::Waiter;
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
 /// meaning. A daemon that finds another version replaces the pins, it never reads them.
-pub const LAYOUT_VERSION: u64 = 9;
+pub const LAYOUT_VERSION: u64 = 10;
 
 /// The most services an instance can have; service 0 means "no service".
 pub const MAX_SERVICES: u32 = 64;

@@ -1,7 +1,8 @@
 //! The verdict: the one place where it is decided whether a source may have one more connection.
 
 use crate::{
-    Places, Rate, Response, ServicePolicy,
+    Claim, Places, Rate, Response, ServicePolicy,
+    ledger::Level,
     rule::{Action, Say},
 };
 
@@ -58,6 +59,14 @@ impl Reason {
     #[must_use]
     pub const fn is_own(self) -> bool {
         matches!(self, Self::Concurrency | Self::Rate)
+    }
+
+    /// The same where a connection is counted in `claim`: who shares an entry with others is refused for what is
+    /// held around it, which no ban of its own could better.
+    #[inline(always)]
+    #[must_use]
+    pub const fn within(self, claim: &Claim) -> Self {
+        if self.is_own() && claim.narrow.is_shared() { Self::Network } else { self }
     }
 
     /// The word for it in output, metrics and documents.
@@ -130,7 +139,39 @@ impl Limits {
         let denied = matches!(say.action, Action::Deny);
         Self { narrow, wide, total, rate: policy.rate, denied, bannable: true }
     }
+
+    /// The same for what is counted in `claim`: several sources in one entry have a multiple of what one has
+    /// ([`crate::ledger::Level`]), and no more than their network has, if they are of one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn within(self, claim: &Claim) -> Self {
+        let Together { shift, no_network, no_wide } = TOGETHER[(claim.narrow.level & 3) as usize];
+        let (together, network) = ((self.narrow as u64) << (shift & 7), (self.wide | no_network) as u64);
+        let narrow = if together < network { together } else { network } as u32;
+        let rate = Rate { interval_ns: self.rate.interval_ns >> (shift & 7), ..self.rate };
+        Self { narrow, wide: self.wide | no_wide, rate, ..self }
+    }
 }
+
+/// What becomes of limits for what is counted together, by level. A table and masks: for the verifier every branch is
+/// another way through what follows.
+struct Together {
+    shift: u8,
+    /// All bits: the network's limit is none for the entry.
+    no_network: u32,
+    /// All bits: the network is not counted beside it.
+    no_wide: u32,
+}
+
+static TOGETHER: [Together; 4] = {
+    let [first, second, last] = Level::ALL;
+    [
+        Together { shift: 0, no_network: u32::MAX, no_wide: 0 },
+        Together { shift: first.shift, no_network: 0, no_wide: u32::MAX },
+        Together { shift: second.shift, no_network: 0, no_wide: u32::MAX },
+        Together { shift: last.shift, no_network: u32::MAX, no_wide: u32::MAX },
+    ]
+};
 
 /// What a source has of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -233,12 +274,12 @@ impl Standing {
 #[must_use]
 pub const fn judge(
     policy: &ServicePolicy,
-    say: &Say,
+    limits: &Limits,
     standing: &Standing,
     replies: &Rate,
     now_ns: u64,
 ) -> Verdict {
-    let Some(reason) = standing.over(&Limits::of(policy, say), now_ns) else {
+    let Some(reason) = standing.over(limits, now_ns) else {
         return Verdict::Admit;
     };
     Verdict::Refuse(reason, response(policy, reason, standing.replies_due_ns, replies, now_ns))
@@ -327,7 +368,39 @@ mod tests {
                 response => Response::from_u8(response),
             };
             let expected = expected.map_or(Verdict::Admit, |reason| Verdict::Refuse(reason, answer(reason)));
-            prop_assert_eq!(judge(&policy, &say, &standing, &replies, now), expected);
+            prop_assert_eq!(judge(&policy, &Limits::of(&policy, &say), &standing, &replies, now), expected);
+        }
+
+        /// Together they may have more than one of them, and not without end; law 4 holds for who is allowed.
+        #[test]
+        fn who_shares_an_entry_has_room_for_neighbours_and_a_limit(
+            ip: core::net::IpAddr, max_connections in 1u32..=ServicePolicy::MAX_LIMIT, network in 0u32..100, action in 0u8..3,
+        ) {
+            let network_max_connections = if network == 0 { 0 } else { max_connections.saturating_add(network) };
+            let policy = ServicePolicy {
+                max_connections, network_max_connections, rate: Rate::new(60, 60, 30),
+                narrow: crate::service::Prefixes { ipv4: 32, ipv6: 64 }, ..Default::default()
+            };
+            let claim = Claim::new(crate::ServiceId(1), &policy, &ip.into());
+            let limits = Limits::of(&policy, &Say { action: Action::from_u8(action), max_connections: 0 });
+            prop_assert_eq!(limits.within(&claim), limits);
+            for (level, times) in Level::ALL.into_iter().zip([4, 16, 64]) {
+                let shared = limits.within(&claim.shared(level).unwrap());
+                let narrow = if action == Action::Allow as u8 {
+                    u32::MAX
+                } else if network != 0 && times != 64 {
+                    network_max_connections.min(times * max_connections)
+                } else {
+                    times * max_connections
+                };
+                prop_assert_eq!((shared.narrow, shared.wide), (narrow, u32::MAX));
+                prop_assert_eq!((shared.denied, shared.bannable, shared.total), (limits.denied, limits.bannable, limits.total));
+                prop_assert_eq!(shared.rate.interval_ns, limits.rate.interval_ns / u64::from(times));
+                let one = claim.shared(level).unwrap();
+                prop_assert_eq!(Reason::Concurrency.within(&one), Reason::Network);
+                prop_assert_eq!(Reason::Total.within(&one), Reason::Total);
+                prop_assert_eq!(Reason::Rate.within(&claim), Reason::Rate);
+            }
         }
     }
 

@@ -6,7 +6,9 @@ use aya_ebpf::{
     bindings::{bpf_sk_lookup, sk_action},
     programs::SkLookupContext,
 };
-use limiter_common::{Addr, Claim, Rate, Response, Verdict, listening::Listener, verdict, waiting::Flow};
+use limiter_common::{
+    Addr, Claim, Limits, Rate, Response, Verdict, listening::Listener, verdict, waiting::Flow,
+};
 
 use crate::{
     atomic, claims, clock, listening,
@@ -36,16 +38,17 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         return sk_action::SK_PASS;
     }
     let policy = service.policy;
-    let say = service.say(&remote, &local);
-    let claim = Claim::new(service.id, policy, &remote);
+    let source = Claim::new(service.id, policy, &remote);
+    let claim = claims::present(source);
+    let limits = Limits::of(policy, &service.say(&remote, &local)).within(&claim);
     let entry = maps::entry(&claim.narrow);
-    let standing = claims::standing(&claim, entry, policy.max_total != 0);
+    let standing = claims::standing(&source.narrow, &claim, entry, policy.max_total != 0);
     let replies = service.ladder().map_or_else(Rate::default, |ladder| ladder.replies);
 
     // Where nothing is a matter of time, the clock is not asked.
     let now_ns = if policy.rate.is_limited() || standing.is_on_the_ladder() { clock::now_ns() } else { 0 };
 
-    let verdict = verdict::judge(policy, &say, &standing, &replies, now_ns);
+    let verdict = verdict::judge(policy, &limits, &standing, &replies, now_ns);
     let Verdict::Refuse(reason, response) = verdict else {
         return sk_action::SK_PASS;
     };
@@ -67,6 +70,7 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     if listener == Listener::OnInterface && response != Response::Drop && !policy.observes() {
         return sk_action::SK_PASS;
     }
+    let reason = reason.within(&claim);
     if policy.observes() {
         maps::count(service.id, |counters| &mut counters.would_refuse[reason as usize]);
         return sk_action::SK_PASS;
@@ -74,7 +78,7 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
     if let Some(entry) = entry {
         // SAFETY: found in this run.
-        unsafe { atomic::add(&raw mut (*entry).refused, 1) };
+        unsafe { atomic::add_u32(&raw mut (*entry).refused, 1) };
     }
     if response == Response::Drop {
         // On to the listener, in front of which the gate takes it away.

@@ -23,7 +23,7 @@ use limiter_common::{
 };
 
 use crate::{
-    clock,
+    claims, clock,
     iterator::Meta,
     keepalive,
     kernel::Socket,
@@ -89,7 +89,8 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<Record> {
     if note.state == note::ADOPTED && shut {
         // What others report. A close is seen by the release.
         if let Some(kept) = notes::take_kept(cookie) {
-            let _was_counted = ledger::release(&kept.claim(), clock::now_s());
+            let claim = kept.claim();
+            let _was_counted = ledger::release_apart(&raw const claim, clock::now_s());
         }
         return None;
     }
@@ -105,27 +106,36 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
     if !socket.is_in_our_cgroup() || unsafe { MARKS.has(sk) } {
         return None;
     }
-    let claim = Claim::new(service.id, service.policy, remote);
-    let uncounted = Some(Record { cookie, kind: kind::UNCOUNTED, claim, zero: 0 });
-    if !ledger::count(&claim, service.policy, clock::now_s()) {
-        return uncounted;
+    let mut record = Record {
+        cookie,
+        kind: kind::UNCOUNTED,
+        claim: Claim::new(service.id, service.policy, remote),
+        zero: 0,
+    };
+    claims::make_room(&raw mut record.claim);
+    if !ledger::count(&record.claim, service.policy, clock::now_s()) {
+        return Some(record);
     }
     let noted = if will_report(sk) {
-        notes::make(cookie, Note::new(note::COUNTED, &claim))
+        notes::make(cookie, Note::new(note::COUNTED, &record.claim))
     } else {
-        let kept = Kept::new(Note::new(note::ADOPTED, &claim), *remote);
+        let kept = Kept::new(Note::new(note::ADOPTED, &record.claim), *remote);
         // SAFETY: as above. The mark first: what is kept without one is taken for gone.
         let marked = unsafe { SOCKETS.mark(sk) };
         marked && notes::keep(cookie, &kept)
     };
     if !noted {
-        let _was_counted = ledger::release(&claim, clock::now_s());
-        return uncounted;
+        let _was_counted = ledger::release_apart(&raw const record.claim, clock::now_s());
+        return Some(record);
     }
     maps::count(service.id, |counters| &mut counters.adopted);
+    if record.claim.narrow.is_shared() {
+        maps::count(service.id, |counters| &mut counters.shared);
+    }
     // SAFETY: in an iterator `bpf_setsockopt` takes the socket.
     unsafe { keepalive::turn_on(sk, &service.policy.keepalive) };
-    Some(Record { cookie, kind: kind::COUNTED, claim, zero: 0 })
+    record.kind = kind::COUNTED;
+    Some(record)
 }
 
 /// Asks the socket to report its changes of state; `false` where the kernel cannot.

@@ -2,9 +2,11 @@
 
 use core::ptr::NonNull;
 
-use limiter_common::{Claim, Entry, Limits, Places, Rung, Standing, Total, claim::Words, places::Word as _};
+use limiter_common::{
+    Claim, Entry, Key, Limits, Places, Rung, Standing, Total, claim::Words, ledger::Level, places::Word as _,
+};
 
-use crate::{atomic::Shared, clock, maps, waiters};
+use crate::{atomic::Shared, clock, maps, rooms, waiters};
 
 /// Where everything of one claim is counted; valid for the run in which it was found.
 #[derive(Clone, Copy)]
@@ -26,7 +28,7 @@ impl Counts {
         Some(Self { narrow, wide, total: maps::total(claim.service())? })
     }
 
-    /// The same, made where they are not there; `None` when the ledger is full.
+    /// The same, made where they are not there; `None` when there is no room for one.
     #[inline(always)]
     pub fn find_or_make(claim: &Claim) -> Option<Self> {
         let narrow = maps::entry_or_new(&claim.narrow)?;
@@ -65,6 +67,36 @@ impl Counts {
     }
 }
 
+/// Makes the entries of `claim`, or else the finest shared one for which there is room; then `claim` is changed.
+/// Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn make_room(claim: *mut Claim) -> u32 {
+    let Some(mut made) = rooms::given(claim) else { return 0 };
+    rooms::clear_room();
+    if Counts::find_or_make(&made).is_some() {
+        return 0;
+    }
+    made.wide = Key::NONE;
+    for level in Level::ALL {
+        if made.narrow.share(level) && maps::entry_or_new(&made.narrow).is_some() {
+            break;
+        }
+    }
+    // SAFETY: not null; see `rooms::given`.
+    unsafe { *claim = made };
+    0
+}
+
+/// A connection was let go: an entry that has none now may go when there is no room for others.
+#[inline(always)]
+pub fn let_go(claim: &Claim, counts: &Counts) {
+    rooms::may_be_idle(&claim.narrow, counts.narrow);
+    if let Some(wide) = counts.wide {
+        rooms::may_be_idle(&claim.wide, wide.as_ptr());
+    }
+}
+
 /// Whether somebody waits for a place of one of these counts.
 #[inline(always)]
 pub fn is_waited_for(words: &Words<'_, Shared>) -> bool {
@@ -72,31 +104,57 @@ pub fn is_waited_for(words: &Words<'_, Shared>) -> bool {
     waits(words.narrow) || waits(words.total) || words.wide.is_some_and(waits)
 }
 
-/// Whether a ban holds for the source of `claim`. Hardly anyone is on the ladder, so the clock is only asked
-/// for who is.
+/// What the source of `claim` is counted in at this moment: its own entry, or, while there is no room for one, the one
+/// that it would share with others.
 #[inline(always)]
-pub fn is_banned(claim: &Claim, limits: &Limits) -> bool {
-    // SAFETY: found in this run.
-    let is_banned = |rung: *mut Rung| unsafe { (*rung).is_banned(clock::now_ns()) };
-    limits.bannable && maps::rung(&claim.narrow).is_some_and(is_banned)
+pub fn present(mut claim: Claim) -> Claim {
+    if maps::entry(&claim.narrow).is_none() && rooms::is_full() {
+        claim.wide = Key::NONE;
+        look_for_shared(&raw mut claim.narrow);
+    }
+    claim
 }
 
-/// Whether one more connection of the source of `claim`, of which `narrow` is the entry, would be over a limit: a look
-/// that makes and holds nothing in the source's name.
+/// Makes `key` that of the finest shared entry there is; of the last level, if there is none. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn look_for_shared(key: *mut Key) -> u32 {
+    let Some(mut shared) = rooms::given(key) else { return 0 };
+    for level in Level::ALL {
+        if shared.share(level) && maps::entry(&shared).is_some() {
+            break;
+        }
+    }
+    // SAFETY: not null; see `rooms::given`.
+    unsafe { *key = shared };
+    0
+}
+
+/// Whether a ban holds for the `source`. Hardly anyone is on the ladder, so the clock is only asked
+/// for who is.
 #[inline(always)]
-pub fn is_over(claim: &Claim, limits: &Limits, narrow: Option<*mut Entry>) -> bool {
-    let standing = standing(claim, narrow, limits.total != u32::MAX);
+pub fn is_banned(source: &Key, limits: &Limits) -> bool {
+    // SAFETY: found in this run.
+    let is_banned = |rung: *mut Rung| unsafe { (*rung).is_banned(clock::now_ns()) };
+    limits.bannable && maps::rung(source).is_some_and(is_banned)
+}
+
+/// Whether one more connection of the `source` that is counted in `claim`, of which `narrow` is the entry, would be over a
+/// limit: a look that makes and holds nothing in the source's name.
+#[inline(always)]
+pub fn is_over(source: &Key, claim: &Claim, limits: &Limits, narrow: Option<*mut Entry>) -> bool {
+    let standing = standing(source, claim, narrow, limits.total != u32::MAX);
     // Where nothing is a matter of time, the clock is not asked.
     let is_of_time = limits.rate.is_limited() || standing.is_on_the_ladder();
     standing.over(limits, if is_of_time { clock::now_ns() } else { 0 }).is_some()
 }
 
-/// Where the source of `claim` stands; zeros for what is not known. What is limited by nothing is not
+/// Where the `source` stands that is counted in `claim`; zeros for what is not known. What is limited by nothing is not
 /// looked up.
 #[inline(always)]
-pub fn standing(claim: &Claim, narrow: Option<*mut Entry>, with_total: bool) -> Standing {
+pub fn standing(source: &Key, claim: &Claim, narrow: Option<*mut Entry>, with_total: bool) -> Standing {
     let mut standing = Standing::default();
-    if let Some(rung) = maps::rung(&claim.narrow) {
+    if let Some(rung) = maps::rung(source) {
         // SAFETY: found in this run.
         unsafe {
             standing.banned_until_ns = (&raw const (*rung).banned_until_ns).read_volatile();

@@ -17,7 +17,7 @@ use crate::{
     kernel::{self, Handshake},
     maps::{self, Service},
     packet::{ACK, RST, SYN, Segment},
-    pending, waiters,
+    pending, rooms, waiters,
 };
 
 /// Whether the packet is to be dropped. Everything but the completing ACK of a mail connection
@@ -90,12 +90,18 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     if handshake == Handshake::Unknown {
         // A SYN cookie, perhaps: whoever sends any number gets here.
         let entry = maps::entry(&claim.narrow);
-        return claims::is_over(&claim, &limits, entry) && held(service.id, entry);
+        if entry.is_none() && rooms::is_full() {
+            waiters::go_on(ctx, waiters::NEW);
+        }
+        return claims::is_over(&claim.narrow, &claim, &limits, entry) && held(service.id, entry);
     }
-    if !limits.denied && !claims::is_banned(&claim, &limits) {
+    if !limits.denied && !claims::is_banned(&claim.narrow, &limits) {
         let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
-        // The ledger is full: it says so once there is a connection that it cannot count.
-        let Some(counts) = Counts::find_or_make(&claim) else { return false };
+        let Some(counts) = Counts::find(&claim) else {
+            pending::propose(&claim);
+            waiters::go_on(ctx, waiters::ROOM);
+            return held(service.id, None);
+        };
         let words = counts.words();
         match claim::reserve(&words, &limits, now_ns, arrival) {
             Outcome::Taken if counts.belong_to(&claim) => {
@@ -125,7 +131,7 @@ fn is_refused_in_silence(service: &Service, syn: &Segment) -> bool {
     let limits = Limits::of(service.policy, &service.say(&peer.remote(), &peer.local()));
     let reason = if limits.denied {
         Reason::Denied
-    } else if claims::is_banned(&claim, &limits) {
+    } else if claims::is_banned(&claim.narrow, &limits) {
         Reason::Banned
     } else {
         return false;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::SockOpsContext;
 use limiter_common::{
-    Addr, Claim, Limits, Rung,
+    Addr, Claim, Key, Limits, Rung,
     ladder::{self, Words, cause},
 };
 
@@ -12,15 +12,17 @@ use crate::{atomic::Shared, claims, clock, maps, report};
 #[inline(always)]
 pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local: &Addr) {
     let claim = Claim::new(service.id, service.policy, remote);
-    let limits = Limits::of(service.policy, &service.say(remote, local));
+    let source = claim.narrow;
+    let claim = claims::present(claim);
+    let limits = Limits::of(service.policy, &service.say(remote, local)).within(&claim);
     let entry = maps::entry(&claim.narrow);
-    let standing = claims::standing(&claim, entry, limits.total != u32::MAX);
+    let standing = claims::standing(&source, &claim, entry, limits.total != u32::MAX);
     // By now a place may have come free: then it is not held against the source.
     let own = match standing.over(&limits, clock::now_ns()) {
-        Some(reason) => reason.is_own(),
+        Some(reason) => reason.within(&claim).is_own(),
         None => false,
     };
-    if !pay(service, &claim, own) {
+    if !pay(service, &source, own) {
         report::ladder_full(ctx, service.id);
     }
 }
@@ -28,9 +30,9 @@ pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local
 /// The same for a refusal that is, or is not, for a limit of the source's own; `false` if there is no room to
 /// remember the source.
 #[inline(always)]
-pub fn pay(service: &maps::Service, claim: &Claim, own: bool) -> bool {
+pub fn pay(service: &maps::Service, source: &Key, own: bool) -> bool {
     let Some(ladder) = service.ladder() else { return true };
-    let Some(rung) = maps::rung_or_new(&claim.narrow) else { return false };
+    let Some(rung) = maps::rung_or_new(source) else { return false };
     let now_ns = clock::now_ns();
     // SAFETY: found in this run; aligned, and the kernel programs change them through `Shared` only.
     let words = unsafe {

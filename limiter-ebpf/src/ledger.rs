@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use limiter_common::{
-    Addr, Claim, Ending, Kept, Limits, Note, Reason, ServicePolicy,
+    Addr, Claim, Ending, Kept, Limits, Note, Reason, Say, ServicePolicy,
     claim::{self, Arrival, Outcome},
     ending,
     ledger::note,
@@ -25,7 +25,7 @@ use crate::{
     clock, keepalive, kernel, ladder, listening,
     maps::{self, LEDGER_STAGES, MARKS, SOCKETS},
     notes::{self, Noted},
-    pending, report, waiters,
+    pending, report, rooms, waiters,
 };
 
 const AF_INET: u32 = 2;
@@ -75,7 +75,8 @@ fn established(ctx: &SockOpsContext) {
     };
     if !notes::make(cookie, note) {
         if note.is_counted() {
-            let _was_counted = release(&note.claim(&remote(ctx)), clock::tick_s());
+            let claim = note.claim(&remote(ctx));
+            let _was_counted = release_apart(&raw const claim, clock::tick_s());
         }
         return report::no_room(ctx, service);
     }
@@ -83,6 +84,9 @@ fn established(ctx: &SockOpsContext) {
     let _cannot_fail = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
     if note.is_counted() {
         maps::count(service, |counters| &mut counters.accepted);
+        if note.is_shared() {
+            report::shares(ctx, service);
+        }
         // SAFETY: in a sock_ops program `bpf_setsockopt` takes the context.
         unsafe { keepalive::turn_on(ctx.as_ptr(), &policy.keepalive) };
     }
@@ -112,21 +116,31 @@ fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed 
     if notes::of(cookie).is_some() {
         return Claimed::Already;
     }
-    let claim = Claim::new(service.id, service.policy, &remote);
+    let mut claim = Claim::new(service.id, service.policy, &remote);
+    claims::make_room(&raw mut claim);
+    match count_without_reservation(service, &claim, &remote, &local(ctx)) {
+        0 => Claimed::NoRoom,
+        state => Claimed::Noted(Note::new(state as u8, &claim)),
+    }
+}
+
+/// Counts a connection that has no reservation: where verdicts are only counted, or after a SYN cookie, TCP Fast Open,
+/// or a policy that came between ACK and here. Returns what is to be noted, 0 if there is no room. A call of its own, so that the verifier goes on in one way from here.
+#[inline(never)]
+fn count_without_reservation(service: &maps::Service, claim: &Claim, remote: &Addr, local: &Addr) -> u32 {
     if service.policy.observes() {
-        let limits = Limits::of(service.policy, &service.say(&remote, &local(ctx)));
-        match reserve(&claim, &limits) {
-            Outcome::Taken => return Claimed::Noted(Note::new(note::COUNTED, &claim)),
-            Outcome::Full(_) => return Claimed::Noted(Note::new(note::OBSERVED, &claim)),
+        let limits = Limits::of(service.policy, &service.say(remote, local));
+        match reserve(claim, &limits) {
+            Outcome::Taken => return u32::from(note::COUNTED),
+            Outcome::Full(_) => return u32::from(note::OBSERVED),
             Outcome::Again => {}
         }
     }
-    // A SYN cookie, TCP Fast Open, or a policy that came between ACK and here.
-    if !count(&claim, service.policy, clock::tick_s()) {
-        return Claimed::NoRoom;
+    if !count(claim, service.policy, clock::tick_s()) {
+        return 0;
     }
     maps::count(service.id, |counters| &mut counters.unreserved);
-    Claimed::Noted(Note::new(note::COUNTED, &claim))
+    u32::from(note::COUNTED)
 }
 
 /// Counts a connection if there is room under its limits, as the gate and the ledger do together where
@@ -136,12 +150,12 @@ fn reserve(claim: &Claim, limits: &Limits) -> Outcome {
     if limits.denied {
         return Outcome::Full(Reason::Denied);
     }
-    if claims::is_banned(claim, limits) {
+    if claims::is_banned(&claim.narrow, limits) {
         return Outcome::Full(Reason::Banned);
     }
-    let Some(counts) = Counts::find_or_make(claim) else { return Outcome::Again };
-    let words = counts.words();
-    let outcome = claim::reserve(&words, limits, clock::now_ns(), Arrival::UNATTENDED);
+    let Some(counts) = Counts::find(claim) else { return Outcome::Again };
+    let (limits, words) = (limits.within(claim), counts.words());
+    let outcome = claim::reserve(&words, &limits, clock::now_ns(), Arrival::UNATTENDED);
     if outcome == Outcome::Taken {
         if !counts.belong_to(claim) {
             claim::cancel(&words, limits.rate.interval_ns);
@@ -152,11 +166,11 @@ fn reserve(claim: &Claim, limits: &Limits) -> Outcome {
     outcome
 }
 
-/// Counts a connection that holds no reservation, at `now_s` by [`clock`]; its handshake pays for the rate all the same. `false` when
-/// there is no room.
+/// Counts a connection that holds no reservation, at `now_s` by [`clock`]; its handshake pays for the rate all the same.
+/// `false` when the entries that [`claims::make_room`] was to make are not there, or being deleted.
 #[inline(always)]
 pub fn count(claim: &Claim, policy: &ServicePolicy, now_s: u32) -> bool {
-    let Some(counts) = Counts::find_or_make(claim) else { return false };
+    let Some(counts) = Counts::find(claim) else { return false };
     let words = counts.words();
     let Some(connections) = claim::count(&words) else { return false };
     if !counts.belong_to(claim) {
@@ -164,7 +178,8 @@ pub fn count(claim: &Claim, policy: &ServicePolicy, now_s: u32) -> bool {
         return false;
     }
     if policy.rate.is_limited() {
-        rate::charge(words.due, &policy.rate, clock::now_ns());
+        let rate = Limits::of(policy, &Say::NOTHING).within(claim).rate;
+        rate::charge(words.due, &rate, clock::now_ns());
     }
     note_arrival(&counts, connections, now_s);
     true
@@ -248,6 +263,14 @@ pub fn give_back<C: EbpfContext>(ctx: &C, kept: &Kept) {
     }
 }
 
+/// The same as [`release`] where that is seldom, or there is little stack; 0 for `false`. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn release_apart(claim: *const Claim, now_s: u32) -> u32 {
+    let Some(claim) = rooms::given(claim) else { return 0 };
+    u32::from(release(&claim, now_s))
+}
+
 /// Gives back what a connection held, at `now_s` by [`clock`]; `false` if a count did not know of it.
 #[inline(always)]
 pub fn release(claim: &Claim, now_s: u32) -> bool {
@@ -262,6 +285,7 @@ pub fn release(claim: &Claim, now_s: u32) -> bool {
     }
     let was_counted = claim::release(&counts.words());
     waiters::freed(claim, &counts);
+    claims::let_go(claim, &counts);
     was_counted
 }
 

@@ -38,6 +38,7 @@ mod packet;
 mod pending;
 mod release;
 mod report;
+mod rooms;
 mod shield;
 mod sockets;
 mod steward;
@@ -66,6 +67,18 @@ pub fn gate(ctx: SkBuffContext) -> i32 {
 #[cgroup_skb]
 pub fn hold(ctx: SkBuffContext) -> i32 {
     i32::from(!waiters::hold(&ctx))
+}
+
+/// Makes room for a source that the ledger does not know.
+#[cgroup_skb]
+pub fn room(ctx: SkBuffContext) -> i32 {
+    i32::from(!waiters::room(&ctx))
+}
+
+/// Judges the ACK of a source that the ledger did not know.
+#[cgroup_skb]
+pub fn newcomer(ctx: SkBuffContext) -> i32 {
+    i32::from(!waiters::newcomer(&ctx))
 }
 
 /// Judges the next packet of one that was held back.

@@ -13,15 +13,15 @@ use aya_ebpf::{
 };
 use limiter_common::{
     Action, Addr, Counters, Entry, Kept, Key, Ladder, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS, Peg,
-    Pending, Reason, Rule, Rung, SETS, Say, ServiceId, ServicePolicy, Syn, Total, coverage,
+    Pending, Reason, Room, Rule, Rung, SETS, Say, ServiceId, ServicePolicy, Syn, Total, coverage,
     errand::Errand,
     listening::{Endpoint, MAX_ENDPOINTS},
-    peg,
+    peg, room,
     rule::{Limit, RuleLimit},
     waiting::{Event, Flow, MAX_WAITERS, Request, Waiter},
 };
 
-use crate::clock;
+use crate::rooms;
 
 /// Which layout these maps have (`limiter_common::LAYOUT_VERSION`), and the fingerprint of the
 /// configuration applied last, the network namespace and the cgroup protected. The kernel reads none.
@@ -92,6 +92,14 @@ pub static RUNGS: HashMap<Key, Rung, 1, { BPF_F_NO_PREALLOC as usize }> = HashMa
 #[btf_map]
 pub static LEDGER: HashMap<Key, Entry, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// How much room there is in the ledger and for rungs, and which ring belongs to it.
+#[btf_map]
+pub static ROOMS: Array<Room, { room::rooms::ROOMS as usize }> = Array::new();
+
+/// The rings of all rooms, one after the other. The loader sets the number of entries.
+#[btf_map]
+pub static RINGS: Array<Key, 1> = Array::new();
+
 /// The live count of each service as a whole.
 #[btf_map]
 pub static TOTALS: Array<Total, { MAX_SERVICES as usize }> = Array::new();
@@ -145,7 +153,7 @@ pub static LISTENING: HashMap<Endpoint, u64, { MAX_ENDPOINTS as usize }, { BPF_F
 
 /// The programs that the gate goes on in.
 #[btf_map]
-pub static STAGES: ProgramArray<2> = ProgramArray::new();
+pub static STAGES: ProgramArray<4> = ProgramArray::new();
 
 /// The programs that the ledger goes on in.
 #[btf_map]
@@ -376,9 +384,7 @@ pub fn rung_or_new(key: &Key) -> Option<*mut Rung> {
     if let Some(rung) = rung(key) {
         return Some(rung);
     }
-    // As in `entry_or_new`. Memory of a deleted rung that serves another source at once costs or spares one
-    // of them a reply.
-    let _exists_already = RUNGS.insert(key, Rung::default(), u64::from(aya_ebpf::bindings::BPF_NOEXIST));
+    rooms::make_rung(key);
     rung(key)
 }
 
@@ -388,14 +394,12 @@ pub fn entry(key: &Key) -> Option<*mut Entry> {
     LEDGER.get_ptr_mut(key)
 }
 
-/// The entry of `key`, made if there is none; `None` when the ledger is full.
+/// The entry of `key`, made if there is none; `None` when there is no room for it.
 #[inline(always)]
 pub fn entry_or_new(key: &Key) -> Option<*mut Entry> {
     if let Some(entry) = entry(key) {
         return Some(entry);
     }
-    let fresh = Entry { tag: key.tag(), last_seen_s: clock::now_s(), ..Entry::default() };
-    // Another CPU may have been faster: then this fails, and the look-up finds the other's.
-    let _exists_already = LEDGER.insert(key, fresh, u64::from(aya_ebpf::bindings::BPF_NOEXIST));
+    rooms::make_entry(key);
     entry(key)
 }

@@ -26,6 +26,22 @@ pub fn set(remote: Addr, remote_port: u32, claim: Claim, paid_ns: u64) {
     }
 }
 
+/// Hands the claim of the packet on to the program that the gate goes on in. Nothing is pending: the gate has seen to that.
+#[inline(always)]
+pub fn propose(claim: &Claim) {
+    if let Some(slot) = PENDING.get_ptr_mut(0) {
+        // SAFETY: as in `set`.
+        unsafe { (*slot).claim = *claim };
+    }
+}
+
+/// What was handed on.
+#[inline(always)]
+pub fn proposed() -> Option<Claim> {
+    // SAFETY: as in `set`.
+    PENDING.get_ptr_mut(0).map(|slot| unsafe { (*slot).claim })
+}
+
 /// Takes the reservation made for the ACK of this peer to `service`, if it is the one pending. The same
 /// peer at another port of the service falls under the same counts.
 #[inline(always)]

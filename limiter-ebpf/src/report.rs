@@ -9,11 +9,22 @@ use limiter_common::{Counters, ServiceId};
 
 use crate::maps::COUNTERS;
 
-/// The ledger is full: a connection of a new source is let through uncounted.
+/// Not even an entry that is shared can be made: a connection is let through uncounted.
 #[inline(never)]
 pub fn ledger_full<C: EbpfContext>(ctx: &C, service: ServiceId) {
     if first_times(service, |counters| &mut counters.uncounted) {
-        warn!(ctx, "the ledger is full: connections of new sources are let through uncounted");
+        warn!(ctx, "memory for the ledger is short: connections of new sources are let through uncounted");
+    }
+}
+
+/// All entries of the ledger are in use: a connection of a new source is counted with others of its network.
+#[inline(never)]
+pub fn shares<C: EbpfContext>(ctx: &C, service: ServiceId) {
+    if first_times(service, |counters| &mut counters.shared) {
+        warn!(
+            ctx,
+            "the ledger is full of sources that hold connections: new ones are limited by their network"
+        );
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     atomic::Shared,
     clock, ledger,
     maps::{self, ERRAND, LEDGER},
-    notes, pending,
+    notes, pending, rooms,
 };
 
 /// Gives back what is pending on this CPU or the one that is named, then does each step.
@@ -27,13 +27,20 @@ pub fn run() {
         if index >= errand.asked as usize {
             return;
         }
-        errand.done += u32::from(done(errand.steps[index]));
+        errand.done += do_step(&raw const errand.steps[index]);
     }
 }
 
-/// Does one step; `false` if things were not as it expects, and nothing was changed.
+/// Does one step: 1, or 0 if things were not as it expects, and nothing was changed. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn do_step(step: *const Step) -> u32 {
+    let Some(step) = rooms::given(step) else { return 0 };
+    u32::from(done(&step))
+}
+
 #[inline(always)]
-fn done(step: Step) -> bool {
+fn done(step: &Step) -> bool {
     if step.step == step::FORGET {
         return notes::take(step.from.0).is_some();
     }
@@ -45,10 +52,19 @@ fn done(step: Step) -> bool {
     if step.step == step::COLLECT {
         // Collected before, and not removed: until it is, its source waits at the gate.
         let is_unused = places::collect(word) || word.load() == Places::COLLECTED.0;
-        return !step.key.is_total() && is_unused && LEDGER.remove(step.key).is_ok();
+        let is_deleted = !step.key.is_total() && is_unused && LEDGER.remove(step.key).is_ok();
+        if is_deleted {
+            rooms::give_back(&step.key);
+        }
+        return is_deleted;
     }
     if word.compare_exchange(step.from.0, step.to.0) != step.from.0 {
         return false;
+    }
+    if !step.key.is_total()
+        && let Some(entry) = maps::entry(&step.key)
+    {
+        rooms::may_be_idle(&step.key, entry);
     }
     // A connection is drift once, not once in each of its counts.
     if step.step == step::CORRECT && !step.key.is_wide() && !step.key.is_total() {

@@ -103,7 +103,8 @@ fn waits(waiter: *mut Waiter, asked: &Request, counts: &Counts, claim: &Claim) -
     // SAFETY: found in this run, and in hand.
     let waiter = unsafe { &mut *waiter };
     let Some(service) = maps::service(claim.service()) else { return false };
-    let limits = Limits::of(service.policy, &service.say(&asked.flow.remote, &asked.flow.local));
+    let limits =
+        Limits::of(service.policy, &service.say(&asked.flow.remote, &asked.flow.local)).within(claim);
     let (marks, room) = (Marks::of(waiter.reason()), u32::from(waiter.room));
     let most = waiting::most_of_source(limits.narrow, room);
     let waits = claim::wait(&counts.words(), marks, most, room) == Wait::Waits;
@@ -141,21 +142,22 @@ fn refuse(waiter: *mut Waiter, asked: &mut Request, counts: &Counts, claim: &Cla
     asked.reason = reason as u32;
     let Some(service) = maps::service(claim.service()) else { return };
     let say = service.say(&asked.flow.remote, &asked.flow.local);
-    let limits = Limits::of(service.policy, &say);
+    let limits = Limits::of(service.policy, &say).within(claim);
+    let source = waiters::source(&service, &asked.flow);
     // What has come since goes first: who is denied or banned is told nothing.
     let reason = if limits.denied {
         Reason::Denied
-    } else if claims::is_banned(claim, &limits) {
+    } else if claims::is_banned(&source, &limits) {
         Reason::Banned
     } else {
-        reason
+        reason.within(claim)
     };
     asked.reason = reason as u32;
     let entry = maps::entry(&claim.narrow);
-    let standing = claims::standing(claim, entry, true);
+    let standing = claims::standing(&source, claim, entry, true);
     (asked.count, asked.limit) = match reason {
         Reason::Total => (standing.total, limits.total),
-        Reason::Network => (standing.wide, limits.wide),
+        Reason::Network if claim.has_wide() => (standing.wide, limits.wide),
         _ => (standing.narrow, limits.narrow),
     };
     asked.response = respond(&service, reason, standing.replies_due_ns) as u32;
@@ -164,9 +166,9 @@ fn refuse(waiter: *mut Waiter, asked: &mut Request, counts: &Counts, claim: &Cla
         maps::count(service.id, |counters| &mut counters.told);
         if let Some(entry) = entry {
             // SAFETY: found in this run.
-            unsafe { atomic::add(&raw mut (*entry).refused, 1) };
+            unsafe { atomic::add_u32(&raw mut (*entry).refused, 1) };
         }
-        if !ladder::pay(&service, claim, reason.is_own()) {
+        if !ladder::pay(&service, &source, reason.is_own()) {
             maps::count(service.id, |counters| &mut counters.unjudged);
         }
     }

@@ -5,7 +5,7 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
 use limiter_common::{
-    Claim, Limits, Note, Reason, ServiceId, Waiter,
+    Addr, Claim, Key, Limits, Note, Reason, ServiceId, Waiter,
     claim::{self, Arrival, Marks, Outcome, Wait},
     ledger::note,
     places::Word as _,
@@ -19,13 +19,18 @@ use crate::{
     kernel::{self, Handshake},
     maps::{self, EVENTS, STAGES, Service, WAITERS},
     packet::{FIN, Segment, Tuple},
-    pending,
+    pending, rooms,
 };
 
 /// Index of [`hold`] in [`STAGES`].
 pub const HOLD: u32 = 0;
 /// Index of [`again`].
 pub const AGAIN: u32 = 1;
+
+/// Index of [`room`].
+pub const ROOM: u32 = 2;
+/// Index of [`newcomer`].
+pub const NEW: u32 = 3;
 
 /// Goes on in another program, which has a stack of its own. Returns only if it is not there: then the packet is
 /// to be dropped, and the kernel asks for it again.
@@ -130,11 +135,20 @@ impl Packet {
 #[inline(always)]
 fn held(service: ServiceId, claim: &Claim) -> bool {
     maps::count(service, |counters| &mut counters.held);
-    if let Some(entry) = maps::entry(&claim.narrow) {
+    count_held(&raw const claim.narrow);
+    true
+}
+
+/// The same for the entry of its source, if there is one. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_held(key: *const Key) -> u32 {
+    let Some(key) = rooms::given(key) else { return 0 };
+    if let Some(entry) = maps::entry(&key) {
         // SAFETY: found in this run. A plain add: a statistic that may lose one between two CPUs.
         unsafe { (*entry).held = (*entry).held.wrapping_add(1) };
     }
-    true
+    0
 }
 
 /// Holds a handshake back for which there is no place, and records it; whether the packet is to be dropped. Goes
@@ -146,9 +160,10 @@ pub fn hold(ctx: &SkBuffContext) -> bool {
         return handshake != Handshake::Void;
     }
     let remote = tuple.remote();
-    let claim = Claim::new(service.id, service.policy, &remote);
-    let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local()));
-    let reason = match why(&claim, &limits) {
+    let source = Claim::new(service.id, service.policy, &remote);
+    let claim = claims::present(source);
+    let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local())).within(&claim);
+    let reason = match why(&source.narrow, &claim, &limits) {
         Some(reason) => reason,
         // A place has come free since: it is noticed when the ACK comes again, as the daemon sees to at once.
         None => Reason::Concurrency,
@@ -157,11 +172,65 @@ pub fn hold(ctx: &SkBuffContext) -> bool {
     held(service.id, &claim)
 }
 
-/// Why there is no place under `claim`.
+/// Makes the entries of a source that the ledger does not know, or finds it one that it shares with others. Goes on in
+/// [`newcomer`]: a program of its own, because the verifier would look at it once for each way to read a packet. Always
+/// true.
 #[inline(always)]
-fn why(claim: &Claim, limits: &Limits) -> Option<Reason> {
+pub fn room(ctx: &SkBuffContext) -> bool {
+    if let Some(mut claim) = pending::proposed() {
+        claims::make_room(&raw mut claim);
+        pending::propose(&claim);
+        go_on(ctx, NEW);
+    }
+    true
+}
+
+/// Judges the ACK of a source that the ledger did not know a moment ago. Goes on where the gate has found that it is neither
+/// denied nor banned; whether the packet is to be dropped.
+#[inline(always)]
+pub fn newcomer(ctx: &SkBuffContext) -> bool {
+    let Some(Packet { service, tuple, handshake, .. }) = Packet::read(ctx) else { return true };
+    if handshake == Handshake::Void {
+        return false;
+    }
+    let remote = tuple.remote();
+    if handshake == Handshake::Unknown {
+        // As in the gate: this only looks.
+        let claim = Claim::new(service.id, service.policy, &remote);
+        let source = claim.narrow;
+        let claim = claims::present(claim);
+        let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local())).within(&claim);
+        let entry = maps::entry(&claim.narrow);
+        return claims::is_over(&source, &claim, &limits, entry) && held(service.id, &claim);
+    }
+    let Some(claim) = pending::proposed() else { return true };
+    // Memory is short: the ledger says so once there is a connection that it cannot count.
+    let Some(counts) = Counts::find(&claim) else { return false };
+    let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local())).within(&claim);
+    let words = counts.words();
+    let overtakes = if has_records(service.id) { overtakes() } else { 0 };
+    match claim::reserve(&words, &limits, clock::now_ns(), Arrival { overtakes, ..Arrival::NEW }) {
+        Outcome::Taken if counts.belong_to(&claim) => {
+            pending::set(remote, tuple.remote_port(), claim, limits.rate.interval_ns);
+            return false;
+        }
+        Outcome::Taken => claim::cancel(&words, limits.rate.interval_ns),
+        Outcome::Full(_) => {
+            go_on(ctx, HOLD);
+            return held(service.id, &claim);
+        }
+        Outcome::Again => {}
+    }
+    maps::count(service.id, |counters| &mut counters.contended);
+    true
+}
+
+/// Why there is no place for `source` under `claim`.
+#[inline(always)]
+fn why(source: &Key, claim: &Claim, limits: &Limits) -> Option<Reason> {
     let now_ns = clock::now_ns();
-    claims::standing(claim, maps::entry(&claim.narrow), limits.total != u32::MAX).waits_for(limits, now_ns)
+    claims::standing(source, claim, maps::entry(&claim.narrow), limits.total != u32::MAX)
+        .waits_for(limits, now_ns)
 }
 
 /// Records a handshake for which there is no place, because of `reason`.
@@ -259,7 +328,7 @@ pub fn again(ctx: &SkBuffContext) -> bool {
         // a SYN cookie.
         let claim = Claim::new(service.id, service.policy, &flow.remote);
         let limits = Limits::of(service.policy, &service.say(&flow.remote, &flow.local));
-        return attended || claims::is_over(&claim, &limits, maps::entry(&claim.narrow));
+        return attended || claims::is_over(&claim.narrow, &claim, &limits, maps::entry(&claim.narrow));
     }
     let is_being_told = attended && seen as u8 == State::Told as u8;
     let is_stale = segment.ack != isn.wrapping_add(1) && !is_being_told;
@@ -269,8 +338,9 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     if !has_turn || !take_in_hand(waiter, &flow, seen) {
         return held(service.id, &Claim::new(service.id, service.policy, &flow.remote));
     }
+    let mut claim = Claim::default();
     // SAFETY: as above, and in hand.
-    let claim = unsafe { (*waiter).note.claim(&flow.remote) };
+    unsafe { noted_claim(&raw const (*waiter).note, &raw const flow.remote, &raw mut claim) };
     if is_stale {
         // Of another handshake of the same addresses and ports, which has ended unseen. This one is recorded when
         // its ACK comes again.
@@ -302,6 +372,18 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     false
 }
 
+/// Sets `claim` to what the note on a record from `remote` says. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn noted_claim(note: *const Note, remote: *const Addr, claim: *mut Claim) -> u32 {
+    let (Some(note), Some(remote)) = (rooms::given(note), rooms::given(remote)) else { return 0 };
+    // SAFETY: null, or a claim that the caller has borrowed for the call; see `rooms::given`.
+    if let Some(claim) = unsafe { claim.as_mut() } {
+        *claim = note.claim(&remote);
+    }
+    0
+}
+
 /// Takes a record out of the counts that it is marked in.
 ///
 /// # Safety
@@ -328,8 +410,8 @@ fn try_again(
     seen: u64,
     overtakes: u64,
 ) -> u8 {
-    let limits = Limits::of(service.policy, &service.say(&flow.remote, &flow.local));
-    if limits.denied || claims::is_banned(claim, &limits) {
+    let limits = Limits::of(service.policy, &service.say(&flow.remote, &flow.local)).within(claim);
+    if limits.denied || claims::is_banned(&source(service, flow), &limits) {
         // SAFETY: found in this run, and in hand.
         unsafe {
             (*waiter).waits_for = if limits.denied { Reason::Denied } else { Reason::Banned } as u8;
@@ -351,6 +433,12 @@ fn try_again(
     }
     // Its turn is over.
     if seen as u8 == State::Granted as u8 { State::Waiting as u8 } else { seen as u8 }
+}
+
+/// What the source of a record is known as on the ladder, whatever it is counted in.
+#[inline(always)]
+pub fn source(service: &Service, flow: &Flow) -> Key {
+    Key::narrow(service.id, service.policy, &flow.remote)
 }
 
 /// Takes the record of `flow` in hand, which was seen with this word. `false` if it is another one's by now: memory

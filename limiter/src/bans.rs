@@ -5,8 +5,8 @@
 pub mod state;
 mod upkeep;
 
-use anyhow::Result;
-use limiter_common::{Key, Rung, ladder::cause};
+use anyhow::{Result, ensure};
+use limiter_common::{Key, Ladder, Rung, ladder::cause};
 use serde::Serialize;
 
 pub use upkeep::Upkeep;
@@ -64,16 +64,17 @@ pub fn in_force(tables: &Tables) -> Result<Vec<Ban>> {
     Ok(shown.collect())
 }
 
-/// Bans the sources of `keys` until `until_ns`; where there is no room, the oldest are given up.
+/// Bans the sources of `keys` until `until_ns`. Where there is no room, sources that were only refused are forgotten, then
+/// the oldest bans that the ladder made are given up.
+///
+/// # Errors
+/// When so many bans made by hand are in force that there is no room for these; then nothing has changed.
 pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
     let now_ns = ledger::now_ns()?;
     let unnoted = tables.unnoted_drops()?;
     let mut bans = Vec::with_capacity(keys.len());
-    let mut all_known = true;
     for key in keys {
-        let known = tables.rung(key)?;
-        all_known &= known.is_some();
-        let before = known.unwrap_or_default();
+        let before = tables.rung(key)?.unwrap_or_default();
         // What it had left of replies counts from anew when the ban ends, as after a ban of the ladder.
         let rung = Rung {
             replies_due_ns: 0,
@@ -86,13 +87,18 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
         };
         bans.push((key, rung));
     }
-    let mut given_up = Vec::new();
-    if !all_known {
-        let room = (tables.max_rungs()? as usize).saturating_sub(keys.len());
-        let mut others = tables.rungs()?;
-        others.retain(|(key, _)| !keys.contains(key));
-        given_up = beyond(room, &mut others, tables)?;
-    }
+    let (max, ladder) = (tables.max_bans()? as usize, tables.policy.ladder()?);
+    let mut others = tables.rungs()?;
+    others.retain(|(key, _)| !keys.contains(key));
+    let by_hand =
+        others.iter().filter(|(_, rung)| rung.is_banned(now_ns) && rung.cause == cause::ADMIN).count();
+    ensure!(
+        by_hand + keys.len() <= max,
+        "there is no room for {} more bans: {by_hand} made by hand are in force, and max_bans is {max}; end some with \
+         `limiter unban ADDR`, or raise max_bans in [ladder] and start the daemon anew",
+        keys.len()
+    );
+    let given_up = beyond(&others, max - keys.len(), max, &ladder, now_ns);
     tables.change_rungs(|rungs| {
         given_up.iter().try_for_each(|key| rungs.remove(key).map(drop))?;
         bans.iter().try_for_each(|(key, rung)| rungs.set(key, rung))
@@ -104,12 +110,53 @@ pub fn unban(tables: &mut Tables, keys: &[Key]) -> Result<()> {
     tables.change_rungs(|rungs| keys.iter().try_for_each(|key| rungs.remove(key).map(drop)))
 }
 
-/// Takes away the oldest, until no more than `room` are left; returns whom to give up.
-fn beyond(room: usize, rungs: &mut Vec<(Key, Rung)>, tables: &Tables) -> Result<Vec<Key>> {
-    let over = rungs.len().saturating_sub(room);
-    if over > 0 {
-        let ladder = tables.policy.ladder()?;
-        rungs.sort_by_key(|(_, rung)| rung.since_ns(&ladder));
+/// Whom to give up so that of `rungs` at most `bans` are banned at `now_ns`, and at most `refused` others are remembered:
+/// the oldest of each, but nobody who was banned by hand.
+fn beyond(rungs: &[(Key, Rung)], bans: usize, refused: usize, ladder: &Ladder, now_ns: u64) -> Vec<Key> {
+    let (banned, others): (Vec<_>, Vec<_>) =
+        rungs.iter().copied().partition(|(_, rung)| rung.is_banned(now_ns));
+    let over = [banned.len().saturating_sub(bans), others.len().saturating_sub(refused)];
+    let ladders = banned.into_iter().filter(|(_, rung)| rung.cause != cause::ADMIN).collect();
+    let oldest = |mut among: Vec<(Key, Rung)>, n: usize| {
+        among.sort_by_key(|(_, rung)| rung.since_ns(ladder));
+        among.into_iter().take(n).map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    [oldest(ladders, over[0]), oldest(others, over[1])].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use limiter_common::{Addr, Rate};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Nobody loses a ban to others that were only refused, and no ban by hand goes for any.
+        #[test]
+        fn what_is_given_up_is_the_oldest_of_its_kind_and_never_a_ban_by_hand(
+            kinds in prop::collection::vec(0u8..3, 0..60), bans in 0usize..40, refused in 0usize..40,
+        ) {
+            const NOW: u64 = 1_000_000_000_000;
+            let ladder = Ladder { replies: Rate::new(20, 60, 20), ..Ladder::default() };
+            let rungs: Vec<_> = (0_u32..).zip(&kinds).map(|(nth, kind)| {
+                let since = u64::from(nth) * 1_000_000_000;
+                let rung = match kind {
+                    0 => Rung { replies_due_ns: since + ladder.replies.tolerance_ns, ..Rung::default() },
+                    kind => Rung {
+                        banned_at_ns: since, banned_until_ns: NOW + 1,
+                        cause: if *kind == 1 { cause::LADDER } else { cause::ADMIN }, ..Rung::default()
+                    },
+                };
+                (Key { source: Addr([0, 0, 0, nth]), service: 1, ..Key::default() }, rung)
+            }).collect();
+            let gone: Vec<u32> = beyond(&rungs, bans, refused, &ladder, NOW).iter().map(|key| key.source.0[3]).collect();
+            let of = |wanted: u8| (0_u32..).zip(&kinds).filter(move |(_, kind)| **kind == wanted).map(|(nth, _)| nth);
+            let gone_of = |wanted: u8| of(wanted).filter(|nth| gone.contains(nth)).collect::<Vec<_>>();
+            prop_assert_eq!(gone_of(2), Vec::<u32>::new());
+            prop_assert_eq!(gone_of(0), of(0).take(of(0).count().saturating_sub(refused)).collect::<Vec<_>>());
+            let over = (of(1).count() + of(2).count()).saturating_sub(bans);
+            prop_assert_eq!(gone_of(1), of(1).take(over).collect::<Vec<_>>());
+        }
     }
-    Ok(rungs.drain(..over).map(|(key, _)| key).collect())
 }

@@ -136,7 +136,14 @@ fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached, S
         max_sources: options.config.max_sources,
         max_bans: options.config.ladder.max_bans,
     };
-    let found = Found::inspect(instance)?;
+    let mut found = Found::inspect(instance)?;
+    if let Found::Current(tables) = &found
+        && let Some(difference) = target.outgrows(tables)?
+    {
+        // They are put in force again below.
+        bans::state::save(instance, tables)?;
+        found = Found::Other(difference);
+    }
     let mut loaded = target.load(instance, &found)?;
     {
         let _policy = instance.lock_policy()?;
@@ -243,7 +250,7 @@ async fn serve(
             Ok(config) => {
                 if config.max_sources != options.config.max_sources {
                     warn!(
-                        "max_sources is for the next load: `limiter --instance {instance} unload`, then run"
+                        "max_sources is read when the daemon starts: end it, and start `limiter --instance {instance} run`"
                     );
                 }
                 rename.send_replace(hostname(&config)?);

@@ -3,7 +3,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context as _, Result};
-use limiter_common::{Addr, Claim, Entry, Key, Places, ServiceId, ServicePolicy, Standing, waiting};
+use limiter_common::{
+    Addr, Claim, Entry, Key, Limits, Places, Say, ServiceId, ServicePolicy, Standing, ledger::Level, waiting,
+};
 use serde::Serialize;
 
 use crate::kernel::{Tables, steward::Steward};
@@ -13,7 +15,7 @@ use crate::kernel::{Tables, steward::Steward};
 pub struct Source {
     /// The service's name.
     pub service: String,
-    /// `source`, or `network` for the wide tier.
+    /// `source`, `network` for the wide tier, or `shared` for sources without an entry of their own.
     pub tier: &'static str,
     /// The source, as people write networks.
     pub source: String,
@@ -42,14 +44,18 @@ pub struct Source {
 impl Source {
     /// What is known of a source, in words.
     pub fn new(key: &Key, entry: &Entry, policy: Option<&ServicePolicy>, now: u32) -> Self {
-        let is_wide = key.is_wide();
-        let limit = policy.and_then(|policy| match (is_wide, policy.network_max_connections) {
-            (false, _) => Some(policy.max_connections),
+        let claim = Claim { narrow: *key, wide: Key::NONE };
+        let limit = policy.and_then(|policy| match (key.is_wide(), policy.network_max_connections) {
+            (false, _) => Some(Limits::of(policy, &Say::NOTHING).within(&claim).narrow),
             (true, 0) => None,
             (true, limit) => Some(limit),
         });
         Self {
-            tier: if is_wide { "network" } else { "source" },
+            tier: match key {
+                key if key.is_wide() => "network",
+                key if key.is_shared() => "shared",
+                _ => "source",
+            },
             service: policy
                 .map_or_else(|| format!("(removed {})", key.service), |policy| policy.name().to_owned()),
             source: network(key),
@@ -60,7 +66,7 @@ impl Source {
             limit: limit.filter(|_| !key.source.is_loopback()),
             peak: entry.peak,
             accepted: entry.accepted,
-            refused: entry.refused,
+            refused: entry.refused.into(),
             held: entry.held,
             idle_seconds: now.saturating_sub(entry.last_seen_s),
         }
@@ -144,9 +150,23 @@ pub fn sources(tables: &Tables) -> Result<Vec<Source>> {
         .collect())
 }
 
-/// Where the source of `claim` stands; zeros for what is not known.
-pub fn standing(tables: &Tables, claim: &Claim) -> Result<Standing> {
-    let rung = tables.rung(&claim.narrow)?.unwrap_or_default();
+/// What the source of `claim` is counted in at this moment, as the kernel looks at it: its own entry, or, while there is
+/// no room for one, the one that it would share with others.
+pub fn present(tables: &Tables, claim: Claim) -> Result<Claim> {
+    if tables.source(&claim.narrow)?.is_some() || !tables.is_full(now_s()?)? {
+        return Ok(claim);
+    }
+    for shared in Level::ALL.into_iter().filter_map(|level| claim.shared(level)) {
+        if tables.source(&shared.narrow)?.is_some() {
+            return Ok(shared);
+        }
+    }
+    Ok(claim)
+}
+
+/// Where the `source` stands that is counted in `claim`; zeros for what is not known.
+pub fn standing(tables: &Tables, source: &Key, claim: &Claim) -> Result<Standing> {
+    let rung = tables.rung(source)?.unwrap_or_default();
     Ok(Standing {
         banned_until_ns: rung.banned_until_ns,
         replies_due_ns: rung.replies_due_ns,

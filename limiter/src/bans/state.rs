@@ -91,14 +91,14 @@ pub fn restore(instance: &Instance, tables: &mut Tables) -> Result<usize> {
     };
     let (now_ns, now) = (ledger::now_ns()?, unix_now()?.as_secs());
     let services = tables.policy.services()?;
-    let (ladder, room) = (tables.policy.ladder()?, tables.max_rungs()? as usize);
+    let (ladder, room) = (tables.policy.ladder()?, tables.max_bans()? as usize);
     let boot = |unix: u64| {
         (now_ns + unix.saturating_sub(now) * SECOND_NS).saturating_sub(now.saturating_sub(unix) * SECOND_NS)
     };
     let mut restored = Vec::new();
-    // The youngest first, should there be less room than there was.
+    // Those made by hand first, then the youngest, should there be less room than there was.
     let mut bans = state.bans;
-    bans.sort_by_key(|saved| std::cmp::Reverse(saved.since));
+    bans.sort_by_key(|saved| (saved.reason != super::word(cause::ADMIN), std::cmp::Reverse(saved.since)));
     for saved in bans.into_iter().take(room) {
         let Some((id, policy)) = services.iter().find(|(_, policy)| policy.name() == saved.service) else {
             continue;

@@ -12,10 +12,6 @@ use tracing::{info, warn};
 use super::state;
 use crate::{instance::Instance, kernel::Tables, ledger};
 
-/// Of the room for bans, how much may be taken before the oldest are given up: the kernel cannot do it, and
-/// would ban nobody more.
-const FULL: (usize, usize) = (9, 10);
-
 /// Says who was banned, forgets who need not be remembered, and writes the state file.
 #[derive(Default)]
 pub struct Upkeep {
@@ -45,13 +41,16 @@ impl Upkeep {
         let mut rungs = tables.rungs()?;
         let forgotten = rungs.extract_if(.., |(_, rung)| rung.is_forgotten(&ladder, now_ns));
         let mut gone: Vec<_> = forgotten.map(|(key, _)| key).collect();
-        let room = tables.max_rungs()? as usize * FULL.0 / FULL.1;
-        let given_up = super::beyond(room, &mut rungs, tables)?;
+        // The kernel makes room for those that are only refused by itself, but more bans than there may be.
+        let max = tables.max_bans()? as usize;
+        let given_up = super::beyond(&rungs, max, usize::MAX, &ladder, now_ns);
         if !given_up.is_empty() {
             let over = given_up.len();
             warn!(
-                "there is room for {room} refused and banned sources: the {over} oldest are given up; raise max_bans"
+                "more than {max} sources are banned: the {over} oldest bans that the ladder made are given up; raise \
+                 max_bans in [ladder], and start the daemon anew"
             );
+            rungs.retain(|(key, _)| !given_up.contains(key));
         }
         gone.extend(given_up);
         if !gone.is_empty() {

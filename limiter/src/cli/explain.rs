@@ -45,6 +45,8 @@ struct Standing {
     service: String,
     /// The network it is counted as.
     source: String,
+    /// Whether it shares that with others, because there is no room in the ledger for an entry of its own.
+    shared: bool,
     connections: u32,
     limit: Option<u32>,
     /// The larger network it is in, where those have a limit.
@@ -88,11 +90,12 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let waiting = ledger::waiting(&tables)?;
     let mut services = Vec::new();
     for (id, policy) in tables.policy.services()? {
-        let claim = Claim::new(id, &policy, &address);
-        let standing = ledger::standing(&tables, &claim)?;
+        let source = Claim::new(id, &policy, &address);
+        let claim = ledger::present(&tables, source)?;
+        let standing = ledger::standing(&tables, &source.narrow, &claim)?;
         let say = tables.policy.say(&address, id)?;
-        let limits = Limits::of(&policy, &say);
-        let over = standing.over(&limits, now_ns);
+        let limits = Limits::of(&policy, &say).within(&claim);
+        let over = standing.over(&limits, now_ns).map(|reason| reason.within(&claim));
         let those = waiting.get(&claim.narrow).copied().unwrap_or_default();
         let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
         services.push(Standing {
@@ -107,7 +110,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             }),
             total: standing.total.connections(),
             max_total: limit(limits.total),
-            refused: tables.source(&claim.narrow)?.unwrap_or_default().refused,
+            shared: claim.narrow.is_shared(),
+            refused: tables.source(&claim.narrow)?.unwrap_or_default().refused.into(),
             waiting: those.count,
             waiting_seconds: those.seconds(monotonic_ns),
             verdict: if over.is_some() { "refuse" } else { "admit" },
@@ -117,7 +121,9 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             } else {
                 0
             },
-            remedy: over.and_then(|reason| raise::raise(&text, &policy, say, &standing, reason)),
+            remedy: over
+                .filter(|_| !claim.narrow.is_shared())
+                .and_then(|reason| raise::raise(&text, &policy, say, &standing, reason)),
             wait_ms: limits.rate.wait_ns(standing.due_ns, now_ns).div_ceil(1_000_000),
         });
     }
@@ -195,6 +201,11 @@ fn advice(instance: &Instance, address: &str, standing: &Standing) -> String {
         (Some("total"), _) => format!(
             "the whole service holds as many connections as it may; {address} gets in again when any of them \
              ends{after}."
+        ),
+        (Some("network"), _) if standing.shared => format!(
+            "the ledger has no room for {address} by itself, and the new sources in {} hold as many connections as they \
+             may together; {address} gets in when one of them ends, or when max_sources is raised.",
+            standing.source
         ),
         (Some("network"), Some(Network { network, .. })) => format!(
             "the sources in {network} hold as many connections as they may together; {address} gets in again when one \

@@ -112,6 +112,7 @@ struct CounterValues {
     contended: u64,
     unreserved: u64,
     uncounted: u64,
+    shared: u64,
     banned: u64,
     unjudged: u64,
     dropped: u64,
@@ -137,6 +138,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let mut warnings = warnings::of_the_instance(instance, &detached, &daemon, &services);
     warnings.extend(environment::real_time_warning().map(str::to_owned));
     warnings.extend(shield.iter().filter(|place| place.is_missing()).map(shield::Place::warning));
+    warnings.extend(crowded(instance, &tables)?);
     // What is asked of another network namespace comes last.
     enter_protected(instance, &tables)?;
     let (netns, cgroup) = tables.protects()?;
@@ -283,6 +285,7 @@ impl From<Counters> for CounterValues {
             contended,
             unreserved,
             uncounted,
+            shared,
             banned,
             unjudged,
             dropped,
@@ -312,6 +315,7 @@ impl From<Counters> for CounterValues {
             contended,
             unreserved,
             uncounted,
+            shared,
             banned,
             unjudged,
             dropped,
@@ -339,6 +343,26 @@ pub fn response(number: u8) -> &'static str {
         Response::Reset => "reset",
         Response::Drop => "drop",
     }
+}
+
+/// Whether new sources are limited by their network, because the ledger has no room for them.
+fn crowded(instance: &Instance, tables: &Tables) -> Result<Option<String>> {
+    let (mut entries, mut connections) = (0_u32, 0_u64);
+    tables.each_source(|key, entry| {
+        if key.is_shared() && entry.places.connections() > 0 {
+            entries += 1;
+            connections += u64::from(entry.places.connections());
+        }
+    })?;
+    if entries == 0 && !tables.is_full(ledger::now_s()?)? {
+        return Ok(None);
+    }
+    let (taken, most) = tables.room()?;
+    Ok(Some(format!(
+        "{taken} of {most} sources and networks are in the ledger: {connections} connections of others are counted by \
+         their network, in {entries} entries (`limiter --instance {instance} list` shows them as shared); raise max_sources, \
+         end the daemon, and start `limiter --instance {instance} run`"
+    )))
 }
 
 fn print(status: &Status) -> Result<()> {

@@ -66,21 +66,21 @@ impl Reasons for PinnedReasons {
     fn reason(&self, local_port: u16, remote: IpAddr) -> Option<Refusal> {
         let Known { set, service, policy, .. } = self.port(local_port)?;
         let source = Addr::from(remote);
-        let claim = Claim::new(service, &policy, &source);
+        let claim = ledger::present(&self.tables, Claim::new(service, &policy, &source)).ok()?;
         let say = self.tables.policy.say_in(set, &source, service).ok()?;
-        let limits = Limits::of(&policy, &say);
+        let limits = Limits::of(&policy, &say).within(&claim);
         let mut standing = ledger::counts(&self.tables, &claim).ok()?;
         if limits.total != u32::MAX {
             standing.total = self.tables.total(service).ok()?;
         }
         // What the client is told is why it was refused, not what holds by now.
-        let reason = standing.was_over(&limits, ledger::now_ns().ok()?);
+        let reason = standing.was_over(&limits, ledger::now_ns().ok()?).within(&claim);
         let connections = match reason {
             // These are told nothing.
             Reason::Denied | Reason::Banned => 0,
             Reason::Total => standing.total.connections().max(limits.total),
-            Reason::Network => standing.wide.connections().max(limits.wide),
-            Reason::Concurrency | Reason::Rate => standing.narrow.connections().max(limits.narrow),
+            Reason::Network if claim.has_wide() => standing.wide.connections().max(limits.wide),
+            _ => standing.narrow.connections().max(limits.narrow),
         };
         Refusal::at(&policy, local_port, reason, connections)
     }

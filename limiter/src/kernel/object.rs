@@ -15,7 +15,10 @@ use aya::{
         SkLookup, SockOps, Xdp, links::FdLink,
     },
 };
-use limiter_common::census::kind;
+use limiter_common::{
+    census::kind,
+    room::{self, rooms},
+};
 use tracing::warn;
 
 use super::{
@@ -80,6 +83,20 @@ pub struct Attached {
 }
 
 impl Target {
+    /// How much room what is loaded for this target has, in words, if that is not what is wanted: maps cannot be made
+    /// larger, so others have to take their place.
+    pub fn outgrows(&self, tables: &Tables) -> Result<Option<String>> {
+        if tables.protects()? != (self.netns, self.cgroup.id) {
+            return Ok(None);
+        }
+        let loaded = [
+            ("max_sources", tables.room()?.1, self.max_sources),
+            ("max_bans", tables.max_bans()?, self.max_bans),
+        ];
+        let other = loaded.into_iter().find(|(_, is, wanted)| is != wanted);
+        Ok(other.map(|(key, is, wanted)| format!("{key} was {is}, and is {wanted}")))
+    }
+
     /// Loads the programs of this build on the maps that `found` names, or on new ones.
     ///
     /// # Errors
@@ -107,11 +124,16 @@ impl Target {
         let layout = btf::layout()?;
         let ebpf = self.load_object(&dir, &layout)?;
         let mut tables = Tables::open(&dir)?;
+        if !is_takeover {
+            tables.make_room(&room::rooms(self.max_sources, self.max_bans))?;
+        }
         tables.claim(self.netns, self.cgroup.id)?;
         Ok(Loaded { ebpf, tables, dir, is_takeover, bits: layout.bits })
     }
 
     fn load_object(&self, dir: &Path, layout: &Layout) -> Result<Ebpf> {
+        const RUNGS: usize = rooms::RUNGS as usize;
+        let entries = room::rooms(self.max_sources, self.max_bans).map(|room| room.most);
         let looks_up_per_cpu = u32::from(layout.looks_up_per_cpu);
         let mut loader = EbpfLoader::new();
         loader
@@ -119,10 +141,11 @@ impl Target {
             .override_global("LOOKS_UP_PER_CPU", &looks_up_per_cpu, true)
             .override_global("NETNS", &self.netns, true)
             .override_global("CGROUP", &self.cgroup.id, true)
-            .map_max_entries("LEDGER", self.max_sources)
+            .map_max_entries("LEDGER", entries[..RUNGS].iter().sum())
+            .map_max_entries("RINGS", entries.iter().sum())
             .map_max_entries("NOTES", self.max_sources.max(MIN_NOTES))
             .map_max_entries("KEPT", self.max_sources.max(MIN_NOTES))
-            .map_max_entries("RUNGS", self.max_bans);
+            .map_max_entries("RUNGS", entries[RUNGS]);
         for (name, entries) in [
             ("RULES_0", MAX_RULES),
             ("RULES_1", MAX_RULES),
@@ -141,7 +164,7 @@ impl Target {
         program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;
         program::<CgroupSock>(&mut ebpf, "release")?.load().map_err(|error| refused("release", error))?;
         program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;
-        for name in ["hold", "again", pins::STEWARD, pins::USHER] {
+        for name in ["hold", "again", "room", "newcomer", pins::STEWARD, pins::USHER] {
             program::<CgroupSkb>(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
         waiting::set_stages(&mut ebpf)?;
@@ -287,7 +310,9 @@ impl Loaded {
         let Some(records) = census::take(&self.dir, &self.tables)? else { return Ok(0) };
         let uncounted = records.iter().filter(|record| record.kind == kind::UNCOUNTED).count();
         if uncounted > 0 {
-            warn!("{uncounted} connections older than the limiter could not be counted: raise max_sources");
+            warn!(
+                "{uncounted} connections older than the limiter could not be counted: memory for the ledger is short"
+            );
         }
         Ok(self.tables.adopted()? - before)
     }

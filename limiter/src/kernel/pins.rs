@@ -9,10 +9,11 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
     Counters, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, Note, PORT_WORDS, Peg, Pending,
-    Rule, Rung, SETS, ServicePolicy, Total, coverage,
+    Room, Rule, Rung, SETS, ServicePolicy, Total, coverage,
     errand::Errand,
     listening::{Endpoint, MAX_ENDPOINTS},
     peg::PEGS,
+    room::rooms::ROOMS,
     rule::{Limit, Network, RuleLimit},
     waiting::{Flow, MAX_WAITERS, Waiter},
 };
@@ -42,7 +43,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 28] = [
+const MAPS: [Expected; 30] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(4)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),
@@ -56,6 +57,8 @@ const MAPS: [Expected; 28] = [
     map("LADDERS", MapType::Array, 4, size_of::<Ladder>(), Some(SETS)),
     map("RUNGS", MapType::Hash, size_of::<Key>(), size_of::<Rung>(), None),
     map("LEDGER", MapType::Hash, size_of::<Key>(), size_of::<Entry>(), None),
+    map("ROOMS", MapType::Array, 4, size_of::<Room>(), Some(ROOMS)),
+    map("RINGS", MapType::Array, 4, size_of::<Key>(), None),
     map("TOTALS", MapType::Array, 4, size_of::<Total>(), Some(MAX_SERVICES)),
     map("PENDING", MapType::PerCpuArray, 4, size_of::<Pending>(), Some(1)),
     map("MEMOS", MapType::PerCpuArray, 4, size_of::<Memos>(), Some(1)),
@@ -68,7 +71,7 @@ const MAPS: [Expected; 28] = [
     map("SOCKETS", MapType::SkStorage, 4, 4, None),
     map("WAITERS", MapType::Hash, size_of::<Flow>(), size_of::<Waiter>(), Some(MAX_WAITERS)),
     map("LISTENING", MapType::Hash, size_of::<Endpoint>(), 8, Some(MAX_ENDPOINTS)),
-    map("STAGES", MapType::ProgramArray, 4, 4, Some(2)),
+    map("STAGES", MapType::ProgramArray, 4, 4, Some(4)),
     map("LEDGER_STAGES", MapType::ProgramArray, 4, 4, Some(2)),
     map("MARKS", MapType::SkStorage, 4, 4, None),
 ];

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{
-    Counters, Entry, Kept, Key, Memos, Note, Peg, Pending, Places, Rung, ServiceId, Total, Waiter,
-    errand::Errand, waiting::Flow,
+    Counters, Entry, Kept, Key, Memos, Note, Peg, Pending, Places, Room, Rung, ServiceId, Total, Waiter,
+    errand::Errand, room::rooms, waiting::Flow,
 };
 
 use super::{
@@ -47,6 +47,7 @@ pub struct Tables {
     kept: MapData,
     /// Handshakes that were held back, likewise.
     waiters: MapData,
+    rooms: Array<MapData, Room>,
     totals: Array<MapData, Total>,
     counters: PerCpuArray<MapData, Counters>,
     pending: PerCpuArray<MapData, Pending>,
@@ -104,11 +105,28 @@ impl Tables {
             notes: open(dir, "NOTES")?,
             kept: open(dir, "KEPT")?,
             waiters: open(dir, "WAITERS")?,
+            rooms: Map::Array(open(dir, "ROOMS")?).try_into()?,
             totals: Map::Array(open(dir, "TOTALS")?).try_into()?,
             counters: Map::PerCpuArray(open(dir, "COUNTERS")?).try_into()?,
             pending: Map::PerCpuArray(open(dir, "PENDING")?).try_into()?,
             errand: Map::Array(open(dir, "ERRAND")?).try_into()?,
         })
+    }
+
+    /// Says how much room there is, before anything is in it.
+    pub(super) fn make_room(&mut self, rooms: &[Room]) -> Result<()> {
+        (0..).zip(rooms).try_for_each(|(index, room)| Ok(self.rooms.set(index, room, 0)?))
+    }
+
+    /// Whether there is no room for the entry of a new source, at `now_s` of `CLOCK_MONOTONIC`.
+    pub fn is_full(&self, now_s: u32) -> Result<bool> {
+        Ok(self.rooms.get(&rooms::SOURCES, 0)?.is_full(now_s.into()))
+    }
+
+    /// How many sources and networks the ledger has, and how many it can hold.
+    pub fn room(&self) -> Result<(u64, u32)> {
+        let room = self.rooms.get(&rooms::SOURCES, 0)?;
+        Ok((room.taken, room.most))
     }
 
     /// Marks the maps as being of this build's layout, and says what they protect.
@@ -168,9 +186,9 @@ impl Tables {
         Ok(rungs)
     }
 
-    /// How many of them can be remembered.
-    pub fn max_rungs(&self) -> Result<u32> {
-        Ok(self.whole_rungs.info()?.max_entries())
+    /// How many bans there can be, and how many sources that were refused lately beside them.
+    pub fn max_bans(&self) -> Result<u32> {
+        Ok(self.rooms.get(&rooms::RUNGS, 0)?.most / 2)
     }
 
     /// Changes where sources stand on the ladder. When this returns, no verdict rests on what was before.

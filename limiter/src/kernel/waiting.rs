@@ -21,8 +21,8 @@ use crate::instance::Instance;
 /// The map of the global that says until when the daemon serves those that wait.
 const ATTENDED: &str = ".bss.attended";
 /// The programs that gate and ledger go on in, by the map in which they find them, in its order.
-const STAGES: [(&str, [&str; 2]); 2] =
-    [("STAGES", ["hold", "again"]), ("LEDGER_STAGES", ["ended", "replied"])];
+const STAGES: [(&str, &[&str]); 2] =
+    [("STAGES", &["hold", "again", "room", "newcomer"]), ("LEDGER_STAGES", &["ended", "replied"])];
 
 /// The hold on the programs of the waiting room.
 pub struct Room {

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Limits, Places, Reason, Response, ServiceId, ServicePolicy, Waiter,
+    Key, Limits, Places, Reason, Response, ServiceId, ServicePolicy, Waiter,
     claim::Marks,
     waiting::{self, Flow, Request, State, event, request},
 };
@@ -438,8 +438,9 @@ fn wait_ns(services: &HashMap<ServiceId, ServicePolicy>, service: ServiceId) -> 
 /// What is free for one that waits.
 fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Free> {
     let service = asked.claim.service();
-    let limits = Limits::of(policy, &tables.policy.say(&asked.flow.remote, service)?);
-    let standing = ledger::standing(tables, &asked.claim)?;
+    let limits = Limits::of(policy, &tables.policy.say(&asked.flow.remote, service)?).within(&asked.claim);
+    let source = Key::narrow(service, policy, &asked.flow.remote);
+    let standing = ledger::standing(tables, &source, &asked.claim)?;
     let now_ns = ledger::now_ns()?;
     // As the gate will see it: where it is not marked, it leaves alone what others wait for.
     let left = |limit: u32, count: Places, reason: Reason| {

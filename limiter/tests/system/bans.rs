@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use limiter_common::ladder::cause;
 use serde_json::Value;
 
 use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, pinned, truth};
@@ -227,26 +228,72 @@ fn bans_outlive_the_daemon_a_reload_and_a_restart_of_the_host() {
 }
 
 #[test]
-fn when_there_is_no_room_the_oldest_ban_is_given_up() {
+fn when_there_is_no_room_the_oldest_ban_of_the_ladder_is_given_up_and_none_made_by_hand() {
     let Some(lab) = Lab::new() else { return };
     let mut limiter = Limiter::start_with(&lab, "[ladder]\nmax_bans = 1024\n");
     limiter.kill();
     let address = |n: u32| IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n));
-    pinned::Rungs::open(&limiter).ban(0..1024, address);
-    assert_eq!(bans(&limiter).len(), 1024);
-    limiter.ok(&["ban", "192.0.2.200", "--service", "smtp", "--for", "1h"]);
+    let of = |n: u32| format!("smtp {}/32", address(n));
+    let ban = |source: &str| limiter.cli(&["ban", source, "--service", "smtp", "--for", "1h"]);
+    // The older half was banned by hand.
+    pinned::Rungs::open(&limiter).ban(cause::ADMIN, 0..512, address);
+    pinned::Rungs::open(&limiter).ban(cause::LADDER, 512..1024, address);
+    assert_eq!(ban("192.0.2.200").code, Some(0));
     let now = bans(&limiter);
     assert_eq!(now.len(), 1024);
     assert!(now.contains(&"smtp 192.0.2.200/32".to_owned()));
-    assert!(!now.contains(&format!("smtp {}/32", address(0))), "the oldest is gone");
-    assert!(now.contains(&format!("smtp {}/32", address(1))), "the next is not");
-    // The daemon keeps some room for bans the kernel makes.
+    assert!(!now.contains(&of(512)), "the oldest of the ladder is gone");
+    assert!(now.contains(&of(0)) && now.contains(&of(513)), "the others are not");
+    pinned::Rungs::open(&limiter).ban(cause::ADMIN, 513..1024, address);
+    let outcome = ban("192.0.2.201");
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("1024 made by hand are in force, and max_bans is 1024"), "{outcome:?}");
+    assert_eq!(bans(&limiter).len(), 1024, "nothing has changed");
+    assert_eq!(ban("192.0.2.200").code, Some(0), "one that is there can be made anew");
+    // What the ladder makes beyond that, the daemon gives up.
+    pinned::Rungs::open(&limiter).ban(cause::LADDER, 2000..2100, address);
     limiter.run();
-    eventually("there is room again", SOON, || {
-        let n = bans(&limiter).len();
-        if n == 1024 * 9 / 10 { Ok(()) } else { Err(n.to_string()) }
+    eventually("there are as many as there may be", SOON, || {
+        let now = bans(&limiter);
+        if now.len() == 1024 && now.contains(&of(0)) { Ok(()) } else { Err(now.len().to_string()) }
     });
     assert!(limiter.log().contains("raise max_bans"), "{}", limiter.log());
+}
+
+#[test]
+fn sources_that_are_only_refused_push_out_no_ban_with_a_daemon_and_without() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    lab.take_network("2001:db8:c::/48");
+    let mut limiter = Limiter::start_with(
+        &lab,
+        "[service.smtp]\nmax_connections = 1\nmax_total = 1\n[ladder]\nmax_bans = 1024\n",
+    );
+    let [source, banned, _] = V4.sources;
+    limiter.ok(&["ban", &banned.to_string(), "--service", "smtp", "--for", "1h"]);
+    let by_ladder = IpAddr::from([192, 0, 2, 77]);
+    pinned::Rungs::open(&limiter).ban(cause::LADDER, 0..1, |_| by_ladder);
+    let before = bans(&limiter);
+    assert_eq!(before.len(), 2);
+    let _held = lab.served(source, V4.port(25));
+    for has_daemon in [true, false] {
+        if !has_daemon {
+            limiter.kill();
+        }
+        lab.client.run(|| {
+            for nth in 0..2200 {
+                let source = IpAddr::from(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xc, nth, 0, 0, 0, 7));
+                let (_, answer) = dial::answer(source, V6.port(25), A_WHILE);
+                assert!(!answer.is_service(), "{source}: {answer:?}");
+            }
+        });
+        // More than a round of the daemon.
+        std::thread::sleep(A_WHILE);
+        assert_eq!(bans(&limiter), before, "with a daemon: {has_daemon}");
+        assert_eq!(answer(&lab, banned, V4.port(25)), Answer::Silence);
+        assert_eq!(limiter.counter("smtp", "unjudged"), 0);
+        assert!(!limiter.log().contains("raise max_bans"), "{}", limiter.log());
+    }
 }
 
 #[test]

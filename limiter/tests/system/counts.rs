@@ -7,7 +7,7 @@ use limiter_common::peg::PEGS;
 
 use crate::support::dial::knock;
 use crate::support::lab::V6_NEIGHBOUR;
-use crate::support::pinned::{Ledger, Notes};
+use crate::support::pinned::Notes;
 use crate::support::sink::listener;
 use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
 
@@ -182,28 +182,6 @@ fn a_full_accept_queue_neither_counts_nor_keeps_a_place_for_what_it_has_no_room_
         drop((clients, others, accepted, server));
         truth::settled(&lab.host, &limiter, 25);
     }
-}
-
-#[test]
-fn a_connection_that_the_full_ledger_has_no_room_for_is_let_through_and_reported_once() {
-    let Some(lab) = Lab::new() else { return };
-    let _sink = Sink::start(&lab, 25);
-    let limiter = Limiter::start_with(&lab, "max_sources = 1024\n[service.smtp]\nmax_connections = 1\n");
-    let known = V4.sources[1];
-    let held = lab.served(known, V4.port(25));
-    Ledger::open(&limiter).fill();
-    for (before, family) in [V4, V6].into_iter().enumerate() {
-        let uncounted = u64::try_from(before).unwrap();
-        assert_eq!(limiter.counter("smtp", "uncounted"), uncounted);
-        let session = lab.served(family.source(), family.port(25));
-        assert_eq!(limiter.counter("smtp", "uncounted"), uncounted + 1, "one connection, once");
-        assert_eq!(limiter.source("smtp", family.source()).connections, 0);
-        drop(session);
-    }
-    assert_eq!(limiter.counter("smtp", "unreserved"), 0);
-    assert!(!lab.answer(known, V4.port(25)).is_service(), "who is known is counted as ever");
-    drop(held);
-    truth::agree(&lab.host, &limiter, ("smtp", 25), known, 0);
 }
 
 #[test]

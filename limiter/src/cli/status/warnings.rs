@@ -47,7 +47,9 @@ pub fn of_the_instance(
         }
         if counters.uncounted > 0 {
             warnings.push(format!(
-                "{name}: {} connections were let through uncounted: there was no room for more sources or connections, or memory was short; raise max_sources",
+                "{name}: {} connections were let through uncounted: memory was short, or there were more connections than there is room \
+                 to note; they are counted as soon as there is; if it was not memory, raise max_sources, end the daemon, and \
+                 start `limiter --instance {instance} run`",
                 counters.uncounted
             ));
         }

@@ -202,6 +202,28 @@ impl Lab {
         ip(&[&["-n", &self.host.name], arguments].concat());
     }
 
+    /// Every address of `network` is one of the client host from now on.
+    pub fn take_network(&self, network: &str) {
+        let (version, nonlocal, router) = if network.contains(':') {
+            ("-6", "ipv6/ip_nonlocal_bind", V6.source())
+        } else {
+            ("-4", "ipv4/ip_nonlocal_bind", V4.source())
+        };
+        self.client.sysctl(nonlocal, "1");
+        ip(&["-n", &self.client.name, version, "route", "add", "local", network, "dev", "lo"]);
+        self.host_ip(&[
+            version,
+            "route",
+            "add",
+            network,
+            "via",
+            &router.to_string(),
+            "dev",
+            "wire",
+            "onlink",
+        ]);
+    }
+
     /// From now on, what the mail host sends to `source` is lost on the wire.
     pub fn deafen(&self, source: IpAddr) {
         batch(&self.host.name, &neighbour(source, NO_HARDWARE));

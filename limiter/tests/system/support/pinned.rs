@@ -7,7 +7,7 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use limiter_common::{
     Addr, Entry, Kept, Key, MAX_SERVICES, Note, Peg, Pending, Places, Rung, ServiceId, ServicePolicy, Waiter,
-    ladder::cause, peg::PEGS, service::Prefixes, waiting::Flow,
+    peg::PEGS, service::Prefixes, waiting::Flow,
 };
 
 use super::Limiter;
@@ -34,20 +34,6 @@ impl Ledger {
     /// When `source` is due, in nanoseconds of `CLOCK_BOOTTIME`.
     pub fn due_ns(&self, source: IpAddr) -> u64 {
         self.entry(source).1.due_ns
-    }
-
-    /// Fills it with sources that are not forgotten while a test runs.
-    pub fn fill(&mut self) {
-        let entry = Entry { last_seen_s: u32::MAX, ..Entry::default() };
-        for n in 0.. {
-            let key = Key { source: Addr([0, 0, 0, n]), service: 63, prefix: 128, ..Key::default() };
-            match self.0.insert(key, entry, 0) {
-                Ok(()) => {}
-                // E2BIG (htab_map_update_elem, kernel/bpf/hashtab.c).
-                Err(_) if n > 0 => return,
-                Err(error) => panic!("the ledger is full from the start: {error}"),
-            }
-        }
     }
 
     /// Makes the only entry of `source` hold so many connections, in one write that nobody may disturb.
@@ -174,14 +160,14 @@ impl Rungs {
         }
     }
 
-    /// Bans sources from smtp for an hour, the `nth` of them as if `nth` nanoseconds after the host started.
-    pub fn ban(&mut self, nths: Range<u32>, address: impl Fn(u32) -> IpAddr) {
+    /// Bans sources from smtp for an hour because of `cause`, the `nth` of them as if `nth` nanoseconds after the host started.
+    pub fn ban(&mut self, cause: u32, nths: Range<u32>, address: impl Fn(u32) -> IpAddr) {
         let smtp = ServicePolicy { narrow: Prefixes { ipv4: 32, ipv6: 64 }, ..ServicePolicy::default() };
         let banned_until_ns = now_ns() + 3_600_000_000_000;
         for nth in nths {
             let key = Key::narrow(self.1, &smtp, &Addr::from(address(nth)));
             let banned_at_ns = u64::from(nth) + 1;
-            let rung = Rung { banned_at_ns, banned_until_ns, cause: cause::ADMIN, ..Rung::default() };
+            let rung = Rung { banned_at_ns, banned_until_ns, cause, ..Rung::default() };
             self.0.insert(key, rung, 0).expect("there is room");
         }
     }

@@ -1,0 +1,352 @@
+//! Room in the ledger, and for rungs: an entry is made, if need be in the place of an idle one.
+//!
+//! What stands in the rings, and why an idle entry is always found, is in `limiter_common::room`. To make an entry takes
+//! a function of its own: it is done once for a source, and the path of a connection keeps its stack.
+
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "copies would not fit the stack, of which the callers leave little"
+)]
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use limiter_common::{
+    Entry, Key, Places, Room, Rung,
+    ladder::cause,
+    places::{self, Word as _},
+    room::{self, LOOKS, LOOKS_AHEAD, rooms},
+};
+
+use crate::{
+    atomic::Shared,
+    clock,
+    maps::{self, LEDGER, RINGS, ROOMS, RUNGS},
+};
+
+/// Makes the entry of `key`, if there is room. Another CPU may make it meanwhile: whoever calls looks for it.
+///
+/// This and what it calls are calls of their own, each with little on the stack: they begin where much of it is taken.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn make_entry(key: *const Key) -> u32 {
+    let Some(key) = given(key) else { return 0 };
+    if take(key.room()) {
+        insert(&key, note_entry(&raw const key));
+    }
+    0
+}
+
+/// Makes room for a newcomer, as far as a few looks can.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn clear_room() -> u32 {
+    let Some(room) = room(rooms::SOURCES) else { return 0 };
+    for looks in (LOOKS..LOOKS + LOOKS_AHEAD).rev() {
+        if Room::has_room(room.taken().load(), room.most()) {
+            return 0;
+        }
+        match look_at_entry(rooms::SOURCES, looks) {
+            NEXT => {}
+            FOUND => room.give_back(),
+            _ => return 0,
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn take(index: u32) -> bool {
+    let Some(room) = room(index) else { return false };
+    if room.take() {
+        return true;
+    }
+    for looks in (0..LOOKS).rev() {
+        match look_at_entry(index, looks) {
+            NEXT => {}
+            FOUND => return true,
+            _ => break,
+        }
+    }
+    room.was_full();
+    false
+}
+
+#[inline(always)]
+fn insert(key: &Key, noted: u32) {
+    let fresh = Entry { tag: key.tag(), last_seen_s: clock::now_s(), noted, ..Entry::default() };
+    if LEDGER.insert(key, &fresh, u64::from(BPF_NOEXIST)).is_err() {
+        give_back(key);
+    }
+}
+
+/// Gives back the room of an entry that was deleted.
+#[inline(always)]
+pub fn give_back(key: &Key) {
+    if let Some(room) = room(key.room()) {
+        room.give_back();
+    }
+}
+
+/// The count of an entry has gone down: one without connections has to stand in the ring.
+///
+/// The memory of an entry that is idle may come to serve another source at any moment. Then that one gets a number that
+/// it is not noted under, and is noted anew when it is idle the next time.
+#[inline(always)]
+pub fn may_be_idle(key: &Key, entry: *mut Entry) {
+    // SAFETY: found in this run, aligned, and changed through `Shared` only.
+    if Places(unsafe { Shared::places(entry) }.load()).connections() != 0 {
+        return;
+    }
+    let Some(room) = room(key.room()) else { return };
+    // SAFETY: found in this run.
+    if !room.has_noted(unsafe { (&raw const (*entry).noted).read_volatile() }) {
+        note_idle(key);
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_idle(key: *const Key) -> u32 {
+    let Some(key) = given(key) else { return 0 };
+    let noted = note_entry(&raw const key);
+    if let Some(entry) = maps::entry(&key) {
+        // SAFETY: found in this run.
+        unsafe { (*entry).noted = noted };
+    }
+    0
+}
+
+/// Whether a newcomer finds no room in the ledger, as far as is known.
+#[inline(always)]
+pub fn is_full() -> bool {
+    // SAFETY: found in this run.
+    room(rooms::SOURCES).is_some_and(|room| unsafe { (*room.0).is_full(u64::from(clock::tick_s())) })
+}
+
+/// Makes the rung of `key`, if there is room, or another source that is not banned can be forgotten for it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn make_rung(key: *const Key) -> u32 {
+    let Some(key) = given(key) else { return 0 };
+    let Some(room) = room(rooms::RUNGS) else { return 0 };
+    // Memory of a deleted rung that serves another source at once costs or spares one of them a reply.
+    let insert = || RUNGS.insert(&key, Rung::default(), u64::from(BPF_NOEXIST)).is_ok();
+    if insert() || maps::rung(&key).is_none() && forget_rung() && insert() {
+        note_rung(&room, &key);
+    }
+    0
+}
+
+/// Notes the key of an entry; the one whose slot it takes is deleted if it is idle.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_entry(key: *const Key) -> u32 {
+    let Some(key) = given(key) else { return 0 };
+    let Some(room) = room(key.room()) else { return 0 };
+    let number = room.next();
+    if let Some((before, old)) = room.displaced(number)
+        && let Some(entry) = maps::entry(&old)
+        // SAFETY: found in this run.
+        && unsafe { (&raw const (*entry).noted).read_volatile() } == before
+        // SAFETY: as above; aligned, and changed through `Shared` only.
+        && places::collect(unsafe { Shared::places(entry) })
+        && LEDGER.remove(&old).is_ok()
+    {
+        room.give_back();
+    }
+    room.write(number, &key)
+}
+
+/// The same for a rung, if it is of no ban.
+#[inline(always)]
+fn note_rung(room: &Slots, key: &Key) {
+    let number = room.next();
+    if let Some((_, old)) = room.displaced(number)
+        && let Some(rung) = maps::rung(&old)
+        // SAFETY: found in this run.
+        && !unsafe { (*rung).is_banned(clock::now_ns()) }
+    {
+        let _forgotten = RUNGS.remove(&old);
+    }
+    room.write(number, key);
+}
+
+/// The argument of a function that the verifier looks at by itself: all it knows there is the type. A copy, because older
+/// verifiers (6.1) take nothing else for a map's key there.
+#[inline(always)]
+pub fn given<T: Copy>(argument: *const T) -> Option<T> {
+    // SAFETY: null, or points at a `T` that the caller has borrowed for the call: the verifier sees to it at each
+    // (`btf_check_func_arg_match`, kernel/bpf/btf.c).
+    unsafe { argument.as_ref() }.copied()
+}
+
+/// What a look at the oldest in a ring has found: room.
+const FOUND: u32 = 1;
+/// Nothing, and there is nothing else to look at.
+const NOTHING: u32 = 2;
+/// One that has to stay.
+const NEXT: u32 = 3;
+
+/// Takes one number off the ring, and deletes its entry if that is idle; with so many `looks` left. A call of its own, so
+/// that the verifier goes on in one way from each look.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn look_at_entry(room: u32, looks: u32) -> u32 {
+    let Some(room) = self::room(room) else { return NOTHING };
+    let Some((number, key)) = room.oldest() else { return NOTHING };
+    let Some(entry) = maps::entry(&key) else { return NEXT };
+    // SAFETY: found in this run, aligned, and changed through `Shared` only.
+    let (word, noted, due_ns) = unsafe {
+        (
+            Shared::places(entry),
+            (&raw const (*entry).noted).read_volatile(),
+            (&raw const (*entry).due_ns).read_volatile(),
+        )
+    };
+    let places = Places(word.load());
+    if noted != number || places.connections() != 0 {
+        return NEXT;
+    }
+    // A reservation or a waiter may come to nothing, and nobody notes that it has.
+    if places != Places::default() || looks > 0 && due_ns > clock::now_ns() {
+        // SAFETY: found in this run.
+        unsafe { (*entry).noted = room.note(&key) };
+        return NEXT;
+    }
+    if places::collect(word) && LEDGER.remove(&key).is_ok() { FOUND } else { NEXT }
+}
+
+/// Deletes a rung that is of no ban; `false` if none is found.
+#[inline(always)]
+fn forget_rung() -> bool {
+    for _ in 0..LOOKS + LOOKS_AHEAD {
+        match look_at_rung() {
+            NEXT => {}
+            found => return found == FOUND,
+        }
+    }
+    false
+}
+
+/// The same for a rung. Bans by hand are never looked at again; those that the ladder made go to the end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn look_at_rung() -> u32 {
+    let Some(room) = room(rooms::RUNGS) else { return NOTHING };
+    let Some((_, key)) = room.oldest() else { return NOTHING };
+    let Some(rung) = maps::rung(&key) else { return NEXT };
+    // SAFETY: found in this run.
+    let (is_banned, cause) = unsafe { ((*rung).is_banned(clock::now_ns()), (*rung).cause) };
+    if !is_banned && RUNGS.remove(&key).is_ok() {
+        return FOUND;
+    }
+    if cause == cause::LADDER {
+        room.note(&key);
+    }
+    NEXT
+}
+
+/// A room, found in this run.
+struct Slots(*mut Room);
+
+#[inline(always)]
+fn room(index: u32) -> Option<Slots> {
+    ROOMS.get_ptr_mut(index).map(Slots)
+}
+
+impl Slots {
+    #[inline(always)]
+    fn word<'a>(&self, of: impl FnOnce(*mut Room) -> *mut u64) -> &'a Shared {
+        // SAFETY: found in this run; aligned, and every program changes these through `Shared` only.
+        unsafe { Shared::word(of(self.0)) }
+    }
+
+    #[inline(always)]
+    fn taken<'a>(&self) -> &'a Shared {
+        // SAFETY: a field of a map value found in this run.
+        self.word(|room| unsafe { &raw mut (*room).taken })
+    }
+
+    #[inline(always)]
+    fn head<'a>(&self) -> &'a Shared {
+        // SAFETY: as in `taken`.
+        self.word(|room| unsafe { &raw mut (*room).head })
+    }
+
+    #[inline(always)]
+    fn tail<'a>(&self) -> &'a Shared {
+        // SAFETY: as in `taken`.
+        self.word(|room| unsafe { &raw mut (*room).tail })
+    }
+
+    #[inline(always)]
+    fn most(&self) -> u32 {
+        // SAFETY: found in this run; nobody changes it.
+        unsafe { (*self.0).most }
+    }
+
+    #[inline(always)]
+    fn take(&self) -> bool {
+        room::take(self.taken(), self.most())
+    }
+
+    #[inline(always)]
+    fn give_back(&self) {
+        room::give_back(self.taken());
+    }
+
+    #[inline(always)]
+    fn was_full(&self) {
+        // SAFETY: found in this run; whoever is last is right.
+        unsafe { (*self.0).full_s = u64::from(clock::now_s()) };
+    }
+
+    /// Notes a key where a slot has just come free; returns the low half of its number.
+    #[inline(always)]
+    fn note(&self, key: &Key) -> u32 {
+        self.write(self.next(), key)
+    }
+
+    #[inline(always)]
+    fn next(&self) -> u64 {
+        room::next(self.tail())
+    }
+
+    /// The low half of the number, still in the ring, whose slot this one takes, and the key.
+    #[inline(always)]
+    fn displaced(&self, number: u64) -> Option<(u32, Key)> {
+        let before = room::displaced(number, self.head().load(), self.most())?;
+        let slot = RINGS.get_ptr_mut(self.slot(number))?;
+        // SAFETY: found in this run.
+        Some((before as u32, unsafe { *slot }))
+    }
+
+    #[inline(always)]
+    fn write(&self, number: u64, key: &Key) -> u32 {
+        if let Some(slot) = RINGS.get_ptr_mut(self.slot(number)) {
+            // SAFETY: found in this run. Who reads it at this moment reads half of one key and half of another, and
+            // finds no entry, or one with another number.
+            unsafe { *slot = *key };
+        }
+        number as u32
+    }
+
+    /// Takes the oldest number off the ring; its low half, and the key.
+    #[inline(always)]
+    fn oldest(&self) -> Option<(u32, Key)> {
+        let number = room::oldest(self.head(), self.tail(), self.most())?;
+        let slot = RINGS.get_ptr_mut(self.slot(number))?;
+        // SAFETY: found in this run.
+        Some((number as u32, unsafe { *slot }))
+    }
+
+    #[inline(always)]
+    fn has_noted(&self, number: u32) -> bool {
+        room::is_noted(number, self.head().load(), self.tail().load(), self.most())
+    }
+
+    #[inline(always)]
+    fn slot(&self, number: u64) -> u32 {
+        // SAFETY: found in this run; nobody changes it.
+        Room::slot(unsafe { (*self.0).first }, self.most(), number)
+    }
+}
