@@ -16,9 +16,8 @@ pub mod kind {
     pub const DEAD: u32 = 1;
     /// It could not be counted: the ledger is full, or memory short.
     pub const UNCOUNTED: u32 = 2;
-    /// It is known and not counted: let through by a service that only observes, where the verdict was a
-    /// refusal, or let go of already, with a note that could not be removed yet.
-    pub const OBSERVED: u32 = 3;
+    /// It was let go of already, with a note that could not be removed yet.
+    pub const LET_GO: u32 = 3;
 }
 
 /// One socket.

@@ -84,6 +84,13 @@ pub struct Rung {
     pub bans: u32,
     /// One of [`cause`].
     pub cause: u32,
+    /// When it was refused the last time, in nanoseconds of `CLOCK_BOOTTIME`; 0: not since it is remembered.
+    pub refused_ns: u64,
+    /// How often it was refused, by [`crate::Reason`]: each handshake that was told why, and each SYN that got a reset or
+    /// nothing once the source had been told. A statistic that may lose one between two CPUs; wraps.
+    pub refused: [u32; 7],
+    /// The last [`crate::Reason`].
+    pub refused_for: u32,
 }
 
 /// Why a source is banned.
@@ -111,6 +118,22 @@ impl Rung {
             && self.replies_due_ns <= now_ns
             && self.ban_due_ns <= now_ns
             && ladder.remembered(self.bans, now_ns - self.banned_until_ns) == 0
+    }
+
+    /// Notes that it was refused for the [`crate::Reason`] of this number.
+    #[inline(always)]
+    pub fn note_refused(&mut self, reason: u32, now_ns: u64) {
+        if let Some(count) = self.refused.get_mut(reason as usize & 7) {
+            *count = count.wrapping_add(1);
+        }
+        self.refused_for = reason;
+        self.refused_ns = now_ns;
+    }
+
+    /// Whether it was refused less than `within_ns` before `now_ns`.
+    #[must_use]
+    pub const fn was_refused(&self, within_ns: u64, now_ns: u64) -> bool {
+        self.refused_ns != 0 && now_ns.saturating_sub(self.refused_ns) < within_ns
     }
 
     /// When something was last known of it: when its ban began, or the last refused handshake that still
@@ -181,7 +204,7 @@ fn reset<W: Word>(due: &W) {
     }
 }
 
-const _: () = assert!(size_of::<Ladder>() == 40 && size_of::<Rung>() == 48);
+const _: () = assert!(size_of::<Ladder>() == 40 && size_of::<Rung>() == 88);
 
 #[cfg(feature = "user")]
 mod user {

@@ -227,6 +227,10 @@ pub struct Entry {
     pub held: u32,
     /// The most connections at one time. Written without a lock: two CPUs may lose a peak by one.
     pub peak: u32,
+    /// Of the connections, those that were let through where refusals are only counted.
+    pub beyond: u32,
+    /// How many such there were since the entry exists. Wraps.
+    pub would_refuse: u32,
 }
 
 /// The count of a whole service, in a cache line of its own: every connection comes by.
@@ -239,8 +243,10 @@ pub struct Total {
     pub room: Places,
     /// Records of handshakes that were held back, in whatever state.
     pub records: u64,
+    /// Of the connections, those that were let through where refusals are only counted.
+    pub beyond: u32,
     /// Always 0.
-    pub zero: [u64; 5],
+    pub zero: [u32; 9],
 }
 
 /// What a connection holds. It gives back exactly what it took, whatever the policy says by then: see [`Note`].
@@ -337,7 +343,8 @@ pub mod note {
     /// The socket is counted in its claim, and was found by the census on a kernel that will not report
     /// how its state changes.
     pub const ADOPTED: u8 = 2;
-    /// The socket is not counted: its service only observes, and the verdict on it was a refusal.
+    /// The socket is counted in its claim, and beyond a limit: its service only observed, and the verdict on it was a
+    /// refusal.
     pub const OBSERVED: u8 = 3;
     /// The socket has given its place back, and the note is about to go.
     pub const RELEASED: u8 = 4;
@@ -369,7 +376,14 @@ impl Note {
     #[inline(always)]
     #[must_use]
     pub const fn is_counted(&self) -> bool {
-        matches!(self.state, note::COUNTED | note::ADOPTED)
+        matches!(self.state, note::COUNTED | note::ADOPTED | note::OBSERVED)
+    }
+
+    /// Whether it was let through beyond a limit, because its service only observed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_beyond(&self) -> bool {
+        self.state == note::OBSERVED
     }
 
     /// Whether it is counted in an entry that its source shares with others.
@@ -425,7 +439,7 @@ impl Kept {
     }
 }
 
-const _: () = assert!(size_of::<Key>() == 24 && size_of::<Entry>() == 48 && size_of::<Total>() == 64);
+const _: () = assert!(size_of::<Key>() == 24 && size_of::<Entry>() == 56 && size_of::<Total>() == 64);
 const _: () = assert!(size_of::<Note>() == 4 && size_of::<Kept>() == 24);
 
 #[cfg(feature = "user")]

@@ -93,6 +93,7 @@ pub enum Verdict {
 }
 
 /// What a source may have of a service.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Connections of the source; `u32::MAX`: no limit.
@@ -148,8 +149,44 @@ impl Limits {
         let Together { shift, no_network, no_wide } = TOGETHER[(claim.narrow.level & 3) as usize];
         let (together, network) = ((self.narrow as u64) << (shift & 7), (self.wide | no_network) as u64);
         let narrow = if together < network { together } else { network } as u32;
-        let rate = Rate { interval_ns: self.rate.interval_ns >> (shift & 7), ..self.rate };
-        Self { narrow, wide: self.wide | no_wide, rate, ..self }
+        Self { narrow, wide: self.wide | no_wide, rate: self.rate.within(claim), ..self }
+    }
+}
+
+impl Rate {
+    /// The same for what is counted in `claim`, as [`Limits::within`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn within(self, claim: &Claim) -> Self {
+        let shift = TOGETHER[(claim.narrow.level & 3) as usize].shift;
+        Self { interval_ns: self.interval_ns >> (shift & 7), ..self }
+    }
+}
+
+/// Connections that were let through beyond limits, of a source, of its network and of the service, because refusals were
+/// only counted ([`crate::Entry::beyond`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Beyond {
+    /// Of the source.
+    pub narrow: u32,
+    /// Of its network.
+    pub wide: u32,
+    /// Of the service.
+    pub total: u32,
+}
+
+impl Limits {
+    /// The same where refusals are only counted: those that were let through `beyond` them take no place of the others, so
+    /// that exactly what enforcing would refuse would be refused.
+    #[inline(always)]
+    #[must_use]
+    pub const fn above(self, beyond: &Beyond) -> Self {
+        Self {
+            narrow: self.narrow.saturating_add(beyond.narrow),
+            wide: self.wide.saturating_add(beyond.wide),
+            total: self.total.saturating_add(beyond.total),
+            ..self
+        }
     }
 }
 
@@ -254,6 +291,7 @@ impl Standing {
     /// the limit that is still reached, else one that an end of a connection has freed since, else a rate
     /// that time has. A ban is not the reason: who is banned is told nothing, and a connection that earns
     /// its source a ban was refused before that.
+    #[inline(always)]
     #[must_use]
     pub fn was_over(&self, limits: &Limits, now_ns: u64) -> Reason {
         const MOMENT_NS: u64 = 2_000_000_000;

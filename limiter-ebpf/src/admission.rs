@@ -11,7 +11,7 @@ use limiter_common::{
 };
 
 use crate::{
-    atomic, claims, clock, listening,
+    atomic, claims, clock, ladder, listening,
     maps::{self, GREETER},
     pending, waiters,
 };
@@ -38,6 +38,10 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         return sk_action::SK_PASS;
     }
     let policy = service.policy;
+    if policy.observes() {
+        // The ledger makes the verdict, when there is a connection to make it on.
+        return sk_action::SK_PASS;
+    }
     let source = Claim::new(service.id, policy, &remote);
     let claim = claims::present(source);
     let limits = Limits::of(policy, &service.say(&remote, &local)).within(&claim);
@@ -67,18 +71,17 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     }
     // The greeter is on no interface, so its answer may take another way, or none (VRF, policy routing). The gate has
     // the client answered as its listener would. What gets no answer can be refused here.
-    if listener == Listener::OnInterface && response != Response::Drop && !policy.observes() {
+    if listener == Listener::OnInterface && response != Response::Drop {
         return sk_action::SK_PASS;
     }
     let reason = reason.within(&claim);
-    if policy.observes() {
-        maps::count(service.id, |counters| &mut counters.would_refuse[reason as usize]);
-        return sk_action::SK_PASS;
-    }
     maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
     if let Some(entry) = entry {
         // SAFETY: found in this run.
         unsafe { atomic::add_u32(&raw mut (*entry).refused, 1) };
+    }
+    if response != Response::Reply {
+        ladder::note_refused(&raw const source.narrow, reason as u32);
     }
     if response == Response::Drop {
         // On to the listener, in front of which the gate takes it away.

@@ -90,11 +90,12 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<Record> {
         // What others report. A close is seen by the release.
         if let Some(kept) = notes::take_kept(cookie) {
             let claim = kept.claim();
-            let _was_counted = ledger::release_apart(&raw const claim, clock::now_s());
+            let _was_counted =
+                ledger::release_apart(&raw const claim, note.is_beyond().into(), clock::now_s());
         }
         return None;
     }
-    let kind = if note.is_counted() { kind::COUNTED } else { kind::OBSERVED };
+    let kind = if note.is_counted() { kind::COUNTED } else { kind::LET_GO };
     Some(Record { cookie, kind, claim: note.claim(&remote), zero: 0 })
 }
 
@@ -113,7 +114,7 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
         zero: 0,
     };
     claims::make_room(&raw mut record.claim);
-    if !ledger::count(&record.claim, service.policy, clock::now_s()) {
+    if !ledger::count(&record.claim, &service.policy.rate, clock::now_s()) {
         return Some(record);
     }
     let noted = if will_report(sk) {
@@ -125,7 +126,7 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
         marked && notes::keep(cookie, &kept)
     };
     if !noted {
-        let _was_counted = ledger::release_apart(&raw const record.claim, clock::now_s());
+        let _was_counted = ledger::release_apart(&raw const record.claim, 0, clock::now_s());
         return Some(record);
     }
     maps::count(service.id, |counters| &mut counters.adopted);

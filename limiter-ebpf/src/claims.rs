@@ -4,9 +4,13 @@ use core::ptr::NonNull;
 
 use limiter_common::{
     Claim, Entry, Key, Limits, Places, Rung, Standing, Total, claim::Words, ledger::Level, places::Word as _,
+    verdict::Beyond,
 };
 
-use crate::{atomic::Shared, clock, maps, rooms, waiters};
+use crate::{
+    atomic::{self, Shared},
+    clock, maps, rooms, waiters,
+};
 
 /// Where everything of one claim is counted; valid for the run in which it was found.
 #[derive(Clone, Copy)]
@@ -53,6 +57,36 @@ impl Counts {
                 room: Shared::word((&raw mut (*self.total).room).cast()),
                 due: Shared::word(&raw mut (*self.narrow).due_ns),
             }
+        }
+    }
+
+    /// How many of the connections were let through beyond the limits.
+    #[inline(always)]
+    pub fn beyond(&self) -> Beyond {
+        // SAFETY: found in this run.
+        unsafe {
+            Beyond {
+                narrow: (&raw const (*self.narrow).beyond).read_volatile(),
+                wide: match self.wide {
+                    Some(wide) => (&raw const (*wide.as_ptr()).beyond).read_volatile(),
+                    None => 0,
+                },
+                total: (&raw const (*self.total).beyond).read_volatile(),
+            }
+        }
+    }
+
+    /// Notes that one more, or with `u32::MAX` one less, of the connections is one that was let through beyond the limits.
+    /// While that one is counted.
+    #[inline(always)]
+    pub fn add_beyond(&self, one: u32) {
+        // SAFETY: found in this run, and holding the connection.
+        unsafe {
+            atomic::add_u32(&raw mut (*self.narrow).beyond, one);
+            if let Some(wide) = self.wide {
+                atomic::add_u32(&raw mut (*wide.as_ptr()).beyond, one);
+            }
+            atomic::add_u32(&raw mut (*self.total).beyond, one);
         }
     }
 

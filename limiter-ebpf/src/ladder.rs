@@ -2,11 +2,11 @@
 
 use aya_ebpf::programs::SockOpsContext;
 use limiter_common::{
-    Addr, Claim, Key, Limits, Rung,
+    Addr, Claim, Key, Limits, Reason, Rung,
     ladder::{self, Words, cause},
 };
 
-use crate::{atomic::Shared, claims, clock, maps, report};
+use crate::{atomic::Shared, claims, clock, maps, report, rooms};
 
 /// Pays for the reply, and bans a source that went on for too long.
 #[inline(always)]
@@ -17,20 +17,33 @@ pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local
     let limits = Limits::of(service.policy, &service.say(remote, local)).within(&claim);
     let entry = maps::entry(&claim.narrow);
     let standing = claims::standing(&source, &claim, entry, limits.total != u32::MAX);
+    let now_ns = clock::now_ns();
     // By now a place may have come free: then it is not held against the source.
-    let own = match standing.over(&limits, clock::now_ns()) {
-        Some(reason) => reason.within(&claim).is_own(),
-        None => false,
+    let (reason, own) = match standing.over(&limits, now_ns) {
+        Some(reason) => (reason.within(&claim), reason.within(&claim).is_own()),
+        None => (standing.was_over(&limits, now_ns).within(&claim), false),
     };
-    if !pay(service, &source, own) {
+    if !pay(service, &source, reason, own) {
         report::ladder_full(ctx, service.id);
     }
 }
 
-/// The same for a refusal that is, or is not, for a limit of the source's own; `false` if there is no room to
-/// remember the source.
+/// Notes that a source was refused once more, if it is remembered for having been told. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn note_refused(source: *const Key, reason: u32) -> u32 {
+    let Some(source) = rooms::given(source) else { return 0 };
+    if let Some(rung) = maps::rung(&source) {
+        // SAFETY: found in this run.
+        unsafe { (*rung).note_refused(reason, clock::now_ns()) };
+    }
+    0
+}
+
+/// The same for a refusal for `reason` that is, or is not, for a limit of the source's own; `false` if there is no room
+/// to remember the source.
 #[inline(always)]
-pub fn pay(service: &maps::Service, source: &Key, own: bool) -> bool {
+pub fn pay(service: &maps::Service, source: &Key, reason: Reason, own: bool) -> bool {
     let Some(ladder) = service.ladder() else { return true };
     let Some(rung) = maps::rung_or_new(source) else { return false };
     let now_ns = clock::now_ns();
@@ -44,6 +57,7 @@ pub fn pay(service: &maps::Service, source: &Key, own: bool) -> bool {
     };
     // SAFETY: found in this run.
     let bans = unsafe { (*rung).bans };
+    note_refused(&raw const *source, reason as u32);
     if let Some(bans) = ladder::climb(&words, ladder, bans, own, now_ns) {
         // Only the CPU that made the ban comes here.
         // SAFETY: found in this run.

@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use limiter_common::{
-    Addr, Claim, Ending, Kept, Limits, Note, Reason, Say, ServicePolicy,
+    Addr, Claim, Ending, Kept, Limits, Note, Rate,
     claim::{self, Arrival, Outcome},
     ending,
     ledger::note,
@@ -76,7 +76,7 @@ fn established(ctx: &SockOpsContext) {
     if !notes::make(cookie, note) {
         if note.is_counted() {
             let claim = note.claim(&remote(ctx));
-            let _was_counted = release_apart(&raw const claim, clock::tick_s());
+            let _was_counted = release_apart(&raw const claim, note.is_beyond().into(), clock::tick_s());
         }
         return report::no_room(ctx, service);
     }
@@ -129,47 +129,71 @@ fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed 
 #[inline(never)]
 fn count_without_reservation(service: &maps::Service, claim: &Claim, remote: &Addr, local: &Addr) -> u32 {
     if service.policy.observes() {
-        let limits = Limits::of(service.policy, &service.say(remote, local));
-        match reserve(claim, &limits) {
-            Outcome::Taken => return u32::from(note::COUNTED),
-            Outcome::Full(_) => return u32::from(note::OBSERVED),
-            Outcome::Again => {}
+        let mut limits = Limits::of(service.policy, &service.say(remote, local)).within(claim);
+        let state = observe(&raw const *claim, &raw mut limits);
+        if state != 0 {
+            return state;
         }
     }
-    if !count(claim, service.policy, clock::tick_s()) {
+    if !count(claim, &service.policy.rate, clock::tick_s()) {
         return 0;
     }
     maps::count(service.id, |counters| &mut counters.unreserved);
     u32::from(note::COUNTED)
 }
 
+/// Counts a connection to a service that only observes, and the verdict on it by `limits`, which it changes; what is to be
+/// noted, or 0 where there is no verdict. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn observe(claim: *const Claim, limits: *mut Limits) -> u32 {
+    let Some(claim) = rooms::given(claim) else { return 0 };
+    // SAFETY: null, or limits that the caller has borrowed for the call; see `rooms::given`.
+    let Some(limits) = (unsafe { limits.as_mut() }) else { return 0 };
+    let Some(counts) = Counts::find(&claim) else { return 0 };
+    let now_ns = clock::now_ns();
+    *limits = limits.above(&counts.beyond());
+    let standing = claims::standing(&claim.narrow, &claim, Some(counts.narrow), limits.total != u32::MAX);
+    let reason = match standing.over(limits, now_ns) {
+        Some(reason) => reason,
+        None => match reserve(&claim, &counts, limits, now_ns) {
+            Outcome::Taken => return u32::from(note::COUNTED),
+            Outcome::Full(reason) => reason,
+            Outcome::Again => return 0,
+        },
+    };
+    // It pays no rate: neither would it if it were refused.
+    if !count(&claim, &Rate::default(), clock::tick_s()) {
+        return 0;
+    }
+    counts.add_beyond(1);
+    // SAFETY: found in this run.
+    unsafe { atomic::add_u32(&raw mut (*counts.narrow).would_refuse, 1) };
+    let reason = reason.within(&claim);
+    maps::count(claim.service(), |counters| &mut counters.would_refuse[reason as usize]);
+    u32::from(note::OBSERVED)
+}
+
 /// Counts a connection if there is room under its limits, as the gate and the ledger do together where
 /// verdicts are carried out.
 #[inline(always)]
-fn reserve(claim: &Claim, limits: &Limits) -> Outcome {
-    if limits.denied {
-        return Outcome::Full(Reason::Denied);
-    }
-    if claims::is_banned(&claim.narrow, limits) {
-        return Outcome::Full(Reason::Banned);
-    }
-    let Some(counts) = Counts::find(claim) else { return Outcome::Again };
-    let (limits, words) = (limits.within(claim), counts.words());
-    let outcome = claim::reserve(&words, &limits, clock::now_ns(), Arrival::UNATTENDED);
+fn reserve(claim: &Claim, counts: &Counts, limits: &Limits, now_ns: u64) -> Outcome {
+    let words = counts.words();
+    let outcome = claim::reserve(&words, limits, now_ns, Arrival::UNATTENDED);
     if outcome == Outcome::Taken {
         if !counts.belong_to(claim) {
             claim::cancel(&words, limits.rate.interval_ns);
             return Outcome::Again;
         }
-        note_arrival(&counts, claim::commit(&words), clock::tick_s());
+        note_arrival(counts, claim::commit(&words), clock::tick_s());
     }
     outcome
 }
 
-/// Counts a connection that holds no reservation, at `now_s` by [`clock`]; its handshake pays for the rate all the same.
+/// Counts a connection that holds no reservation, at `now_s` by [`clock`]; its handshake pays for the `rate` all the same.
 /// `false` when the entries that [`claims::make_room`] was to make are not there, or being deleted.
 #[inline(always)]
-pub fn count(claim: &Claim, policy: &ServicePolicy, now_s: u32) -> bool {
+pub fn count(claim: &Claim, rate: &Rate, now_s: u32) -> bool {
     let Some(counts) = Counts::find(claim) else { return false };
     let words = counts.words();
     let Some(connections) = claim::count(&words) else { return false };
@@ -177,9 +201,8 @@ pub fn count(claim: &Claim, policy: &ServicePolicy, now_s: u32) -> bool {
         let _was_counted = claim::release(&words);
         return false;
     }
-    if policy.rate.is_limited() {
-        let rate = Limits::of(policy, &Say::NOTHING).within(claim).rate;
-        rate::charge(words.due, &rate, clock::now_ns());
+    if rate.is_limited() {
+        rate::charge(words.due, &rate.within(claim), clock::now_ns());
     }
     note_arrival(&counts, connections, now_s);
     true
@@ -258,7 +281,7 @@ pub fn ended(ctx: &SockOpsContext) {
 /// Gives back what a connection held that is not any more, or is not noted any more.
 #[inline(always)]
 pub fn give_back<C: EbpfContext>(ctx: &C, kept: &Kept) {
-    if kept.note.is_counted() && !release(&kept.claim(), clock::tick_s()) {
+    if kept.note.is_counted() && !release(&kept.claim(), kept.note.is_beyond(), clock::tick_s()) {
         report::drift(ctx, kept.note.service());
     }
 }
@@ -266,16 +289,19 @@ pub fn give_back<C: EbpfContext>(ctx: &C, kept: &Kept) {
 /// The same as [`release`] where that is seldom, or there is little stack; 0 for `false`. Verified by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn release_apart(claim: *const Claim, now_s: u32) -> u32 {
+pub extern "C" fn release_apart(claim: *const Claim, is_beyond: u32, now_s: u32) -> u32 {
     let Some(claim) = rooms::given(claim) else { return 0 };
-    u32::from(release(&claim, now_s))
+    u32::from(release(&claim, is_beyond != 0, now_s))
 }
 
 /// Gives back what a connection held, at `now_s` by [`clock`]; `false` if a count did not know of it.
 #[inline(always)]
-pub fn release(claim: &Claim, now_s: u32) -> bool {
+pub fn release(claim: &Claim, is_beyond: bool, now_s: u32) -> bool {
     // They hold our connection, so they have not been collected.
     let Some(counts) = Counts::find(claim) else { return false };
+    if is_beyond {
+        counts.add_beyond(u32::MAX);
+    }
     // SAFETY: found in this run.
     unsafe {
         clock::seen(counts.narrow, now_s);

@@ -46,7 +46,7 @@ fn done(step: &Step) -> bool {
     }
     if step.step == step::GIVE_BACK {
         let Some(kept) = notes::take_kept(step.from.0) else { return false };
-        return ledger::release(&kept.claim(), clock::tick_s());
+        return ledger::release(&kept.claim(), kept.note.is_beyond(), clock::tick_s());
     }
     let Some(word) = word(&step.key) else { return false };
     if step.step == step::COLLECT {

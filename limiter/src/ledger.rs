@@ -35,6 +35,8 @@ pub struct Source {
     pub accepted: u64,
     /// SYNs refused since the source is known.
     pub refused: u64,
+    /// Connections let through that would have been refused, if the service did not only observe.
+    pub would_refuse: u32,
     /// Completing ACKs held back since the source is known.
     pub held: u32,
     /// Seconds since a connection came or went.
@@ -67,6 +69,7 @@ impl Source {
             peak: entry.peak,
             accepted: entry.accepted,
             refused: entry.refused.into(),
+            would_refuse: entry.would_refuse,
             held: entry.held,
             idle_seconds: now.saturating_sub(entry.last_seen_s),
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use limiter_common::{Key, ladder::cause};
+use limiter_common::{Key, Rung, ladder::cause};
 use tracing::{info, warn};
 
 use super::state;
@@ -29,7 +29,7 @@ impl Upkeep {
     }
 
     /// One round.
-    pub fn round(&mut self, instance: &Instance, tables: &mut Tables) -> Result<()> {
+    pub fn round(&mut self, instance: &Instance, tables: &mut Tables, remember: Duration) -> Result<()> {
         let began = Instant::now();
         if self.next.is_some_and(|next| began < next) {
             return Ok(());
@@ -39,7 +39,10 @@ impl Upkeep {
         let services = tables.policy.services()?;
         let mut known = HashMap::new();
         let mut rungs = tables.rungs()?;
-        let forgotten = rungs.extract_if(.., |(_, rung)| rung.is_forgotten(&ladder, now_ns));
+        let remember_ns = u64::try_from(remember.as_nanos()).unwrap_or(u64::MAX);
+        let is_forgotten =
+            |rung: &Rung| rung.is_forgotten(&ladder, now_ns) && !rung.was_refused(remember_ns, now_ns);
+        let forgotten = rungs.extract_if(.., |(_, rung)| is_forgotten(rung));
         let mut gone: Vec<_> = forgotten.map(|(key, _)| key).collect();
         // The kernel makes room for those that are only refused by itself, but more bans than there may be.
         let max = tables.max_bans()? as usize;

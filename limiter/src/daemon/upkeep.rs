@@ -75,7 +75,7 @@ impl Upkeep {
             }
             let interfaces = self.config.borrow().interfaces.clone();
             self.shield.round(&interfaces);
-            if let Err(problem) = self.bans.round(&self.instance, &mut self.steward.tables) {
+            if let Err(problem) = self.bans.round(&self.instance, &mut self.steward.tables, remember) {
                 error!("cannot look after the bans: {problem:#}");
             }
             if collected.elapsed() >= COLLECT_EVERY.min(remember) {

@@ -39,7 +39,7 @@ fn what_agrees_in_every_tier_is_no_difference() {
     found.extend(records(kind::DEAD, "192.0.2.1", 1));
     found.extend(records(kind::COUNTED, "192.0.2.2", 1));
     found.extend(records(kind::COUNTED, "2001:db8::1", 2));
-    found.extend(records(kind::OBSERVED, "2001:db8::1", 9));
+    found.extend(records(kind::LET_GO, "2001:db8::1", 9));
     found.extend(records(kind::UNCOUNTED, "2001:db8::1", 9));
     let look = Look::compare(&books, &found, &books);
     assert_eq!(look.differences, []);

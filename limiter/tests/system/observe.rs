@@ -3,7 +3,7 @@
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, truth};
+use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, truth};
 
 const CONFIG: &str = "
 [defaults]
@@ -125,13 +125,50 @@ fn one_service_may_observe_while_the_others_enforce() {
         let held: Vec<_> = (0..6).map(|_| lab.served(source, family.port(143))).collect();
         let also: Vec<_> = (0..2).map(|_| lab.served(source, family.port(25))).collect();
         assert_eq!(lab.answer(source, family.port(25)), Answer::Reset);
-        assert_eq!(
-            limiter.source("imap", source).connections,
-            2,
-            "what would have been refused does not count"
-        );
+        let known = limiter.source("imap", source);
+        assert_eq!((known.connections, known.peak, known.would_refuse), (6, 6, 4), "the count there is");
+        truth::agree(&lab.host, &limiter, ("imap", 143), source, 6);
         drop((held, also));
     }
     truth::settled(&lab.host, &limiter, 25);
     truth::settled(&lab.host, &limiter, 143);
+}
+
+#[test]
+fn what_was_let_through_beyond_the_limit_is_counted_when_the_service_enforces_again() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start_with(
+        &lab,
+        "mode = \"observe\"\n[defaults]\nmax_connections = 2\nresponse = \"reset\"\n",
+    );
+    for family in [V4, V6] {
+        let (source, to) = (family.source(), family.port(25));
+        // A denial that was only observed, and is taken back, is no different.
+        let is_denied = source.is_ipv6();
+        if is_denied {
+            limiter.ok(&["deny", &source.to_string()]);
+        }
+        let mut held: Vec<_> = (0..5).map(|_| lab.served(source, to)).collect();
+        assert_eq!(limiter.source("smtp", source).would_refuse, if is_denied { 5 } else { 3 });
+        limiter.ok(&["set", "smtp", "mode=enforce"]);
+        if is_denied {
+            limiter.ok(&["forget", &source.to_string()]);
+        }
+        for left in (2..=5_u64).rev() {
+            assert_eq!(lab.answer(source, to), Answer::Reset, "it holds {left} of 2");
+            truth::agree(&lab.host, &limiter, ("smtp", 25), source, left);
+            held.pop();
+            eventually("it is let go", SOON, || match limiter.source("smtp", source).connections {
+                now if now == left - 1 => Ok(()),
+                now => Err(now.to_string()),
+            });
+        }
+        held.push(lab.served(source, to));
+        assert_eq!(lab.answer(source, to), Answer::Reset);
+        drop(held);
+        limiter.ok(&["set", "smtp", "mode=observe"]);
+    }
+    truth::settled(&lab.host, &limiter, 25);
+    assert_eq!(limiter.counter("smtp", "drift"), 0);
 }

@@ -44,6 +44,7 @@ pub struct Source {
     pub peak: u64,
     pub accepted: u64,
     pub refused: u64,
+    pub would_refuse: u64,
     pub held: u64,
 }
 
@@ -214,6 +215,7 @@ impl Limiter {
             peak: number("peak"),
             accepted: number("accepted"),
             refused: number("refused"),
+            would_refuse: number("would_refuse"),
             held: number("held"),
         }
     }
