@@ -23,10 +23,10 @@ use limiter_common::{
 
 use crate::rooms;
 
-/// Which layout these maps have (`limiter_common::LAYOUT_VERSION`), and the fingerprint of the
-/// configuration applied last, the network namespace and the cgroup protected. The kernel reads none.
+/// Which layout these maps have (`limiter_common::LAYOUT_VERSION`), for each set the fingerprint of the
+/// configuration it was made of, the network namespace and the cgroup protected. The kernel reads none.
 #[btf_map]
-pub static LAYOUT: Array<u64, 4> = Array::new();
+pub static LAYOUT: Array<u64, 5> = Array::new();
 
 /// Which set of ports, services and rules is in force, 0 or 1.
 #[btf_map]

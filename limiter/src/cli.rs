@@ -118,7 +118,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         // A reader that has seen enough, such as `head`, is no error.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("limiter: {error:#}");
             let is_usage =
@@ -145,10 +145,6 @@ fn one_sentence(mistake: &clap::Error) -> String {
     let wrong = wrong.replace("\n\n  tip: ", ", ");
     let words = wrong.strip_prefix("error: ").unwrap_or(&wrong).split_whitespace().collect::<Vec<_>>();
     format!("{}; see `limiter help`", words.join(" "))
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// What was asked for cannot be: exit code 2.

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-pub use self::daemon::Daemon;
+pub use self::daemon::{Daemon, Process};
 use self::locks::{BANS, ERRAND, PID, POLICY};
 
 /// Where locks are kept, and what daemon and commands leave for each other.
@@ -76,7 +76,11 @@ impl Instance {
         let path = path.map(std::path::absolute).transpose().context("cannot find the configuration file")?;
         let text = path.map_or_else(Vec::new, |path| path.into_os_string().into_encoded_bytes());
         let at = self.run_path("config");
-        std::fs::write(&at, text).with_context(|| format!("cannot write {}", at.display()))
+        if std::fs::read(&at).is_ok_and(|known| known == text) {
+            return Ok(());
+        }
+        // In one step: half of it would name another file, or none.
+        put(&at, &text).with_context(|| format!("cannot write {}", at.display()))
     }
 
     /// Prepares the configuration that is about to be put in force, for the daemon: see [`Applied::leave`]. Under
@@ -86,7 +90,9 @@ impl Instance {
             .with_context(|| format!("cannot make a file in {RUN_DIR}"))?;
         file.write_all(config.as_bytes())
             .with_context(|| format!("cannot write {}", file.path().display()))?;
-        Ok(Applied { file, at: self.applied_path() })
+        let at = self.applied_path();
+        let before = std::fs::read(&at).ok();
+        Ok(Applied { file, at, before })
     }
 
     /// Where it is left.
@@ -125,13 +131,39 @@ impl Instance {
 pub struct Applied {
     file: tempfile::NamedTempFile,
     at: PathBuf,
+    before: Option<Vec<u8>>,
+}
+
+/// One that is.
+pub struct Left {
+    at: PathBuf,
+    before: Option<Vec<u8>>,
 }
 
 impl Applied {
     /// Leaves it there: it is in force.
-    pub fn leave(self) -> Result<()> {
-        let at = self.at;
-        self.file.persist(&at).with_context(|| format!("cannot write {}", at.display()))?;
-        Ok(())
+    pub fn leave(self) -> Result<Left> {
+        let Self { file, at, before } = self;
+        file.persist(&at).with_context(|| format!("cannot write {}", at.display()))?;
+        Ok(Left { at, before })
     }
+}
+
+impl Left {
+    /// Leaves what was there before: nobody was told of it.
+    pub fn take_back(self) -> Result<()> {
+        match self.before {
+            Some(before) => put(&self.at, &before),
+            None => std::fs::remove_file(&self.at),
+        }
+        .with_context(|| format!("cannot put back {}", self.at.display()))
+    }
+}
+
+/// Writes a file in [`RUN_DIR`], whole or not at all.
+fn put(at: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(RUN_DIR)?;
+    file.write_all(bytes)?;
+    file.persist(at)?;
+    Ok(())
 }

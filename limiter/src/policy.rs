@@ -33,7 +33,7 @@ pub enum Applied {
 /// Puts `config` into the tables, unless it is the one that was put there last: then changes made
 /// live since then stay in force, so that a daemon's restart loses none.
 pub fn apply(config: &Config, tables: &mut Tables) -> Result<Applied> {
-    if tables.fingerprint()? == config.fingerprint() {
+    if tables.policy.fingerprint()? == config.fingerprint() {
         return Ok(Applied::Kept);
     }
     reapply(config, tables)
@@ -62,13 +62,17 @@ pub fn reapply(config: &Config, tables: &mut Tables) -> Result<Applied> {
         config.services.iter().zip(ids).map(|(service, id)| (id, service.policy())).collect();
     services.sort_by_key(|(id, _)| *id);
     let rules = inherit(rules::of_config(&config.rules, &numbers), built_in);
-    let wanted = PolicySet { ports, services, rules, ladder: config.ladder.kernel() };
-    let applied = if wanted == present { Applied::Kept } else { Applied::Changed };
-    if applied == Applied::Changed {
-        tables.policy.replace(&wanted)?;
+    let ladder = config.ladder.kernel();
+    let wanted = PolicySet { ports, services, rules, ladder, fingerprint: present.fingerprint };
+    let fingerprint = config.fingerprint();
+    if wanted != present {
+        tables.policy.replace(&PolicySet { fingerprint, ..wanted })?;
+        return Ok(Applied::Changed);
     }
-    tables.set_fingerprint(config.fingerprint())?;
-    Ok(applied)
+    if fingerprint != present.fingerprint {
+        tables.policy.set_fingerprint(fingerprint)?;
+    }
+    Ok(Applied::Kept)
 }
 
 /// Makes `own` the host's own addresses; `false` if they were already.

@@ -12,6 +12,20 @@ pub fn line(text: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout().lock(), "{text}")?)
 }
 
+/// Says what was done. It is done, whether or not it can be said: then it is said on stderr why it was not.
+pub fn done(lines: &[String]) {
+    if let Err(error) = lines.iter().try_for_each(|text| line(text))
+        && !is_broken_pipe(&error)
+    {
+        eprintln!("limiter: it is done, and could not be said on stdout ({error:#}): {}", lines.join("; "));
+    }
+}
+
+/// Whether who was to read this has seen enough.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
 /// Prints a value as JSON.
 pub fn json<T: Serialize>(value: &T) -> Result<()> {
     line(&serde_json::to_string_pretty(value)?)

@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
 use super::{loaded, output};
 use crate::{
     config,
-    instance::Instance,
+    instance::{Applied as ForDaemon, Instance, Process},
     policy::{self, Applied},
 };
 
@@ -34,17 +34,30 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         // What the kernel does not know of: the host name, and how often the daemon looks after the ledger.
         // Not the file itself: it may have changed by the time the daemon reads it.
         let for_daemon = instance.prepare_applied(&config.to_string())?;
+        let daemon = instance.daemon_process()?;
+        let before = tables.policy.policy()?;
         let applied = policy::reapply(&config, &mut tables)?;
-        for_daemon.leave()?;
+        if let Err(problem) = tell(daemon, for_daemon) {
+            tables.policy.replace(&before).with_context(|| {
+                format!("it is in force, and the daemon does not know ({problem:#}): do it again")
+            })?;
+            return Err(problem);
+        }
         applied
     };
-    if let Some(pid) = instance.daemon()?.pid {
-        instance.signal(pid, Signal::USR1)?;
-    }
     let file = path.map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
-    output::line(&match applied {
+    output::done(&[match applied {
         Applied::Changed => format!("{file}: in force"),
         Applied::Kept => format!("{file}: was in force already"),
-    })?;
+    }]);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Leaves the configuration for the daemon, and tells it: both, or neither.
+fn tell(daemon: Option<Process>, for_daemon: ForDaemon) -> Result<()> {
+    let left = for_daemon.leave()?;
+    let Some(Err(problem)) = daemon.map(|daemon| daemon.signal(Signal::USR1)) else { return Ok(()) };
+    // If it stays, nobody reads it before another is there.
+    let _stays = left.take_back();
+    Err(problem)
 }

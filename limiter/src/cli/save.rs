@@ -51,7 +51,7 @@ impl Save {
         };
         let text = before.as_deref().unwrap_or_default();
         // What it means, not how it is written: a comment more does no harm, since the file is read anew.
-        if config::parse(text, &name)?.fingerprint() != tables.fingerprint()? {
+        if config::parse(text, &name)?.fingerprint() != tables.policy.fingerprint()? {
             return Err(WrongUsage(match before {
                 Some(_) => format!(
                     "{name}: it says something else than what was put in force last, so nothing was changed; \
@@ -93,17 +93,39 @@ pub fn carry_out(
     pending: Option<Pending>,
     done: &[String],
 ) -> Result<()> {
-    tables.policy.replace(after)?;
-    let say = || done.iter().try_for_each(|line| output::line(line));
-    let Some(Pending { path, draft, config }) = pending else { return say() };
-    let is_new = draft.is_some();
-    if let Some(Err(error)) = draft.map(Draft::commit) {
-        tables.policy.replace(before).context("the change is in force, and not in the file")?;
-        return Err(error).with_context(|| cannot_write(&path));
-    }
-    tables.set_fingerprint(config.fingerprint())?;
+    let Some(Pending { path, draft, config }) = pending else {
+        tables.policy.replace(after)?;
+        output::done(done);
+        return Ok(());
+    };
+    let said = if draft.is_some() { "saved" } else { "says so already" };
+    let known = instance.config_path()?;
     instance.set_config_path(Some(&path))?;
-    say()?;
-    let said = if is_new { "saved" } else { "says so already" };
-    output::line(&format!("{}: {said}", path.display()))
+    let after = PolicySet { fingerprint: config.fingerprint(), ..after.clone() };
+    if let Err(problem) = put_in_place(tables, before, &after, draft, &path) {
+        instance.set_config_path(known.as_deref()).with_context(|| {
+            format!("{problem:#}; and from now on {} is what `limiter reload` reads", path.display())
+        })?;
+        return Err(problem);
+    }
+    output::done(done);
+    output::done(&[format!("{}: {said}", path.display())]);
+    Ok(())
+}
+
+/// Puts `after` in force and the file in its place: both, or neither.
+fn put_in_place(
+    tables: &mut Tables,
+    before: &PolicySet,
+    after: &PolicySet,
+    draft: Option<Draft>,
+    path: &Path,
+) -> Result<()> {
+    tables.policy.replace(after)?;
+    let Some(Err(error)) = draft.map(Draft::commit) else { return Ok(()) };
+    let problem = anyhow::Error::new(error).context(cannot_write(path));
+    tables.policy.replace(before).with_context(|| {
+        format!("the change is in force, and not in the file {} ({:#})", path.display(), problem.root_cause())
+    })?;
+    Err(problem)
 }

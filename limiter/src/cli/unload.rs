@@ -43,8 +43,9 @@ pub fn run(instance: &Instance, _args: &Args) -> Result<ExitCode> {
 
 /// Ends the daemon first: it would otherwise hold the maps.
 fn stop_daemon(instance: &Instance) -> Result<()> {
-    let Some(pid) = instance.daemon()?.pid else { return Ok(()) };
-    instance.signal(pid, Signal::USR2)?;
+    let Some(daemon) = instance.daemon_process()? else { return Ok(()) };
+    daemon.signal(Signal::USR2)?;
+    let pid = daemon.pid;
     let deadline = Instant::now() + PATIENCE;
     while instance.daemon()?.running {
         if Instant::now() > deadline {

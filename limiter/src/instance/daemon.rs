@@ -2,13 +2,17 @@
 
 use std::{
     fs::{self, File},
-    io::Read as _,
+    io::{ErrorKind, Read as _},
+    os::fd::OwnedFd,
     os::unix::fs::MetadataExt as _,
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 
 use super::{Instance, locks::PID};
 
@@ -21,39 +25,67 @@ pub struct Daemon {
     pub pid: Option<i32>,
 }
 
+/// The process of a daemon, whatever becomes of its number.
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    process: OwnedFd,
+}
+
+impl Process {
+    /// Sends it a signal, unless it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        match pidfd_send_signal(&self.process, signal) {
+            Err(Errno::SRCH) => Ok(()),
+            sent => sent.with_context(|| format!("cannot signal the daemon (pid {})", self.pid)),
+        }
+    }
+}
+
 impl Instance {
     /// Who serves this instance, if anyone does.
     pub fn daemon(&self) -> Result<Daemon> {
-        let Ok(mut file) = File::open(self.run_path(PID)) else {
-            return Ok(Daemon { running: false, pid: None });
+        let path = self.run_path(PID);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Daemon { running: false, pid: None });
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
         };
         let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        match Flock::lock(file, FlockArg::LockSharedNonblock) {
-            Ok(_nobody) => Ok(Daemon { running: false, pid: None }),
-            Err(_) => {
+        file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            // Nobody holds it.
+            Ok(()) => Ok(Daemon { running: false, pid: None }),
+            Err(Errno::WOULDBLOCK) => {
                 let pid = text.trim().parse().ok();
                 Ok(Daemon { running: pid.is_some(), pid })
             }
+            Err(errno) => Err(errno).context("cannot see whether a daemon runs"),
         }
     }
 
-    /// Sends a signal to the daemon with this number.
+    /// The process of the daemon, if there is one.
     ///
     /// # Errors
-    /// When the process is not the daemon, or not any more: then nobody gets the signal.
-    pub fn signal(&self, pid: i32, signal: Signal) -> Result<()> {
+    /// When the process with its number is not the daemon.
+    pub fn daemon_process(&self) -> Result<Option<Process>> {
+        let Some(pid) = self.daemon()?.pid else { return Ok(None) };
         let number = Pid::from_raw(pid).context("a process has a number above 0")?;
         // From here on the number means this process, whoever gets it afterwards.
-        let process = pidfd_open(number, PidfdFlags::empty())
-            .with_context(|| format!("cannot find the daemon (pid {pid})"))?;
+        let process = match pidfd_open(number, PidfdFlags::empty()) {
+            // It has ended just now.
+            Err(Errno::SRCH) if self.daemon()?.pid != Some(pid) => return Ok(None),
+            opened => opened.with_context(|| format!("cannot find the daemon (pid {pid})"))?,
+        };
         if !self.is_daemon(pid)? {
             bail!(
                 "the process {pid} is not the daemon of the instance {self}, so it is left alone: start the command in \
                  the daemon's own PID namespace"
             );
         }
-        pidfd_send_signal(process, signal).with_context(|| format!("cannot signal the daemon (pid {pid})"))
+        Ok(Some(Process { pid, process }))
     }
 
     /// Whether a process has the file open that bears the daemon's number: only daemons keep it open.

@@ -10,9 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg, OFlag},
+use nix::fcntl::OFlag;
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
 };
 
 use super::{Instance, RUN_DIR};
@@ -41,8 +42,8 @@ impl Instance {
         let begun = Instant::now();
         loop {
             if let Some(file) = self.try_lock(PID)? {
-                file.set_len(0)?;
-                return Ok(DaemonLock(file));
+                file.0.set_len(0).context("cannot write the daemon's number")?;
+                return Ok(DaemonLock(file.0));
             }
             let daemon = self.daemon()?;
             if daemon.running || begun.elapsed() > DAEMON_PATIENCE {
@@ -59,7 +60,7 @@ impl Instance {
     ///
     /// # Errors
     /// When somebody else holds it for too long.
-    pub fn lock_policy(&self) -> Result<impl Drop + use<>> {
+    pub fn lock_policy(&self) -> Result<Lock> {
         self.lock(POLICY)
     }
 
@@ -67,7 +68,7 @@ impl Instance {
     ///
     /// # Errors
     /// When somebody else holds it for too long.
-    pub fn lock_bans(&self) -> Result<impl Drop + use<>> {
+    pub fn lock_bans(&self) -> Result<Lock> {
         self.lock(BANS)
     }
 
@@ -76,7 +77,7 @@ impl Instance {
         open(&self.run_path(ERRAND))
     }
 
-    fn lock(&self, what: &str) -> Result<Flock<File>> {
+    fn lock(&self, what: &str) -> Result<Lock> {
         let begun = Instant::now();
         loop {
             if let Some(lock) = self.try_lock(what)? {
@@ -95,27 +96,31 @@ impl Instance {
     }
 
     /// Takes a lock; `None` if somebody else has it.
-    fn try_lock(&self, what: &str) -> Result<Option<Flock<File>>> {
+    fn try_lock(&self, what: &str) -> Result<Option<Lock>> {
         let path = self.run_path(what);
-        match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
+        let file = open(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             // An unload may have removed the file while it was waited for: then this is nobody's lock.
-            Ok(lock) if is_at(&lock, &path) => Ok(Some(lock)),
-            Ok(_) | Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+            Ok(()) if is_at(&file, &path) => Ok(Some(Lock(file))),
+            Ok(()) | Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
         }
     }
 }
 
+/// A lock that is held as long as this lives: closing the file gives it back, which cannot fail.
+#[must_use = "it is given back at once"]
+pub struct Lock(File);
+
 /// Held by the daemon of an instance.
-pub struct DaemonLock(Flock<File>);
+pub struct DaemonLock(File);
 
 impl DaemonLock {
     /// Tells everyone that the daemon serves from now on.
     pub fn announce(&mut self) -> Result<()> {
-        self.0.set_len(0)?;
-        self.0.rewind()?;
-        writeln!(self.0, "{}", std::process::id())?;
-        Ok(())
+        let number = format!("{}\n", std::process::id());
+        let written = self.0.rewind().and_then(|()| self.0.write_all(number.as_bytes()));
+        written.context("cannot write the daemon's number")
     }
 }
 

@@ -1,7 +1,7 @@
 //! Writes many entries of a map a system call: with one call each, 100,000 rules take most of the second in
 //! which they have to be in force.
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 use aya::maps::MapData;
 use bytemuck::{Pod, Zeroable};
@@ -34,6 +34,12 @@ pub fn insert<K: Pod, V: Pod>(map: &MapData, keys: &[K], values: &[V]) -> nix::R
 /// Removes each of these keys, which have to be there.
 pub fn remove<K: Pod>(map: &MapData, keys: &[K]) -> nix::Result<()> {
     change(map, keys.len(), |index| (keys.get(index).map_or(0, address), 0), DELETE_BATCH, DELETE)
+}
+
+/// Makes one key have a value.
+pub fn update<K: Pod, V: Pod>(map_fd: RawFd, key: &K, value: &V) -> nix::Result<()> {
+    let mut one = One { map_fd: map_fd as u32, zero: 0, key: address(key), value: address(value), flags: 0 };
+    bpf(UPDATE, &mut one).map(drop)
 }
 
 fn address<T>(thing: &T) -> u64 {

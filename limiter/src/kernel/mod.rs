@@ -6,6 +6,7 @@ pub mod btf;
 mod bulk;
 pub mod census;
 pub mod environment;
+mod grace;
 mod iterator;
 mod link;
 pub mod listening;

@@ -44,7 +44,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
 }
 
 const MAPS: [Expected; 30] = [
-    map("LAYOUT", MapType::Array, 4, 8, Some(4)),
+    map("LAYOUT", MapType::Array, 4, 8, Some(5)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),
     map("PORTS", MapType::Array, 4, 8, Some(SETS * PORT_WORDS)),

@@ -15,13 +15,16 @@ use limiter_common::{
     Addr, Ladder, MAX_SERVICES, PORT_WORDS, Rule, SETS, Say, ServiceId, ServicePolicy, coverage,
     rule::{Action, Limit, Network, RuleLimit},
 };
-use nix::errno::Errno;
 
 use super::{
     bulk,
+    grace::Grace,
     tables::{found, open},
     walk::{walk, walk_by_key},
 };
+
+/// Index in the `LAYOUT` map: the fingerprint of each set, put in force with it.
+const FINGERPRINTS: [u32; SETS as usize] = [1, 4];
 
 const UNREADABLE: &str = "cannot read the rules";
 
@@ -58,6 +61,8 @@ pub struct PolicySet {
     pub rules: Vec<RuleEntry>,
     /// What every source may make of refusals.
     pub ladder: Ladder,
+    /// Of the configuration that was put in force last; 0 for none.
+    pub fingerprint: u64,
 }
 
 type Rules = lpm_trie::LpmTrie<MapData, Addr, Rule>;
@@ -65,17 +70,23 @@ type Limits = HashMap<MapData, RuleLimit, Limit>;
 
 /// The maps of both sets.
 pub struct Sets {
+    layout: Array<MapData, u64>,
     active: Array<MapData, u64>,
     change: Array<MapData, u64>,
     ports: Array<MapData, u64>,
     services: Array<MapData, ServicePolicy>,
     ladders: Array<MapData, Ladder>,
+    /// Ports and services, to be read and written as a whole.
+    whole_ports: MapData,
+    whole_services: MapData,
     /// Where there are rules, to be written as a whole.
     coverage: MapData,
     rules: [Rules; SETS as usize],
     limits: [Limits; SETS as usize],
     /// The same maps, to be read and written as a whole.
     whole: [Whole; SETS as usize],
+    /// How to wait for the verdicts under way; none before the first change.
+    grace: Option<Grace>,
 }
 
 /// The maps of the rules of one set.
@@ -93,15 +104,19 @@ impl Sets {
             Ok(Whole { rules: open(dir, rules)?, limits: open(dir, limits)? })
         };
         Ok(Self {
+            layout: Map::Array(open(dir, "LAYOUT")?).try_into()?,
             active: Map::Array(open(dir, "ACTIVE")?).try_into()?,
             change: Map::Array(open(dir, "CHANGE")?).try_into()?,
             ports: Map::Array(open(dir, "PORTS")?).try_into()?,
             services: Map::Array(open(dir, "SERVICES")?).try_into()?,
             ladders: Map::Array(open(dir, "LADDERS")?).try_into()?,
+            whole_ports: open(dir, "PORTS")?,
+            whole_services: open(dir, "SERVICES")?,
             coverage: open(dir, "COVERAGE")?,
             rules: [rules("RULES_0")?, rules("RULES_1")?],
             limits: [limits("LIMITS_0")?, limits("LIMITS_1")?],
             whole: [whole("RULES_0", "LIMITS_0")?, whole("RULES_1", "LIMITS_1")?],
+            grace: None,
         })
     }
 
@@ -114,12 +129,13 @@ impl Sets {
     pub fn services(&self) -> Result<Vec<(ServiceId, ServicePolicy)>> {
         let set = self.active()?;
         let mut services = Vec::new();
-        for id in 1..MAX_SERVICES {
-            let policy = self.services.get(&(set * MAX_SERVICES + id), 0)?;
-            if policy != ServicePolicy::default() {
+        walk_by_key(&self.whole_services, |index: u32, policy: ServicePolicy| {
+            let (of, id) = (index / MAX_SERVICES, index % MAX_SERVICES);
+            if of == set && id != 0 && policy != ServicePolicy::default() {
                 services.push((ServiceId(id as u8), policy));
             }
-        }
+        })
+        .context("cannot read the services")?;
         Ok(services)
     }
 
@@ -132,10 +148,12 @@ impl Sets {
     pub fn ports(&self) -> Result<Vec<u8>> {
         let set = self.active()?;
         let mut ports = Vec::with_capacity(65536);
-        for word in 0..PORT_WORDS {
-            let word = self.ports.get(&(set * PORT_WORDS + word), 0)?;
-            ports.extend((0..8).map(|port| (word >> (port * 8)) as u8));
-        }
+        walk_by_key(&self.whole_ports, |index: u32, word: u64| {
+            if index / PORT_WORDS == set {
+                ports.extend((0..8).map(|port| (word >> (port * 8)) as u8));
+            }
+        })
+        .context("cannot read the ports")?;
         Ok(ports)
     }
 
@@ -206,7 +224,18 @@ impl Sets {
     /// The policy in force.
     pub fn policy(&self) -> Result<PolicySet> {
         let (ports, services, rules) = (self.ports()?, self.services()?, self.rules()?);
-        Ok(PolicySet { ports, services, rules, ladder: self.ladder()? })
+        Ok(PolicySet { ports, services, rules, ladder: self.ladder()?, fingerprint: self.fingerprint()? })
+    }
+
+    /// Fingerprint of the configuration that was put in force last; 0 for none.
+    pub fn fingerprint(&self) -> Result<u64> {
+        Ok(self.layout.get(&FINGERPRINTS[self.active()? as usize], 0)?)
+    }
+
+    /// Remembers that another configuration means what is in force.
+    pub fn set_fingerprint(&mut self, fingerprint: u64) -> Result<()> {
+        let index = FINGERPRINTS[self.active()? as usize];
+        self.layout.set(index, fingerprint, 0).context("cannot note which configuration is in force")
     }
 
     /// Puts `policy` in force, in one step, in the place of the one that is.
@@ -222,34 +251,65 @@ impl Sets {
              there is room for: give fewer, or limits for all services at once",
             policy.rules.len()
         );
-        let next = (self.active()? + 1) % SETS;
-        self.write_rules(next as usize, &policy.rules)?;
-        self.ladders.set(next, policy.ladder, 0)?;
-        for id in 1..MAX_SERVICES {
-            let wanted = policy.services.iter().find(|(service, _)| u32::from(service.0) == id);
-            let wanted = wanted.map_or_else(ServicePolicy::default, |(_, policy)| *policy);
-            self.services.set(next * MAX_SERVICES + id, wanted, 0)?;
+        // Before anything is changed: it shows that waiting works, and nobody looks any more at a set that was in
+        // force for a moment only, because what came after it has failed.
+        self.grace = Some(Grace::prepare()?);
+        let present = self.active()?;
+        let next = (present + 1) % SETS;
+        self.write(next, policy)?;
+        self.active.set(0, u64::from(next), 0).context("cannot put the policy in force")?;
+        self.tell_of_change().or_else(|problem| {
+            self.active.set(0, u64::from(present), 0).with_context(|| {
+                format!("the policy is in force, though it was not to be ({problem:#}): do it again")
+            })?;
+            // What the shield has seen meanwhile is worth nothing, as far as that can be said.
+            let _ = self.tell_of_change();
+            Err(problem)
+        })
+    }
+
+    /// Writes `policy` into a set that is not in force.
+    fn write(&mut self, set: u32, policy: &PolicySet) -> Result<()> {
+        self.write_rules(set as usize, &policy.rules)?;
+        self.ladders.set(set, policy.ladder, 0).context("cannot write the ladder")?;
+        let first = set * MAX_SERVICES;
+        let mut services = vec![ServicePolicy::default(); MAX_SERVICES as usize];
+        for (id, service) in &policy.services {
+            services[usize::from(id.0) % MAX_SERVICES as usize] = *service;
         }
-        for (index, chunk) in (0..PORT_WORDS).zip(policy.ports.chunks(8)) {
-            let index = next * PORT_WORDS + index;
-            let word = chunk.iter().rev().fold(0, |word, &service| word << 8 | u64::from(service));
-            if self.ports.get(&index, 0)? != word {
-                self.ports.set(index, word, 0)?;
-            }
+        let indices: Vec<u32> = (first..first + MAX_SERVICES).collect();
+        bulk::insert(&self.whole_services, &indices, &services).context("cannot write the services")?;
+        let first = set * PORT_WORDS;
+        let word = |chunk: &[u8]| chunk.iter().rev().fold(0, |word, &service| word << 8 | u64::from(service));
+        let words: Vec<u64> = policy.ports.chunks(8).map(word).collect();
+        let indices: Vec<u32> = (first..first + PORT_WORDS).collect();
+        bulk::insert(&self.whole_ports, &indices, &words).context("cannot write the ports")?;
+        let fingerprint = FINGERPRINTS[set as usize];
+        self.layout.set(fingerprint, policy.fingerprint, 0).context("cannot note which configuration it is")
+    }
+
+    /// Finds out that [`Self::tell_of_change`] works, before a change is made.
+    pub(super) fn prepare_to_tell(&mut self) -> Result<()> {
+        if self.grace.is_none() {
+            self.grace = Some(Grace::prepare()?);
         }
-        self.active.set(0, u64::from(next), 0)?;
-        self.tell_of_change()
+        Ok(())
     }
 
     /// Waits until nobody looks at what was in force before a change that was just made, and makes worthless what
     /// the shield remembers of it.
     pub(super) fn tell_of_change(&mut self) -> Result<()> {
         // In this order: who sees the new number has begun after the change was made.
-        wait_for_verdicts()?;
+        let waited = match &self.grace {
+            Some(grace) => grace.wait(),
+            None => Grace::prepare().map(|grace| self.grace = Some(grace)),
+        };
         // Others may change something else at the same time, so the number is not the next one but one that nobody
         // had before.
         let number = RandomState::new().hash_one(std::process::id());
-        Ok(self.change.set(0, number, 0)?)
+        // Also where it could not be waited: who then remembers a verdict of before is one that was under way.
+        let told = self.change.set(0, number, 0).context("cannot have the shield forget what it remembers");
+        waited.and(told)
     }
 
     /// Makes `rules` those of `set`, which is in force for nobody; what is there and right already stays.
@@ -322,13 +382,4 @@ fn sorted<K: Ord + Copy, V: Copy>(entries: collections::HashMap<K, V>) -> (Vec<K
     let mut entries: Vec<(K, V)> = entries.into_iter().collect();
     entries.sort_unstable_by_key(|(key, _)| *key);
     entries.into_iter().unzip()
-}
-
-/// Waits until every verdict under way is made: what was in force before is read by nobody then, and may
-/// be written again (membarrier(2), `MEMBARRIER_CMD_GLOBAL`: a grace period of RCU).
-fn wait_for_verdicts() -> Result<()> {
-    const GLOBAL: libc::c_int = 1;
-    // SAFETY: takes numbers only.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
-    Errno::result(result).map(drop).context("cannot wait for the verdicts under way")
 }

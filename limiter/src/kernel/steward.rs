@@ -13,10 +13,10 @@ use limiter_common::{
     errand::{BATCH, Errand, Step, step},
 };
 use nix::{
-    fcntl::{Flock, FlockArg},
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
+use rustix::fs::{FlockOperation, flock};
 
 use super::{pins, tables::Tables};
 use crate::instance::Instance;
@@ -121,9 +121,14 @@ impl Steward {
     }
 
     fn run_errand(&mut self, errand: &Errand) -> Result<Errand> {
-        let _held = Flock::lock(self.lock.try_clone()?, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| errno)
-            .context("cannot lock the errand")?;
+        flock(&self.lock, FlockOperation::LockExclusive).context("cannot lock the errand")?;
+        let ran = self.run_locked(errand);
+        // If it stays locked, it is for others: this process has it, and goes on.
+        let _stays = flock(&self.lock, FlockOperation::Unlock);
+        ran
+    }
+
+    fn run_locked(&mut self, errand: &Errand) -> Result<Errand> {
         self.tables.set_errand(errand)?;
         // The kernel takes no packet shorter than an Ethernet header (bpf_prog_test_run_skb).
         let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::new() };

@@ -20,8 +20,6 @@ use super::{
 
 /// Index in the `LAYOUT` map: the layout's version.
 const VERSION: u32 = 0;
-/// The fingerprint of the configuration applied last.
-const FINGERPRINT: u32 = 1;
 /// The network namespace that is protected.
 const NETNS: u32 = 2;
 /// The cgroup that is protected.
@@ -55,17 +53,44 @@ pub struct Tables {
 }
 
 /// Where each source stands on the ladder that was refused lately.
-pub struct Rungs(HashMap<MapData, Key, Rung>);
+pub struct Rungs {
+    map: HashMap<MapData, Key, Rung>,
+    /// What was where something was changed, to be put back if the change fails.
+    before: Vec<(Key, Option<Rung>)>,
+}
 
 impl Rungs {
     /// Puts a source where it stands.
     pub fn set(&mut self, key: &Key, rung: &Rung) -> Result<()> {
-        self.0.insert(key, rung, 0).context("cannot note who is banned")
+        self.remember(key)?;
+        self.map.insert(key, rung, 0).context("cannot note who is banned")
     }
 
     /// Forgets where a source stands; `false` if that was nowhere.
     pub fn remove(&mut self, key: &Key) -> Result<bool> {
-        Ok(found(self.0.remove(key)).context("cannot forget who was banned")?.is_some())
+        self.remember(key)?;
+        Ok(found(self.map.remove(key)).context("cannot forget who was banned")?.is_some())
+    }
+
+    fn remember(&mut self, key: &Key) -> Result<()> {
+        self.before.push((*key, self.get(key)?));
+        Ok(())
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Rung>> {
+        found(self.map.get(key, 0)).context("cannot read who is banned")
+    }
+
+    /// Takes back what was changed, the last change first.
+    fn take_back(&mut self) -> Result<()> {
+        while let Some((key, before)) = self.before.pop() {
+            match before {
+                Some(rung) => self.map.insert(key, rung, 0),
+                None => found(self.map.remove(&key)).map(drop),
+            }
+            .context("cannot put back who is banned")?;
+        }
+        Ok(())
     }
 }
 
@@ -99,7 +124,7 @@ impl Tables {
             ledger: Map::HashMap(open(dir, "LEDGER")?).try_into()?,
             whole_ledger: open(dir, "LEDGER")?,
             whole_rungs: open(dir, "RUNGS")?,
-            rungs: Rungs(Map::HashMap(open(dir, "RUNGS")?).try_into()?),
+            rungs: Rungs { map: Map::HashMap(open(dir, "RUNGS")?).try_into()?, before: Vec::new() },
             memos: Map::PerCpuArray(open(dir, "MEMOS")?).try_into()?,
             pegs: open(dir, "PEGS")?,
             notes: open(dir, "NOTES")?,
@@ -142,16 +167,6 @@ impl Tables {
         Ok((self.layout.get(&NETNS, 0)?, self.layout.get(&CGROUP, 0)?))
     }
 
-    /// Fingerprint of the configuration that was applied last; 0 for none.
-    pub fn fingerprint(&self) -> Result<u64> {
-        Ok(self.layout.get(&FINGERPRINT, 0)?)
-    }
-
-    /// Remembers which configuration is applied.
-    pub fn set_fingerprint(&mut self, fingerprint: u64) -> Result<()> {
-        Ok(self.layout.set(FINGERPRINT, fingerprint, 0)?)
-    }
-
     /// The reservation pending on each CPU.
     pub fn pending(&self) -> Result<Vec<Pending>> {
         Ok(self.pending.get(&0, 0)?.iter().copied().collect())
@@ -176,7 +191,7 @@ impl Tables {
 
     /// Where one source stands on the ladder, if it was refused lately.
     pub fn rung(&self, key: &Key) -> Result<Option<Rung>> {
-        found(self.rungs.0.get(key, 0)).context("cannot read who is banned")
+        self.rungs.get(key)
     }
 
     /// Everyone who was refused lately, or is banned.
@@ -191,11 +206,22 @@ impl Tables {
         Ok(self.rooms.get(&rooms::RUNGS, 0)?.most / 2)
     }
 
-    /// Changes where sources stand on the ladder. When this returns, no verdict rests on what was before.
+    /// Changes where sources stand on the ladder, as a whole or not at all. When this returns, no verdict rests on
+    /// what was before.
     pub fn change_rungs<T>(&mut self, change: impl FnOnce(&mut Rungs) -> Result<T>) -> Result<T> {
-        let outcome = change(&mut self.rungs);
-        self.policy.tell_of_change()?;
-        outcome
+        self.policy.prepare_to_tell()?;
+        self.rungs.before.clear();
+        let outcome = change(&mut self.rungs).and_then(|outcome| {
+            self.policy.tell_of_change()?;
+            Ok(outcome)
+        });
+        outcome.or_else(|problem| {
+            self.rungs
+                .take_back()
+                .with_context(|| format!("some of it was done, and some not ({problem:#}): do it again"))?;
+            let _ = self.policy.tell_of_change();
+            Err(problem)
+        })
     }
 
     /// Packets of banned sources that were dropped, and are not counted in [`Rung::dropped`] yet.

@@ -44,6 +44,7 @@ mod restarts;
 mod rules;
 mod save;
 mod shield;
+mod steps;
 mod takeover;
 mod totals;
 mod tproxy;

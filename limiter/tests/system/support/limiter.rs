@@ -1,6 +1,7 @@
 //! An instance of the limiter, on the mail host of a lab.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -108,6 +109,15 @@ impl Limiter {
         limiter
     }
 
+    /// Without a daemon, and nothing loaded.
+    pub fn absent(lab: &Lab) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let (instance, netns) = (lab.name.clone(), lab.host.path());
+        let limiter = Self { instance, netns, cgroup: None, open_files: None, files, daemon: None };
+        limiter.configure("");
+        limiter
+    }
+
     /// The configuration file of the next [`Self::run`], without the hostname.
     pub fn configure(&self, config: &str) {
         std::fs::write(self.config_path(), format!("hostname = \"{HOSTNAME}\"\n{config}"))
@@ -122,6 +132,23 @@ impl Limiter {
     /// Starts the daemon, and waits until it serves. There must be none.
     #[track_caller]
     pub fn run(&mut self) {
+        self.run_with(|_| ());
+    }
+
+    /// The arguments that start a daemon of this instance.
+    pub fn run_arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> =
+            ["--instance", &self.instance, "run", "--netns"].map(Into::into).into();
+        arguments.extend([self.netns.clone().into(), "--config".into(), self.config_path().into()]);
+        if let Some(cgroup) = &self.cgroup {
+            arguments.extend(["--cgroup".into(), cgroup.into()]);
+        }
+        arguments
+    }
+
+    /// The same, with a command that is made ready for it.
+    #[track_caller]
+    pub fn run_with(&mut self, prepare: impl FnOnce(&mut Command)) {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let mut command = match self.open_files {
@@ -132,9 +159,8 @@ impl Limiter {
                 command
             }
         };
-        command.args(["--instance", &self.instance, "run", "--netns"]).arg(&self.netns);
-        command.arg("--config").arg(self.config_path());
-        command.args(self.cgroup.iter().flat_map(|cgroup| ["--cgroup".as_ref(), cgroup.as_os_str()]));
+        command.args(self.run_arguments());
+        prepare(&mut command);
         command
             .env("RUST_BACKTRACE", "1")
             .env("NO_COLOR", "1")

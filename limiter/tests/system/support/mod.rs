@@ -11,6 +11,7 @@ pub mod mail_daemon;
 pub mod pinned;
 pub mod postfix;
 pub mod process;
+pub mod seccomp;
 pub mod sink;
 pub mod truth;
 pub mod watch;

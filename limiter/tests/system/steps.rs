@@ -1,0 +1,240 @@
+//! A failure at each step of each verb that changes something: afterwards everything is as it was, or as it was wanted,
+//! the exit code and the sentence say which, and the next command does the rest.
+
+use std::fs;
+use std::process::Stdio;
+
+use nix::errno::Errno;
+use nix::libc;
+use serde_json::{Value, json};
+
+use crate::support::limiter::Outcome;
+use crate::support::seccomp::{Step, Supervised, refuse};
+use crate::support::{Lab, Limiter};
+
+/// What a step is: whatever may change something, or be in the way of it.
+const SYSCALLS: [libc::c_long; 24] = [
+    libc::SYS_bpf,
+    libc::SYS_openat,
+    libc::SYS_write,
+    libc::SYS_fsync,
+    libc::SYS_fchmod,
+    libc::SYS_chmod,
+    libc::SYS_fchown,
+    libc::SYS_ftruncate,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_unlink,
+    libc::SYS_unlinkat,
+    libc::SYS_rmdir,
+    libc::SYS_mkdir,
+    libc::SYS_mkdirat,
+    libc::SYS_flock,
+    libc::SYS_statx,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_membarrier,
+    libc::SYS_socket,
+    libc::SYS_getsockopt,
+    libc::SYS_statfs,
+];
+
+/// All that a verb may change, as others see it.
+fn state(limiter: &Limiter) -> Value {
+    let mut status = limiter.json(&["status"]);
+    for service in status["services"].as_array_mut().unwrap() {
+        service.as_object_mut().unwrap().remove("counters");
+    }
+    let bans = limiter.json(&["bans"]);
+    let bans: Vec<_> =
+        bans["bans"].as_array().unwrap().iter().map(|ban| (&ban["service"], &ban["source"])).collect();
+    let bans = json!(bans);
+    let mut beside: Vec<String> = fs::read_dir(limiter.config_path().parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    beside.sort();
+    json!({
+        "services": status["services"],
+        "in_force": status["in_force"],
+        "daemon": status["daemon"],
+        "rules": limiter.json(&["rules"]),
+        "bans": bans,
+        "file": fs::read_to_string(limiter.config_path()).unwrap_or_default(),
+        "beside": beside,
+    })
+}
+
+/// Runs a verb of which the `nth` step fails.
+fn with_failure(limiter: &Limiter, arguments: &[&str], nth: usize) -> (Outcome, Vec<Step>) {
+    let mut command = limiter.command(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Supervised::start(command, &SYSCALLS, Errno::EPERM, move |index, _, _| index == nth).wait()
+}
+
+/// Fails, with what differs only, where the two are not the same.
+#[track_caller]
+fn assert_same(now: &Value, expected: &Value, about: &str) {
+    let (now, expected) = (now.as_object().unwrap(), expected.as_object().unwrap());
+    for (key, value) in now {
+        assert_eq!(value, &expected[key], "{key}: {about}");
+    }
+}
+
+/// Which of the steps of a verb to have fail: each that changes something, and of those that look at the same thing in
+/// the same way, such as opening a map, the first and the last.
+fn chosen(steps: &[Step]) -> Vec<usize> {
+    /// Commands of bpf(2) that look: `BPF_MAP_LOOKUP_ELEM`, `BPF_OBJ_GET`, `BPF_OBJ_GET_INFO_BY_FD`,
+    /// `BPF_MAP_LOOKUP_BATCH`.
+    const LOOKS: [&str; 4] = ["bpf 1 ", "bpf 7", "bpf 15", "bpf 24 "];
+    let looks = |(syscall, label): &Step| match *syscall {
+        libc::SYS_bpf => LOOKS.iter().any(|command| label.starts_with(command)),
+        syscall => syscall == libc::SYS_statx || syscall == libc::SYS_openat,
+    };
+    let is_chosen = |index: &usize| {
+        let step = &steps[*index];
+        !looks(step) || !steps[..*index].contains(step) || !steps[index + 1..].contains(step)
+    };
+    (0..steps.len()).filter(is_chosen).collect()
+}
+
+/// Has each step of a verb fail, one after the other. `back` takes back what it does.
+fn at_each_step(limiter: &Limiter, arguments: &[&str], back: &[&str]) {
+    let before = state(limiter);
+    let (outcome, steps) = with_failure(limiter, arguments, usize::MAX);
+    assert_eq!(outcome.code, Some(0), "{arguments:?} without a failure: {outcome:?}");
+    let wanted = state(limiter);
+    assert_ne!(before, wanted, "limiter {arguments:?} changes something");
+    let take_back = |about: &str| {
+        limiter.ok(back);
+        assert_same(&state(limiter), &before, &format!("{back:?} takes it back: {about}"));
+    };
+    take_back("the first time");
+    let chosen = chosen(&steps);
+    assert!(chosen.len() > 20, "there are few steps: {steps:?}");
+    for nth in chosen {
+        let (outcome, steps) = with_failure(limiter, arguments, nth);
+        let about = format!("limiter {arguments:?}, step {nth} fails ({:?}): {outcome:?}", steps.get(nth));
+        let now = state(limiter);
+        if outcome.code == Some(0) {
+            assert_same(&now, &wanted, &about);
+        } else {
+            assert_same(&now, &before, &about);
+            assert!(outcome.stdout.is_empty() && is_a_sentence(&outcome.stderr), "{about}");
+            limiter.ok(arguments);
+            assert_same(&state(limiter), &wanted, &format!("the next one does it: {about}"));
+        }
+        take_back(&about);
+    }
+}
+
+/// Whether this is how the limiter, or before it has begun the dynamic linker, says what is wrong.
+fn is_a_sentence(said: &str) -> bool {
+    let who = ["limiter: ", "error while loading shared libraries: "];
+    said.lines().count() == 1 && said.len() > 30 && who.iter().any(|who| said.contains(who))
+}
+
+const FILE: &str = "hostname = \"mx.example.net\"
+
+[defaults]
+max_connections = 3 # few
+response = \"reset\"
+";
+
+/// With a file that has everything `--save` keeps.
+fn limiter(lab: &Lab) -> Limiter {
+    let limiter = Limiter::start_with(lab, "");
+    limiter.configure_all(FILE);
+    limiter.ok(&["reload"]);
+    limiter
+}
+
+#[test]
+fn a_failure_at_any_step_of_set_changes_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = limiter(&lab);
+    at_each_step(&limiter, &["set", "smtp", "max_connections=5"], &["set", "smtp", "max_connections=3"]);
+}
+
+#[test]
+fn a_failure_at_any_step_of_save_changes_neither_the_policy_nor_the_file() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = limiter(&lab);
+    at_each_step(&limiter, &["deny", "198.51.100.0/24", "--save"], &["forget", "198.51.100.0/24", "--save"]);
+}
+
+#[test]
+fn a_failure_at_any_step_of_a_rule_changes_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = limiter(&lab);
+    at_each_step(
+        &limiter,
+        &["limit", "2001:db8:7::/48", "4", "--service", "smtp"],
+        &["forget", "2001:db8:7::/48"],
+    );
+}
+
+#[test]
+fn a_failure_at_any_step_of_forgetting_a_rule_changes_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = limiter(&lab);
+    limiter.ok(&["deny", "198.51.100.0/24"]);
+    at_each_step(&limiter, &["forget", "198.51.100.0/24"], &["deny", "198.51.100.0/24"]);
+}
+
+#[test]
+fn a_failure_at_any_step_of_a_reload_changes_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = limiter(&lab);
+    limiter.ok(&["set", "imap", "max_connections=7"]);
+    at_each_step(&limiter, &["reload"], &["set", "imap", "max_connections=7"]);
+}
+
+/// As on kernels with `nohz_full`, and under many a seccomp filter.
+#[test]
+fn nothing_needs_membarrier() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = Limiter::absent(&lab);
+    limiter.configure_all(FILE);
+    limiter.run_with(|command| refuse(command, &[libc::SYS_membarrier], Errno::EINVAL));
+    for arguments in [
+        &["set", "smtp", "max_connections=5", "--save"][..],
+        &["deny", "198.51.100.0/24"],
+        &["ban", "203.0.113.9"],
+        &["unban", "203.0.113.9"],
+        &["reload"],
+        &["unload"],
+    ] {
+        let mut command = limiter.command(arguments);
+        refuse(&mut command, &[libc::SYS_membarrier], Errno::EPERM);
+        let outcome = Outcome::of(command);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{arguments:?}: {outcome:?}");
+    }
+}
+
+/// Where there is no way to wait for the verdicts under way, that is found out before anything is changed.
+#[test]
+fn where_nobody_can_wait_for_the_kernel_nothing_is_changed() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = limiter(&lab);
+    let other = limiter.config_path().with_file_name("other.toml");
+    fs::write(&other, "[defaults]\nmax_connections = 9\n").unwrap();
+    let before = state(&limiter);
+    for arguments in [
+        &["set", "smtp", "max_connections=5", "--save"][..],
+        &["deny", "198.51.100.0/24"],
+        &["ban", "203.0.113.9"],
+        &["reload", "--config", &other.display().to_string()],
+    ] {
+        let mut command = limiter.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Maps of maps, that is: maps are made for nothing else here.
+        let is_map = |_, (_, label): &Step, _| label == "bpf 0";
+        let (outcome, _) = Supervised::start(command, &[libc::SYS_bpf], Errno::EPERM, is_map).wait();
+        assert_eq!(outcome.code, Some(1), "{arguments:?}: {outcome:?}");
+        let said = "cannot make the map by which verdicts under way are waited for";
+        assert!(outcome.stderr.contains(said) && is_a_sentence(&outcome.stderr), "{outcome:?}");
+        assert_same(&state(&limiter), &before, &format!("{arguments:?}: {outcome:?}"));
+    }
+}
