@@ -157,14 +157,29 @@ fn loaded(instance: &Instance) -> Result<Tables> {
     environment::check()?;
     match Found::inspect(instance)? {
         Found::Current(tables) => Ok(*tables),
-        Found::Nothing => Err(anyhow!(
-            "nothing is loaded as instance {instance}: start it with `limiter --instance {instance} run`, or name \
-             another --instance"
-        )),
+        Found::Nothing => {
+            refuse_elsewhere(instance)?;
+            Err(anyhow!(
+                "nothing is loaded as instance {instance}: start it with `limiter --instance {instance} run`, or name \
+                 another --instance"
+            ))
+        }
         Found::Other(difference) => Err(anyhow!(
             "what is pinned as instance {instance} is not this build's ({difference}): use the limiter that loaded it, \
              or replace it with `limiter --instance {instance} run`"
         )),
+    }
+}
+
+/// Says where the limits are, if they are not here.
+fn refuse_elsewhere(instance: &Instance) -> Result<()> {
+    let daemon = instance.daemon()?;
+    match daemon.pid.filter(|&pid| instance.pins_elsewhere(pid).is_some()) {
+        Some(pid) => Err(anyhow!(
+            "the instance {instance} is loaded in another mount namespace, with a BPF file system of its own: use \
+             `nsenter --mount --target {pid} limiter --instance {instance} …`"
+        )),
+        None => Ok(()),
     }
 }
 

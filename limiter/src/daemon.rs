@@ -4,28 +4,33 @@
 mod cgroup;
 mod files;
 mod reasons;
+mod start;
 mod upkeep;
 
-use std::{os::unix::process::CommandExt as _, path::PathBuf, process::Command, sync::Arc, time::Duration};
+use std::{
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::Command,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{oneshot, watch},
     task::JoinHandle,
 };
 use tracing::{error, info, warn};
 
-use self::{cgroup::Followed, reasons::PinnedReasons, upkeep::Upkeep};
+use self::{cgroup::Followed, reasons::PinnedReasons, start::Before, upkeep::Upkeep};
 use crate::{
     bans,
     config::{self, Config},
-    greeter::{Greeter, Limits, Listener, Teller},
-    instance::Instance,
-    kernel::{
-        Attached, Found, Tables, Target, environment, listening::Listening, shield::Shield, waiting::Room,
-    },
+    greeter::{Greeter, Limits},
+    instance::{DaemonLock, Instance},
+    kernel::{Found, Tables, environment, listening::Listening, pins, privilege},
     netlink,
     policy::{self, Applied},
     reconcile::{Departures, Reconciler},
@@ -50,8 +55,8 @@ pub struct Options {
 
 /// Runs until a signal ends it. The limits stay in force after that.
 pub fn run(instance: &Instance, options: &Options) -> Result<()> {
+    privilege::check_to_load(options.netns.is_some())?;
     environment::check()?;
-    let mut lock = instance.lock_daemon()?;
     let limits = files::raise()?;
     if let Some(warning) = environment::real_time_warning() {
         warn!("{warning}");
@@ -59,28 +64,61 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
     if let Some(netns) = &options.netns {
         environment::enter_netns(netns)?;
     }
+    for warning in [environment::network_warning(), environment::pins_warning()].into_iter().flatten() {
+        warn!("{warning}");
+    }
     // After entering the namespace: every thread of the runtime inherits it.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    // Late, so that what is missing leaves no file.
+    let mut lock = instance.lock_daemon()?;
     let end = runtime.block_on(async {
         // Before anybody can know the daemon's number: a signal without a handler ends a process.
         let signals = Signals::catch()?;
-        let (listener, attached, shield) = load(instance, options)?;
-        instance.set_config_path(options.file.as_deref())?;
-        let mut shield = Keeper::new(shield, instance)?;
-        shield.round(&options.config.interfaces);
-        lock.announce()?;
-        serve(instance, listener, attached, shield, signals, options, limits).await
+        let serving = start(instance, options, limits, &mut lock)?;
+        Box::pin(serving.serve(signals, options)).await
     });
     // A thread that waits for somebody else is not waited for.
     runtime.shutdown_timeout(END_PATIENCE);
+    if end.is_err() && !instance.pins().exists() {
+        // Nothing is loaded, so nothing says anything of it.
+        let _stays = instance.clear();
+    }
     drop(lock);
     match end? {
         End::Stop => Ok(()),
         End::Again => Err(again()),
     }
+}
+
+/// Does all that can fail, then says that the daemon serves. When it fails, everything is as it was.
+fn start(instance: &Instance, options: &Options, limits: Limits, lock: &mut DaemonLock) -> Result<Serving> {
+    let _policy = instance.lock_policy()?;
+    let before = Before::look(instance, options)?;
+    let mut serving = match Serving::prepare(instance, options, limits, &before.found) {
+        Ok(serving) => serving,
+        Err(problem) => return Err(before.restore(instance, problem)),
+    };
+    let replaces = matches!(before.found, Found::Other(_));
+    if replaces && let Err(problem) = pins::remove(&instance.new_pins()) {
+        error!(
+            "what was pinned before cannot be removed and is in force, too: {problem:#}; `limiter --instance \
+             {instance} unload` removes both"
+        );
+    }
+    serving.upkeep.shield.round(&options.config.interfaces);
+    if let Err(problem) = lock.announce() {
+        drop(serving);
+        return Err(if replaces {
+            problem.context("the new limits are in force, and the daemon cannot serve: start it again")
+        } else {
+            before.restore(instance, problem)
+        });
+    }
+    before.tell(instance, serving.adopted);
+    Ok(serving)
 }
 
 /// How serving ends.
@@ -128,162 +166,157 @@ impl Signals {
     }
 }
 
-/// Loads, or takes over what is pinned.
-fn load(instance: &Instance, options: &Options) -> Result<(Listener, Attached, Shield)> {
-    let target = Target {
-        cgroup: environment::Cgroup::open(options.cgroup.as_deref())?,
-        netns: environment::netns_cookie()?,
-        max_sources: options.config.max_sources,
-        max_bans: options.config.ladder.max_bans,
-    };
-    let mut found = Found::inspect(instance)?;
-    if let Found::Current(tables) = &found
-        && let Some(difference) = target.outgrows(tables)?
-    {
-        // They are put in force again below.
-        bans::state::save(instance, tables)?;
-        found = Found::Other(difference);
-    }
-    let mut loaded = target.load(instance, &found)?;
-    {
-        let _policy = instance.lock_policy()?;
-        match policy::apply(&options.config, &mut loaded.tables)? {
-            Applied::Changed => info!("the configuration is in force"),
-            Applied::Kept => info!("the configuration is the one in force; changes made live since stay"),
-        }
-        policy::set_own(&mut loaded.tables, policy::addresses()?)?;
-        if !matches!(found, Found::Current(_)) {
-            match bans::state::restore(instance, &mut loaded.tables) {
-                Ok(0) => {}
-                Ok(bans) => info!("{bans} bans from before are in force again"),
-                Err(problem) => error!("the bans from before are not in force: {problem:#}"),
-            }
-        }
-    }
-    let listener = Listener::bind().context("cannot open the greeter's listener")?;
-    loaded.set_greeter(&listener)?;
-    let (mut attached, shield) = loaded.attach(&target, instance)?;
-    // From now on, what is held back is noted; who serves it comes in a moment.
-    waiting::attend(&mut attached.room)?;
-    match found {
-        Found::Nothing => info!("loaded as instance {instance}"),
-        Found::Current(_) => info!("took over instance {instance}, counts included"),
-        Found::Other(difference) => warn!(
-            "replaced what was pinned as instance {instance} ({difference}): what it knew of sources is forgotten"
-        ),
-    }
-    if attached.adopted > 0 {
-        info!("counted {} connections that were there before", attached.adopted);
-    }
-    Ok((listener, attached, shield))
+/// A daemon that has all it needs.
+struct Serving {
+    instance: Instance,
+    greeter: Greeter<PinnedReasons>,
+    log: KernelLog,
+    attendant: Result<(Attendant, waiting::Stop)>,
+    upkeep: Upkeep,
+    /// The thread that begins when it gets its work, and what ends when it does.
+    thread: (mpsc::Sender<Upkeep>, oneshot::Receiver<()>),
+    moved: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
+    stopped: watch::Receiver<bool>,
+    configure: watch::Sender<Config>,
+    rename: watch::Sender<String>,
+    /// How many connections were older than the limiter.
+    adopted: u64,
 }
 
-async fn serve(
-    instance: &Instance,
-    listener: Listener,
-    attached: Attached,
-    shield: Keeper,
-    mut signals: Signals,
-    options: &Options,
-    limits: Limits,
-) -> Result<End> {
-    let (stop, stopped) = watch::channel(false);
-    let (configure, config) = watch::channel(options.config.clone());
-    let (rename, name) = watch::channel(hostname(&options.config)?);
-    let reasons = Arc::new(PinnedReasons::new(Tables::open(&instance.pins())?));
-    let greeter = Greeter::new(listener, reasons, name, limits)?;
-    let totals = greeter.totals();
-    let teller = greeter.teller();
-    let mut greeter = tokio::spawn(greeter.serve(stopped));
-    let log = tokio::spawn(follow(attached.log));
-    let (_stays, not_moved) = watch::channel(false);
-    let (followed, mut moved) = match &options.cgroup {
-        Some(path) => {
-            let (followed, moved) = Followed::new(path.clone(), attached.cgroup);
-            (Some(followed), moved)
-        }
-        None => (None, not_moved),
-    };
-    let upkeep = Upkeep {
-        cgroup: followed,
-        pins: instance.pins(),
-        steward: attached.steward,
-        reconciler: Reconciler::default(),
-        departures: Departures::default(),
-        instance: instance.clone(),
-        addresses: netlink::Watch::new(netlink::ADDRESSES)?,
-        shield,
-        bans: bans::Upkeep::knowing(&Tables::open(&instance.pins())?)?,
-        config,
-        listening: Listening::open(&instance.pins())?,
-        is_blind: false,
-    };
-    std::thread::Builder::new()
-        .name("upkeep".to_owned())
-        .spawn(move || upkeep.run())
-        .context("cannot start a thread")?;
-    let tables = Tables::open(&instance.pins())?;
-    let (mut attendant, leave) = attend(attached.room, tables, teller);
-
-    let mut reload = Reload::new(instance);
-    let mut end = End::Stop;
-    let limits_stay = loop {
-        let config = tokio::select! {
-            _ = signals.terminate.recv() => break true,
-            _ = signals.interrupt.recv() => break true,
-            _ = signals.unload.recv() => break false,
-            Ok(_) = moved.wait_for(|moved| *moved) => {
-                end = End::Again;
-                break true;
+impl Serving {
+    fn prepare(instance: &Instance, options: &Options, limits: Limits, found: &Found) -> Result<Self> {
+        let (listener, attached, shield) = start::load(instance, options, found)?;
+        let adopted = attached.adopted;
+        instance.set_config_path(options.file.as_deref())?;
+        let shield = Keeper::new(shield, instance)?;
+        let (stop, stopped) = watch::channel(false);
+        let (configure, config) = watch::channel(options.config.clone());
+        let (rename, name) = watch::channel(hostname(&options.config)?);
+        let reasons = Arc::new(PinnedReasons::new(Tables::open(&instance.pins())?));
+        let greeter = Greeter::new(listener, reasons, name, limits)?;
+        let (followed, moved) = match &options.cgroup {
+            Some(path) => {
+                let (followed, moved) = Followed::new(path.clone(), attached.cgroup);
+                (Some(followed), moved)
             }
-            _ = signals.hangup.recv() => {
-                reload.begin();
-                continue;
-            }
-            config = reload.end() => config,
-            // `limiter reload` has put it in force.
-            _ = signals.applied.recv() => config::load(&instance.applied_path()).map_err(Into::into),
-            result = &mut attendant => bail!("nobody serves those that wait any more ({result:?}): they get in when the kernel asks them again, until the daemon runs again"),
-            result = &mut greeter => bail!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again"),
+            // Whose sender is gone has never moved.
+            None => (None, watch::channel(false).1),
         };
-        match config {
-            Ok(config) => {
-                if config.max_sources != options.config.max_sources {
-                    warn!(
-                        "max_sources is read when the daemon starts: end it, and start `limiter --instance {instance} run`"
-                    );
+        let upkeep = Upkeep {
+            cgroup: followed,
+            pins: instance.pins(),
+            steward: attached.steward,
+            reconciler: Reconciler::default(),
+            departures: Departures::default(),
+            instance: instance.clone(),
+            addresses: netlink::Watch::new(netlink::ADDRESSES)?,
+            shield,
+            bans: bans::Upkeep::knowing(&Tables::open(&instance.pins())?)?,
+            config,
+            listening: Listening::open(&instance.pins())?,
+            is_blind: false,
+        };
+        let attendant = Attendant::new(attached.room, Tables::open(&instance.pins())?, greeter.teller());
+        Ok(Self {
+            instance: instance.clone(),
+            greeter,
+            log: attached.log,
+            attendant,
+            upkeep,
+            thread: upkeep::thread()?,
+            moved,
+            stop,
+            stopped,
+            configure,
+            rename,
+            adopted,
+        })
+    }
+
+    async fn serve(self, mut signals: Signals, options: &Options) -> Result<End> {
+        let Self { instance, upkeep, mut moved, stop, configure, rename, .. } = self;
+        let instance = &instance;
+        let totals = self.greeter.totals();
+        let mut greeter = tokio::spawn(self.greeter.serve(self.stopped));
+        let mut log = tokio::spawn(follow(self.log));
+        let (mut attendant, leave) = attend(self.attendant);
+        let (work, mut upkeep_ended) = self.thread;
+        // If it has ended already, that is seen below.
+        let _ended = work.send(upkeep);
+        let mut is_logging = true;
+
+        let mut reload = Reload::new(instance);
+        let mut end = End::Stop;
+        let limits_stay = loop {
+            let config = tokio::select! {
+                _ = signals.terminate.recv() => break true,
+                _ = signals.interrupt.recv() => break true,
+                _ = signals.unload.recv() => break false,
+                _ = &mut upkeep_ended => bail!("the thread that looks after counts, bans and interfaces has ended: the limits stay in force, and nobody looks after them until the daemon runs again"),
+                result = &mut log, if is_logging => {
+                    is_logging = false;
+                    error!("what the kernel programs have to say is not in this log any more ({result:?})");
+                    continue;
                 }
-                rename.send_replace(hostname(&config)?);
-                configure.send_replace(config);
+                Ok(_) = moved.wait_for(|moved| *moved) => {
+                    end = End::Again;
+                    break true;
+                }
+                _ = signals.hangup.recv() => {
+                    reload.begin();
+                    continue;
+                }
+                config = reload.end() => config,
+                // `limiter reload` has put it in force.
+                _ = signals.applied.recv() => config::load(&instance.applied_path()).map_err(Into::into),
+                result = &mut attendant => bail!("nobody serves those that wait any more ({result:?}): they get in when the kernel asks them again, until the daemon runs again"),
+                result = &mut greeter => bail!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again"),
+            };
+            match config {
+                Ok(config) => {
+                    if config.max_sources != options.config.max_sources {
+                        warn!(
+                            "max_sources is read when the daemon starts: end it, and start `limiter --instance {instance} run`"
+                        );
+                    }
+                    rename.send_replace(hostname(&config)?);
+                    configure.send_replace(config);
+                }
+                Err(problem) => error!("{problem:#}: what was in force stays"),
             }
-            Err(problem) => error!("{problem:#}: what was in force stays"),
+        };
+        if let Some(leave) = leave {
+            drop(leave);
+            attendant.await?.context("those that wait could not be left")?;
         }
-    };
-    if let Some(leave) = leave {
-        drop(leave);
-        attendant.await?.context("those that wait could not be left")?;
+        // Fails when the greeter has ended by itself; then there is nobody to tell.
+        let _nobody = stop.send(true);
+        greeter.await?.context("the greeter failed")?;
+        log.abort();
+        info!("greeter: {}", totals.snapshot());
+        if matches!(end, End::Again) {
+            return Ok(end);
+        }
+        if limits_stay && environment::pins_warning().is_some() {
+            info!(
+                "the daemon ends; the limits stay in force, with resets instead of replies, only as long as something \
+                 else runs in this mount namespace"
+            );
+        } else if limits_stay {
+            info!(
+                "the daemon ends; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`"
+            );
+        } else {
+            info!("the daemon ends: the instance {instance} is being unloaded");
+        }
+        Ok(end)
     }
-    // Fails when the greeter has ended by itself; then there is nobody to tell.
-    let _nobody = stop.send(true);
-    greeter.await?.context("the greeter failed")?;
-    log.abort();
-    info!("greeter: {}", totals.snapshot());
-    if matches!(end, End::Again) {
-        return Ok(end);
-    }
-    if limits_stay {
-        info!(
-            "the daemon ends; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`"
-        );
-    } else {
-        info!("the daemon ends: the instance {instance} is being unloaded");
-    }
-    Ok(end)
 }
 
 /// Starts to serve those that wait: what ends when that does, and what ends it.
-fn attend(room: Room, tables: Tables, teller: Teller) -> (JoinHandle<Result<()>>, Option<waiting::Stop>) {
-    match Attendant::new(room, tables, teller) {
+fn attend(attendant: Result<(Attendant, waiting::Stop)>) -> (JoinHandle<Result<()>>, Option<waiting::Stop>) {
+    match attendant {
         Ok((attendant, leave)) => (tokio::task::spawn_blocking(move || attendant.run()), Some(leave)),
         Err(problem) => {
             error!(
@@ -353,8 +386,11 @@ fn reload(instance: &Instance) -> Result<Config> {
     Ok(config)
 }
 
+/// The kernel programs' records.
+type KernelLog = aya_log::EbpfLogger<&'static dyn tracing_log::log::Log>;
+
 /// Passes the kernel programs' records on.
-async fn follow(log: aya_log::EbpfLogger<&'static dyn tracing_log::log::Log>) -> Result<()> {
+async fn follow(log: KernelLog) -> Result<()> {
     // SAFETY: the logger owns its ring buffer's descriptor, and names the same one as long as it lives.
     let log = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) };
     let mut log = log.map_err(|error| error.into_parts().1)?;

@@ -7,7 +7,7 @@ mod locks;
 use std::{
     ffi::OsString,
     io::{ErrorKind, Write as _},
-    os::unix::ffi::OsStringExt as _,
+    os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 pub use self::daemon::{Daemon, Process};
+pub use self::locks::DaemonLock;
 use self::locks::{BANS, ERRAND, PID, POLICY};
 
 /// Where locks are kept, and what daemon and commands leave for each other.
@@ -55,6 +56,14 @@ impl Instance {
     /// file systems allow no dot in a name, and no instance has a `+` in its own.
     pub fn new_pins(&self) -> PathBuf {
         PathBuf::from("/sys/fs/bpf").join(format!("{}+new", self.0))
+    }
+
+    /// Where they are pinned as the process `pid` sees it, if that is in another BPF file system than here.
+    pub fn pins_elsewhere(&self, pid: i32) -> Option<PathBuf> {
+        let there = PathBuf::from(format!("/proc/{pid}/root/sys/fs/bpf"));
+        let dev = |path: &Path| std::fs::metadata(path).map(|about| about.dev());
+        let is_other = dev(&there).ok()? != dev(Path::new("/sys/fs/bpf")).ok()?;
+        Some(there.join(&self.0)).filter(|pins| is_other && pins.exists())
     }
 
     fn run_path(&self, what: &str) -> PathBuf {

@@ -11,7 +11,7 @@ use anyhow::{Result, anyhow};
 use limiter_common::{Counters, Key, Protocol, Reason, Response, ServiceId};
 use serde::Serialize;
 
-use super::{NOT_IN_FORCE, enter_protected, loaded, output};
+use super::{NOT_IN_FORCE, enter_protected, loaded, output, refuse_elsewhere};
 use crate::{
     bans, config,
     instance::{Daemon, Instance},
@@ -123,6 +123,7 @@ struct CounterValues {
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     environment::check()?;
     if matches!(Found::inspect(instance)?, Found::Nothing) {
+        refuse_elsewhere(instance)?;
         let nothing = anyhow!(
             "nothing is loaded as instance {instance}: start it with `limiter --instance {instance} run`"
         );

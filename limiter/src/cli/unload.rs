@@ -5,14 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use rustix::process::Signal;
 
-use super::output;
+use super::{output, refuse_elsewhere};
 use crate::{
     bans::state,
     instance::Instance,
-    kernel::{Found, environment, pins},
+    kernel::{
+        Found, environment,
+        pins::{self, Unloaded},
+    },
 };
 
 #[derive(clap::Args)]
@@ -23,27 +26,40 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn run(instance: &Instance, _args: &Args) -> Result<ExitCode> {
     environment::check()?;
-    stop_daemon(instance)?;
-    // Nobody starts another, and nobody changes anything, until all is gone.
-    let _daemon = instance.lock_daemon()?;
-    let _policy = instance.lock_policy()?;
-    let _bans = instance.lock_bans()?;
+    // All that can be in the way of it is looked at before the daemon is ended.
     let was_loaded = !matches!(Found::inspect(instance)?, Found::Nothing);
-    pins::remove(&instance.pins())?;
-    pins::remove(&instance.new_pins())?;
-    state::remove(instance)?;
-    instance.clear()?;
-    output::line(&if was_loaded {
-        format!("instance {instance} is unloaded: nothing is limited any more")
+    if was_loaded {
+        pins::check_writable(instance)?;
     } else {
-        format!("nothing was loaded as instance {instance}")
+        refuse_elsewhere(instance)?;
+    }
+    let stopped = stop_daemon(instance)?;
+    let left = |problem: Error, stands: &str| {
+        let daemon =
+            stopped.map_or_else(String::new, |pid| format!("the daemon (pid {pid}) has ended, and "));
+        problem.context(format!("{daemon}{stands}; when this is mended, unload again"))
+    };
+    // Nobody starts another, and nobody changes anything, until all is gone.
+    let lock = || Ok((instance.lock_daemon()?, instance.lock_policy()?, instance.lock_bans()?));
+    let stays = if was_loaded { "the limits stay in force" } else { "nothing else was done" };
+    let _locks = lock().map_err(|problem| left(problem, stays))?;
+    pins::unload(instance).map_err(|(so_far, problem)| match so_far {
+        Unloaded::Nothing => left(problem, stays),
+        Unloaded::Part => left(problem, "the limits are lifted in part only"),
     })?;
+    let cleared = state::remove(instance).and_then(|()| instance.clear());
+    cleared.map_err(|problem| left(problem, "nothing is limited any more, and a file is left"))?;
+    output::done(&[match stopped {
+        _ if was_loaded => format!("instance {instance} is unloaded: nothing is limited any more"),
+        Some(pid) => format!("nothing was loaded as instance {instance}; its daemon (pid {pid}) has ended"),
+        None => format!("nothing was loaded as instance {instance}"),
+    }]);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Ends the daemon first: it would otherwise hold the maps.
-fn stop_daemon(instance: &Instance) -> Result<()> {
-    let Some(daemon) = instance.daemon_process()? else { return Ok(()) };
+/// Ends the daemon first: it would otherwise hold the maps. Its number, if there was one.
+fn stop_daemon(instance: &Instance) -> Result<Option<i32>> {
+    let Some(daemon) = instance.daemon_process()? else { return Ok(None) };
     daemon.signal(Signal::USR2)?;
     let pid = daemon.pid;
     let deadline = Instant::now() + PATIENCE;
@@ -53,5 +69,5 @@ fn stop_daemon(instance: &Instance) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(())
+    Ok(Some(pid))
 }

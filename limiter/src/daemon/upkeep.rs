@@ -2,11 +2,12 @@
 
 use std::{
     path::PathBuf,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
-use tokio::sync::watch;
+use anyhow::{Context as _, Result};
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info};
 
 use super::cgroup::Followed;
@@ -24,6 +25,24 @@ use crate::{
 const COLLECT_EVERY: Duration = Duration::from_secs(10);
 /// How often reservations that came to nothing are looked for.
 const CANCEL_EVERY: Duration = Duration::from_secs(1);
+
+/// A thread that waits for its work: who sends it, and what is told when the thread ends, for whatever reason.
+///
+/// # Errors
+/// When this process may have no more threads.
+pub fn thread() -> Result<(mpsc::Sender<Upkeep>, oneshot::Receiver<()>)> {
+    let (work, begin) = mpsc::channel();
+    let (lives, ended) = oneshot::channel();
+    let run = move || {
+        // Dropped when the thread unwinds, too.
+        let _lives: oneshot::Sender<()> = lives;
+        if let Ok(upkeep) = begin.recv() {
+            Upkeep::run(upkeep);
+        }
+    };
+    std::thread::Builder::new().name("upkeep".to_owned()).spawn(run).context("cannot start a thread")?;
+    Ok((work, ended))
+}
 
 /// What keeps the ledger true and tidy.
 pub struct Upkeep {

@@ -42,7 +42,10 @@ impl Instance {
         let begun = Instant::now();
         loop {
             if let Some(file) = self.try_lock(PID)? {
-                file.0.set_len(0).context("cannot write the daemon's number")?;
+                // Of a daemon that was killed.
+                if file.0.metadata().is_ok_and(|about| about.len() > 0) {
+                    file.0.set_len(0).context("cannot remove the number of the daemon before")?;
+                }
                 return Ok(DaemonLock(file.0));
             }
             let daemon = self.daemon()?;

@@ -6,6 +6,7 @@ use limiter_common::kernel::Offsets;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
+/// What all programs but the census need. What is the census's alone is left out.
 fn offsets(btf: &Btf) -> Result<Offsets> {
     let of = |name: &str, member: &str| offset(btf, name, member);
     Ok(Offsets {
@@ -21,19 +22,41 @@ fn offsets(btf: &Btf) -> Result<Offsets> {
         sk_shutdown: of("sock", "sk_shutdown")?,
         sk_err: of("sock", "sk_err")?,
         skc_net: of("sock_common", "skc_net")?,
+        skc_ipv6only: bit_offset(btf, "sock_common", "skc_ipv6only")?,
+        net_cookie: of("net", "net_cookie")?,
+        ..Offsets::default()
+    })
+}
+
+/// The same with what the census needs.
+fn offsets_of_census(btf: &Btf, offsets: Offsets) -> Result<Offsets> {
+    let of = |name: &str, member: &str| offset(btf, name, member);
+    let skc_daddr = of("sock_common", "skc_daddr")?;
+    // Without IPv6 in the kernel (CONFIG_IPV6) no socket has such an address, and what is read in its place by the
+    // code for it, four words, never is.
+    let skc_v6_daddr = match of("sock_common", "skc_v6_daddr") {
+        Err(_) if !has_ipv6(btf) => skc_daddr,
+        found => found?,
+    };
+    Ok(Offsets {
         skc_family: of("sock_common", "skc_family")?,
         skc_state: of("sock_common", "skc_state")?,
         skc_num: of("sock_common", "skc_num")?,
-        skc_daddr: of("sock_common", "skc_daddr")?,
-        skc_v6_daddr: of("sock_common", "skc_v6_daddr")?,
-        skc_ipv6only: bit_offset(btf, "sock_common", "skc_ipv6only")?,
-        net_cookie: of("net", "net_cookie")?,
+        skc_daddr,
+        skc_v6_daddr,
         sk_cgroup: of("sock", "sk_cgrp_data")? + of("sock_cgroup_data", "cgroup")?,
         cgroup_kn: of("cgroup", "kn")?,
         cgroup_parent: of("cgroup", "self")? + of("cgroup_subsys_state", "parent")?,
         css_cgroup: of("cgroup_subsys_state", "cgroup")?,
         kn_id: of("kernfs_node", "id")?,
+        ..offsets
     })
+}
+
+/// Whether the kernel was built with IPv6: a socket has a pointer to what is IPv6's of it then
+/// (`struct inet_sock`, `include/net/inet_sock.h`), and an address in what sockets have in common.
+fn has_ipv6(btf: &Btf) -> bool {
+    offset(btf, "inet_sock", "pinet6").is_ok()
 }
 
 /// Where in the 16 bits of [`Offsets::request_options`] the kernel keeps what a handshake has agreed upon
@@ -53,10 +76,12 @@ pub struct RequestBits {
 }
 
 /// What is read of the running kernel's BTF, which takes a while, once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Layout {
     /// What the programs need.
     pub offsets: Offsets,
+    /// Why they are not what the census needs.
+    pub no_census: Option<String>,
     /// What the daemon needs.
     pub bits: RequestBits,
     /// Whether programs may look up what another CPU has in a map: Linux 5.19.
@@ -71,9 +96,20 @@ pub fn layout() -> Result<Layout> {
     let btf = Btf::from_file(VMLINUX).with_context(|| {
         format!("cannot read {VMLINUX}: this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF), which is needed")
     })?;
+    of(&btf)
+}
+
+fn of(btf: &Btf) -> Result<Layout> {
     // The helper's own function.
     let looks_up_per_cpu = btf.resolve_types_by_name("bpf_map_lookup_percpu_elem").is_ok();
-    Ok(Layout { offsets: offsets(&btf)?, bits: request_bits(&btf)?, looks_up_per_cpu })
+    let (offsets, bits) = offsets(btf)
+        .and_then(|offsets| Ok((offsets, request_bits(btf)?)))
+        .context("limiter does not know its way in this kernel, and needs another one")?;
+    let (offsets, no_census) = match offsets_of_census(btf, offsets) {
+        Ok(offsets) => (offsets, None),
+        Err(problem) => (offsets, Some(format!("{problem:#}"))),
+    };
+    Ok(Layout { offsets, no_census, bits, looks_up_per_cpu })
 }
 
 fn request_bits(btf: &Btf) -> Result<RequestBits> {
@@ -135,6 +171,50 @@ fn find(btf: &Btf, structure: &btf_rs::Struct, wanted: &str, depth: u8) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The running kernel's, with other names for some members; none if it has no BTF.
+    fn renamed(members: &[&str]) -> Option<Result<Layout>> {
+        let Ok(mut bytes) = std::fs::read(VMLINUX) else {
+            eprintln!("skipped: this kernel has no BTF");
+            return None;
+        };
+        for member in members {
+            let name = format!("\0{member}\0");
+            let found = bytes.windows(name.len()).position(|window| window == name.as_bytes());
+            bytes[found.unwrap() + 1] = b'X';
+        }
+        Some(of(&Btf::from_bytes(&bytes).unwrap()))
+    }
+
+    #[test]
+    fn a_kernel_without_ipv6_has_all_that_is_needed() {
+        let Some(with) = renamed(&[]) else { return };
+        let without = renamed(&["pinet6", "skc_v6_daddr", "skc_v6_rcv_saddr"]).unwrap().unwrap();
+        let with = with.unwrap();
+        assert_eq!((&with.no_census, &without.no_census), (&None, &None));
+        let skc_v6_daddr = with.offsets.skc_v6_daddr;
+        assert_eq!(Offsets { skc_v6_daddr, ..without.offsets }, with.offsets);
+    }
+
+    #[test]
+    fn what_only_the_census_needs_may_be_missing() {
+        let census = ["skc_num", "skc_daddr", "skc_v6_daddr", "sk_cgrp_data"];
+        for member in census {
+            let Some(layout) = renamed(&[member]) else { return };
+            let said = layout.unwrap().no_census.unwrap();
+            assert!(said.contains(&format!("has no member {member}")), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_all_need_may_not() {
+        for member in ["snt_isn", "net_cookie", "sk_err", "snd_wscale"] {
+            let Some(layout) = renamed(&[member]) else { return };
+            let said = format!("{:#}", layout.unwrap_err());
+            let member = format!("has no member {member}");
+            assert!(said.contains("needs another one") && said.contains(&member), "{said}");
+        }
+    }
 
     #[test]
     fn the_running_kernel_tells_its_offsets() {

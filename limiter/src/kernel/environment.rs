@@ -20,10 +20,13 @@ use nix::{
         statfs::{CGROUP2_SUPER_MAGIC, FsType, fstatfs, statfs},
     },
 };
+use rustix::fs::{major, minor};
 
 const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`, include/uapi/linux/magic.h.
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
+/// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`: the PID namespace that was there first.
+const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// `SO_NETNS_COOKIE`, include/uapi/asm-generic/socket.h, since 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
@@ -42,6 +45,23 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
+/// What is wrong with the BPF file system here, for limits that are to outlive the daemon; none if nothing is known to
+/// be. Each mount is a file system of its own, and what is pinned there goes with the last mount namespace that has it.
+pub fn pins_warning() -> Option<&'static str> {
+    let here = fs::metadata(BPFFS).ok()?.dev();
+    // Of a container: the first process that it knows is its own.
+    let is_contained =
+        fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() != FIRST_PID_NAMESPACE);
+    // What the first process has there may not be looked at, but it may be asked what it is.
+    let of_first = fs::read_to_string("/proc/1/mountinfo");
+    let here = format!("{}:{}", major(here), minor(here));
+    let is_apart = of_first.is_ok_and(|mounts| mounted_at(&mounts, BPFFS) != Some(&here));
+    (is_contained || is_apart).then_some(
+        "/sys/fs/bpf here is not the host's (a container, `unshare --mount`): the limits end with this mount namespace, \
+         at the latest, and commands find them in it only; to keep them, mount the host's /sys/fs/bpf here",
+    )
+}
+
 /// What is wrong with this kernel for exact limits; none if nothing is known to be.
 pub fn real_time_warning() -> Option<&'static str> {
     let is_real_time = fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1");
@@ -51,6 +71,20 @@ pub fn real_time_warning() -> Option<&'static str> {
         "this real-time kernel (PREEMPT_RT) may handle two packets on one CPU at a time, so a limit may be exceeded, or a \
          place be lost: use another kernel, or one built with PREEMPT_RT_NEEDS_BH_LOCK",
     )
+}
+
+/// What is wrong with the network namespace this thread is in; none if nothing is known to be.
+pub fn network_warning() -> Option<&'static str> {
+    let interfaces = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
+    is_lonely(&interfaces).then_some(
+        "the network namespace that is protected has no interface but lo, so nobody from outside can connect: protect that \
+         of the mail daemon, with --netns, or without PrivateNetwork= in limiter's unit",
+    )
+}
+
+/// Whether there is but the loopback interface (`/proc/net/dev`, two lines of which are a header).
+fn is_lonely(interfaces: &str) -> bool {
+    interfaces.lines().skip(2).all(|line| line.trim_start().starts_with("lo:"))
 }
 
 /// Whether a softirq may be interrupted by another on its CPU: with `PREEMPT_RT`, from Linux 6.18 on, where the kernel
@@ -148,6 +182,15 @@ fn mounted_root(mountinfo: &Path) -> Result<Option<PathBuf>> {
     Ok(mounts.min_by_key(|(root, _)| *root != "/").map(|(_, mount_point)| PathBuf::from(mount_point)))
 }
 
+/// The device of what is mounted at a path, as mountinfo names it: of the last, which hides those below it.
+fn mounted_at<'a>(mountinfo: &'a str, path: &str) -> Option<&'a str> {
+    mountinfo.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let (device, mount_point) = (fields.next()?, fields.nth(1)?);
+        (mount_point == path).then_some(device)
+    })
+}
+
 /// Root and mount point of a mountinfo line (`proc_pid_mountinfo(5)`), if it is a cgroup v2 mount.
 fn cgroup2_mount(line: &str) -> Option<(&str, &str)> {
     let (fields, kind) = line.split_once(" - ")?;
@@ -197,6 +240,13 @@ mod tests {
     }
 
     #[test]
+    fn a_network_namespace_with_nothing_but_lo_is_noticed() {
+        let header = "Inter-|   Receive\n face |bytes\n";
+        assert!(is_lonely(&format!("{header}    lo:       0       0\n")));
+        assert!(!is_lonely(&format!("{header}    lo:       0       0\n  eth0: 1 2\n")));
+    }
+
+    #[test]
     fn the_cgroup_tree_is_found_wherever_it_is_mounted() {
         let pure = "31 24 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
         assert_eq!(cgroup2_mount(pure), Some(("/", "/sys/fs/cgroup")));
@@ -205,6 +255,14 @@ mod tests {
         let v1 = "33 32 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu";
         assert_eq!(cgroup2_mount(v1), None);
         assert_eq!(cgroup2_mount(""), None);
+    }
+
+    #[test]
+    fn of_what_is_mounted_at_a_place_the_last_counts() {
+        let mounts = "46 23 0:40 / /sys/fs/bpf rw - bpf bpf rw\n71 46 0:39 / /sys/fs/bpf rw - bpf bpf rw\n\
+                      72 23 0:41 / /sys/fs/bpf/x rw - bpf bpf rw\n";
+        assert_eq!(mounted_at(mounts, "/sys/fs/bpf"), Some("0:39"));
+        assert_eq!(mounted_at(mounts, "/sys/fs"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use anyhow::{Context as _, Result};
 use bytemuck::{Pod, Zeroable};
 
-use super::{bpf::bpf, bulk};
+use super::{bpf::bpf, bulk, privilege};
 
 /// `BPF_MAP_CREATE` of `enum bpf_cmd`, include/uapi/linux/bpf.h.
 const MAP_CREATE: libc::c_long = 0;
@@ -61,8 +61,9 @@ impl Grace {
 }
 
 fn create(mut attr: MapCreate) -> Result<OwnedFd> {
-    let fd = bpf(MAP_CREATE, &mut attr)
-        .context("cannot make the map by which verdicts under way are waited for")?;
+    let fd = bpf(MAP_CREATE, &mut attr).map_err(|errno| {
+        privilege::explain(&errno.into(), "a map to wait for the verdicts under way with")
+    })?;
     // SAFETY: a descriptor the kernel has just made for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

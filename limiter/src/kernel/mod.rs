@@ -12,6 +12,7 @@ mod link;
 pub mod listening;
 mod object;
 pub mod pins;
+pub mod privilege;
 pub mod sets;
 pub mod shield;
 pub mod sockets;

@@ -28,6 +28,7 @@ use super::{
     link::PinnedLink,
     listening::Listening,
     pins::{self, Found},
+    privilege,
     sets::{MAX_RULE_LIMITS, MAX_RULES},
     shield::Shield,
     steward::Steward,
@@ -157,7 +158,9 @@ impl Target {
         for (name, pin) in pins::map_names() {
             loader.map_pin_path(name, dir.join(pin));
         }
-        let mut ebpf = loader.load(OBJECT).context("the kernel refused the maps of the limiter")?;
+        let mut ebpf = loader
+            .load(OBJECT)
+            .map_err(|error| privilege::explain(&error.into(), "the maps of the limiter"))?;
         for name in ["ledger", "ended", "replied"] {
             program::<SockOps>(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
@@ -176,10 +179,13 @@ impl Target {
         }
         let types = Btf::from_sys_fs().context("cannot read the types of this kernel")?;
         let census = program::<Iter>(&mut ebpf, pins::CENSUS)?;
-        if let Err(error) = census.load("tcp", &types) {
+        let outcome = match &layout.no_census {
+            Some(lack) => Err(anyhow!("{lack}")),
+            None => census.load("tcp", &types).map_err(|error| refused(pins::CENSUS, error)),
+        };
+        if let Err(problem) = outcome {
             warn!(
-                "{:#}: connections older than the limiter are not counted, and counts are not checked",
-                refused(pins::CENSUS, error)
+                "{problem:#}: connections older than the limiter are not counted, and counts are not checked"
             );
         }
         let sockets = program::<Iter>(&mut ebpf, pins::SOCKETS)?;
@@ -239,10 +245,7 @@ impl Loaded {
             }
         }
         if !self.is_takeover {
-            pins::remove(&instance.pins())?;
-            fs::rename(&self.dir, instance.pins()).with_context(|| {
-                format!("cannot rename {} to {}", self.dir.display(), instance.pins().display())
-            })?;
+            pins::put_in_place(instance)?;
         }
         let log = aya_log::EbpfLogger::init(&mut self.ebpf)
             .context("cannot read the log of the kernel programs")?;
@@ -381,10 +384,8 @@ where
 fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         tracing::debug!("verifier log of {name}:\n{verifier_log}");
-        anyhow!(
-            "this kernel refused the program {name} ({io_error}): Linux 5.15 or later is needed; RUST_LOG=debug \
-                 shows the verifier's reasons"
-        )
+        let said = format!("the program {name} (RUST_LOG=debug shows the verifier's reasons)");
+        privilege::explain(&io_error.into(), &said)
     } else {
         anyhow::Error::new(error).context(format!("cannot load the program {name}"))
     }

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +17,10 @@ use limiter_common::{
     room::rooms::ROOMS,
     rule::{Limit, Network, RuleLimit},
     waiting::{Flow, MAX_WAITERS, Waiter},
+};
+use rustix::{
+    fs::{Access, CWD, RenameFlags, access, renameat_with},
+    io::Errno,
 };
 
 use super::{
@@ -183,6 +188,85 @@ pub fn detached(instance: &Instance) -> Result<Vec<&'static str>> {
 pub fn has_lost_its_cgroup(instance: &Instance) -> Result<bool> {
     let detached = detached(instance)?;
     Ok(LINKS.iter().filter(|name| **name != "admission").all(|name| detached.contains(name)))
+}
+
+/// Gives what is pinned while it is being made the name of the instance, in one step. What had the name before has the
+/// other one then: see [`take_back`] and [`remove`].
+pub fn put_in_place(instance: &Instance) -> Result<()> {
+    let (new, pins) = (instance.new_pins(), instance.pins());
+    let renamed = if pins.try_exists()? {
+        match exchange(&new, &pins) {
+            // BPF file systems can since Linux 5.16.
+            Err(Errno::INVAL) => {
+                remove(&pins)?;
+                fs::rename(&new, &pins)
+            }
+            exchanged => exchanged.map_err(Into::into),
+        }
+    } else {
+        fs::rename(&new, &pins)
+    };
+    renamed.with_context(|| format!("cannot rename {} to {}", new.display(), pins.display()))
+}
+
+/// Takes back what [`put_in_place`] has done, if it has: what had the name before has it again.
+/// That is a directory of this inode.
+pub fn take_back(instance: &Instance, inode: u64) -> Result<()> {
+    let (new, pins) = (instance.new_pins(), instance.pins());
+    if fs::metadata(&new).is_ok_and(|new| new.ino() == inode) {
+        exchange(&new, &pins).with_context(|| format!("cannot rename {} back", new.display()))?;
+    }
+    remove(&new)
+}
+
+fn exchange(a: &Path, b: &Path) -> rustix::io::Result<()> {
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
+}
+
+/// Checks that the pins of `instance` can be removed.
+///
+/// # Errors
+/// When the BPF file system is read-only, as for a unit with `ProtectKernelTunables=`.
+pub fn check_writable(instance: &Instance) -> Result<()> {
+    let pins = instance.pins();
+    match access(&pins, Access::WRITE_OK) {
+        Err(Errno::ROFS) => bail!(
+            "{} is on a read-only file system, so nothing was changed: make it writable (`mount -o remount,rw \
+             /sys/fs/bpf`; systemd: ReadWritePaths=/sys/fs/bpf), or unload from where it is",
+            pins.display()
+        ),
+        looked => looked.with_context(|| format!("cannot write to {}", pins.display())),
+    }
+}
+
+/// How far [`unload`] came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unloaded {
+    /// Nowhere: the limits are in force.
+    Nothing,
+    /// Some of the limits may be in force.
+    Part,
+}
+
+/// Lifts the limits of `instance` and removes its pins. They lose their name first, which changes nothing where they
+/// cannot be removed.
+///
+/// # Errors
+/// With how far it came; done again, it goes on from there.
+pub fn unload(instance: &Instance) -> Result<(), (Unloaded, anyhow::Error)> {
+    let (new, pins) = (instance.new_pins(), instance.pins());
+    let is_there =
+        |path: &Path| path.try_exists().with_context(|| format!("cannot look at {}", path.display()));
+    let rename = || -> Result<()> {
+        if is_there(&pins)? {
+            // Left by a start, or by an unload that came no further.
+            remove(&new)?;
+            fs::rename(&pins, &new).with_context(|| format!("cannot rename {}", pins.display()))?;
+        }
+        Ok(())
+    };
+    rename().map_err(|problem| (Unloaded::Nothing, problem))?;
+    remove(&new).map_err(|problem| (Unloaded::Part, problem))
 }
 
 /// Removes the pins in `dir`, detaching its programs at once. What is not there is no error.

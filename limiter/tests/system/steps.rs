@@ -2,13 +2,17 @@
 //! the exit code and the sentence say which, and the next command does the rest.
 
 use std::fs;
-use std::process::Stdio;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use aya::maps::{Array, Map, MapData};
 use nix::errno::Errno;
 use nix::libc;
 use serde_json::{Value, json};
 
-use crate::support::limiter::Outcome;
+use crate::privileges::left;
+use crate::support::limiter::{BINARY, Outcome};
 use crate::support::seccomp::{Step, Supervised, refuse};
 use crate::support::{Lab, Limiter};
 
@@ -82,19 +86,25 @@ fn assert_same(now: &Value, expected: &Value, about: &str) {
     }
 }
 
-/// Which of the steps of a verb to have fail: each that changes something, and of those that look at the same thing in
-/// the same way, such as opening a map, the first and the last.
-fn chosen(steps: &[Step]) -> Vec<usize> {
+/// Whether a step looks at something, and changes nothing.
+fn looks((syscall, label): &Step) -> bool {
     /// Commands of bpf(2) that look: `BPF_MAP_LOOKUP_ELEM`, `BPF_OBJ_GET`, `BPF_OBJ_GET_INFO_BY_FD`,
     /// `BPF_MAP_LOOKUP_BATCH`.
     const LOOKS: [&str; 4] = ["bpf 1 ", "bpf 7", "bpf 15", "bpf 24 "];
-    let looks = |(syscall, label): &Step| match *syscall {
+    match *syscall {
         libc::SYS_bpf => LOOKS.iter().any(|command| label.starts_with(command)),
         syscall => syscall == libc::SYS_statx || syscall == libc::SYS_openat,
-    };
+    }
+}
+
+/// Which of the steps of a verb to have fail: each that changes something, and of those that look at the same thing in
+/// the same way, such as opening a map, the first and the last. What the dynamic linker does is not the limiter's.
+fn chosen(steps: &[Step]) -> Vec<usize> {
     let is_chosen = |index: &usize| {
         let step = &steps[*index];
-        !looks(step) || !steps[..*index].contains(step) || !steps[index + 1..].contains(step)
+        let is_edge = !steps[..*index].contains(step) || !steps[index + 1..].contains(step);
+        let is_linkers = [".so", "/etc/ld"].iter().any(|part| step.1.contains(part));
+        !is_linkers && (!looks(step) || is_edge)
     };
     (0..steps.len()).filter(is_chosen).collect()
 }
@@ -129,10 +139,9 @@ fn at_each_step(limiter: &Limiter, arguments: &[&str], back: &[&str]) {
     }
 }
 
-/// Whether this is how the limiter, or before it has begun the dynamic linker, says what is wrong.
+/// Whether this is how the limiter says what is wrong.
 fn is_a_sentence(said: &str) -> bool {
-    let who = ["limiter: ", "error while loading shared libraries: "];
-    said.lines().count() == 1 && said.len() > 30 && who.iter().any(|who| said.contains(who))
+    said.lines().count() == 1 && said.len() > 30 && said.starts_with("limiter: ")
 }
 
 const FILE: &str = "hostname = \"mx.example.net\"
@@ -233,8 +242,210 @@ fn where_nobody_can_wait_for_the_kernel_nothing_is_changed() {
         let is_map = |_, (_, label): &Step, _| label == "bpf 0";
         let (outcome, _) = Supervised::start(command, &[libc::SYS_bpf], Errno::EPERM, is_map).wait();
         assert_eq!(outcome.code, Some(1), "{arguments:?}: {outcome:?}");
-        let said = "cannot make the map by which verdicts under way are waited for";
+        let said = "the kernel refuses a map to wait for the verdicts under way with (EPERM: Operation not permitted): a \
+                    seccomp filter is in force for limiter";
         assert!(outcome.stderr.contains(said) && is_a_sentence(&outcome.stderr), "{outcome:?}");
         assert_same(&state(&limiter), &before, &format!("{arguments:?}: {outcome:?}"));
+    }
+}
+
+/// Of a daemon that starts: until it serves, or has ended. What it gave, if it has ended, and its steps.
+fn start_with_failure(limiter: &Limiter, nth: usize) -> (Option<Outcome>, Vec<Step>) {
+    let mut command = Command::new(BINARY);
+    command.args(limiter.run_arguments()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let fails = move |index, _: &Step, _| index == nth;
+    let mut daemon = Supervised::start(command, &SYSCALLS, Errno::EPERM, fails);
+    let pid = daemon.child.id();
+    loop {
+        if daemon.child.try_wait().unwrap().is_some() {
+            let (outcome, steps) = daemon.wait();
+            return (Some(outcome), steps);
+        }
+        // Without a command of its own: one a look would take most of the time.
+        let number = fs::read_to_string(format!("/run/limiter/{}.pid", limiter.instance));
+        if number.is_ok_and(|number| number == format!("{pid}\n")) {
+            let steps = daemon.steps();
+            daemon.child.kill().unwrap();
+            daemon.wait();
+            return (None, steps);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Of the steps of a start, the last of each kind: by then the most has to be taken back. All of them with
+/// `LIMITER_TEST_EVERY_STEP`, which takes half an hour.
+fn chosen_of_start(steps: &[Step]) -> Vec<usize> {
+    let mut chosen = chosen(steps);
+    if std::env::var_os("LIMITER_TEST_EVERY_STEP").is_none() {
+        let kind = |index: usize| {
+            let (syscall, label) = &steps[index];
+            // Of a path, the directory.
+            let what = label.rsplit_once('/').map_or(label.as_str(), |(dir, _)| dir);
+            (*syscall, if looks(&steps[index]) { what.split(' ').take(2).collect() } else { what.to_owned() })
+        };
+        let all = chosen.clone();
+        chosen.retain(|&index| !all.iter().any(|&later| later > index && kind(later) == kind(index)));
+    }
+    chosen
+}
+
+/// What a start that has failed says: last, after what it has logged.
+#[track_caller]
+fn last_sentence<'a>(outcome: &'a Outcome, about: &str) -> &'a str {
+    assert!(outcome.code.is_some_and(|code| code != 0 && code != 101), "{about}");
+    let last = outcome.stderr.lines().last().unwrap_or_default();
+    assert!(is_a_sentence(last), "{about}");
+    last
+}
+
+#[test]
+fn a_failure_at_any_step_of_the_first_start_leaves_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::absent(&lab);
+    limiter.configure_all(FILE);
+    let (outcome, steps) = start_with_failure(&limiter, usize::MAX);
+    assert!(outcome.is_none(), "{outcome:?}");
+    limiter.ok(&["unload"]);
+    for nth in chosen_of_start(&steps) {
+        let (outcome, steps) = start_with_failure(&limiter, nth);
+        let about = format!("step {nth} fails ({:?}): {outcome:?}", steps.get(nth));
+        let Some(outcome) = outcome else {
+            // It can do without.
+            assert_eq!(limiter.json(&["status"])["in_force"], true, "{about}");
+            limiter.ok(&["unload"]);
+            continue;
+        };
+        last_sentence(&outcome, &about);
+        let mut left = left(&limiter);
+        // A lock that cannot be taken may be somebody else's: its file stays.
+        let lock = format!("/run/limiter/{}.pid", limiter.instance);
+        left.retain(|file| steps[nth].0 != libc::SYS_flock || *file != lock);
+        assert_eq!(left, Vec::<String>::new(), "{about}");
+    }
+}
+
+#[test]
+fn a_failure_at_any_step_of_a_takeover_leaves_what_was_in_force() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = limiter(&lab);
+    limiter.ok(&["ban", "203.0.113.9"]);
+    limiter.ok(&["deny", "198.51.100.0/24"]);
+    limiter.kill();
+    let _ = fs::remove_file(format!("/run/limiter/{}.pid", limiter.instance));
+    let other = FILE.replace("max_connections = 3", "max_connections = 4");
+    let state = |limiter: &Limiter| {
+        let mut state = state(limiter);
+        let state = state.as_object_mut().unwrap();
+        for key in ["file", "daemon", "beside"] {
+            state.remove(key);
+        }
+        json!(state)
+    };
+    let before = state(&limiter);
+    // With another file, so that a takeover changes the policy, too.
+    let back = |limiter: &Limiter| {
+        limiter.configure_all(FILE);
+        limiter.ok(&["reload"]);
+        limiter.ok(&["deny", "198.51.100.0/24"]);
+        limiter.configure_all(&other);
+    };
+    back(&limiter);
+    assert_same(&state(&limiter), &before, "it is as it was");
+    let (outcome, steps) = start_with_failure(&limiter, usize::MAX);
+    assert!(outcome.is_none(), "{outcome:?}");
+    let wanted = state(&limiter);
+    assert_ne!(wanted, before);
+    back(&limiter);
+    for nth in chosen_of_start(&steps) {
+        let (outcome, steps) = start_with_failure(&limiter, nth);
+        let about = format!("step {nth} fails ({:?}): {outcome:?}", steps.get(nth));
+        match outcome {
+            None => {
+                assert_same(&state(&limiter), &wanted, &about);
+                back(&limiter);
+            }
+            Some(outcome) => {
+                last_sentence(&outcome, &about);
+                assert_same(&state(&limiter), &before, &about);
+            }
+        }
+    }
+    limiter.run();
+    assert_same(&state(&limiter), &wanted, "the next one takes over");
+}
+
+#[test]
+fn a_failure_at_any_step_of_replacing_another_layout_leaves_what_was_in_force() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = limiter(&lab);
+    limiter.kill();
+    let links = |limiter: &Limiter| {
+        let names = ["ledger", "release", "gate", "admission"]
+            .map(|name| limiter.pins().join(format!("link-{name}")));
+        names.map(|pin| fs::metadata(pin).unwrap().ino())
+    };
+    // Of another version, to which the next daemon is no heir.
+    let make_other = |limiter: &Limiter| {
+        let layout = MapData::from_pin(limiter.pins().join("LAYOUT")).unwrap();
+        let mut layout: Array<_, u64> = Map::Array(layout).try_into().unwrap();
+        layout.set(0, 1, 0).unwrap();
+    };
+    make_other(&limiter);
+    let (outcome, steps) = start_with_failure(&limiter, usize::MAX);
+    assert!(outcome.is_none(), "{outcome:?}");
+    make_other(&limiter);
+    for nth in chosen_of_start(&steps) {
+        let before = links(&limiter);
+        let (outcome, steps) = start_with_failure(&limiter, nth);
+        let about = format!("step {nth} fails ({:?}): {outcome:?}", steps.get(nth));
+        let Some(outcome) = outcome else {
+            assert_eq!(limiter.json(&["status"])["in_force"], true, "{about}");
+            make_other(&limiter);
+            continue;
+        };
+        let said = last_sentence(&outcome, &about);
+        if said.contains("the new limits are in force") {
+            assert_eq!(limiter.json(&["status"])["in_force"], true, "{about}");
+            make_other(&limiter);
+        } else {
+            assert_eq!(links(&limiter), before, "{about}");
+        }
+        assert!(!limiter.pins().with_file_name(format!("{}+new", limiter.instance)).exists(), "{about}");
+    }
+    limiter.run();
+    assert_eq!(limiter.json(&["status"])["in_force"], true);
+}
+
+#[test]
+fn a_failure_at_any_step_of_unload_is_said_and_the_next_one_does_the_rest() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = limiter(&lab);
+    let (outcome, steps) = with_failure(&limiter, &["unload"], usize::MAX);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    limiter.forget_daemon();
+    for nth in chosen_of_start(&steps) {
+        limiter.run();
+        let before = fs::read_dir(limiter.pins()).unwrap().count();
+        let (outcome, steps) = with_failure(&limiter, &["unload"], nth);
+        let about = format!("step {nth} fails ({:?}): {outcome:?}", steps.get(nth));
+        if outcome.code != Some(0) {
+            let said = last_sentence(&outcome, &about);
+            let status = limiter.cli(&["status", "--json"]);
+            let status: Value = serde_json::from_str(&status.stdout).unwrap_or_default();
+            let has_ended = status["daemon"]["running"] != true;
+            assert_eq!(said.contains(") has ended, and "), has_ended, "{about}");
+            if said.contains("nothing is limited any more") {
+                assert!(!left(&limiter).iter().any(|file| file.starts_with("/sys/fs/bpf")), "{about}");
+            } else if said.contains("lifted in part") {
+                assert_ne!(status["in_force"], true, "{about}");
+            } else {
+                assert_eq!(status["in_force"], true, "{about}");
+                assert_eq!(fs::read_dir(limiter.pins()).unwrap().count(), before, "{about}");
+            }
+            limiter.ok(&["unload"]);
+        }
+        assert_eq!(left(&limiter), Vec::<String>::new(), "{about}");
+        limiter.forget_daemon();
     }
 }

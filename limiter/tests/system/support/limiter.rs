@@ -149,8 +149,6 @@ impl Limiter {
     /// The same, with a command that is made ready for it.
     #[track_caller]
     pub fn run_with(&mut self, prepare: impl FnOnce(&mut Command)) {
-        assert!(self.daemon.is_none(), "the daemon runs already");
-        let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let mut command = match self.open_files {
             None => tethered(BINARY),
             Some((soft, hard)) => {
@@ -160,6 +158,14 @@ impl Limiter {
             }
         };
         command.args(self.run_arguments());
+        self.run_as(command, prepare);
+    }
+
+    /// Starts the daemon by a command that is made ready for it, and waits until it serves. Its process is the daemon.
+    #[track_caller]
+    pub fn run_as(&mut self, mut command: Command, prepare: impl FnOnce(&mut Command)) {
+        assert!(self.daemon.is_none(), "the daemon runs already");
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         prepare(&mut command);
         command
             .env("RUST_BACKTRACE", "1")
@@ -183,6 +189,12 @@ impl Limiter {
     /// The daemon's, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.daemon.as_ref().map(Process::pid)
+    }
+
+    /// Waits until the daemon has ended by itself.
+    pub fn forget_daemon(&mut self) {
+        let mut daemon = self.daemon.take().expect("there was one");
+        eventually("the daemon has ended", super::SOON, || daemon.ended().ok_or_else(|| self.log()));
     }
 
     /// `kill -9`.

@@ -27,24 +27,43 @@ pub fn refuse(command: &mut Command, syscalls: &[libc::c_long], errno: Errno) {
     unsafe { command.pre_exec(move || install(&program, 0).map(drop)) };
 }
 
+/// The same of one system call with one first argument.
+pub fn refuse_with(command: &mut Command, syscall: libc::c_long, argument: u32, errno: Errno) {
+    let program = vec![
+        step(LOAD, NUMBER, 0, 0),
+        step(EQUAL, syscall as u32, 0, 3),
+        step(LOAD, FIRST_ARGUMENT, 0, 0),
+        step(EQUAL, argument, 0, 1),
+        step(ANSWER, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0),
+        step(ANSWER, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    // SAFETY: one system call, with memory that was allocated before.
+    unsafe { command.pre_exec(move || install(&program, 0).map(drop)) };
+}
+
+const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const ANSWER: u32 = libc::BPF_RET | libc::BPF_K;
+
+/// An instruction; where it compares, so many of those behind it are left out.
+const fn step(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
 /// What is done about `syscalls`; all others are allowed, and so is what is written to stderr.
 fn filter(syscalls: &[libc::c_long], action: u32) -> Vec<libc::sock_filter> {
-    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
-    let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
     let mut program = vec![
-        step(load, NUMBER, 0, 0),
-        step(equal, libc::SYS_write as u32, 0, 3),
-        step(load, FIRST_ARGUMENT, 0, 0),
-        step(equal, libc::STDERR_FILENO as u32, syscalls.len() as u8 + 1, 0),
-        step(load, NUMBER, 0, 0),
+        step(LOAD, NUMBER, 0, 0),
+        step(EQUAL, libc::SYS_write as u32, 0, 3),
+        step(LOAD, FIRST_ARGUMENT, 0, 0),
+        step(EQUAL, libc::STDERR_FILENO as u32, syscalls.len() as u8 + 1, 0),
+        step(LOAD, NUMBER, 0, 0),
     ];
     for (index, &syscall) in syscalls.iter().enumerate() {
-        program.push(step(equal, syscall as u32, (syscalls.len() - index) as u8, 0));
+        program.push(step(EQUAL, syscall as u32, (syscalls.len() - index) as u8, 0));
     }
-    program.push(step(answer, libc::SECCOMP_RET_ALLOW, 0, 0));
-    program.push(step(answer, action, 0, 0));
+    program.push(step(ANSWER, libc::SECCOMP_RET_ALLOW, 0, 0));
+    program.push(step(ANSWER, action, 0, 0));
     program
 }
 
@@ -75,10 +94,12 @@ impl Supervised {
         errno: Errno,
         mut fails: impl FnMut(usize, &Step, u32) -> bool + Send + 'static,
     ) -> Self {
+        // Cargo's, for libraries that the command does not need: the dynamic linker looks for others in each part of it.
+        command.env_remove("LD_LIBRARY_PATH");
         let program = filter(syscalls, libc::SECCOMP_RET_USER_NOTIF);
         let listen = move || {
             // SAFETY: plain numbers.
-            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
             let listener = install(&program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
             // Not closed on exec: it is fetched when exec is done.
             // SAFETY: plain numbers.

@@ -1,0 +1,146 @@
+//! The start: everything that can fail, before the daemon says that it serves; and what is done when it does fail.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+
+use anyhow::{Context as _, Error, Result, anyhow};
+use tracing::{error, info, warn};
+
+use super::Options;
+use crate::{
+    bans,
+    greeter::Listener,
+    instance::Instance,
+    kernel::{Attached, Found, Tables, Target, environment, pins, sets::PolicySet, shield::Shield},
+    policy::{self, Applied},
+    waiting,
+};
+
+/// What there was before a start.
+pub struct Before {
+    pub found: Found,
+    /// Of what is taken over.
+    running: Option<Running>,
+    /// Of the directory of the pins, whatever its name; 0 for none.
+    inode: u64,
+}
+
+/// An instance that is loaded.
+struct Running {
+    /// What is in force.
+    policy: PolicySet,
+    /// Network namespace and cgroup.
+    protects: (u64, u64),
+    /// The file that was put in force; an error if nobody knows.
+    file: Result<Option<PathBuf>>,
+}
+
+impl Before {
+    /// Looks at it. Under the lock of the policy, which is to be held until the start has succeeded or failed.
+    pub fn look(instance: &Instance, options: &Options) -> Result<Self> {
+        let mut found = Found::inspect(instance)?;
+        if let Found::Current(tables) = &found
+            && let Some(difference) = target(options)?.outgrows(tables)?
+        {
+            // They are put in force again by the load.
+            bans::state::save(instance, tables)?;
+            found = Found::Other(difference);
+        }
+        let inode = fs::metadata(instance.pins()).map_or(0, |pins| pins.ino());
+        let running = match &found {
+            Found::Current(tables) => Some(Running {
+                policy: tables.policy.policy()?,
+                protects: tables.protects()?,
+                file: instance.config_path(),
+            }),
+            _ => None,
+        };
+        Ok(Self { found, running, inode })
+    }
+
+    /// Makes everything as it was, as the start has failed because of `problem`; what to say of it.
+    pub fn restore(self, instance: &Instance, problem: Error) -> Error {
+        let (restored, stands) = match &self.found {
+            Found::Nothing => (Self::clear(instance), "nothing is loaded"),
+            Found::Current(_) => (self.put_back(instance), "what was in force before stays in force"),
+            Found::Other(_) => {
+                (pins::take_back(instance, self.inode), "what was in force before stays in force")
+            }
+        };
+        match restored {
+            Ok(()) => problem.context(format!("the daemon cannot start, and {stands}")),
+            Err(left) => anyhow!(
+                "the daemon cannot start: {problem:#}; and what it has begun cannot be taken back: {left:#}; start it \
+                 again, or run `limiter --instance {instance} unload`"
+            ),
+        }
+    }
+
+    /// Of what was not there before, nothing stays.
+    fn clear(instance: &Instance) -> Result<()> {
+        let _bans = instance.lock_bans()?;
+        pins::remove(&instance.new_pins())?;
+        pins::remove(&instance.pins())?;
+        instance.clear()
+    }
+
+    /// What was taken over has the policy again that it had. Which build its programs are of does not matter.
+    fn put_back(&self, instance: &Instance) -> Result<()> {
+        let Some(Running { policy, protects, file }) = &self.running else { return Ok(()) };
+        let mut tables = Tables::open(&instance.pins())?;
+        if tables.protects()? != *protects {
+            tables.claim(protects.0, protects.1)?;
+        }
+        if tables.policy.policy()? != *policy {
+            tables.policy.replace(policy)?;
+        }
+        file.as_ref().map_or(Ok(()), |file| instance.set_config_path(file.as_deref()))
+    }
+
+    /// Says what has become of it.
+    pub fn tell(&self, instance: &Instance, adopted: u64) {
+        match &self.found {
+            Found::Nothing => info!("loaded as instance {instance}"),
+            Found::Current(_) => info!("took over instance {instance}, counts included"),
+            Found::Other(difference) => warn!(
+                "replaced what was pinned as instance {instance} ({difference}): what it knew of sources is forgotten"
+            ),
+        }
+        if adopted > 0 {
+            info!("counted {adopted} connections that were there before");
+        }
+    }
+}
+
+/// What is to be protected.
+fn target(options: &Options) -> Result<Target> {
+    Ok(Target {
+        cgroup: environment::Cgroup::open(options.cgroup.as_deref())?,
+        netns: environment::netns_cookie()?,
+        max_sources: options.config.max_sources,
+        max_bans: options.config.ladder.max_bans,
+    })
+}
+
+/// Loads, or takes over what is pinned. Under the lock of the policy.
+pub fn load(instance: &Instance, options: &Options, found: &Found) -> Result<(Listener, Attached, Shield)> {
+    let target = target(options)?;
+    let mut loaded = target.load(instance, found)?;
+    match policy::apply(&options.config, &mut loaded.tables)? {
+        Applied::Changed => info!("the configuration is in force"),
+        Applied::Kept => info!("the configuration is the one in force; changes made live since stay"),
+    }
+    policy::set_own(&mut loaded.tables, policy::addresses()?)?;
+    if !matches!(found, Found::Current(_)) {
+        match bans::state::restore(instance, &mut loaded.tables) {
+            Ok(0) => {}
+            Ok(bans) => info!("{bans} bans from before are in force again"),
+            Err(problem) => error!("the bans from before are not in force: {problem:#}"),
+        }
+    }
+    let listener = Listener::bind().context("cannot open the greeter's listener")?;
+    loaded.set_greeter(&listener)?;
+    let (mut attached, shield) = loaded.attach(&target, instance)?;
+    // From now on, what is held back is noted; who serves it comes in a moment.
+    waiting::attend(&mut attached.room)?;
+    Ok((listener, attached, shield))
+}

@@ -1,0 +1,211 @@
+//! What the kernel asks of whoever loads programs, and a sentence for each thing that may be missing: containers,
+//! units and sandboxes take away one or the other, and then the kernel says no more than `EPERM`.
+
+use std::fs;
+
+use anyhow::{Context as _, Error, Result, anyhow, ensure};
+use nix::errno::Errno;
+
+use super::grace::Grace;
+
+/// A capability, by its name and number (capabilities(7)).
+type Capability = (&'static str, u32);
+
+const NET_ADMIN: Capability = ("CAP_NET_ADMIN", 12);
+const SYS_ADMIN: Capability = ("CAP_SYS_ADMIN", 21);
+const PERFMON: Capability = ("CAP_PERFMON", 38);
+const BPF: Capability = ("CAP_BPF", 39);
+
+/// The oldest kernel that has all the programs use.
+const OLDEST: (u32, u32) = (5, 15);
+
+/// Checks that this process may load kernel programs, and `enters` another network namespace, before anything is
+/// done.
+///
+/// # Errors
+/// What is missing, and how to give it.
+pub fn check_to_load(enters: bool) -> Result<()> {
+    let status =
+        fs::read_to_string("/proc/thread-self/status").context("cannot read /proc/thread-self/status")?;
+    let users = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let release = release();
+    if let Some(complaint) = missing(&status, &users, enters) {
+        return Err(anyhow!(complaint));
+    }
+    ensure!(
+        version(&release) >= OLDEST,
+        "this is Linux {release}: {}.{} or later is needed",
+        OLDEST.0,
+        OLDEST.1
+    );
+    // The one call all rests on.
+    Grace::prepare().map(drop)
+}
+
+/// What `problem`, the kernel's refusal of `what`, comes of, as far as that can be told.
+pub fn explain(problem: &Error, what: &str) -> Error {
+    let errno = problem.root_cause();
+    let errno = match (errno.downcast_ref::<Errno>(), errno.downcast_ref::<std::io::Error>()) {
+        (Some(errno), _) => *errno,
+        (_, Some(error)) => error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw),
+        _ => Errno::UnknownErrno,
+    };
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let users = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    if matches!(errno, Errno::EPERM | Errno::EACCES)
+        && let Some(complaint) = missing(&status, &users, false)
+    {
+        return anyhow!(complaint);
+    }
+    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    match reason(errno, &status, &lockdown) {
+        Some(reason) => anyhow!("the kernel refuses {what} ({errno}): {reason}"),
+        // What is between is the same again in other words.
+        None => anyhow!("Linux {} refuses {what}: {}", release(), problem.root_cause()),
+    }
+}
+
+/// Why the kernel refuses what this process has the capabilities for.
+fn reason(errno: Errno, status: &str, lockdown: &str) -> Option<&'static str> {
+    // SECCOMP_MODE_FILTER.
+    let is_filtered = field(status, "Seccomp").is_some_and(|mode| mode == "2");
+    match errno {
+        Errno::ENOSYS if !is_filtered => {
+            Some("this kernel was built without CONFIG_BPF_SYSCALL, so use another one")
+        }
+        Errno::EPERM | Errno::EACCES | Errno::ENOSYS if is_filtered => Some(
+            "a seccomp filter is in force for limiter, so allow bpf(2) in it (systemd: SystemCallFilter=; a container: \
+             --security-opt seccomp=)",
+        ),
+        Errno::EPERM | Errno::EACCES if lockdown.contains("[confidentiality]") => {
+            Some("the kernel is locked down for confidentiality, so boot with lockdown=integrity or without")
+        }
+        Errno::EPERM | Errno::EACCES => Some(
+            "limiter has the capabilities for it, so a security module (SELinux, AppArmor, BPF LSM) is in the way: see \
+             its log",
+        ),
+        Errno::ENOMEM => {
+            Some("there is too little memory for it, so allow more (systemd: MemoryMax=) or free some")
+        }
+        _ => None,
+    }
+}
+
+/// What a process with this `/proc/PID/status` and `/proc/PID/uid_map` lacks.
+fn missing(status: &str, users: &str, enters: bool) -> Option<String> {
+    // The first user namespace knows all users by their own numbers; in any other capabilities are for what it owns.
+    let mut first = users.split_whitespace();
+    if !users.is_empty()
+        && [first.next(), first.next(), first.next()] != [Some("0"), Some("0"), Some("4294967295")]
+    {
+        return Some(
+            "limiter runs as root of a user namespace (`unshare -r`, a rootless container), where the kernel lets \
+             nobody load programs: run it as root of the host"
+                .to_owned(),
+        );
+    }
+    let effective = u64::from_str_radix(field(status, "CapEff")?, 16).ok()?;
+    let has = |(_, number): Capability| effective >> number & 1 != 0;
+    let mut missing: Vec<&str> = Vec::new();
+    for capability in [BPF, PERFMON] {
+        // What was all of it before Linux 5.8.
+        if !has(capability) && !has(SYS_ADMIN) {
+            missing.push(capability.0);
+        }
+    }
+    // For Multipath TCP, transparent listeners and the waiting room the last is not enough.
+    if !has(NET_ADMIN) {
+        missing.push(NET_ADMIN.0);
+    }
+    if enters && !has(SYS_ADMIN) {
+        missing.push("CAP_SYS_ADMIN (for --netns)");
+    }
+    if missing.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "limiter lacks {} to load its kernel programs: give it (systemd: CapabilityBoundingSet=; a container: \
+         --cap-add), or run it as root of the host",
+        listed(&missing)
+    ))
+}
+
+/// The value of a line of `/proc/PID/status`.
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+fn listed(names: &[&str]) -> String {
+    match names {
+        [all @ .., last] if !all.is_empty() => format!("{} and {last}", all.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+/// The running kernel's.
+fn release() -> String {
+    nix::sys::utsname::uname()
+        .map_or_else(|_| String::new(), |uname| uname.release().to_string_lossy().into_owned())
+}
+
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "         0          0 4294967295\n";
+
+    fn status(effective: u64) -> String {
+        format!("Name:\tlimiter\nCapEff:\t{effective:016x}\nSeccomp:\t0\n")
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let all = (1_u64 << 41) - 1;
+        let without = |gone: &[Capability], enters| {
+            let effective = gone.iter().fold(all, |set, (_, number)| set & !(1 << number));
+            missing(&status(effective), HOST, enters)
+        };
+        assert_eq!(without(&[], true), None);
+        assert_eq!(without(&[BPF, PERFMON], true), None, "CAP_SYS_ADMIN has both");
+        assert_eq!(without(&[SYS_ADMIN], false), None);
+        for (gone, enters, named) in [
+            (&[PERFMON, SYS_ADMIN][..], false, "lacks CAP_PERFMON to"),
+            (&[NET_ADMIN], false, "lacks CAP_NET_ADMIN to"),
+            (&[BPF, PERFMON, NET_ADMIN, SYS_ADMIN], false, "lacks CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN to"),
+            (&[SYS_ADMIN], true, "lacks CAP_SYS_ADMIN (for --netns) to"),
+        ] {
+            let said = without(gone, enters).unwrap();
+            assert!(said.contains(named) && said.contains("--cap-add"), "{said}");
+        }
+        // Of `unshare -Ur` and of rootless Podman.
+        for users in ["0 1000 1\n", "0 1000 1\n1 100000 65536\n"] {
+            assert!(missing(&status(all), users, false).unwrap().contains("user namespace"));
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_is_in_the_way() {
+        let filtered = "Seccomp:\t2\n";
+        let said = |errno, status, lockdown| reason(errno, status, lockdown).unwrap_or("nothing");
+        assert!(said(Errno::EPERM, filtered, "").contains("seccomp"));
+        assert!(said(Errno::ENOSYS, filtered, "").contains("seccomp"));
+        assert!(said(Errno::ENOSYS, "Seccomp:\t0\n", "").contains("CONFIG_BPF_SYSCALL"));
+        assert!(said(Errno::EPERM, "", "none integrity [confidentiality]").contains("lockdown"));
+        assert!(said(Errno::EPERM, "", "none [integrity] confidentiality").contains("security module"));
+        assert!(said(Errno::ENOMEM, "", "").contains("memory"));
+        assert_eq!(said(Errno::EINVAL, "", ""), "nothing");
+    }
+
+    #[test]
+    fn a_kernel_is_too_old_by_its_release() {
+        assert!(version("5.10.0-28-amd64") < OLDEST);
+        assert!(version("5.15.0") >= OLDEST);
+        assert!(version("6.1.0-56-rt-amd64") >= OLDEST);
+        assert!(version("6.18.44-fc-v669") >= OLDEST);
+    }
+}
