@@ -38,9 +38,9 @@ impl Words<'_> {
 }
 
 impl<'a> Words<'a> {
-    /// Whether there is no use in trying again.
+    /// Whether there is no use in trying again. A ban ends by itself.
     pub const fn is_final(&self) -> bool {
-        matches!(self.reason, Reason::Denied | Reason::Banned)
+        matches!(self.reason, Reason::Denied)
     }
 
     /// The reason, the same in every protocol but for SMTP's own form of addresses, whose `tag`
@@ -60,7 +60,10 @@ impl fmt::Display for Because<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { words: Words { reason, connections, remote, .. }, tag } = self;
         match reason {
-            Reason::Denied | Reason::Banned => write!(out, "Access denied to this IP [{tag}{remote}]"),
+            Reason::Denied => write!(out, "Access denied to this IP [{tag}{remote}]"),
+            Reason::Banned => {
+                write!(out, "Access denied to this IP [{tag}{remote}] for some time, try again later")
+            }
             Reason::Concurrency => {
                 write!(out, "Too many connections ({connections}) from this IP [{tag}{remote}]")
             }
@@ -116,6 +119,24 @@ mod tests {
             assert_eq!(hostname(bad.to_owned()), "localhost", "{bad:?}");
         }
         assert_eq!(hostname("mx-1.example.org".to_owned()), "mx-1.example.org");
+    }
+
+    /// Exim bounces at once on a 554, and a ban ends by itself.
+    #[test]
+    fn who_is_banned_may_try_again_and_who_is_denied_need_not() {
+        let said = |reason, protocol| Words { reason, ..V4 }.line(protocol);
+        for (protocol, later, never) in [
+            (Protocol::Smtp, "421 4.7.0 ", "554 5.7.1 "),
+            (Protocol::Imap, "* BYE [UNAVAILABLE] ", "* BYE [NOPERM] "),
+            (Protocol::Pop3, "-ERR [SYS/TEMP] ", "-ERR [SYS/PERM] "),
+            (Protocol::Sieve, "BYE (TRYLATER) ", "BYE \""),
+        ] {
+            for reason in Reason::ALL {
+                let expected = if reason == Reason::Denied { never } else { later };
+                let line = said(reason, protocol);
+                assert!(line.starts_with(expected), "{reason:?}: {line}");
+            }
+        }
     }
 
     proptest! {
