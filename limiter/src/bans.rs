@@ -2,11 +2,16 @@
 //! them end by themselves; here they are read, made and ended by hand, kept over a restart of the host, and
 //! forgotten when nothing of them matters any more.
 
+mod journal;
 pub mod state;
 mod upkeep;
 
+use std::collections::HashSet;
+
 use anyhow::{Result, ensure};
-use limiter_common::{Key, Ladder, Rung, ladder::cause};
+use limiter_common::{
+    Addr, Key, Ladder, Mode, Rung, ServiceId, ServicePolicy, ladder::cause, rule::Network, service::Prefixes,
+};
 use serde::Serialize;
 
 pub use upkeep::Upkeep;
@@ -32,6 +37,25 @@ pub struct Ban {
     pub dropped: u64,
 }
 
+/// A ban that does not hold at present, but may hold again before it ends.
+#[derive(Clone, Debug, Serialize)]
+pub struct Idle {
+    /// The ban.
+    #[serde(flatten)]
+    pub ban: Ban,
+    /// Why it does not hold.
+    pub because: String,
+}
+
+/// All bans that have not ended, the one that ends first first.
+#[derive(Debug, Default, Serialize)]
+pub struct Bans {
+    /// Those in force.
+    pub bans: Vec<Ban>,
+    /// Those that do not hold at present.
+    pub not_in_force: Vec<Idle>,
+}
+
 /// Who made a ban, in a word.
 pub const fn word(number: u32) -> &'static str {
     match number {
@@ -40,8 +64,13 @@ pub const fn word(number: u32) -> &'static str {
     }
 }
 
-/// The bans in force, the one that ends first first.
-pub fn in_force(tables: &Tables) -> Result<Vec<Ban>> {
+/// Whether the network of `key` is what makes a source of its service: the kernel looks up no other.
+pub fn is_source(services: &[(ServiceId, ServicePolicy)], key: &Key) -> bool {
+    services.iter().any(|(id, policy)| id.0 == key.service && Key::narrow(*id, policy, &key.source) == *key)
+}
+
+/// The bans that have not ended.
+pub fn all(tables: &Tables) -> Result<Bans> {
     let now_ns = ledger::now_ns()?;
     let services = tables.policy.services()?;
     let mut rungs: Vec<_> = tables.rungs()?;
@@ -49,9 +78,10 @@ pub fn in_force(tables: &Tables) -> Result<Vec<Ban>> {
     let unnoted = tables.unnoted_drops()?;
     rungs.retain(|(_, rung)| rung.is_banned(now_ns));
     rungs.sort_by_key(|(key, rung)| (rung.banned_until_ns, key.source, key.service));
-    let shown = rungs.into_iter().filter_map(|(key, rung)| {
-        let (_, policy) = services.iter().find(|(id, _)| id.0 == key.service)?;
-        Some(Ban {
+    let mut all = Bans::default();
+    for (key, rung) in rungs {
+        let Some((_, policy)) = services.iter().find(|(id, _)| id.0 == key.service) else { continue };
+        let ban = Ban {
             service: policy.name().to_owned(),
             source: ledger::network(&key),
             left_seconds: (rung.banned_until_ns - now_ns).div_ceil(1_000_000_000),
@@ -59,22 +89,62 @@ pub fn in_force(tables: &Tables) -> Result<Vec<Ban>> {
             reason: word(rung.cause),
             bans: rung.bans,
             dropped: rung.dropped + unnoted.of(&key, &rung),
-        })
-    });
-    Ok(shown.collect())
+        };
+        match idle(tables, policy, &key)? {
+            None => all.bans.push(ban),
+            Some(because) => all.not_in_force.push(Idle { ban, because }),
+        }
+    }
+    Ok(all)
+}
+
+/// Why a ban of `key` does not hold; none if it does.
+fn idle(tables: &Tables, policy: &ServicePolicy, key: &Key) -> Result<Option<String>> {
+    let service = ServiceId(key.service);
+    let now = Key::narrow(service, policy, &key.source);
+    if now != *key {
+        return Ok(Some(format!("a source is a /{} now", now.prefix_len())));
+    }
+    let network = Network { prefix: key.prefix.into(), addr: key.source };
+    if tables.policy.is_allowed(&network)? {
+        return Ok(Some("a rule allows it".to_owned()));
+    }
+    let observes = Mode::from_u8(policy.mode) == Mode::Observe;
+    Ok(observes.then(|| "the service only observes".to_owned()))
+}
+
+/// The keys of every ban at one service that `address` is in, whatever made a source when it was made.
+pub fn covering(
+    tables: &Tables,
+    service: ServiceId,
+    policy: &ServicePolicy,
+    address: &Addr,
+) -> Result<Vec<Key>> {
+    let now_ns = ledger::now_ns()?;
+    let mut keys = Vec::new();
+    for length in 0..=128_u8 {
+        let policy = ServicePolicy { narrow: Prefixes { ipv4: length.min(32), ipv6: length }, ..*policy };
+        let key = Key::narrow(service, &policy, address);
+        if keys.last() != Some(&key) && tables.rung(&key)?.is_some_and(|rung| rung.is_banned(now_ns)) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
 }
 
 /// Bans the sources of `keys` until `until_ns`. Where there is no room, sources that were only refused are forgotten, then
 /// the oldest bans that the ladder made are given up.
 ///
 /// # Errors
-/// When so many bans made by hand are in force that there is no room for these; then nothing has changed.
+/// When so many bans made by hand are in force that there is no room for these, or the kernel is short of memory; then
+/// nothing has changed.
 pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
     let now_ns = ledger::now_ns()?;
     let unnoted = tables.unnoted_drops()?;
-    let mut bans = Vec::with_capacity(keys.len());
+    let (mut bans, mut undo) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
     for key in keys {
-        let before = tables.rung(key)?.unwrap_or_default();
+        let known = tables.rung(key)?;
+        let before = known.unwrap_or_default();
         // What it had left of replies counts from anew when the ban ends, as after a ban of the ladder.
         let rung = Rung {
             replies_due_ns: 0,
@@ -85,11 +155,13 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
             dropped: before.dropped + unnoted.of(key, &before),
             ..before
         };
-        bans.push((key, rung));
+        bans.push((*key, rung));
+        undo.push((*key, known));
     }
     let (max, ladder) = (tables.max_bans()? as usize, tables.policy.ladder()?);
     let mut others = tables.rungs()?;
-    others.retain(|(key, _)| !keys.contains(key));
+    let is_banned: HashSet<_> = keys.iter().collect();
+    others.retain(|(key, _)| !is_banned.contains(key));
     let by_hand =
         others.iter().filter(|(_, rung)| rung.is_banned(now_ns) && rung.cause == cause::ADMIN).count();
     ensure!(
@@ -99,9 +171,24 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
         keys.len()
     );
     let given_up = beyond(&others, max - keys.len(), max, &ladder, now_ns);
+    for key in &given_up {
+        undo.push((*key, tables.rung(key)?));
+    }
     tables.change_rungs(|rungs| {
-        given_up.iter().try_for_each(|key| rungs.remove(key).map(drop))?;
-        bans.iter().try_for_each(|(key, rung)| rungs.set(key, rung))
+        let done = given_up
+            .iter()
+            .try_for_each(|key| rungs.remove(key).map(drop))
+            .and_then(|()| bans.iter().try_for_each(|(key, rung)| rungs.set(key, rung)));
+        if done.is_err() {
+            // What cannot be put back is the less of two errors; the first one is told.
+            for (key, before) in &undo {
+                let _as_far_as_it_goes = match before {
+                    Some(rung) => rungs.set(key, rung),
+                    None => rungs.remove(key).map(drop),
+                };
+            }
+        }
+        done
     })
 }
 

@@ -212,7 +212,7 @@ impl Serving {
             instance: instance.clone(),
             addresses: netlink::Watch::new(netlink::ADDRESSES)?,
             shield,
-            bans: bans::Upkeep::knowing(&Tables::open(&instance.pins())?)?,
+            bans: bans::Upkeep::new(instance, &Tables::open(&instance.pins())?)?,
             config,
             listening: Listening::open(&instance.pins())?,
             is_blind: false,
@@ -297,6 +297,9 @@ impl Serving {
         info!("greeter: {}", totals.snapshot());
         if matches!(end, End::Again) {
             return Ok(end);
+        }
+        if limits_stay && let Err(problem) = bans::state::mark(instance) {
+            warn!("{problem:#}: should the host's clock be wrong at its next start, bans may last longer");
         }
         if limits_stay && environment::pins_warning().is_some() {
             info!(

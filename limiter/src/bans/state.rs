@@ -1,136 +1,285 @@
-//! The bans, in a file: they outlive a restart of the host, where the kernel's memory does not.
+//! The bans between kernel and [file](super::journal): they outlive a restart of the host, where the kernel's memory does
+//! not.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
-    io::{ErrorKind, Write as _},
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    io::ErrorKind,
 };
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use limiter_common::{Addr, Key, Rung, ladder::cause};
-use serde::{Deserialize, Serialize};
-use tracing::warn;
+use limiter_common::{Addr, Key, Rung, ServiceId, ServicePolicy, ladder::cause, service::Prefixes};
+use tracing::{info, warn};
 
+use super::journal::{Ban, Clock, Contents, Journal, Line, Who};
 use crate::{instance::Instance, kernel::Tables, ledger};
 
-const SECOND_NS: u64 = 1_000_000_000;
+/// How many of those that are dropped are named.
+const NAMED: usize = 3;
 
-/// The file. Times are seconds since 1970: the kernel's clock starts anew with the host.
-#[derive(Default, Serialize, Deserialize)]
-struct State {
-    bans: Vec<Saved>,
+/// A ban as the file has it; none for a service that is not there any more.
+pub(super) fn written(services: &[(ServiceId, ServicePolicy)], key: &Key, rung: &Rung) -> Option<Ban> {
+    Some(Ban {
+        who: who(services, key)?,
+        since_ns: rung.banned_at_ns,
+        until_ns: rung.banned_until_ns,
+        bans: rung.bans,
+        by: super::word(rung.cause).to_owned(),
+    })
 }
 
-/// A ban in force, or one whose length still matters for the next.
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    service: String,
-    source: IpNet,
-    since: u64,
-    until: u64,
-    bans: u32,
-    reason: String,
+/// Who is meant by a key, likewise.
+pub(super) fn who(services: &[(ServiceId, ServicePolicy)], key: &Key) -> Option<Who> {
+    let (_, policy) = services.iter().find(|(id, _)| id.0 == key.service)?;
+    let source = IpNet::new(key.source.to_ip(), key.prefix_len()).ok()?;
+    Some(Who { service: policy.name().to_owned(), source })
 }
 
-/// Writes the bans of `instance`, whole or not at all.
-pub fn save(instance: &Instance, tables: &Tables) -> Result<()> {
-    let path = instance.bans_path();
-    let (now_ns, now) = (ledger::now_ns()?, unix_now()?);
+/// The key of who is banned: for just the network that was, whatever makes a source today. None where the service is
+/// gone, or addresses of this network are counted as something else.
+pub(super) fn key(services: &[(ServiceId, ServicePolicy)], who: &Who) -> Option<Key> {
+    let (id, policy) = services.iter().find(|(_, policy)| policy.name() == who.service)?;
+    let length = who.source.prefix_len();
+    let as_it_was = ServicePolicy { narrow: Prefixes { ipv4: length, ipv6: length }, ..*policy };
+    let key = Key::narrow(*id, &as_it_was, &Addr::from(who.source.addr()));
+    (key.source.to_ip() == who.source.addr() && key.prefix_len() == length).then_some(key)
+}
+
+/// Those that matter after a restart, or for the length of the next ban.
+fn all(tables: &Tables) -> Result<Vec<Ban>> {
+    let (now_ns, ladder) = (ledger::now_ns()?, tables.policy.ladder()?);
     let services = tables.policy.services()?;
-    let unix =
-        |ns: u64| (now + Duration::from_nanos(ns)).saturating_sub(Duration::from_nanos(now_ns)).as_secs();
-    let banned = tables.rungs()?.into_iter().filter(|(_, rung)| rung.banned_until_ns != 0);
-    let mut bans: Vec<Saved> = banned
-        .filter_map(|(key, rung)| {
-            let (_, policy) = services.iter().find(|(id, _)| id.0 == key.service)?;
-            Some(Saved {
-                service: policy.name().to_owned(),
-                source: IpNet::new(key.source.to_ip(), key.prefix_len()).ok()?,
-                since: unix(rung.banned_at_ns),
-                until: unix(rung.banned_until_ns),
-                bans: rung.bans,
-                reason: super::word(rung.cause).to_owned(),
-            })
-        })
-        .collect();
-    bans.sort_by(|a, b| (&a.service, a.source).cmp(&(&b.service, b.source)));
-    write(&path, &State { bans }).with_context(|| format!("cannot write the bans to {}", path.display()))
+    let mut rungs = tables.rungs()?;
+    rungs.retain(|(_, rung)| rung.banned_until_ns != 0 && !rung.is_forgotten(&ladder, now_ns));
+    Ok(rungs.iter().filter_map(|(key, rung)| written(&services, key, rung)).collect())
 }
 
-fn write(path: &Path, state: &State) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    serde_json::to_writer_pretty(&mut file, state)?;
-    file.write_all(b"\n")?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    fs::File::open(dir)?.sync_all()?;
+/// Writes all bans of `instance` anew, whole or not at all. Under the lock of the bans.
+pub fn save(instance: &Instance, tables: &Tables) -> Result<()> {
+    Journal::new(instance.bans_path())?.write(all(tables)?)
+}
+
+/// Writes down what has become of these sources, whole or not at all. Under the lock of the bans.
+pub fn note(instance: &Instance, tables: &Tables, keys: &[Key]) -> Result<()> {
+    let services = tables.policy.services()?;
+    let (mut ban, mut end) = (Vec::new(), Vec::new());
+    for key in keys {
+        match tables.rung(key)?.filter(|rung| rung.banned_until_ns != 0) {
+            Some(rung) => ban.extend(written(&services, key, &rung)),
+            None => end.extend(who(&services, key)),
+        }
+    }
+    put(&Journal::new(instance.bans_path())?, tables, &Line::now(ban, end)?)
+}
+
+/// Appends a line, or writes all anew.
+pub(super) fn put(journal: &Journal, tables: &Tables, line: &Line) -> Result<()> {
+    if journal.append(line, || Ok(tables.rungs()?.len()))? { Ok(()) } else { journal.write(all(tables)?) }
+}
+
+/// Notes what time it is: should the clock on the wall be set back meanwhile, bans go on from here. Nothing is noted where
+/// nothing is written down.
+pub fn mark(instance: &Instance) -> Result<()> {
+    let journal = Journal::new(instance.bans_path())?;
+    // However long it is: this is no time to write it anew.
+    journal.append(&Line::now(Vec::new(), Vec::new())?, || Ok(u32::MAX as usize))?;
     Ok(())
 }
 
-/// Puts the bans of the file in force that have not ended; returns how many. A file that cannot be read is
-/// put aside, not lost: a daemon without its bans is better than none.
+/// Puts the bans of the file in force that have not ended, and says which it does not; returns how many. A file that is
+/// damaged is kept beside, and what can be read of it counts: a daemon without some bans is better than none.
 pub fn restore(instance: &Instance, tables: &mut Tables) -> Result<usize> {
-    let path = instance.bans_path();
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
-    let state: State = match serde_json::from_slice(&text) {
-        Ok(state) => state,
-        Err(error) => {
-            let aside = path.with_extension("unreadable");
-            fs::rename(&path, &aside).with_context(|| format!("cannot put {} aside", path.display()))?;
-            warn!("{}: these are no bans ({error}): put aside as {}", path.display(), aside.display());
-            return Ok(0);
-        }
-    };
-    let (now_ns, now) = (ledger::now_ns()?, unix_now()?.as_secs());
+    let _bans = instance.lock_bans()?;
+    let journal = Journal::new(instance.bans_path())?;
+    let contents = journal.read()?;
+    let now = Clock::now()?;
     let services = tables.policy.services()?;
     let (ladder, room) = (tables.policy.ladder()?, tables.max_bans()? as usize);
-    let boot = |unix: u64| {
-        (now_ns + unix.saturating_sub(now) * SECOND_NS).saturating_sub(now.saturating_sub(unix) * SECOND_NS)
-    };
+    let then_ns = contents.now_ns(journal.boot(), now);
+    let mut dropped = Dropped::default();
     let mut restored = Vec::new();
-    // Those made by hand first, then the youngest, should there be less room than there was.
-    let mut bans = state.bans;
-    bans.sort_by_key(|saved| (saved.reason != super::word(cause::ADMIN), std::cmp::Reverse(saved.since)));
-    for saved in bans.into_iter().take(room) {
-        let Some((id, policy)) = services.iter().find(|(_, policy)| policy.name() == saved.service) else {
-            continue;
-        };
-        let rung = Rung {
-            banned_until_ns: boot(saved.until).max(1),
-            banned_at_ns: boot(saved.since),
-            bans: saved.bans,
-            cause: if saved.reason == super::word(cause::ADMIN) { cause::ADMIN } else { cause::LADDER },
-            ..Rung::default()
-        };
-        if rung.is_forgotten(&ladder, now_ns) {
+    for ban in contents.bans.values() {
+        let rung = rung(ban, then_ns, now.at_ns);
+        if rung.is_forgotten(&ladder, now.at_ns) {
+            dropped.ended += 1;
             continue;
         }
-        // By what makes a source today.
-        restored.push((Key::narrow(*id, policy, &Addr::from(saved.source.addr())), rung));
+        match key(&services, &ban.who) {
+            Some(key) => restored.push((key, rung)),
+            None => dropped.gone(&ban.who),
+        }
     }
+    // Those made by hand first, then the youngest, should there be less room than there was.
+    restored.sort_by_key(|(_, rung)| (rung.cause != cause::ADMIN, std::cmp::Reverse(rung.banned_at_ns)));
+    dropped.no_room = restored.len().saturating_sub(room);
+    restored.truncate(room);
     tables.change_rungs(|rungs| restored.iter().try_for_each(|(key, rung)| rungs.set(key, rung)))?;
-    Ok(restored.iter().filter(|(_, rung)| rung.is_banned(now_ns)).count())
+    let mut in_force = 0;
+    for (key, _) in restored.iter().filter(|(_, rung)| rung.is_banned(now.at_ns)) {
+        if super::is_source(&services, key) {
+            in_force += 1;
+        } else {
+            dropped.not_a_source(&services, key);
+        }
+    }
+    dropped.tell(&journal, &contents);
+    let is_as_it_should_be = contents.is_of(journal.boot()) && contents.damaged == 0 && !contents.is_torn;
+    if journal.extent()?.is_some()
+        && !is_as_it_should_be
+        && let Err(problem) = journal.write(all(tables)?)
+    {
+        warn!("{problem:#}: the bans hold, and are written down when that can be done");
+    }
+    Ok(in_force)
 }
 
-/// Removes the file.
+/// A ban as it stands now, `then_ns` in its own time and `now_ns` in that of the kernel. None is longer than it was made
+/// for.
+fn rung(ban: &Ban, then_ns: u64, now_ns: u64) -> Rung {
+    let left_ns = ban.until_ns.saturating_sub(then_ns).min(ban.until_ns.saturating_sub(ban.since_ns));
+    let over_ns = then_ns.saturating_sub(ban.until_ns);
+    Rung {
+        banned_until_ns: now_ns.saturating_add(left_ns).saturating_sub(over_ns).max(1),
+        banned_at_ns: now_ns.saturating_sub(then_ns.saturating_sub(ban.since_ns)),
+        bans: ban.bans,
+        cause: if ban.by == super::word(cause::ADMIN) { cause::ADMIN } else { cause::LADDER },
+        ..Rung::default()
+    }
+}
+
+/// What is not in force again, and why.
+#[derive(Default)]
+struct Dropped {
+    ended: usize,
+    no_room: usize,
+    gone: usize,
+    services: BTreeSet<String>,
+    other_sources: BTreeMap<String, Vec<IpNet>>,
+}
+
+impl Dropped {
+    fn gone(&mut self, who: &Who) {
+        self.gone += 1;
+        self.services.insert(who.service.clone());
+    }
+
+    fn not_a_source(&mut self, services: &[(ServiceId, ServicePolicy)], key: &Key) {
+        if let Some(who) = who(services, key) {
+            self.other_sources.entry(who.service).or_default().push(who.source);
+        }
+    }
+
+    fn tell(&self, journal: &Journal, contents: &Contents) {
+        if contents.damaged > 0 {
+            put_aside(journal, contents.damaged);
+        }
+        if contents.is_torn {
+            warn!(
+                "{} ends within a line: what was banned just before the host went down may be missing",
+                journal.path().display()
+            );
+        }
+        if self.ended > 0 {
+            info!("{} bans have ended meanwhile", self.ended);
+        }
+        if self.gone > 0 {
+            let services = self.services.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            warn!("{} bans are dropped: there is no such service any more ({services})", self.gone);
+        }
+        if self.no_room > 0 {
+            warn!(
+                "{} bans are dropped, the oldest: there is no room; raise max_bans in [ladder]",
+                self.no_room
+            );
+        }
+        for (service, sources) in &self.other_sources {
+            warn!(
+                "{service}: {} bans are not in force ({}): another prefix makes a source now; `limiter bans` shows them, \
+                 and they are in force again when it is what it was",
+                sources.len(),
+                some(sources)
+            );
+        }
+    }
+}
+
+/// The first few, by name.
+pub(super) fn some(sources: &[IpNet]) -> String {
+    let mut sources = sources.to_vec();
+    sources.sort();
+    let mut names: Vec<String> = sources.iter().take(NAMED).map(ToString::to_string).collect();
+    if sources.len() > NAMED {
+        names.push("…".to_owned());
+    }
+    names.join(", ")
+}
+
+/// Keeps a file that is damaged under another name, too: it is written anew.
+fn put_aside(journal: &Journal, damaged: usize) {
+    let path = journal.path();
+    let aside = path.with_extension("unreadable");
+    let _may_not_be_there = fs::remove_file(&aside);
+    let kept = match fs::hard_link(path, &aside) {
+        Ok(()) => format!("it is kept as {}", aside.display()),
+        Err(error) => format!("it cannot be kept as {} ({error})", aside.display()),
+    };
+    warn!(
+        "{} is damaged: {damaged} of its lines or bans say nothing that can be put in force, and the others count; {kept}",
+        path.display()
+    );
+}
+
+/// Removes the file, and one that was damaged.
 pub fn remove(instance: &Instance) -> Result<()> {
     let path = instance.bans_path();
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+    for path in [path.with_extension("unreadable"), path] {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
-fn unix_now() -> Result<Duration> {
-    SystemTime::now().duration_since(UNIX_EPOCH).context("the clock of this host is before 1970")
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_ban_is_longer_than_it_was_made_for(since_ns: u64, length_ns: u64, then_ns: u64, now_ns: u64) {
+            let until_ns = since_ns.saturating_add(length_ns);
+            let who = Who { service: "smtp".to_owned(), source: "192.0.2.1/32".parse().unwrap() };
+            let ban = Ban { who, since_ns, until_ns, bans: 3, by: "ladder".to_owned() };
+            let rung = rung(&ban, then_ns, now_ns);
+            prop_assert!(rung.banned_until_ns.saturating_sub(now_ns) <= length_ns.max(1));
+            prop_assert!(rung.banned_at_ns <= now_ns);
+            if then_ns >= until_ns && now_ns > 0 {
+                prop_assert!(!rung.is_banned(now_ns), "it had ended");
+            }
+        }
+
+        #[test]
+        fn who_is_written_down_is_who_is_banned_again_whatever_makes_a_source_now(
+            address: u128, v4: bool, made in 0u8..=128, now in 0u8..=128,
+        ) {
+            let prefixes = |length: u8| Prefixes { ipv4: length.min(32), ipv6: length };
+            let policy = |length| ServicePolicy {
+                name: ServicePolicy::pack_name("smtp").unwrap(), narrow: prefixes(length), ..ServicePolicy::default()
+            };
+            let address = if v4 { std::net::IpAddr::from(std::net::Ipv4Addr::from(address as u32)) } else { std::net::Ipv6Addr::from(address).into() };
+            let banned = Key::narrow(ServiceId(4), &policy(made), &Addr::from(address));
+            let who = who(&[(ServiceId(4), policy(made))], &banned).unwrap();
+            let again = key(&[(ServiceId(9), policy(now))], &who);
+            // What is counted as another source than its own bits say is never somebody else's.
+            prop_assert!(again.is_none_or(|again| again == Key { service: 9, ..banned }), "{:?} {:?}", banned, again);
+            let is_mapped = !v4 && banned.source.is_v4();
+            prop_assert!(again.is_some() || is_mapped || Addr::from(who.source.addr()) != banned.source || made < 96);
+        }
+    }
 }

@@ -1,31 +1,55 @@
 //! What the daemon does about bans, once a second or so.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use limiter_common::{Key, Rung, ladder::cause};
-use tracing::{info, warn};
+use ipnet::IpNet;
+use limiter_common::{Key, Rung, ServiceId, ServicePolicy, ladder::cause};
+use tracing::{error, info, warn};
 
-use super::state;
+use super::{
+    journal::{Clock, Extent, Journal, Line, News},
+    state,
+};
 use crate::{instance::Instance, kernel::Tables, ledger};
 
-/// Says who was banned, forgets who need not be remembered, and writes the state file.
-#[derive(Default)]
+/// How often a file is tried that could not be written.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+/// By how much the clock on the wall may be set before that is noted.
+const STEP_MS: u64 = 60_000;
+
+/// Says who was banned, forgets who need not be remembered, and writes down what has changed.
 pub struct Upkeep {
-    /// When each source's ban ends, as it was seen last.
-    known: HashMap<Key, u64>,
+    journal: Journal,
+    /// What is written down: when each ban ends.
+    written: HashMap<Key, u64>,
+    /// How much of the file that is.
+    seen: Option<Extent>,
+    /// When something was written last.
+    clock: Option<Clock>,
+    /// The services by which it was read.
+    services: Vec<(ServiceId, ServicePolicy)>,
+    /// Since when the file cannot be written, as far as is known.
+    failed: Option<Instant>,
     /// Looking through a million bans takes a while; that shall not be all the thread does.
     next: Option<Instant>,
 }
 
 impl Upkeep {
-    /// Knows the bans there are: they were said when they were made.
-    pub fn knowing(tables: &Tables) -> Result<Self> {
-        let known = tables.rungs()?.into_iter().filter(|(_, rung)| rung.banned_until_ns != 0);
-        Ok(Self { known: known.map(|(key, rung)| (key, rung.banned_until_ns)).collect(), next: None })
+    /// Knows the bans that are written down: they were said when they were made.
+    pub fn new(instance: &Instance, tables: &Tables) -> Result<Self> {
+        Ok(Self {
+            journal: Journal::new(instance.bans_path())?,
+            written: HashMap::new(),
+            seen: None,
+            clock: None,
+            services: tables.policy.services()?,
+            failed: None,
+            next: None,
+        })
     }
 
     /// One round.
@@ -36,8 +60,6 @@ impl Upkeep {
         }
         let _bans = instance.lock_bans()?;
         let (now_ns, ladder) = (ledger::now_ns()?, tables.policy.ladder()?);
-        let services = tables.policy.services()?;
-        let mut known = HashMap::new();
         let mut rungs = tables.rungs()?;
         let remember_ns = u64::try_from(remember.as_nanos()).unwrap_or(u64::MAX);
         let is_forgotten =
@@ -59,28 +81,147 @@ impl Upkeep {
         if !gone.is_empty() {
             super::unban(tables, &gone)?;
         }
-        for (key, rung) in rungs.iter().filter(|(_, rung)| rung.banned_until_ns != 0) {
-            let is_new = self.known.get(key) != Some(&rung.banned_until_ns) && rung.is_banned(now_ns);
-            if is_new && rung.cause == cause::LADDER {
-                let name =
-                    services.iter().find(|(id, _)| id.0 == key.service).map(|(_, policy)| policy.name());
+        rungs.retain(|(_, rung)| rung.banned_until_ns != 0);
+        self.look_at_services(tables.policy.services()?, &rungs, now_ns);
+        if let Err(problem) = self.write_down(instance, tables, &rungs, now_ns) {
+            if self.failed.is_none() {
+                error!(
+                    "{problem:#}: the bans hold, but only until the host starts anew; tried again every 10 s"
+                );
+            }
+            self.failed = Some(Instant::now());
+        }
+        self.next = Some(Instant::now() + 20 * began.elapsed());
+        Ok(())
+    }
+
+    /// Says which bans do not hold any more because something else makes a source now.
+    fn look_at_services(
+        &mut self,
+        services: Vec<(ServiceId, ServicePolicy)>,
+        banned: &[(Key, Rung)],
+        now_ns: u64,
+    ) {
+        let what_matters = |services: &[(ServiceId, ServicePolicy)]| -> Vec<_> {
+            services.iter().map(|(id, policy)| (*id, policy.name, policy.narrow)).collect()
+        };
+        if what_matters(&services) == what_matters(&self.services) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.services, services);
+        let mut idle: BTreeMap<String, Vec<IpNet>> = BTreeMap::new();
+        for (key, _) in banned.iter().filter(|(_, rung)| rung.is_banned(now_ns)) {
+            if super::is_source(&before, key)
+                && !super::is_source(&self.services, key)
+                && let Some(who) = state::who(&before, key)
+            {
+                idle.entry(who.service).or_default().push(who.source);
+            }
+        }
+        for (service, sources) in idle {
+            warn!(
+                "{service}: {} bans are not in force any more ({}): another prefix makes a source now, or the service is \
+                 gone",
+                sources.len(),
+                state::some(&sources)
+            );
+        }
+        // What is written down has other keys now.
+        self.seen = None;
+    }
+
+    /// Says who was banned, and has the file say what holds.
+    fn write_down(
+        &mut self,
+        instance: &Instance,
+        tables: &Tables,
+        banned: &[(Key, Rung)],
+        now_ns: u64,
+    ) -> Result<()> {
+        let caught_up = if self.failed.is_some() { Ok(false) } else { self.catch_up() };
+        let mut ban = Vec::new();
+        for (key, rung) in banned {
+            if self.written.get(key) == Some(&rung.banned_until_ns) {
+                continue;
+            }
+            let Some(written) = state::written(&self.services, key, rung) else { continue };
+            if rung.is_banned(now_ns) && rung.cause == cause::LADDER {
                 info!(
                     "{}: {} went on for too long, and is banned for {} (ban {} in a row)",
-                    name.unwrap_or("(removed)"),
-                    ledger::network(key),
+                    written.who.service,
+                    written.who.source,
                     humantime::format_duration(Duration::from_secs(
                         (rung.banned_until_ns - rung.banned_at_ns) / 1_000_000_000
                     )),
                     rung.bans
                 );
             }
-            known.insert(*key, rung.banned_until_ns);
+            ban.push(written);
         }
-        if known != self.known {
+        let now: HashMap<Key, u64> = banned.iter().map(|(key, rung)| (*key, rung.banned_until_ns)).collect();
+        let over =
+            self.written.iter().filter(|(key, until_ns)| **until_ns > now_ns && !now.contains_key(key));
+        let end: Vec<_> = over.filter_map(|(key, _)| state::who(&self.services, key)).collect();
+        // Whether that can be written or not, it was said.
+        self.written = now;
+        let is_whole = caught_up?;
+        let clock = Clock::now()?;
+        if is_whole {
+            let is_set =
+                !self.written.is_empty() && self.clock.is_some_and(|before| before.step_ms(clock) > STEP_MS);
+            if ban.is_empty() && end.is_empty() && !is_set {
+                return Ok(());
+            }
+            state::put(&self.journal, tables, &Line::new(clock, ban, end))?;
+        } else if self.failed.is_some_and(|failed| failed.elapsed() < TRY_AGAIN)
+            || self.seen.is_none() && self.written.is_empty()
+        {
+            // Not yet; or there is no file, and nothing to write.
+            return Ok(());
+        } else {
             state::save(instance, tables)?;
-            self.known = known;
         }
-        self.next = Some(Instant::now() + 20 * began.elapsed());
+        if self.failed.take().is_some() {
+            info!("the bans are written to {} again", self.journal.path().display());
+        }
+        self.clock = Some(clock);
+        self.seen = self.journal.extent()?;
         Ok(())
+    }
+
+    /// Reads what others have written; `false` where the file has to be written anew.
+    fn catch_up(&mut self) -> Result<bool> {
+        let (news, extent) = self.journal.news(self.seen)?;
+        let mut is_whole = true;
+        match news {
+            News::Nothing => {}
+            News::Lines(lines) => {
+                for line in lines {
+                    for key in line.end.iter().filter_map(|who| state::key(&self.services, who)) {
+                        self.written.remove(&key);
+                    }
+                    let banned = line.ban.iter();
+                    self.written.extend(
+                        banned.filter_map(|ban| Some((state::key(&self.services, &ban.who)?, ban.until_ns))),
+                    );
+                    self.clock = Some(line.clock());
+                }
+            }
+            News::All(contents) => {
+                is_whole = extent.is_some()
+                    && contents.is_of(self.journal.boot())
+                    && contents.damaged == 0
+                    && !contents.is_torn;
+                self.written = contents
+                    .bans
+                    .values()
+                    .filter(|_| contents.is_of(self.journal.boot()))
+                    .filter_map(|ban| Some((state::key(&self.services, &ban.who)?, ban.until_ns)))
+                    .collect();
+                self.clock = contents.clock;
+            }
+        }
+        self.seen = extent;
+        Ok(is_whole)
     }
 }

@@ -151,7 +151,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         in_force: detached.is_empty(),
         daemon,
         shield,
-        bans: bans::in_force(&tables)?.len(),
+        bans: bans::all(&tables)?.bans.len(),
         verified,
         services,
         warnings,

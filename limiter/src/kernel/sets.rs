@@ -193,6 +193,14 @@ impl Sets {
         Ok(Say { action: Action::from_u8(rule.action), max_connections })
     }
 
+    /// Whether all of a network is allowed, by a rule for it or for one around it.
+    pub fn is_allowed(&self, network: &Network) -> Result<bool> {
+        let set = self.active()? as usize;
+        // With a shorter key the trie looks no further.
+        let rule = found(self.rules[set].get(&lpm_trie::Key::new(network.prefix, network.addr), 0));
+        Ok(rule.context(UNREADABLE)?.is_some_and(|rule| Action::from_u8(rule.action) == Action::Allow))
+    }
+
     /// The rules in force, by network.
     pub fn rules(&self) -> Result<Vec<RuleEntry>> {
         let set = self.active()? as usize;

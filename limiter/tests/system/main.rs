@@ -29,6 +29,7 @@ mod endings;
 mod ghosts;
 mod instances;
 mod kernels;
+mod kept_bans;
 mod limits;
 mod locks;
 mod malformed;

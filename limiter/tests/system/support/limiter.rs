@@ -54,8 +54,8 @@ pub struct Limiter {
     pub instance: String,
     netns: PathBuf,
     cgroup: Option<PathBuf>,
-    /// Soft and hard limit of open files of its daemons, if not those of the tests.
-    open_files: Option<(u32, u32)>,
+    /// What its daemons are started by: it replaces itself by them.
+    wrapper: Vec<String>,
     files: TempDir,
     daemon: Option<Process>,
 }
@@ -92,18 +92,24 @@ impl Limiter {
     }
 
     /// With so many open files allowed to its daemons: soft and hard limit.
-    pub fn start_with_files(lab: &Lab, config: &str, open_files: (u32, u32)) -> Self {
-        Self::start_like(lab, config, None, Some(open_files))
+    pub fn start_with_files(lab: &Lab, config: &str, (soft, hard): (u32, u32)) -> Self {
+        Self::start_by(lab, config, &["prlimit", &format!("--nofile={soft}:{hard}")])
+    }
+
+    /// By a command that replaces itself by what follows it.
+    pub fn start_by(lab: &Lab, config: &str, wrapper: &[&str]) -> Self {
+        Self::start_like(lab, config, None, wrapper)
     }
 
     fn start_at(lab: &Lab, config: &str, cgroup: Option<PathBuf>) -> Self {
-        Self::start_like(lab, config, cgroup, None)
+        Self::start_like(lab, config, cgroup, &[])
     }
 
-    fn start_like(lab: &Lab, config: &str, cgroup: Option<PathBuf>, open_files: Option<(u32, u32)>) -> Self {
+    fn start_like(lab: &Lab, config: &str, cgroup: Option<PathBuf>, wrapper: &[&str]) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
         let instance = lab.name.clone();
-        let mut limiter = Self { instance, netns: lab.host.path(), cgroup, open_files, files, daemon: None };
+        let wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        let mut limiter = Self { instance, netns: lab.host.path(), cgroup, wrapper, files, daemon: None };
         limiter.configure(config);
         limiter.run();
         limiter
@@ -149,14 +155,9 @@ impl Limiter {
     /// The same, with a command that is made ready for it.
     #[track_caller]
     pub fn run_with(&mut self, prepare: impl FnOnce(&mut Command)) {
-        let mut command = match self.open_files {
-            None => tethered(BINARY),
-            Some((soft, hard)) => {
-                let mut command = tethered("prlimit");
-                command.arg(format!("--nofile={soft}:{hard}")).arg(BINARY);
-                command
-            }
-        };
+        let mut words = self.wrapper.iter().map(String::as_str).chain([BINARY]);
+        let mut command = tethered(words.next().unwrap_or(BINARY));
+        command.args(words);
         command.args(self.run_arguments());
         self.run_as(command, prepare);
     }
