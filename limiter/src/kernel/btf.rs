@@ -1,13 +1,21 @@
 //! Offsets in the running kernel's own structures, from its BTF.
 
+mod types;
+
+use std::fs;
+
 use anyhow::{Context as _, Result, bail};
-use btf_rs::{Btf, Type};
+use aya::{Btf, Endianness};
 use limiter_common::kernel::Offsets;
 
+use self::types::Types;
+
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+/// The kernel's iterators that programs are for.
+const ITERATORS: [&str; 2] = ["tcp", "bpf_sk_storage_map"];
 
 /// What all programs but the census need. What is the census's alone is left out.
-fn offsets(btf: &Btf) -> Result<Offsets> {
+fn offsets(btf: &Types) -> Result<Offsets> {
     let of = |name: &str, member: &str| offset(btf, name, member);
     Ok(Offsets {
         snt_isn: of("tcp_request_sock", "snt_isn")?,
@@ -29,7 +37,7 @@ fn offsets(btf: &Btf) -> Result<Offsets> {
 }
 
 /// The same with what the census needs.
-fn offsets_of_census(btf: &Btf, offsets: Offsets) -> Result<Offsets> {
+fn offsets_of_census(btf: &Types, offsets: Offsets) -> Result<Offsets> {
     let of = |name: &str, member: &str| offset(btf, name, member);
     let skc_daddr = of("sock_common", "skc_daddr")?;
     // Without IPv6 in the kernel (CONFIG_IPV6) no socket has such an address, and what is read in its place by the
@@ -55,7 +63,7 @@ fn offsets_of_census(btf: &Btf, offsets: Offsets) -> Result<Offsets> {
 
 /// Whether the kernel was built with IPv6: a socket has a pointer to what is IPv6's of it then
 /// (`struct inet_sock`, `include/net/inet_sock.h`), and an address in what sockets have in common.
-fn has_ipv6(btf: &Btf) -> bool {
+fn has_ipv6(btf: &Types) -> bool {
     offset(btf, "inet_sock", "pinet6").is_ok()
 }
 
@@ -86,6 +94,8 @@ pub struct Layout {
     pub bits: RequestBits,
     /// Whether programs may look up what another CPU has in a map: Linux 5.19.
     pub looks_up_per_cpu: bool,
+    /// The numbers of [`ITERATORS`], of those that there are.
+    iterators: [Option<u32>; 2],
 }
 
 /// The running kernel's.
@@ -93,15 +103,16 @@ pub struct Layout {
 /// # Errors
 /// When the kernel has no BTF, or does not know one of the members.
 pub fn layout() -> Result<Layout> {
-    let btf = Btf::from_file(VMLINUX).with_context(|| {
+    let bytes = fs::read(VMLINUX).with_context(|| {
         format!("cannot read {VMLINUX}: this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF), which is needed")
     })?;
-    of(&btf)
+    of(&Types::parse(bytes).with_context(|| format!("cannot read the types in {VMLINUX}"))?)
 }
 
-fn of(btf: &Btf) -> Result<Layout> {
+fn of(btf: &Types) -> Result<Layout> {
     // The helper's own function.
-    let looks_up_per_cpu = btf.resolve_types_by_name("bpf_map_lookup_percpu_elem").is_ok();
+    let looks_up_per_cpu = btf.function("bpf_map_lookup_percpu_elem").is_some();
+    let iterators = ITERATORS.map(|name| btf.function(&format!("bpf_iter_{name}")));
     let (offsets, bits) = offsets(btf)
         .and_then(|offsets| Ok((offsets, request_bits(btf)?)))
         .context("limiter does not know its way in this kernel, and needs another one")?;
@@ -109,10 +120,18 @@ fn of(btf: &Btf) -> Result<Layout> {
         Ok(offsets) => (offsets, None),
         Err(problem) => (offsets, Some(format!("{problem:#}"))),
     };
-    Ok(Layout { offsets, no_census, bits, looks_up_per_cpu })
+    Ok(Layout { offsets, no_census, bits, looks_up_per_cpu, iterators })
 }
 
-fn request_bits(btf: &Btf) -> Result<RequestBits> {
+/// What aya has to know of the kernel's types to load an iterator of this name; none where the kernel has no such one.
+pub fn iterator(layout: &Layout, name: &str) -> Result<Option<Btf>> {
+    let known = ITERATORS.iter().zip(layout.iterators).find(|(known, _)| **known == name);
+    let Some(id) = known.and_then(|(_, id)| id) else { return Ok(None) };
+    let told = types::with_function(id, &format!("bpf_iter_{name}"));
+    Ok(Some(Btf::parse(&told, Endianness::default())?))
+}
+
+fn request_bits(btf: &Types) -> Result<RequestBits> {
     let at = |member: &str| bit_offset(btf, "inet_request_sock", member);
     let first = at("snd_wscale")? / 8 * 8;
     let bit = |member: &str| -> Result<u32> {
@@ -133,39 +152,17 @@ fn request_bits(btf: &Btf) -> Result<RequestBits> {
 }
 
 /// Offset of a member in bytes, also of one inside an anonymous struct or union.
-fn offset(btf: &Btf, name: &str, member: &str) -> Result<u32> {
+fn offset(btf: &Types, name: &str, member: &str) -> Result<u32> {
     Ok(bit_offset(btf, name, member)? / 8)
 }
 
 /// The same in bits.
-fn bit_offset(btf: &Btf, name: &str, member: &str) -> Result<u32> {
-    for kind in
-        btf.resolve_types_by_name(name).with_context(|| format!("this kernel has no struct {name}"))?
-    {
-        if let Type::Struct(structure) = kind
-            && let Some(bits) = find(btf, &structure, member, 0)?
-        {
-            return Ok(bits);
-        }
+fn bit_offset(btf: &Types, name: &str, member: &str) -> Result<u32> {
+    match btf.bit_offset(name, member) {
+        Some(bits) => Ok(bits),
+        None if btf.has_structure(name) => bail!("this kernel's struct {name} has no member {member}"),
+        None => bail!("this kernel has no struct {name}"),
     }
-    bail!("this kernel's struct {name} has no member {member}")
-}
-
-fn find(btf: &Btf, structure: &btf_rs::Struct, wanted: &str, depth: u8) -> Result<Option<u32>> {
-    for member in &structure.members {
-        if btf.resolve_name(member).is_ok_and(|name| name == wanted) {
-            return Ok(Some(member.bit_offset()));
-        }
-        let anonymous = btf.resolve_name(member).is_ok_and(|name| name.is_empty());
-        if anonymous
-            && depth < 4
-            && let Type::Struct(inner) | Type::Union(inner) = btf.resolve_chained_type(member)?
-            && let Some(bits) = find(btf, &inner, wanted, depth + 1)?
-        {
-            return Ok(Some(member.bit_offset() + bits));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]
@@ -183,7 +180,7 @@ mod tests {
             let found = bytes.windows(name.len()).position(|window| window == name.as_bytes());
             bytes[found.unwrap() + 1] = b'X';
         }
-        Some(of(&Btf::from_bytes(&bytes).unwrap()))
+        Some(of(&Types::parse(bytes).unwrap()))
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod grace;
 mod iterator;
 mod link;
 pub mod listening;
+mod memory;
 mod object;
 pub mod pins;
 pub mod privilege;

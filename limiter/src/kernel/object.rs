@@ -1,14 +1,14 @@
 //! The kernel programs: loaded, attached or exchanged for those that are attached, and pinned.
 
 use std::{
-    fs,
+    fs, io,
     os::fd::{AsFd as _, AsRawFd},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader,
     maps::{MapData, SkStorage, SockMap},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, Iter, ProgramError, ProgramFd,
@@ -27,6 +27,7 @@ use super::{
     environment::Cgroup,
     link::PinnedLink,
     listening::Listening,
+    memory,
     pins::{self, Found},
     privilege,
     sets::{MAX_RULE_LIMITS, MAX_RULES},
@@ -122,6 +123,15 @@ impl Target {
             false
         };
         let dir = if is_takeover { instance.pins() } else { instance.new_pins() };
+        if let Some(limit) = memory::limit().filter(|limit| limit.bytes < memory::LEAST) {
+            warn!(
+                "the cgroup {} may have {} MiB of memory: with less than {} MiB the kernel may end the daemon while it loads \
+                 (MemoryMax= of the unit)",
+                limit.cgroup.display(),
+                limit.mib(),
+                memory::LEAST >> 20
+            );
+        }
         let layout = btf::layout()?;
         let ebpf = self.load_object(&dir, &layout)?;
         let mut tables = Tables::open(&dir)?;
@@ -138,6 +148,8 @@ impl Target {
         let looks_up_per_cpu = u32::from(layout.looks_up_per_cpu);
         let mut loader = EbpfLoader::new();
         loader
+            // Nothing in the object is relocated by the kernel's types, and they would take 12 MiB.
+            .btf(None)
             .override_global("OFFSETS", &layout.offsets, true)
             .override_global("LOOKS_UP_PER_CPU", &looks_up_per_cpu, true)
             .override_global("NETNS", &self.netns, true)
@@ -158,9 +170,10 @@ impl Target {
         for (name, pin) in pins::map_names() {
             loader.map_pin_path(name, dir.join(pin));
         }
-        let mut ebpf = loader
-            .load(OBJECT)
-            .map_err(|error| privilege::explain(&error.into(), "the maps of the limiter"))?;
+        let mut ebpf = loader.load(OBJECT).map_err(|error| self.no_maps(error.into()))?;
+        drop(loader);
+        // What it has taken would be there beside what the verifier takes.
+        memory::give_back();
         for name in ["ledger", "ended", "replied"] {
             program::<SockOps>(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
@@ -177,25 +190,43 @@ impl Target {
                 refused(pins::SHIELD, error)
             );
         }
-        let types = Btf::from_sys_fs().context("cannot read the types of this kernel")?;
-        let census = program::<Iter>(&mut ebpf, pins::CENSUS)?;
         let outcome = match &layout.no_census {
             Some(lack) => Err(anyhow!("{lack}")),
-            None => census.load("tcp", &types).map_err(|error| refused(pins::CENSUS, error)),
+            None => load_iterator(&mut ebpf, pins::CENSUS, "tcp", layout),
         };
         if let Err(problem) = outcome {
             warn!(
                 "{problem:#}: connections older than the limiter are not counted, and counts are not checked"
             );
         }
-        let sockets = program::<Iter>(&mut ebpf, pins::SOCKETS)?;
-        if let Err(error) = sockets.load("bpf_sk_storage_map", &types) {
+        if let Err(error) = load_iterator(&mut ebpf, pins::SOCKETS, "bpf_sk_storage_map", layout) {
             warn!(
-                "{:#}: connections that die in the queue of a listener stay counted when it is closed",
-                refused(pins::SOCKETS, error)
+                "{error:#}: connections that die in the queue of a listener stay counted when it is closed"
             );
         }
+        memory::give_back();
         Ok(ebpf)
+    }
+}
+
+impl Target {
+    /// Why there are no maps: a limit of memory is not one of sources.
+    fn no_maps(&self, error: anyhow::Error) -> anyhow::Error {
+        let is_memory = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::ENOMEM))
+        };
+        if !error.chain().any(is_memory) {
+            return privilege::explain(&error, "the maps of the limiter");
+        }
+        let limit = memory::limit().map_or_else(String::new, |limit| {
+            format!(", and the cgroup {} may have {} MiB", limit.cgroup.display(), limit.mib())
+        });
+        anyhow!(
+            "there is not enough memory for what the kernel has to keep ({error:#}){limit}: give it more (MemoryMax= of the \
+             unit), or lower max_sources, which is {}, or max_bans, which is {}",
+            self.max_sources,
+            self.max_bans
+        )
     }
 }
 
@@ -378,6 +409,12 @@ where
 {
     let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))?;
     Ok(program.try_into()?)
+}
+
+fn load_iterator(ebpf: &mut Ebpf, name: &str, iterator: &str, layout: &Layout) -> Result<()> {
+    let types = btf::iterator(layout, iterator)?
+        .with_context(|| format!("this kernel has no iterator bpf_iter_{iterator} for the program {name}"))?;
+    program::<Iter>(ebpf, name)?.load(iterator, &types).map_err(|error| refused(name, error))
 }
 
 /// One sentence for people; the verifier's log goes to the debug log.

@@ -34,6 +34,7 @@ mod limits;
 mod locks;
 mod malformed;
 mod many_rules;
+mod memory;
 mod mptcp;
 mod networks;
 mod observe;

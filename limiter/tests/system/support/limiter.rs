@@ -119,7 +119,7 @@ impl Limiter {
     pub fn absent(lab: &Lab) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
         let (instance, netns) = (lab.name.clone(), lab.host.path());
-        let limiter = Self { instance, netns, cgroup: None, open_files: None, files, daemon: None };
+        let limiter = Self { instance, netns, cgroup: None, wrapper: Vec::new(), files, daemon: None };
         limiter.configure("");
         limiter
     }
