@@ -20,6 +20,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use limiter_common::Action;
 
 use crate::{
+    changes,
     config::{ConfigError, SettingError},
     instance::Instance,
     kernel::{Found, Tables, environment},
@@ -97,6 +98,11 @@ pub fn main() -> ExitCode {
             return ExitCode::from(WRONG_USAGE);
         }
     };
+    let is_change = cli.verb.is_change();
+    if matches!(cli.verb, Verb::Unload(_)) && environment::check().is_ok() {
+        // Afterwards there is nobody to tell.
+        leave_word(&cli.instance);
+    }
     let result = match cli.verb {
         Verb::Run(args) => run::run(&cli.instance, args),
         Verb::Status(args) => status::run(&cli.instance, &args),
@@ -115,6 +121,10 @@ pub fn main() -> ExitCode {
         Verb::Unload(args) => unload::run(&cli.instance, &args),
         Verb::Import(args) => import::run(&args),
     };
+    // Also where the reader of what it prints has gone.
+    if is_change && result.as_ref().map_or_else(output::is_broken_pipe, |code| *code == ExitCode::SUCCESS) {
+        leave_word(&cli.instance);
+    }
     match result {
         Ok(code) => code,
         // A reader that has seen enough, such as `head`, is no error.
@@ -125,6 +135,39 @@ pub fn main() -> ExitCode {
                 error.is::<ConfigError>() || error.is::<SettingError>() || error.is::<WrongUsage>();
             ExitCode::from(if is_usage { WRONG_USAGE } else { FAILED })
         }
+    }
+}
+
+impl Verb {
+    /// Whether it changes what is in force, and the daemon does not know of it by itself.
+    const fn is_change(&self) -> bool {
+        match self {
+            Self::Reload(_)
+            | Self::Set(_)
+            | Self::Allow(_)
+            | Self::Deny(_)
+            | Self::Limit(_)
+            | Self::Forget(_)
+            | Self::Ban(_)
+            | Self::Unban(_) => true,
+            Self::Run(_)
+            | Self::Status(_)
+            | Self::List(_)
+            | Self::Explain(_)
+            | Self::Rules(_)
+            | Self::Bans(_)
+            | Self::Unload(_)
+            | Self::Import(_) => false,
+        }
+    }
+}
+
+/// Leaves word for the daemon's log of what this command has done. It is done, whether that can be said or not.
+fn leave_word(instance: &Instance) {
+    if instance.pins().exists()
+        && let Err(problem) = changes::leave(instance, &output::said())
+    {
+        eprintln!("limiter: warning: the daemon's log will not tell of this: {problem:#}");
     }
 }
 

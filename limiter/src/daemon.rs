@@ -4,6 +4,7 @@
 mod cgroup;
 mod files;
 mod reasons;
+mod refusals;
 mod start;
 mod upkeep;
 
@@ -24,9 +25,9 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::{cgroup::Followed, reasons::PinnedReasons, start::Before, upkeep::Upkeep};
+use self::{cgroup::Followed, reasons::PinnedReasons, refusals::Refusals, start::Before, upkeep::Upkeep};
 use crate::{
-    bans,
+    bans, changes,
     config::{self, Config},
     greeter::{Greeter, Limits},
     instance::{DaemonLock, Instance},
@@ -203,6 +204,7 @@ impl Serving {
             // Whose sender is gone has never moved.
             None => (None, watch::channel(false).1),
         };
+        let tables = Tables::open(&instance.pins())?;
         let upkeep = Upkeep {
             cgroup: followed,
             pins: instance.pins(),
@@ -212,12 +214,13 @@ impl Serving {
             instance: instance.clone(),
             addresses: netlink::Watch::new(netlink::ADDRESSES)?,
             shield,
-            bans: bans::Upkeep::new(instance, &Tables::open(&instance.pins())?)?,
+            bans: bans::Upkeep::new(instance, &tables)?,
             config,
             listening: Listening::open(&instance.pins())?,
             is_blind: false,
+            refusals: Refusals::new(&tables)?,
         };
-        let attendant = Attendant::new(attached.room, Tables::open(&instance.pins())?, greeter.teller());
+        let attendant = Attendant::new(attached.room, tables, greeter.teller());
         Ok(Self {
             instance: instance.clone(),
             greeter,
@@ -297,6 +300,9 @@ impl Serving {
         info!("greeter: {}", totals.snapshot());
         if matches!(end, End::Again) {
             return Ok(end);
+        }
+        if let Err(problem) = changes::tell(instance) {
+            error!("what was changed by hand is not known: {problem:#}");
         }
         if limits_stay && let Err(problem) = bans::state::mark(instance) {
             warn!("{problem:#}: should the host's clock be wrong at its next start, bans may last longer");

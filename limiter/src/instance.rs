@@ -80,6 +80,11 @@ impl Instance {
         self.run_path("shield")
     }
 
+    /// Where commands leave word of what they have changed.
+    pub fn changes_path(&self) -> PathBuf {
+        self.run_path("changes")
+    }
+
     /// Remembers the configuration file of the daemon, for `limiter reload`; none: the built-in services.
     pub fn set_config_path(&self, path: Option<&Path>) -> Result<()> {
         let path = path.map(std::path::absolute).transpose().context("cannot find the configuration file")?;
@@ -123,7 +128,7 @@ impl Instance {
 
     /// Removes what says something of an instance that is not loaded any more. Under all its locks.
     pub fn clear(&self) -> Result<()> {
-        for what in [PID, POLICY, BANS, ERRAND, "config", "applied", "shield"] {
+        for what in [PID, POLICY, BANS, ERRAND, "config", "applied", "shield", "changes"] {
             let path = self.run_path(what);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {

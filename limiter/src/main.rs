@@ -1,6 +1,7 @@
 //! `limiter`: exact connection limits for mail hosts, in the kernel. Daemon and command line.
 
 mod bans;
+mod changes;
 mod cli;
 mod config;
 mod conntrack;

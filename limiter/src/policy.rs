@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Result, bail};
 use limiter_common::{MAX_SERVICES, ServiceId, ServicePolicy};
+use tracing::debug;
 
 pub use own::{addresses, built_in};
 pub use rules::{covering, inherit, own_words};
@@ -66,6 +67,7 @@ pub fn reapply(config: &Config, tables: &mut Tables) -> Result<Applied> {
     let wanted = PolicySet { ports, services, rules, ladder, fingerprint: present.fingerprint };
     let fingerprint = config.fingerprint();
     if wanted != present {
+        debug!("put in force: {} services, {} rules", wanted.services.len(), wanted.rules.len());
         tables.policy.replace(&PolicySet { fingerprint, ..wanted })?;
         return Ok(Applied::Changed);
     }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 use limiter_common::{Key, Rung, ServiceId, ServicePolicy, ladder::cause};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     journal::{Clock, Extent, Journal, Line, News},
@@ -172,6 +172,7 @@ impl Upkeep {
             if ban.is_empty() && end.is_empty() && !is_set {
                 return Ok(());
             }
+            debug!("writing down {} bans, and {} that have ended", ban.len(), end.len());
             state::put(&self.journal, tables, &Line::new(clock, ban, end))?;
         } else if self.failed.is_some_and(|failed| failed.elapsed() < TRY_AGAIN)
             || self.seen.is_none() && self.written.is_empty()

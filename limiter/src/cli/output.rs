@@ -1,14 +1,25 @@
 //! How things are printed: tables for people, JSON for programs. A write that fails is an error like
 //! any other, never a panic.
 
-use std::io::Write as _;
+use std::{
+    io::Write as _,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+/// What this command has said so far: of lists the beginning.
+static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 /// Prints a line.
 pub fn line(text: &str) -> Result<()> {
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.len() < 1000 && text.len() < 1000 {
+        said.push(text.to_owned());
+    }
+    drop(said);
     Ok(writeln!(std::io::stdout().lock(), "{text}")?)
 }
 
@@ -24,6 +35,11 @@ pub fn done(lines: &[String]) {
 /// Whether who was to read this has seen enough.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// The lines that were printed so far.
+pub fn said() -> Vec<String> {
+    SAID.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Prints a value as JSON.

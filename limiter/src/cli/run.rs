@@ -34,12 +34,21 @@ pub fn run(instance: &Instance, args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the libraries that load programs say of every relocation buries everything else: it has to be asked for by name.
+fn without_libraries(filter: EnvFilter, asked: &str) -> Result<EnvFilter> {
+    ["aya", "aya_obj", "mio", "tokio"]
+        .iter()
+        .filter(|name| !asked.contains(**name))
+        .try_fold(filter, |filter, name| Ok(filter.add_directive(format!("{name}=warn").parse()?)))
+}
+
 /// The log goes to stderr, at the level `RUST_LOG` says, or `info`.
 fn start_log() -> Result<()> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .from_env()
         .context("RUST_LOG is no log filter: use a level such as debug, or limiter=debug")?;
+    let filter = without_libraries(filter, &std::env::var("RUST_LOG").unwrap_or_default())?;
     // Colours are for terminals: a journal or a file would keep them as noise.
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()

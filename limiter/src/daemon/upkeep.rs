@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result};
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info};
 
-use super::cgroup::Followed;
+use super::{cgroup::Followed, refusals::Refusals};
 use crate::{
-    bans,
+    bans, changes,
     config::Config,
     instance::Instance,
     kernel::{listening::Listening, steward::Steward},
@@ -59,6 +59,7 @@ pub struct Upkeep {
     pub listening: Listening,
     /// Whether the kernel has once not told who listens.
     pub is_blind: bool,
+    pub refusals: Refusals,
 }
 
 impl Upkeep {
@@ -91,6 +92,12 @@ impl Upkeep {
                 error!(
                     "{problem:#}: who listens is known only as far as the kernel programs saw it begin and end"
                 );
+            }
+            if let Err(problem) = changes::tell(&self.instance) {
+                error!("what was changed by hand is not known: {problem:#}");
+            }
+            if let Err(problem) = self.refusals.round(&self.steward.tables) {
+                error!("what was refused is not known: {problem:#}");
             }
             let interfaces = self.config.borrow().interfaces.clone();
             self.shield.round(&interfaces);

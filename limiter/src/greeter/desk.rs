@@ -21,7 +21,7 @@ use mio::{
     net::{TcpListener, TcpStream},
 };
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     Handed, Limits, Listener, Reasons, Refusal, Totals,
@@ -235,6 +235,7 @@ impl<R: Reasons> Desk<R> {
         let port = stream.local_addr().ok()?.port();
         // Whatever is wrong there costs this one connection; the panic is reported by its hook.
         let refusal = catch_unwind(AssertUnwindSafe(|| self.reasons.reason(port, remote))).ok()??;
+        debug!("{remote} is refused at port {port}: {}", refusal.reason.word());
         self.words(refusal, remote)
     }
 

@@ -1,0 +1,171 @@
+//! What is changed by hand, for the daemon's log: a command leaves a line of who did what, and the daemon takes it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Read as _, Seek as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg, OFlag},
+    unistd::{Uid, User},
+};
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+use crate::instance::Instance;
+
+/// Lines of what a command has said that are kept.
+const LINES: usize = 20;
+/// Bytes of those that nobody takes: without a daemon they are for the next one.
+const MAX: u64 = 1 << 20;
+/// How long the file is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How old one may be before it is said when it was.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// A change by hand.
+#[derive(Serialize, Deserialize)]
+struct Change {
+    /// When, in seconds since 1970.
+    at: u64,
+    who: String,
+    command: String,
+    /// What it said.
+    said: Vec<String>,
+}
+
+/// Leaves word of what this command has done.
+pub fn leave(instance: &Instance, said: &[String]) -> Result<()> {
+    let path = instance.changes_path();
+    let said = match said.get(LINES..) {
+        Some(more) if !more.is_empty() => [&said[..LINES], &[format!("and {} more", more.len())]].concat(),
+        _ => said.to_vec(),
+    };
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let command = format!("limiter {}", words.join(" "));
+    let change = Change { at: now_s(), who: who(), command, said };
+    let mut file = patiently(&path)?;
+    if file.metadata()?.len() > MAX {
+        return Ok(());
+    }
+    let line = format!("{}\n", serde_json::to_string(&change)?);
+    file.write_all(line.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Says what was left, once.
+pub fn tell(instance: &Instance) -> Result<()> {
+    let path = instance.changes_path();
+    if fs::metadata(&path).is_ok_and(|found| found.len() == 0) || !path.exists() {
+        return Ok(());
+    }
+    let mut text = String::new();
+    // Somebody is just writing: then in a moment.
+    let Some(mut file) = open(&path)? else { return Ok(()) };
+    file.rewind()?;
+    file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
+    file.set_len(0)?;
+    drop(file);
+    for change in text.lines().filter_map(|line| serde_json::from_str::<Change>(line).ok()) {
+        info!("{}", sentence(&change, now_s()));
+    }
+    Ok(())
+}
+
+fn sentence(change: &Change, now_s: u64) -> String {
+    let Change { at, who, command, said } = change;
+    let age = Duration::from_secs(now_s.saturating_sub(*at));
+    let when = if age > FRESH {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs((*at).min(u64::from(u32::MAX)));
+        format!(", at {}", humantime::format_rfc3339_seconds(at))
+    } else {
+        String::new()
+    };
+    let what = if said.is_empty() { String::new() } else { format!(": {}", said.join("; ")) };
+    format!("by hand, {who}{when}: `{command}`{what}").replace(|c: char| c.is_control(), " ")
+}
+
+/// Opens the file, and has it for itself; waits a moment for who has it.
+fn patiently(path: &Path) -> Result<Flock<File>> {
+    let begun = Instant::now();
+    loop {
+        match open(path)? {
+            Some(file) => return Ok(file),
+            None if begun.elapsed() > PATIENCE => bail!("somebody else holds {}", path.display()),
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// The same; none if somebody has it.
+fn open(path: &Path) -> Result<Option<Flock<File>>> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+    let file = options.open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(file) => Ok(Some(file)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Who has given this command: the user that has logged in, as far as the kernel knows (`pam_loginuid`), and what the
+/// command was started by.
+fn who() -> String {
+    let read = |path: String| fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
+    let name = |uid: u32| {
+        User::from_uid(Uid::from_raw(uid))
+            .ok()
+            .flatten()
+            .map_or_else(|| format!("user {uid}"), |user| user.name)
+    };
+    // 2³²-1: nobody has logged in.
+    let login = read("/proc/self/loginuid".to_owned())
+        .and_then(|uid| uid.parse().ok())
+        .filter(|uid| *uid != u32::MAX);
+    let user = login
+        .map(name)
+        .or_else(|| std::env::var("SUDO_USER").ok())
+        .unwrap_or_else(|| name(Uid::current().as_raw()));
+    let parent = std::os::unix::process::parent_id();
+    match read(format!("/proc/{parent}/comm")) {
+        Some(by) => format!("{user} ({by}, pid {parent})"),
+        None => user,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_one_line_of_who_what_and_was() {
+        let change = |said: &[&str]| Change {
+            at: 1_790_000_000,
+            who: "anna (bash, pid 7)".to_owned(),
+            command: "limiter set smtp max_connections=3".to_owned(),
+            said: said.iter().map(|&line| line.to_owned()).collect(),
+        };
+        let said = |change: &Change, later: u64| sentence(change, 1_790_000_000 + later);
+        assert_eq!(
+            said(&change(&["smtp: max_connections 2 -> 3"]), 1),
+            "by hand, anna (bash, pid 7): `limiter set smtp max_connections=3`: smtp: max_connections 2 -> 3"
+        );
+        assert_eq!(
+            said(&change(&["a", "b\nc"]), 3600),
+            "by hand, anna (bash, pid 7), at 2026-09-21T14:13:20Z: `limiter set smtp max_connections=3`: a; b c"
+        );
+        assert_eq!(
+            said(&change(&[]), 0),
+            "by hand, anna (bash, pid 7): `limiter set smtp max_connections=3`"
+        );
+    }
+}
