@@ -170,7 +170,7 @@ impl Target {
         for (name, pin) in pins::map_names() {
             loader.map_pin_path(name, dir.join(pin));
         }
-        let mut ebpf = loader.load(OBJECT).map_err(|error| self.no_maps(error.into()))?;
+        let mut ebpf = loader.load(OBJECT).map_err(|error| self.no_maps(&error.into()))?;
         drop(loader);
         // What it has taken would be there beside what the verifier takes.
         memory::give_back();
@@ -211,12 +211,12 @@ impl Target {
 
 impl Target {
     /// Why there are no maps: a limit of memory is not one of sources.
-    fn no_maps(&self, error: anyhow::Error) -> anyhow::Error {
+    fn no_maps(&self, error: &anyhow::Error) -> anyhow::Error {
         let is_memory = |cause: &(dyn std::error::Error + 'static)| {
             cause.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::ENOMEM))
         };
         if !error.chain().any(is_memory) {
-            return privilege::explain(&error, "the maps of the limiter");
+            return privilege::explain(error, "the maps of the limiter");
         }
         let limit = memory::limit().map_or_else(String::new, |limit| {
             format!(", and the cgroup {} may have {} MiB", limit.cgroup.display(), limit.mib())
