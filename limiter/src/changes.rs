@@ -1,7 +1,7 @@
 //! What is changed by hand, for the daemon's log: a command leaves a line of who did what, and the daemon takes it.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{Read as _, Seek as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -10,8 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg, OFlag},
+    fcntl::OFlag,
     unistd::{Uid, User},
 };
 use serde::{Deserialize, Serialize};
@@ -90,7 +89,7 @@ fn sentence(change: &Change, now_s: u64) -> String {
 }
 
 /// Opens the file, and has it for itself; waits a moment for who has it.
-fn patiently(path: &Path) -> Result<Flock<File>> {
+fn patiently(path: &Path) -> Result<File> {
     let begun = Instant::now();
     loop {
         match open(path)? {
@@ -102,14 +101,17 @@ fn patiently(path: &Path) -> Result<Flock<File>> {
 }
 
 /// The same; none if somebody has it.
-fn open(path: &Path) -> Result<Option<Flock<File>>> {
+fn open(path: &Path) -> Result<Option<File>> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
     let file = options.open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(file) => Ok(Some(file)),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+    // Closing it lets it go: nix's `Flock` would panic where the unlocking fails.
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
     }
 }
 
