@@ -1,7 +1,7 @@
 //! What is changed by hand, for the daemon's log: a command leaves a line of who did what, and the daemon takes it.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io::{Read as _, Seek as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -13,6 +13,7 @@ use nix::{
     fcntl::OFlag,
     unistd::{Uid, User},
 };
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
@@ -106,12 +107,10 @@ fn open(path: &Path) -> Result<Option<File>> {
     options.read(true).append(true).create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
     let file = options.open(path).with_context(|| format!("cannot open {}", path.display()))?;
     // Closing it lets it go: nix's `Flock` would panic where the unlocking fails.
-    match file.try_lock() {
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
 
