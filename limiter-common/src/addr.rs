@@ -10,6 +10,10 @@ const MAPPED: u32 = 0xffff_u32.to_be();
 /// The first word of `64:ff9b::/96`, in network byte order.
 const NAT64: u32 = 0x0064_ff9b_u32.to_be();
 
+/// The first word of `2002::/16`, of which [`HALF_OF_A_WORD`] counts, in network byte order.
+const SIX_TO_FOUR: u32 = 0x2002_0000_u32.to_be();
+const HALF_OF_A_WORD: u32 = 0xffff_0000_u32.to_be();
+
 /// An address in the one form the limiter knows.
 ///
 /// Four words in network byte order, as the kernel hands them out: aligned, so that the BPF target
@@ -31,6 +35,21 @@ impl Addr {
     #[must_use]
     pub const fn is_v4(&self) -> bool {
         self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
+    }
+
+    /// Both halves, in the order of memory, so that the compiler need not take apart what is loaded at once.
+    #[inline(always)]
+    #[must_use]
+    pub const fn halves(&self) -> [u64; 2] {
+        let [a, b, c, d] = self.0;
+        [a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32]
+    }
+
+    /// The address that has these [`Self::halves`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_halves([first, second]: [u64; 2]) -> Self {
+        Self([first as u32, (first >> 32) as u32, second as u32, (second >> 32) as u32])
     }
 
     /// The address with all bits behind the first `prefix` (0 to 128) cleared.
@@ -79,6 +98,14 @@ impl Addr {
         };
         let host = Self::from_v4_word(v4);
         if host.is_loopback() { *self } else { host }
+    }
+
+    /// Whether it is of `64:ff9b::/96` or `2002::/16`, where addresses are those of IPv4 hosts ([`Self::host`]).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_translated(&self) -> bool {
+        let [a, b, c, _] = self.0;
+        ((a ^ NAT64) | b | c) == 0 || (a ^ SIX_TO_FOUR) & HALF_OF_A_WORD == 0
     }
 
     /// The usual form, for people: mapped addresses as IPv4.
@@ -140,6 +167,8 @@ mod tests {
         fn an_address_survives_the_round_trip(v4: u32, v6: u128) {
             let v4 = IpAddr::V4(v4.into());
             prop_assert_eq!(Addr::from(v4).to_ip(), v4);
+            let of_both = Addr::from(IpAddr::V6(v6.into()));
+            prop_assert_eq!(Addr::of_halves(of_both.halves()), of_both);
             let v6 = Ipv6Addr::from(v6);
             prop_assert_eq!(Addr::from(IpAddr::V6(v6)).to_ip(), IpAddr::V6(v6).to_canonical());
         }
@@ -158,11 +187,13 @@ mod tests {
             let site = site & (u128::MAX >> 48);
             for written in [0x0064_ff9b_u128 << 96 | u128::from(v4), 0x2002_u128 << 112 | u128::from(v4) << 80 | site] {
                 let written = Addr::from(IpAddr::V6(written.into()));
+                prop_assert!(written.is_translated() && !host.is_translated());
                 prop_assert_eq!(written.host(), if host.is_loopback() { written } else { host });
             }
             let is_translated = bits >> 32 == 0x0064_ff9b_u128 << 64 || bits >> 112 == 0x2002;
             let other = Addr::from(IpAddr::V6(bits.into()));
             prop_assert!(is_translated || other.host() == other);
+            prop_assert_eq!(other.is_translated(), is_translated);
             prop_assert_eq!(host.host(), host);
         }
 

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, Places, ServiceId, ServicePolicy, room::rooms, service::Prefixes};
+use crate::{Addr, Places, ServiceId, ServicePolicy, room::rooms};
 
 /// Which of a service's limits a count belongs to.
 #[repr(u8)]
@@ -82,18 +82,30 @@ impl Key {
     pub const NONE: Self =
         Self { source: Addr([0; 4]), service: 0, tier: 0, prefix: 0, level: 0, zero: [0; 4] };
 
-    /// The key under which a connection from `remote` to `service` is counted.
+    /// The key under which a connection from `remote` to `service` is counted, whose rule says `own` of what makes a
+    /// source of it ([`crate::Say::source_prefix`]).
     #[inline(always)]
     #[must_use]
-    pub const fn narrow(service: ServiceId, policy: &ServicePolicy, remote: &Addr) -> Self {
-        Self::new(service, Tier::Narrow, policy.narrow, remote)
+    pub const fn narrow(service: ServiceId, policy: &ServicePolicy, own: u8, remote: &Addr) -> Self {
+        let host = remote.host();
+        let prefix = if own != 0 { own } else { policy.narrow.of(&host) };
+        Self::at(service, Tier::Narrow, prefix, &host)
     }
 
-    /// The key under which the network of `remote` is counted.
+    /// The key under which the network of `remote` is counted. It is as much larger than the source as the service says,
+    /// if the source is smaller than the service's are, and never smaller than the source.
     #[inline(always)]
     #[must_use]
-    pub const fn wide(service: ServiceId, policy: &ServicePolicy, remote: &Addr) -> Self {
-        Self::new(service, Tier::Wide, policy.wide, remote)
+    pub const fn wide(service: ServiceId, policy: &ServicePolicy, own: u8, remote: &Addr) -> Self {
+        let host = remote.host();
+        let (narrow, wide) = (policy.narrow.of(&host), policy.wide.of(&host));
+        let prefix = if own == 0 {
+            wide
+        } else {
+            let moved = wide.wrapping_add(own.saturating_sub(narrow));
+            if moved < own { moved } else { own }
+        };
+        Self::at(service, Tier::Wide, prefix, &host)
     }
 
     /// The name of a service's total, for whom it is a count like others.
@@ -155,13 +167,6 @@ impl Key {
     #[must_use]
     pub const fn is_total(&self) -> bool {
         self.tier == Tier::Total as u8
-    }
-
-    #[inline(always)]
-    const fn new(service: ServiceId, tier: Tier, prefixes: Prefixes, remote: &Addr) -> Self {
-        let host = remote.host();
-        let prefix = if host.is_v4() { 96 + prefixes.ipv4 } else { prefixes.ipv6 };
-        Self::at(service, tier, prefix, &host)
     }
 
     #[inline(always)]
@@ -260,12 +265,12 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// What a connection from `remote` to `service` is counted in.
+    /// What a connection from `remote` to `service` is counted in; `own` as for [`Key::narrow`].
     #[inline(always)]
     #[must_use]
-    pub fn new(service: ServiceId, policy: &ServicePolicy, remote: &Addr) -> Self {
-        let wide = if policy.has_network() { Key::wide(service, policy, remote) } else { Key::NONE };
-        Self { narrow: Key::narrow(service, policy, remote), wide }
+    pub const fn new(service: ServiceId, policy: &ServicePolicy, own: u8, remote: &Addr) -> Self {
+        let wide = if policy.has_network() { Key::wide(service, policy, own, remote) } else { Key::NONE };
+        Self { narrow: Key::narrow(service, policy, own, remote), wide }
     }
 
     /// The service.
@@ -351,6 +356,21 @@ pub mod note {
 }
 
 impl Note {
+    /// All of it in a word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self) -> u32 {
+        u32::from_le_bytes([self.state, self.service, self.narrow, self.wide])
+    }
+
+    /// What such a word says.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_word(word: u32) -> Self {
+        let [state, service, narrow, wide] = word.to_le_bytes();
+        Self { state, service, narrow, wide }
+    }
+
     /// The longest prefix; with the number of a [`Level`] added, that.
     const SHARED: u8 = 128;
 
@@ -467,10 +487,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{Rule, rule::SourcePrefix, service::Prefixes};
 
     fn key(ip: IpAddr) -> Key {
         let policy = ServicePolicy { narrow: Prefixes { ipv4: 32, ipv6: 64 }, ..Default::default() };
-        Key::narrow(ServiceId(1), &policy, &Addr::from(ip))
+        Key::narrow(ServiceId(1), &policy, 0, &Addr::from(ip))
+    }
+
+    /// What rules may say of what makes a source, of each family.
+    fn any_own() -> impl Strategy<Value = Option<(u8, u8)>> {
+        prop::option::of((1u8..=32, 1u8..=128))
+    }
+
+    /// The prefix of an address whose rule says so.
+    fn prefix_of(own: Option<(u8, u8)>, remote: &Addr) -> u8 {
+        let bits = own.map_or(0, |(v4, v6)| if remote.is_v4() { 96 + v4 } else { v6 });
+        Rule { source_prefix: SourcePrefix::own(bits), ..Rule::default() }.source_prefix(remote)
     }
 
     proptest! {
@@ -494,39 +526,93 @@ mod tests {
                 network_max_connections: 1,
                 ..Default::default()
             };
-            let claim = Claim::new(ServiceId(3), &policy, &Addr::from(ip));
+            let claim = Claim::new(ServiceId(3), &policy, 0, &Addr::from(ip));
             prop_assert!(claim.has_wide() && claim.wide.is_wide() && !claim.narrow.is_wide());
             prop_assert_ne!(claim.wide, claim.narrow);
             prop_assert_eq!(claim.narrow.source.cut(claim.wide.prefix), claim.wide.source);
             let alone = ServicePolicy { network_max_connections: 0, ..policy };
-            prop_assert!(!Claim::new(ServiceId(3), &alone, &Addr::from(ip)).has_wide());
+            prop_assert!(!Claim::new(ServiceId(3), &alone, 0, &Addr::from(ip)).has_wide());
         }
 
         #[test]
         fn a_note_and_the_peers_address_say_what_was_claimed(
             ip: IpAddr, v4: u32, service in 1u8..64, narrow in (1u8..=32, 1u8..=128), wide in (1u8..=32, 1u8..=128),
-            network_max_connections in 0u32..2,
+            network_max_connections in 0u32..2, own in any_own(),
         ) {
             let prefixes = |(ipv4, ipv6)| Prefixes { ipv4, ipv6 };
             let policy = ServicePolicy {
                 narrow: prefixes(narrow), wide: prefixes(wide), network_max_connections, ..Default::default()
             };
-            let claim_of = |remote: &Addr| Claim::new(ServiceId(service), &policy, remote);
+            let claim_of =
+                |remote: &Addr| Claim::new(ServiceId(service), &policy, prefix_of(own, remote), remote);
             let translated = 0x0064_ff9b_u128 << 96 | u128::from(v4);
             let translated = Addr::from(IpAddr::V6(translated.into()));
             prop_assert_eq!(Note::new(note::COUNTED, &claim_of(&translated)).claim(&translated), claim_of(&translated));
             let remote = Addr::from(ip);
             let claim = claim_of(&remote);
-            prop_assert_eq!(Note::new(note::COUNTED, &claim).claim(&remote), claim);
+            let noted = Note::new(note::COUNTED, &claim);
+            prop_assert_eq!(noted.claim(&remote), claim);
+            prop_assert_eq!(Note::of_word(noted.word()), noted);
             for shared in Level::ALL.into_iter().filter_map(|level| claim.shared(level)) {
                 prop_assert_eq!(Note::new(note::COUNTED, &shared).claim(&remote), shared);
             }
         }
 
+        /// The rule's word on what makes a source counts for it, and for the network around it as far as it must.
         #[test]
-        fn a_shared_entry_has_the_whole_source_in_it_and_is_nobodys_own(ip: IpAddr, ipv4 in 1u8..=32, ipv6 in 1u8..=128) {
+        fn a_rule_makes_sources_of_its_own_that_lie_within_their_networks(
+            ip: IpAddr, other: u128, own in any_own(),
+            narrow in (1u8..=32, 1u8..=128), larger_by in (0u8..32, 0u8..128),
+        ) {
+            let wide = Prefixes {
+                ipv4: narrow.0.saturating_sub(larger_by.0).max(1), ipv6: narrow.1.saturating_sub(larger_by.1).max(1),
+            };
+            let narrow = Prefixes { ipv4: narrow.0, ipv6: narrow.1 };
+            let policy = ServicePolicy { narrow, wide, network_max_connections: 1, ..Default::default() };
+            let remote = Addr::from(ip);
+            let own = prefix_of(own, &remote);
+            let claim = Claim::new(ServiceId(3), &policy, own, &remote);
+            let services = Claim::new(ServiceId(3), &policy, 0, &remote);
+            prop_assert_eq!(services.narrow.prefix, narrow.of(&remote.host()));
+            prop_assert_eq!(claim.narrow.prefix, if own == 0 { services.narrow.prefix } else { own });
+            prop_assert_eq!(claim.narrow.source, remote.host().cut(claim.narrow.prefix));
+            prop_assert_eq!(claim.narrow.source.cut(claim.wide.prefix), claim.wide.source);
+            prop_assert!(claim.wide.prefix != 0 && claim.wide.prefix <= claim.narrow.prefix);
+            if own != 0 && own < services.narrow.prefix {
+                prop_assert_eq!(claim.wide.prefix, services.wide.prefix.min(own));
+            } else {
+                let distance = |claim: &Claim| claim.narrow.prefix - claim.wide.prefix;
+                prop_assert_eq!(distance(&claim), distance(&services));
+            }
+            // Whoever differs within the prefix alone is the same source, and nobody else is.
+            let behind = if claim.narrow.prefix == 128 { 0 } else { u128::MAX >> claim.narrow.prefix };
+            let bits = u128::from_be_bytes(bytemuck::cast(remote.host().0));
+            let same = Addr(bytemuck::cast((bits & !behind | other & behind).to_be_bytes()));
+            prop_assert_eq!(Key::at(ServiceId(3), Tier::Narrow, claim.narrow.prefix, &same), claim.narrow);
+            let another = Addr(bytemuck::cast((bits ^ (behind + 1)).to_be_bytes()));
+            prop_assert_ne!(Key::at(ServiceId(3), Tier::Narrow, claim.narrow.prefix, &another), claim.narrow);
+        }
+
+        #[test]
+        fn what_a_translator_has_written_is_its_ipv4_host_whatever_a_rule_says(v4: u32, bits in 1u8..=128, site: u128) {
+            let host = Addr::from(IpAddr::V4(v4.into()));
+            prop_assume!(!host.is_loopback());
+            let rule = Rule { source_prefix: SourcePrefix::own(bits), ..Rule::default() };
+            let site = site & (u128::MAX >> 48);
+            for written in [0x0064_ff9b_u128 << 96 | u128::from(v4), 0x2002_u128 << 112 | u128::from(v4) << 80 | site] {
+                prop_assert_eq!(rule.source_prefix(&Addr::from(IpAddr::V6(written.into()))), 0);
+            }
+            prop_assert_eq!(rule.source_prefix(&host), bits);
+        }
+
+        #[test]
+        fn a_shared_entry_has_the_whole_source_in_it_and_is_nobodys_own(
+            ip: IpAddr, ipv4 in 1u8..=32, ipv6 in 1u8..=128, own in any_own(),
+        ) {
             let policy = ServicePolicy { narrow: Prefixes { ipv4, ipv6 }, ..Default::default() };
-            let claim = Claim::new(ServiceId(1), &policy, &Addr::from(ip));
+            let remote = Addr::from(ip);
+            let own = prefix_of(own, &remote);
+            let claim = Claim::new(ServiceId(1), &policy, own, &remote);
             let shared: std::vec::Vec<_> = Level::ALL.into_iter().filter_map(|level| claim.shared(level)).collect();
             prop_assert_eq!(shared.last().map(|claim| claim.narrow.prefix_len()), Some(0));
             for (shared, level) in shared.iter().zip(Level::ALL.iter().skip(3 - shared.len())) {

@@ -58,5 +58,9 @@ pub const MAX_SERVICES: u32 = 64;
 /// one is made. A program reads which is in force once a run, so no verdict is a mixture of two.
 pub const SETS: u32 = 2;
 
+/// A bit of the word whose lowest says which set is in force: rules of that set say what makes a source, so that for
+/// each address it has to be looked up.
+pub const SOURCE_PREFIXES: u64 = 2;
+
 /// Words of the port table: eight ports a word, one byte a port, the byte being the service.
 pub const PORT_WORDS: u32 = 65536 / 8;

@@ -34,7 +34,7 @@ impl Syn {
     #[inline(always)]
     #[must_use]
     pub const fn new(remote: &Addr, local: &Addr, port: u16) -> Self {
-        Self { remote: halves(remote), local: halves(local), port }
+        Self { remote: remote.halves(), local: local.halves(), port }
     }
 
     /// Its place among the [`MEMOS`]. Whoever chooses addresses that share one only pays more for being dropped,
@@ -92,8 +92,7 @@ impl Memo {
     /// The peer's address.
     #[must_use]
     pub const fn remote(&self) -> Addr {
-        let [a, b] = self.remote;
-        Addr([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32])
+        Addr::of_halves(self.remote)
     }
 
     /// Whether this is about `syn`.
@@ -136,13 +135,6 @@ impl Memo {
             reason: dropped.reason as u8,
         })
     }
-}
-
-/// In the order of memory, so that the compiler need not take apart what is loaded at once.
-#[inline(always)]
-const fn halves(addr: &Addr) -> [u64; 2] {
-    let [a, b, c, d] = addr.0;
-    [a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32]
 }
 
 /// Everything a CPU remembers: one value of a map, so that it is found by one look-up and read by one call.

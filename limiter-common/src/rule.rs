@@ -69,8 +69,10 @@ pub struct Rule {
     pub action: u8,
     /// [`Self::BUILT_IN`] and [`Self::OWN`], or 0: a rule of the admin's for others.
     pub origin: u8,
+    /// What makes a source in its network; none: what the services say.
+    pub source_prefix: SourcePrefix,
     /// Always 0.
-    pub zero: [u8; 6],
+    pub zero: [u8; 4],
 }
 
 /// A limit of a rule, and whether it is the rule's own or what a shorter rule says.
@@ -107,6 +109,44 @@ impl Limit {
     }
 }
 
+/// What makes a source in the network of a rule, and whether it is the rule's own word or what a shorter rule says.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct SourcePrefix {
+    bits: u8,
+    is_inherited: u8,
+}
+
+impl SourcePrefix {
+    /// What the services say.
+    pub const NONE: Self = Self { bits: 0, is_inherited: 0 };
+
+    /// The rule's own: prefix length as of an IPv6 address, 1 to 128, 96 + n for IPv4.
+    #[must_use]
+    pub const fn own(bits: u8) -> Self {
+        Self { bits, is_inherited: 0 }
+    }
+
+    /// The same, as what a longer rule inherits.
+    #[must_use]
+    pub const fn inherited(self) -> Self {
+        Self { bits: self.bits, is_inherited: (self.bits != 0) as u8 }
+    }
+
+    /// Prefix length as of an IPv6 address; 0: there is none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.bits
+    }
+
+    /// Whether it is what a shorter rule says.
+    #[must_use]
+    pub const fn is_inherited(self) -> bool {
+        self.is_inherited != 0
+    }
+}
+
 impl Rule {
     /// Of [`Self::origin`]: it is not the admin's.
     pub const BUILT_IN: u8 = 1;
@@ -120,13 +160,21 @@ impl Rule {
         self.origin & Self::OWN != 0
     }
 
-    /// Whether `remote`, whose rule this is, is allowed as the host that talks to itself, whatever rules for larger
-    /// networks say: only the admin's word on exactly this address counts for more. An own address for one link only
+    /// Whether an address, whose rule this is, is allowed as the host that talks to itself, if it `is_own`
+    /// ([`Addr::is_own`]), whatever rules for larger networks say: only the admin's word on exactly this address counts for more. An own address for one link only
     /// may be a neighbour's on another, so its rule allows nothing; but who connects *to* its own address is the host.
     #[inline(always)]
     #[must_use]
-    pub fn allows_itself(&self, remote: &Addr, local: &Addr) -> bool {
-        self.origin == Self::BUILT_IN | Self::OWN && remote.is_own(local)
+    pub const fn allows_itself(&self, is_own: bool) -> bool {
+        self.origin == Self::BUILT_IN | Self::OWN && is_own
+    }
+
+    /// What makes a source of `remote`, whose rule this is: prefix length as of an IPv6 address; 0: what the service
+    /// says. What a translator or a 6to4 router has written is its IPv4 host, whatever rules say of IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source_prefix(&self, remote: &Addr) -> u8 {
+        if remote.is_translated() { 0 } else { self.source_prefix.bits() }
     }
 
     /// Whether the rule has a limit for `service`.
@@ -154,13 +202,57 @@ pub struct Say {
     pub action: Action,
     /// Connections it may hold; 0: what the service says.
     pub max_connections: u32,
+    /// Prefix length that makes a source of it, as of an IPv6 address; 0: what the service says. The same for one
+    /// address at all services, whatever it connects to.
+    pub source_prefix: u8,
 }
 
 impl Say {
     /// No rule says anything.
-    pub const NOTHING: Self = Self { action: Action::Limit, max_connections: 0 };
+    pub const NOTHING: Self = Self { action: Action::Limit, max_connections: 0, source_prefix: 0 };
     /// It is allowed.
-    pub const ALLOW: Self = Self { action: Action::Allow, max_connections: 0 };
+    pub const ALLOW: Self = Self { action: Action::Allow, max_connections: 0, source_prefix: 0 };
+
+    /// All of it in one word, as a function of the kernel's can return it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        self.max_connections as u64 | Self::packed(self.action as u8, self.source_prefix)
+    }
+
+    /// Such a word without the connections, which are its low half: of the number of an [`Action`] and a prefix length.
+    #[inline(always)]
+    #[must_use]
+    pub const fn packed(action: u8, source_prefix: u8) -> u64 {
+        (action as u64 | (source_prefix as u64) << 8) << 32
+    }
+
+    /// What such a word says.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_word(word: u64) -> Self {
+        Self {
+            max_connections: word as u32,
+            action: Action::from_u8((word >> 32) as u8),
+            source_prefix: (word >> 40) as u8,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_rules_say_goes_into_a_word_and_comes_out_of_it(action in 0u8..3, max_connections: u32, source_prefix: u8) {
+            let say = Say { action: Action::from_u8(action), max_connections, source_prefix };
+            prop_assert_eq!(Say::of_word(say.word()), say);
+            prop_assert_eq!(Say::of_word(0), Say::NOTHING);
+        }
+    }
 }
 
 #[cfg(feature = "user")]

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::Rate;
+use crate::{Addr, Rate};
 
 /// Index of a service in the policy table; 0 is "no service".
 #[repr(transparent)]
@@ -92,6 +92,15 @@ pub struct Prefixes {
     pub ipv4: u8,
     /// For IPv6, 0 to 128.
     pub ipv6: u8,
+}
+
+impl Prefixes {
+    /// The one of the family of `addr`, as of an IPv6 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(self, addr: &Addr) -> u8 {
+        if addr.is_v4() { 96 + self.ipv4 } else { self.ipv6 }
+    }
 }
 
 /// Keepalive on counted connections (`TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`; tcp(7)): a peer

@@ -378,7 +378,7 @@ mod tests {
             };
             let replies = replies.map_or_else(Rate::default, |count| Rate::new(count, 60, count));
             let now = now_s * 1_000_000_000;
-            let say = Say { action: Action::from_u8(action), max_connections: own_limit };
+            let say = Say { action: Action::from_u8(action), max_connections: own_limit, source_prefix: 0 };
             let allowed = say.action == Action::Allow;
             let limit = if own_limit == 0 { max_connections } else { own_limit };
             let may_have = if allowed { max_total + reserve } else { max_total };
@@ -419,8 +419,8 @@ mod tests {
                 max_connections, network_max_connections, rate: Rate::new(60, 60, 30),
                 narrow: crate::service::Prefixes { ipv4: 32, ipv6: 64 }, ..Default::default()
             };
-            let claim = Claim::new(crate::ServiceId(1), &policy, &ip.into());
-            let limits = Limits::of(&policy, &Say { action: Action::from_u8(action), max_connections: 0 });
+            let claim = Claim::new(crate::ServiceId(1), &policy, 0, &ip.into());
+            let limits = Limits::of(&policy, &Say { action: Action::from_u8(action), ..Say::NOTHING });
             prop_assert_eq!(limits.within(&claim), limits);
             for (level, times) in Level::ALL.into_iter().zip([4, 16, 64]) {
                 let shared = limits.within(&claim.shared(level).unwrap());

@@ -42,9 +42,10 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         // The ledger makes the verdict, when there is a connection to make it on.
         return sk_action::SK_PASS;
     }
-    let source = Claim::new(service.id, policy, &remote);
+    let say = service.say(&remote, &local);
+    let source = Claim::new(service.id, policy, say.source_prefix, &remote);
     let claim = claims::present(source);
-    let limits = Limits::of(policy, &service.say(&remote, &local)).within(&claim);
+    let limits = Limits::of(policy, &say).within(&claim);
     let entry = maps::entry(&claim.narrow);
     let standing = claims::standing(&source.narrow, &claim, entry, policy.max_total != 0);
     let replies = service.ladder().map_or_else(Rate::default, |ladder| ladder.replies);

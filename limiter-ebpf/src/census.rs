@@ -110,7 +110,7 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
     let mut record = Record {
         cookie,
         kind: kind::UNCOUNTED,
-        claim: Claim::new(service.id, service.policy, remote),
+        claim: Claim::new(service.id, service.policy, service.source_prefix(remote), remote),
         zero: 0,
     };
     claims::make_room(&raw mut record.claim);

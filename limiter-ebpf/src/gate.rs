@@ -85,8 +85,9 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         }
         arrival.overtakes = waiters::overtakes();
     }
-    let claim = Claim::new(service.id, service.policy, &remote);
-    let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local()));
+    let say = service.say(&remote, &tuple.local());
+    let claim = Claim::new(service.id, service.policy, say.source_prefix, &remote);
+    let limits = Limits::of(service.policy, &say);
     if handshake == Handshake::Unknown {
         // A SYN cookie, perhaps: whoever sends any number gets here.
         let entry = maps::entry(&claim.narrow);
@@ -127,8 +128,9 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
 #[inline(always)]
 fn is_refused_in_silence(service: &Service, syn: &Segment) -> bool {
     let Some(peer) = syn.tuple() else { return false };
-    let claim = Claim::new(service.id, service.policy, &peer.remote());
-    let limits = Limits::of(service.policy, &service.say(&peer.remote(), &peer.local()));
+    let say = service.say(&peer.remote(), &peer.local());
+    let claim = Claim::new(service.id, service.policy, say.source_prefix, &peer.remote());
+    let limits = Limits::of(service.policy, &say);
     let reason = if limits.denied {
         Reason::Denied
     } else if claims::is_banned(&claim.narrow, &limits) {

@@ -11,10 +11,11 @@ use crate::{atomic::Shared, claims, clock, maps, report, rooms};
 /// Pays for the reply, and bans a source that went on for too long.
 #[inline(always)]
 pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local: &Addr) {
-    let claim = Claim::new(service.id, service.policy, remote);
+    let say = service.say(remote, local);
+    let claim = Claim::new(service.id, service.policy, say.source_prefix, remote);
     let source = claim.narrow;
     let claim = claims::present(claim);
-    let limits = Limits::of(service.policy, &service.say(remote, local)).within(&claim);
+    let limits = Limits::of(service.policy, &say).within(&claim);
     let entry = maps::entry(&claim.narrow);
     let standing = claims::standing(&source, &claim, entry, limits.total != u32::MAX);
     let now_ns = clock::now_ns();

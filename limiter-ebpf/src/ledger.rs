@@ -116,7 +116,8 @@ fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed 
     if notes::of(cookie).is_some() {
         return Claimed::Already;
     }
-    let mut claim = Claim::new(service.id, service.policy, &remote);
+    let own = service.source_prefix(&remote);
+    let mut claim = Claim::new(service.id, service.policy, own, &remote);
     claims::make_room(&raw mut claim);
     match count_without_reservation(service, &claim, &remote, &local(ctx)) {
         0 => Claimed::NoRoom,

@@ -13,7 +13,8 @@ use aya_ebpf::{
 };
 use limiter_common::{
     Action, Addr, Counters, Entry, Kept, Key, Ladder, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS, Peg,
-    Pending, Reason, Room, Rule, Rung, SETS, Say, ServiceId, ServicePolicy, Syn, Total, coverage,
+    Pending, Reason, Room, Rule, Rung, SETS, SOURCE_PREFIXES, Say, ServiceId, ServicePolicy, Syn, Total,
+    coverage,
     errand::Errand,
     listening::{Endpoint, MAX_ENDPOINTS},
     peg, room,
@@ -28,7 +29,7 @@ use crate::rooms;
 #[btf_map]
 pub static LAYOUT: Array<u64, 5> = Array::new();
 
-/// Which set of ports, services and rules is in force, 0 or 1.
+/// Which set of ports, services and rules is in force, 0 or 1, and whether it has [`SOURCE_PREFIXES`].
 #[btf_map]
 pub static ACTIVE: Array<u64, 1> = Array::new();
 
@@ -227,27 +228,33 @@ pub struct Service {
     pub policy: &'static ServicePolicy,
     /// The set, 0 or 1: everything else of this verdict comes from it, too.
     set: u32,
+    /// Whether rules of it say what makes a source.
+    has_source_prefixes: bool,
 }
 
 /// The service that `port` belongs to; `None` for a port that is nobody's.
 #[inline(always)]
 pub fn service_of(port: u32) -> Option<Service> {
-    let set = *ACTIVE.get(0)? as u32 & 1;
-    let word = *PORTS.get(set * PORT_WORDS + ((port & 0xffff) >> 3))?;
+    let active = *ACTIVE.get(0)?;
+    let word = *PORTS.get((active as u32 & 1) * PORT_WORDS + ((port & 0xffff) >> 3))?;
     let service = (word >> ((port & 7) * 8)) as u8;
     if service == 0 {
         return None;
     }
-    let policy = SERVICES.get(set * MAX_SERVICES + u32::from(service))?;
-    Some(Service { id: ServiceId(service), policy, set })
+    service_in(active, ServiceId(service))
 }
 
 /// The service of this number.
 #[inline(always)]
 pub fn service(id: ServiceId) -> Option<Service> {
-    let set = *ACTIVE.get(0)? as u32 & 1;
+    service_in(*ACTIVE.get(0)?, id)
+}
+
+#[inline(always)]
+fn service_in(active: u64, id: ServiceId) -> Option<Service> {
+    let set = active as u32 & 1;
     let policy = SERVICES.get(set * MAX_SERVICES + u32::from(id.0))?;
-    Some(Service { id, policy, set })
+    Some(Service { id, policy, set, has_source_prefixes: active & SOURCE_PREFIXES != 0 })
 }
 
 /// Whether `port` is of a service.
@@ -269,41 +276,84 @@ impl Service {
     /// Whether the daemon has said that `addr` is one of the host's own addresses.
     #[inline(always)]
     pub fn is_hosts_own(&self, addr: &Addr) -> bool {
-        self.rule(addr).is_some_and(Rule::is_own)
+        let [first, second] = addr.halves();
+        self.has_rules(addr) && is_own(self.set, first, second) != 0
     }
 
+    /// Whether there are rules for anyone near `addr`: elsewhere nothing is looked up.
     #[inline(always)]
-    fn rule(&self, addr: &Addr) -> Option<&'static Rule> {
+    fn has_rules(&self, addr: &Addr) -> bool {
         let (word, bit) = coverage::bit(coverage::region(addr));
-        if COVERAGE.get(self.set * coverage::WORDS + word)? & bit == 0 {
-            return None;
-        }
-        let key = lpm_trie::Key::new(128, *addr);
-        if self.set == 0 { RULES_0.get(&key) } else { RULES_1.get(&key) }
+        COVERAGE.get(self.set * coverage::WORDS + word).is_some_and(|word| word & bit != 0)
     }
 
-    /// What the rules say of a source that connects to `local`. One of the host's own addresses that no
-    /// rule knows of is allowed all the same: it may be a new one.
+    /// [`Say::source_prefix`] of an address. Where no rule has one, nothing is looked up.
+    #[inline(always)]
+    pub fn source_prefix(&self, remote: &Addr) -> u8 {
+        if !self.has_source_prefixes || !self.has_rules(remote) {
+            return 0;
+        }
+        self.rules_say(remote, false).source_prefix
+    }
+
+    /// What the rules say of a source that connects to `local`. One of the host's own addresses that no rule knows of is
+    /// allowed all the same: it may be a new one.
     #[inline(always)]
     pub fn say(&self, remote: &Addr, local: &Addr) -> Say {
-        let Some(rule) = self.rule(remote) else {
-            return if remote.is_own(local) { Say::ALLOW } else { Say::NOTHING };
-        };
-        if rule.allows_itself(remote, local) {
-            return Say::ALLOW;
+        let is_own = remote.is_own(local);
+        if self.has_rules(remote) {
+            return self.rules_say(remote, is_own);
         }
-        let mut say =
-            Say { action: Action::from_u8(rule.action), max_connections: rule.max_connections.connections() };
-        if rule.limits(self.id) {
-            let key = RuleLimit { rule: rule.id, service: u32::from(self.id.0) };
-            let limit = if self.set == 0 { LIMITS_0.get_ptr(key) } else { LIMITS_1.get_ptr(key) };
-            if let Some(limit) = limit {
-                // SAFETY: found in this run.
-                say.max_connections = unsafe { *limit }.connections();
-            }
-        }
-        say
+        if is_own { Say::ALLOW } else { Say::NOTHING }
     }
+
+    #[inline(always)]
+    fn rules_say(&self, remote: &Addr, is_own: bool) -> Say {
+        let asked = self.set | u32::from(is_own) << 1 | u32::from(self.id.0) << 8;
+        let [first, second] = remote.halves();
+        Say::of_word(rules_say(asked, first, second))
+    }
+}
+
+#[inline(always)]
+fn rule_in(set: u32, key: &lpm_trie::Key<Addr>) -> Option<&'static Rule> {
+    if set == 0 { RULES_0.get(key) } else { RULES_1.get(key) }
+}
+
+/// Whether an address, given in halves, is one of the host's own by the rules of a set, 0 or 1. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_own(set: u32, first: u64, second: u64) -> u32 {
+    let key = lpm_trie::Key::new(128, Addr::of_halves([first, second]));
+    rule_in(set, &key).is_some_and(Rule::is_own).into()
+}
+
+/// What the rules of a set say of an address, given in halves, at a service: a [`Say`] as a word. `asked` has the set, a
+/// bit that says whether it is the host's own, and the service. Verified by itself; for the gate it has to do with 32
+/// bytes of stack, so it takes numbers, and has the address in the key alone.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rules_say(asked: u32, first: u64, second: u64) -> u64 {
+    let (set, is_own, service) = (asked & 1, asked & 2 != 0, asked >> 8);
+    let key = lpm_trie::Key::new(128, Addr::of_halves([first, second]));
+    let Some(rule) = rule_in(set, &key) else {
+        return if is_own { Say::ALLOW } else { Say::NOTHING }.word();
+    };
+    // SAFETY: valid and aligned; volatile, so that it is not kept elsewhere meanwhile.
+    let source_prefix = rule.source_prefix(&unsafe { (&raw const key.data).read_volatile() });
+    if rule.allows_itself(is_own) {
+        return Say::packed(Action::Allow as u8, source_prefix);
+    }
+    let said = Say::packed(rule.action, source_prefix);
+    let others = u64::from(rule.max_connections.connections());
+    if !rule.limits(ServiceId(service as u8)) {
+        return said | others;
+    }
+    let key = RuleLimit { rule: rule.id, service };
+    let limit = if set == 0 { LIMITS_0.get_ptr(key) } else { LIMITS_1.get_ptr(key) };
+    let Some(limit) = limit else { return said | others };
+    // SAFETY: found in this run.
+    said | u64::from(unsafe { *limit }.connections())
 }
 
 /// Counts one in the counters of `service` on this CPU.
@@ -361,9 +411,8 @@ pub fn memo(syn: &Syn) -> Option<&'static mut Memo> {
 /// Where the source of what is remembered stands, by what makes a source today.
 #[inline(always)]
 pub fn rung_of(memo: &Memo) -> Option<*mut Rung> {
-    let set = *ACTIVE.get(0)? as u32 & 1;
-    let policy = SERVICES.get(set * MAX_SERVICES + u32::from(memo.service))?;
-    rung(&Key::narrow(ServiceId(memo.service), policy, &memo.remote()))
+    let (service, remote) = (service(ServiceId(memo.service))?, memo.remote());
+    rung(&Key::narrow(service.id, service.policy, service.source_prefix(&remote), &remote))
 }
 
 /// The total of a service.

@@ -177,7 +177,12 @@ impl Bytes {
     /// Of a frame.
     #[inline(always)]
     pub fn of_frame(ctx: &XdpContext) -> Self {
-        Self { start: ctx.data(), end: ctx.data_end() }
+        // SAFETY: the kernel hands the program a valid context. Volatile: for a function that is not inlined the optimiser
+        // would read both beforehand, and hand them on as numbers.
+        let (start, end) = unsafe {
+            ((&raw const (*ctx.ctx).data).read_volatile(), (&raw const (*ctx.ctx).data_end).read_volatile())
+        };
+        Self { start: start as usize, end: end as usize }
     }
 
     /// Reads what is at `offset`; `None` behind the end.

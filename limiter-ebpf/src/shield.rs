@@ -4,7 +4,7 @@
 //! connection that is there: those go on until they end. The limiter is complete without it, because
 //! admission and gate refuse the same.
 
-use core::ptr::NonNull;
+use core::{mem::MaybeUninit, ptr::NonNull};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -30,15 +30,19 @@ pub fn drops(ctx: &XdpContext) -> bool {
     } else if let Some(frame) = Frame::plain_v6(ctx) {
         look(ctx, &frame)
     } else {
-        drops_other(ctx)
+        let mut frame = MaybeUninit::uninit();
+        // SAFETY: written to where the answer is true.
+        read_other(ctx, &mut frame) && look(ctx, unsafe { frame.assume_init_ref() })
     }
 }
 
-/// Whether a frame is to be dropped that is not plain. A function of its own, as [`judge`] is: what is left for nearly
-/// all frames stays small.
+/// Reads a frame that is not plain; `false` if it cannot be read. A function of its own, as [`judge`] is: what is left for nearly all frames stays small. It does
+/// not call [`judge`], below which there is no stack left for more than two on older verifiers (6.1).
 #[inline(never)]
-fn drops_other(ctx: &XdpContext) -> bool {
-    Frame::read(ctx).is_some_and(|frame| look(ctx, &frame))
+fn read_other(ctx: &XdpContext, frame: &mut MaybeUninit<Frame>) -> bool {
+    let Some(read) = Frame::read(ctx) else { return false };
+    frame.write(read);
+    true
 }
 
 /// What is of no service passes, and what repeats itself is dropped, at once.
@@ -67,7 +71,8 @@ fn repeats(syn: &Syn) -> bool {
 fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
     let change = maps::change();
     let Some(service) = maps::service_of(frame.local_port()) else { return false };
-    let rung = find(&Key::narrow(service.id, service.policy, &frame.remote));
+    let own = service.source_prefix(&frame.remote);
+    let rung = find(&Key::narrow(service.id, service.policy, own, &frame.remote));
     let begins = frame.begins();
     let (ban, left_ns) = banned(rung);
     if !begins && ban.is_none() {

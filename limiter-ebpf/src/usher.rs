@@ -143,7 +143,7 @@ fn refuse(waiter: *mut Waiter, asked: &mut Request, counts: &Counts, claim: &Cla
     let Some(service) = maps::service(claim.service()) else { return };
     let say = service.say(&asked.flow.remote, &asked.flow.local);
     let limits = Limits::of(service.policy, &say).within(claim);
-    let source = waiters::source(&service, &asked.flow);
+    let source = waiters::source(&service, &say, &asked.flow);
     // What has come since goes first: who is denied or banned is told nothing.
     let reason = if limits.denied {
         Reason::Denied

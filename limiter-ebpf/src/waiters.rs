@@ -5,7 +5,7 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
 use limiter_common::{
-    Addr, Claim, Key, Limits, Note, Reason, ServiceId, Waiter,
+    Addr, Claim, Key, Limits, Note, Reason, Say, ServiceId, Waiter,
     claim::{self, Arrival, Marks, Outcome, Wait},
     ledger::note,
     places::Word as _,
@@ -160,9 +160,10 @@ pub fn hold(ctx: &SkBuffContext) -> bool {
         return handshake != Handshake::Void;
     }
     let remote = tuple.remote();
-    let source = Claim::new(service.id, service.policy, &remote);
+    let say = service.say(&remote, &tuple.local());
+    let source = Claim::new(service.id, service.policy, say.source_prefix, &remote);
     let claim = claims::present(source);
-    let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local())).within(&claim);
+    let limits = Limits::of(service.policy, &say).within(&claim);
     let reason = match why(&source.narrow, &claim, &limits) {
         Some(reason) => reason,
         // A place has come free since: it is noticed when the ACK comes again, as the daemon sees to at once.
@@ -196,10 +197,11 @@ pub fn newcomer(ctx: &SkBuffContext) -> bool {
     let remote = tuple.remote();
     if handshake == Handshake::Unknown {
         // As in the gate: this only looks.
-        let claim = Claim::new(service.id, service.policy, &remote);
+        let say = service.say(&remote, &tuple.local());
+        let claim = Claim::new(service.id, service.policy, say.source_prefix, &remote);
         let source = claim.narrow;
         let claim = claims::present(claim);
-        let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local())).within(&claim);
+        let limits = Limits::of(service.policy, &say).within(&claim);
         let entry = maps::entry(&claim.narrow);
         return claims::is_over(&source, &claim, &limits, entry) && held(service.id, &claim);
     }
@@ -326,8 +328,9 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     if handshake == Handshake::Unknown {
         // The kernel has given it up: the daemon says why. Without one the kernel's reset does, or it takes the ACK for
         // a SYN cookie.
-        let claim = Claim::new(service.id, service.policy, &flow.remote);
-        let limits = Limits::of(service.policy, &service.say(&flow.remote, &flow.local));
+        let say = service.say(&flow.remote, &flow.local);
+        let claim = Claim::new(service.id, service.policy, say.source_prefix, &flow.remote);
+        let limits = Limits::of(service.policy, &say);
         return attended || claims::is_over(&claim.narrow, &claim, &limits, maps::entry(&claim.narrow));
     }
     let is_being_told = attended && seen as u8 == State::Told as u8;
@@ -336,7 +339,8 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     let has_gone = segment.flags & FIN != 0 && attended && waiting::is_marked(seen);
     let has_turn = is_stale || is_in_window && (has_gone || waiting::may_try(seen as u8, attended));
     if !has_turn || !take_in_hand(waiter, &flow, seen) {
-        return held(service.id, &Claim::new(service.id, service.policy, &flow.remote));
+        let own = service.source_prefix(&flow.remote);
+        return held(service.id, &Claim::new(service.id, service.policy, own, &flow.remote));
     }
     let mut claim = Claim::default();
     // SAFETY: as above, and in hand.
@@ -410,8 +414,9 @@ fn try_again(
     seen: u64,
     overtakes: u64,
 ) -> u8 {
-    let limits = Limits::of(service.policy, &service.say(&flow.remote, &flow.local)).within(claim);
-    if limits.denied || claims::is_banned(&source(service, flow), &limits) {
+    let say = service.say(&flow.remote, &flow.local);
+    let limits = Limits::of(service.policy, &say).within(claim);
+    if limits.denied || claims::is_banned(&source(service, &say, flow), &limits) {
         // SAFETY: found in this run, and in hand.
         unsafe {
             (*waiter).waits_for = if limits.denied { Reason::Denied } else { Reason::Banned } as u8;
@@ -437,8 +442,8 @@ fn try_again(
 
 /// What the source of a record is known as on the ladder, whatever it is counted in.
 #[inline(always)]
-pub fn source(service: &Service, flow: &Flow) -> Key {
-    Key::narrow(service.id, service.policy, &flow.remote)
+pub fn source(service: &Service, say: &Say, flow: &Flow) -> Key {
+    Key::narrow(service.id, service.policy, say.source_prefix, &flow.remote)
 }
 
 /// Takes the record of `flow` in hand, which was seen with this word. `false` if it is another one's by now: memory

@@ -64,9 +64,11 @@ pub const fn word(number: u32) -> &'static str {
     }
 }
 
-/// Whether the network of `key` is what makes a source of its service: the kernel looks up no other.
+/// Whether the network of `key` is what makes a source of its service, where no rule says otherwise.
 pub fn is_source(services: &[(ServiceId, ServicePolicy)], key: &Key) -> bool {
-    services.iter().any(|(id, policy)| id.0 == key.service && Key::narrow(*id, policy, &key.source) == *key)
+    services
+        .iter()
+        .any(|(id, policy)| id.0 == key.service && Key::narrow(*id, policy, 0, &key.source) == *key)
 }
 
 /// The bans that have not ended.
@@ -101,8 +103,9 @@ pub fn all(tables: &Tables) -> Result<Bans> {
 /// Why a ban of `key` does not hold; none if it does.
 fn idle(tables: &Tables, policy: &ServicePolicy, key: &Key) -> Result<Option<String>> {
     let service = ServiceId(key.service);
-    let now = Key::narrow(service, policy, &key.source);
-    if now != *key {
+    // The kernel looks up no other.
+    if !tables.policy.is_source(policy, key)? {
+        let now = tables.policy.source(service, policy, &key.source)?;
         return Ok(Some(format!("a source is a /{} now", now.prefix_len())));
     }
     let network = Network { prefix: key.prefix.into(), addr: key.source };
@@ -124,7 +127,7 @@ pub fn covering(
     let mut keys = Vec::new();
     for length in 0..=128_u8 {
         let policy = ServicePolicy { narrow: Prefixes { ipv4: length.min(32), ipv6: length }, ..*policy };
-        let key = Key::narrow(service, &policy, address);
+        let key = Key::narrow(service, &policy, 0, address);
         if keys.last() != Some(&key) && tables.rung(&key)?.is_some_and(|rung| rung.is_banned(now_ns)) {
             keys.push(key);
         }

@@ -42,7 +42,7 @@ pub(super) fn key(services: &[(ServiceId, ServicePolicy)], who: &Who) -> Option<
     let (id, policy) = services.iter().find(|(_, policy)| policy.name() == who.service)?;
     let length = who.source.prefix_len();
     let as_it_was = ServicePolicy { narrow: Prefixes { ipv4: length, ipv6: length }, ..*policy };
-    let key = Key::narrow(*id, &as_it_was, &Addr::from(who.source.addr()));
+    let key = Key::narrow(*id, &as_it_was, 0, &Addr::from(who.source.addr()));
     (key.source.to_ip() == who.source.addr() && key.prefix_len() == length).then_some(key)
 }
 
@@ -117,7 +117,8 @@ pub fn restore(instance: &Instance, tables: &mut Tables) -> Result<usize> {
     tables.change_rungs(|rungs| restored.iter().try_for_each(|(key, rung)| rungs.set(key, rung)))?;
     let mut in_force = 0;
     for (key, _) in restored.iter().filter(|(_, rung)| rung.is_banned(now.at_ns)) {
-        if super::is_source(&services, key) {
+        let policy = services.iter().find(|(id, _)| id.0 == key.service).map(|(_, policy)| policy);
+        if policy.is_some_and(|policy| tables.policy.is_source(policy, key).unwrap_or(false)) {
             in_force += 1;
         } else {
             dropped.not_a_source(&services, key);
@@ -273,7 +274,7 @@ mod tests {
                 name: ServicePolicy::pack_name("smtp").unwrap(), narrow: prefixes(length), ..ServicePolicy::default()
             };
             let address = if v4 { std::net::IpAddr::from(std::net::Ipv4Addr::from(address as u32)) } else { std::net::Ipv6Addr::from(address).into() };
-            let banned = Key::narrow(ServiceId(4), &policy(made), &Addr::from(address));
+            let banned = Key::narrow(ServiceId(4), &policy(made), 0, &Addr::from(address));
             let who = who(&[(ServiceId(4), policy(made))], &banned).unwrap();
             let again = key(&[(ServiceId(9), policy(now))], &who);
             // What is counted as another source than its own bits say is never somebody else's.

@@ -111,7 +111,7 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
     for source in &sources {
         let address = Addr::from(source.addr());
         for (id, policy) in &services {
-            let key = Key::narrow(*id, policy, &address);
+            let key = tables.policy.source(*id, policy, &address)?;
             if source.prefix_len() < key.prefix_len() && source.addr() == address.to_ip() {
                 return Err(WrongUsage(format!(
                     "{source} is more than one source of {}, which is a /{}: to refuse all of it use `limiter --instance \
@@ -200,7 +200,7 @@ pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
         for (id, policy) in &services {
             let covering = bans::covering(&tables, *id, policy, &address)?;
             banned.extend(covering.into_iter().filter(|key| keys.insert(*key)));
-            keys.insert(Key::narrow(*id, policy, &address));
+            keys.insert(tables.policy.source(*id, policy, &address)?);
         }
     }
     let keys: Vec<_> = keys.into_iter().collect();

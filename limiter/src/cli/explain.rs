@@ -90,10 +90,10 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let waiting = ledger::waiting(&tables)?;
     let mut services = Vec::new();
     for (id, policy) in tables.policy.services()? {
-        let source = Claim::new(id, &policy, &address);
+        let say = tables.policy.say(&address, id)?;
+        let source = Claim::new(id, &policy, say.source_prefix, &address);
         let claim = ledger::present(&tables, source)?;
         let standing = ledger::standing(&tables, &source.narrow, &claim)?;
-        let say = tables.policy.say(&address, id)?;
         let limits = Limits::of(&policy, &say).within(&claim);
         let over = standing.over(&limits, now_ns).map(|reason| reason.within(&claim));
         let those = waiting.get(&claim.narrow).copied().unwrap_or_default();

@@ -71,14 +71,7 @@ pub const fn word(action: Action) -> &'static str {
 
 /// `limiter allow CIDR` and `limiter deny CIDR`.
 pub fn decide(instance: &Instance, whom: &Whom, action: Action) -> Result<ExitCode> {
-    let said = RuleEntry {
-        network: config::network(&whom.network),
-        action,
-        built_in: false,
-        is_own: false,
-        max_connections: Limit::default(),
-        limits: Vec::new(),
-    };
+    let said = RuleEntry::new(config::network(&whom.network), action);
     let (verb, network) = (word(action), whom.network);
     let ruling = if action == Action::Allow { Ruling::Allow } else { Ruling::Deny };
     change(instance, &whom.save, Change::Rule { network, ruling }, |rules, _| {
@@ -97,14 +90,7 @@ pub fn limit(instance: &Instance, args: &LimitArgs) -> Result<ExitCode> {
         let present = rules.iter().position(|rule| rule.network == network);
         let mut rule = match present.map(|index| rules.swap_remove(index)) {
             Some(rule) if rule.action == Action::Limit => rule,
-            _ => RuleEntry {
-                network,
-                action: Action::Limit,
-                built_in: false,
-                is_own: false,
-                max_connections: Limit::default(),
-                limits: Vec::new(),
-            },
+            _ => RuleEntry::new(network, Action::Limit),
         };
         let limit = Limit::own(args.connections);
         match service {
@@ -183,6 +169,8 @@ struct Rule {
     max_connections: Option<u32>,
     /// The same for single services.
     services: Vec<(String, u32)>,
+    /// What makes a source in it; none: what each service says.
+    source_prefix: Option<u8>,
 }
 
 /// `limiter rules`.
@@ -202,6 +190,7 @@ pub fn show(instance: &Instance, args: &RulesArgs) -> Result<ExitCode> {
                 built_in: rule.built_in,
                 max_connections: Some(rule.max_connections.connections()).filter(|&limit| limit != 0),
                 services: rule.limits.iter().map(|(id, limit)| (name(*id), limit.connections())).collect(),
+                source_prefix: config::prefix_len(&rule.network, rule.source_prefix),
             };
             (rule.network, shown)
         })
@@ -215,10 +204,11 @@ pub fn show(instance: &Instance, args: &RulesArgs) -> Result<ExitCode> {
             let all = rule.max_connections.map(|limit| format!("{limit} to each service"));
             let single = rule.services.iter().map(|(name, limit)| format!("{limit} to {name}"));
             let limits: Vec<String> = single.chain(all).collect();
+            let source = rule.source_prefix.map_or_else(String::new, |prefix| format!("/{prefix}"));
             let origin = if rule.built_in { "own address" } else { "" };
-            vec![rule.network.clone(), rule.action.to_owned(), limits.join(", "), origin.to_owned()]
+            vec![rule.network.clone(), rule.action.to_owned(), limits.join(", "), source, origin.to_owned()]
         });
-        output::table(&["NETWORK", "ACTION", "CONNECTIONS PER SOURCE", ""], 0..0, rows.collect())?;
+        output::table(&["NETWORK", "ACTION", "CONNECTIONS PER SOURCE", "SOURCE", ""], 0..0, rows.collect())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -125,6 +125,14 @@ pub static NETWORK_MAX_CONNECTIONS: Number = Number {
     advice: "give the number of connections one network may hold",
 };
 
+/// `source_prefix` of a rule.
+pub static SOURCE_PREFIX: Number = Number {
+    key: "source_prefix",
+    min: 1,
+    max: 128,
+    advice: "give the bits of an address that make a source in the network, 128 for single addresses of IPv6",
+};
+
 /// `ipv4_prefix` of a `network`.
 pub static NETWORK_IPV4_PREFIX: Number = Number {
     key: "ipv4_prefix of a network",

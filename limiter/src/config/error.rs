@@ -273,11 +273,40 @@ pub enum Complaint {
     #[error("this rule has no network; add for example network = \"203.0.113.0/24\"")]
     RuleWithoutNetwork,
     /// A rule that says nothing.
-    #[error("the rule for {0} says nothing; add allow = true, deny = true, or max_connections")]
+    #[error(
+        "the rule for {0} says nothing; add allow = true, deny = true, max_connections, or source_prefix"
+    )]
     RuleWithoutSay(String),
     /// A rule that says more than one thing.
     #[error("the rule for {0} says more than one of allow, deny and max_connections; leave one of them")]
     RuleSaysTwo(String),
+    /// What makes a source where none has a limit.
+    #[error(
+        "the rule for {0} has a source_prefix, but no source in it has a limit; remove source_prefix, or allow and deny"
+    )]
+    SourcePrefixWithoutLimit(String),
+    /// What makes a source, of more bits than an address has.
+    #[error("an address in {network} has fewer than {prefix} bits; give a source_prefix of 32 at most")]
+    SourcePrefixTooLong {
+        /// The rule's network.
+        network: String,
+        /// What was given.
+        prefix: u8,
+    },
+    /// What makes a source, reaching beyond the network.
+    #[error(
+        "a source of {prefix} bits would reach beyond the network {network} of its rule; give a source_prefix no shorter \
+         than that of the network, or a larger network"
+    )]
+    SourceBeyondNetwork {
+        /// The rule's network.
+        network: String,
+        /// What was given.
+        prefix: u8,
+    },
+    /// What makes a source where that is known.
+    #[error("each address in {0} counts as its IPv4 host, whatever a rule says; remove source_prefix")]
+    SourcePrefixOfTranslated(String),
     /// `allow` or `deny` that is not true.
     #[error("{0} can only be true; remove it if it is not meant")]
     NotTrue(String),

@@ -10,11 +10,14 @@ use super::{
     check::{self, Value},
     error::{Complaint, shown},
     load::Located,
-    written::{Key, Place, Said, in_order, name, number, start, unknown},
+    written::{Key, Place, Said, in_order, name, number, placed, start, unknown},
 };
 
 /// In the limits of a rule: every service that is not among them. No service can be called that.
 pub const EVERY_OTHER: &str = "*";
+
+/// Networks in which every address is its IPv4 host ([`Addr::host`]).
+const TRANSLATED: [&str; 2] = ["64:ff9b::/96", "2002::/16"];
 
 /// What becomes of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,14 +30,30 @@ pub struct Rule {
     pub max_connections: Option<u32>,
     /// The same for single services, by name.
     pub services: BTreeMap<String, u32>,
+    /// How much of an address makes a source in it, 1 to 32 or 128, and no less than its network has; none: what each
+    /// service says.
+    pub source_prefix: Option<u8>,
     /// The admin's words.
     pub comment: Option<String>,
 }
 
 /// The network as the kernel knows it.
 pub fn network(network: &IpNet) -> rule::Network {
-    let prefix = u32::from(network.prefix_len()) + if network.addr().is_ipv4() { 96 } else { 0 };
+    let prefix = bits(network, network.prefix_len()).into();
     rule::Network { prefix, addr: Addr::from(network.network()) }
+}
+
+/// A prefix length of the family of `network`, as the kernel knows it.
+pub fn bits(network: &IpNet, prefix: u8) -> u8 {
+    if network.addr().is_ipv4() { 96 + prefix } else { prefix }
+}
+
+/// What makes a source in a network, as people write it.
+pub fn prefix_len(network: &rule::Network, prefix: rule::SourcePrefix) -> Option<u8> {
+    let is_v4 = network.prefix >= 96 && network.addr.is_v4();
+    Some(prefix.bits())
+        .filter(|&bits| bits != 0)
+        .map(|bits| if is_v4 { bits.saturating_sub(96) } else { bits })
 }
 
 /// A network, or a single address, as written.
@@ -81,13 +100,14 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
     let mut network = None;
     let (mut allow, mut deny) = (false, false);
     let (mut max_connections, mut services, mut services_at) = (None, BTreeMap::new(), Vec::new());
-    let mut comment = None;
+    let (mut source_prefix, mut comment) = (None, None);
     for (key, value) in in_order(table) {
         match name(key) {
             "network" => network = Some((written_network(value)?, start(value))),
             "allow" => allow = is_true(key, value)?,
             "deny" => deny = is_true(key, value)?,
             "comment" => comment = Some(text(value)?),
+            "source_prefix" => source_prefix = Some(placed::<u8>(&check::SOURCE_PREFIX, value)?),
             "max_connections" => match value.get_ref() {
                 DeValue::Table(table) => {
                     for (service, value) in in_order(table) {
@@ -107,6 +127,7 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
     let at = start(value);
     let (network, network_at) = network.ok_or_else(|| Complaint::RuleWithoutNetwork.at(at))?;
     let limits = max_connections.is_some() || !services.is_empty();
+    let limits = limits || (source_prefix.is_some() && !allow && !deny);
     let action = match (allow, deny, limits) {
         (true, false, false) => rule::Action::Allow,
         (false, true, false) => rule::Action::Deny,
@@ -114,8 +135,33 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
         (false, false, false) => return Err(Complaint::RuleWithoutSay(network.to_string()).at(network_at)),
         _ => return Err(Complaint::RuleSaysTwo(network.to_string()).at(network_at)),
     };
-    let rule = Rule { network, action, max_connections, services, comment };
+    let source_prefix = source_prefix
+        .map(|prefix| {
+            let checked = check_source_prefix(&network, action, *prefix.get_ref());
+            checked.map_err(|complaint| complaint.at(start(&prefix)))
+        })
+        .transpose()?;
+    let rule = Rule { network, action, max_connections, services, source_prefix, comment };
     Ok(Some(WrittenRule { rule, network_at, services_at }))
+}
+
+/// What makes a source in `network` lies within it, and is looked for where there are limits.
+fn check_source_prefix(network: &IpNet, action: rule::Action, prefix: u8) -> Result<u8, Complaint> {
+    let is_translated =
+        |text: &str| text.parse::<IpNet>().is_ok_and(|translated| translated.contains(network));
+    if action != rule::Action::Limit {
+        return Err(Complaint::SourcePrefixWithoutLimit(network.to_string()));
+    }
+    if prefix > network.max_prefix_len() {
+        return Err(Complaint::SourcePrefixTooLong { network: network.to_string(), prefix });
+    }
+    if prefix < network.prefix_len() {
+        return Err(Complaint::SourceBeyondNetwork { network: network.to_string(), prefix });
+    }
+    if TRANSLATED.into_iter().any(is_translated) {
+        return Err(Complaint::SourcePrefixOfTranslated(network.to_string()));
+    }
+    Ok(prefix)
 }
 
 fn written_network(value: &Said<'_>) -> Result<IpNet, Located> {
@@ -180,17 +226,21 @@ fn quoted(text: &str) -> String {
 
 impl fmt::Display for Rule {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { network, action, max_connections, services, comment } = self;
+        let Self { network, action, max_connections, services, source_prefix, comment } = self;
         writeln!(out, "[[rule]]")?;
         writeln!(out, "network = \"{network}\"")?;
         if let Some(comment) = comment {
             writeln!(out, "comment = {}", quoted(comment))?;
+        }
+        if let Some(prefix) = source_prefix {
+            writeln!(out, "source_prefix = {prefix}")?;
         }
         match action {
             rule::Action::Allow => writeln!(out, "allow = true"),
             rule::Action::Deny => writeln!(out, "deny = true"),
             rule::Action::Limit => match max_connections {
                 Some(limit) if services.is_empty() => writeln!(out, "max_connections = {limit}"),
+                None if services.is_empty() => Ok(()),
                 others => {
                     let single = services.iter().map(|(name, limit)| format!("{name} = {limit}"));
                     let others = others.map(|limit| format!("\"{EVERY_OTHER}\" = {limit}"));

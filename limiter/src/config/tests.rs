@@ -476,6 +476,7 @@ proptest! {
             let prefix = if address.is_ipv4() { prefix.min(32) } else { prefix };
             let network = ipnet::IpNet::new(address, prefix).unwrap().trunc();
             let is_mapped = matches!(network, ipnet::IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some());
+            let is_translated = limiter_common::Addr::from(network.addr()).is_translated();
             if is_mapped || config.rules.iter().any(|rule| rule.network == network) {
                 continue;
             }
@@ -485,6 +486,7 @@ proptest! {
                 // A limit for every service, or for every other.
                 max_connections: (kind == 0 || kind == 3 && prefix % 2 == 0).then_some(7),
                 services: if kind == 3 { [("imap".to_owned(), 5)].into() } else { [].into() },
+                source_prefix: (matches!(kind, 0 | 3) && prefix > 0 && !is_translated).then_some(prefix),
                 comment: (!comment.is_empty()).then_some(comment),
             });
         }
@@ -541,4 +543,34 @@ proptest! {
 
 fn one_sentence(error: &str) {
     assert!(!error.contains(['\n', '\r', '\0']) && error.contains("; "), "{error:?}");
+}
+
+#[test]
+fn what_makes_a_source_in_a_network_lies_within_it() {
+    let says =
+        |words: &str| parse(&format!("[[rule]]\n{words}\n"), "x").map(|config| config.rules[0].source_prefix);
+    for (words, prefix) in [
+        ("network = '64:ff9b:1::/48'\nsource_prefix = 128", 128),
+        ("network = '2001:db8::/48'\nsource_prefix = 48\nmax_connections = 5", 48),
+        ("network = '192.0.2.0/24'\nsource_prefix = 32", 32),
+        ("network = '192.0.2.1'\nsource_prefix = 32", 32),
+        ("network = '2000::/3'\nsource_prefix = 56", 56),
+    ] {
+        assert_eq!(says(words).unwrap(), Some(prefix), "{words}");
+    }
+    for (words, complaint) in [
+        ("network = '2001:db8::/48'\nsource_prefix = 47", "beyond the network 2001:db8::/48"),
+        ("network = '192.0.2.0/24'\nsource_prefix = 23", "beyond the network 192.0.2.0/24"),
+        ("network = '192.0.2.0/24'\nsource_prefix = 33", "fewer than 33 bits"),
+        ("network = '::/0'\nsource_prefix = 0", "source_prefix"),
+        ("network = '2001:db8::/48'\nsource_prefix = 129", "source_prefix"),
+        ("network = '2001:db8::/48'\nsource_prefix = 'all'", "source_prefix"),
+        ("network = '2001:db8::/48'\nsource_prefix = 64\nallow = true", "no source in it has a limit"),
+        ("network = '2001:db8::/48'\nsource_prefix = 64\ndeny = true", "no source in it has a limit"),
+        ("network = '64:ff9b::/96'\nsource_prefix = 128", "its IPv4 host"),
+        ("network = '2002:c000:201::/48'\nsource_prefix = 64", "its IPv4 host"),
+    ] {
+        let error = says(words).unwrap_err().to_string();
+        assert!(error.contains(complaint) && error.starts_with("x:"), "{words}: {error}");
+    }
 }

@@ -279,7 +279,7 @@ fn small<T: TryFrom<u32>>(of: &'static Number, value: &Said<'_>) -> Result<T, Lo
 }
 
 /// A number with its place.
-fn placed<T: TryFrom<u32>>(of: &'static Number, value: &Said<'_>) -> Result<Spanned<T>, Located> {
+pub fn placed<T: TryFrom<u32>>(of: &'static Number, value: &Said<'_>) -> Result<Spanned<T>, Located> {
     Ok(Spanned::new(value.span(), small(of, value)?))
 }
 
@@ -340,7 +340,7 @@ impl Place<'_> {
             }
             Self::Network(_) => vec!["ipv4_prefix", "ipv6_prefix", "max_connections"],
             Self::Ladder => vec!["replies", "ban_after", "ban", "ban_max", "max_bans"],
-            Self::Rule => vec!["network", "allow", "deny", "max_connections", "comment"],
+            Self::Rule => vec!["network", "allow", "deny", "max_connections", "source_prefix", "comment"],
         }
     }
 

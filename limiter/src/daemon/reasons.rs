@@ -66,8 +66,9 @@ impl Reasons for PinnedReasons {
     fn reason(&self, local_port: u16, remote: IpAddr) -> Option<Refusal> {
         let Known { set, service, policy, .. } = self.port(local_port)?;
         let source = Addr::from(remote);
-        let claim = ledger::present(&self.tables, Claim::new(service, &policy, &source)).ok()?;
         let say = self.tables.policy.say_in(set, &source, service).ok()?;
+        let claim = Claim::new(service, &policy, say.source_prefix, &source);
+        let claim = ledger::present(&self.tables, claim).ok()?;
         let limits = Limits::of(&policy, &say).within(&claim);
         let mut standing = ledger::counts(&self.tables, &claim).ok()?;
         if limits.total != u32::MAX {

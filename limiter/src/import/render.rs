@@ -155,6 +155,7 @@ fn write_rules(out: &mut fmt::Formatter<'_>, rules: &[Rule]) -> fmt::Result {
             action: *action,
             max_connections: None,
             services: BTreeMap::new(),
+            source_prefix: None,
             comment: Some(one_line(source)),
         };
         write!(out, "{}{rule}", if index == 0 { "" } else { "\n" })?;

@@ -12,8 +12,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, lpm_trie};
 use limiter_common::{
-    Addr, Ladder, MAX_SERVICES, PORT_WORDS, Rule, SETS, Say, ServiceId, ServicePolicy, coverage,
-    rule::{Action, Limit, Network, RuleLimit},
+    Addr, Key, Ladder, MAX_SERVICES, PORT_WORDS, Rule, SETS, SOURCE_PREFIXES, Say, ServiceId, ServicePolicy,
+    coverage,
+    rule::{Action, Limit, Network, RuleLimit, SourcePrefix},
 };
 
 use super::{
@@ -48,6 +49,23 @@ pub struct RuleEntry {
     pub max_connections: Limit,
     /// Limits for single services, by service.
     pub limits: Vec<(ServiceId, Limit)>,
+    /// What makes a source in the network; none: what the services say.
+    pub source_prefix: SourcePrefix,
+}
+
+impl RuleEntry {
+    /// A rule of the admin's that says nothing but this.
+    pub const fn new(network: Network, action: Action) -> Self {
+        Self {
+            network,
+            action,
+            built_in: false,
+            is_own: false,
+            max_connections: Limit::own(0),
+            limits: Vec::new(),
+            source_prefix: SourcePrefix::NONE,
+        }
+    }
 }
 
 /// A whole policy.
@@ -178,9 +196,7 @@ impl Sets {
     /// The same of a set that was in force a moment ago.
     pub fn say_in(&self, set: u32, source: &Addr, service: ServiceId) -> Result<Say> {
         let set = (set % SETS) as usize;
-        let Some(rule) =
-            found(self.rules[set].get(&lpm_trie::Key::new(128, *source), 0)).context(UNREADABLE)?
-        else {
+        let Some(rule) = self.rule(set, &Network::of(*source))? else {
             return Ok(if source.is_loopback() { Say::ALLOW } else { Say::NOTHING });
         };
         let mut max_connections = rule.max_connections.connections();
@@ -190,15 +206,35 @@ impl Sets {
                 .context(UNREADABLE)?
                 .map_or(max_connections, Limit::connections);
         }
-        Ok(Say { action: Action::from_u8(rule.action), max_connections })
+        let source_prefix = rule.source_prefix(source);
+        Ok(Say { action: Action::from_u8(rule.action), max_connections, source_prefix })
+    }
+
+    /// What an address counts as at a service: the key of its source.
+    pub fn source(&self, service: ServiceId, policy: &ServicePolicy, address: &Addr) -> Result<Key> {
+        Ok(Key::narrow(service, policy, self.say(address, service)?.source_prefix, address))
+    }
+
+    /// Whether any address counts as the source of `key` at its service. Rules for less than all of that are left out
+    /// of account. The source of a translated address is one of IPv4, for which rules for IPv4 say nothing.
+    pub fn is_source(&self, policy: &ServicePolicy, key: &Key) -> Result<bool> {
+        let services = policy.narrow.of(&key.source);
+        let network = Network { prefix: key.prefix.into(), addr: key.source };
+        let rule = self.rule(self.active()? as usize, &network)?;
+        let own = rule.map_or(0, |rule| rule.source_prefix(&key.source));
+        let by_rule = if own == 0 { services } else { own };
+        Ok(key.prefix == by_rule || (key.source.is_v4() && key.prefix == services))
+    }
+
+    /// The rule that counts for all of a network: with a shorter key the trie looks no further.
+    fn rule(&self, set: usize, network: &Network) -> Result<Option<Rule>> {
+        found(self.rules[set].get(&lpm_trie::Key::new(network.prefix, network.addr), 0)).context(UNREADABLE)
     }
 
     /// Whether all of a network is allowed, by a rule for it or for one around it.
     pub fn is_allowed(&self, network: &Network) -> Result<bool> {
-        let set = self.active()? as usize;
-        // With a shorter key the trie looks no further.
-        let rule = found(self.rules[set].get(&lpm_trie::Key::new(network.prefix, network.addr), 0));
-        Ok(rule.context(UNREADABLE)?.is_some_and(|rule| Action::from_u8(rule.action) == Action::Allow))
+        let rule = self.rule(self.active()? as usize, network)?;
+        Ok(rule.is_some_and(|rule| Action::from_u8(rule.action) == Action::Allow))
     }
 
     /// The rules in force, by network.
@@ -222,6 +258,7 @@ impl Sets {
                 is_own: rule.is_own(),
                 max_connections: rule.max_connections,
                 limits: limits.unwrap_or_default(),
+                source_prefix: rule.source_prefix,
             });
         })
         .context(UNREADABLE)?;
@@ -262,12 +299,14 @@ impl Sets {
         // Before anything is changed: it shows that waiting works, and nobody looks any more at a set that was in
         // force for a moment only, because what came after it has failed.
         self.grace = Some(Grace::prepare()?);
-        let present = self.active()?;
-        let next = (present + 1) % SETS;
+        let present = self.active.get(&0, 0)?;
+        let next = (present as u32 + 1) % SETS;
         self.write(next, policy)?;
-        self.active.set(0, u64::from(next), 0).context("cannot put the policy in force")?;
+        let has_source_prefixes = policy.rules.iter().any(|rule| rule.source_prefix != SourcePrefix::NONE);
+        let flag = if has_source_prefixes { SOURCE_PREFIXES } else { 0 };
+        self.active.set(0, u64::from(next) | flag, 0).context("cannot put the policy in force")?;
         self.tell_of_change().or_else(|problem| {
-            self.active.set(0, u64::from(present), 0).with_context(|| {
+            self.active.set(0, present, 0).with_context(|| {
                 format!("the policy is in force, though it was not to be ({problem:#}): do it again")
             })?;
             // What the shield has seen meanwhile is worth nothing, as far as that can be said.
@@ -341,7 +380,8 @@ impl Sets {
                 action: entry.action as u8,
                 origin: if entry.built_in { Rule::BUILT_IN } else { 0 }
                     | if entry.is_own { Rule::OWN } else { 0 },
-                zero: [0; 6],
+                source_prefix: entry.source_prefix,
+                zero: [0; 4],
             };
             wanted.insert(entry.network, rule);
         }

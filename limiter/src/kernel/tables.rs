@@ -232,7 +232,7 @@ impl Tables {
             for memo in memos.0.iter().filter(|memo| memo.unnoted != 0 && memo.banned_at_ns != 0) {
                 let id = ServiceId(memo.service);
                 let Some(policy) = services.get(&id) else { continue };
-                let ban = (Key::narrow(id, policy, &memo.remote()), memo.banned_at_ns);
+                let ban = (self.policy.source(id, policy, &memo.remote())?, memo.banned_at_ns);
                 *drops.entry(ban).or_default() += u64::from(memo.unnoted);
             }
         }

@@ -1,10 +1,7 @@
 //! The host's own addresses: allowed from the start (law 4), and kept current.
 
 use anyhow::{Context as _, Result};
-use limiter_common::{
-    Action, Addr,
-    rule::{Limit, Network},
-};
+use limiter_common::{Action, Addr, rule::Network};
 use nix::ifaddrs::getifaddrs;
 
 use crate::kernel::sets::RuleEntry;
@@ -45,14 +42,8 @@ pub fn built_in(rules: &[RuleEntry]) -> Vec<RuleEntry> {
 fn entry(network: Network) -> RuleEntry {
     let is_for_one_link =
         matches!(network.addr.to_ip(), std::net::IpAddr::V6(v6) if v6.is_unicast_link_local());
-    RuleEntry {
-        network,
-        action: if is_for_one_link { Action::Limit } else { Action::Allow },
-        built_in: true,
-        is_own: true,
-        max_connections: Limit::default(),
-        limits: Vec::new(),
-    }
+    let action = if is_for_one_link { Action::Limit } else { Action::Allow };
+    RuleEntry { built_in: true, is_own: true, ..RuleEntry::new(network, action) }
 }
 
 #[cfg(test)]

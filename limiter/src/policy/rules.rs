@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use limiter_common::{
     Action, Addr, ServiceId,
-    rule::{Limit, Network},
+    rule::{Limit, Network, SourcePrefix},
 };
 
 use crate::{
@@ -19,16 +19,16 @@ const IPV4: Network = Network { prefix: 96, addr: Addr([0, 0, 0xffff_u32.to_be()
 /// The rules of a configuration, with the services' numbers.
 pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<RuleEntry> {
     let entry = |rule: &Rule| RuleEntry {
-        network: config::network(&rule.network),
-        action: rule.action,
-        built_in: false,
-        is_own: false,
+        source_prefix: rule
+            .source_prefix
+            .map_or(SourcePrefix::NONE, |prefix| SourcePrefix::own(config::bits(&rule.network, prefix))),
         max_connections: Limit::own(rule.max_connections.unwrap_or(0)),
         limits: rule
             .services
             .iter()
             .filter_map(|(name, &limit)| Some((*numbers.get(name.as_str())?, Limit::own(limit))))
             .collect(),
+        ..RuleEntry::new(config::network(&rule.network), rule.action)
     };
     rules.iter().map(entry).collect()
 }
@@ -41,6 +41,9 @@ pub fn own_words(mut rules: Vec<RuleEntry>) -> Vec<RuleEntry> {
         rule.limits.retain(|(_, limit)| !limit.is_inherited());
         if rule.max_connections.is_inherited() {
             rule.max_connections = Limit::default();
+        }
+        if rule.source_prefix.is_inherited() {
+            rule.source_prefix = SourcePrefix::NONE;
         }
     }
     rules
@@ -63,10 +66,13 @@ pub fn inherit(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>) -> Vec<RuleEntr
     networks.sort();
     let mut prefixes: Vec<u32> = networks.iter().map(|network| network.prefix).collect();
     prefixes.dedup();
+    let none_says_what_makes_a_source = rules.values().all(|rule| rule.source_prefix == SourcePrefix::NONE);
     // Shorter prefixes come first: what they inherit is in them when longer ones look.
     for network in &networks {
         // A rule that leaves nothing unsaid, as most of a long list do, inherits nothing.
-        if rules.get(network).is_none_or(|rule| rule.action != Action::Limit || says_for_all(rule)) {
+        let leaves_nothing_unsaid =
+            |rule: &RuleEntry| says_for_all(rule) && (none_says_what_makes_a_source || says_source(rule));
+        if rules.get(network).is_none_or(|rule| rule.action != Action::Limit || leaves_nothing_unsaid(rule)) {
             continue;
         }
         let shorter = prefixes.iter().rev().filter(|prefix| **prefix < network.prefix);
@@ -94,8 +100,18 @@ fn says_for_all(rule: &RuleEntry) -> bool {
     rule.max_connections.connections() != 0
 }
 
+fn says_source(rule: &RuleEntry) -> bool {
+    rule.source_prefix != SourcePrefix::NONE
+}
+
 /// What `around` says, where `rule` says nothing.
 fn take(rule: &mut RuleEntry, around: &RuleEntry) {
+    if !says_source(rule) {
+        rule.source_prefix = around.source_prefix.inherited();
+    }
+    if says_for_all(rule) {
+        return;
+    }
     rule.action = around.action;
     rule.max_connections = match around.max_connections.connections() {
         0 => Limit::default(),
@@ -116,14 +132,7 @@ pub fn covering<'a>(rules: &'a [RuleEntry], address: &Addr) -> Option<&'a RuleEn
 }
 
 fn nothing_about(network: Network) -> RuleEntry {
-    RuleEntry {
-        network,
-        action: Action::Limit,
-        built_in: true,
-        is_own: false,
-        max_connections: Limit::default(),
-        limits: Vec::new(),
-    }
+    RuleEntry { built_in: true, ..RuleEntry::new(network, Action::Limit) }
 }
 
 fn is_v4(network: &Network) -> bool {
@@ -138,12 +147,9 @@ mod tests {
 
     fn rule(text: &str, action: Action, max_connections: u32, limits: &[(u8, u32)]) -> RuleEntry {
         RuleEntry {
-            network: config::network(&config::parse_network(text).unwrap()),
-            action,
-            built_in: false,
-            is_own: false,
             max_connections: Limit::own(max_connections),
             limits: limits.iter().map(|&(service, limit)| (ServiceId(service), Limit::own(limit))).collect(),
+            ..RuleEntry::new(config::network(&config::parse_network(text).unwrap()), action)
         }
     }
 
@@ -169,6 +175,32 @@ mod tests {
         assert_eq!(limit_of(&rules, "203.0.113.7", 3), 3, "from the /16, by way of the /24");
         assert_eq!(limit_of(&rules, "203.0.113.8", 2), 40);
         assert_eq!(limit_of(&rules, "203.0.113.200", 1), 9, "a limit for all leaves nothing unsaid");
+    }
+
+    #[test]
+    fn what_makes_a_source_in_a_network_makes_it_in_a_part_of_it_too() {
+        let with = |entry, bits| RuleEntry { source_prefix: SourcePrefix::own(bits), ..entry };
+        let admins = vec![
+            with(rule("2001:db8::/32", Action::Limit, 0, &[]), 48),
+            rule("2001:db8:1::/64", Action::Limit, 7, &[]),
+            with(rule("2001:db8:2::/64", Action::Limit, 0, &[(1, 3)]), 128),
+            rule("2001:db8:3::/64", Action::Allow, 0, &[]),
+            rule("2001:db9::/32", Action::Limit, 7, &[]),
+        ];
+        let rules = inherit(admins.clone(), Vec::new());
+        let bits = |address: &str| {
+            let address = Addr::from(address.parse::<std::net::IpAddr>().unwrap());
+            covering(&rules, &address).unwrap().source_prefix.bits()
+        };
+        assert_eq!(bits("2001:db8::1"), 48);
+        assert_eq!(bits("2001:db8:1::1"), 48, "though it has a limit for all services");
+        assert_eq!(bits("2001:db8:2::1"), 128);
+        assert_eq!(bits("2001:db8:3::1"), 0, "what is allowed inherits nothing");
+        assert_eq!(bits("2001:db9::1"), 0);
+        assert_eq!(limit_of(&rules, "2001:db8:1::1", 1), 7);
+        let mut sorted = admins;
+        sorted.sort_by_key(|rule| rule.network);
+        assert_eq!(own_words(rules), sorted);
     }
 
     #[test]
@@ -244,12 +276,14 @@ mod tests {
                 let action = Action::from_u8(action);
                 let limits: Vec<(u8, u32)> = limits.into_iter().collect();
                 let is_limit = action == Action::Limit;
-                rule(
+                let said = rule(
                     &network.to_string(),
                     action,
                     if is_limit { all } else { 0 },
                     if is_limit { &limits } else { &[] },
-                )
+                );
+                let bits = if is_limit && all % 3 == 1 { 96 + network.prefix_len() } else { 0 };
+                RuleEntry { source_prefix: SourcePrefix::own(bits), ..said }
             });
             entries.filter(|entry| seen.insert(entry.network)).collect()
         })

@@ -438,8 +438,9 @@ fn wait_ns(services: &HashMap<ServiceId, ServicePolicy>, service: ServiceId) -> 
 /// What is free for one that waits.
 fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Free> {
     let service = asked.claim.service();
-    let limits = Limits::of(policy, &tables.policy.say(&asked.flow.remote, service)?).within(&asked.claim);
-    let source = Key::narrow(service, policy, &asked.flow.remote);
+    let say = tables.policy.say(&asked.flow.remote, service)?;
+    let limits = Limits::of(policy, &say).within(&asked.claim);
+    let source = Key::narrow(service, policy, say.source_prefix, &asked.flow.remote);
     let standing = ledger::standing(tables, &source, &asked.claim)?;
     let now_ns = ledger::now_ns()?;
     // As the gate will see it: where it is not marked, it leaves alone what others wait for.

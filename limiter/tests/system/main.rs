@@ -50,6 +50,7 @@ mod restarts;
 mod rules;
 mod save;
 mod shield;
+mod source_prefixes;
 mod steps;
 mod takeover;
 mod totals;

@@ -15,9 +15,11 @@ use crate::config::{Rule, parse_network, rules::EVERY_OTHER};
 /// `rules` with what is said of `network`, as `limiter allow`, `deny`, `limit` and `forget` mean it.
 pub fn change(rules: &mut Vec<Rule>, network: IpNet, ruling: Ruling<'_>) {
     let before = rules.iter().position(|rule| rule.network == network).map(|index| rules.remove(index));
-    let (was_limit, comment, max_connections, services) = before.map_or_else(Default::default, |rule| {
-        (rule.action == Action::Limit, rule.comment, rule.max_connections, rule.services)
-    });
+    let (was_limit, comment, max_connections, services, prefix) =
+        before.map_or_else(Default::default, |rule| {
+            let was_limit = rule.action == Action::Limit;
+            (was_limit, rule.comment, rule.max_connections, rule.services, rule.source_prefix)
+        });
     let (action, max_connections, services) = match ruling {
         Ruling::Forget => return,
         Ruling::Allow => (Action::Allow, None, BTreeMap::new()),
@@ -31,7 +33,8 @@ pub fn change(rules: &mut Vec<Rule>, network: IpNet, ruling: Ruling<'_>) {
         }
     };
     let at = rules.partition_point(|rule| rule.network < network);
-    rules.insert(at, Rule { network, action, max_connections, services, comment });
+    let source_prefix = prefix.filter(|_| action == Action::Limit);
+    rules.insert(at, Rule { network, action, max_connections, services, source_prefix, comment });
 }
 
 /// The same in the document; `None` if there is no place for it.
@@ -108,6 +111,13 @@ fn say(rule: &mut Home<'_>, ruling: Ruling<'_>) {
             ("max_connections", Value::InlineTable(limits))
         }
     };
+    if matches!(ruling, Ruling::Allow | Ruling::Deny) {
+        // What makes a source is said where there are limits.
+        if rule.has("source_prefix") && !rule.has("max_connections") {
+            return rule.exchange("source_prefix", key, value);
+        }
+        rule.remove("source_prefix");
+    }
     let said = ["allow", "deny", "max_connections"].into_iter().find(|said| rule.has(said));
     match said {
         Some(said) if said != key => rule.exchange(said, key, value),

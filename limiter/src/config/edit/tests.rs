@@ -224,6 +224,23 @@ fn a_rule_is_changed_where_it_stands() {
 }
 
 #[test]
+fn what_makes_a_source_is_said_as_long_as_the_rule_has_limits() {
+    let rule = "[[rule]]\nnetwork = \"2001:db8::/32\"\nsource_prefix = 48 # a customer\n";
+    let limited = say(rule, "2001:db8::/32", Ruling::Limit(5, None));
+    assert_eq!(limited, format!("{rule}max_connections = 5\n"));
+    let other = say(&limited, "2001:db8::/32", Ruling::Limit(6, Some("smtp")));
+    assert_eq!(other, format!("{rule}max_connections = {{ smtp = 6, \"*\" = 5 }}\n"));
+    assert_eq!(
+        say(rule, "2001:db8::/32", Ruling::Deny),
+        "[[rule]]\nnetwork = \"2001:db8::/32\"\ndeny = true # a customer\n"
+    );
+    assert_eq!(
+        say(&limited, "2001:db8::/32", Ruling::Allow),
+        "[[rule]]\nnetwork = \"2001:db8::/32\"\nallow = true\n"
+    );
+}
+
+#[test]
 fn a_new_rule_comes_last_and_what_stands_at_the_end_stays_above_it() {
     assert_eq!(
         say(FILE, "2001:db8::/32", Ruling::Limit(4, Some("smtp"))),

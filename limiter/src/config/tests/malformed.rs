@@ -114,14 +114,14 @@ refuses! {
         "[[rule]]\nnetwork = \"10.0.0.1\"\ndeny = true\n[[rule]]\nnetwork = \"10.0.0.1/32\"\nallow = true" => "5:11: there is a rule for 10.0.0.1/32 already, on line 2; put both into one",
     }
     a_rule_says_one_thing {
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"" => "2:11: the rule for 10.0.0.0/8 says nothing; add allow = true, deny = true, or max_connections",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"" => "2:11: the rule for 10.0.0.0/8 says nothing; add allow = true, deny = true, max_connections, or source_prefix",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\ndeny = true" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny and max_connections; leave one of them",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\nmax_connections = 5" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny and max_connections; leave one of them",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = false" => "3:9: allow can only be true; remove it if it is not meant",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = 0" => "3:19: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = { imap = 0 }" => "3:28: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = { imaps = 5 }" => "3:21: there is no service imaps (known: imap, pop3, sieve, smtp, submission, submissions); give one of these",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nlimit = 5" => "3:1: unknown key limit in [[rule]] (known: network, allow, deny, max_connections, comment); remove it",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nlimit = 5" => "3:1: unknown key limit in [[rule]] (known: network, allow, deny, max_connections, source_prefix, comment); remove it",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\ncomment = 5" => "4:11: comment must be text, not 5; put it in quotes",
     }
     keepalive_is_a_time {

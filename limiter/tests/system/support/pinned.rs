@@ -165,7 +165,7 @@ impl Rungs {
         let smtp = ServicePolicy { narrow: Prefixes { ipv4: 32, ipv6: 64 }, ..ServicePolicy::default() };
         let banned_until_ns = now_ns() + 3_600_000_000_000;
         for nth in nths {
-            let key = Key::narrow(self.1, &smtp, &Addr::from(address(nth)));
+            let key = Key::narrow(self.1, &smtp, 0, &Addr::from(address(nth)));
             let banned_at_ns = u64::from(nth) + 1;
             let rung = Rung { banned_at_ns, banned_until_ns, cause, ..Rung::default() };
             self.0.insert(key, rung, 0).expect("there is room");

@@ -122,7 +122,7 @@ impl Limiter {
             } else {
                 Addr([0x2002_u32.to_be() | (number >> 16).to_be(), number.to_be(), 0, 0])
             };
-            let key = Key::narrow(ServiceId(1), &policy, &remote);
+            let key = Key::narrow(ServiceId(1), &policy, 0, &remote);
             let entry = Entry {
                 places: Places(0),
                 accepted: 1,
