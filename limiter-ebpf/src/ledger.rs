@@ -75,8 +75,8 @@ fn established(ctx: &SockOpsContext) {
     };
     if !notes::make(cookie, note) {
         if note.is_counted() {
-            let claim = note.claim(&remote(ctx));
-            let _was_counted = release_apart(&raw const claim, note.is_beyond().into(), clock::tick_s());
+            let [first, second] = remote(ctx).halves();
+            let _was_counted = release_noted(note.word(), first, second);
         }
         return report::no_room(ctx, service);
     }
@@ -293,6 +293,16 @@ pub fn give_back<C: EbpfContext>(ctx: &C, kept: &Kept) {
 pub extern "C" fn release_apart(claim: *const Claim, is_beyond: u32, now_s: u32) -> u32 {
     let Some(claim) = rooms::given(claim) else { return 0 };
     u32::from(release(&claim, is_beyond != 0, now_s))
+}
+
+/// The same of a connection with this note, in a word, from an address given in halves. Numbers alone: of a note in a
+/// register older verifiers (6.1) do not know that a byte of it is one, and there is no stack left to put it on.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn release_noted(note: u32, first: u64, second: u64) -> u32 {
+    let note = Note::of_word(note);
+    let claim = note.claim(&Addr::of_halves([first, second]));
+    u32::from(release(&claim, note.is_beyond(), clock::tick_s()))
 }
 
 /// Gives back what a connection held, at `now_s` by [`clock`]; `false` if a count did not know of it.
