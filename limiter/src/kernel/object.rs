@@ -421,8 +421,7 @@ fn load_iterator(ebpf: &mut Ebpf, name: &str, iterator: &str, layout: &Layout) -
 fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         tracing::debug!("verifier log of {name}:\n{verifier_log}");
-        let said = format!("the program {name} (RUST_LOG=debug shows the verifier's reasons)");
-        privilege::explain(&io_error.into(), &said)
+        privilege::explain_program(&io_error.into(), name, &verifier_log.to_string())
     } else {
         anyhow::Error::new(error).context(format!("cannot load the program {name}"))
     }

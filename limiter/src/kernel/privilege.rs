@@ -44,6 +44,22 @@ pub fn check_to_load(enters: bool) -> Result<()> {
 
 /// What `problem`, the kernel's refusal of `what`, comes of, as far as that can be told.
 pub fn explain(problem: &Error, what: &str) -> Error {
+    explain_by(problem, what, false)
+}
+
+/// The same for a program, of which the verifier has said `verifier_log`.
+pub fn explain_program(problem: &Error, name: &str, verifier_log: &str) -> Error {
+    let what = format!("the program {name} (RUST_LOG=debug shows the verifier's reasons)");
+    explain_by(problem, &what, has_looked(verifier_log))
+}
+
+/// Whether a verifier has looked at the program, and said how far it came (`print_verification_stats`,
+/// kernel/bpf/verifier.c): then the refusal is its own, with the same numbers as for want of a right.
+fn has_looked(verifier_log: &str) -> bool {
+    verifier_log.lines().any(|line| line.starts_with("processed "))
+}
+
+fn explain_by(problem: &Error, what: &str, is_verifiers: bool) -> Error {
     let errno = problem.root_cause();
     let errno = match (errno.downcast_ref::<Errno>(), errno.downcast_ref::<std::io::Error>()) {
         (Some(errno), _) => *errno,
@@ -58,18 +74,19 @@ pub fn explain(problem: &Error, what: &str) -> Error {
         return anyhow!(complaint);
     }
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    match reason(errno, &status, &lockdown) {
+    match reason(errno, is_verifiers, &status, &lockdown) {
         Some(reason) => anyhow!("the kernel refuses {what} ({errno}): {reason}"),
         // What is between is the same again in other words.
         None => anyhow!("Linux {} refuses {what}: {}", release(), problem.root_cause()),
     }
 }
 
-/// Why the kernel refuses what this process has the capabilities for.
-fn reason(errno: Errno, status: &str, lockdown: &str) -> Option<&'static str> {
+/// Why the kernel refuses what this process has the capabilities for; none where that is its verifier's own affair.
+fn reason(errno: Errno, is_verifiers: bool, status: &str, lockdown: &str) -> Option<&'static str> {
     // SECCOMP_MODE_FILTER.
     let is_filtered = field(status, "Seccomp").is_some_and(|mode| mode == "2");
     match errno {
+        Errno::EPERM | Errno::EACCES if is_verifiers => None,
         Errno::ENOSYS if !is_filtered => {
             Some("this kernel was built without CONFIG_BPF_SYSCALL, so use another one")
         }
@@ -191,7 +208,7 @@ mod tests {
     #[test]
     fn a_refusal_names_what_is_in_the_way() {
         let filtered = "Seccomp:\t2\n";
-        let said = |errno, status, lockdown| reason(errno, status, lockdown).unwrap_or("nothing");
+        let said = |errno, status, lockdown| reason(errno, false, status, lockdown).unwrap_or("nothing");
         assert!(said(Errno::EPERM, filtered, "").contains("seccomp"));
         assert!(said(Errno::ENOSYS, filtered, "").contains("seccomp"));
         assert!(said(Errno::ENOSYS, "Seccomp:\t0\n", "").contains("CONFIG_BPF_SYSCALL"));
@@ -199,6 +216,21 @@ mod tests {
         assert!(said(Errno::EPERM, "", "none [integrity] confidentiality").contains("security module"));
         assert!(said(Errno::ENOMEM, "", "").contains("memory"));
         assert_eq!(said(Errno::EINVAL, "", ""), "nothing");
+    }
+
+    #[test]
+    fn what_the_verifier_does_not_take_is_nobody_elses_refusal() {
+        // Of Linux 6.1.
+        let log =
+            "R2 type=mem expected=fp, pkt\nverification time 11879 usec\nprocessed 6 insns (limit 1000000)\n";
+        assert!(has_looked(log) && !has_looked(""));
+        assert_eq!(reason(Errno::EACCES, true, "Seccomp:\t2\n", "none [confidentiality]"), None);
+        assert!(reason(Errno::ENOMEM, true, "", "").unwrap().contains("memory"));
+        let said = explain_program(&std::io::Error::from_raw_os_error(13).into(), "ledger", log).to_string();
+        assert!(
+            said.contains("refuses the program ledger (RUST_LOG=debug") && !said.contains("module"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Kernels that are built otherwise, as far as that can be shown on this one; and threads that end.
 
 use std::fs;
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
@@ -35,6 +36,15 @@ fn start_with_renamed(
     });
 }
 
+/// The connection that the limit of 1 lets in; the next one is told why.
+#[track_caller]
+fn one_is_served_and_no_more(lab: &Lab) -> TcpStream {
+    let (source, smtp) = (V4.source(), V4.port(25));
+    let held = lab.served(source, smtp);
+    assert_eq!(lab.answer(source, smtp), Answer::Line(Limiter::smtp_reply(1, source)));
+    held
+}
+
 /// `CONFIG_IPV6=n`: no structure has a member for it, and there are no sockets of it.
 #[test]
 fn without_ipv6_in_the_kernel_ipv4_is_limited_as_ever() {
@@ -49,9 +59,7 @@ fn without_ipv6_in_the_kernel_ipv4_is_limited_as_ever() {
     });
     let log = limiter.log();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
-    let (source, smtp) = (V4.source(), V4.port(25));
-    let held = lab.served(source, smtp);
-    assert_eq!(lab.answer(source, smtp), Answer::Line(Limiter::smtp_reply(1, source)));
+    let held = one_is_served_and_no_more(&lab);
     assert!(limiter.ok(&["status", "--verify"]).contains("agree"));
     drop(held);
 }
@@ -67,10 +75,7 @@ fn a_kernel_that_only_the_census_does_not_know_is_limited_without_it() {
     let said =
         "this kernel's struct cgroup has no member kn: connections older than the limiter are not counted";
     assert!(log.contains(said) && !log.contains("ERROR"), "{log}");
-    let (source, smtp) = (V4.source(), V4.port(25));
-    let held = lab.served(source, smtp);
-    assert_eq!(lab.answer(source, smtp), Answer::Line(Limiter::smtp_reply(1, source)));
-    drop(held);
+    drop(one_is_served_and_no_more(&lab));
 }
 
 #[test]
