@@ -278,10 +278,16 @@ impl Serving {
             };
             match config {
                 Ok(config) => {
-                    if config.max_sources != options.config.max_sources {
-                        warn!(
-                            "max_sources is read when the daemon starts: end it, and start `limiter --instance {instance} run`"
-                        );
+                    let at_start = &options.config;
+                    for (key, is_same) in [
+                        ("max_sources", config.max_sources == at_start.max_sources),
+                        ("max_bans", config.ladder.max_bans == at_start.ladder.max_bans),
+                    ] {
+                        if !is_same {
+                            warn!(
+                                "{key} is read when the daemon starts: end it, and start `limiter --instance {instance} run`"
+                            );
+                        }
                     }
                     rename.send_replace(hostname(&config)?);
                     configure.send_replace(config);

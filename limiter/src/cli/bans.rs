@@ -133,8 +133,6 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
     let time = time.unwrap_or(first);
     let until_ns = ledger::now_ns()? + time.as_nanos() as u64;
     bans::ban(&mut tables, &keys, until_ns)?;
-    let time = humantime::format_duration(time);
-    tell(&services, &keys, &format!("banned for {time}"))?;
     write_down(
         instance,
         &tables,
@@ -142,22 +140,24 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
         "what is banned is banned all the same, but not any more when the host starts anew, should the daemon not be able to \
          write it either",
     );
+    let time = humantime::format_duration(time);
+    output::done(&told(&services, &keys, &format!("banned for {time}")));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what has become of sources, by service.
-fn tell(services: &[(ServiceId, ServicePolicy)], keys: &[Key], what: &str) -> Result<()> {
+/// What has become of sources, by service.
+fn told(services: &[(ServiceId, ServicePolicy)], keys: &[Key], what: &str) -> Vec<String> {
+    let mut lines = Vec::new();
     for (id, policy) in services {
         let of_service: Vec<_> = keys.iter().filter(|key| key.service == id.0).collect();
         if of_service.len() > NAMED {
-            output::line(&format!("{}: {} sources are {what}", policy.name(), of_service.len()))?;
+            lines.push(format!("{}: {} sources are {what}", policy.name(), of_service.len()));
             continue;
         }
-        for key in of_service {
-            output::line(&format!("{}: {} is {what}", policy.name(), ledger::network(key)))?;
-        }
+        let one = |key| format!("{}: {} is {what}", policy.name(), ledger::network(key));
+        lines.extend(of_service.into_iter().map(one));
     }
-    Ok(())
+    lines
 }
 
 /// Writes down what has become of `keys`. If that cannot be done, it is so all the same: that is no error, but said.
@@ -213,7 +213,6 @@ pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
             if whom.len() == 1 { "is" } else { "are" }
         );
     }
-    tell(&services, &banned, "no longer banned")?;
     write_down(
         instance,
         &tables,
@@ -221,6 +220,7 @@ pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
         "the ban has ended all the same, but is there again when the host starts anew, should the daemon not be able to \
          write it either",
     );
+    output::done(&told(&services, &banned, "no longer banned"));
     Ok(ExitCode::SUCCESS)
 }
 

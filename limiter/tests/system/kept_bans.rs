@@ -371,3 +371,24 @@ fn what_can_be_read_of_a_damaged_file_is_in_force() {
     let log = limiter.log();
     assert!(log.contains("is damaged: 1 of its lines") && log.contains("ends within a line"), "{log}");
 }
+
+#[test]
+fn a_ban_that_cannot_be_told_of_holds_and_is_written_down_all_the_same() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start_with(&lab, "");
+    let source = "203.0.113.7";
+    let in_file = || fs::read_to_string(path(&limiter)).unwrap_or_default().lines().count();
+    for (arguments, then) in [
+        (vec!["ban", source, "--service", "smtp", "--for", "1h"], vec!["smtp 203.0.113.7/32".to_owned()]),
+        (vec!["unban", source], vec![]),
+    ] {
+        let before = in_file();
+        let mut command = limiter.command(&arguments);
+        command.stdout(File::options().write(true).open("/dev/full").unwrap()).stderr(Stdio::piped());
+        let outcome = command.spawn().unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8(outcome.stderr).unwrap();
+        assert!(outcome.status.success() && said.contains("it is done, and could not be said"), "{said}");
+        assert_eq!(in_force(&limiter), then);
+        assert!(in_file() > before, "{arguments:?} is written down");
+    }
+}

@@ -188,3 +188,21 @@ fn two_hundred_reloads_under_load_refuse_nobody_whom_neither_policy_refuses() {
     });
     truth::settled(&lab.host, &limiter, 25);
 }
+
+#[test]
+fn a_reload_says_what_is_in_force_only_when_the_daemon_starts_anew() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start_with(&lab, "");
+    for (text, key, other) in [
+        ("max_sources = 2048\n", "max_sources", "max_bans"),
+        ("[ladder]\nmax_bans = 2048\n", "max_bans", "max_sources"),
+    ] {
+        let before = limiter.log().len();
+        limiter.configure(text);
+        limiter.ok(&["reload"]);
+        let told =
+            |key: &str| limiter.log()[before..].contains(&format!("{key} is read when the daemon starts"));
+        eventually("it is said", SOON, || if told(key) { Ok(()) } else { Err(limiter.log()) });
+        assert!(!told(other));
+    }
+}
