@@ -14,7 +14,7 @@ pub mod kind {
     /// It is counted, and in no table: its connection is dead, and its owner still holds the socket, or it is in
     /// an accept queue. The census itself never sees such.
     pub const DEAD: u32 = 1;
-    /// It could not be counted: the ledger is full, or memory short.
+    /// It could not be counted: memory is short.
     pub const UNCOUNTED: u32 = 2;
     /// It was let go of already, with a note that could not be removed yet.
     pub const LET_GO: u32 = 3;

@@ -2,8 +2,8 @@
 //!
 //! Whoever makes an entry notes its key in a ring, under the next number, and the number in the entry. When the room is
 //! full, the oldest number is taken off the ring: an idle entry is deleted for the new one, one with connections leaves
-//! the ring, and is noted in it anew when the last of them is let go. So every idle entry stands in the ring, and one is found in a few
-//! steps, whatever there are: nothing is searched, and no daemon is needed.
+//! the ring, and is noted in it anew when the last of them is let go. So every idle entry stands in the ring, and one is
+//! found in a few steps, whatever there are: nothing is searched, and no daemon is needed.
 //!
 //! The ring has as many slots as the room has entries, and each entry is noted in it once. What a daemon has deleted
 //! leaves its key behind, so a number may be written over before it is taken. Then an entry in use leaves the ring, and

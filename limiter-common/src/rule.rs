@@ -161,8 +161,9 @@ impl Rule {
     }
 
     /// Whether an address, whose rule this is, is allowed as the host that talks to itself, if it `is_own`
-    /// ([`Addr::is_own`]), whatever rules for larger networks say: only the admin's word on exactly this address counts for more. An own address for one link only
-    /// may be a neighbour's on another, so its rule allows nothing; but who connects *to* its own address is the host.
+    /// ([`Addr::is_own`]), whatever rules for larger networks say: only the admin's word on exactly this address counts
+    /// for more. An own address for one link only may be a neighbour's on another, so its rule allows nothing; but who
+    /// connects *to* its own address is the host.
     #[inline(always)]
     #[must_use]
     pub const fn allows_itself(&self, is_own: bool) -> bool {

@@ -126,7 +126,8 @@ fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed 
 }
 
 /// Counts a connection that has no reservation: where verdicts are only counted, or after a SYN cookie, TCP Fast Open,
-/// or a policy that came between ACK and here. Returns what is to be noted, 0 if there is no room. A call of its own, so that the verifier goes on in one way from here.
+/// or a policy that came between ACK and here. Returns what is to be noted, 0 if there is no room. A call of its own, so
+/// that the verifier goes on in one way from here.
 #[inline(never)]
 fn count_without_reservation(service: &maps::Service, claim: &Claim, remote: &Addr, local: &Addr) -> u32 {
     if service.policy.observes() {

@@ -36,8 +36,9 @@ pub fn drops(ctx: &XdpContext) -> bool {
     }
 }
 
-/// Reads a frame that is not plain; `false` if it cannot be read. A function of its own, as [`judge`] is: what is left for nearly all frames stays small. It does
-/// not call [`judge`], below which there is no stack left for more than two on older verifiers (6.1).
+/// Reads a frame that is not plain; `false` if it cannot be read. A function of its own, as [`judge`] is: what is left for
+/// nearly all frames stays small. It does not call [`judge`], below which there is no stack left for more than two on
+/// older verifiers (6.1).
 #[inline(never)]
 fn read_other(ctx: &XdpContext, frame: &mut MaybeUninit<Frame>) -> bool {
     let Some(read) = Frame::read(ctx) else { return false };

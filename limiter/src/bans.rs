@@ -116,23 +116,29 @@ fn idle(tables: &Tables, policy: &ServicePolicy, key: &Key) -> Result<Option<Str
     Ok(observes.then(|| "the service only observes".to_owned()))
 }
 
-/// The keys of every ban at one service that `address` is in, whatever made a source when it was made.
+/// The keys of all bans that have not ended.
+pub fn banned(tables: &Tables) -> Result<HashSet<Key>> {
+    let now_ns = ledger::now_ns()?;
+    let rungs = tables.rungs()?.into_iter();
+    Ok(rungs.filter(|(_, rung)| rung.is_banned(now_ns)).map(|(key, _)| key).collect())
+}
+
+/// Of the `banned`, the keys at one service that `address` is in, whatever made a source when it was banned.
 pub fn covering(
-    tables: &Tables,
+    banned: &HashSet<Key>,
     service: ServiceId,
     policy: &ServicePolicy,
     address: &Addr,
-) -> Result<Vec<Key>> {
-    let now_ns = ledger::now_ns()?;
+) -> Vec<Key> {
     let mut keys = Vec::new();
     for length in 0..=128_u8 {
         let policy = ServicePolicy { narrow: Prefixes { ipv4: length.min(32), ipv6: length }, ..*policy };
         let key = Key::narrow(service, &policy, 0, address);
-        if keys.last() != Some(&key) && tables.rung(&key)?.is_some_and(|rung| rung.is_banned(now_ns)) {
+        if keys.last() != Some(&key) && banned.contains(&key) {
             keys.push(key);
         }
     }
-    Ok(keys)
+    keys
 }
 
 /// Bans the sources of `keys` until `until_ns`. Where there is no room, sources that were only refused are forgotten, then
@@ -144,10 +150,9 @@ pub fn covering(
 pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
     let now_ns = ledger::now_ns()?;
     let unnoted = tables.unnoted_drops()?;
-    let (mut bans, mut undo) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
+    let mut bans = Vec::with_capacity(keys.len());
     for key in keys {
-        let known = tables.rung(key)?;
-        let before = known.unwrap_or_default();
+        let before = tables.rung(key)?.unwrap_or_default();
         // What it had left of replies counts from anew when the ban ends, as after a ban of the ladder.
         let rung = Rung {
             replies_due_ns: 0,
@@ -159,7 +164,6 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
             ..before
         };
         bans.push((*key, rung));
-        undo.push((*key, known));
     }
     let (max, ladder) = (tables.max_bans()? as usize, tables.policy.ladder()?);
     let mut others = tables.rungs()?;
@@ -174,30 +178,15 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
         keys.len()
     );
     let given_up = beyond(&others, max - keys.len(), max, &ladder, now_ns);
-    for key in &given_up {
-        undo.push((*key, tables.rung(key)?));
-    }
     tables.change_rungs(|rungs| {
-        let done = given_up
-            .iter()
-            .try_for_each(|key| rungs.remove(key).map(drop))
-            .and_then(|()| bans.iter().try_for_each(|(key, rung)| rungs.set(key, rung)));
-        if done.is_err() {
-            // What cannot be put back is the less of two errors; the first one is told.
-            for (key, before) in &undo {
-                let _as_far_as_it_goes = match before {
-                    Some(rung) => rungs.set(key, rung),
-                    None => rungs.remove(key).map(drop),
-                };
-            }
-        }
-        done
+        given_up.iter().try_for_each(|key| rungs.remove(key))?;
+        bans.iter().try_for_each(|(key, rung)| rungs.set(key, rung))
     })
 }
 
 /// Ends every ban of the sources that these keys mean, and forgets that they were ever refused.
 pub fn unban(tables: &mut Tables, keys: &[Key]) -> Result<()> {
-    tables.change_rungs(|rungs| keys.iter().try_for_each(|key| rungs.remove(key).map(drop)))
+    tables.change_rungs(|rungs| keys.iter().try_for_each(|key| rungs.remove(key)))
 }
 
 /// Whom to give up so that of `rungs` at most `bans` are banned at `now_ns`, and at most `refused` others are remembered:

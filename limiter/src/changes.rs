@@ -21,6 +21,8 @@ use crate::instance::Instance;
 
 /// Lines of what a command has said that are kept.
 const LINES: usize = 20;
+/// Characters of a command that are kept.
+const LENGTH: usize = 400;
 /// Bytes of those that nobody takes: without a daemon they are for the next one.
 const MAX: u64 = 1 << 20;
 /// How long the file is waited for.
@@ -47,20 +49,28 @@ pub fn leave(instance: &Instance, said: &[String]) -> Result<()> {
         _ => said.to_vec(),
     };
     let words: Vec<_> = std::env::args().skip(1).collect();
-    let command = format!("limiter {}", words.join(" "));
+    let mut command = format!("limiter {}", words.join(" "));
+    if let Some((at, _)) = command.char_indices().nth(LENGTH) {
+        command.replace_range(at.., "…");
+    }
     let change = Change { at: now_s(), who: who(), command, said };
     let mut file = patiently(&path)?;
     if file.metadata()?.len() > MAX {
         return Ok(());
     }
     let line = format!("{}\n", serde_json::to_string(&change)?);
-    file.write_all(line.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    let len = file.metadata()?.len();
+    file.write_all(line.as_bytes()).or_else(|error| {
+        // Half a line would spoil the next one.
+        file.set_len(len)?;
+        Err(error).with_context(|| format!("cannot write {}", path.display()))
+    })
 }
 
 /// Says what was left, once.
 pub fn tell(instance: &Instance) -> Result<()> {
     let path = instance.changes_path();
-    if fs::metadata(&path).is_ok_and(|found| found.len() == 0) || !path.exists() {
+    if fs::metadata(&path).map_or(0, |found| found.len()) == 0 {
         return Ok(());
     }
     let mut text = String::new();

@@ -214,6 +214,15 @@ fn loaded(instance: &Instance) -> Result<Tables> {
     }
 }
 
+/// The same under a lock: what is loaded when the lock is held. A daemon that starts may have put other maps in the place
+/// of those that were there before.
+fn locked<L>(instance: &Instance, lock: impl FnOnce(&Instance) -> Result<L>) -> Result<(Tables, L)> {
+    // For an instance that is not loaded no file is made.
+    loaded(instance)?;
+    let lock = lock(instance)?;
+    Ok((loaded(instance)?, lock))
+}
+
 /// Says where the limits are, if they are not here.
 fn refuse_elsewhere(instance: &Instance) -> Result<()> {
     let daemon = instance.daemon()?;

@@ -315,8 +315,8 @@ impl Serving {
         }
         if limits_stay && environment::pins_warning().is_some() {
             info!(
-                "the daemon ends; the limits stay in force, with resets instead of replies, only as long as something \
-                 else runs in this mount namespace"
+                "the daemon ends; the limits stay in force, with resets instead of replies, only as long as this \
+                 /sys/fs/bpf is mounted somewhere"
             );
         } else if limits_stay {
             info!(

@@ -15,8 +15,8 @@ use std::{
 use anyhow::{Context as _, Result};
 
 pub use self::daemon::{Daemon, Process};
-pub use self::locks::DaemonLock;
 use self::locks::{BANS, ERRAND, PID, POLICY};
+pub use self::locks::{DaemonLock, Lock};
 
 /// Where locks are kept, and what daemon and commands leave for each other.
 const RUN_DIR: &str = "/run/limiter";

@@ -81,6 +81,7 @@ pub(super) fn put(journal: &Journal, tables: &Tables, line: &Line) -> Result<()>
 /// Notes what time it is: should the clock on the wall be set back meanwhile, bans go on from here. Nothing is noted where
 /// nothing is written down.
 pub fn mark(instance: &Instance) -> Result<()> {
+    let _bans = instance.lock_bans()?;
     let journal = Journal::new(instance.bans_path())?;
     // However long it is: this is no time to write it anew.
     journal.append(&Line::now(Vec::new(), Vec::new())?, || Ok(u32::MAX as usize))?;
@@ -88,9 +89,9 @@ pub fn mark(instance: &Instance) -> Result<()> {
 }
 
 /// Puts the bans of the file in force that have not ended, and says which it does not; returns how many. A file that is
-/// damaged is kept beside, and what can be read of it counts: a daemon without some bans is better than none.
+/// damaged is kept beside, and what can be read of it counts: a daemon without some bans is better than none. Under the
+/// lock of the bans, until the tables are those of the instance.
 pub fn restore(instance: &Instance, tables: &mut Tables) -> Result<usize> {
-    let _bans = instance.lock_bans()?;
     let journal = Journal::new(instance.bans_path())?;
     let contents = journal.read()?;
     let now = Clock::now()?;
@@ -142,7 +143,8 @@ fn rung(ban: &Ban, then_ns: u64, now_ns: u64) -> Rung {
     let over_ns = then_ns.saturating_sub(ban.until_ns);
     Rung {
         banned_until_ns: now_ns.saturating_add(left_ns).saturating_sub(over_ns).max(1),
-        banned_at_ns: now_ns.saturating_sub(then_ns.saturating_sub(ban.since_ns)),
+        // 0 is that of nobody's ban.
+        banned_at_ns: now_ns.saturating_sub(then_ns.saturating_sub(ban.since_ns)).max(u64::from(now_ns > 0)),
         bans: ban.bans,
         cause: if ban.by == super::word(cause::ADMIN) { cause::ADMIN } else { cause::LADDER },
         ..Rung::default()

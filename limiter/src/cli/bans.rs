@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use limiter_common::{Action, Addr, Key, Ladder, ServiceId, ServicePolicy};
 
-use super::{WrongUsage, list, loaded, output};
+use super::{WrongUsage, list, loaded, locked, output};
 use crate::{
     bans::{self, Ban, Bans, state},
     config,
@@ -104,9 +104,8 @@ impl Whom {
 pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
     let BanArgs { whom, time } = args;
     let sources = whom.sources()?;
-    let mut tables = loaded(instance)?;
+    let (mut tables, _bans) = locked(instance, Instance::lock_bans)?;
     let services = asked(&tables, whom.service.as_deref())?;
-    let _bans = instance.lock_bans()?;
     let (mut keys, mut seen) = (Vec::new(), HashSet::new());
     for source in &sources {
         let address = Addr::from(source.addr());
@@ -191,20 +190,18 @@ fn allowed(
 /// `limiter unban ADDR…`: ends every ban that covers an address, and forgets that its source was ever refused.
 pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
     let sources = whom.sources()?;
-    let mut tables = loaded(instance)?;
+    let (mut tables, _bans) = locked(instance, Instance::lock_bans)?;
     let services = asked(&tables, whom.service.as_deref())?;
-    let _bans = instance.lock_bans()?;
+    let all = bans::banned(&tables)?;
     let (mut keys, mut banned) = (HashSet::new(), Vec::new());
     for source in &sources {
         let address = Addr::from(source.addr());
         for (id, policy) in &services {
-            let covering = bans::covering(&tables, *id, policy, &address)?;
+            let covering = bans::covering(&all, *id, policy, &address);
             banned.extend(covering.into_iter().filter(|key| keys.insert(*key)));
             keys.insert(tables.policy.source(*id, policy, &address)?);
         }
     }
-    let keys: Vec<_> = keys.into_iter().collect();
-    bans::unban(&mut tables, &keys)?;
     if banned.is_empty() {
         let whom = sources.iter().take(NAMED).map(|source| source.addr().to_string()).collect::<Vec<_>>();
         bail!(
@@ -213,6 +210,8 @@ pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
             if whom.len() == 1 { "is" } else { "are" }
         );
     }
+    let keys: Vec<_> = keys.into_iter().collect();
+    bans::unban(&mut tables, &keys)?;
     write_down(
         instance,
         &tables,

@@ -122,7 +122,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
                 0
             },
             remedy: over
-                .filter(|_| !claim.narrow.is_shared())
+                .filter(|reason| *reason != Reason::Network || !claim.narrow.is_shared())
                 .and_then(|reason| raise::raise(&text, &policy, say, &standing, reason)),
             wait_ms: limits.rate.wait_ns(standing.due_ns, now_ns).div_ceil(1_000_000),
         });

@@ -109,7 +109,11 @@ fn print(sources: &[Source]) -> Result<()> {
     let rows = sources.iter().map(|source| {
         vec![
             source.service.clone(),
-            source.source.clone(),
+            if source.tier == "shared" {
+                format!("{} (shared)", source.source)
+            } else {
+                source.source.clone()
+            },
             source.connections.to_string(),
             source.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
             waiting(source.waiting, source.waiting_seconds),

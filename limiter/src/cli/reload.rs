@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
-use super::{loaded, output};
+use super::{locked, output};
 use crate::{
     config,
     instance::{Applied as ForDaemon, Instance, Process},
@@ -20,15 +20,14 @@ pub struct Args {
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let mut tables = loaded(instance)?;
+    // Locked before the file is read, or one who saves a change at this moment would be overruled by what was there before.
+    let (mut tables, policy) = locked(instance, Instance::lock_policy)?;
     let path = match &args.config {
         Some(path) => Some(path.clone()),
         None => instance.config_path()?,
     };
     let applied = {
-        // Before the file is read, or one who saves a change at this moment would be overruled by what was
-        // there before.
-        let _policy = instance.lock_policy()?;
+        let _policy = policy;
         // All of it before anything is touched: one mistake and nothing changes.
         let config = path.as_deref().map(config::load).transpose()?.unwrap_or_default();
         // What the kernel does not know of: the host name, and how often the daemon looks after the ledger.

@@ -11,7 +11,7 @@ use limiter_common::{
 use serde::Serialize;
 
 use super::{
-    WrongUsage, list, loaded, output,
+    WrongUsage, list, loaded, locked, output,
     save::{self, Save},
 };
 use crate::{
@@ -137,8 +137,7 @@ fn change(
     change: Change<'_>,
     work: impl FnOnce(&mut Vec<RuleEntry>, &PolicySet) -> Result<String>,
 ) -> Result<ExitCode> {
-    let mut tables = loaded(instance)?;
-    let _policy = instance.lock_policy()?;
+    let (mut tables, _policy) = locked(instance, Instance::lock_policy)?;
     let before = tables.policy.policy()?;
     let mut admins = policy::own_words(before.rules.clone());
     let done = work(&mut admins, &before)?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
-    list, loaded,
+    list, locked,
     save::{self, Save},
 };
 use crate::{
@@ -35,10 +35,9 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     // All of them before anything is touched: one mistake and nothing changes.
     let settings =
         args.settings.iter().map(|text| config::parse_setting(text)).collect::<Result<Vec<Setting>, _>>()?;
-    let mut tables = loaded(instance)?;
+    let (mut tables, _policy) = locked(instance, Instance::lock_policy)?;
     list::known(&tables, &args.service)?;
 
-    let _policy = instance.lock_policy()?;
     let before = tables.policy.policy()?;
     let mut policy = before.clone();
     let mut lines = Vec::new();

@@ -348,6 +348,10 @@ pub fn response(number: u8) -> &'static str {
 
 /// Whether new sources are limited by their network, because the ledger has no room for them.
 fn crowded(instance: &Instance, tables: &Tables) -> Result<Option<String>> {
+    let is_full = tables.is_full(ledger::now_s()?)?;
+    if tables.shared()? == 0 && !is_full {
+        return Ok(None);
+    }
     let (mut entries, mut connections) = (0_u32, 0_u64);
     tables.each_source(|key, entry| {
         if key.is_shared() && entry.places.connections() > 0 {
@@ -355,7 +359,7 @@ fn crowded(instance: &Instance, tables: &Tables) -> Result<Option<String>> {
             connections += u64::from(entry.places.connections());
         }
     })?;
-    if entries == 0 && !tables.is_full(ledger::now_s()?)? {
+    if entries == 0 && !is_full {
         return Ok(None);
     }
     let (taken, most) = tables.room()?;

@@ -36,7 +36,7 @@ impl Refusals {
         let all = counters(tables)?;
         self.said.retain(|name, _| all.iter().any(|(other, _)| other == name));
         for (name, counters) in all {
-            let (before, at) = self.said.entry(name.clone()).or_insert((Counters::default(), now));
+            let (before, at) = self.said.entry(name.clone()).or_insert((counters, now));
             if now.duration_since(*at) < EVERY {
                 continue;
             }

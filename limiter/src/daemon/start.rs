@@ -9,7 +9,7 @@ use super::Options;
 use crate::{
     bans,
     greeter::Listener,
-    instance::Instance,
+    instance::{Instance, Lock},
     kernel::{Attached, Found, Tables, Target, environment, pins, sets::PolicySet, shield::Shield},
     policy::{self, Applied},
     waiting,
@@ -18,43 +18,50 @@ use crate::{
 /// What there was before a start.
 pub struct Before {
     pub found: Found,
+    /// Held until other maps have taken the place of those that are there: a ban made meanwhile would be in these.
+    _bans: Option<Lock>,
     /// Of what is taken over.
     running: Option<Running>,
+    /// The file that was put in force; an error if nobody knows.
+    file: Result<Option<PathBuf>>,
     /// Of the directory of the pins, whatever its name; 0 for none.
     inode: u64,
 }
 
-/// An instance that is loaded.
+/// An instance that is taken over.
 struct Running {
     /// What is in force.
     policy: PolicySet,
     /// Network namespace and cgroup.
     protects: (u64, u64),
-    /// The file that was put in force; an error if nobody knows.
-    file: Result<Option<PathBuf>>,
 }
 
 impl Before {
     /// Looks at it. Under the lock of the policy, which is to be held until the start has succeeded or failed.
     pub fn look(instance: &Instance, options: &Options) -> Result<Self> {
         let mut found = Found::inspect(instance)?;
+        let mut bans = None;
         if let Found::Current(tables) = &found
             && let Some(difference) = target(options)?.outgrows(tables)?
         {
-            // They are put in force again by the load.
-            bans::state::save(instance, tables)?;
+            bans = Some(instance.lock_bans()?);
+            // They are put in force again by the load. A daemon without some bans is better than none.
+            if let Err(problem) = bans::state::save(instance, tables) {
+                error!("{problem:#}: bans that are not in the file are not in force any more");
+            }
             found = Found::Other(difference);
+        }
+        if bans.is_none() && !matches!(found, Found::Current(_)) {
+            bans = Some(instance.lock_bans()?);
         }
         let inode = fs::metadata(instance.pins()).map_or(0, |pins| pins.ino());
         let running = match &found {
-            Found::Current(tables) => Some(Running {
-                policy: tables.policy.policy()?,
-                protects: tables.protects()?,
-                file: instance.config_path(),
-            }),
+            Found::Current(tables) => {
+                Some(Running { policy: tables.policy.policy()?, protects: tables.protects()? })
+            }
             _ => None,
         };
-        Ok(Self { found, running, inode })
+        Ok(Self { found, _bans: bans, running, file: instance.config_path(), inode })
     }
 
     /// Makes everything as it was, as the start has failed because of `problem`; what to say of it.
@@ -63,7 +70,8 @@ impl Before {
             Found::Nothing => (Self::clear(instance), "nothing is loaded"),
             Found::Current(_) => (self.put_back(instance), "what was in force before stays in force"),
             Found::Other(_) => {
-                (pins::take_back(instance, self.inode), "what was in force before stays in force")
+                let restored = pins::take_back(instance, self.inode).and_then(|()| self.name_file(instance));
+                (restored, "what was in force before stays in force")
             }
         };
         match restored {
@@ -77,15 +85,19 @@ impl Before {
 
     /// Of what was not there before, nothing stays.
     fn clear(instance: &Instance) -> Result<()> {
-        let _bans = instance.lock_bans()?;
         pins::remove(&instance.new_pins())?;
         pins::remove(&instance.pins())?;
         instance.clear()
     }
 
+    /// The file that was put in force is the one that `limiter reload` reads.
+    fn name_file(&self, instance: &Instance) -> Result<()> {
+        self.file.as_ref().map_or(Ok(()), |file| instance.set_config_path(file.as_deref()))
+    }
+
     /// What was taken over has the policy again that it had. Which build its programs are of does not matter.
     fn put_back(&self, instance: &Instance) -> Result<()> {
-        let Some(Running { policy, protects, file }) = &self.running else { return Ok(()) };
+        let Some(Running { policy, protects }) = &self.running else { return Ok(()) };
         let mut tables = Tables::open(&instance.pins())?;
         if tables.protects()? != *protects {
             tables.claim(protects.0, protects.1)?;
@@ -93,11 +105,11 @@ impl Before {
         if tables.policy.policy()? != *policy {
             tables.policy.replace(policy)?;
         }
-        file.as_ref().map_or(Ok(()), |file| instance.set_config_path(file.as_deref()))
+        self.name_file(instance)
     }
 
-    /// Says what has become of it.
-    pub fn tell(&self, instance: &Instance, adopted: u64) {
+    /// Says what has become of it, which lets go of what was held for it.
+    pub fn tell(self, instance: &Instance, adopted: u64) {
         match &self.found {
             Found::Nothing => info!("loaded as instance {instance}"),
             Found::Current(_) => info!("took over instance {instance}, counts included"),

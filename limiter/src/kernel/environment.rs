@@ -57,8 +57,8 @@ pub fn pins_warning() -> Option<&'static str> {
     let here = format!("{}:{}", major(here), minor(here));
     let is_apart = of_first.is_ok_and(|mounts| mounted_at(&mounts, BPFFS) != Some(&here));
     (is_contained || is_apart).then_some(
-        "/sys/fs/bpf here is not the host's (a container, `unshare --mount`): the limits end with this mount namespace, \
-         at the latest, and commands find them in it only; to keep them, mount the host's /sys/fs/bpf here",
+        "/sys/fs/bpf here may not be the host's (a container, `unshare --mount`): then the limits end with this mount \
+         namespace, at the latest, and commands find them in it only; to keep them, mount the host's /sys/fs/bpf here",
     )
 }
 

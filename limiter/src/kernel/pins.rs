@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
     Counters, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, Note, PORT_WORDS, Peg, Pending,
@@ -213,9 +213,16 @@ pub fn put_in_place(instance: &Instance) -> Result<()> {
 /// That is a directory of this inode.
 pub fn take_back(instance: &Instance, inode: u64) -> Result<()> {
     let (new, pins) = (instance.new_pins(), instance.pins());
-    if fs::metadata(&new).is_ok_and(|new| new.ino() == inode) {
+    let is_it = |path: &Path| fs::metadata(path).is_ok_and(|found| found.ino() == inode);
+    if is_it(&new) {
         exchange(&new, &pins).with_context(|| format!("cannot rename {} back", new.display()))?;
     }
+    // Before Linux 5.16 what had the name is gone by then.
+    ensure!(
+        is_it(&pins),
+        "{} in force",
+        if pins.exists() { "the new limits are" } else { "those from before are gone, and nothing is" }
+    );
     remove(&new)
 }
 

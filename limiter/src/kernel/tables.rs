@@ -66,10 +66,10 @@ impl Rungs {
         self.map.insert(key, rung, 0).context("cannot note who is banned")
     }
 
-    /// Forgets where a source stands; `false` if that was nowhere.
-    pub fn remove(&mut self, key: &Key) -> Result<bool> {
+    /// Forgets where a source stands, if anywhere.
+    pub fn remove(&mut self, key: &Key) -> Result<()> {
         self.remember(key)?;
-        Ok(found(self.map.remove(key)).context("cannot forget who was banned")?.is_some())
+        found(self.map.remove(key)).map(drop).context("cannot forget who was banned")
     }
 
     fn remember(&mut self, key: &Key) -> Result<()> {
@@ -146,6 +146,12 @@ impl Tables {
     /// Whether there is no room for the entry of a new source, at `now_s` of `CLOCK_MONOTONIC`.
     pub fn is_full(&self, now_s: u32) -> Result<bool> {
         Ok(self.rooms.get(&rooms::SOURCES, 0)?.is_full(now_s.into()))
+    }
+
+    /// How many entries are shared by sources that have none of their own.
+    pub fn shared(&self) -> Result<u64> {
+        let rooms = rooms::SHARED..rooms::RUNGS;
+        rooms.map(|index| Ok(self.rooms.get(&index, 0)?.taken)).sum()
     }
 
     /// How many sources and networks the ledger has, and how many it can hold.

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, TcpStream};
 
+use serde_json::Value;
+
 use crate::support::{Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, truth};
 
 /// What an IPv6 customer has of addresses.
@@ -106,6 +108,7 @@ fn when_every_entry_is_in_use_a_newcomer_is_served_and_limited_with_its_network_
             );
         }
         assert!(warnings(&limiter).contains("raise max_sources"), "{}", warnings(&limiter));
+        assert!(limiter.ok(&["list"]).contains(" (shared)"));
         assert_eq!(limiter.counter("smtp", "shared"), if has_daemon { 21 } else { 48 });
         if has_daemon {
             let live = limiter.json(&["status", "--verify"])["verified"].clone();
@@ -113,11 +116,11 @@ fn when_every_entry_is_in_use_a_newcomer_is_served_and_limited_with_its_network_
         }
         drop((held, beside, apart));
         eventually("nothing is shared any more", SOON, || {
-            let list = limiter.ok(&["list"]);
-            let shared = list.lines().filter(|line| line.contains("shared"));
-            match shared.filter(|line| !line.contains(" 0 ")).count() {
+            let list = limiter.json(&["list"]);
+            let shared = |source: &Value| source["tier"] == "shared" && source["connections"] != 0;
+            match list["sources"].as_array().unwrap().iter().filter(|source| shared(source)).count() {
                 0 => Ok(()),
-                _ => Err(list),
+                _ => Err(list.to_string()),
             }
         });
     }

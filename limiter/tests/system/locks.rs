@@ -192,3 +192,42 @@ fn unload_leaves_nothing_behind_and_its_daemon_promises_nothing() {
     let log = limiter.log();
     assert!(log.contains("is being unloaded") && !log.contains("the limits stay in force"), "{log}");
 }
+
+#[test]
+fn a_change_is_made_to_what_is_loaded_when_its_lock_is_held_and_not_to_what_was_before() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start(&lab, 1, "reset");
+    limiter.ok(&["ban", "192.0.2.9", "--for", "1m"]);
+    let away = limiter.pins().with_file_name(format!("{}+away", limiter.instance));
+    let in_force = || (limiter.json(&["status"])["services"].clone(), limiter.json(&["rules"]));
+    let before = in_force();
+    for (what, arguments) in [
+        ("policy", vec!["set", "smtp", "max_connections=7"]),
+        ("policy", vec!["deny", "192.0.2.10"]),
+        ("policy", vec!["reload"]),
+        ("bans", vec!["ban", "192.0.2.10"]),
+        ("bans", vec!["unban", "192.0.2.9"]),
+    ] {
+        let held = lock(&limiter, what);
+        let path = file(&limiter, what);
+        let mut command = limiter.command(&arguments);
+        let waits = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        eventually("it waits for the lock", SOON, || {
+            let files = fs::read_dir(format!("/proc/{}/fd", waits.id())).unwrap().flatten();
+            let mut opened = files.filter_map(|entry| fs::read_link(entry.path()).ok());
+            if opened.any(|it| it == path) { Ok(()) } else { Err("it has not opened it".to_owned()) }
+        });
+        // As by an unload, or by a daemon that starts with other maps.
+        fs::rename(limiter.pins(), &away).unwrap();
+        drop(held);
+        let outcome = waits.wait_with_output().unwrap();
+        fs::rename(&away, limiter.pins()).unwrap();
+        let said = String::from_utf8(outcome.stderr).unwrap();
+        assert_eq!(outcome.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("nothing is loaded"), "{arguments:?}: {said}");
+        assert_eq!(in_force(), before, "{arguments:?}");
+        let bans = limiter.json(&["bans"]);
+        let banned = bans["bans"].as_array().unwrap();
+        assert!(banned.iter().all(|ban| ban["source"] == "192.0.2.9/32") && banned.len() == 6, "{bans}");
+    }
+}

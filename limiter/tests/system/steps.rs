@@ -449,3 +449,25 @@ fn a_failure_at_any_step_of_unload_is_said_and_the_next_one_does_the_rest() {
         limiter.forget_daemon();
     }
 }
+
+#[test]
+fn a_start_that_fails_leaves_reload_the_file_that_is_in_force() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = limiter(&lab);
+    limiter.kill();
+    let named = format!("/run/limiter/{}.config", limiter.instance);
+    let before = fs::read_to_string(&named).unwrap();
+    let other = limiter.config_path().with_file_name("other.toml");
+    // Larger maps, which take the place of those that are there.
+    fs::write(&other, "max_sources = 2048\n").unwrap();
+    let mut command = Command::new("prlimit");
+    let named_file = limiter.config_path();
+    let arguments = limiter.run_arguments().into_iter();
+    let arguments = arguments.map(|it| if it == named_file { other.clone().into_os_string() } else { it });
+    command.args(["--nofile=140:140", BINARY]).args(arguments);
+    let outcome = Outcome::of(command);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("what was in force before stays in force"), "{outcome:?}");
+    assert_eq!(fs::read_to_string(&named).unwrap(), before);
+    limiter.run();
+}
