@@ -304,7 +304,11 @@ impl Attendant {
                 }
                 let is_done = self.ask(&flow, act)?.done != 0;
                 match act {
-                    Act::Admit if !is_done => self.tell(&flow)?,
+                    Act::Admit if !is_done => {
+                        // Who came first is known by now, or will be at the next try.
+                        self.line.was_not_admitted(&flow);
+                        self.hear()?;
+                    }
                     Act::Revoke => lost_turn = true,
                     _ => {}
                 }

@@ -23,6 +23,9 @@ const LONGEST_KEPT_NS: u64 = 500_000_000;
 /// How long one rests that found no place in its turn, because somebody else was counted meanwhile.
 const REST_NS: u64 = 100_000_000;
 
+/// How often one for whom the room was full is let in where another one has left, and a third has come first.
+const MOST_TRIES: u8 = 8;
+
 /// What the usher is to be asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Act {
@@ -84,6 +87,8 @@ struct Place {
     kept_until_ns: u64,
     /// Until when it rests.
     rests_until_ns: u64,
+    /// How often it was to be let in where another one had left, in vain.
+    tries: u8,
 }
 
 /// Everyone who was held back.
@@ -127,8 +132,16 @@ impl Line {
                 Some(before) => before.rests_until_ns,
                 None => 0,
             },
+            tries: before.map_or(0, |before| before.tries),
         };
         self.0.insert(*flow, place);
+    }
+
+    /// It was not let in: somebody came first, or its source may have no more who wait.
+    pub fn was_not_admitted(&mut self, flow: &Flow) {
+        if let Some(place) = self.0.get_mut(flow) {
+            place.tries = place.tries.saturating_add(1);
+        }
     }
 
     /// It is gone.
@@ -201,7 +214,8 @@ impl Line {
     }
 
     /// For the oldest for whom the room was full: who has to go. That is the newest of the source with the most
-    /// waiters, it itself among them.
+    /// waiters, it itself among them. Who was beaten to the room that was made for it is let in where there is some
+    /// now, and else more is made.
     fn crowded(&self) -> Vec<(Flow, Act)> {
         let crowded = self.0.iter().filter(|(_, place)| place.state == State::Crowded);
         let Some((flow, place)) = crowded.min_by_key(|(_, place)| place.since_ns) else { return Vec::new() };
@@ -211,6 +225,12 @@ impl Line {
         for (_, other) in of_service().filter(|(_, other)| other.state.is_marked()) {
             in_all += 1;
             *waiting.entry(other.claim.narrow).or_default() += 1;
+        }
+        if place.tries >= MOST_TRIES {
+            return vec![(*flow, Act::Tell)];
+        }
+        if place.tries > 0 && in_all < place.room {
+            return vec![(*flow, Act::Admit)];
         }
         let own = waiting.get(&place.claim.narrow).copied().unwrap_or_default() + 1;
         let most = waiting.iter().filter(|(_, n)| **n > own).max_by_key(|(key, n)| (**n, key.source.0));

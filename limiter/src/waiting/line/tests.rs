@@ -144,6 +144,42 @@ fn where_the_room_is_full_the_newest_of_the_source_with_the_most_makes_room() {
 }
 
 #[test]
+fn who_is_beaten_to_the_room_that_was_made_for_it_is_let_in_all_the_same() {
+    let (new, beats) = (flow(3, 1), flow(4, 1));
+    // As many as there is room for.
+    let mut waiting: Vec<_> = (1..=50).map(|port| (flow(1, port), State::Waiting, u64::from(port))).collect();
+    waiting.push((new, State::Crowded, 90));
+    let mut line = line(&waiting);
+    let due = |line: &Line| line.due(100, |_| WAIT_NS);
+    assert_eq!(due(&line), [(flow(1, 50), Act::Tell), (new, Act::Admit)]);
+    line.done(&flow(1, 50), Act::Tell, 101);
+    line.remove(&flow(1, 50));
+    // The kernel says no, and who came first is not known yet.
+    line.was_not_admitted(&new);
+    assert_eq!(due(&line), [(new, Act::Admit)], "nobody has to go for it");
+    line.was_not_admitted(&new);
+    line.note(&beats, &waiter(&beats, State::Waiting, 95, Reason::Concurrency), 102);
+    assert_eq!(due(&line), [(flow(1, 49), Act::Tell), (new, Act::Admit)]);
+    line.done(&new, Act::Admit, 103);
+    line.remove(&flow(1, 49));
+    assert_eq!(due(&line), []);
+}
+
+#[test]
+fn who_cannot_be_let_in_is_told_in_the_end() {
+    let new = flow(3, 1);
+    let mut line =
+        line(&[(flow(1, 1), State::Waiting, 1), (flow(1, 2), State::Waiting, 2), (new, State::Crowded, 9)]);
+    let mut tries = 0;
+    while line.due(100, |_| WAIT_NS) != [(new, Act::Tell)] {
+        line.was_not_admitted(&new);
+        tries += 1;
+        assert!(tries <= 8, "after {tries} tries it is not told");
+    }
+    assert_eq!(line.waiting().count(), 2, "and nobody had to go for it more than once");
+}
+
+#[test]
 fn what_one_waits_for_is_marked_where_it_is() {
     let of = flow(1, 1);
     let mut line = line(&[(of, State::Waiting, 1)]);
