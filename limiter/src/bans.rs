@@ -79,7 +79,7 @@ pub fn all(tables: &Tables) -> Result<Bans> {
     // In this order what is noted meanwhile is missed, and nothing counted twice.
     let unnoted = tables.unnoted_drops()?;
     rungs.retain(|(_, rung)| rung.is_banned(now_ns));
-    rungs.sort_by_key(|(key, rung)| (rung.banned_until_ns, key.source, key.service));
+    rungs.sort_by_key(|(key, rung)| (rung.banned_until_ns, key.source.to_ip(), key.service));
     let mut all = Bans::default();
     for (key, rung) in rungs {
         let Some((_, policy)) = services.iter().find(|(id, _)| id.0 == key.service) else { continue };

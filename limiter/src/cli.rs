@@ -1,14 +1,19 @@
 //! The command line: nouns read, verbs change. A file a verb.
 
+mod answer;
 mod bans;
+mod caution;
 mod explain;
 mod import;
+mod input;
 mod list;
 mod output;
 mod reload;
 mod rules;
 mod run;
 mod save;
+#[cfg(test)]
+mod screens;
 mod set;
 mod status;
 mod unload;
@@ -17,7 +22,7 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand, error::ErrorKind};
-use limiter_common::Action;
+use serde::Serialize;
 
 use crate::{
     changes,
@@ -59,17 +64,17 @@ enum Verb {
     Reload(reload::Args),
     /// Change a limit, live
     Set(set::Args),
-    /// Let a network have as many connections as it wants, live
+    /// Let networks have as many connections as they want, live
     Allow(rules::Whom),
-    /// Let a network have none, live
-    Deny(rules::Whom),
+    /// Let networks have none, live
+    Deny(rules::DenyArgs),
     /// Give each source of a network a limit of its own, live
     Limit(rules::LimitArgs),
-    /// Take back what was said of exactly this network, live
+    /// Take back what was said of exactly these networks, live
     Forget(rules::Whom),
-    /// Let an address begin no connection to mail ports for a time, live; those that are there go on
+    /// Let addresses begin no connection to mail ports for a time, live; those that are there go on
     Ban(bans::BanArgs),
-    /// End a ban, and forget what led to it
+    /// End bans, and forget what led to them
     Unban(bans::Whom),
     /// End the daemon, lift the limits, and leave no trace in the kernel
     Unload(unload::Args),
@@ -93,10 +98,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         // What was asked for, or an invocation without a verb: the help itself is the answer.
         Err(answer) if !is_mistake(answer.kind()) => answer.exit(),
-        Err(mistake) => {
-            eprintln!("limiter: {}", one_sentence(&mistake));
-            return ExitCode::from(WRONG_USAGE);
-        }
+        Err(mistake) => return fail(&one_sentence(&mistake), WRONG_USAGE, Asked::of_this_process()),
     };
     let is_change = cli.verb.is_change();
     if matches!(cli.verb, Verb::Unload(_)) && environment::check().is_ok() {
@@ -111,9 +113,9 @@ pub fn main() -> ExitCode {
         Verb::Rules(args) => rules::show(&cli.instance, &args),
         Verb::Reload(args) => reload::run(&cli.instance, &args),
         Verb::Set(args) => set::run(&cli.instance, &args),
-        Verb::Allow(args) => rules::decide(&cli.instance, &args, Action::Allow),
-        Verb::Deny(args) => rules::decide(&cli.instance, &args, Action::Deny),
-        Verb::Limit(args) => rules::limit(&cli.instance, &args),
+        Verb::Allow(args) => rules::allow(&cli.instance, &args),
+        Verb::Deny(args) => rules::deny(&cli.instance, &args),
+        Verb::Limit(args) => rules::limit(&cli.instance, args),
         Verb::Forget(args) => rules::forget(&cli.instance, &args),
         Verb::Bans(args) => bans::show(&cli.instance, &args),
         Verb::Ban(args) => bans::ban(&cli.instance, &args),
@@ -130,12 +132,48 @@ pub fn main() -> ExitCode {
         // A reader that has seen enough, such as `head`, is no error.
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("limiter: {error:#}");
             let is_usage =
                 error.is::<ConfigError>() || error.is::<SettingError>() || error.is::<WrongUsage>();
-            ExitCode::from(if is_usage { WRONG_USAGE } else { FAILED })
+            let code = if is_usage { WRONG_USAGE } else { FAILED };
+            fail(&format!("{error:#}"), code, Asked::of_this_process())
         }
     }
+}
+
+/// In which form the answer was asked for, whether or not the rest of the command line made sense.
+#[derive(Clone, Copy)]
+struct Asked {
+    json: bool,
+    brief: bool,
+}
+
+impl Asked {
+    fn of_this_process() -> Self {
+        let words: Vec<_> = std::env::args_os().skip(1).take_while(|word| word != "--").collect();
+        let has = |flag: &str| words.iter().any(|word| word == flag);
+        Self { json: has("--json"), brief: has("status") && has("--brief") }
+    }
+}
+
+/// An error as a document.
+#[derive(Serialize)]
+struct Failure<'a> {
+    error: &'a str,
+    exit_code: u8,
+}
+
+/// Says why nothing was done: in a sentence, and in the form that was asked for.
+fn fail(sentence: &str, code: u8, asked: Asked) -> ExitCode {
+    // Where this cannot be written either, the code is what is left to tell.
+    if asked.brief {
+        let _unwritten = output::line(&status::unknown(sentence));
+        return ExitCode::from(status::UNKNOWN);
+    }
+    if asked.json {
+        let _unwritten = output::json(&Failure { error: sentence, exit_code: code });
+    }
+    eprintln!("limiter: {sentence}");
+    ExitCode::from(code)
 }
 
 impl Verb {
@@ -165,7 +203,7 @@ impl Verb {
 /// Leaves word for the daemon's log of what this command has done. It is done, whether that can be said or not.
 fn leave_word(instance: &Instance) {
     if instance.pins().exists()
-        && let Err(problem) = changes::leave(instance, &output::said())
+        && let Err(problem) = changes::leave(instance, &output::remembered())
     {
         eprintln!("limiter: warning: the daemon's log will not tell of this: {problem:#}");
     }
@@ -195,6 +233,14 @@ fn one_sentence(mistake: &clap::Error) -> String {
 #[error("{0}")]
 struct WrongUsage(String);
 
+/// That nothing is, and what to do.
+fn nothing_loaded(instance: &Instance) -> String {
+    format!(
+        "nothing is loaded as instance {instance}: start it with `limiter --instance {instance} run`, or name another \
+         --instance"
+    )
+}
+
 /// The tables of an instance that is loaded.
 fn loaded(instance: &Instance) -> Result<Tables> {
     environment::check()?;
@@ -202,10 +248,7 @@ fn loaded(instance: &Instance) -> Result<Tables> {
         Found::Current(tables) => Ok(*tables),
         Found::Nothing => {
             refuse_elsewhere(instance)?;
-            Err(anyhow!(
-                "nothing is loaded as instance {instance}: start it with `limiter --instance {instance} run`, or name \
-                 another --instance"
-            ))
+            Err(anyhow!(nothing_loaded(instance)))
         }
         Found::Other(difference) => Err(anyhow!(
             "what is pinned as instance {instance} is not this build's ({difference}): use the limiter that loaded it, \
@@ -267,7 +310,8 @@ mod tests {
         };
         assert_eq!(
             said(&["limiter", "explain", "192.0.2.256"]),
-            "invalid value '192.0.2.256' for '<ADDR>': invalid IP address syntax; see `limiter help`"
+            "invalid value '192.0.2.256' for '<ADDR>': give an IPv4 or IPv6 address, such as 203.0.113.7 or 2001:db8::5; \
+             see `limiter help`"
         );
         assert_eq!(
             said(&["limiter", "set", "smtp"]),

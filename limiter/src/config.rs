@@ -27,8 +27,8 @@ mod written;
 
 use limiter_common::{Keepalive, Mode, Protocol, Rate, Response, ServicePolicy, service::Prefixes};
 
-pub use check::{is_hostname, shown_duration};
-pub use edit::{Change, EditError, Ruling, edit};
+pub use check::{is_hostname, protocol_name};
+pub use edit::{Change, EditError, Edited, Ruling, edit};
 pub use error::ConfigError;
 pub use file::Draft;
 pub use interfaces::Interfaces;

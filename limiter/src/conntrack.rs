@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     fs::File,
     io::{BufRead as _, BufReader, Read as _},
+    net::IpAddr,
 };
 
 /// Tracked connections, one a line, of the network namespace this thread is in. Not there without conntrack.
@@ -12,9 +13,19 @@ const TABLE: &str = "/proc/thread-self/net/nf_conntrack";
 /// How much of it is read, in bytes: some 20,000 connections.
 const MOST: u64 = 4 << 20;
 
-/// The port that clients have asked for, and the one that their packets come to. Of more connections than are read, not
-/// all are known.
-pub fn translations() -> BTreeSet<(u16, u16)> {
+/// What became of the destination of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Translation {
+    /// The port that clients have asked for.
+    pub asked: u16,
+    /// The one that their packets come to.
+    pub port: u16,
+    /// The address that they come to, where it is another one than clients have asked for.
+    pub address: Option<IpAddr>,
+}
+
+/// Those there are. Of more connections than are read, not all are known.
+pub fn translations() -> BTreeSet<Translation> {
     let Ok(table) = File::open(TABLE) else { return BTreeSet::new() };
     BufReader::new(table.take(MOST))
         .lines()
@@ -23,36 +34,49 @@ pub fn translations() -> BTreeSet<(u16, u16)> {
         .collect()
 }
 
-/// That of a line, if the port is another one. First comes what the client has sent, then what answers it.
-fn translation(line: &str) -> Option<(u16, u16)> {
+/// That of a line, if address or port are others. First comes what the client has sent, then what answers it.
+fn translation(line: &str) -> Option<Translation> {
     let mut words = line.split_ascii_whitespace();
     words.by_ref().find(|word| *word == "tcp")?;
-    let mut next = |name: &str| words.by_ref().find_map(|word| word.strip_prefix(name)?.parse().ok());
-    let (asked, comes_to) = (next("dport=")?, next("sport=")?);
+    let mut next = |name: &str| words.by_ref().find_map(|word| word.strip_prefix(name));
+    let wanted: IpAddr = next("dst=")?.parse().ok()?;
+    let asked = next("dport=")?.parse().ok()?;
+    let answers: IpAddr = next("src=")?.parse().ok()?;
+    let port = next("sport=")?.parse().ok()?;
     // The last line that is read may be cut in the number.
-    let _whole: u16 = next("dport=")?;
-    (asked != comes_to).then_some((asked, comes_to))
+    let _whole: u16 = next("dport=")?.parse().ok()?;
+    let address = (answers != wanted).then_some(answers);
+    (asked != port || address.is_some()).then_some(Translation { asked, port, address })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::translation;
+    use super::{Translation, translation};
+
+    fn line(protocol: &str, answers: &str, port: u16) -> String {
+        format!(
+            "ipv4     2 {protocol}      6 431999 ESTABLISHED src=198.51.100.7 dst=192.0.2.1 sport=4711 dport=143 \
+             src={answers} dst=198.51.100.7 sport={port} dport=4711 [ASSURED] mark=0 zone=0 use=2"
+        )
+    }
 
     #[test]
-    fn a_line_tells_the_port_that_was_asked_for_and_the_one_that_answers() {
-        let line = |protocol: &str, answers: u16| {
-            format!(
-                "ipv4     2 {protocol}      6 431999 ESTABLISHED src=198.51.100.7 dst=192.0.2.1 sport=4711 dport=143 \
-                 src=192.0.2.1 dst=198.51.100.7 sport={answers} dport=4711 [ASSURED] mark=0 zone=0 use=2"
-            )
+    fn a_line_tells_what_was_asked_for_and_what_answers() {
+        let found = |address: Option<&str>, port| {
+            Some(Translation { asked: 143, port, address: address.map(|address| address.parse().unwrap()) })
         };
-        assert_eq!(translation(&line("tcp", 1143)), Some((143, 1143)));
-        assert_eq!(translation(&line("tcp", 143)), None);
-        assert_eq!(translation(&line("udp", 1143)), None);
-        let whole = line("tcp", 1143);
-        for len in 0..whole.len() {
-            let found = translation(&whole[..len]);
-            assert!(found.is_none_or(|found| found == (143, 1143)), "{found:?} of {}", &whole[..len]);
+        assert_eq!(translation(&line("tcp", "192.0.2.1", 1143)), found(None, 1143));
+        assert_eq!(translation(&line("tcp", "172.17.0.2", 143)), found(Some("172.17.0.2"), 143));
+        assert_eq!(translation(&line("tcp", "192.0.2.1", 143)), None);
+        assert_eq!(translation(&line("udp", "192.0.2.1", 1143)), None);
+        for (whole, meant) in [
+            (line("tcp", "192.0.2.1", 1143), found(None, 1143)),
+            (line("tcp", "172.17.0.2", 143), found(Some("172.17.0.2"), 143)),
+        ] {
+            for len in 0..whole.len() {
+                let found = translation(&whole[..len]);
+                assert!(found.is_none() || found == meant, "{found:?} of {}", &whole[..len]);
+            }
         }
     }
 }

@@ -9,8 +9,9 @@ mod start;
 mod upkeep;
 
 use std::{
+    ffi::OsString,
     os::unix::process::CommandExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, mpsc},
     time::Duration,
@@ -30,10 +31,9 @@ use crate::{
     bans, changes,
     config::{self, Config},
     greeter::{Greeter, Limits},
-    instance::{DaemonLock, Instance},
+    instance::{Applied, DaemonLock, Instance},
     kernel::{Found, Tables, environment, listening::Listening, pins, privilege},
-    netlink,
-    policy::{self, Applied},
+    netlink, policy,
     reconcile::{Departures, Reconciler},
     shield::Keeper,
     waiting::{self, Attendant},
@@ -90,7 +90,7 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
     drop(lock);
     match end? {
         End::Stop => Ok(()),
-        End::Again => Err(again()),
+        End::Again => Err(again(instance)),
     }
 }
 
@@ -118,6 +118,11 @@ fn start(instance: &Instance, options: &Options, limits: Limits, lock: &mut Daem
             before.restore(instance, problem)
         });
     }
+    // Nothing that is in force depends on it.
+    let applied = instance.prepare_applied(&options.config.to_string()).and_then(Applied::leave);
+    if let Err(problem) = applied {
+        warn!("{problem:#}: the next reload does not say which changes were made live");
+    }
     before.tell(instance, serving.adopted);
     Ok(serving)
 }
@@ -131,14 +136,31 @@ enum End {
 }
 
 /// Begins anew in the same process, as a takeover; returns if that cannot be done.
-fn again() -> anyhow::Error {
-    let mut arguments = std::env::args_os();
+fn again(instance: &Instance) -> anyhow::Error {
+    // `limiter reload --config` may have named another file since.
+    let file = instance.config_path().ok().flatten();
+    let mut arguments = with_config(std::env::args_os(), file.as_deref()).into_iter();
     let mut command = Command::new("/proc/self/exe");
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
     anyhow::Error::new(command.args(arguments).exec())
         .context("cannot begin anew for the new cgroup: start the daemon again")
+}
+
+/// The command line of `limiter run`, with this configuration file, if there is one.
+fn with_config(arguments: impl Iterator<Item = OsString>, file: Option<&Path>) -> Vec<OsString> {
+    let Some(file) = file else { return arguments.collect() };
+    let (mut kept, mut arguments) = (Vec::new(), arguments);
+    while let Some(argument) = arguments.next() {
+        if argument == "--config" {
+            arguments.next();
+        } else if !argument.as_encoded_bytes().starts_with(b"--config=") {
+            kept.push(argument);
+        }
+    }
+    kept.extend(["--config".into(), file.into()]);
+    kept
 }
 
 /// The signals that the daemon answers to.
@@ -394,9 +416,14 @@ fn reload(instance: &Instance) -> Result<Config> {
     let _policy = instance.lock_policy()?;
     // Not the one of the options: where there was none, `--save` may have made it.
     let config = instance.config_path()?.as_deref().map(config::load).transpose()?.unwrap_or_default();
-    match policy::reapply(&config, &mut tables)? {
-        Applied::Changed => info!("the configuration is read again, and in force"),
-        Applied::Kept => info!("the configuration is read again; it was in force already"),
+    let left = instance.prepare_applied(&config.to_string())?.leave()?;
+    let outcome = policy::reapply(&config, &mut tables).or_else(|problem| {
+        left.take_back().with_context(|| format!("{problem:#}"))?;
+        Err(problem)
+    })?;
+    match outcome {
+        policy::Applied::Changed => info!("the configuration is read again, and in force"),
+        policy::Applied::Kept => info!("the configuration is read again; it was in force already"),
     }
     Ok(config)
 }
@@ -413,5 +440,26 @@ async fn follow(log: KernelLog) -> Result<()> {
         let mut ready = log.readable_mut().await?;
         ready.get_inner_mut().flush();
         ready.clear_ready();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_begins_anew_reads_the_file_that_was_read_last() {
+        let said = |line: &str, file: Option<&str>| {
+            let words = with_config(line.split(' ').map(OsString::from), file.map(Path::new));
+            words.join(std::ffi::OsStr::new(" ")).into_string().unwrap()
+        };
+        let new = Some("/etc/new.toml");
+        assert_eq!(
+            said("limiter run --config a --cgroup b", new),
+            "limiter run --cgroup b --config /etc/new.toml"
+        );
+        assert_eq!(said("limiter run --config=a", new), "limiter run --config /etc/new.toml");
+        assert_eq!(said("limiter run --cgroup b", new), "limiter run --cgroup b --config /etc/new.toml");
+        assert_eq!(said("limiter run --cgroup b", None), "limiter run --cgroup b");
     }
 }

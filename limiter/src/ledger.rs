@@ -1,14 +1,21 @@
 //! The ledger as people see it, and its upkeep.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Addr, Claim, Entry, Key, Limits, Places, Say, ServiceId, ServicePolicy, Standing, ledger::Level, waiting,
+    Action, Addr, Claim, Entry, Key, Limits, Places, Reason, Rung, Say, ServiceId, ServicePolicy, Standing,
+    ledger::Level, rule::Network, verdict::Beyond, waiting,
 };
 use serde::Serialize;
 
-use crate::kernel::{Tables, steward::Steward};
+use crate::{
+    kernel::{Tables, steward::Steward},
+    policy::{self, Lookup},
+};
 
 /// One source, or one network, at one service.
 #[derive(Debug, Serialize)]
@@ -27,14 +34,21 @@ pub struct Source {
     pub waiting: u32,
     /// Seconds that the first of them has waited; 0 where none does.
     pub waiting_seconds: f64,
-    /// The limit that applies; none for the host itself.
+    /// The limit in force for it, 0 where it is denied; none where it is allowed.
     pub limit: Option<u32>,
+    /// The network whose rule says so; none where it is the service's own limit.
+    pub rule: Option<String>,
+    /// Whether a part of it has a rule of its own.
+    pub divided: bool,
     /// The most connections at one time.
     pub peak: u32,
     /// Connections counted since the source is known.
     pub accepted: u64,
-    /// SYNs refused since the source is known.
+    /// How often it was refused since it is known, or as far back as it is remembered: whichever is more.
     pub refused: u64,
+    /// How often for which reason, and when last.
+    #[serde(flatten)]
+    pub refusals: Refusals,
     /// Connections let through that would have been refused, if the service did not only observe.
     pub would_refuse: u32,
     /// Completing ACKs held back since the source is known.
@@ -44,14 +58,31 @@ pub struct Source {
 }
 
 impl Source {
-    /// What is known of a source, in words.
-    pub fn new(key: &Key, entry: &Entry, policy: Option<&ServicePolicy>, now: u32) -> Self {
-        let claim = Claim { narrow: *key, wide: Key::NONE };
-        let limit = policy.and_then(|policy| match (key.is_wide(), policy.network_max_connections) {
-            (false, _) => Some(Limits::of(policy, &Say::NOTHING).within(&claim).narrow),
-            (true, 0) => None,
-            (true, limit) => Some(limit),
+    /// What is known of a source, in words. Its limit is what `rules` and `policy` make of it.
+    pub fn new(
+        key: &Key,
+        entry: &Entry,
+        refusals: Refusals,
+        policy: Option<&ServicePolicy>,
+        rules: &Lookup<'_>,
+        now: u32,
+    ) -> Self {
+        let network = Network { prefix: key.prefix.into(), addr: key.source };
+        let rule = rules.covering(&network).filter(|_| !key.is_wide() && !key.is_shared());
+        let say = match rule {
+            Some(rule) => policy::say(rule, ServiceId(key.service)),
+            None if key.source.is_loopback() => Say::ALLOW,
+            None => Say::NOTHING,
+        };
+        let limit = policy.and_then(|policy| {
+            let claim = Claim { narrow: *key, wide: Key::NONE };
+            let limits = Limits::of(policy, &say).within(&claim);
+            let limit = if key.is_wide() { Limits::of(policy, &say).wide } else { limits.narrow };
+            if limits.denied { Some(0) } else { Some(limit).filter(|&limit| limit != u32::MAX) }
         });
+        // What is built in is no rule that anybody has made; what a rule does not say, the service does.
+        let is_by_rule = say.action != Action::Limit || say.max_connections != 0;
+        let rule = rule.filter(|rule| !rule.built_in && is_by_rule);
         Self {
             tier: match key {
                 key if key.is_wide() => "network",
@@ -60,19 +91,57 @@ impl Source {
             },
             service: policy
                 .map_or_else(|| format!("(removed {})", key.service), |policy| policy.name().to_owned()),
-            source: network(key),
+            source: self::network(key),
             connections: entry.places.connections(),
             reserved: entry.places.reserved(),
             waiting: 0,
             waiting_seconds: 0.0,
-            limit: limit.filter(|_| !key.source.is_loopback()),
+            limit,
+            rule: rule.map(|rule| prefixed(&rule.network.addr, rule.network.prefix)),
+            divided: !key.is_wide() && !key.is_shared() && rules.is_divided(&network),
             peak: entry.peak,
             accepted: entry.accepted,
-            refused: entry.refused.into(),
+            refused: refusals.at_least(entry),
+            refusals,
             would_refuse: entry.would_refuse,
             held: entry.held,
             idle_seconds: now.saturating_sub(entry.last_seen_s),
         }
+    }
+}
+
+/// How a source was refused, as far as it is remembered: for `remember_seconds`, of sources that were told why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Refusals {
+    /// How often, by [`Reason`].
+    pub refused_for: BTreeMap<&'static str, u32>,
+    /// The reason of the last one; none if none is remembered.
+    pub last_refused_for: Option<&'static str>,
+    /// Seconds since the last one.
+    pub last_refused_seconds: Option<u64>,
+}
+
+impl Refusals {
+    /// What `rung` says at `now_ns`.
+    pub fn of(rung: &Rung, now_ns: u64) -> Self {
+        let times = Reason::ALL.into_iter().map(|reason| (reason.word(), rung.refused[reason as usize]));
+        let last = (rung.refused_ns != 0).then_some(rung);
+        Self {
+            refused_for: times.filter(|(_, times)| *times > 0).collect(),
+            last_refused_for: last.map(|rung| Reason::from_u8(rung.refused_for as u8).word()),
+            last_refused_seconds: last.map(|rung| now_ns.saturating_sub(rung.refused_ns) / 1_000_000_000),
+        }
+    }
+
+    /// How often in all.
+    pub fn times(&self) -> u64 {
+        self.refused_for.values().map(|times| u64::from(*times)).sum()
+    }
+
+    /// How often at least, where `entry` counts as well: there, those that were told nothing; here, those without a
+    /// connection.
+    pub fn at_least(&self, entry: &Entry) -> u64 {
+        self.times().max(entry.refused.into())
     }
 }
 
@@ -106,6 +175,12 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// So many, the first since then.
+    #[cfg(test)]
+    pub const fn new(count: u32, since_ns: u64) -> Self {
+        Self { count, since_ns }
+    }
+
     /// How long the first has waited, at `now_ns` of `CLOCK_MONOTONIC`, in seconds with one decimal.
     #[must_use]
     pub fn seconds(&self, now_ns: u64) -> f64 {
@@ -135,22 +210,35 @@ pub fn waiting(tables: &Tables) -> Result<HashMap<Key, Waiting>> {
     Ok(waiting)
 }
 
-/// Every source in the ledger.
+/// Every source in the ledger or that was refused lately, by its address.
 pub fn sources(tables: &Tables) -> Result<Vec<Source>> {
     let waiting = waiting(tables)?;
     let services: HashMap<ServiceId, ServicePolicy> = tables.policy.services()?.into_iter().collect();
-    let (now, now_ns) = (now_s()?, monotonic_ns()?);
-    let known = tables.sources()?.into_iter().filter(|(_, entry)| entry.places != Places::COLLECTED);
-    Ok(known
-        .map(|(key, entry)| {
-            let waiting = waiting.get(&key).copied().unwrap_or_default();
-            Source {
-                waiting: waiting.count,
-                waiting_seconds: waiting.seconds(now_ns),
-                ..Source::new(&key, &entry, services.get(&ServiceId(key.service)), now)
-            }
-        })
-        .collect())
+    let rules = tables.policy.rules()?;
+    let rules = Lookup::new(&rules);
+    let (now, now_ns, boot_ns) = (now_s()?, monotonic_ns()?, self::now_ns()?);
+    let mut known: BTreeMap<_, (Key, Entry, Rung)> = BTreeMap::new();
+    // As people count: 9 comes before 10.
+    let place = |key: &Key| (key.source.to_ip(), key.prefix, key.tier, key.level, key.service);
+    for (key, rung) in tables.rungs()?.into_iter().filter(|(_, rung)| rung.refused_ns != 0) {
+        // Who was refused for others' connections may have had none.
+        let idle_s = boot_ns.saturating_sub(rung.refused_ns) / 1_000_000_000;
+        let last_seen_s = now.saturating_sub(u32::try_from(idle_s).unwrap_or(u32::MAX));
+        known.insert(place(&key), (key, Entry { last_seen_s, ..Entry::default() }, rung));
+    }
+    for (key, entry) in tables.sources()?.into_iter().filter(|(_, entry)| entry.places != Places::COLLECTED) {
+        known.entry(place(&key)).or_insert((key, entry, Rung::default())).1 = entry;
+    }
+    let source = |(key, entry, rung): (Key, Entry, Rung)| {
+        let waiting = waiting.get(&key).copied().unwrap_or_default();
+        let (policy, refusals) = (services.get(&ServiceId(key.service)), Refusals::of(&rung, boot_ns));
+        Source {
+            waiting: waiting.count,
+            waiting_seconds: waiting.seconds(now_ns),
+            ..Source::new(&key, &entry, refusals, policy, &rules, now)
+        }
+    };
+    Ok(known.into_values().map(source).collect())
 }
 
 /// What the source of `claim` is counted in at this moment, as the kernel looks at it: its own entry, or, while there is
@@ -187,6 +275,16 @@ pub fn counts(tables: &Tables, claim: &Claim) -> Result<Standing> {
     let narrow = entry(&claim.narrow)?;
     let wide = if claim.has_wide() { entry(&claim.wide)? } else { Entry::default() };
     Ok(Standing { narrow: narrow.places, wide: wide.places, due_ns: narrow.due_ns, ..Standing::default() })
+}
+
+/// Connections in the counts of `claim` that were let through beyond limits, where refusals are only counted.
+pub fn beyond(tables: &Tables, claim: &Claim) -> Result<Beyond> {
+    let of = |key: &Key| Ok::<_, anyhow::Error>(tables.source(key)?.unwrap_or_default().beyond);
+    Ok(Beyond {
+        narrow: of(&claim.narrow)?,
+        wide: if claim.has_wide() { of(&claim.wide)? } else { 0 },
+        total: tables.total_beyond(claim.service())?,
+    })
 }
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, the clock of [`Entry::due_ns`].

@@ -4,6 +4,7 @@
 
 mod own;
 mod rules;
+mod words;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,7 +13,8 @@ use limiter_common::{MAX_SERVICES, ServiceId, ServicePolicy};
 use tracing::debug;
 
 pub use own::{addresses, built_in};
-pub use rules::{covering, inherit, own_words};
+pub use rules::{Lookup, covering, inherit, own_words, say};
+pub use words::{Difference, differences, differences_of_the_rest, service_name, words};
 
 use crate::{
     config::Config,
@@ -42,6 +44,32 @@ pub fn apply(config: &Config, tables: &mut Tables) -> Result<Applied> {
 
 /// Puts `config` into the tables in one step, and takes back what was changed live.
 pub fn reapply(config: &Config, tables: &mut Tables) -> Result<Applied> {
+    replace(config, tables).map(|(_, _, applied)| applied)
+}
+
+/// The same, and says what is another than before: each difference, and whether that was changed live and is as in
+/// `last`, the configuration that was put in force last, again.
+pub fn reload(
+    config: &Config,
+    last: Option<&Config>,
+    tables: &mut Tables,
+) -> Result<Vec<(Difference, bool)>> {
+    let (before, after, _) = replace(config, tables)?;
+    let mut all = differences(&before, &after);
+    let numbers = after.services.iter().map(|(id, service)| (service.name(), *id)).collect();
+    let Some(last) = last else { return Ok(all.into_iter().map(|found| (found, false)).collect()) };
+    let in_the_files = differences(&of_config(last, &numbers, Vec::new()), &after);
+    let is_in_the_files = |found: &Difference| {
+        in_the_files.iter().any(|file| (&file.what, file.key) == (&found.what, found.key))
+    };
+    let rest = differences_of_the_rest(last, config);
+    let live: Vec<bool> = all.iter().map(|found| !is_in_the_files(found)).collect();
+    let all = all.drain(..).zip(live);
+    Ok(all.chain(rest.into_iter().map(|found| (found, false))).collect())
+}
+
+/// What was in force, and what is now.
+fn replace(config: &Config, tables: &mut Tables) -> Result<(PolicySet, PolicySet, Applied)> {
     let present = tables.policy.policy()?;
     let mut used = BTreeSet::new();
     tables.each_source(|key, _| {
@@ -50,31 +78,42 @@ pub fn reapply(config: &Config, tables: &mut Tables) -> Result<Applied> {
     used.extend(tables.rungs()?.iter().map(|(key, _)| key.service));
     let used: Vec<_> = used.into_iter().collect();
     let ids = number(config, &present.services, &used)?;
-    let mut ports = vec![0_u8; 65536];
-    for (service, id) in config.services.iter().zip(&ids) {
+    let numbers = config.services.iter().map(|service| service.name.as_str()).zip(ids).collect();
+    let fingerprint = present.fingerprint;
+    let wanted = PolicySet { fingerprint, ..of_config(config, &numbers, built_in(&present.rules)) };
+    let applied = if wanted == present { Applied::Kept } else { Applied::Changed };
+    let wanted = PolicySet { fingerprint: config.fingerprint(), ..wanted };
+    if applied == Applied::Changed {
+        debug!("put in force: {} services, {} rules", wanted.services.len(), wanted.rules.len());
+        tables.policy.replace(&wanted)?;
+    } else if wanted.fingerprint != fingerprint {
+        tables.policy.set_fingerprint(wanted.fingerprint)?;
+    }
+    Ok((present, wanted, applied))
+}
+
+/// The policy that a configuration means, with these numbers of services by name, and a number for each that has none.
+pub fn of_config(config: &Config, numbers: &HashMap<&str, ServiceId>, built_in: Vec<RuleEntry>) -> PolicySet {
+    let mut numbers = numbers.clone();
+    let taken: BTreeSet<u8> = numbers.values().map(|id| id.0).collect();
+    let mut free = (1..MAX_SERVICES as u8).filter(|id| !taken.contains(id)).map(ServiceId);
+    for service in &config.services {
+        if !numbers.contains_key(service.name.as_str()) {
+            numbers.extend(free.next().map(|id| (service.name.as_str(), id)));
+        }
+    }
+    let (mut ports, mut services) = (vec![0_u8; 65536], Vec::new());
+    for service in &config.services {
+        let Some(id) = numbers.get(service.name.as_str()).copied() else { continue };
         for port in &service.ports {
             ports[usize::from(*port)] = id.0;
         }
+        services.push((id, service.policy()));
     }
-    let numbers: HashMap<&str, ServiceId> =
-        config.services.iter().map(|service| service.name.as_str()).zip(ids.iter().copied()).collect();
-    let built_in = built_in(&present.rules);
-    let mut services: Vec<_> =
-        config.services.iter().zip(ids).map(|(service, id)| (id, service.policy())).collect();
     services.sort_by_key(|(id, _)| *id);
     let rules = inherit(rules::of_config(&config.rules, &numbers), built_in);
-    let ladder = config.ladder.kernel();
-    let wanted = PolicySet { ports, services, rules, ladder, fingerprint: present.fingerprint };
-    let fingerprint = config.fingerprint();
-    if wanted != present {
-        debug!("put in force: {} services, {} rules", wanted.services.len(), wanted.rules.len());
-        tables.policy.replace(&PolicySet { fingerprint, ..wanted })?;
-        return Ok(Applied::Changed);
-    }
-    if fingerprint != present.fingerprint {
-        tables.policy.set_fingerprint(fingerprint)?;
-    }
-    Ok(Applied::Kept)
+    let (ladder, fingerprint) = (config.ladder.kernel(), config.fingerprint());
+    PolicySet { ports, services, rules, ladder, fingerprint }
 }
 
 /// Makes `own` the host's own addresses; `false` if they were already.

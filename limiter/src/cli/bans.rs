@@ -8,13 +8,19 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use limiter_common::{Action, Addr, Key, Ladder, ServiceId, ServicePolicy};
+use limiter_common::{Action, Addr, Key, ServiceId, ServicePolicy, rule::Network};
 
-use super::{WrongUsage, list, loaded, locked, output};
+use super::{
+    WrongUsage,
+    answer::{Answer, Done, word},
+    caution::{self, Force},
+    input, loaded, locked,
+    output::{self, Column, Format, Screen},
+};
 use crate::{
-    bans::{self, Ban, Bans, state},
+    bans::{self, Ban, Bans, Idle, state},
     config,
     instance::Instance,
     kernel::Tables,
@@ -26,56 +32,49 @@ const NAMED: usize = 10;
 
 #[derive(clap::Args)]
 pub struct Whom {
-    /// IPv4 or IPv6 addresses: what is meant is the source each counts as, an IPv6 /64 for one
-    #[arg(value_name = "ADDR", value_parser = source, required_unless_present = "from")]
-    sources: Vec<IpNet>,
+    /// IPv4 or IPv6 addresses: what is meant is the source each counts as, an IPv6 /64 for one. All of them, or none if
+    /// one is wrong
+    #[arg(value_name = "ADDR", value_parser = input::network, required_unless_present = "from")]
+    networks: Vec<IpNet>,
 
     /// And those in this file, one in a line, with nothing or a comment behind it (`#`, `;`); `-` for standard input
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 
-    /// Only from this service; from every service if left out
+    /// Only from these services, with commas in between; from every service if left out
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
+
+    #[command(flatten)]
+    pub format: Format,
 }
 
 #[derive(clap::Args)]
 pub struct BanArgs {
     #[command(flatten)]
-    whom: Whom,
+    pub whom: Whom,
 
     /// For how long, such as 10m, 2h or 7days, up to 30days; as long as a first ban of the ladder if left out
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = input::duration)]
     time: Option<Duration>,
+
+    #[command(flatten)]
+    force: Force,
 }
 
 #[derive(clap::Args)]
 pub struct BansArgs {
-    /// For programs
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub format: Format,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    let longest = Duration::from_secs(u64::from(Ladder::MAX_BAN_S));
-    if time < Duration::from_secs(1) || time > longest {
-        return Err("give a time from 1s to 30days".to_owned());
-    }
-    Ok(time)
-}
-
-fn source(text: &str) -> Result<IpNet, String> {
-    config::parse_network(text).map_err(|_| {
-        "give an address such as 203.0.113.7 or 2001:db8::7, or one source as a network".to_owned()
-    })
-}
+const NOT_BANNED: &str = "not banned";
 
 impl Whom {
     /// All that are meant. One mistake, and nobody is.
-    fn sources(&self) -> Result<Vec<IpNet>> {
-        let mut sources = self.sources.clone();
-        let Some(path) = &self.from else { return Ok(sources) };
+    fn networks(&self) -> Result<Vec<IpNet>> {
+        let mut networks = self.networks.clone();
+        let Some(path) = &self.from else { return Ok(networks) };
         let (name, text) = if path == Path::new("-") {
             let mut text = Vec::new();
             std::io::stdin().lock().read_to_end(&mut text).context("cannot read standard input")?;
@@ -87,51 +86,49 @@ impl Whom {
         for (number, line) in (1..).zip(String::from_utf8_lossy(&text).lines()) {
             let line = line.split(['#', ';']).next().unwrap_or(line).trim();
             if !line.is_empty() {
-                let parsed = source(line).map_err(|advice| {
+                let parsed = input::network(line).map_err(|advice| {
                     WrongUsage(format!("{name}, line {number}: {line:?} is no address: {advice}"))
                 })?;
-                sources.push(parsed);
+                networks.push(parsed);
             }
         }
-        if sources.is_empty() {
+        if networks.is_empty() {
             return Err(WrongUsage(format!("{name} names no address: give one in a line")).into());
         }
-        Ok(sources)
+        Ok(networks)
     }
 }
 
 /// `limiter ban ADDR…`.
 pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
-    let BanArgs { whom, time } = args;
-    let sources = whom.sources()?;
+    let BanArgs { whom, time, force } = args;
+    let networks = whom.networks()?;
     let (mut tables, _bans) = locked(instance, Instance::lock_bans)?;
-    let services = asked(&tables, whom.service.as_deref())?;
+    let services = input::services(&tables.policy.services()?, whom.service.as_deref())?;
     let (mut keys, mut seen) = (Vec::new(), HashSet::new());
-    for source in &sources {
-        let address = Addr::from(source.addr());
-        for (id, policy) in &services {
+    for (id, policy) in &services {
+        for network in &networks {
+            let address = Addr::from(network.addr());
             let key = tables.policy.source(*id, policy, &address)?;
-            if source.prefix_len() < key.prefix_len() && source.addr() == address.to_ip() {
-                return Err(WrongUsage(format!(
-                    "{source} is more than one source of {}, which is a /{}: to refuse all of it use `limiter --instance \
-                     {instance} deny {source}`",
-                    policy.name(),
-                    key.prefix_len()
-                ))
-                .into());
-            }
+            refuse_many(instance, network, &key, policy.name())?;
             if tables.policy.say(&address, *id)?.action == Action::Allow {
-                return Err(allowed(instance, &tables, source.addr(), policy.name())?);
+                return Err(allowed(instance, &tables, network.addr(), policy.name())?);
             }
             if seen.insert(key) {
                 keys.push(key);
             }
         }
     }
+    force.allows(caution::of_ban(&networks, caution::login()))?;
     let first = Duration::from_secs(u64::from(tables.policy.ladder()?.ban_s));
     let time = time.unwrap_or(first);
-    let until_ns = ledger::now_ns()? + time.as_nanos() as u64;
-    bans::ban(&mut tables, &keys, until_ns)?;
+    let now_ns = ledger::now_ns()?;
+    let is = format!("banned for {}", output::time(time));
+    let done = keys
+        .iter()
+        .map(|key| Ok(Done::new(what(&services, key), left(&tables, key, now_ns)?, is.clone())))
+        .collect::<Result<Vec<Done>>>()?;
+    bans::ban(&mut tables, &keys, now_ns + time.as_nanos() as u64)?;
     write_down(
         instance,
         &tables,
@@ -139,24 +136,55 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
         "what is banned is banned all the same, but not any more when the host starts anew, should the daemon not be able to \
          write it either",
     );
-    let time = humantime::format_duration(time);
-    output::done(&told(&services, &keys, &format!("banned for {time}")));
+    answer(&services, &keys, done, &is).show(&whom.format);
     Ok(ExitCode::SUCCESS)
 }
 
-/// What has become of sources, by service.
-fn told(services: &[(ServiceId, ServicePolicy)], keys: &[Key], what: &str) -> Vec<String> {
+/// A source at a service, as people are told of it.
+fn what(services: &[(ServiceId, ServicePolicy)], key: &Key) -> String {
+    let service = services.iter().find(|(id, _)| id.0 == key.service);
+    format!("{}: {}", service.map_or("(removed)", |(_, policy)| policy.name()), ledger::network(key))
+}
+
+/// For how long a source is banned yet, in words, if it is.
+fn left(tables: &Tables, key: &Key, now_ns: u64) -> Result<Option<String>> {
+    let rung = tables.rung(key)?.filter(|rung| rung.is_banned(now_ns));
+    let left = rung.map(|rung| Duration::from_nanos(rung.banned_until_ns - now_ns));
+    Ok(left.map(|left| format!("banned for another {}", output::time(left))))
+}
+
+/// Refuses what is more than one source.
+fn refuse_many(instance: &Instance, network: &IpNet, key: &Key, service: &str) -> Result<()> {
+    let of_one = |network: &IpNet| network.addr() == Addr::from(network.addr()).to_ip();
+    if network.prefix_len() < key.prefix_len() && of_one(network) {
+        return Err(WrongUsage(format!(
+            "{network} is many sources to {service}, which counts each /{} alone, and a ban is of one: `limiter --instance \
+             {instance} deny {network}` is for all of them, until `limiter --instance {instance} forget {network}`",
+            key.prefix_len()
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// What has become of sources: of many at one service only how many they are, for people.
+fn answer(services: &[(ServiceId, ServicePolicy)], keys: &[Key], done: Vec<Done>, is: &str) -> Answer {
+    let mut answer = Answer::new(done);
     let mut lines = Vec::new();
     for (id, policy) in services {
-        let of_service: Vec<_> = keys.iter().filter(|key| key.service == id.0).collect();
-        if of_service.len() > NAMED {
-            lines.push(format!("{}: {} sources are {what}", policy.name(), of_service.len()));
+        let of_service = keys.iter().zip(&answer.changes).filter(|(key, _)| key.service == id.0);
+        let all: Vec<&Done> = of_service.map(|(_, done)| done).collect();
+        if all.len() <= NAMED {
+            lines.extend(all.into_iter().map(Done::to_string));
             continue;
         }
-        let one = |key| format!("{}: {} is {what}", policy.name(), ledger::network(key));
-        lines.extend(of_service.into_iter().map(one));
+        // Where something changed, that is what there is to tell.
+        let changed = all.iter().any(|done| done.changed);
+        let count = all.iter().filter(|done| done.changed == changed).count();
+        lines.push(format!("{}: {count} sources: {is}: {}", policy.name(), word(changed)));
     }
-    lines
+    answer.instead = Some(lines);
+    answer
 }
 
 /// Writes down what has become of `keys`. If that cannot be done, it is so all the same: that is no error, but said.
@@ -187,83 +215,123 @@ fn allowed(
     Ok(WrongUsage(format!("a ban of {address} from {service} would not hold, because it is {why}")).into())
 }
 
-/// `limiter unban ADDR…`: ends every ban that covers an address, and forgets that its source was ever refused.
+/// `limiter unban ADDR…`: ends every ban that covers an address, or is of a part of a network, and forgets that their
+/// sources were ever refused.
 pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
-    let sources = whom.sources()?;
+    let networks = whom.networks()?;
     let (mut tables, _bans) = locked(instance, Instance::lock_bans)?;
-    let services = asked(&tables, whom.service.as_deref())?;
+    let services = input::services(&tables.policy.services()?, whom.service.as_deref())?;
     let all = bans::banned(&tables)?;
-    let (mut keys, mut banned) = (HashSet::new(), Vec::new());
-    for source in &sources {
-        let address = Addr::from(source.addr());
-        for (id, policy) in &services {
-            let covering = bans::covering(&all, *id, policy, &address);
-            banned.extend(covering.into_iter().filter(|key| keys.insert(*key)));
-            keys.insert(tables.policy.source(*id, policy, &address)?);
+    let (mut keys, mut seen) = (Vec::new(), HashSet::new());
+    for (id, policy) in &services {
+        for network in &networks {
+            let (address, meant) = (Addr::from(network.addr()), config::network(network));
+            let source = tables.policy.source(*id, policy, &address)?;
+            let mut banned = bans::covering(&all, *id, policy, &address);
+            if meant.prefix < u32::from(source.prefix) {
+                let within = all.iter().filter(|key| {
+                    key.service == id.0
+                        && meant.covers(&Network { prefix: key.prefix.into(), addr: key.source })
+                });
+                banned.extend(within);
+                banned.sort_by_key(|key| (key.source.to_ip(), key.prefix));
+            }
+            if banned.is_empty() {
+                // Of a network it is the network that nobody of is banned.
+                let prefix = source.prefix.min(meant.prefix as u8);
+                banned.push(Key { prefix, source: source.source.cut(prefix), ..source });
+            }
+            keys.extend(banned.into_iter().filter(|key| seen.insert(*key)));
         }
     }
-    if banned.is_empty() {
-        let whom = sources.iter().take(NAMED).map(|source| source.addr().to_string()).collect::<Vec<_>>();
-        bail!(
-            "{} {} not banned: `limiter --instance {instance} bans` shows who is",
-            whom.join(", "),
-            if whom.len() == 1 { "is" } else { "are" }
+    let now_ns = ledger::now_ns()?;
+    let done = keys
+        .iter()
+        .map(|key| {
+            let was = left(&tables, key, now_ns)?.unwrap_or_else(|| NOT_BANNED.to_owned());
+            Ok(Done::new(what(&services, key), Some(was), NOT_BANNED))
+        })
+        .collect::<Result<Vec<Done>>>()?;
+    // What is remembered of the source that each is now goes as well.
+    let mut forgotten = keys.clone();
+    for (id, policy) in &services {
+        for network in &networks {
+            let source = tables.policy.source(*id, policy, &Addr::from(network.addr()))?;
+            forgotten.extend(Some(source).filter(|key| seen.insert(*key)));
+        }
+    }
+    bans::unban(&mut tables, &forgotten)?;
+    let banned: Vec<Key> = keys.iter().filter(|key| all.contains(key)).copied().collect();
+    if !banned.is_empty() {
+        write_down(
+            instance,
+            &tables,
+            &banned,
+            "the ban has ended all the same, but is there again when the host starts anew, should the daemon not be able to \
+             write it either",
         );
     }
-    let keys: Vec<_> = keys.into_iter().collect();
-    bans::unban(&mut tables, &keys)?;
-    write_down(
-        instance,
-        &tables,
-        &banned,
-        "the ban has ended all the same, but is there again when the host starts anew, should the daemon not be able to \
-         write it either",
-    );
-    output::done(&told(&services, &banned, "no longer banned"));
+    answer(&services, &keys, done, NOT_BANNED).show(&whom.format);
     Ok(ExitCode::SUCCESS)
-}
-
-/// The services that are meant.
-fn asked(tables: &Tables, service: Option<&str>) -> Result<Vec<(ServiceId, ServicePolicy)>> {
-    if let Some(name) = service {
-        list::known(tables, name)?;
-    }
-    let mut services = tables.policy.services()?;
-    services.retain(|(_, policy)| service.is_none_or(|name| policy.name() == name));
-    services.sort_by(|(_, a), (_, b)| a.name().cmp(b.name()));
-    Ok(services)
 }
 
 /// `limiter bans`.
 pub fn show(instance: &Instance, args: &BansArgs) -> Result<ExitCode> {
     let bans = bans::all(&loaded(instance)?)?;
-    if args.json {
+    if args.format.json {
         output::json(&bans)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let Bans { bans, not_in_force } = bans;
-    if bans.is_empty() {
-        output::line("nobody is banned")?;
     } else {
-        let rows = bans.iter().map(|ban| row(ban, reason(ban)));
-        output::table(&["SERVICE", "SOURCE", "DROPPED", "LEFT", "REASON"], 2..4, rows.collect())?;
-    }
-    if !not_in_force.is_empty() {
-        output::line("\nbans that are not in force:")?;
-        let rows = not_in_force.iter().map(|idle| row(&idle.ban, idle.because.clone()));
-        output::table(&["SERVICE", "SOURCE", "DROPPED", "LEFT", "BECAUSE"], 2..4, rows.collect())?;
+        screen(&bans, output::width()).show()?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(ban: &Ban, why: String) -> Vec<String> {
-    let left = humantime::format_duration(Duration::from_secs(ban.left_seconds)).to_string();
-    vec![ban.service.clone(), ban.source.clone(), ban.dropped.to_string(), left, why]
+const COLUMNS: [Column; 6] = [
+    Column::words("SERVICE"),
+    Column::words("SOURCE"),
+    Column::number("DROPPED").goes(1),
+    Column::number("LEFT"),
+    Column::words("MADE BY"),
+    Column::number("IN A ROW").goes(2),
+];
+
+const IDLE_COLUMNS: [Column; 5] = [
+    Column::words("SERVICE"),
+    Column::words("SOURCE"),
+    Column::number("DROPPED").goes(1),
+    Column::number("LEFT"),
+    Column::words("BECAUSE").wraps(),
+];
+
+/// What is shown of them.
+pub fn screen(bans: &Bans, width: output::Width) -> Screen {
+    let Bans { bans, not_in_force } = bans;
+    let mut screen = Screen::new(width);
+    if bans.is_empty() {
+        screen.line("nobody is banned");
+    } else {
+        let rows: Vec<Vec<String>> = bans
+            .iter()
+            .map(|ban| {
+                // Of bans by hand nobody counts how many there were.
+                let in_a_row = if ban.reason == "ladder" { ban.bans.to_string() } else { String::new() };
+                row(ban, [ban.reason.to_owned(), in_a_row])
+            })
+            .collect();
+        screen.table(&COLUMNS, &rows);
+    }
+    if !not_in_force.is_empty() {
+        screen.blank();
+        screen.line("bans that are not in force:");
+        let rows: Vec<Vec<String>> =
+            not_in_force.iter().map(|Idle { ban, because }| row(ban, [because.clone()])).collect();
+        screen.table(&IDLE_COLUMNS, &rows);
+    }
+    screen
 }
 
-fn reason(ban: &Ban) -> String {
-    match ban.reason {
-        "ladder" => format!("went on for too long (ban {} in a row)", ban.bans),
-        _ => "banned by the admin".to_owned(),
-    }
+fn row(ban: &Ban, why: impl IntoIterator<Item = String>) -> Vec<String> {
+    let left = output::time(Duration::from_secs(ban.left_seconds));
+    let row = [ban.service.clone(), ban.source.clone(), ban.dropped.to_string(), left];
+    row.into_iter().chain(why).collect()
 }

@@ -1,29 +1,41 @@
 //! `limiter explain ADDR`
 
-mod raise;
+mod remedy;
 
 use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use limiter_common::{Action, Addr, Claim, Limits, Reason};
+use limiter_common::{
+    Action, Addr, Claim, Entry, Ladder, Limits, Reason, Rung, Say, ServicePolicy, Standing as Has,
+    rule::Network as Net, verdict::Beyond,
+};
 use serde::Serialize;
 
-use super::{loaded, output, rules};
-use crate::{instance::Instance, ledger, policy};
+use self::remedy::{Refused, Remedy};
+use super::{
+    input, loaded,
+    output::{self, Column, Format, Screen},
+    rules,
+};
+use crate::{
+    instance::Instance,
+    kernel::Tables,
+    ledger::{self, Refusals},
+    policy,
+};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// IPv4 or IPv6 address of a client
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = input::address)]
     address: IpAddr,
 
-    /// For programs
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub format: Format,
 }
 
 #[derive(Serialize)]
-struct Explanation {
+pub struct Explanation {
     address: String,
     /// Whether it is the host itself, which is never refused.
     own: bool,
@@ -54,14 +66,25 @@ struct Standing {
     /// Connections of the whole service.
     total: u32,
     max_total: Option<u32>,
+    /// How often it was refused since it is known, or as far back as it is remembered: whichever is more.
     refused: u64,
+    /// How often for which reason, and when last.
+    #[serde(flatten)]
+    refusals: Refusals,
+    /// Connections of the source that got in because the service only observes.
+    would_refuse: u32,
+    /// Replies that it gets before it gets resets; none where replies have no budget.
+    replies_left: Option<u64>,
     /// Handshakes of the source that wait for a place.
     waiting: u32,
     /// Seconds that the first of them has waited.
     waiting_seconds: f64,
+    /// Whether verdicts are only counted.
+    observed: bool,
     /// What its next connection would get.
     verdict: &'static str,
-    /// Why it would be refused: `denied`, `banned`, `total`, `network`, `concurrency` or `rate`.
+    /// Why it would be refused, or would be if the service did more than observe: `denied`, `banned`, `total`, `network`,
+    /// `concurrency` or `rate`.
     reason: Option<&'static str>,
     /// Seconds until its ban ends; 0 if there is none.
     banned_seconds: u64,
@@ -69,6 +92,8 @@ struct Standing {
     wait_ms: u64,
     /// What lets it in, if it would be refused: the words behind `limiter`.
     remedy: Option<String>,
+    #[serde(skip)]
+    remedied: Option<Remedy>,
 }
 
 /// Where the larger network of the address stands.
@@ -79,141 +104,304 @@ struct Network {
     limit: u32,
 }
 
+/// What the kernel knows of an address at a service.
+pub struct Facts {
+    /// What it says.
+    pub policy: ServicePolicy,
+    /// The counts it is in.
+    pub claim: Claim,
+    /// What the rules say of the address.
+    pub say: Say,
+    /// What they would say without the one for exactly this address.
+    pub otherwise: Option<Say>,
+    /// What it has.
+    pub has: Has,
+    /// Of that, what got in because refusals are only counted.
+    pub beyond: Beyond,
+    /// Its entry in the ledger.
+    pub entry: Entry,
+    /// What is remembered of its refusals.
+    pub rung: Rung,
+    /// Who waits.
+    pub waiting: ledger::Waiting,
+}
+
+/// When it is, in the clocks that things are noted in.
+#[derive(Clone, Copy)]
+pub struct Now {
+    /// Nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
+}
+
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let tables = loaded(instance)?;
-    let address = Addr::from(args.address);
-    let text = address.to_ip().to_string();
-    let rules = tables.policy.rules()?;
-    let rule = policy::covering(&rules, &address);
-    let own = rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow);
-    let (now_ns, monotonic_ns) = (ledger::now_ns()?, ledger::monotonic_ns()?);
-    let waiting = ledger::waiting(&tables)?;
-    let mut services = Vec::new();
-    for (id, policy) in tables.policy.services()? {
-        let say = tables.policy.say(&address, id)?;
-        let source = Claim::new(id, &policy, say.source_prefix, &address);
-        let claim = ledger::present(&tables, source)?;
-        let standing = ledger::standing(&tables, &source.narrow, &claim)?;
-        let limits = Limits::of(&policy, &say).within(&claim);
-        let over = standing.over(&limits, now_ns).map(|reason| reason.within(&claim));
-        let those = waiting.get(&claim.narrow).copied().unwrap_or_default();
-        let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
-        services.push(Standing {
-            service: policy.name().to_owned(),
-            source: ledger::network(&claim.narrow),
-            connections: standing.narrow.connections(),
-            limit: limit(limits.narrow),
-            network: claim.has_wide().then(|| Network {
-                network: ledger::network(&claim.wide),
-                connections: standing.wide.connections(),
-                limit: policy.network_max_connections,
-            }),
-            total: standing.total.connections(),
-            max_total: limit(limits.total),
-            shared: claim.narrow.is_shared(),
-            refused: tables.source(&claim.narrow)?.unwrap_or_default().refused.into(),
-            waiting: those.count,
-            waiting_seconds: those.seconds(monotonic_ns),
-            verdict: if over.is_some() { "refuse" } else { "admit" },
-            reason: over.map(Reason::word),
-            banned_seconds: if over == Some(Reason::Banned) {
-                (standing.banned_until_ns - now_ns).div_ceil(1_000_000_000)
-            } else {
-                0
-            },
-            remedy: over
-                .filter(|reason| *reason != Reason::Network || !claim.narrow.is_shared())
-                .and_then(|reason| raise::raise(&text, &policy, say, &standing, reason)),
-            wait_ms: limits.rate.wait_ns(standing.due_ns, now_ns).div_ceil(1_000_000),
-        });
-    }
-    services.sort_by(|a, b| a.service.cmp(&b.service));
-    let rule = rule.filter(|rule| !rule.built_in).map(|rule| Rule {
-        network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
-        action: rules::word(rule.action),
-    });
-    let explanation = Explanation { address: text, own, rule, services };
-    if args.json {
+    let explanation = explain(&tables, Addr::from(args.address))?;
+    if args.format.json {
         output::json(&explanation)?;
     } else {
-        print(instance, &explanation)?;
+        screen(instance, &explanation, output::width()).show()?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(instance: &Instance, explanation: &Explanation) -> Result<()> {
+fn explain(tables: &Tables, address: Addr) -> Result<Explanation> {
+    let rules = tables.policy.rules()?;
+    let without: Vec<_> =
+        rules.iter().filter(|rule| rule.built_in || rule.network != Net::of(address)).cloned().collect();
+    let has_rule = without.len() < rules.len();
+    // The rule for exactly this address may have taken the place of one that is built in.
+    let without = policy::inherit(policy::own_words(without), policy::built_in(&rules));
+    let now = Now { boot_ns: ledger::now_ns()?, monotonic_ns: ledger::monotonic_ns()? };
+    let waiting = ledger::waiting(tables)?;
+    let mut facts = Vec::new();
+    for (id, policy) in tables.policy.services()? {
+        let say = tables.policy.say(&address, id)?;
+        let source = Claim::new(id, &policy, say.source_prefix, &address);
+        let claim = ledger::present(tables, source)?;
+        let otherwise = policy::covering(&without, &address);
+        facts.push(Facts {
+            policy,
+            say,
+            otherwise: has_rule.then(|| otherwise.map_or(Say::NOTHING, |rule| policy::say(rule, id))),
+            has: ledger::standing(tables, &source.narrow, &claim)?,
+            beyond: ledger::beyond(tables, &claim)?,
+            entry: tables.source(&claim.narrow)?.unwrap_or_default(),
+            rung: tables.rung(&source.narrow)?.unwrap_or_default(),
+            claim,
+            waiting: waiting.get(&claim.narrow).copied().unwrap_or_default(),
+        });
+    }
+    let rule = policy::covering(&rules, &address);
+    Ok(explanation(address, rule, &tables.policy.ladder()?, &facts, now))
+}
+
+/// What is to be said of an address, of which this is known.
+pub fn explanation(
+    address: Addr,
+    rule: Option<&crate::kernel::sets::RuleEntry>,
+    ladder: &Ladder,
+    facts: &[Facts],
+    now: Now,
+) -> Explanation {
+    let text = address.to_ip().to_string();
+    let mut services: Vec<Standing> = facts.iter().map(|facts| standing(&text, ladder, facts, now)).collect();
+    services.sort_by(|a, b| a.service.cmp(&b.service));
+    Explanation {
+        own: rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow),
+        rule: rule.filter(|rule| !rule.built_in).map(|rule| Rule {
+            network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
+            action: rules::word(rule.action),
+        }),
+        address: text,
+        services,
+    }
+}
+
+fn standing(text: &str, ladder: &Ladder, facts: &Facts, now: Now) -> Standing {
+    let Facts { policy, claim, say, otherwise, has, beyond, entry, rung, waiting } = facts;
+    let limits = Limits::of(policy, say).within(claim);
+    // As the kernel does it: those that got in by that take nobody's place.
+    let over = if policy.observes() { limits.above(beyond) } else { limits };
+    let over = has.over(&over, now.boot_ns).map(|reason| reason.within(claim));
+    let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
+    // Where it has no entry of its own, its count is not its own to raise.
+    let is_its_own = |reason: &Reason| *reason != Reason::Network || !claim.narrow.is_shared();
+    let remedied = over.filter(is_its_own).and_then(|reason| {
+        Remedy::of(&Refused { policy, say: *say, otherwise: *otherwise, standing: has, reason })
+    });
+    let (replies, refusals) = (ladder.replies, Refusals::of(rung, now.boot_ns));
+    let left = replies.is_limited().then(|| replies.left(has.replies_due_ns, now.boot_ns));
+    Standing {
+        service: policy.name().to_owned(),
+        source: ledger::network(&claim.narrow),
+        connections: has.narrow.connections(),
+        limit: limit(if limits.denied { 0 } else { limits.narrow }),
+        network: claim.has_wide().then(|| Network {
+            network: ledger::network(&claim.wide),
+            connections: has.wide.connections(),
+            limit: Limits::of(policy, say).wide,
+        }),
+        total: has.total.connections(),
+        max_total: limit(limits.total),
+        shared: claim.narrow.is_shared(),
+        refused: refusals.at_least(entry),
+        refusals,
+        would_refuse: entry.would_refuse,
+        replies_left: left,
+        waiting: waiting.count,
+        waiting_seconds: waiting.seconds(now.monotonic_ns),
+        observed: policy.observes(),
+        verdict: if over.is_some() && !policy.observes() { "refuse" } else { "admit" },
+        reason: over.map(Reason::word),
+        banned_seconds: if over == Some(Reason::Banned) {
+            (has.banned_until_ns - now.boot_ns).div_ceil(1_000_000_000)
+        } else {
+            0
+        },
+        wait_ms: limits.rate.wait_ns(has.due_ns, now.boot_ns).div_ceil(1_000_000),
+        remedy: remedied.as_ref().map(|remedy| remedy.words(text, &[policy.name()])),
+        remedied,
+    }
+}
+
+const COLUMNS: [Column; 6] = [
+    Column::words("SERVICE"),
+    Column::words("COUNTED AS").goes(1),
+    Column::number("CONNECTIONS").or("CONNS"),
+    Column::number("LIMIT"),
+    Column::number("REFUSED"),
+    Column::words("NEXT CONNECTION"),
+];
+
+/// What is shown of it.
+pub fn screen(instance: &Instance, explanation: &Explanation, width: output::Width) -> Screen {
     let Explanation { address, own, rule, services } = explanation;
+    let mut screen = Screen::new(width);
     if let Some(Rule { network, action }) = rule {
-        output::line(&format!("the rule for {network} counts for {address}: {action}\n"))?;
+        screen.line(&format!("the rule for {network} counts for {address}: {action}"));
     }
     if *own {
-        output::line(&format!(
-            "{address} is this host itself: it is counted, and no limit of a source applies to it.\n"
-        ))?;
+        screen.line(&format!(
+            "{address} is this host itself: it is counted, and no limit of a source applies to it."
+        ));
     }
-    let header = ["SERVICE", "COUNTED AS", "CONNECTIONS", "LIMIT", "REFUSED", "NEXT CONNECTION"];
-    let rows = services.iter().map(|standing| {
-        vec![
-            standing.service.clone(),
-            standing.source.clone(),
-            standing.connections.to_string(),
-            standing.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
-            standing.refused.to_string(),
-            standing.reason.map_or_else(|| "admitted".to_owned(), |reason| format!("refused: {reason}")),
-        ]
-    });
-    output::table(&header, 2..5, rows.collect())?;
+    // One word for all services, where it is one.
+    let source = services.first().map(|standing| standing.source.as_str());
+    let is_one = services.iter().all(|standing| Some(standing.source.as_str()) == source);
+    if let Some(source) = source.filter(|_| is_one) {
+        screen.line(&format!("{address} is counted as {source}"));
+    }
+    let rows: Vec<Vec<String>> = services
+        .iter()
+        .map(|standing| {
+            let next = match standing.reason {
+                None => "admitted".to_owned(),
+                Some(reason) if standing.observed => format!("observed: {reason}"),
+                Some(reason) => format!("refused: {reason}"),
+            };
+            let mut row = vec![standing.service.clone()];
+            if !is_one {
+                row.push(standing.source.clone());
+            }
+            row.extend([
+                standing.connections.to_string(),
+                standing.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
+                standing.refused.to_string(),
+                next,
+            ]);
+            row
+        })
+        .collect();
+    let is_shown = |index: usize| !is_one || index != 1;
+    let columns: Vec<Column> = COLUMNS
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| is_shown(*index))
+        .map(|(_, column)| column)
+        .collect();
+    screen.blank();
+    screen.table(&columns, &rows);
     for standing in services.iter().filter(|standing| standing.waiting > 0) {
         let Standing { service, waiting, waiting_seconds, .. } = standing;
         let wait = if *waiting == 1 { "1 handshake waits" } else { &format!("{waiting} handshakes wait") };
-        output::line(&format!("\n{service}: {wait} for a place, the first for {waiting_seconds} s"))?;
+        screen.paragraph([format!("{service}: {wait} for a place, the first for {waiting_seconds} s")]);
+    }
+    for standing in services {
+        screen.paragraph(refused_so_far(standing).into_iter().chain(let_through(standing)));
     }
     // The same advice once, for all the services it is for.
-    let mut advices: Vec<(String, Vec<&str>)> = Vec::new();
-    for standing in services.iter().filter(|standing| standing.reason.is_some()) {
-        let advice = advice(instance, address, standing);
-        match advices.iter_mut().find(|(given, _)| *given == advice) {
-            Some((_, services)) => services.push(&standing.service),
-            None => advices.push((advice, vec![&standing.service])),
+    let refused: Vec<&Standing> = services.iter().filter(|standing| standing.reason.is_some()).collect();
+    let mut told: Vec<(String, Option<&Remedy>, bool, Vec<&str>)> = Vec::new();
+    for standing in refused {
+        let (why, remedy) = (why(address, standing), standing.remedied.as_ref());
+        // What is said of a service is for that one alone.
+        let is_alone = matches!(remedy, Some(Remedy::MaxTotal(_)));
+        let is_same = |(other, known, observed, _): &(String, Option<&Remedy>, bool, Vec<&str>)| {
+            !is_alone && (other, known, observed) == (&why, &remedy, &standing.observed)
+        };
+        match told.iter_mut().find(|known| is_same(known)) {
+            Some((.., services)) => services.push(&standing.service),
+            None => told.push((why, remedy, standing.observed, vec![&standing.service])),
         }
     }
-    for (advice, services) in advices {
-        output::line(&format!("\n{}: {advice}", services.join(", ")))?;
+    let known = explanation.services.len();
+    for (why, remedy, observed, services) in told {
+        // A service is set by its name, whatever the others are.
+        let is_all = known > 1 && services.len() == known;
+        let named: &[&str] = if is_all { &[] } else { &services };
+        let after = remedy.map_or_else(String::new, |remedy| {
+            let words = remedy.words(address, named);
+            format!(", or after `limiter --instance {instance} {words}`{}", remedy.note())
+        });
+        let but = if observed { "only observed, so it gets in; enforced: " } else { "" };
+        screen.paragraph([format!("{}: {but}{why}{after}.", services.join(", "))]);
     }
-    Ok(())
+    screen
 }
 
-/// Why `address` would be refused, and what lets it in.
-fn advice(instance: &Instance, address: &str, standing: &Standing) -> String {
-    let Standing { network, wait_ms, .. } = standing;
-    let after = match &standing.remedy {
-        Some(remedy) => format!(", or after `limiter --instance {instance} {remedy}`"),
-        None => String::new(),
+/// For what it was refused, as far as it is remembered, and what it gets next time.
+fn refused_so_far(standing: &Standing) -> Option<String> {
+    let Standing { service, refusals, replies_left, .. } = standing;
+    let (seconds, reason) = (refusals.last_refused_seconds?, refusals.last_refused_for?);
+    let times = refusals.times();
+    let ago = match u32::try_from(seconds).unwrap_or(u32::MAX) {
+        0 => "a moment ago".to_owned(),
+        seconds => output::ago(seconds),
     };
+    let what = if times == 1 {
+        format!("refused once ({reason}), {ago}")
+    } else if refusals.refused_for.len() == 1 {
+        format!("refused {times} times ({reason}), the last time {ago}")
+    } else {
+        let each = refusals.refused_for.iter().map(|(reason, times)| format!("{reason} {times}"));
+        let each = each.collect::<Vec<_>>().join(", ");
+        format!("refused {times} times ({each}), the last time {ago} ({reason})")
+    };
+    // Who is denied or banned gets no reply, whatever there is left.
+    let next = match (standing.reason, replies_left) {
+        (Some("denied" | "banned"), _) | (_, None) => String::new(),
+        (_, Some(0)) => "; refused again it gets a reset, not a reply".to_owned(),
+        (_, Some(1)) => "; it gets 1 more reply, then resets".to_owned(),
+        (_, Some(left)) => format!("; it gets {left} more replies, then resets"),
+    };
+    Some(format!("{service}: {what}{next}"))
+}
+
+/// What got in that would have been refused.
+fn let_through(standing: &Standing) -> Option<String> {
+    let Standing { service, would_refuse, .. } = standing;
+    let were = if *would_refuse == 1 { "1 connection" } else { &format!("{would_refuse} connections") };
+    (*would_refuse > 0)
+        .then(|| format!("{service}: {were} got in that would be refused if it enforced its limits"))
+}
+
+/// Why `address` would be refused, and when it gets in by itself.
+fn why(address: &str, standing: &Standing) -> String {
+    let Standing { network, wait_ms, .. } = standing;
     match (standing.reason, network) {
-        (Some("denied"), _) => {
-            format!("a rule denies {address}; it gets in when the rule is changed{after}.")
-        }
+        (Some("denied"), _) => format!("a rule denies {address}; it gets in when the rule is changed"),
         (Some("banned"), _) => format!(
-            "{address} is banned for another {}; it gets in after that{after}.",
-            humantime::format_duration(Duration::from_secs(standing.banned_seconds))
+            "{address} is banned for another {}; it gets in after that",
+            output::time(Duration::from_secs(standing.banned_seconds))
         ),
         (Some("total"), _) => format!(
-            "the whole service holds as many connections as it may; {address} gets in again when any of them \
-             ends{after}."
+            "the whole service holds as many connections as it may; {address} gets in again when any of them ends"
         ),
         (Some("network"), _) if standing.shared => format!(
             "the ledger has no room for {address} by itself, and the new sources in {} hold as many connections as they \
-             may together; {address} gets in when one of them ends, or when max_sources is raised.",
+             may together; {address} gets in when one of them ends, or when max_sources is raised",
             standing.source
         ),
         (Some("network"), Some(Network { network, .. })) => format!(
             "the sources in {network} hold as many connections as they may together; {address} gets in again when one \
-             of them ends{after}."
+             of them ends"
         ),
-        (Some("rate"), _) => {
-            format!("{address} connects faster than it may; it gets in again in {wait_ms} ms{after}.")
-        }
-        _ => format!("{address} gets in again when one of its connections ends{after}."),
+        (Some("rate"), _) => format!(
+            "{address} connects faster than it may; it gets in again in {}",
+            output::time(Duration::from_millis(*wait_ms))
+        ),
+        _ => format!("{address} gets in again when one of its connections ends"),
     }
 }

@@ -3,33 +3,33 @@
 use std::{cmp::Reverse, process::ExitCode};
 
 use anyhow::Result;
-use limiter_common::{ServiceId, ServicePolicy};
 use serde::Serialize;
 
-use super::{WrongUsage, loaded, output};
+use super::{
+    input, loaded,
+    output::{self, Column, Format, Screen},
+};
 use crate::{
     instance::Instance,
-    kernel::Tables,
     ledger::{self, Source},
 };
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only this service
+    /// Only these services, with commas in between
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
 
     /// Only sources with more connections than this
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = input::over)]
     over: Option<u32>,
 
     /// Which come first
     #[arg(long, value_enum, default_value_t = Sort::Connections)]
     sort: Sort,
 
-    /// For programs
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub format: Format,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -38,7 +38,7 @@ enum Sort {
     Connections,
     /// Most refused
     Refused,
-    /// By name
+    /// By address
     Source,
     /// Most lately seen
     Seen,
@@ -51,83 +51,100 @@ struct List {
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let tables = loaded(instance)?;
-    if let Some(service) = &args.service {
-        known(&tables, service)?;
-    }
+    let services = input::services(&tables.policy.services()?, args.service.as_deref())?;
+    let is_asked_for = |source: &Source| {
+        args.service.is_none() || services.iter().any(|(_, policy)| policy.name() == source.service)
+    };
     let mut sources = ledger::sources(&tables)?;
-    sources.retain(|source| {
-        args.service.as_ref().is_none_or(|service| source.service == *service)
-            && args.over.is_none_or(|over| source.connections > over)
-    });
-    sources.sort_by(|a, b| (&a.service, &a.source).cmp(&(&b.service, &b.source)));
+    sources.retain(|source| is_asked_for(source) && args.over.is_none_or(|over| source.connections > over));
+    // Each sort leaves those that are equal in the order of their services and addresses.
+    sources.sort_by(|a, b| a.service.cmp(&b.service));
     match args.sort {
         Sort::Connections => sources.sort_by_key(|source| Reverse(source.connections)),
         Sort::Refused => sources.sort_by_key(|source| Reverse(source.refused)),
         Sort::Source => {}
         Sort::Seen => sources.sort_by_key(|source| source.idle_seconds),
     }
-    if args.json {
+    if args.format.json {
         output::json(&List { sources })?;
     } else {
-        print(&sources)?;
+        screen(&sources, output::width()).show()?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// That there is a service of this name.
-pub fn known(tables: &Tables, name: &str) -> Result<()> {
-    let services = tables.policy.services()?;
-    if services.iter().any(|(_, policy)| policy.name() == name) {
-        return Ok(());
-    }
-    Err(unknown_service(&services, name))
-}
+const COLUMNS: [Column; 11] = [
+    Column::words("SERVICE"),
+    Column::words("SOURCE"),
+    Column::number("CONNECTIONS").or("CONNS"),
+    Column::number("LIMIT"),
+    Column::number("WAITING").goes(5),
+    Column::number("PEAK").goes(2),
+    Column::number("ACCEPTED").goes(3),
+    Column::number("REFUSED").goes(6),
+    Column::number("WOULD REFUSE").or("WOULD").goes(7),
+    Column::number("HELD").goes(1),
+    Column::words("LAST SEEN").goes(4),
+];
 
-/// There is no service of this name, but others.
-pub fn unknown_service(services: &[(ServiceId, ServicePolicy)], name: &str) -> anyhow::Error {
-    let mut names: Vec<_> = services.iter().map(|(_, policy)| policy.name()).collect();
-    names.sort_unstable();
-    WrongUsage(format!("there is no service {name}: choose one of {}", names.join(", "))).into()
-}
+/// Which of them is of services that only observe.
+const WOULD_REFUSE: usize = 8;
 
-fn print(sources: &[Source]) -> Result<()> {
+/// What is shown of them.
+pub fn screen(sources: &[Source], width: output::Width) -> Screen {
+    let mut screen = Screen::new(width);
     if sources.is_empty() {
-        return output::line("no source holds a connection, or has held one lately");
+        screen.line("no source holds a connection, or has held one or been refused lately");
+        return screen;
     }
-    let header = [
-        "SERVICE",
-        "SOURCE",
-        "CONNECTIONS",
-        "LIMIT",
-        "WAITING",
-        "PEAK",
-        "ACCEPTED",
-        "REFUSED",
-        "HELD",
-        "LAST SEEN",
-    ];
-    let rows = sources.iter().map(|source| {
-        vec![
-            source.service.clone(),
-            if source.tier == "shared" {
-                format!("{} (shared)", source.source)
-            } else {
-                source.source.clone()
-            },
-            source.connections.to_string(),
-            source.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
-            waiting(source.waiting, source.waiting_seconds),
-            source.peak.to_string(),
-            source.accepted.to_string(),
-            source.refused.to_string(),
-            source.held.to_string(),
-            if source.connections > 0 { "now".to_owned() } else { output::ago(source.idle_seconds) },
+    let rows: Vec<Vec<String>> = sources
+        .iter()
+        .map(|source| {
+            vec![
+                source.service.clone(),
+                if source.tier == "shared" {
+                    format!("{} (shared)", source.source)
+                } else {
+                    source.source.clone()
+                },
+                source.connections.to_string(),
+                limit(source),
+                waiting(source.waiting, source.waiting_seconds),
+                source.peak.to_string(),
+                source.accepted.to_string(),
+                source.refused.to_string(),
+                source.would_refuse.to_string(),
+                source.held.to_string(),
+                if source.connections > 0 { "now".to_owned() } else { output::ago(source.idle_seconds) },
+            ]
+        })
+        .collect();
+    // Where nothing observes there is nothing to say of it.
+    let observes = sources.iter().any(|source| source.would_refuse > 0);
+    let (columns, rows) = output::without(WOULD_REFUSE, !observes, &COLUMNS, rows);
+    screen.table(&columns, &rows);
+    let by_rule = sources.iter().any(|source| source.rule.is_some());
+    let divided = sources.iter().any(|source| source.divided);
+    screen.paragraph(
+        [
+            by_rule.then_some("*: by a rule, `limiter rules` lists them"),
+            divided.then_some("+: a part of the source has a rule of its own, and another limit"),
         ]
-    });
-    output::table(&header, 2..9, rows.collect())
+        .into_iter()
+        .flatten(),
+    );
+    screen
+}
+
+/// The limit in force, and where it comes from.
+fn limit(source: &Source) -> String {
+    let limit = source.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+    let by_rule = if source.rule.is_some() { "*" } else { "" };
+    let divided = if source.divided { "+" } else { "" };
+    format!("{limit}{by_rule}{divided}")
 }
 
 /// How many wait, and how long the first has.
-pub fn waiting(count: u32, seconds: f64) -> String {
+fn waiting(count: u32, seconds: f64) -> String {
     if count == 0 { "0".to_owned() } else { format!("{count} ({seconds} s)") }
 }

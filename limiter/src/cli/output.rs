@@ -1,31 +1,46 @@
-//! How things are printed: tables for people, JSON for programs. A write that fails is an error like
+//! How things are printed: screens for people, JSON for programs. A write that fails is an error like
 //! any other, never a panic.
+//!
+//! A screen is a pure function of what it shows and of the width there is: see `screens`, the tests that
+//! hold them against files.
 
 use std::{
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Result;
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-/// What this command has said so far: of lists the beginning.
-static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Whom it is printed for.
+#[derive(clap::Args)]
+pub struct Format {
+    /// For programs: one JSON document, whatever becomes of it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What this command has done so far, in the lines that people are told, for the daemon's log.
+static DONE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Prints a line.
 pub fn line(text: &str) -> Result<()> {
-    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    if said.len() < 1000 && text.len() < 1000 {
-        said.push(text.to_owned());
-    }
-    drop(said);
     Ok(writeln!(std::io::stdout().lock(), "{text}")?)
 }
 
 /// Says what was done. It is done, whether or not it can be said: then it is said on stderr why it was not.
 pub fn done(lines: &[String]) {
-    if let Err(error) = lines.iter().try_for_each(|text| line(text))
+    complain(lines.iter().try_for_each(|text| line(text)), lines);
+}
+
+/// The same as a document.
+pub fn done_json<T: Serialize>(value: &T, lines: &[String]) {
+    complain(json(value), lines);
+}
+
+fn complain(said: Result<()>, lines: &[String]) {
+    if let Err(error) = said
         && !is_broken_pipe(&error)
     {
         eprintln!("limiter: it is done, and could not be said on stdout ({error:#}): {}", lines.join("; "));
@@ -37,9 +52,14 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// The lines that were printed so far.
-pub fn said() -> Vec<String> {
-    SAID.lock().unwrap_or_else(PoisonError::into_inner).clone()
+/// Keeps what was done for the daemon's log.
+pub fn remember(lines: &[String]) {
+    DONE.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(lines);
+}
+
+/// What was done so far.
+pub fn remembered() -> Vec<String> {
+    DONE.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Prints a value as JSON.
@@ -47,38 +67,338 @@ pub fn json<T: Serialize>(value: &T) -> Result<()> {
     line(&serde_json::to_string_pretty(value)?)
 }
 
-/// Prints rows under a header; columns from `numbers` on are numbers, and stand to the right.
-pub fn table(header: &[&str], numbers: std::ops::Range<usize>, rows: Vec<Vec<String>>) -> Result<()> {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header);
-    for row in rows {
-        table.add_row(row);
-    }
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((u16::from(index != 0), 1));
-        if numbers.contains(&index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    line(&table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n"))
+/// Columns there are to print in; `None`: as many as it takes.
+pub type Width = Option<usize>;
+
+/// That of the terminal; `COLUMNS`, where the output is none; without it nothing is left out and nothing is broken.
+pub fn width() -> Width {
+    let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
+    let stdout = std::io::stdout();
+    let width = if stdout.is_terminal() {
+        rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col)).or_else(columns)
+    } else {
+        columns()
+    };
+    width.filter(|&width| width > 0)
 }
 
-/// Seconds as people say them.
-pub fn ago(seconds: u32) -> String {
-    match seconds {
-        0 => "now".to_owned(),
-        s if s < 120 => format!("{s}s ago"),
-        s if s < 7200 => format!("{}min ago", s / 60),
-        s if s < 172_800 => format!("{}h ago", s / 3600),
-        s => format!("{}d ago", s / 86400),
+/// Narrower than this no text is broken.
+const NARROWEST: usize = 12;
+
+/// One column of a table.
+#[derive(Clone, Copy)]
+pub struct Column {
+    name: &'static str,
+    /// Its name where there is little room.
+    short: &'static str,
+    is_number: bool,
+    /// Which columns go first where there is no room for all: the ones with the smallest number; 0: this one stays.
+    goes: u8,
+    /// Whether its text is broken where there is no room for it: only in the last column.
+    wraps: bool,
+}
+
+impl Column {
+    /// A column of words.
+    pub const fn words(name: &'static str) -> Self {
+        Self { name, short: name, is_number: false, goes: 0, wraps: false }
     }
+
+    /// A column of numbers, which stand to the right.
+    pub const fn number(name: &'static str) -> Self {
+        Self { name, short: name, is_number: true, goes: 0, wraps: false }
+    }
+
+    /// With a shorter name where there is little room.
+    pub const fn or(self, short: &'static str) -> Self {
+        Self { short, ..self }
+    }
+
+    /// With its text in several lines where there is no room for it in one.
+    pub const fn wraps(self) -> Self {
+        Self { wraps: true, ..self }
+    }
+
+    /// Left out where there is no room for it, and none of the columns with a smaller number is left.
+    pub const fn goes(self, goes: u8) -> Self {
+        Self { goes, ..self }
+    }
+}
+
+/// Columns and rows, without one column if there is nothing in it to say.
+pub fn without(
+    column: usize,
+    is_left_out: bool,
+    columns: &[Column],
+    mut rows: Vec<Vec<String>>,
+) -> (Vec<Column>, Vec<Vec<String>>) {
+    let mut columns = columns.to_vec();
+    if is_left_out {
+        columns.remove(column);
+        for row in &mut rows {
+            row.remove(column);
+        }
+    }
+    (columns, rows)
+}
+
+/// What one command prints.
+pub struct Screen {
+    width: Width,
+    text: String,
+}
+
+impl Screen {
+    /// Nothing so far.
+    pub const fn new(width: Width) -> Self {
+        Self { width, text: String::new() }
+    }
+
+    /// A line, in as many as there is room for.
+    pub fn line(&mut self, text: &str) {
+        for line in wrapped(text, self.width) {
+            self.text.push_str(&line);
+            self.text.push('\n');
+        }
+    }
+
+    /// Lines with an empty one before them, if there are any.
+    pub fn paragraph<T: AsRef<str>>(&mut self, lines: impl IntoIterator<Item = T>) {
+        for (index, line) in lines.into_iter().enumerate() {
+            if index == 0 {
+                self.blank();
+            }
+            self.line(line.as_ref());
+        }
+    }
+
+    /// An empty line, if there are any before it.
+    pub fn blank(&mut self) {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+    }
+
+    /// Rows under a header. What there is no room for is left out, and said to be.
+    pub fn table(&mut self, columns: &[Column], rows: &[Vec<String>]) {
+        let cell = |row: &[String], index: usize| row.get(index).map_or(0, |cell| cell.chars().count());
+        let widest = |index: usize| rows.iter().map(|row| cell(row, index)).max().unwrap_or(0);
+        let widths = |is_short: bool| -> Vec<usize> {
+            let name = |column: &Column| if is_short { column.short.len() } else { column.name.len() };
+            columns.iter().enumerate().map(|(index, column)| name(column).max(widest(index))).collect()
+        };
+        let mut shown: Vec<usize> = (0..columns.len()).collect();
+        let is_too_wide = |widths: &[usize], shown: &[usize]| {
+            let cells: usize = shown.iter().map(|&index| widths[index]).sum();
+            self.width.is_some_and(|width| cells + 2 * shown.len().saturating_sub(1) > width)
+        };
+        let mut is_short = false;
+        let mut sizes = widths(is_short);
+        if is_too_wide(&sizes, &shown) {
+            is_short = true;
+            sizes = widths(is_short);
+        }
+        let mut left_out = Vec::new();
+        while is_too_wide(&sizes, &shown) {
+            let goes = shown.iter().copied().filter(|&index| columns[index].goes > 0);
+            let Some(next) = goes.min_by_key(|&index| columns[index].goes) else { break };
+            shown.retain(|&index| index != next);
+            left_out.push(next);
+        }
+        // What is left for the last column, where its text may be broken.
+        let last = shown.last().copied().filter(|&index| columns[index].wraps);
+        if let (Some(last), Some(width)) = (last, self.width) {
+            let others: usize =
+                shown.iter().filter(|&&index| index != last).map(|&index| sizes[index] + 2).sum();
+            sizes[last] = sizes[last].min(width.saturating_sub(others).max(NARROWEST));
+        }
+        let names: Vec<String> = columns
+            .iter()
+            .map(|column| if is_short { column.short } else { column.name }.to_owned())
+            .collect();
+        for row in std::iter::once(&names).chain(rows) {
+            let cell = |index: usize| row.get(index).map_or("", String::as_str);
+            let broken = last.map(|last| wrapped(cell(last), Some(sizes[last]))).unwrap_or_default();
+            for number in 0..broken.len().max(1) {
+                let mut line = String::new();
+                for (place, &index) in shown.iter().enumerate() {
+                    let width = sizes[index];
+                    let text = match broken.get(number).filter(|_| Some(index) == last) {
+                        Some(part) => part,
+                        None if number == 0 => cell(index),
+                        None => "",
+                    };
+                    if place > 0 {
+                        line.push_str("  ");
+                    }
+                    let padded = if columns[index].is_number {
+                        format!("{text:>width$}")
+                    } else {
+                        format!("{text:<width$}")
+                    };
+                    line.push_str(&padded);
+                }
+                self.text.push_str(line.trim_end());
+                self.text.push('\n');
+            }
+        }
+        if !left_out.is_empty() {
+            left_out.sort_unstable();
+            let names: Vec<&str> = left_out.iter().map(|&index| columns[index].name).collect();
+            self.paragraph([format!(
+                "no room for {}: a wider terminal or --json has them",
+                names.join(", ")
+            )]);
+        }
+    }
+
+    /// Prints it.
+    pub fn show(self) -> Result<()> {
+        Ok(std::io::stdout().lock().write_all(self.text.as_bytes())?)
+    }
+
+    /// What would be printed.
+    #[cfg(test)]
+    pub fn text(self) -> String {
+        self.text
+    }
+}
+
+/// A text in lines of at most `width` columns, where words allow it. What stands in backticks is a command, to be copied
+/// as a whole: it is not broken.
+fn wrapped(text: &str, width: Width) -> Vec<String> {
+    let Some(width) = width.filter(|&width| text.chars().count() > width) else {
+        return vec![text.to_owned()];
+    };
+    let indent = " ".repeat(text.len() - text.trim_start_matches(' ').len());
+    let (mut lines, mut line, mut is_empty) = (Vec::new(), indent.clone(), true);
+    for word in words(text) {
+        if !is_empty && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(std::mem::replace(&mut line, indent.clone()));
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_empty = false;
+    }
+    lines.push(line);
+    lines
+}
+
+/// The words of a text; a command in backticks is one.
+fn words(text: &str) -> Vec<&str> {
+    let (mut words, mut start, mut is_command) = (Vec::new(), None, false);
+    for (at, char) in text.char_indices() {
+        is_command ^= char == '`';
+        match (char == ' ' && !is_command, start) {
+            (true, Some(from)) => {
+                words.push(&text[from..at]);
+                start = None;
+            }
+            (false, None) => start = Some(at),
+            _ => {}
+        }
+    }
+    words.extend(start.map(|from| &text[from..]));
+    words
+}
+
+/// Seconds that have passed, as people say them.
+pub fn ago(seconds: u32) -> String {
+    if seconds == 0 { "now".to_owned() } else { format!("{} ago", time(Duration::from_secs(seconds.into()))) }
+}
+
+/// A time as people say it: rounded up to what matters of it, two units at most.
+pub fn time(time: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
+    if time < Duration::from_secs(1) {
+        return if time.is_zero() { "0 s".to_owned() } else { "1 s".to_owned() };
+    }
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    // The unit that fits, with the one below it while the number is small; below ten minutes, hours, … only.
+    let (index, &(unit, name)) = match UNITS.iter().enumerate().find(|(_, (unit, _))| seconds >= *unit) {
+        Some(found) => found,
+        None => (UNITS.len() - 1, &UNITS[UNITS.len() - 1]),
+    };
+    let smaller = UNITS.get(index + 1).filter(|_| seconds / unit < 10);
+    let Some(&(below, below_name)) = smaller else {
+        return format!("{} {name}", seconds.div_ceil(unit));
+    };
+    let parts = seconds.div_ceil(below);
+    let (whole, rest) = (parts / (unit / below), parts % (unit / below));
+    if rest == 0 { format!("{whole} {name}") } else { format!("{whole} {name} {rest} {below_name}") }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
-    fn times_are_said_in_the_unit_that_fits() {
-        let said = [0, 1, 119, 120, 7200, 172_800].map(super::ago);
-        assert_eq!(said, ["now", "1s ago", "119s ago", "2min ago", "2h ago", "2d ago"]);
+    fn times_are_said_in_the_units_that_fit() {
+        let said = [0, 1, 59, 60, 119, 600, 3599, 3600, 7200, 86_399, 172_800, 2_592_000]
+            .map(|seconds| time(Duration::from_secs(seconds)));
+        assert_eq!(
+            said,
+            [
+                "0 s",
+                "1 s",
+                "59 s",
+                "1 min",
+                "1 min 59 s",
+                "10 min",
+                "60 min",
+                "1 h",
+                "2 h",
+                "24 h",
+                "2 d",
+                "30 d"
+            ]
+        );
+        assert_eq!(time(Duration::from_millis(9977)), "10 s");
+        assert_eq!(time(Duration::from_millis(3)), "1 s");
+        assert_eq!([ago(0), ago(90)], ["now", "1 min 30 s ago"]);
+    }
+
+    #[test]
+    fn text_is_broken_between_words_and_commands_stay_whole() {
+        let text = "end it with `limiter --instance mail unload now`, then start it again";
+        assert_eq!(
+            wrapped(text, Some(30)),
+            ["end it with", "`limiter --instance mail unload now`,", "then start it again"]
+        );
+        assert_eq!(wrapped(text, None), [text]);
+        assert_eq!(wrapped("  two words here", Some(11)), ["  two words", "  here"]);
+    }
+
+    #[test]
+    fn the_text_of_a_last_column_goes_on_below_itself() {
+        let columns = [Column::words("NAME"), Column::words("SAYS").wraps()];
+        let rows = [vec!["smtp".to_owned(), "forty to each source".to_owned()]];
+        let mut screen = Screen::new(Some(20));
+        screen.table(&columns, &rows);
+        assert_eq!(screen.text(), "NAME  SAYS\nsmtp  forty to each\n      source\n");
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_left_out_and_said_to_be() {
+        let columns = [
+            Column::words("NAME"),
+            Column::number("CONNECTIONS").or("CONNS"),
+            Column::number("PEAK").goes(1),
+        ];
+        let rows = [vec!["smtp".to_owned(), "12".to_owned(), "3".to_owned()]];
+        let at = |width| {
+            let mut screen = Screen::new(width);
+            screen.table(&columns, &rows);
+            screen.text()
+        };
+        assert_eq!(at(None), "NAME  CONNECTIONS  PEAK\nsmtp           12     3\n");
+        assert_eq!(at(Some(22)), "NAME  CONNS  PEAK\nsmtp     12     3\n");
+        assert_eq!(
+            at(Some(16)),
+            "NAME  CONNS\nsmtp     12\n\nno room for\nPEAK: a wider\nterminal or\n--json has them\n"
+        );
     }
 }

@@ -5,51 +5,79 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
-use super::{locked, output};
+use super::{
+    answer::{Answer, Done, Saved, word},
+    locked,
+    output::Format,
+};
 use crate::{
     config,
     instance::{Applied as ForDaemon, Instance, Process},
-    policy::{self, Applied},
+    policy::{self, Difference},
 };
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The file to read; the one `limiter run` was started with if left out
+    /// The file to read, from now on; the one that was read last if left out
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub format: Format,
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     // Locked before the file is read, or one who saves a change at this moment would be overruled by what was there before.
     let (mut tables, policy) = locked(instance, Instance::lock_policy)?;
     let path = match &args.config {
-        Some(path) => Some(path.clone()),
+        Some(path) => Some(std::path::absolute(path)?),
         None => instance.config_path()?,
     };
-    let applied = {
+    let differences = {
         let _policy = policy;
         // All of it before anything is touched: one mistake and nothing changes.
         let config = path.as_deref().map(config::load).transpose()?.unwrap_or_default();
+        // What tells a change made live from one of the file; where it cannot be read, nothing is said of that.
+        let last = config::load(&instance.applied_path()).ok();
         // What the kernel does not know of: the host name, and how often the daemon looks after the ledger.
         // Not the file itself: it may have changed by the time the daemon reads it.
         let for_daemon = instance.prepare_applied(&config.to_string())?;
         let daemon = instance.daemon_process()?;
         let before = tables.policy.policy()?;
-        let applied = policy::reapply(&config, &mut tables)?;
-        if let Err(problem) = tell(daemon, for_daemon) {
+        let known = instance.config_path();
+        if args.config.is_some() {
+            instance.set_config_path(path.as_deref())?;
+        }
+        let put = policy::reload(&config, last.as_ref(), &mut tables).and_then(|differences| {
+            let Err(problem) = tell(daemon, for_daemon) else { return Ok(differences) };
             tables.policy.replace(&before).with_context(|| {
                 format!("it is in force, and the daemon does not know ({problem:#}): do it again")
             })?;
-            return Err(problem);
+            Err(problem)
+        });
+        match (put, known) {
+            (Err(problem), Ok(known)) => {
+                instance.set_config_path(known.as_deref()).with_context(|| {
+                    let file = path.as_ref().map_or_else(|| "nothing".into(), |path| path.to_string_lossy());
+                    format!("{problem:#}; and from now on {file} is what `limiter reload` reads")
+                })?;
+                return Err(problem);
+            }
+            (put, _) => put?,
         }
-        applied
     };
-    let file = path.map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
-    output::done(&[match applied {
-        Applied::Changed => format!("{file}: in force"),
-        Applied::Kept => format!("{file}: was in force already"),
-    }]);
+    let done: Vec<Done> = differences.into_iter().map(done).collect();
+    let mut answer = Answer::new(done);
+    let file = path.as_ref().map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
+    let said = if answer.changed { "in force" } else { "was in force already" };
+    answer.summary = Some(format!("{file}: {said}: {}", word(answer.changed)));
+    answer.file = path.map(|path| Saved { path, changed: false });
+    answer.show(&args.format);
     Ok(ExitCode::SUCCESS)
+}
+
+fn done((Difference { what, key, was, is }, taken_back): (Difference, bool)) -> Done {
+    Done { what, key, is, was: Some(was), changed: true, taken_back }
 }
 
 /// Leaves the configuration for the daemon, and tells it: both, or neither.

@@ -5,13 +5,16 @@ use std::process::ExitCode;
 use anyhow::Result;
 use ipnet::IpNet;
 use limiter_common::{
-    Action, ServiceId, ServicePolicy,
+    Action, ServiceId,
     rule::{Limit, Network},
 };
 use serde::Serialize;
 
 use super::{
-    WrongUsage, list, loaded, locked, output,
+    answer::Done,
+    caution::{self, Force},
+    input, loaded, locked,
+    output::{self, Column, Format, Screen},
     save::{self, Save},
 };
 use crate::{
@@ -23,41 +26,51 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Whom {
-    /// An address or a network, such as 203.0.113.0/24 or `2001:db8::/48`
-    #[arg(value_name = "CIDR", value_parser = network)]
-    network: IpNet,
+    /// Addresses or networks, such as 203.0.113.0/24 or `2001:db8::/48`: all of them, or none if one is wrong
+    #[arg(value_name = "CIDR", value_parser = input::network, required = true)]
+    networks: Vec<IpNet>,
 
     #[command(flatten)]
     save: Save,
+
+    #[command(flatten)]
+    pub format: Format,
+}
+
+#[derive(clap::Args)]
+pub struct DenyArgs {
+    #[command(flatten)]
+    pub whom: Whom,
+
+    #[command(flatten)]
+    force: Force,
 }
 
 #[derive(clap::Args)]
 pub struct LimitArgs {
-    /// An address or a network, such as 203.0.113.0/24 or `2001:db8::/48`
-    #[arg(value_name = "CIDR", value_parser = network)]
-    network: IpNet,
+    /// Addresses or networks, such as 203.0.113.0/24 or `2001:db8::/48`: all of them, or none if one is wrong
+    #[arg(value_name = "CIDR", value_parser = input::network, required = true)]
+    networks: Vec<IpNet>,
 
-    /// Connections each source in it may hold
-    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(ServicePolicy::MAX_LIMIT)))]
+    /// Connections each source in them may hold
+    #[arg(value_name = "N", value_parser = input::connections)]
     connections: u32,
 
-    /// Only to this service; to every service if left out
+    /// Only to these services, with commas in between; to every service if left out
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
 
     #[command(flatten)]
     save: Save,
+
+    #[command(flatten)]
+    pub format: Format,
 }
 
 #[derive(clap::Args)]
 pub struct RulesArgs {
-    /// For programs
-    #[arg(long)]
-    json: bool,
-}
-
-fn network(text: &str) -> Result<IpNet, String> {
-    config::parse_network(text).map_err(|complaint| complaint.to_string())
+    #[command(flatten)]
+    pub format: Format,
 }
 
 /// What a rule does, in a word.
@@ -69,92 +82,115 @@ pub const fn word(action: Action) -> &'static str {
     }
 }
 
-/// `limiter allow CIDR` and `limiter deny CIDR`.
-pub fn decide(instance: &Instance, whom: &Whom, action: Action) -> Result<ExitCode> {
-    let said = RuleEntry::new(config::network(&whom.network), action);
-    let (verb, network) = (word(action), whom.network);
-    let ruling = if action == Action::Allow { Ruling::Allow } else { Ruling::Deny };
-    change(instance, &whom.save, Change::Rule { network, ruling }, |rules, _| {
-        rules.retain(|rule| rule.network != said.network);
-        rules.push(said.clone());
-        Ok(format!("{network}: {verb}"))
-    })
+/// `limiter allow CIDR…`.
+pub fn allow(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
+    change(instance, whom, Rulings(&|_| Ok(vec![Ruling::Allow])), None)
 }
 
-/// `limiter limit CIDR N`.
-pub fn limit(instance: &Instance, args: &LimitArgs) -> Result<ExitCode> {
-    let network = config::network(&args.network);
-    let ruling = Ruling::Limit(args.connections, args.service.as_deref());
-    change(instance, &args.save, Change::Rule { network: args.network, ruling }, |rules, policy| {
-        let service = args.service.as_deref().map(|name| number(policy, name)).transpose()?;
-        let present = rules.iter().position(|rule| rule.network == network);
-        let mut rule = match present.map(|index| rules.swap_remove(index)) {
-            Some(rule) if rule.action == Action::Limit => rule,
-            _ => RuleEntry::new(network, Action::Limit),
-        };
-        let limit = Limit::own(args.connections);
-        match service {
-            Some(service) => {
-                rule.limits.retain(|(said, _)| *said != service);
-                rule.limits.push((service, limit));
-                rule.limits.sort_by_key(|(service, _)| *service);
-            }
-            None => {
-                rule.max_connections = limit;
-                rule.limits.clear();
-            }
-        }
-        rules.push(rule);
-        let at = args.service.as_deref().map_or_else(|| "each service".to_owned(), str::to_owned);
-        Ok(format!("{}: {} connections to {at} per source", args.network, args.connections))
-    })
+/// `limiter deny CIDR…`.
+pub fn deny(instance: &Instance, args: &DenyArgs) -> Result<ExitCode> {
+    change(instance, &args.whom, Rulings(&|_| Ok(vec![Ruling::Deny])), Some(&args.force))
 }
 
-/// `limiter forget CIDR`: the rule for exactly this network.
+/// `limiter forget CIDR…`: the rules for exactly these networks.
 pub fn forget(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
-    let network = config::network(&whom.network);
-    let ruling = Ruling::Forget;
-    change(instance, &whom.save, Change::Rule { network: whom.network, ruling }, |rules, _| {
-        let before = rules.len();
-        rules.retain(|rule| rule.network != network);
-        if rules.len() == before {
-            if whom.save.is_asked_for() {
-                // It may have been forgotten live, and be in the file still.
-                return Ok(format!("{}: there is no rule", whom.network));
-            }
-            let missing =
-                format!("there is no rule for {}: `limiter rules` shows those there are", whom.network);
-            return Err(WrongUsage(missing).into());
-        }
-        Ok(format!("{}: forgotten", whom.network))
-    })
+    change(instance, whom, Rulings(&|_| Ok(vec![Ruling::Forget])), None)
 }
 
-/// Changes the admin's rules, and says what was done.
-fn change(
-    instance: &Instance,
-    save: &Save,
-    change: Change<'_>,
-    work: impl FnOnce(&mut Vec<RuleEntry>, &PolicySet) -> Result<String>,
-) -> Result<ExitCode> {
+/// `limiter limit CIDR… N`.
+pub fn limit(instance: &Instance, args: LimitArgs) -> Result<ExitCode> {
+    let LimitArgs { networks, connections, service, save, format } = args;
+    let whom = Whom { networks, save, format };
+    let one_by_one = |policy: &PolicySet| -> Result<Option<Vec<ServiceId>>> {
+        let asked = input::services(&policy.services, service.as_deref())?;
+        // For all of them, those that come later are meant as well.
+        let is_all = input::is_all(&policy.services, service.as_deref());
+        Ok((!is_all).then(|| asked.iter().map(|(id, _)| *id).collect()))
+    };
+    let rulings = Rulings(&|policy| {
+        let Some(asked) = one_by_one(policy)? else { return Ok(vec![Ruling::Limit(connections, None)]) };
+        let named = policy.services.iter().filter(|(id, _)| asked.contains(id));
+        Ok(named.map(|(_, service)| Ruling::Limit(connections, Some(service.name()))).collect())
+    });
+    change(instance, &whom, rulings, None)
+}
+
+/// What is to be said of each network, where services are those of a policy.
+#[derive(Clone, Copy)]
+struct Rulings<'a>(&'a dyn for<'p> Fn(&'p PolicySet) -> Result<Vec<Ruling<'p>>>);
+
+/// Changes the admin's rules for all of these networks, or for none, and says what was done.
+fn change(instance: &Instance, whom: &Whom, rulings: Rulings<'_>, force: Option<&Force>) -> Result<ExitCode> {
     let (mut tables, _policy) = locked(instance, Instance::lock_policy)?;
     let before = tables.policy.policy()?;
+    let rulings = (rulings.0)(&before)?;
+    let mut networks = whom.networks.clone();
+    networks.dedup();
     let mut admins = policy::own_words(before.rules.clone());
-    let done = work(&mut admins, &before)?;
+    let (mut done, mut changes) = (Vec::new(), Vec::new());
+    for network in &networks {
+        let was = said(&before, &admins, network);
+        for ruling in &rulings {
+            rule(&mut admins, &before, config::network(network), *ruling);
+            changes.push(Change::Rule { network: *network, ruling: *ruling });
+        }
+        let is = said(&before, &admins, network);
+        let none = || "no rule".to_owned();
+        done.push(match is {
+            Some(is) => Done::new(network.to_string(), was, is),
+            None => Done::new(network.to_string(), Some(was.unwrap_or_else(none)), none()),
+        });
+    }
     let rules = policy::inherit(admins, policy::built_in(&before.rules));
-    let pending = save.prepare(instance, &tables, &change)?;
+    if let Some(force) = force {
+        force.allows(caution::of_deny(&networks, &before.rules, &rules, caution::login()))?;
+    }
+    let pending = whom.save.prepare(instance, &tables, &changes)?;
     let after = PolicySet { rules, ..before.clone() };
-    save::carry_out(instance, &mut tables, &before, &after, pending, &[done])?;
+    let answer = save::carry_out(instance, &mut tables, &before, &after, pending, done)?;
+    answer.show(&whom.format);
     Ok(ExitCode::SUCCESS)
 }
 
-fn number(policy: &PolicySet, name: &str) -> Result<ServiceId> {
-    let found = policy.services.iter().find(|(_, service)| service.name() == name);
-    found.map(|(id, _)| *id).ok_or_else(|| list::unknown_service(&policy.services, name))
+/// Makes the admin's `rules` say `ruling` of a network.
+fn rule(rules: &mut Vec<RuleEntry>, policy: &PolicySet, network: Network, ruling: Ruling<'_>) {
+    let present = rules.iter().position(|rule| rule.network == network).map(|index| rules.remove(index));
+    let new = |action| RuleEntry::new(network, action);
+    match ruling {
+        Ruling::Forget => {}
+        Ruling::Allow => rules.push(new(Action::Allow)),
+        Ruling::Deny => rules.push(new(Action::Deny)),
+        Ruling::Limit(connections, None) => {
+            let source_prefix =
+                present.filter(|rule| rule.action == Action::Limit).map(|rule| rule.source_prefix);
+            rules.push(RuleEntry {
+                max_connections: Limit::own(connections),
+                source_prefix: source_prefix.unwrap_or_default(),
+                ..new(Action::Limit)
+            });
+        }
+        Ruling::Limit(connections, Some(name)) => {
+            let mut rule =
+                present.filter(|rule| rule.action == Action::Limit).unwrap_or_else(|| new(Action::Limit));
+            let service = policy.services.iter().find(|(_, service)| service.name() == name);
+            if let Some((service, _)) = service {
+                rule.limits.retain(|(said, _)| said != service);
+                rule.limits.push((*service, Limit::own(connections)));
+                rule.limits.sort_by_key(|(service, _)| *service);
+            }
+            rules.push(rule);
+        }
+    }
+}
+
+/// What the admin says of exactly this network, in words.
+fn said(policy: &PolicySet, rules: &[RuleEntry], network: &IpNet) -> Option<String> {
+    let network = config::network(network);
+    rules.iter().find(|rule| rule.network == network).map(|rule| policy::words(rule, &policy.services))
 }
 
 #[derive(Serialize)]
-struct Rules {
+pub struct Rules {
     rules: Vec<Rule>,
 }
 
@@ -174,40 +210,62 @@ struct Rule {
 
 /// `limiter rules`.
 pub fn show(instance: &Instance, args: &RulesArgs) -> Result<ExitCode> {
-    let policy = loaded(instance)?.policy.policy()?;
-    let name = |id: ServiceId| {
-        let found = policy.services.iter().find(|(service, _)| *service == id);
-        found.map_or_else(|| format!("(removed {})", id.0), |(_, service)| service.name().to_owned())
-    };
-    let built_in = policy.rules.iter().filter(|rule| rule.built_in && rule.action == Action::Allow).cloned();
-    let all = built_in.chain(policy::own_words(policy.rules.clone()));
-    let mut rules: Vec<(Network, Rule)> = all
-        .map(|rule| {
-            let shown = Rule {
-                network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
-                action: word(rule.action),
-                built_in: rule.built_in,
-                max_connections: Some(rule.max_connections.connections()).filter(|&limit| limit != 0),
-                services: rule.limits.iter().map(|(id, limit)| (name(*id), limit.connections())).collect(),
-                source_prefix: config::prefix_len(&rule.network, rule.source_prefix),
-            };
-            (rule.network, shown)
-        })
-        .collect();
-    rules.sort_by_key(|(network, _)| (network.addr, network.prefix));
-    let rules = Rules { rules: rules.into_iter().map(|(_, rule)| rule).collect() };
-    if args.json {
+    let rules = rules(&loaded(instance)?.policy.policy()?);
+    if args.format.json {
         output::json(&rules)?;
     } else {
-        let rows = rules.rules.iter().map(|rule| {
-            let all = rule.max_connections.map(|limit| format!("{limit} to each service"));
-            let single = rule.services.iter().map(|(name, limit)| format!("{limit} to {name}"));
-            let limits: Vec<String> = single.chain(all).collect();
-            let source = rule.source_prefix.map_or_else(String::new, |prefix| format!("/{prefix}"));
-            let origin = if rule.built_in { "own address" } else { "" };
-            vec![rule.network.clone(), rule.action.to_owned(), limits.join(", "), source, origin.to_owned()]
-        });
-        output::table(&["NETWORK", "ACTION", "CONNECTIONS PER SOURCE", "SOURCE", ""], 0..0, rows.collect())?;
+        screen(&rules, output::width()).show()?;
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// The rules of a policy, by address.
+pub fn rules(policy: &PolicySet) -> Rules {
+    let built_in = policy.rules.iter().filter(|rule| rule.built_in && rule.action == Action::Allow).cloned();
+    let mut all: Vec<RuleEntry> = built_in.chain(policy::own_words(policy.rules.clone())).collect();
+    all.sort_by_key(|rule| (rule.network.addr.to_ip(), rule.network.prefix));
+    let shown = |rule: &RuleEntry| Rule {
+        network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
+        action: word(rule.action),
+        built_in: rule.built_in,
+        max_connections: Some(rule.max_connections.connections()).filter(|&limit| limit != 0),
+        services: rule
+            .limits
+            .iter()
+            .map(|(id, limit): &(ServiceId, Limit)| {
+                (policy::service_name(&policy.services, *id), limit.connections())
+            })
+            .collect(),
+        source_prefix: config::prefix_len(&rule.network, rule.source_prefix),
+    };
+    Rules { rules: all.iter().map(shown).collect() }
+}
+
+/// What is shown of them.
+pub fn screen(rules: &Rules, width: output::Width) -> Screen {
+    let mut screen = Screen::new(width);
+    if rules.rules.is_empty() {
+        screen.line("there are no rules");
+        return screen;
+    }
+    let rows: Vec<Vec<String>> = rules
+        .rules
+        .iter()
+        .map(|rule| {
+            let all = rule.max_connections.map(|limit| format!("{limit} to each service"));
+            let single = rule.services.iter().map(|(name, limit)| format!("{limit} to {name}"));
+            let source = rule.source_prefix.map(|prefix| format!("each /{prefix} is a source"));
+            let limits: Vec<String> = single.chain(all).chain(source).collect();
+            let says = if rule.built_in { "own address".to_owned() } else { limits.join(", ") };
+            vec![rule.network.clone(), rule.action.to_owned(), says]
+        })
+        .collect();
+    screen.table(&COLUMNS, &rows);
+    screen
+}
+
+const COLUMNS: [Column; 3] = [
+    Column::words("NETWORK"),
+    Column::words("ACTION"),
+    Column::words("CONNECTIONS PER SOURCE").or("PER SOURCE").wraps(),
+];

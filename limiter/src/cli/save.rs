@@ -4,9 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::{WrongUsage, output, run::DEFAULT_CONFIG};
+use super::{
+    WrongUsage,
+    answer::{Answer, Done, Saved},
+    run::DEFAULT_CONFIG,
+};
 use crate::{
-    config::{self, Change, Config, ConfigError, Draft, EditError},
+    config::{self, Change, Config, ConfigError, Draft, EditError, Edited},
     instance::Instance,
     kernel::{Tables, sets::PolicySet},
 };
@@ -27,17 +31,12 @@ pub struct Pending {
 }
 
 impl Save {
-    /// Whether it was asked for.
-    pub const fn is_asked_for(&self) -> bool {
-        self.save
-    }
-
-    /// Prepares the file, if that was asked for. The policy is to be locked.
+    /// Prepares the file with all of these changes, if that was asked for. The policy is to be locked.
     pub fn prepare(
         &self,
         instance: &Instance,
         tables: &Tables,
-        change: &Change<'_>,
+        changes: &[Change<'_>],
     ) -> Result<Option<Pending>> {
         if !self.save {
             return Ok(None);
@@ -51,7 +50,8 @@ impl Save {
         };
         let text = before.as_deref().unwrap_or_default();
         // What it means, not how it is written: a comment more does no harm, since the file is read anew.
-        if config::parse(text, &name)?.fingerprint() != tables.policy.fingerprint()? {
+        let unedited = config::parse(text, &name)?;
+        if unedited.fingerprint() != tables.policy.fingerprint()? {
             return Err(WrongUsage(match before {
                 Some(_) => format!(
                     "{name}: it says something else than what was put in force last, so nothing was changed; \
@@ -64,11 +64,14 @@ impl Save {
             })
             .into());
         }
-        let edited = config::edit(text, &name, change).map_err(|error| match error {
-            EditError::Config(error) => error.into(),
-            EditError::Setting(error) => error.into(),
-            form @ EditError::Form { .. } => anyhow!(form),
-        })?;
+        let mut edited = Edited { text: text.to_owned(), config: unedited };
+        for change in changes {
+            edited = config::edit(&edited.text, &name, change).map_err(|error| match error {
+                EditError::Config(error) => error.into(),
+                EditError::Setting(error) => error.into(),
+                form @ EditError::Form { .. } => anyhow!(form),
+            })?;
+        }
         let (is_new, config) = (edited.text != text, edited.config);
         let draft = if is_new {
             Some(Draft::write(&path, before, &edited.text).with_context(|| cannot_write(&path))?)
@@ -83,34 +86,44 @@ fn cannot_write(path: &Path) -> String {
     format!("cannot write {}, so nothing was changed", path.display())
 }
 
-/// Puts `after` in force in the place of `before`, and the file in its place, if there is one; then says
-/// what was `done`.
+/// Puts `after` in force in the place of `before`, and the file in its place, if there is one; what was `done` is the
+/// answer.
 pub fn carry_out(
     instance: &Instance,
     tables: &mut Tables,
     before: &PolicySet,
     after: &PolicySet,
     pending: Option<Pending>,
-    done: &[String],
-) -> Result<()> {
+    done: Vec<Done>,
+) -> Result<Answer> {
+    let mut answer = Answer::new(done);
     let Some(Pending { path, draft, config }) = pending else {
         tables.policy.replace(after)?;
-        output::done(done);
-        return Ok(());
+        return Ok(answer);
     };
-    let said = if draft.is_some() { "saved" } else { "says so already" };
+    let is_new = draft.is_some();
     let known = instance.config_path()?;
-    instance.set_config_path(Some(&path))?;
+    // What was read from the file last, for the next reload to tell what was changed live.
+    let applied = instance.prepare_applied(&config.to_string())?;
     let after = PolicySet { fingerprint: config.fingerprint(), ..after.clone() };
-    if let Err(problem) = put_in_place(tables, before, &after, draft, &path) {
+    instance.set_config_path(Some(&path))?;
+    let put = applied.leave().and_then(|left| {
+        put_in_place(tables, before, &after, draft, &path).or_else(|problem| {
+            left.take_back().with_context(|| {
+                format!("{problem:#}; the next reload may call a change made live one of the file")
+            })?;
+            Err(problem)
+        })
+    });
+    if let Err(problem) = put {
         instance.set_config_path(known.as_deref()).with_context(|| {
             format!("{problem:#}; and from now on {} is what `limiter reload` reads", path.display())
         })?;
         return Err(problem);
     }
-    output::done(done);
-    output::done(&[format!("{}: {said}", path.display())]);
-    Ok(())
+    answer.changed |= is_new;
+    answer.file = Some(Saved { path, changed: is_new });
+    Ok(answer)
 }
 
 /// Puts `after` in force and the file in its place: both, or neither.

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
-    list, locked,
+    answer::Done,
+    input, locked,
+    output::Format,
     save::{self, Save},
 };
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The service, as `limiter status` names it
+    /// The service, as `limiter status` names it; several with commas in between, or `all`
     #[arg(value_name = "SERVICE")]
     service: String,
 
@@ -29,6 +31,9 @@ pub struct Args {
 
     #[command(flatten)]
     save: Save,
+
+    #[command(flatten)]
+    pub format: Format,
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
@@ -36,20 +41,27 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let settings =
         args.settings.iter().map(|text| config::parse_setting(text)).collect::<Result<Vec<Setting>, _>>()?;
     let (mut tables, _policy) = locked(instance, Instance::lock_policy)?;
-    list::known(&tables, &args.service)?;
 
     let before = tables.policy.policy()?;
+    let services = input::services(&before.services, Some(&args.service))?;
     let mut policy = before.clone();
-    let mut lines = Vec::new();
-    for (_, service) in policy.services.iter_mut().filter(|(_, policy)| policy.name() == args.service) {
+    let mut done = Vec::new();
+    for (id, service) in &mut policy.services {
+        if !services.iter().any(|(asked, _)| asked == id) {
+            continue;
+        }
         let before = *service;
         *service = config::apply(&settings, &before)?;
         for (was, is) in config::changes(&settings, &before, service) {
-            lines.push(format!("{}: {} {was} -> {is}", args.service, is.key()));
+            let change = Done::new(service.name(), Some(was.to_string()), is.to_string());
+            done.push(Done { key: Some(is.key()), ..change });
         }
     }
-    let change = Change::Settings { service: &args.service, settings: &settings };
-    let pending = args.save.prepare(instance, &tables, &change)?;
-    save::carry_out(instance, &mut tables, &before, &policy, pending, &lines)?;
+    let names: Vec<&str> = services.iter().map(|(_, policy)| policy.name()).collect();
+    let edits: Vec<Change<'_>> =
+        names.iter().map(|service| Change::Settings { service, settings: &settings }).collect();
+    let pending = args.save.prepare(instance, &tables, &edits)?;
+    let answer = save::carry_out(instance, &mut tables, &before, &policy, pending, done)?;
+    answer.show(&args.format);
     Ok(ExitCode::SUCCESS)
 }

@@ -1,17 +1,23 @@
 //! `limiter status`
 
+mod brief;
 mod warnings;
 
 use std::{
     collections::{BTreeMap, HashMap},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Result, anyhow};
-use limiter_common::{Counters, Key, Protocol, Reason, Response, ServiceId};
+use limiter_common::{Counters, Key, Reason, Response, ServiceId, ServicePolicy};
 use serde::Serialize;
 
-use super::{NOT_IN_FORCE, enter_protected, loaded, output, refuse_elsewhere};
+use super::{
+    NOT_IN_FORCE, enter_protected, loaded, nothing_loaded,
+    output::{self, Column, Format, Screen},
+    refuse_elsewhere,
+};
 use crate::{
     bans, config,
     instance::{Daemon, Instance},
@@ -25,31 +31,34 @@ pub struct Args {
     #[arg(long)]
     verify: bool,
 
-    /// For programs
-    #[arg(long)]
-    json: bool,
+    /// One line and an exit code for monitoring, as its plugins have them: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    #[arg(long, conflicts_with_all = ["json", "verify"])]
+    pub brief: bool,
+
+    #[command(flatten)]
+    pub format: Format,
 }
 
 #[derive(Serialize)]
-struct Status {
-    instance: String,
+pub struct Status {
+    pub(super) instance: String,
     /// Whether every program is attached.
-    in_force: bool,
-    daemon: Daemon,
+    pub(super) in_force: bool,
+    pub(super) daemon: Daemon,
     /// Where denied and banned sources are dropped before anything is spent on them.
-    shield: Vec<shield::Place>,
+    pub(super) shield: Vec<shield::Place>,
     /// Bans in force.
-    bans: usize,
+    pub(super) bans: usize,
     /// With `--verify`, what it found.
     #[serde(skip_serializing_if = "Option::is_none")]
-    verified: Option<Verified>,
-    services: Vec<Service>,
-    warnings: Vec<String>,
+    pub(super) verified: Option<Verified>,
+    pub(super) services: Vec<Service>,
+    pub(super) warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct Service {
-    name: String,
+pub struct Service {
+    pub(super) name: String,
     ports: Vec<u16>,
     protocol: &'static str,
     max_connections: u32,
@@ -75,7 +84,7 @@ struct Service {
 
 /// The ledger against the socket table.
 #[derive(Serialize)]
-struct Verified {
+pub struct Verified {
     /// Connections in the socket table.
     connections: usize,
     /// Dead connections, which are in no table, whose owner has not let go.
@@ -85,14 +94,14 @@ struct Verified {
 }
 
 #[derive(Serialize)]
-struct Difference {
+pub struct Difference {
     /// Whose count, and by how much it is off, in words.
     what: String,
     corrected: bool,
 }
 
 #[derive(Serialize)]
-struct CounterValues {
+pub struct CounterValues {
     accepted: u64,
     refused: u64,
     would_refuse: BTreeMap<&'static str, u64>,
@@ -120,23 +129,69 @@ struct CounterValues {
     drift: u64,
 }
 
+#[cfg(test)]
+pub use brief::line as brief_line;
+pub use brief::{UNKNOWN, unknown};
+use warnings::of_the_host;
+pub use warnings::of_the_instance;
+
+/// Nothing is loaded.
+#[derive(Serialize)]
+struct Nothing {
+    instance: String,
+    in_force: bool,
+    daemon: Daemon,
+    services: [(); 0],
+    warnings: [(); 0],
+    error: String,
+}
+
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     environment::check()?;
     if matches!(Found::inspect(instance)?, Found::Nothing) {
         refuse_elsewhere(instance)?;
-        let nothing = anyhow!(
-            "nothing is loaded as instance {instance}: start it with `limiter --instance {instance} run`"
-        );
+        let nothing = nothing_loaded(instance);
+        if args.brief {
+            output::line(&brief::nothing(instance, &nothing))?;
+            return Ok(ExitCode::from(brief::CRITICAL));
+        }
+        if args.format.json {
+            let (instance, daemon) = (instance.to_string(), instance.daemon()?);
+            let (in_force, services, warnings) = (false, [], []);
+            output::json(&Nothing {
+                instance,
+                in_force,
+                daemon,
+                services,
+                warnings,
+                error: nothing.clone(),
+            })?;
+        }
         eprintln!("limiter: {nothing}");
         return Ok(ExitCode::from(NOT_IN_FORCE));
     }
+    let status = look(instance, args.verify)?;
+    if args.brief {
+        let (line, code) = brief::line(&status);
+        output::line(&line)?;
+        return Ok(ExitCode::from(code));
+    }
+    if args.format.json {
+        output::json(&status)?;
+    } else {
+        screen(&status, output::width()).show()?;
+    }
+    Ok(if status.in_force { ExitCode::SUCCESS } else { ExitCode::from(NOT_IN_FORCE) })
+}
+
+fn look(instance: &Instance, compares: bool) -> Result<Status> {
     let tables = loaded(instance)?;
-    let verified = if args.verify { Some(verify(instance, &tables)?) } else { None };
+    let verified = if compares { Some(verify(instance, &tables)?) } else { None };
     let services = services(&tables)?;
     let daemon = instance.daemon()?;
     let detached = pins::detached(instance)?;
     let shield = shield::places(instance)?;
-    let mut warnings = warnings::of_the_instance(instance, &detached, &daemon, &services);
+    let mut warnings = of_the_instance(instance, &detached, &daemon, &services);
     warnings.extend(environment::real_time_warning().map(str::to_owned));
     warnings.extend(shield.iter().filter(|place| place.is_missing()).map(shield::Place::warning));
     warnings.extend(crowded(instance, &tables)?);
@@ -144,9 +199,9 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     enter_protected(instance, &tables)?;
     let (netns, cgroup) = tables.protects()?;
     if netns == environment::netns_cookie()? {
-        warnings.extend(warnings::of_the_host(&services, cgroup));
+        warnings.extend(of_the_host(instance, &services, cgroup, loaded_since(instance)));
     }
-    let status = Status {
+    Ok(Status {
         instance: instance.to_string(),
         in_force: detached.is_empty(),
         daemon,
@@ -155,13 +210,13 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         verified,
         services,
         warnings,
-    };
-    if args.json {
-        output::json(&status)?;
-    } else {
-        print(&status)?;
-    }
-    Ok(if status.in_force { ExitCode::SUCCESS } else { ExitCode::from(NOT_IN_FORCE) })
+    })
+}
+
+/// For how long it has been loaded: the first of its pins is as old.
+fn loaded_since(instance: &Instance) -> Option<Duration> {
+    let made = std::fs::metadata(instance.pins().join("LAYOUT")).ok()?.modified().ok()?;
+    made.elapsed().ok()
 }
 
 fn verify(instance: &Instance, tables: &Tables) -> Result<Verified> {
@@ -188,12 +243,38 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
         ports.entry(id).or_default().push(port);
     }
     let (waiting, now_ns) = (ledger::waiting(tables)?, ledger::monotonic_ns()?);
-    let service = |(id, policy): (ServiceId, limiter_common::ServicePolicy)| -> Result<Service> {
+    let service = |(id, policy): (ServiceId, ServicePolicy)| -> Result<Service> {
         let those = waiting.get(&Key::total(id)).copied().unwrap_or_default();
-        Ok(Service {
+        let connections = tables.total(id)?.connections();
+        let ports = ports.remove(&id.0).unwrap_or_default();
+        Ok(Service::new(
+            &policy,
+            ports,
+            connections,
+            those.count,
+            those.seconds(now_ns),
+            tables.counters(id)?,
+        ))
+    };
+    let mut services = tables.policy.services()?.into_iter().map(service).collect::<Result<Vec<_>>>()?;
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(services)
+}
+
+impl Service {
+    /// What the kernel knows of one, in words.
+    pub fn new(
+        policy: &ServicePolicy,
+        ports: Vec<u16>,
+        connections: u32,
+        waiting: u32,
+        waiting_first_seconds: f64,
+        counters: Counters,
+    ) -> Self {
+        Self {
             name: policy.name().to_owned(),
-            ports: ports.remove(&id.0).unwrap_or_default(),
-            protocol: protocol(policy.protocol),
+            ports,
+            protocol: config::protocol_name(policy.protocol),
             max_connections: policy.max_connections,
             rate: config::Pace::of(&policy.rate).map(|pace| pace.to_string()),
             burst: policy.rate.is_limited().then(|| policy.rate.burst()),
@@ -208,15 +289,12 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
             wait_seconds: policy.wait_s,
             mode: if policy.observes() { "observe" } else { "enforce" },
             response: response(policy.response),
-            connections: tables.total(id)?.connections(),
-            waiting: those.count,
-            waiting_first_seconds: those.seconds(now_ns),
-            counters: CounterValues::from(tables.counters(id)?),
-        })
-    };
-    let mut services = tables.policy.services()?.into_iter().map(service).collect::<Result<Vec<_>>>()?;
-    services.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(services)
+            connections,
+            waiting,
+            waiting_first_seconds,
+            counters: CounterValues::from(counters),
+        }
+    }
 }
 
 impl Service {
@@ -238,13 +316,15 @@ impl Service {
             (None, _) => {}
         }
         if let Some(seconds) = self.keepalive_seconds {
-            limits.push(format!("vanished clients end within {}", config::shown_duration(seconds)));
+            let time = output::time(Duration::from_secs(seconds.into()));
+            limits.push(format!("vanished clients end within {time}"));
         }
         match self.wait_seconds {
             config::WAIT_SECONDS => {}
             0 => limits.push("no client waits for a place".to_owned()),
             seconds => {
-                limits.push(format!("clients wait {} for a place", config::shown_duration(seconds.into())));
+                let time = output::time(Duration::from_secs(seconds.into()));
+                limits.push(format!("clients wait {time} for a place"));
             }
         }
         (!limits.is_empty()).then(|| format!("{}: {}", self.name, limits.join("; ")))
@@ -252,6 +332,24 @@ impl Service {
 }
 
 impl Service {
+    fn row(&self) -> Vec<String> {
+        let ports = self.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+        vec![
+            self.name.clone(),
+            if ports.is_empty() { "(none)".to_owned() } else { ports },
+            self.response.to_owned(),
+            self.max_connections.to_string(),
+            match self.max_total {
+                Some(max) => format!("{} of {max}", self.connections),
+                None => self.connections.to_string(),
+            },
+            self.counters.accepted.to_string(),
+            self.counters.refused.to_string(),
+            self.counters.replied.to_string(),
+            self.counters.held.to_string(),
+        ]
+    }
+
     /// What became of those that waited, in words; `None` if nobody ever did.
     fn waits(&self) -> Option<String> {
         let CounterValues { let_in, told, gone, lost_turn, .. } = self.counters;
@@ -326,17 +424,6 @@ impl From<Counters> for CounterValues {
     }
 }
 
-/// A protocol as the configuration names it.
-pub fn protocol(number: u8) -> &'static str {
-    match Protocol::from_u8(number) {
-        Some(Protocol::Smtp) => "smtp",
-        Some(Protocol::Imap) => "imap",
-        Some(Protocol::Pop3) => "pop3",
-        Some(Protocol::Sieve) => "sieve",
-        None => "unknown",
-    }
-}
-
 /// A response as the configuration names it.
 pub fn response(number: u8) -> &'static str {
     match Response::from_u8(number) {
@@ -370,63 +457,51 @@ fn crowded(instance: &Instance, tables: &Tables) -> Result<Option<String>> {
     )))
 }
 
-fn print(status: &Status) -> Result<()> {
+const COLUMNS: [Column; 9] = [
+    Column::words("SERVICE"),
+    Column::words("PORTS").goes(5),
+    Column::words("RESPONSE").goes(3),
+    Column::number("LIMIT"),
+    Column::number("CONNECTIONS").or("CONNS"),
+    Column::number("ACCEPTED").goes(4),
+    Column::number("REFUSED"),
+    Column::number("REPLIED").goes(2),
+    Column::number("HELD").goes(1),
+];
+
+/// What is shown of it.
+pub fn screen(status: &Status, width: output::Width) -> Screen {
+    let mut screen = Screen::new(width);
     let daemon = match status.daemon.pid {
         Some(pid) => format!("daemon running, pid {pid}"),
         None => "daemon not running".to_owned(),
     };
     let limits = if status.in_force { "limits in force" } else { "LIMITS NOT IN FORCE" };
-    output::line(&format!("instance {}: {limits}, {daemon}\n", status.instance))?;
-    let header =
-        ["SERVICE", "PORTS", "RESPONSE", "LIMIT", "CONNECTIONS", "ACCEPTED", "REFUSED", "REPLIED", "HELD"];
-    let rows = status.services.iter().map(|service| {
-        let ports = service.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
-        vec![
-            service.name.clone(),
-            if ports.is_empty() { "(none)".to_owned() } else { ports },
-            service.response.to_owned(),
-            service.max_connections.to_string(),
-            match service.max_total {
-                Some(max) => format!("{} of {max}", service.connections),
-                None => service.connections.to_string(),
-            },
-            service.counters.accepted.to_string(),
-            service.counters.refused.to_string(),
-            service.counters.replied.to_string(),
-            service.counters.held.to_string(),
-        ]
-    });
-    output::table(&header, 3..header.len(), rows.collect())?;
-    let further: Vec<String> = status.services.iter().filter_map(Service::further_limits).collect();
-    if !further.is_empty() {
-        output::line(&format!("\n{}", further.join("\n")))?;
-    }
-    let waits: Vec<String> = status.services.iter().filter_map(Service::waits).collect();
-    if !waits.is_empty() {
-        output::line(&format!("\n{}", waits.join("\n")))?;
-    }
-    let on: Vec<String> = status.shield.iter().map(|place| format!("shield on {place}")).collect();
-    if !on.is_empty() {
-        output::line(&format!("\n{}", on.join("\n")))?;
-    }
+    screen.line(&format!("instance {}: {limits}, {daemon}", status.instance));
+    let rows: Vec<Vec<String>> = status.services.iter().map(Service::row).collect();
+    screen.blank();
+    screen.table(&COLUMNS, &rows);
+    screen.paragraph(status.services.iter().filter_map(Service::further_limits));
+    screen.paragraph(status.services.iter().filter_map(Service::waits));
+    screen.paragraph(status.shield.iter().map(|place| format!("shield on {place}")));
     if status.bans > 0 {
-        output::line(&format!(
-            "\nbans in force: {}; `limiter --instance {} bans` shows them",
+        screen.paragraph([format!(
+            "bans in force: {}; `limiter --instance {} bans` shows them",
             status.bans, status.instance
-        ))?;
+        )]);
     }
     if let Some(Verified { connections, dead, differences }) = &status.verified {
         let agree = if differences.is_empty() { "every count agrees" } else { "not every count agreed" };
-        output::line(&format!(
-            "\n{connections} connections in the kernel's socket table, {dead} that are dead and not closed: {agree}"
-        ))?;
+        screen.paragraph([format!(
+            "{connections} connections in the kernel's socket table, {dead} that are dead and not closed: {agree}"
+        )]);
         for Difference { what, corrected } in differences {
             let now = if *corrected { "corrected" } else { "it has changed since" };
-            output::line(&format!("  {what}: {now}"))?;
+            screen.line(&format!("  {what}: {now}"));
         }
     }
     for warning in &status.warnings {
-        output::line(&format!("\nwarning: {warning}"))?;
+        screen.paragraph([format!("warning: {warning}")]);
     }
-    Ok(())
+    screen
 }

@@ -8,7 +8,11 @@ use std::{
 use anyhow::{Error, Result, bail};
 use rustix::process::Signal;
 
-use super::{output, refuse_elsewhere};
+use super::{
+    answer::{Answer, Done, word},
+    output::{self, Format},
+    refuse_elsewhere,
+};
 use crate::{
     bans::state,
     instance::Instance,
@@ -19,12 +23,15 @@ use crate::{
 };
 
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    pub format: Format,
+}
 
 /// How long the daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub fn run(instance: &Instance, _args: &Args) -> Result<ExitCode> {
+pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     environment::check()?;
     // All that can be in the way of it is looked at before the daemon is ended.
     let was_loaded = !matches!(Found::inspect(instance)?, Found::Nothing);
@@ -49,11 +56,19 @@ pub fn run(instance: &Instance, _args: &Args) -> Result<ExitCode> {
     })?;
     let cleared = state::remove(instance).and_then(|()| instance.clear());
     cleared.map_err(|problem| left(problem, "nothing is limited any more, and a file is left"))?;
-    output::done(&[match stopped {
+    let changed = was_loaded || stopped.is_some();
+    let what = match stopped {
         _ if was_loaded => format!("instance {instance} is unloaded: nothing is limited any more"),
         Some(pid) => format!("nothing was loaded as instance {instance}; its daemon (pid {pid}) has ended"),
         None => format!("nothing was loaded as instance {instance}"),
-    }]);
+    };
+    if args.format.json {
+        let was = if was_loaded { "loaded" } else { "not loaded" };
+        let done = Done::new(format!("instance {instance}"), Some(was.to_owned()), "not loaded");
+        Answer::new(vec![done]).show(&args.format);
+    } else {
+        output::done(&[format!("{what}: {}", word(changed))]);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

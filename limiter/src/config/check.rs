@@ -243,6 +243,12 @@ pub fn response(value: &Value<'_>) -> Result<Response, Complaint> {
     choice(&RESPONSES, value).ok_or_else(|| Complaint::Response(value.shown()))
 }
 
+/// The protocol of this number, as the file names it.
+#[must_use]
+pub fn protocol_name(number: u8) -> &'static str {
+    Protocol::from_u8(number).map_or("unknown", |protocol| name_of(&PROTOCOLS, &protocol))
+}
+
 fn choice<T: Copy>(choices: &[(&str, T)], value: &Value<'_>) -> Option<T> {
     let Value::Text(text) = value else { return None };
     choices.iter().find(|(name, _)| name == text).map(|&(_, choice)| choice)

@@ -151,16 +151,32 @@ impl fmt::Display for BanAfter {
     }
 }
 
+impl LadderConfig {
+    /// Its keys, and their values without quotes.
+    #[must_use]
+    pub fn keys(&self) -> [(&'static str, String); 5] {
+        let Self { replies, ban_after, ban, ban_max, max_bans } = self;
+        let none = || NONE.to_owned();
+        [
+            ("replies", replies.map_or_else(none, |pace| pace.to_string())),
+            ("ban_after", ban_after.map_or_else(none, |ban_after| ban_after.to_string())),
+            ("ban", shown_duration(*ban)),
+            ("ban_max", shown_duration(*ban_max)),
+            ("max_bans", max_bans.to_string()),
+        ]
+    }
+}
+
 impl fmt::Display for LadderConfig {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { replies, ban_after, ban, ban_max, max_bans } = self;
-        let replies = replies.map_or_else(|| NONE.to_owned(), |pace| pace.to_string());
-        let ban_after = ban_after.map_or_else(|| NONE.to_owned(), |ban_after| ban_after.to_string());
         writeln!(out, "[ladder]")?;
-        writeln!(out, "replies = \"{replies}\"")?;
-        writeln!(out, "ban_after = \"{ban_after}\"")?;
-        writeln!(out, "ban = \"{}\"", shown_duration(*ban))?;
-        writeln!(out, "ban_max = \"{}\"", shown_duration(*ban_max))?;
-        writeln!(out, "max_bans = {max_bans}")
+        for (key, value) in self.keys() {
+            match key {
+                // A number stands as one.
+                "max_bans" => writeln!(out, "{key} = {value}")?,
+                _ => writeln!(out, "{key} = \"{value}\"")?,
+            }
+        }
+        Ok(())
     }
 }

@@ -79,6 +79,20 @@ impl fmt::Display for Network {
 }
 
 impl Config {
+    /// What is neither a service nor a rule, by key; always the same keys, in the same order.
+    #[must_use]
+    pub fn rest(&self) -> Vec<(&'static str, String)> {
+        let mut rest = vec![
+            ("hostname", self.hostname.clone().unwrap_or_else(|| "the system's".to_owned())),
+            ("max_sources", self.max_sources.to_string()),
+            ("remember_seconds", self.remember_seconds.to_string()),
+            ("reconcile_seconds", self.reconcile_seconds.to_string()),
+            ("interfaces", self.interfaces.to_string()),
+        ];
+        rest.extend(self.ladder.keys());
+        rest
+    }
+
     /// A number that tells this configuration from another: FNV-1a, 64 bits, of its text.
     ///
     /// The same in every run and every build, until the limiter learns another key; so it can be

@@ -282,6 +282,11 @@ impl Tables {
         Ok(self.totals.get(&u32::from(id.0), 0)?.places)
     }
 
+    /// Of a whole service's connections, those that were let through where refusals are only counted.
+    pub fn total_beyond(&self, id: ServiceId) -> Result<u32> {
+        Ok(self.totals.get(&u32::from(id.0), 0)?.beyond)
+    }
+
     /// The counters of a service, summed over CPUs.
     pub fn counters(&self, id: ServiceId) -> Result<Counters> {
         let cpus = self.counters.get(&u32::from(id.0), 0)?;

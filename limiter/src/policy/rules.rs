@@ -1,10 +1,10 @@
 //! Rules as the kernel looks them up: by the longest prefix, and nothing else. So what a shorter rule
 //! says and a longer one does not is put into the longer one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use limiter_common::{
-    Action, Addr, ServiceId,
+    Action, Addr, Say, ServiceId,
     rule::{Limit, Network, SourcePrefix},
 };
 
@@ -125,6 +125,59 @@ fn take(rule: &mut RuleEntry, around: &RuleEntry) {
     rule.limits.sort_by_key(|(service, _)| *service);
 }
 
+/// Rules, to be looked up for many sources: as the kernel does it, by the longest prefix.
+pub struct Lookup<'a> {
+    rules: HashMap<Network, &'a RuleEntry>,
+    /// The prefixes there are, the longest first.
+    prefixes: Vec<u32>,
+    /// The networks of the admin's rules, in the order of their addresses.
+    networks: BTreeSet<(u128, u32)>,
+}
+
+impl<'a> Lookup<'a> {
+    /// In all of a policy's rules.
+    pub fn new(rules: &'a [RuleEntry]) -> Self {
+        let mut prefixes: Vec<u32> = rules.iter().map(|rule| rule.network.prefix).collect();
+        prefixes.sort_unstable_by(|a, b| b.cmp(a));
+        prefixes.dedup();
+        let admins = rules.iter().filter(|rule| !rule.built_in);
+        Self {
+            prefixes,
+            networks: admins.map(|rule| (bits(&rule.network.addr), rule.network.prefix)).collect(),
+            rules: rules.iter().map(|rule| (rule.network, rule)).collect(),
+        }
+    }
+
+    /// The rule that counts for all of `network`, but for what is in it and has a rule of its own.
+    pub fn covering(&self, network: &Network) -> Option<&'a RuleEntry> {
+        let shorter = self.prefixes.iter().filter(|prefix| **prefix <= network.prefix);
+        let mut around = shorter.map(|&prefix| Network { prefix, addr: network.addr.cut(prefix as u8) });
+        around.find_map(|around| self.rules.get(&around).copied())
+    }
+
+    /// Whether the admin has made a rule for a part of `network` alone.
+    pub fn is_divided(&self, network: &Network) -> bool {
+        let first = bits(&network.addr);
+        let last = first | u128::MAX.checked_shr(network.prefix).unwrap_or(0);
+        self.networks.range((first, 0)..=(last, u32::MAX)).any(|&(_, prefix)| prefix > network.prefix)
+    }
+}
+
+/// What a rule says of one service.
+pub fn say(rule: &RuleEntry, service: ServiceId) -> Say {
+    let own = rule.limits.iter().find(|(said, _)| *said == service).map(|(_, limit)| *limit);
+    Say {
+        action: rule.action,
+        max_connections: own.unwrap_or(rule.max_connections).connections(),
+        source_prefix: rule.source_prefix.bits(),
+    }
+}
+
+/// An address as one number, an IPv4 one in its mapped form: what is a number's neighbour is an address's.
+fn bits(address: &Addr) -> u128 {
+    address.0.iter().fold(0, |bits, word| bits << 32 | u128::from(u32::from_be(*word)))
+}
+
 /// The rule of `rules` that counts for `address`: the one with the longest prefix.
 pub fn covering<'a>(rules: &'a [RuleEntry], address: &Addr) -> Option<&'a RuleEntry> {
     let around = rules.iter().filter(|rule| rule.network.covers(&Network::of(*address)));
@@ -175,6 +228,29 @@ mod tests {
         assert_eq!(limit_of(&rules, "203.0.113.7", 3), 3, "from the /16, by way of the /24");
         assert_eq!(limit_of(&rules, "203.0.113.8", 2), 40);
         assert_eq!(limit_of(&rules, "203.0.113.200", 1), 9, "a limit for all leaves nothing unsaid");
+    }
+
+    #[test]
+    fn a_look_up_finds_what_counts_for_a_whole_source_and_what_for_a_part_of_it() {
+        let rules = inherit(
+            vec![
+                rule("2001:db8:7::/48", Action::Limit, 9, &[(1, 3)]),
+                rule("2001:db8:7::5", Action::Allow, 0, &[]),
+                rule("203.0.113.0/24", Action::Deny, 0, &[]),
+                rule("203.0.113.7", Action::Limit, 4, &[]),
+            ],
+            Vec::new(),
+        );
+        let lookup = Lookup::new(&rules);
+        let of = |text: &str| config::network(&config::parse_network(text).unwrap());
+        let said = |text: &str| lookup.covering(&of(text)).map(|rule| say(rule, ServiceId(1)));
+        let limit = |max_connections| Say { action: Action::Limit, max_connections, source_prefix: 0 };
+        assert_eq!(said("2001:db8:7::/64"), Some(limit(3)), "the /128 in it counts for itself only");
+        assert!(lookup.is_divided(&of("2001:db8:7::/64")) && !lookup.is_divided(&of("2001:db8:7:1::/64")));
+        assert_eq!(said("203.0.113.7"), Some(limit(4)));
+        assert_eq!(said("203.0.113.8").map(|say| say.action), Some(Action::Deny));
+        assert!(lookup.is_divided(&of("203.0.113.0/24")) && !lookup.is_divided(&of("203.0.113.7")));
+        assert_eq!(said("192.0.2.1"), None);
     }
 
     #[test]

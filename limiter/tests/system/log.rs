@@ -27,9 +27,9 @@ fn a_change_made_by_hand_is_in_the_log_with_who_made_it_and_what_was() {
     says(
         &limiter,
         &[
-            "deny 203.0.113.0/24`",
-            "smtp: 192.0.2.77/32 is banned for 1h; smtp: 192.0.2.78/32 is banned for 1h",
-            "smtp: 192.0.2.77/32 is no longer banned",
+            "deny 203.0.113.0/24`: 203.0.113.0/24: deny: changed",
+            "smtp: 192.0.2.77/32: banned for 1 h: changed; smtp: 192.0.2.78/32: banned for 1 h: changed",
+            "smtp: 192.0.2.77/32: not banned (was: banned for another 1 h): changed",
             "reload`: ",
         ],
     );

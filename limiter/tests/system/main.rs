@@ -57,3 +57,4 @@ mod totals;
 mod tproxy;
 mod translated;
 mod waiting;
+mod words;

@@ -33,7 +33,7 @@ fn a_reload_puts_the_file_in_force_and_keeps_the_counts() {
     let said = limiter.ok(&["reload"]);
     assert!(said.contains("limiter.toml: in force"), "{said}");
     let said = limiter.ok(&["status"]);
-    assert!(said.contains("\nimap: clients wait 9s for a place\n"), "{said}");
+    assert!(said.contains("\nimap: clients wait 9 s for a place\n"), "{said}");
     for family in [V4, V6] {
         let source = family.source();
         truth::agree(&lab.host, &limiter, ("smtp", 25), source, 2);

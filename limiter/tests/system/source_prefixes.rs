@@ -56,7 +56,7 @@ fn each_host_in_a_network_whose_rule_says_so_has_a_limit_and_a_ban_of_its_own() 
     all_is_given_back(&limiter);
     let one = |source: &str| lab.client.run(|| dial::answer(address(source), V6.port(25), A_WHILE).1);
     let said = limiter.ok(&["ban", HOSTS[1], "--service", "smtp", "--for", "1h"]);
-    assert!(said.contains(&format!("{}/128 is banned", address(HOSTS[1]))), "{said}");
+    assert!(said.contains(&format!("{}/128: banned", address(HOSTS[1]))), "{said}");
     assert_eq!(one(HOSTS[1]), Answer::Silence);
     assert!(limiter.counter("smtp", "dropped") > 0, "by the shield");
     assert!(one(HOSTS[0]).is_service());

@@ -55,7 +55,7 @@ impl Drop for Proxy {
 }
 
 /// Puts these rules in force on the mail host.
-fn firewall(lab: &Lab, rules: &str) {
+pub fn firewall(lab: &Lab, rules: &str) {
     let mut command = lab.host.command("nft");
     let mut nft = command.args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft is installed");
     nft.stdin.take().expect("it is piped").write_all(rules.as_bytes()).expect("nft reads");

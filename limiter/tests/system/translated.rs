@@ -45,7 +45,7 @@ fn hosts_behind_a_translator_are_sources_of_their_own_the_same_as_by_ipv4_itself
     // A ban is of the host, in whichever way it is written, and of nobody else.
     for spelled in ["198.51.100.9", "64:ff9b::c633:6409", "2002:c633:6409::1"] {
         let said = limiter.ok(&["ban", spelled, "--service", "smtp", "--for", "1h"]);
-        assert!(said.contains("198.51.100.9/32 is banned"), "{said}");
+        assert!(said.contains("198.51.100.9/32: banned"), "{said}");
         let one = |source: &str| lab.client.run(|| dial::answer(address(source), V6.port(25), A_WHILE).1);
         assert_eq!(one(ways[1]), Answer::Silence);
         assert!(one(ways[0]).is_service());

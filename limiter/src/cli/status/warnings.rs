@@ -1,14 +1,20 @@
 //! What is not as it should be, and what to do about it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use super::Service;
+use limiter_common::{Addr, rule::Network};
+
+use super::{Service, output};
 use crate::{
-    conntrack,
+    conntrack::{self, Translation},
     instance::{Daemon, Instance},
     kernel::environment,
     listeners::{self, Listener},
+    policy,
 };
+
+/// So long nothing need come to a mail host.
+const LONG: Duration = Duration::from_secs(10 * 60);
 
 /// What the limiter knows of itself.
 pub fn of_the_instance(
@@ -70,28 +76,86 @@ pub fn of_the_instance(
     warnings
 }
 
-/// Of ports that a firewall translates to one that is not the service's: nobody is limited there.
-fn translated(services: &[Service], translations: &BTreeSet<(u16, u16)>) -> Vec<String> {
-    let warning = |(asked, comes_to): &(u16, u16)| {
+/// Of ports that a firewall translates to one that is not the service's, or hands on to another host, where `is_own` says
+/// which addresses are this one's: nobody is limited there.
+fn translated(
+    instance: &Instance,
+    services: &[Service],
+    translations: &BTreeSet<Translation>,
+    is_own: impl Fn(IpAddr) -> bool,
+) -> Vec<String> {
+    let warning = |Translation { asked, port, address }: &Translation| {
         let service = services.iter().find(|service| service.ports.contains(asked))?;
         let name = &service.name;
-        (!service.ports.contains(comes_to)).then(|| {
-            format!(
-                "{name}: a firewall translates port {asked} to {comes_to} before the limiter sees the packets, so \
-                 these connections do not count as {name}: add {comes_to} to its ports"
-            )
-        })
+        match address {
+            Some(address) if !is_own(*address) => Some(format!(
+                "{name}: a firewall hands connections to port {asked} on to port {port} of {address}, which is not this \
+                 host, as for the published ports of a container: they come to no socket here, so nothing limits them; \
+                 protect the network they end in with `limiter --instance {instance}-container run --netns \
+                 /proc/PID/ns/net`, PID being a process of the container"
+            )),
+            _ => (!service.ports.contains(port)).then(|| {
+                format!(
+                    "{name}: a firewall translates port {asked} to {port} before the limiter sees the packets, so \
+                     these connections do not count as {name}: add {port} to its ports"
+                )
+            }),
+        }
     };
-    translations.iter().filter_map(warning).collect()
+    // The same sentence for whatever address of this host.
+    translations.iter().filter_map(warning).collect::<BTreeSet<String>>().into_iter().collect()
 }
 
-/// What only a look at the host itself tells, in the network namespace that is protected, of `cgroup`.
-pub fn of_the_host(services: &[Service], cgroup: u64) -> Vec<String> {
+/// Where there is nothing to limit: nobody listens, or nothing has come for as long as it has been `loaded`.
+fn nothing_comes(
+    instance: &Instance,
+    services: &[Service],
+    all: &[Listener],
+    loaded: Option<Duration>,
+) -> Option<String> {
+    let elsewhere = format!(
+        "where the mail daemon runs in a container with a network of its own, protect that with `limiter --instance \
+         {instance}-container run --netns /proc/PID/ns/net`, PID being a process of the container"
+    );
+    let is_listened_to = |service: &Service| ports(service, all, |_| true).is_some();
+    if !services.iter().any(is_listened_to) {
+        return Some(format!("nobody listens on a port of any service: {elsewhere}"));
+    }
+    let has_come = |service: &Service| {
+        let counters = &service.counters;
+        let counted =
+            [counters.accepted, counters.refused, counters.adopted, counters.held, counters.uncounted];
+        counted.iter().sum::<u64>() + counters.would_refuse.values().sum::<u64>() > 0
+    };
+    let loaded = loaded.filter(|loaded| *loaded >= LONG && !services.iter().any(has_come))?;
+    Some(format!(
+        "nothing has come to any service in the {} since this was loaded: {elsewhere}",
+        output::time(loaded)
+    ))
+}
+
+/// What only a look at the host itself tells, in the network namespace that is protected, of `cgroup`; where it was
+/// `loaded` so long ago.
+pub fn of_the_host(
+    instance: &Instance,
+    services: &[Service],
+    cgroup: u64,
+    loaded: Option<Duration>,
+) -> Vec<String> {
     let mut warnings = match listeners::all() {
-        Ok(all) => [multipath(services, &all), outside(services, &all, cgroup)].concat(),
+        Ok(all) => [
+            multipath(services, &all),
+            outside(services, &all, cgroup),
+            nothing_comes(instance, services, &all, loaded).into_iter().collect(),
+        ]
+        .concat(),
         Err(problem) => vec![format!("cannot see who listens: {problem:#}")],
     };
-    warnings.extend(translated(services, &conntrack::translations()));
+    // Without them, what goes to another address of this host is said to go elsewhere: a warning too many.
+    let own = policy::addresses().unwrap_or_default();
+    let is_own =
+        |address: IpAddr| own.iter().any(|rule| rule.network.covers(&Network::of(Addr::from(address))));
+    warnings.extend(translated(instance, services, &conntrack::translations(), is_own));
     warnings
 }
 

@@ -41,6 +41,7 @@ impl Outcome {
 pub struct Source {
     pub connections: u64,
     pub reserved: u64,
+    /// The one in force; the largest number where there is none.
     pub limit: u64,
     pub peak: u64,
     pub accepted: u64,
@@ -250,7 +251,7 @@ impl Limiter {
         Source {
             connections: number("connections"),
             reserved: number("reserved"),
-            limit: number("limit"),
+            limit: if entry["limit"].is_null() { u64::MAX } else { number("limit") },
             peak: number("peak"),
             accepted: number("accepted"),
             refused: number("refused"),

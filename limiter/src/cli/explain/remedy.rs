@@ -1,0 +1,197 @@
+//! What would let one more connection in: the least that does, for this address and not for everybody, where that can be
+//! said of an address.
+
+use limiter_common::{Limits, Reason, Say, ServicePolicy, Standing};
+
+use crate::config::{self, Setting};
+
+/// What is said to `limiter` of an address, or of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Take back the rule for exactly this address.
+    Forget,
+    /// End its ban.
+    Unban,
+    /// Let it have so many connections.
+    Limit(u32),
+    /// Let it have as many as it wants, as fast as it wants: no rule holds a rate yet.
+    Allow,
+    /// Let the whole service have so many.
+    MaxTotal(u32),
+}
+
+/// Where an address stands that is refused.
+pub struct Refused<'a> {
+    /// What the service says.
+    pub policy: &'a ServicePolicy,
+    /// What the rules say.
+    pub say: Say,
+    /// What they would say without the rule for exactly this address; none if there is no such rule.
+    pub otherwise: Option<Say>,
+    /// What it has.
+    pub standing: &'a Standing,
+    /// Why it is refused.
+    pub reason: Reason,
+}
+
+impl Remedy {
+    /// What helps; none where nothing that can be said does: not beyond the largest limit there is.
+    pub fn of(refused: &Refused<'_>) -> Option<Self> {
+        let Refused { policy, say, otherwise, standing, reason } = *refused;
+        // Those that wait want a place, too.
+        let one_more = |wanted: u64| {
+            let limit = u32::try_from(wanted + 1).ok();
+            limit.filter(|&limit| limit <= ServicePolicy::MAX_LIMIT)
+        };
+        match reason {
+            Reason::Denied => {
+                let is_denied = |say: Say| Limits::of(policy, &say).denied;
+                match otherwise {
+                    Some(otherwise) if !is_denied(otherwise) => Some(Self::Forget),
+                    _ => Some(Self::Limit(policy.max_connections)),
+                }
+            }
+            Reason::Banned => Some(Self::Unban),
+            Reason::Rate => Some(Self::Allow),
+            // Who has a limit of its own may have that, whatever its network may.
+            Reason::Network => one_more(standing.wide.wanted()).map(Self::Limit),
+            Reason::Concurrency => one_more(standing.narrow.wanted()).map(Self::Limit),
+            Reason::Total => {
+                let held = standing.total.wanted();
+                // What an allowed source has on top stays what it is.
+                let reserve = if Limits::of(policy, &say).bannable { 0 } else { policy.reserve };
+                let total = one_more(held.saturating_sub(u64::from(reserve)))?;
+                let setting = Setting::MaxTotal(Some(total));
+                config::apply(&[setting], policy).ok().map(|_| Self::MaxTotal(total))
+            }
+        }
+    }
+
+    /// The words behind `limiter`, for these services or, without any, for all.
+    pub fn words(&self, address: &str, services: &[&str]) -> String {
+        let names = services.join(",");
+        let only = if services.is_empty() { String::new() } else { format!(" --service {names}") };
+        match self {
+            Self::Forget => format!("forget {address}"),
+            Self::Unban => format!("unban {address}{only}"),
+            Self::Limit(limit) => format!("limit {address} {limit}{only}"),
+            Self::Allow => format!("allow {address}"),
+            Self::MaxTotal(total) => format!("set {names} max_total={total}"),
+        }
+    }
+
+    /// What is to be known of it beside.
+    pub const fn note(&self) -> &'static str {
+        match self {
+            Self::Allow => ", which lifts every limit of this address",
+            _ => "",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use limiter_common::{Action, Places, Rate, service::Prefixes};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(max_connections: u32, network: u32, max_total: u32, reserve: u32, rate: bool) -> ServicePolicy {
+        ServicePolicy {
+            name: ServicePolicy::pack_name("smtp").unwrap(),
+            max_connections,
+            network_max_connections: network,
+            narrow: Prefixes { ipv4: 32, ipv6: 64 },
+            wide: if network == 0 { Prefixes::default() } else { Prefixes { ipv4: 24, ipv6: 48 } },
+            max_total,
+            reserve,
+            rate: if rate { Rate::new(1, 60, 1) } else { Rate::default() },
+            ..ServicePolicy::default()
+        }
+    }
+
+    fn places(connections: u32, waiting: u32) -> Places {
+        Places(u64::from(waiting) << 48 | u64::from(connections))
+    }
+
+    #[test]
+    fn what_helps_is_for_the_address_that_is_refused_and_no_one_else() {
+        let standing = Standing { narrow: places(50, 2), wide: places(60, 2), ..Standing::default() };
+        let of = |say: Say, otherwise, reason| {
+            let policy = policy(50, 60, 0, 0, true);
+            let refused = Refused { policy: &policy, say, otherwise, standing: &standing, reason };
+            Remedy::of(&refused).map(|remedy| remedy.words("192.0.2.7", &["imap", "smtp"]))
+        };
+        let deny = Say { action: Action::Deny, ..Say::NOTHING };
+        let said = |reason| of(Say::NOTHING, None, reason).unwrap();
+        assert_eq!(said(Reason::Concurrency), "limit 192.0.2.7 53 --service imap,smtp", "two wait as well");
+        assert_eq!(said(Reason::Network), "limit 192.0.2.7 63 --service imap,smtp");
+        assert_eq!(said(Reason::Banned), "unban 192.0.2.7 --service imap,smtp");
+        assert_eq!(said(Reason::Rate), "allow 192.0.2.7");
+        assert_eq!(of(deny, None, Reason::Denied).unwrap(), "limit 192.0.2.7 50 --service imap,smtp");
+        assert_eq!(of(deny, Some(Say::NOTHING), Reason::Denied).unwrap(), "forget 192.0.2.7");
+        assert_eq!(of(deny, Some(deny), Reason::Denied).unwrap(), "limit 192.0.2.7 50 --service imap,smtp");
+    }
+
+    #[test]
+    fn for_all_services_none_is_named() {
+        assert_eq!(Remedy::Unban.words("192.0.2.7", &[]), "unban 192.0.2.7");
+        assert_eq!(Remedy::Limit(4).words("192.0.2.7", &[]), "limit 192.0.2.7 4");
+    }
+
+    #[test]
+    fn beyond_the_largest_limit_nothing_helps() {
+        let largest = ServicePolicy::MAX_LIMIT;
+        let policy = policy(largest, largest, largest, 0, false);
+        let full = places(largest, 0);
+        let standing = Standing { narrow: full, wide: full, total: full, ..Standing::default() };
+        for reason in [Reason::Total, Reason::Network, Reason::Concurrency] {
+            let refused =
+                Refused { policy: &policy, say: Say::NOTHING, otherwise: None, standing: &standing, reason };
+            assert_eq!(Remedy::of(&refused), None);
+        }
+    }
+
+    proptest! {
+        /// One reason after the other, until nothing is in the way.
+        #[test]
+        fn what_is_said_lets_it_in(
+            max_connections in 1u32..9, network in 0u32..9, max_total in 0u32..9, reserve in 0u32..3, rate: bool,
+            held in (0u32..9, 0u32..9, 0u32..9), waiting in 0u32..3, banned: bool,
+            action in 0u8..3, own_limit in 0u32..9, otherwise in prop::option::of(0u8..3),
+        ) {
+            let mut policy = policy(
+                max_connections,
+                if network == 0 { 0 } else { network.max(max_connections) },
+                if max_total == 0 { 0 } else { max_total.max(max_connections) },
+                if max_total == 0 { 0 } else { reserve },
+                rate,
+            );
+            let mut say = Say { action: Action::from_u8(action), max_connections: own_limit, ..Say::NOTHING };
+            let otherwise = otherwise.map(|action| Say { action: Action::from_u8(action), ..Say::NOTHING });
+            let mut standing = Standing {
+                narrow: places(held.0, waiting),
+                wide: places(held.1.max(held.0), waiting),
+                total: places(held.2.max(held.1).max(held.0), waiting),
+                due_ns: u64::from(rate) * 1_000_000_000_000,
+                banned_until_ns: u64::from(banned),
+                ..Standing::default()
+            };
+            for _ in 0..6 {
+                let Some(reason) = standing.over(&Limits::of(&policy, &say), 0) else { break };
+                let refused = Refused { policy: &policy, say, otherwise, standing: &standing, reason };
+                match Remedy::of(&refused).unwrap() {
+                    Remedy::Forget => say = otherwise.unwrap(),
+                    Remedy::Unban => standing.banned_until_ns = 0,
+                    Remedy::Limit(max_connections) => say = Say { max_connections, ..Say::NOTHING },
+                    Remedy::Allow => say = Say::ALLOW,
+                    Remedy::MaxTotal(total) => {
+                        policy = config::apply(&[Setting::MaxTotal(Some(total))], &policy).unwrap();
+                    }
+                }
+                prop_assert_ne!(standing.over(&Limits::of(&policy, &say), 0), Some(reason));
+            }
+            prop_assert_eq!(standing.over(&Limits::of(&policy, &say), 0), None);
+        }
+    }
+}

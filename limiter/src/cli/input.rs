@@ -1,0 +1,206 @@
+//! What people type: addresses, networks, services, numbers and times, in the forms they know from elsewhere. Whoever
+//! gives something else is told the form that is wanted.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::Result;
+use ipnet::IpNet;
+use limiter_common::{Ladder, ServiceId, ServicePolicy};
+
+use super::WrongUsage;
+use crate::config;
+
+/// What a service is called on the command line where all of them are meant; or a service of this name, if there is one.
+const ALL: &str = "all";
+
+/// An address: bare, in brackets as mail has it, or as the network of one.
+pub fn address(text: &str) -> Result<IpAddr, String> {
+    let Some(network) = written(text) else {
+        return Err("give an IPv4 or IPv6 address, such as 203.0.113.7 or 2001:db8::5".to_owned());
+    };
+    if network.prefix_len() != network.max_prefix_len() {
+        return Err("this is a network; give one address, such as 203.0.113.7 or 2001:db8::5".to_owned());
+    }
+    Ok(network.addr())
+}
+
+/// A network, or a single address; without bits behind the prefix.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    config::parse_network(&without_brackets(text))
+        .map_err(|complaint| complaint.to_string().replace("; give whom the rule is for", ""))
+}
+
+/// The same where the form of an IPv6 address that holds an IPv4 one is as good as that.
+fn written(text: &str) -> Option<IpNet> {
+    let text = without_brackets(text);
+    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    match network {
+        IpNet::V6(v6) if v6.prefix_len() == 128 => Some(v6.addr().to_canonical().into()),
+        network => Some(network),
+    }
+}
+
+/// `[2001:db8::5]` and `[2001:db8::]/48` without their brackets.
+fn without_brackets(text: &str) -> String {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    match bare {
+        Some((address, rest)) if rest.is_empty() || rest.starts_with('/') => format!("{address}{rest}"),
+        _ => text.to_owned(),
+    }
+}
+
+/// How many connections.
+pub fn connections(text: &str) -> Result<u32, String> {
+    let most = ServicePolicy::MAX_LIMIT;
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("give a whole number of connections, from 1 to {most}"))
+}
+
+/// More than this.
+pub fn over(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "give a whole number of connections, such as 10".to_owned())
+}
+
+/// The length of a ban.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(u64::from(Ladder::MAX_BAN_S));
+    let time = humantime::parse_duration(text).ok();
+    time.filter(|time| (Duration::from_secs(1)..=longest).contains(time))
+        .ok_or_else(|| "give a time from 1s to 30days, such as 10m, 2h or 7days".to_owned())
+}
+
+/// Those of `services` that `text` names: one, several with commas in between, or `all`; sorted by name, each once. The
+/// case of letters does not matter.
+///
+/// # Errors
+/// When one of them is not there.
+pub fn services(
+    services: &[(ServiceId, ServicePolicy)],
+    text: Option<&str>,
+) -> Result<Vec<(ServiceId, ServicePolicy)>> {
+    let is_called = |policy: &ServicePolicy, name: &str| policy.name().eq_ignore_ascii_case(name);
+    let mut found = Vec::new();
+    for name in text.unwrap_or(ALL).split(',').map(str::trim) {
+        match services.iter().find(|(_, policy)| is_called(policy, name)) {
+            Some(service) => found.push(*service),
+            None if name.eq_ignore_ascii_case(ALL) => found.extend(services),
+            None => return Err(unknown_service(services, name)),
+        }
+    }
+    found.sort_by(|(_, a), (_, b)| a.name().cmp(b.name()));
+    found.dedup_by_key(|(id, _)| *id);
+    Ok(found)
+}
+
+/// Whether `text` means every service there is.
+pub fn is_all(services: &[(ServiceId, ServicePolicy)], text: Option<&str>) -> bool {
+    text.is_none_or(|text| {
+        text.eq_ignore_ascii_case(ALL) && !services.iter().any(|(_, policy)| policy.name() == ALL)
+    })
+}
+
+/// There is no service of this name, but others.
+fn unknown_service(services: &[(ServiceId, ServicePolicy)], name: &str) -> anyhow::Error {
+    let mut names: Vec<_> = services.iter().map(|(_, policy)| policy.name()).collect();
+    names.sort_unstable();
+    WrongUsage(format!(
+        "there is no service {name}: choose one of {}, several with commas in between, or {ALL}",
+        names.join(", ")
+    ))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_in_every_form_that_people_know() {
+        for (given, meant) in [
+            ("203.0.113.7", "203.0.113.7"),
+            ("203.0.113.7/32", "203.0.113.7"),
+            ("[203.0.113.7]", "203.0.113.7"),
+            ("::ffff:203.0.113.7", "203.0.113.7"),
+            ("2001:DB8::5", "2001:db8::5"),
+            ("[2001:db8::5]", "2001:db8::5"),
+            ("2001:db8::5/128", "2001:db8::5"),
+            ("[2001:db8::5]/128", "2001:db8::5"),
+        ] {
+            assert_eq!(address(given), Ok(meant.parse().unwrap()), "{given}");
+        }
+        for wrong in [
+            "",
+            "203.0.113.256",
+            "mx.example.net",
+            "203.0.113.7:25",
+            "[2001:db8::5]:25",
+            "fe80::1%eth0",
+            "[",
+            "[]",
+        ] {
+            let said = address(wrong).unwrap_err();
+            assert!(said.starts_with("give an IPv4 or IPv6 address, such as "), "{wrong}: {said}");
+        }
+        assert!(address("203.0.113.0/24").unwrap_err().starts_with("this is a network; give one address"));
+    }
+
+    #[test]
+    fn a_network_is_taken_in_every_form_that_people_know() {
+        for (given, meant) in [
+            ("203.0.113.7", "203.0.113.7/32"),
+            ("203.0.113.0/24", "203.0.113.0/24"),
+            ("[2001:db8::5]", "2001:db8::5/128"),
+            ("[2001:db8::]/48", "2001:db8::/48"),
+        ] {
+            assert_eq!(network(given), Ok(meant.parse().unwrap()), "{given}");
+        }
+        let said = network("example.net").unwrap_err();
+        assert!(said.contains("an address or a network such as \"203.0.113.0/24\""), "{said}");
+        assert!(network("203.0.113.7/24").unwrap_err().contains("write 203.0.113.0/24 for the network"));
+    }
+
+    #[test]
+    fn numbers_and_times_that_are_none_are_told_the_form_that_is_wanted() {
+        assert_eq!(connections("40"), Ok(40));
+        for wrong in ["", "0", "-1", "many", "1000001", "99999999999", "4.5"] {
+            assert_eq!(
+                connections(wrong).unwrap_err(),
+                "give a whole number of connections, from 1 to 1000000",
+                "{wrong}"
+            );
+        }
+        assert_eq!(duration("2h 30m"), Ok(Duration::from_secs(9000)));
+        for wrong in ["", "10", "0s", "31days", "2 fortnights", "-1h", "999ms", "99999999999999999999d"] {
+            assert!(duration(wrong).unwrap_err().starts_with("give a time from 1s to 30days"), "{wrong}");
+        }
+        assert!(over("x").unwrap_err().starts_with("give a whole number"));
+    }
+
+    #[test]
+    fn services_are_named_in_any_case_several_at_once_or_all() {
+        let known: Vec<_> = ["smtp", "imap", "submission"]
+            .iter()
+            .zip(1..)
+            .map(|(name, id)| {
+                let name = ServicePolicy::pack_name(name).unwrap();
+                (ServiceId(id), ServicePolicy { name, ..ServicePolicy::default() })
+            })
+            .collect();
+        let named = |text| {
+            services(&known, text).map(|found| {
+                found.iter().map(|(_, policy)| policy.name().to_owned()).collect::<Vec<_>>().join(" ")
+            })
+        };
+        assert_eq!(named(Some("IMAP")).unwrap(), "imap");
+        assert_eq!(named(Some("submission,Imap, imap")).unwrap(), "imap submission");
+        assert_eq!(named(Some("all")).unwrap(), "imap smtp submission");
+        assert_eq!(named(None).unwrap(), "imap smtp submission");
+        for wrong in ["", "imap,", "smpt", "imap,smpt"] {
+            let said = named(Some(wrong)).unwrap_err().to_string();
+            assert!(
+                said.contains("choose one of imap, smtp, submission, several with commas"),
+                "{wrong}: {said}"
+            );
+        }
+    }
+}

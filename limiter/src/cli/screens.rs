@@ -1,0 +1,476 @@
+//! What `status`, `list`, `rules`, `bans` and `explain` show in each state, at 80 and at 60 columns, against the files in
+//! `screens`. A screen is a function of what is known, so none of it takes root; what is known is made here as the kernel
+//! would have it, from a configuration and who holds what.
+//!
+//! `LIMITER_SCREENS=renew cargo test -p limiter screens` writes the files anew; `git diff` shows what has become of them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    fs,
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use limiter_common::{
+    Addr, Claim, Counters, Entry, Key, Ladder, Places, Reason, Rung, Say, ServiceId, ServicePolicy, Standing,
+    ladder::cause,
+};
+
+use super::{
+    bans, explain, list, nothing_loaded,
+    output::{Screen, Width},
+    rules, status,
+};
+use crate::{
+    bans::{Ban, Bans},
+    config::{self, Config},
+    instance::{Daemon, Instance},
+    kernel::sets::PolicySet,
+    ledger::{Refusals, Source, Waiting, network},
+    policy::{self, Lookup},
+    shield::{Mode, Place},
+};
+
+/// A moment of every clock: seconds, and nanoseconds.
+const NOW_S: u32 = 100_000;
+const NOW_NS: u64 = NOW_S as u64 * 1_000_000_000;
+const WIDTHS: [usize; 2] = [80, 60];
+
+const V4: &str = "198.51.100.7";
+const V6: &str = "2001:db8:1234:5678::7";
+
+/// What is known of a host.
+struct World {
+    policy: PolicySet,
+    ladder: Ladder,
+    /// Whom `explain` is asked for.
+    asked: &'static str,
+    runs: bool,
+    detached: Vec<&'static str>,
+    ledger: HashMap<Key, Entry>,
+    rungs: HashMap<Key, Rung>,
+    waiting: HashMap<Key, Waiting>,
+    counters: BTreeMap<u8, Counters>,
+    shield: Vec<Place>,
+}
+
+impl World {
+    /// With a configuration, and nobody there.
+    fn new(text: &str) -> Self {
+        let config: Config = config::parse(text, "a file").expect("a configuration that is none");
+        let own = ["127.0.0.0/8", "::1", "192.0.2.25", "2001:db8::25"];
+        let rule = |own: &str| format!("[[rule]]\nnetwork = \"{own}\"\nallow = true\n");
+        let rules = own.map(rule).concat();
+        let own =
+            policy::of_config(&config::parse(&rules, "").expect("rules"), &HashMap::new(), Vec::new()).rules;
+        let built_in: Vec<_> = own
+            .into_iter()
+            .map(|rule| crate::kernel::sets::RuleEntry { built_in: true, is_own: true, ..rule })
+            .collect();
+        let policy = policy::of_config(&config, &HashMap::new(), built_in);
+        Self {
+            ladder: policy.ladder,
+            policy,
+            asked: V4,
+            runs: true,
+            detached: Vec::new(),
+            ledger: HashMap::new(),
+            rungs: HashMap::new(),
+            waiting: HashMap::new(),
+            counters: BTreeMap::new(),
+            shield: Vec::new(),
+        }
+    }
+
+    fn service(&self, name: &str) -> (ServiceId, ServicePolicy) {
+        *self.policy.services.iter().find(|(_, policy)| policy.name() == name).expect("no such service")
+    }
+
+    fn claim(&self, service: &str, address: &str) -> Claim {
+        let (id, policy) = self.service(service);
+        Claim::new(id, &policy, 0, &addr(address))
+    }
+
+    fn count(&mut self, service: &str, change: impl FnOnce(&mut Counters)) {
+        let (id, _) = self.service(service);
+        change(self.counters.entry(id.0).or_default());
+    }
+
+    /// So many connections are there.
+    fn holds(mut self, service: &str, address: &str, connections: u32) -> Self {
+        let claim = self.claim(service, address);
+        let wide = claim.has_wide().then_some(claim.wide);
+        for key in [Some(claim.narrow), wide].into_iter().flatten() {
+            let entry = self.ledger.entry(key).or_default();
+            entry.places.0 += u64::from(connections);
+            entry.accepted += u64::from(connections) * 3;
+            entry.peak = entry.places.connections() + 1;
+            entry.last_seen_s = NOW_S - 95;
+        }
+        self.count(service, |counters| counters.accepted += u64::from(connections) * 3);
+        self
+    }
+
+    /// It was refused for `reason`, so often; it has connected before.
+    fn refused(mut self, service: &str, address: &str, reason: Reason, times: u64) -> Self {
+        let narrow = self.claim(service, address).narrow;
+        let interval_ns = self.ladder.replies.interval_ns;
+        if let Some(entry) = self.ledger.get_mut(&narrow) {
+            entry.refused += times as u32;
+        }
+        let rung = self.rungs.entry(narrow).or_default();
+        if !matches!(reason, Reason::Denied | Reason::Banned) {
+            rung.replies_due_ns = NOW_NS + times * interval_ns;
+        }
+        rung.refused[reason as usize] += times as u32;
+        (rung.refused_ns, rung.refused_for) = (NOW_NS - 95_000_000_000, reason as u32);
+        self.count(service, |counters| {
+            counters.refused[reason as usize] += times;
+            counters.replied += times;
+        });
+        self
+    }
+
+    fn banned(mut self, service: &str, address: &str, seconds: u64, by: u32) -> Self {
+        let narrow = self.claim(service, address).narrow;
+        let rung = self.rungs.entry(narrow).or_default();
+        *rung = Rung {
+            banned_until_ns: NOW_NS + seconds * 1_000_000_000,
+            banned_at_ns: NOW_NS - 30_000_000_000,
+            dropped: 1234,
+            bans: u32::from(by == cause::LADDER) * 2,
+            cause: by,
+            ..*rung
+        };
+        self
+    }
+
+    fn waits(mut self, service: &str, address: &str, count: u32) -> Self {
+        let (claim, since_ns) = (self.claim(service, address), NOW_NS - 1_300_000_000);
+        for key in [claim.narrow, Key::total(claim.service())] {
+            self.waiting.insert(key, Waiting::new(count, since_ns));
+        }
+        self.ledger.entry(claim.narrow).or_default().places.0 += u64::from(count) << 48;
+        self.count(service, |counters| {
+            counters.held += 7;
+            counters.let_in += 4;
+        });
+        self
+    }
+
+    fn of(&self, key: &Key) -> Entry {
+        self.ledger.get(key).copied().unwrap_or_default()
+    }
+
+    /// All connections of a service.
+    fn total(&self, id: ServiceId) -> Places {
+        let of_service = self.ledger.iter().filter(|(key, _)| key.service == id.0 && !key.is_wide());
+        Places(of_service.map(|(_, entry)| u64::from(entry.places.connections())).sum())
+    }
+
+    fn status(&self, width: Width) -> Screen {
+        status::screen(&self.look(), width)
+    }
+
+    fn look(&self) -> status::Status {
+        let mut services: Vec<status::Service> = self
+            .policy
+            .services
+            .iter()
+            .map(|(id, policy)| {
+                let of_service = (0_u16..=u16::MAX).zip(&self.policy.ports).filter(|(_, of)| **of == id.0);
+                let those = self.waiting.get(&Key::total(*id)).copied().unwrap_or_default();
+                status::Service::new(
+                    policy,
+                    of_service.map(|(port, _)| port).collect(),
+                    self.total(*id).connections(),
+                    those.count,
+                    those.seconds(NOW_NS),
+                    self.counters.get(&id.0).copied().unwrap_or_default(),
+                )
+            })
+            .collect();
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        let daemon = Daemon { running: self.runs, pid: self.runs.then_some(4711) };
+        status::Status {
+            instance: "limiter".to_owned(),
+            in_force: self.detached.is_empty(),
+            warnings: status::of_the_instance(&instance(), &self.detached, &daemon, &services),
+            daemon,
+            shield: self.shield.clone(),
+            bans: self.bans().bans.len(),
+            verified: None,
+            services,
+        }
+    }
+
+    fn list(&self, width: Width) -> Screen {
+        let rules = Lookup::new(&self.policy.rules);
+        let mut entries: Vec<_> = self.ledger.iter().collect();
+        entries.sort_by_key(|(key, _)| (key.service, key.source.to_ip(), key.tier));
+        let sources: Vec<Source> = entries
+            .into_iter()
+            .map(|(key, entry)| {
+                let policy = self.policy.services.iter().find(|(id, _)| id.0 == key.service);
+                let those = self.waiting.get(key).copied().unwrap_or_default();
+                Source {
+                    waiting: those.count,
+                    waiting_seconds: those.seconds(NOW_NS),
+                    ..Source::new(
+                        key,
+                        entry,
+                        Refusals::of(&self.rungs.get(key).copied().unwrap_or_default(), NOW_NS),
+                        policy.map(|(_, policy)| policy),
+                        &rules,
+                        NOW_S,
+                    )
+                }
+            })
+            .collect();
+        list::screen(&sources, width)
+    }
+
+    fn bans(&self) -> Bans {
+        let banned = self.rungs.iter().filter(|(_, rung)| rung.is_banned(NOW_NS));
+        let mut bans: Vec<Ban> = banned
+            .map(|(key, rung)| Ban {
+                service: policy::service_name(&self.policy.services, ServiceId(key.service)),
+                source: network(key),
+                left_seconds: (rung.banned_until_ns - NOW_NS).div_ceil(1_000_000_000),
+                since_seconds: 30,
+                reason: crate::bans::word(rung.cause),
+                bans: rung.bans,
+                dropped: rung.dropped,
+            })
+            .collect();
+        bans.sort_by_key(|ban| ban.left_seconds);
+        Bans { bans, not_in_force: Vec::new() }
+    }
+
+    fn explain(&self, width: Width) -> Screen {
+        let address = addr(self.asked);
+        let facts: Vec<explain::Facts> = self
+            .policy
+            .services
+            .iter()
+            .map(|(id, policy)| {
+                let claim = Claim::new(*id, policy, 0, &address);
+                let (narrow, rung) = (self.of(&claim.narrow), self.rungs.get(&claim.narrow).copied());
+                let rung = rung.unwrap_or_default();
+                let rule = policy::covering(&self.policy.rules, &address);
+                explain::Facts {
+                    policy: *policy,
+                    claim,
+                    say: rule.map_or(Say::NOTHING, |rule| policy::say(rule, *id)),
+                    otherwise: None,
+                    has: Standing {
+                        narrow: narrow.places,
+                        wide: if claim.has_wide() { self.of(&claim.wide).places } else { Places(0) },
+                        total: self.total(*id),
+                        due_ns: narrow.due_ns,
+                        banned_until_ns: rung.banned_until_ns,
+                        replies_due_ns: rung.replies_due_ns,
+                    },
+                    beyond: limiter_common::verdict::Beyond {
+                        narrow: narrow.beyond,
+                        wide: self.of(&claim.wide).beyond,
+                        total: self.ledger.values().map(|entry| entry.beyond).sum(),
+                    },
+                    entry: narrow,
+                    rung,
+                    waiting: self.waiting.get(&claim.narrow).copied().unwrap_or_default(),
+                }
+            })
+            .collect();
+        let rule = policy::covering(&self.policy.rules, &address);
+        let now = explain::Now { boot_ns: NOW_NS, monotonic_ns: NOW_NS };
+        let explanation = explain::explanation(address, rule, &self.ladder, &facts, now);
+        explain::screen(&instance(), &explanation, width)
+    }
+}
+
+fn instance() -> Instance {
+    "limiter".parse().expect("a name")
+}
+
+fn addr(text: &str) -> Addr {
+    Addr::from(text.parse::<IpAddr>().expect("an address"))
+}
+
+/// Each state that a host can be in.
+fn states() -> Vec<(&'static str, World)> {
+    let both = |text: &str| World::new(text).holds("smtp", V4, 4).holds("smtp", V6, 2).holds("imap", V4, 7);
+    let mut no_daemon = both("");
+    no_daemon.runs = false;
+    let mut not_in_force = both("");
+    not_in_force.detached = vec!["gate", "ledger"];
+    let mut observing = both("[service.smtp]\nmode = \"observe\"\nmax_connections = 4\n");
+    observing.count("smtp", |counters| counters.would_refuse[Reason::Concurrency as usize] = 3);
+    let narrow = observing.claim("smtp", V4).narrow;
+    let entry = observing.ledger.entry(narrow).or_default();
+    (entry.beyond, entry.would_refuse) = (2, 3);
+    entry.places.0 += 2;
+    let mut rate = both("[service.smtp]\nrate = \"6/min\"\nburst = 2\n");
+    let narrow = rate.claim("smtp", V4).narrow;
+    rate.ledger.entry(narrow).or_default().due_ns = NOW_NS + 19_977_000_000;
+    let mut rule = both(
+        "[service.smtp]\nmax_connections = 20\n\
+         [[rule]]\nnetwork = \"198.51.100.0/24\"\nmax_connections = { smtp = 40, imap = 200, \"*\" = 30 }\n\
+         [[rule]]\nnetwork = \"2001:db8:1234:5678::25\"\nmax_connections = 5\n\
+         [[rule]]\nnetwork = \"203.0.113.0/24\"\nallow = true\n\
+         [[rule]]\nnetwork = \"9.0.0.0/8\"\ndeny = true\n",
+    )
+    .holds("smtp", "203.0.113.9", 31)
+    .holds("smtp", "9.9.9.9", 1);
+    rule.asked = "198.51.100.7";
+    let mut network = World::new("[service.smtp]\nmax_connections = 4\nnetwork = { max_connections = 6 }\n")
+        .holds("smtp", "2001:db8:1234:5678::9", 2)
+        .holds("smtp", "2001:db8:1234:9::9", 4)
+        .refused("smtp", "2001:db8:1234:5678::9", Reason::Network, 3);
+    network.asked = "2001:db8:1234:5678::9";
+    let denied = "[[rule]]\nnetwork = \"198.51.100.0/24\"\ndeny = true\n";
+    vec![
+        ("quiet", World::new("")),
+        ("no-daemon", no_daemon),
+        ("not-in-force", not_in_force),
+        ("observing", observing),
+        ("refused-denied", both(denied).refused("smtp", V4, Reason::Denied, 12)),
+        (
+            "refused-banned",
+            both("")
+                .banned("smtp", V4, 7000, cause::LADDER)
+                .banned("imap", V4, 86_400, cause::ADMIN)
+                .banned("smtp", V6, 90, cause::ADMIN)
+                .refused("smtp", V4, Reason::Banned, 12),
+        ),
+        (
+            "refused-total",
+            both("[service.smtp]\nmax_connections = 4\nmax_total = 6\nreserve = 2\n").refused(
+                "smtp",
+                V4,
+                Reason::Total,
+                3,
+            ),
+        ),
+        (
+            "refused-network",
+            World::new("[service.smtp]\nmax_connections = 6\nnetwork = { max_connections = 8 }\n")
+                .holds("smtp", V4, 3)
+                .holds("smtp", "198.51.100.99", 5)
+                .refused("smtp", V4, Reason::Network, 3),
+        ),
+        (
+            "refused-concurrency",
+            both("[service.smtp]\nmax_connections = 4\n").refused("smtp", V4, Reason::Concurrency, 13),
+        ),
+        ("refused-rate", rate.refused("smtp", V4, Reason::Rate, 1)),
+        ("waiting", both("[service.smtp]\nmax_connections = 4\nwait = \"10s\"\n").waits("smtp", V4, 2)),
+        ("rule", rule),
+        ("network", network),
+        ("busy", busy()),
+    ]
+}
+
+/// Long names, long addresses and large numbers.
+fn busy() -> World {
+    let mut world = World::new(
+        "[defaults]\nmax_connections = 1000\nrate = \"600/min\"\nkeepalive = \"10m\"\n\
+         network = { max_connections = 5000 }\n\
+         [service.fifteen-letters]\nports = [2525, 2526, 10025]\nprotocol = \"smtp\"\nmax_total = 100000\n\
+         reserve = 500\n\
+         [ladder]\nban_after = \"100 in 10min\"\n",
+    )
+    .holds("submissions", "2001:db8:aaaa:bbbb::1", 999)
+    .holds("fifteen-letters", "2001:db8:cccc:dddd::1", 23_456)
+    .banned("fifteen-letters", "2001:db8:cccc:dddd::1", 2_592_000, cause::LADDER);
+    world.asked = "2001:db8:cccc:dddd::1";
+    world.count("fifteen-letters", |counters| {
+        counters.accepted = 1_234_567_890;
+        counters.refused[Reason::Concurrency as usize] = 98_765_432;
+        counters.replied = 123_456;
+        counters.held = 4_567_890;
+    });
+    let place = |interface: &str, mode, why: Option<&str>| Place {
+        interface: interface.to_owned(),
+        index: Some(2),
+        mode,
+        why: why.map(str::to_owned),
+        left_alone: why.is_some(),
+        cost: None,
+    };
+    world.shield = vec![
+        place("enp3s0f1", Mode::Native, None),
+        place(
+            "eth0",
+            Mode::None,
+            Some("\"auto\" leaves the driver virtio_net alone, whose offloads it would turn off"),
+        ),
+    ];
+    world
+}
+
+fn file(state: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/cli/screens").join(format!("{state}.txt"))
+}
+
+/// Whether a line is as wide as that, or one word: a command is not broken.
+fn fits(line: &str, width: usize) -> bool {
+    let is_one_word = !line.trim().contains(' ') || (line.starts_with('`') && line.matches('`').count() == 2);
+    line.chars().count() <= width || is_one_word
+}
+
+/// What a command shows.
+type Show = fn(&World, Width) -> Screen;
+
+#[test]
+fn every_screen_in_every_state_is_as_it_was_and_fits() {
+    let renew = std::env::var("LIMITER_SCREENS").is_ok_and(|word| word == "renew");
+    let nothing =
+        format!("$ limiter status, list, rules, bans, explain\nlimiter: {}\n", nothing_loaded(&instance()));
+    let mut texts = vec![("nothing-loaded", nothing)];
+    for (state, world) in states() {
+        let mut text = String::new();
+        let explain = format!("explain {}", world.asked);
+        let bans: Show = |world, width| bans::screen(&world.bans(), width);
+        let rules: Show = |world, width| rules::screen(&rules::rules(&world.policy), width);
+        let commands: [(&str, Show); 5] = [
+            ("status", World::status),
+            ("list", World::list),
+            ("rules", rules),
+            ("bans", bans),
+            (&explain, World::explain),
+        ];
+        for (command, show) in commands {
+            for width in WIDTHS {
+                let screen = show(&world, Some(width)).text();
+                for line in screen.lines() {
+                    assert!(
+                        fits(line, width),
+                        "{state}, {command}: {width} columns are not enough for {line:?}"
+                    );
+                }
+                write!(text, "$ limiter {command}    # {width} columns\n{screen}\n").expect("memory");
+            }
+        }
+        let (line, code) = status::brief_line(&world.look());
+        writeln!(text, "$ limiter status --brief    # exit code {code}\n{line}").expect("memory");
+        texts.push((state, text));
+    }
+    let dir = file("").parent().expect("a directory").to_owned();
+    if renew {
+        fs::create_dir_all(&dir).expect("a directory");
+        for (state, text) in &texts {
+            fs::write(file(state), text).expect("space for a file");
+        }
+    }
+    for (state, text) in &texts {
+        let before = fs::read_to_string(file(state)).unwrap_or_default();
+        assert!(before == *text, "{state}: LIMITER_SCREENS=renew writes it anew; it would be\n{text}");
+    }
+    for left in fs::read_dir(dir).expect("the screens").flatten() {
+        let name = left.file_name();
+        let is_known = texts.iter().any(|(state, _)| name.to_str() == Some(&format!("{state}.txt")));
+        assert!(is_known, "{} is of no state any more: remove it", left.path().display());
+    }
+}

@@ -1,0 +1,208 @@
+//! What a policy says, in words: for a verb that replaces another's, and for what has changed from one policy to another.
+
+use std::collections::HashMap;
+
+use limiter_common::{
+    Action, ServiceId, ServicePolicy,
+    rule::{Limit, Network},
+};
+
+use super::own_words;
+use crate::{
+    config::{self, Config},
+    kernel::sets::{PolicySet, RuleEntry},
+    ledger,
+};
+
+type Services = [(ServiceId, ServicePolicy)];
+
+/// The name of a service, or that it is gone.
+pub fn service_name(services: &Services, id: ServiceId) -> String {
+    let found = services.iter().find(|(service, _)| *service == id);
+    found.map_or_else(|| format!("(removed {})", id.0), |(_, service)| service.name().to_owned())
+}
+
+/// What a rule says: `allow`, `deny`, or `limit` with its numbers.
+pub fn words(rule: &RuleEntry, services: &Services) -> String {
+    match rule.action {
+        Action::Allow => "allow".to_owned(),
+        Action::Deny => "deny".to_owned(),
+        Action::Limit => {
+            let single =
+                rule.limits.iter().map(|(id, limit)| limit_words(*limit, &service_name(services, *id)));
+            let all = rule.max_connections.connections();
+            let every = if rule.limits.is_empty() { "each service" } else { "each other service" };
+            let all = (all != 0).then(|| limit_words(rule.max_connections, every));
+            let prefix = config::prefix_len(&rule.network, rule.source_prefix);
+            let source = prefix.map(|prefix| format!("each /{prefix} is a source"));
+            let limits = single.chain(all).collect::<Vec<_>>().join(", ");
+            let limits = (!limits.is_empty()).then(|| format!("limit {limits}"));
+            let words: Vec<String> = limits.into_iter().chain(source).collect();
+            if words.is_empty() { "limit".to_owned() } else { words.join(", ") }
+        }
+    }
+}
+
+fn limit_words(limit: Limit, service: &str) -> String {
+    format!("{} to {service}", limit.connections())
+}
+
+/// What is another in one policy than in another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Of what: a service, `rule NETWORK`, or the configuration as a whole.
+    pub what: String,
+    /// Which key of it; none for a rule.
+    pub key: Option<&'static str>,
+    /// As it was.
+    pub was: String,
+    /// As it is.
+    pub is: String,
+}
+
+/// What is not there.
+const NONE: &str = "none";
+
+/// What is another in `after` than in `before`: services by their names, then rules of the admin's by their networks.
+pub fn differences(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {
+    let mut all = of_services(before, after);
+    all.extend(of_rules(before, after));
+    all
+}
+
+/// The same of what the kernel knows nothing of, and nobody changes live.
+pub fn differences_of_the_rest(before: &Config, after: &Config) -> Vec<Difference> {
+    let pairs = before.rest().into_iter().zip(after.rest());
+    let difference = |((key, was), (_, is)): ((&'static str, String), (&'static str, String))| Difference {
+        what: "the configuration".to_owned(),
+        key: Some(key),
+        was,
+        is,
+    };
+    pairs.filter(|(was, is)| was != is).map(difference).collect()
+}
+
+fn of_services(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {
+    let [was, is] = [before, after].map(|policy| -> HashMap<&str, (ServiceId, &ServicePolicy)> {
+        policy.services.iter().map(|(id, service)| (service.name(), (*id, service))).collect()
+    });
+    let mut names: Vec<&str> = was.keys().chain(is.keys()).copied().collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut found = Vec::new();
+    for name in names {
+        let difference = |key: &'static str, was: String, is: String| Difference {
+            what: name.to_owned(),
+            key: Some(key),
+            was,
+            is,
+        };
+        let (was, is) = (was.get(name), is.get(name));
+        let [old, new] = [(before, was), (after, is)].map(|(policy, service)| {
+            service.map_or_else(|| NONE.to_owned(), |(id, _)| ports(&policy.ports, *id))
+        });
+        if old != new {
+            found.push(difference("ports", old, new));
+        }
+        let (Some((_, was)), Some((_, is))) = (was, is) else { continue };
+        let changed = config::changes(&[], was, is).into_iter();
+        found.extend(changed.map(|(was, is)| difference(is.key(), was.to_string(), is.to_string())));
+        for (key, get) in KEYS {
+            let (was, is) = (get(was), get(is));
+            if was != is {
+                found.push(difference(key, was, is));
+            }
+        }
+    }
+    found
+}
+
+type Get = fn(&ServicePolicy) -> String;
+
+/// What `limiter set` has no key for.
+const KEYS: [(&str, Get); 4] = [
+    ("protocol", |policy| config::protocol_name(policy.protocol).to_owned()),
+    ("ipv4_prefix", |policy| policy.narrow.ipv4.to_string()),
+    ("ipv6_prefix", |policy| policy.narrow.ipv6.to_string()),
+    ("network prefixes", |policy| {
+        if policy.has_network() {
+            format!("/{} and /{}", policy.wide.ipv4, policy.wide.ipv6)
+        } else {
+            NONE.to_owned()
+        }
+    }),
+];
+
+fn ports(ports: &[u8], id: ServiceId) -> String {
+    let of_service = (0_u16..=u16::MAX).zip(ports).filter(|(_, service)| **service == id.0);
+    let ports: Vec<String> = of_service.map(|(port, _)| port.to_string()).collect();
+    if ports.is_empty() { NONE.to_owned() } else { ports.join(",") }
+}
+
+fn of_rules(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {
+    let [was, is] = [before, after].map(|policy| -> HashMap<Network, RuleEntry> {
+        own_words(policy.rules.clone()).into_iter().map(|rule| (rule.network, rule)).collect()
+    });
+    let mut networks: Vec<Network> = was.keys().chain(is.keys()).copied().collect();
+    // Most rules of a long list are as they were, and need no words.
+    let says = |rule: Option<&RuleEntry>| {
+        rule.map(|rule| (rule.action as u8, rule.max_connections.connections(), rule.limits.clone()))
+    };
+    networks.retain(|network| says(was.get(network)) != says(is.get(network)));
+    networks.sort_by_key(|network| (network.addr.to_ip(), network.prefix));
+    networks.dedup();
+    let words = |rule: Option<&RuleEntry>, policy: &PolicySet| {
+        rule.map_or_else(|| NONE.to_owned(), |rule| words(rule, &policy.services))
+    };
+    let difference = |network: Network| Difference {
+        what: format!("rule {}", ledger::prefixed(&network.addr, network.prefix)),
+        key: None,
+        was: words(was.get(&network), before),
+        is: words(is.get(&network), after),
+    };
+    networks.into_iter().map(difference).filter(|difference| difference.was != difference.is).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::of_config;
+
+    fn said(before: &str, after: &str) -> Vec<String> {
+        let [before, after] = [before, after].map(|text| config::parse(text, "a file").unwrap());
+        let [was, is] = [&before, &after].map(|config| of_config(config, &HashMap::new(), Vec::new()));
+        let mut all = differences(&was, &is);
+        all.extend(differences_of_the_rest(&before, &after));
+        all.iter()
+            .map(|found| format!("{} {} {} -> {}", found.what, found.key.unwrap_or(""), found.was, found.is))
+            .collect()
+    }
+
+    #[test]
+    fn every_kind_of_difference_between_two_files_is_said() {
+        let before = "[service.smtp]\nmax_connections = 4\n[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\n\
+                      [[rule]]\nnetwork = \"9.0.0.0/8\"\nmax_connections = 3\n";
+        assert_eq!(said(before, before), [""; 0]);
+        let after = "interfaces = [\"eth0\"]\nhostname = \"mx.example.net\"\n[ladder]\nban = \"5m\"\n\
+                     [service.smtp]\nmax_connections = 5\nports = [25, 2525]\nipv4_prefix = 24\nrate = \"60/min\"\n\
+                     [service.lmtp]\nports = [24]\nprotocol = \"smtp\"\n\
+                     [[rule]]\nnetwork = \"9.0.0.0/8\"\nmax_connections = { smtp = 7, \"*\" = 3 }\n";
+        assert_eq!(
+            said(before, after),
+            [
+                "lmtp ports none -> 24",
+                "smtp ports 25 -> 25,2525",
+                "smtp max_connections 4 -> 5",
+                "smtp rate none -> 60/min",
+                "smtp burst none -> 60",
+                "smtp ipv4_prefix 32 -> 24",
+                "rule 9.0.0.0/8  limit 3 to each service -> limit 7 to smtp, 3 to each other service",
+                "rule 10.0.0.0/8  deny -> none",
+                "the configuration hostname the system's -> mx.example.net",
+                "the configuration interfaces \"auto\" -> [\"eth0\"]",
+                "the configuration ban 10m -> 5m",
+            ]
+        );
+        assert_eq!(said("", "[service.sieve]\nports = []\n"), ["sieve ports 4190 -> none"]);
+    }
+}
