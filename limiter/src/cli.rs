@@ -257,11 +257,28 @@ fn loaded(instance: &Instance) -> Result<Tables> {
     }
 }
 
+/// So often what is loaded is read again, because it was unloaded or replaced meanwhile.
+const MOST_READINGS: usize = 10;
+
+/// Reads something of what is loaded. If that was unloaded meanwhile, or another has taken its place, what was read is of
+/// neither: then it is read again.
+fn steadily<T>(instance: &Instance, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut result = None;
+    for _ in 0..MOST_READINGS {
+        let before = instance.pinned();
+        result = Some(read());
+        if instance.pinned() == before {
+            break;
+        }
+    }
+    result.unwrap_or_else(read)
+}
+
 /// The same under a lock: what is loaded when the lock is held. A daemon that starts may have put other maps in the place
 /// of those that were there before.
 fn locked<L>(instance: &Instance, lock: impl FnOnce(&Instance) -> Result<L>) -> Result<(Tables, L)> {
     // For an instance that is not loaded no file is made.
-    loaded(instance)?;
+    steadily(instance, || loaded(instance))?;
     let lock = lock(instance)?;
     Ok((loaded(instance)?, lock))
 }

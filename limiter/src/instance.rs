@@ -80,6 +80,11 @@ impl Instance {
         self.run_path("shield")
     }
 
+    /// Which directory the pins are in at this moment: its file system and number; none where nothing is loaded.
+    pub fn pinned(&self) -> Option<(u64, u64)> {
+        std::fs::metadata(self.pins()).ok().map(|found| (found.dev(), found.ino()))
+    }
+
     /// Where commands leave word of what they have changed.
     pub fn changes_path(&self) -> PathBuf {
         self.run_path("changes")

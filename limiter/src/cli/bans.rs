@@ -18,6 +18,7 @@ use super::{
     caution::{self, Force},
     input, loaded, locked,
     output::{self, Column, Format, Screen},
+    steadily,
 };
 use crate::{
     bans::{self, Ban, Bans, Idle, state},
@@ -277,7 +278,7 @@ pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
 
 /// `limiter bans`.
 pub fn show(instance: &Instance, args: &BansArgs) -> Result<ExitCode> {
-    let bans = bans::all(&loaded(instance)?)?;
+    let bans = steadily(instance, || bans::all(&loaded(instance)?))?;
     if args.format.json {
         output::json(&bans)?;
     } else {

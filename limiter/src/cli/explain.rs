@@ -15,7 +15,7 @@ use self::remedy::{Refused, Remedy};
 use super::{
     input, loaded,
     output::{self, Column, Format, Screen},
-    rules,
+    rules, steadily,
 };
 use crate::{
     instance::Instance,
@@ -136,8 +136,7 @@ pub struct Now {
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let tables = loaded(instance)?;
-    let explanation = explain(&tables, Addr::from(args.address))?;
+    let explanation = steadily(instance, || explain(&loaded(instance)?, Addr::from(args.address)))?;
     if args.format.json {
         output::json(&explanation)?;
     } else {

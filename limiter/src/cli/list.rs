@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     input, loaded,
     output::{self, Column, Format, Screen},
+    steadily,
 };
 use crate::{
     instance::Instance,
@@ -50,12 +51,14 @@ struct List {
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let tables = loaded(instance)?;
-    let services = input::services(&tables.policy.services()?, args.service.as_deref())?;
+    let (services, mut sources) = steadily(instance, || {
+        let tables = loaded(instance)?;
+        let services = input::services(&tables.policy.services()?, args.service.as_deref())?;
+        Ok((services, ledger::sources(&tables)?))
+    })?;
     let is_asked_for = |source: &Source| {
         args.service.is_none() || services.iter().any(|(_, policy)| policy.name() == source.service)
     };
-    let mut sources = ledger::sources(&tables)?;
     sources.retain(|source| is_asked_for(source) && args.over.is_none_or(|over| source.connections > over));
     // Each sort leaves those that are equal in the order of their services and addresses.
     sources.sort_by(|a, b| a.service.cmp(&b.service));

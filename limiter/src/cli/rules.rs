@@ -16,6 +16,7 @@ use super::{
     input, loaded, locked,
     output::{self, Column, Format, Screen},
     save::{self, Save},
+    steadily,
 };
 use crate::{
     config::{self, Change, Ruling},
@@ -210,7 +211,7 @@ struct Rule {
 
 /// `limiter rules`.
 pub fn show(instance: &Instance, args: &RulesArgs) -> Result<ExitCode> {
-    let rules = rules(&loaded(instance)?.policy.policy()?);
+    let rules = rules(&steadily(instance, || loaded(instance)?.policy.policy())?);
     if args.format.json {
         output::json(&rules)?;
     } else {

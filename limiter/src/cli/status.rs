@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::{
     NOT_IN_FORCE, enter_protected, loaded, nothing_loaded,
     output::{self, Column, Format, Screen},
-    refuse_elsewhere,
+    refuse_elsewhere, steadily,
 };
 use crate::{
     bans, config,
@@ -148,7 +148,7 @@ struct Nothing {
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     environment::check()?;
-    if matches!(Found::inspect(instance)?, Found::Nothing) {
+    let Some(status) = steadily(instance, || look(instance, args.verify))? else {
         refuse_elsewhere(instance)?;
         let nothing = nothing_loaded(instance);
         if args.brief {
@@ -169,8 +169,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         }
         eprintln!("limiter: {nothing}");
         return Ok(ExitCode::from(NOT_IN_FORCE));
-    }
-    let status = look(instance, args.verify)?;
+    };
     if args.brief {
         let (line, code) = brief::line(&status);
         output::line(&line)?;
@@ -184,7 +183,11 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     Ok(if status.in_force { ExitCode::SUCCESS } else { ExitCode::from(NOT_IN_FORCE) })
 }
 
-fn look(instance: &Instance, compares: bool) -> Result<Status> {
+/// What there is to say of what is loaded, if anything is.
+fn look(instance: &Instance, compares: bool) -> Result<Option<Status>> {
+    if matches!(Found::inspect(instance)?, Found::Nothing) {
+        return Ok(None);
+    }
     let tables = loaded(instance)?;
     let verified = if compares { Some(verify(instance, &tables)?) } else { None };
     let services = services(&tables)?;
@@ -201,7 +204,7 @@ fn look(instance: &Instance, compares: bool) -> Result<Status> {
     if netns == environment::netns_cookie()? {
         warnings.extend(of_the_host(instance, &services, cgroup, loaded_since(instance)));
     }
-    Ok(Status {
+    Ok(Some(Status {
         instance: instance.to_string(),
         in_force: detached.is_empty(),
         daemon,
@@ -210,7 +213,7 @@ fn look(instance: &Instance, compares: bool) -> Result<Status> {
         verified,
         services,
         warnings,
-    })
+    }))
 }
 
 /// For how long it has been loaded: the first of its pins is as old.

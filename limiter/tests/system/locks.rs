@@ -6,13 +6,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Lab, Limiter, SOON, eventually, same};
+use crate::support::limiter::{BINARY, Outcome};
+use crate::support::{Lab, Limiter, SOON, V4, eventually, same};
 
 /// `nobody`, on Debian.
 const NOBODY: u32 = 65_534;
@@ -157,6 +159,54 @@ fn reloads_at_the_same_time_all_succeed() {
     let left: Vec<_> =
         files(&limiter).into_iter().filter(|path| path.extension().is_none_or(|it| it == "new")).collect();
     assert_eq!(left, Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_command_while_the_instance_is_loaded_or_unloaded_finds_it_there_or_not_there() {
+    const TIMES: usize = 8;
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = Limiter::start(&lab, 1, "reset");
+    let source = V4.source().to_string();
+    let verbs: [&[&str]; 6] =
+        [&["status"], &["list"], &["explain", &source], &["rules"], &["bans"], &["set", "smtp", "wait=1s"]];
+    let is_over = AtomicBool::new(false);
+    let instance = limiter.instance.clone();
+    let ask = move |verb: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(["--instance", &instance]).args(verb);
+        Outcome::of(command)
+    };
+    std::thread::scope(|scope| {
+        let shells: Vec<_> = verbs
+            .into_iter()
+            .map(|verb| {
+                let (ask, is_over) = (ask.clone(), &is_over);
+                scope.spawn(move || {
+                    let (mut there, mut not_there, mut strange) = (0, 0, Vec::new());
+                    while !is_over.load(Ordering::Relaxed) {
+                        let outcome = ask(verb);
+                        match outcome.code {
+                            Some(0) => there += 1,
+                            _ if outcome.stderr.contains("nothing is loaded as instance") => not_there += 1,
+                            _ => strange.push(outcome),
+                        }
+                    }
+                    (there, not_there, strange)
+                })
+            })
+            .collect();
+        for _ in 0..TIMES {
+            limiter.ok(&["unload"]);
+            limiter.forget_daemon();
+            limiter.run();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for (shell, verb) in shells.into_iter().zip(verbs) {
+            let (there, not_there, strange) = shell.join().unwrap();
+            assert!(strange.is_empty(), "{verb:?}: {strange:?}");
+            assert!(there > 0 && not_there > 0, "{verb:?}: {there} and {not_there}");
+        }
+    });
 }
 
 /// A BPF file system that is mounted by hand has the mode of `/tmp`.
