@@ -3,7 +3,6 @@
 
 use std::{
     fs::{self, File},
-    io::Read as _,
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::fs::MetadataExt as _,
@@ -21,6 +20,8 @@ use nix::{
     },
 };
 use rustix::fs::{major, minor};
+
+use super::{mounts, release::Release};
 
 const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`, include/uapi/linux/magic.h.
@@ -55,7 +56,7 @@ pub fn pins_warning() -> Option<&'static str> {
     // What the first process has there may not be looked at, but it may be asked what it is.
     let of_first = fs::read_to_string("/proc/1/mountinfo");
     let here = format!("{}:{}", major(here), minor(here));
-    let is_apart = of_first.is_ok_and(|mounts| mounted_at(&mounts, BPFFS) != Some(&here));
+    let is_apart = of_first.is_ok_and(|text| device_at(&text, BPFFS) != Some(&here));
     (is_contained || is_apart).then_some(
         "/sys/fs/bpf here may not be the host's (a container, `unshare --mount`): then the limits end with this mount \
          namespace, at the latest, and commands find them in it only; to keep them, mount the host's /sys/fs/bpf here",
@@ -65,7 +66,7 @@ pub fn pins_warning() -> Option<&'static str> {
 /// What is wrong with this kernel for exact limits; none if nothing is known to be.
 pub fn real_time_warning() -> Option<&'static str> {
     let is_real_time = fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1");
-    let release = nix::sys::utsname::uname().ok()?.release().to_string_lossy().into_owned();
+    let release = Release::running();
     let config = fs::read_to_string(format!("/boot/config-{release}")).ok();
     interrupts_packets(is_real_time, &release, config.as_deref()).then_some(
         "this real-time kernel (PREEMPT_RT) may handle two packets on one CPU at a time, so a limit may be exceeded, or a \
@@ -90,12 +91,10 @@ fn is_lonely(interfaces: &str) -> bool {
 /// Whether a softirq may be interrupted by another on its CPU: with `PREEMPT_RT`, from Linux 6.18 on, where the kernel
 /// was built without the lock that keeps them apart (`kernel/softirq.c`). `config` is how it was built, if that is
 /// known.
-fn interrupts_packets(is_real_time: bool, release: &str, config: Option<&str>) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+fn interrupts_packets(is_real_time: bool, release: &Release, config: Option<&str>) -> bool {
     let has_lock =
         config.is_some_and(|config| config.lines().any(|line| line == "CONFIG_PREEMPT_RT_NEEDS_BH_LOCK=y"));
-    is_real_time && version >= (6, 18) && !has_lock
+    is_real_time && release.is_at_least((6, 18)) && !has_lock
 }
 
 /// Enters a network namespace, named by a path such as `/run/netns/NAME` or `/proc/PID/ns/net`. Must
@@ -157,7 +156,9 @@ impl Cgroup {
 
 /// Where the root of the cgroup v2 tree is mounted, if it is.
 pub fn tree() -> Result<Option<PathBuf>> {
-    mounted_root(Path::new("/proc/self/mountinfo"))
+    const MOUNTS: &str = "/proc/self/mountinfo";
+    let text = fs::read_to_string(MOUNTS).with_context(|| format!("cannot read {MOUNTS}"))?;
+    Ok(cgroup_root(&text).map(PathBuf::from))
 }
 
 fn open_cgroup(path: &Path) -> Result<OwnedFd> {
@@ -173,29 +174,14 @@ fn open_cgroup(path: &Path) -> Result<OwnedFd> {
 
 /// Where the root of the cgroup v2 tree is mounted: `/sys/fs/cgroup`, `/sys/fs/cgroup/unified`, or
 /// elsewhere. A mount whose root is not `/` shows a container's part only, so it comes last.
-fn mounted_root(mountinfo: &Path) -> Result<Option<PathBuf>> {
-    let mut text = String::new();
-    File::open(mountinfo)
-        .and_then(|mut file| file.read_to_string(&mut text))
-        .with_context(|| format!("cannot read {}", mountinfo.display()))?;
-    let mounts = text.lines().filter_map(cgroup2_mount);
-    Ok(mounts.min_by_key(|(root, _)| *root != "/").map(|(_, mount_point)| PathBuf::from(mount_point)))
+fn cgroup_root(mountinfo: &str) -> Option<&str> {
+    let trees = mounts::all(mountinfo).filter(|mount| mount.kind == "cgroup2");
+    trees.min_by_key(|mount| mount.root != "/").map(|mount| mount.at)
 }
 
-/// The device of what is mounted at a path, as mountinfo names it: of the last, which hides those below it.
-fn mounted_at<'a>(mountinfo: &'a str, path: &str) -> Option<&'a str> {
-    mountinfo.lines().rev().find_map(|line| {
-        let mut fields = line.split(' ').skip(2);
-        let (device, mount_point) = (fields.next()?, fields.nth(1)?);
-        (mount_point == path).then_some(device)
-    })
-}
-
-/// Root and mount point of a mountinfo line (`proc_pid_mountinfo(5)`), if it is a cgroup v2 mount.
-fn cgroup2_mount(line: &str) -> Option<(&str, &str)> {
-    let (fields, kind) = line.split_once(" - ")?;
-    let mut fields = fields.split(' ').skip(3);
-    kind.starts_with("cgroup2 ").then_some((fields.next()?, fields.next()?))
+/// The device of what is mounted at a path: of the last, which hides those below it.
+fn device_at<'a>(mountinfo: &'a str, path: &str) -> Option<&'a str> {
+    mounts::all(mountinfo).rev().find(|mount| mount.at == path).map(|mount| mount.device)
 }
 
 /// The root of the cgroup v2 tree on a system that has it mounted nowhere: a mount of our own that
@@ -231,12 +217,12 @@ mod tests {
     fn only_a_real_time_kernel_without_the_lock_of_softirqs_is_warned_of() {
         let lock = "CONFIG_PREEMPT_RT=y\nCONFIG_PREEMPT_RT_NEEDS_BH_LOCK=y\n";
         let no_lock = "CONFIG_PREEMPT_RT=y\n# CONFIG_PREEMPT_RT_NEEDS_BH_LOCK is not set\n";
-        assert!(interrupts_packets(true, "6.18.0-rt3", Some(no_lock)));
-        assert!(interrupts_packets(true, "7.3.4+deb14-rt-amd64", None), "who cannot tell is warned");
-        assert!(!interrupts_packets(true, "6.18.0-rt3", Some(lock)));
-        assert!(!interrupts_packets(true, "6.12.117+deb13-rt-amd64", None), "it always has the lock");
-        assert!(!interrupts_packets(true, "6.1.0-56-rt-amd64", Some(no_lock)));
-        assert!(!interrupts_packets(false, "7.3.4+deb14-amd64", None));
+        assert!(interrupts_packets(true, &"6.18.0-rt3".into(), Some(no_lock)));
+        assert!(interrupts_packets(true, &"7.3.4+deb14-rt-amd64".into(), None), "who cannot tell is warned");
+        assert!(!interrupts_packets(true, &"6.18.0-rt3".into(), Some(lock)));
+        assert!(!interrupts_packets(true, &"6.12.117+deb13-rt-amd64".into(), None), "it always has the lock");
+        assert!(!interrupts_packets(true, &"6.1.0-56-rt-amd64".into(), Some(no_lock)));
+        assert!(!interrupts_packets(false, &"7.3.4+deb14-amd64".into(), None));
     }
 
     #[test]
@@ -249,32 +235,24 @@ mod tests {
     #[test]
     fn the_cgroup_tree_is_found_wherever_it_is_mounted() {
         let pure = "31 24 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
-        assert_eq!(cgroup2_mount(pure), Some(("/", "/sys/fs/cgroup")));
-        let hybrid = "42 32 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
-        assert_eq!(cgroup2_mount(hybrid), Some(("/", "/sys/fs/cgroup/unified")));
+        assert_eq!(cgroup_root(pure), Some("/sys/fs/cgroup"));
         let v1 = "33 32 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu";
-        assert_eq!(cgroup2_mount(v1), None);
-        assert_eq!(cgroup2_mount(""), None);
+        let hybrid = "42 32 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
+        assert_eq!(cgroup_root(&format!("{v1}\n{hybrid}\n")), Some("/sys/fs/cgroup/unified"));
+        assert_eq!((cgroup_root(v1), cgroup_root("")), (None, None));
     }
 
     #[test]
     fn of_what_is_mounted_at_a_place_the_last_counts() {
         let mounts = "46 23 0:40 / /sys/fs/bpf rw - bpf bpf rw\n71 46 0:39 / /sys/fs/bpf rw - bpf bpf rw\n\
                       72 23 0:41 / /sys/fs/bpf/x rw - bpf bpf rw\n";
-        assert_eq!(mounted_at(mounts, "/sys/fs/bpf"), Some("0:39"));
-        assert_eq!(mounted_at(mounts, "/sys/fs"), None);
+        assert_eq!(device_at(mounts, "/sys/fs/bpf"), Some("0:39"));
+        assert_eq!(device_at(mounts, "/sys/fs"), None);
     }
 
     #[test]
-    fn the_whole_tree_is_preferred_to_a_part_of_it() -> Result<()> {
-        let file = std::env::temp_dir().join(format!("limiter-mountinfo-{}", std::process::id()));
-        std::fs::write(
-            &file,
-            "50 24 0:27 /docker/abc /part rw - cgroup2 cgroup2 rw\n31 24 0:27 / /whole rw - cgroup2 cgroup2 rw\n",
-        )?;
-        let root = mounted_root(&file);
-        std::fs::remove_file(&file)?;
-        assert_eq!(root?, Some(PathBuf::from("/whole")));
-        Ok(())
+    fn the_whole_tree_is_preferred_to_a_part_of_it() {
+        let mounts = "50 24 0:27 /docker/abc /part rw - cgroup2 cgroup2 rw\n31 24 0:27 / /whole rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup_root(mounts), Some("/whole"));
     }
 }

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::mounts::{self, Mount};
+
 /// What it takes to load with the sizes that are built in, for the moment in which the verifier is at work.
 pub const LEAST: u64 = 60 << 20;
 
@@ -51,17 +53,11 @@ fn place(line: &str, mounts: &str) -> Option<(PathBuf, PathBuf, &'static str)> {
         }
         _ => return None,
     };
-    let root = mounts.lines().find_map(|line| {
-        let (mount, about) = line.split_once(" - ")?;
-        let mut about = about.split(' ');
-        let is_it = about.next() == Some(kind)
-            && option.is_none_or(|option| {
-                about.next_back().is_some_and(|all| all.split(',').any(|one| one == option))
-            });
-        let mut mount = mount.split(' ').skip(3);
-        // Of a mount that shows a part only, the paths are others'.
-        (is_it && mount.next() == Some("/")).then(|| mount.next()).flatten()
-    })?;
+    // Of a mount that shows a part only, the paths are others'.
+    let is_it = |mount: &Mount<'_>| {
+        mount.kind == kind && mount.root == "/" && option.is_none_or(|option| mount.has(option))
+    };
+    let root = mounts::all(mounts).find(is_it)?.at;
     Some((root.into(), below.trim_start_matches('/').into(), file))
 }
 
