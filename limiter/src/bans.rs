@@ -64,13 +64,6 @@ pub const fn word(number: u32) -> &'static str {
     }
 }
 
-/// Whether the network of `key` is what makes a source of its service, where no rule says otherwise.
-pub fn is_source(services: &[(ServiceId, ServicePolicy)], key: &Key) -> bool {
-    services
-        .iter()
-        .any(|(id, policy)| id.0 == key.service && Key::narrow(*id, policy, 0, &key.source) == *key)
-}
-
 /// The bans that have not ended.
 pub fn all(tables: &Tables) -> Result<Bans> {
     let now_ns = ledger::now_ns()?;
@@ -92,7 +85,7 @@ pub fn all(tables: &Tables) -> Result<Bans> {
             bans: rung.bans,
             dropped: rung.dropped + unnoted.of(&key, &rung),
         };
-        match idle(tables, policy, &key)? {
+        match idle(tables, &services, &key)? {
             None => all.bans.push(ban),
             Some(because) => all.not_in_force.push(Idle { ban, because }),
         }
@@ -101,8 +94,11 @@ pub fn all(tables: &Tables) -> Result<Bans> {
 }
 
 /// Why a ban of `key` does not hold; none if it does.
-fn idle(tables: &Tables, policy: &ServicePolicy, key: &Key) -> Result<Option<String>> {
+fn idle(tables: &Tables, services: &[(ServiceId, ServicePolicy)], key: &Key) -> Result<Option<String>> {
     let service = ServiceId(key.service);
+    let Some((_, policy)) = services.iter().find(|(id, _)| *id == service) else {
+        return Ok(Some("the service is gone".to_owned()));
+    };
     // The kernel looks up no other.
     if !tables.policy.is_source(policy, key)? {
         let now = tables.policy.source(service, policy, &key.source)?;

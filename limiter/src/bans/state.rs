@@ -118,11 +118,10 @@ pub fn restore(instance: &Instance, tables: &mut Tables) -> Result<usize> {
     tables.change_rungs(|rungs| restored.iter().try_for_each(|(key, rung)| rungs.set(key, rung)))?;
     let mut in_force = 0;
     for (key, _) in restored.iter().filter(|(_, rung)| rung.is_banned(now.at_ns)) {
-        let policy = services.iter().find(|(id, _)| id.0 == key.service).map(|(_, policy)| policy);
-        if policy.is_some_and(|policy| tables.policy.is_source(policy, key).unwrap_or(false)) {
-            in_force += 1;
-        } else {
-            dropped.not_a_source(&services, key);
+        // Should that not be known, it is a ban like others.
+        match super::idle(tables, &services, key).unwrap_or(None) {
+            None => in_force += 1,
+            Some(because) => dropped.idle.extend(who(&services, key).map(|who| (who, because))),
         }
     }
     dropped.tell(&journal, &contents);
@@ -158,19 +157,14 @@ struct Dropped {
     no_room: usize,
     gone: usize,
     services: BTreeSet<String>,
-    other_sources: BTreeMap<String, Vec<IpNet>>,
+    /// Those that do not hold at present, and why.
+    idle: Vec<(Who, String)>,
 }
 
 impl Dropped {
     fn gone(&mut self, who: &Who) {
         self.gone += 1;
         self.services.insert(who.service.clone());
-    }
-
-    fn not_a_source(&mut self, services: &[(ServiceId, ServicePolicy)], key: &Key) {
-        if let Some(who) = who(services, key) {
-            self.other_sources.entry(who.service).or_default().push(who.source);
-        }
     }
 
     fn tell(&self, journal: &Journal, contents: &Contents) {
@@ -196,19 +190,29 @@ impl Dropped {
                 self.no_room
             );
         }
-        for (service, sources) in &self.other_sources {
-            warn!(
-                "{service}: {} bans are not in force ({}): another prefix makes a source now; `limiter bans` shows them, \
-                 and they are in force again when it is what it was",
-                sources.len(),
-                some(sources)
-            );
+        for said in by_reason(&self.idle, "not in force") {
+            warn!("{said}; `limiter bans` shows them until they end");
         }
     }
 }
 
+/// What became of bans, one sentence for each service and reason; a reason may be empty.
+pub(super) fn by_reason(bans: &[(Who, String)], what: &str) -> Vec<String> {
+    let mut sources: BTreeMap<(&str, &str), Vec<IpNet>> = BTreeMap::new();
+    for (who, because) in bans {
+        sources.entry((&who.service, because)).or_default().push(who.source);
+    }
+    let said = sources.into_iter().map(|((service, because), sources)| {
+        let how_many =
+            if sources.len() == 1 { "1 ban is".to_owned() } else { format!("{} bans are", sources.len()) };
+        let because = if because.is_empty() { String::new() } else { format!(": {because}") };
+        format!("{service}: {how_many} {what} ({}){because}", some(&sources))
+    });
+    said.collect()
+}
+
 /// The first few, by name.
-pub(super) fn some(sources: &[IpNet]) -> String {
+fn some(sources: &[IpNet]) -> String {
     let mut sources = sources.to_vec();
     sources.sort();
     let mut names: Vec<String> = sources.iter().take(NAMED).map(ToString::to_string).collect();

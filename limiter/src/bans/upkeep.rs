@@ -1,12 +1,11 @@
 //! What the daemon does about bans, once a second or so.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use ipnet::IpNet;
 use limiter_common::{Key, Rung, ServiceId, ServicePolicy, ladder::cause};
 use tracing::{debug, error, info, warn};
 
@@ -32,6 +31,10 @@ pub struct Upkeep {
     clock: Option<Clock>,
     /// The services by which it was read.
     services: Vec<(ServiceId, ServicePolicy)>,
+    /// Which bans do not hold, and why, by the policy that was in force when it was looked at last.
+    idle: HashMap<Key, String>,
+    /// Which change made by hand was the last then.
+    change: u64,
     /// Since when the file cannot be written, as far as is known.
     failed: Option<Instant>,
     /// Looking through a million bans takes a while; that shall not be all the thread does.
@@ -41,12 +44,17 @@ pub struct Upkeep {
 impl Upkeep {
     /// Knows the bans that are written down: they were said when they were made.
     pub fn new(instance: &Instance, tables: &Tables) -> Result<Self> {
+        // Read first: what is changed meanwhile is looked at in the first round.
+        let (change, now_ns) = (tables.policy.change()?, ledger::now_ns()?);
+        let services = tables.policy.services()?;
         Ok(Self {
             journal: Journal::new(instance.bans_path())?,
             written: HashMap::new(),
             seen: None,
             clock: None,
-            services: tables.policy.services()?,
+            idle: idle(tables, &services, &tables.rungs()?, now_ns)?,
+            services,
+            change,
             failed: None,
             next: None,
         })
@@ -82,7 +90,7 @@ impl Upkeep {
             super::unban(tables, &gone)?;
         }
         rungs.retain(|(_, rung)| rung.banned_until_ns != 0);
-        self.look_at_services(tables.policy.services()?, &rungs, now_ns);
+        self.look_at_policy(tables, &rungs, now_ns)?;
         if let Err(problem) = self.write_down(instance, tables, &rungs, now_ns) {
             if self.failed.is_none() {
                 error!(
@@ -95,39 +103,39 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Says which bans do not hold any more because something else makes a source now.
-    fn look_at_services(
-        &mut self,
-        services: Vec<(ServiceId, ServicePolicy)>,
-        banned: &[(Key, Rung)],
-        now_ns: u64,
-    ) {
+    /// Says which bans do not hold any more, and which do again: by a change of the policy something else makes a source, a
+    /// rule allows who is banned, or the service only observes or is gone.
+    fn look_at_policy(&mut self, tables: &Tables, rungs: &[(Key, Rung)], now_ns: u64) -> Result<()> {
+        let change = tables.policy.change()?;
+        if change == self.change {
+            return Ok(());
+        }
+        let services = tables.policy.services()?;
+        let now = idle(tables, &services, rungs, now_ns)?;
+        self.change = change;
         let what_matters = |services: &[(ServiceId, ServicePolicy)]| -> Vec<_> {
-            services.iter().map(|(id, policy)| (*id, policy.name, policy.narrow)).collect()
+            services.iter().map(|(id, policy)| (*id, policy.name)).collect()
         };
-        if what_matters(&services) == what_matters(&self.services) {
-            return;
+        if what_matters(&services) != what_matters(&self.services) {
+            // What is written down has other keys now.
+            self.seen = None;
         }
         let before = std::mem::replace(&mut self.services, services);
-        let mut idle: BTreeMap<String, Vec<IpNet>> = BTreeMap::new();
-        for (key, _) in banned.iter().filter(|(_, rung)| rung.is_banned(now_ns)) {
-            if super::is_source(&before, key)
-                && !super::is_source(&self.services, key)
-                && let Some(who) = state::who(&before, key)
-            {
-                idle.entry(who.service).or_default().push(who.source);
-            }
+        // Of a service that is gone, by the name that it had.
+        let who = |key: &Key| state::who(&self.services, key).or_else(|| state::who(&before, key));
+        let idle = now.iter().filter(|(key, _)| !self.idle.contains_key(key));
+        let idle: Vec<_> = idle.filter_map(|(key, because)| Some((who(key)?, because.clone()))).collect();
+        for said in state::by_reason(&idle, "not in force any more") {
+            warn!("{said}");
         }
-        for (service, sources) in idle {
-            warn!(
-                "{service}: {} bans are not in force any more ({}): another prefix makes a source now, or the service is \
-                 gone",
-                sources.len(),
-                state::some(&sources)
-            );
+        let banned = rungs.iter().filter(|(_, rung)| rung.is_banned(now_ns)).map(|(key, _)| key);
+        let again = banned.filter(|key| self.idle.contains_key(key) && !now.contains_key(key));
+        let again = again.filter_map(|key| Some((who(key)?, String::new())));
+        for said in state::by_reason(&again.collect::<Vec<_>>(), "in force again") {
+            info!("{said}");
         }
-        // What is written down has other keys now.
-        self.seen = None;
+        self.idle = now;
+        Ok(())
     }
 
     /// Says who was banned, and has the file say what holds.
@@ -225,4 +233,20 @@ impl Upkeep {
         self.seen = extent;
         Ok(is_whole)
     }
+}
+
+/// Which of the bans do not hold, and why.
+fn idle(
+    tables: &Tables,
+    services: &[(ServiceId, ServicePolicy)],
+    rungs: &[(Key, Rung)],
+    now_ns: u64,
+) -> Result<HashMap<Key, String>> {
+    let mut idle = HashMap::new();
+    for (key, _) in rungs.iter().filter(|(_, rung)| rung.is_banned(now_ns)) {
+        if let Some(because) = super::idle(tables, services, key)? {
+            idle.insert(*key, because);
+        }
+    }
+    Ok(idle)
 }

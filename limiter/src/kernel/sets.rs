@@ -335,6 +335,11 @@ impl Sets {
         self.layout.set(fingerprint, policy.fingerprint, 0).context("cannot note which configuration it is")
     }
 
+    /// Which change made by hand was the last: the same number as long as there was none.
+    pub fn change(&self) -> Result<u64> {
+        self.change.get(&0, 0).context("cannot see whether anything was changed")
+    }
+
     /// Finds out that [`Self::tell_of_change`] works, before a change is made.
     pub(super) fn prepare_to_tell(&mut self) -> Result<()> {
         if self.grace.is_none() {

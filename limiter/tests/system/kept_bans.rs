@@ -134,7 +134,9 @@ fn a_ban_of_one_address_is_not_one_of_its_network_when_that_makes_a_source_after
         drop(lab.served(family.sources[1], family.port(25)));
     }
     let log = limiter.log();
-    assert!(log.contains("2 bans are not in force (198.51.100.7/32, 2001:db8:7::/64)"), "{log}");
+    for said in ["(198.51.100.7/32): a source is a /24 now", "(2001:db8:7::/64): a source is a /32 now"] {
+        assert!(log.contains(&format!("smtp: 1 ban is not in force {said}")), "{log}");
+    }
     let shown = limiter.ok(&["bans"]);
     assert!(shown.contains("nobody is banned") && shown.contains("a source is a /24 now"), "{shown}");
     // With the prefix that was, they are what they were.
@@ -169,7 +171,7 @@ fn after_a_reload_with_another_prefix_bans_lists_what_holds_and_unban_ends_what_
         assert_eq!((in_force(&limiter), listed(&limiter, "not_in_force")), (vec![], banned.clone()));
         eventually("the log says so", SOON, || {
             let log = limiter.log();
-            if log.contains("are not in force any more") { Ok(()) } else { Err(log) }
+            if log.contains("not in force any more") { Ok(()) } else { Err(log) }
         });
         for family in [V4, V6] {
             drop(lab.served(family.source(), family.port(25)));
@@ -221,6 +223,56 @@ fn a_ban_of_whom_a_rule_allows_or_of_a_service_that_observes_is_not_listed_as_in
     assert_eq!(in_force(&limiter).len(), 1);
     limiter.ok(&["allow", "2001:db8:7::/48"]);
     assert_eq!(in_force(&limiter).len(), 0);
+}
+
+/// Waits until the log has this so many times.
+#[track_caller]
+fn logged(limiter: &Limiter, said: &str, times: usize) {
+    eventually(said, SOON, || {
+        let log = limiter.log();
+        if log.matches(said).count() == times { Ok(()) } else { Err(log) }
+    });
+}
+
+#[test]
+fn whatever_keeps_a_ban_from_holding_is_in_the_log_once_and_so_is_that_it_holds_again() {
+    let Some(lab) = Lab::new() else { return };
+    let limit = "[defaults]\nmax_connections = 5\n";
+    let limiter = Limiter::start_with(&lab, limit);
+    limiter.ok(&["ban", "2001:db8:9:7::1", "2001:db8:9:8::1", "--service", "smtp", "--for", "1h"]);
+    let both = "(2001:db8:9:7::/64, 2001:db8:9:8::/64)";
+    let ends = |because: &str| format!("smtp: 2 bans are not in force any more {both}: {because}");
+    let again = format!("smtp: 2 bans are in force again {both}");
+    let changes = [
+        (vec!["allow", "2001:db8:9::/48"], vec!["forget", "2001:db8:9::/48"], "a rule allows it"),
+        (
+            vec!["set", "smtp", "mode=observe"],
+            vec!["set", "smtp", "mode=enforce"],
+            "the service only observes",
+        ),
+    ];
+    for (nth, (change, back, because)) in (1..).zip(changes) {
+        limiter.ok(&change);
+        logged(&limiter, &ends(because), 1);
+        // What changes nothing for them is not said anew.
+        limiter.ok(&["deny", "192.0.2.0/24"]);
+        limiter.ok(&["forget", "192.0.2.0/24"]);
+        limiter.ok(&back);
+        logged(&limiter, &again, nth);
+        logged(&limiter, &ends(because), 1);
+    }
+    for rule in ["", "[[rule]]\nnetwork = \"2001:db8:9::/48\"\nsource_prefix = 56\n"] {
+        limiter.configure(&format!("{limit}{rule}"));
+        limiter.ok(&["reload"]);
+    }
+    logged(&limiter, &ends("a source is a /56 now"), 1);
+    limiter.configure(&format!("{limit}[service.extra]\nports = [2525]\nprotocol = \"smtp\"\n"));
+    limiter.ok(&["reload"]);
+    logged(&limiter, &again, 3);
+    limiter.ok(&["ban", "203.0.113.9", "--service", "extra", "--for", "1h"]);
+    limiter.configure(limit);
+    limiter.ok(&["reload"]);
+    logged(&limiter, "extra: 1 ban is not in force any more (203.0.113.9/32): the service is gone", 1);
 }
 
 /// Puts another file system where bans are written down, of the daemon and what is started with it.

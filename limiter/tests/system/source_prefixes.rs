@@ -64,13 +64,22 @@ fn each_host_in_a_network_whose_rule_says_so_has_a_limit_and_a_ban_of_its_own() 
     assert_eq!(ban["dropped"].as_u64(), Some(limiter.counter("smtp", "dropped")), "{ban}");
     assert!(limiter.ok(&["bans"]).contains(&format!("{}/128", address(HOSTS[1]))));
     // Of whom nothing is known any more by that name, nobody is banned: and it is, when it is again.
+    let is_logged = |what: &str| {
+        let said = format!("smtp: 1 ban is {what} ({}/128)", address(HOSTS[1]));
+        eventually(&said, SOON, || {
+            let log = limiter.log();
+            if log.contains(&said) { Ok(()) } else { Err(log) }
+        });
+    };
     limiter.configure(limit);
     limiter.ok(&["reload"]);
     assert!(one(HOSTS[1]).is_service());
     assert!(limiter.ok(&["bans"]).contains("nobody is banned"));
+    is_logged("not in force any more");
     limiter.configure(&format!("{limit}{TRANSLATOR}"));
     limiter.ok(&["reload"]);
     assert_eq!(one(HOSTS[1]), Answer::Silence);
+    is_logged("in force again");
     limiter.ok(&["unban", HOSTS[1], "--service", "smtp"]);
     assert!(one(HOSTS[1]).is_service());
 }
