@@ -18,6 +18,7 @@ pub mod privilege;
 mod release;
 pub mod sets;
 pub mod shield;
+mod sizes;
 pub mod sockets;
 pub mod steward;
 pub mod tables;

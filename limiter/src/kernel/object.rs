@@ -15,10 +15,7 @@ use aya::{
         SkLookup, SockOps, Xdp, links::FdLink,
     },
 };
-use limiter_common::{
-    census::kind,
-    room::{self, rooms},
-};
+use limiter_common::{census::kind, room};
 use tracing::warn;
 
 use super::{
@@ -30,8 +27,10 @@ use super::{
     memory,
     pins::{self, Found},
     privilege,
+    release::Release,
     sets::{MAX_RULE_LIMITS, MAX_RULES},
     shield::Shield,
+    sizes::Sizes,
     steward::Steward,
     tables::{Tables, open},
     waiting::{self, Room},
@@ -41,10 +40,6 @@ use crate::instance::Instance;
 /// The kernel programs, embedded so that the binary needs no other file.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/limiter.bpf.o"));
 
-/// Connections that can be noted beside the pegs at least, however few sources the ledger holds: 4 MiB of kernel
-/// memory for none, 64 bytes for each.
-const MIN_NOTES: u32 = 262_144;
-
 /// What an instance protects.
 pub struct Target {
     /// Sockets of this cgroup and below.
@@ -52,7 +47,7 @@ pub struct Target {
     /// Cookie of the network namespace, which is also the one this process is in.
     pub netns: u64,
     /// How many sources the ledger can hold, if it is made anew; and as many connections, if that is more than
-    /// [`MIN_NOTES`].
+    /// [`MIN_NOTES`](super::sizes::MIN_NOTES).
     pub max_sources: u32,
     /// How many refused and banned sources are remembered, likewise.
     pub max_bans: u32,
@@ -123,17 +118,19 @@ impl Target {
             false
         };
         let dir = if is_takeover { instance.pins() } else { instance.new_pins() };
-        if let Some(limit) = memory::limit().filter(|limit| limit.bytes < memory::LEAST) {
+        let sizes = Sizes::of(self.max_sources, self.max_bans, &Release::running());
+        let least = memory::least(sizes.bytes());
+        if let Some(limit) = memory::limit().filter(|limit| limit.bytes < least) {
             warn!(
-                "the cgroup {} may have {} MiB of memory: with less than {} MiB the kernel may end the daemon while it loads \
-                 (MemoryMax= of the unit)",
+                "the cgroup {} may have {} MiB of memory: with less than {} MiB the kernel may end the daemon while it loads; \
+                 give it more (MemoryMax= of the unit), or lower max_sources",
                 limit.cgroup.display(),
                 limit.mib(),
-                memory::LEAST >> 20
+                least >> 20
             );
         }
         let layout = btf::layout()?;
-        let ebpf = self.load_object(&dir, &layout)?;
+        let ebpf = self.load_object(&dir, &layout, &sizes)?;
         let mut tables = Tables::open(&dir)?;
         if !is_takeover {
             tables.make_room(&room::rooms(self.max_sources, self.max_bans))?;
@@ -142,9 +139,7 @@ impl Target {
         Ok(Loaded { ebpf, tables, dir, is_takeover, bits: layout.bits })
     }
 
-    fn load_object(&self, dir: &Path, layout: &Layout) -> Result<Ebpf> {
-        const RUNGS: usize = rooms::RUNGS as usize;
-        let entries = room::rooms(self.max_sources, self.max_bans).map(|room| room.most);
+    fn load_object(&self, dir: &Path, layout: &Layout, sizes: &Sizes) -> Result<Ebpf> {
         let looks_up_per_cpu = u32::from(layout.looks_up_per_cpu);
         let mut loader = EbpfLoader::new();
         loader
@@ -154,11 +149,11 @@ impl Target {
             .override_global("LOOKS_UP_PER_CPU", &looks_up_per_cpu, true)
             .override_global("NETNS", &self.netns, true)
             .override_global("CGROUP", &self.cgroup.id, true)
-            .map_max_entries("LEDGER", entries[..RUNGS].iter().sum())
-            .map_max_entries("RINGS", entries.iter().sum())
-            .map_max_entries("NOTES", self.max_sources.max(MIN_NOTES))
-            .map_max_entries("KEPT", self.max_sources.max(MIN_NOTES))
-            .map_max_entries("RUNGS", entries[RUNGS]);
+            .map_max_entries("LEDGER", sizes.ledger)
+            .map_max_entries("RINGS", sizes.rings)
+            .map_max_entries("NOTES", sizes.notes)
+            .map_max_entries("KEPT", sizes.kept)
+            .map_max_entries("RUNGS", sizes.rungs);
         for (name, entries) in [
             ("RULES_0", MAX_RULES),
             ("RULES_1", MAX_RULES),
@@ -170,6 +165,8 @@ impl Target {
         for (name, pin) in pins::map_names() {
             loader.map_pin_path(name, dir.join(pin));
         }
+        // The kernel's types have been read twice by now: what that took would be there beside the maps.
+        memory::give_back();
         let mut ebpf = loader.load(OBJECT).map_err(|error| self.no_maps(&error.into()))?;
         drop(loader);
         // What it has taken would be there beside what the verifier takes.

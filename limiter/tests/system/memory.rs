@@ -53,14 +53,14 @@ impl Drop for Limited {
     }
 }
 
-#[test]
-fn it_starts_and_limits_with_64_mib_of_memory() {
+/// Starts, takes over and limits with so much memory, and says nothing of it.
+fn starts_with(mib: u64, config: &str) {
     let Some(lab) = Lab::new() else { return };
-    let Some(cgroup) = Limited::new(&format!("{}-memory", lab.name), 64) else { return };
+    let Some(cgroup) = Limited::new(&format!("{}-memory", lab.name), mib) else { return };
     let _sink = Sink::start(&lab, 25);
     let wrapper = cgroup.wrapper();
-    let mut limiter =
-        Limiter::start_by(&lab, "[defaults]\nmax_connections = 1\n", &wrapper.each_ref().map(String::as_str));
+    let config = format!("{config}[defaults]\nmax_connections = 1\n");
+    let mut limiter = Limiter::start_by(&lab, &config, &wrapper.each_ref().map(String::as_str));
     let held = lab.served(V4.source(), V4.port(25));
     truth::agree(&lab.host, &limiter, ("smtp", 25), V4.source(), 1);
     // And taking over, with the maps there already.
@@ -71,6 +71,16 @@ fn it_starts_and_limits_with_64_mib_of_memory() {
     eprintln!("peak: {:?} MiB", cgroup.peak_mib());
     drop(held);
     drop(limiter);
+}
+
+#[test]
+fn it_starts_and_limits_with_58_mib_of_memory() {
+    starts_with(58, "");
+}
+
+#[test]
+fn it_starts_and_limits_with_48_mib_where_fewer_sources_are_to_be_known() {
+    starts_with(48, "max_sources = 65536\n");
 }
 
 #[test]
