@@ -1,20 +1,24 @@
 //! A failure at each step of each verb that changes something: afterwards everything is as it was, or as it was wanted,
 //! the exit code and the sentence say which, and the next command does the rest.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::privileges::left;
 use crate::support::limiter::{BINARY, Outcome};
 use crate::support::seccomp::{Step, Supervised, refuse};
-use crate::support::{Lab, Limiter};
+use crate::support::{Lab, Limiter, SOON, eventually};
 
 /// What a step is: whatever may change something, or be in the way of it.
 const SYSCALLS: [libc::c_long; 24] = [
@@ -109,6 +113,38 @@ fn chosen(steps: &[Step]) -> Vec<usize> {
     (0..steps.len()).filter(is_chosen).collect()
 }
 
+/// What is banned, by the file: that outlives a restart of the host.
+fn written_bans(limiter: &Limiter) -> BTreeSet<String> {
+    let text = fs::read_to_string(format!("/var/lib/limiter/{}.bans", limiter.instance)).unwrap_or_default();
+    let mut banned = BTreeSet::new();
+    for line in text.lines().skip(1) {
+        let line: Value = serde_json::from_str(line).expect("each line is whole");
+        let all = |key: &str| line[key].as_array().cloned().unwrap_or_default();
+        let who = |ban: &Value| format!("{} {}", ban["service"], ban["source"]);
+        for ban in all("end") {
+            banned.remove(&who(&ban));
+        }
+        banned.extend(all("ban").iter().map(who));
+    }
+    banned
+}
+
+/// Waits until the file says who is banned: what a command could not write down the daemon does.
+#[track_caller]
+fn assert_written(limiter: &Limiter, about: &str) {
+    let bans = limiter.json(&["bans"]);
+    let bans = bans["bans"].as_array().unwrap().iter();
+    let banned: BTreeSet<_> = bans.map(|ban| format!("{} {}", ban["service"], ban["source"])).collect();
+    eventually(about, SOON, || {
+        let written = written_bans(limiter);
+        if written == banned {
+            Ok(())
+        } else {
+            Err(format!("{banned:?} are banned, and written down {written:?}"))
+        }
+    });
+}
+
 /// Has each step of a verb fail, one after the other. `back` takes back what it does.
 fn at_each_step(limiter: &Limiter, arguments: &[&str], back: &[&str]) {
     let before = state(limiter);
@@ -123,20 +159,29 @@ fn at_each_step(limiter: &Limiter, arguments: &[&str], back: &[&str]) {
     take_back("the first time");
     let chosen = chosen(&steps);
     assert!(chosen.len() > 20, "there are few steps: {steps:?}");
+    let mut failed = 0;
     for nth in chosen {
         let (outcome, steps) = with_failure(limiter, arguments, nth);
         let about = format!("limiter {arguments:?}, step {nth} fails ({:?}): {outcome:?}", steps.get(nth));
         let now = state(limiter);
         if outcome.code == Some(0) {
             assert_same(&now, &wanted, &about);
+            // Done all the same, and what of it is not as it should be is said.
+            let is_said = ["limiter: warning: ", "limiter: it is done, "];
+            let is_said = is_said.iter().any(|begin| outcome.stderr.starts_with(begin));
+            assert!(outcome.stderr.is_empty() || is_said && is_a_sentence(&outcome.stderr), "{about}");
+            assert_written(limiter, &about);
         } else {
             assert_same(&now, &before, &about);
             assert!(outcome.stdout.is_empty() && is_a_sentence(&outcome.stderr), "{about}");
+            assert_written(limiter, &about);
+            failed += 1;
             limiter.ok(arguments);
             assert_same(&state(limiter), &wanted, &format!("the next one does it: {about}"));
         }
         take_back(&about);
     }
+    assert!(failed > 10, "few of the steps have it fail: {failed}");
 }
 
 /// Whether this is how the limiter says what is wrong.
@@ -198,6 +243,136 @@ fn a_failure_at_any_step_of_a_reload_changes_nothing() {
     let limiter = limiter(&lab);
     limiter.ok(&["set", "imap", "max_connections=7"]);
     at_each_step(&limiter, &["reload"], &["set", "imap", "max_connections=7"]);
+}
+
+/// Two sources, of each family, at each service.
+const BAN: [&str; 5] = ["ban", "203.0.113.9", "2001:db8:5::1", "--for", "1h"];
+const UNBAN: [&str; 3] = ["unban", "203.0.113.9", "2001:db8:5::1"];
+
+#[test]
+fn a_failure_at_any_step_of_a_ban_bans_nobody_or_all_and_the_file_says_so() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = limiter(&lab);
+    // Beside others, which stay.
+    limiter.ok(&["ban", "203.0.113.8", "--service", "imap"]);
+    at_each_step(&limiter, &BAN, &UNBAN);
+}
+
+#[test]
+fn a_failure_at_any_step_of_unban_ends_no_ban_or_all_and_the_file_says_so() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = limiter(&lab);
+    limiter.ok(&["ban", "203.0.113.8", "--service", "imap"]);
+    limiter.ok(&BAN);
+    at_each_step(&limiter, &UNBAN, &BAN);
+}
+
+#[test]
+fn a_failure_at_any_step_of_a_ban_of_a_list_bans_nobody_or_all_and_so_does_unban() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = limiter(&lab);
+    let list = limiter.config_path().with_file_name("list");
+    let sources: Vec<String> = (1..=12).map(|nth| format!("192.0.2.{nth}0\n")).collect();
+    fs::write(&list, sources.concat()).unwrap();
+    let list = list.display().to_string();
+    let (ban, unban) =
+        (["ban", "--service", "smtp", "--from", &list], ["unban", "--service", "smtp", "--from", &list]);
+    at_each_step(&limiter, &ban, &unban);
+    limiter.ok(&ban);
+    at_each_step(&limiter, &unban, &ban);
+}
+
+/// What the supervisor of a daemon knows of its threads that read the configuration again.
+#[derive(Default)]
+struct Reading {
+    /// Threads that were there before: none of them does.
+    others: HashSet<u32>,
+    steps: Vec<Step>,
+    /// Which of the steps fails.
+    nth: usize,
+}
+
+#[test]
+fn a_failure_at_any_step_of_sighup_leaves_the_policy_in_force_and_the_next_one_replaces_it() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = limiter(&lab);
+    limiter.stop();
+    let log = limiter.config_path().with_file_name("log");
+    let reading = Arc::new(Mutex::new(Reading { nth: usize::MAX, ..Reading::default() }));
+    let mut command = Command::new(BINARY);
+    command.args(limiter.run_arguments()).stdout(Stdio::null());
+    command.stderr(fs::File::options().append(true).open(&log).unwrap());
+    let seen = Arc::clone(&reading);
+    let fails = move |_, step: &Step, thread| {
+        let mut seen = seen.lock().unwrap();
+        if seen.others.is_empty() || seen.others.contains(&thread) {
+            return false;
+        }
+        seen.steps.push(step.clone());
+        seen.steps.len() - 1 == seen.nth
+    };
+    let mut daemon = Supervised::start(command, &SYSCALLS, Errno::EPERM, fails);
+    let pid = daemon.child.id();
+    // Each of its steps is another process's to let pass.
+    eventually("the daemon serves", Duration::from_secs(60), || {
+        let status = limiter.json(&["status"]);
+        if status["daemon"]["pid"] == pid { Ok(()) } else { Err(limiter.log()) }
+    });
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    reading.lock().unwrap().others =
+        threads.map(|thread| thread.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+
+    // Whether the policy is another one after SIGHUP, and what the log has to say of it.
+    let hang_up = |nth: usize| {
+        {
+            let mut reading = reading.lock().unwrap();
+            (reading.nth, reading.steps) = (nth, Vec::new());
+        }
+        let before = limiter.log().len();
+        kill(Pid::from_raw(pid as i32), Signal::SIGHUP).unwrap();
+        let said = || limiter.log()[before..].to_owned();
+        eventually("the daemon says what became of it", SOON, || {
+            let done = ["and in force", "in force already", "what was in force stays"];
+            if done.iter().any(|done| said().contains(done)) { Ok(()) } else { Err(said()) }
+        });
+        let steps = reading.lock().unwrap().steps.clone();
+        (said(), steps)
+    };
+    let other = FILE.replace("max_connections = 3", "max_connections = 4");
+    // And as it was, with a rule that a reload takes back.
+    let back = || {
+        limiter.configure_all(FILE);
+        limiter.ok(&["reload"]);
+        limiter.ok(&["deny", "198.51.100.0/24"]);
+        limiter.configure_all(&other);
+    };
+    back();
+    let before = state(&limiter);
+    let (said, steps) = hang_up(usize::MAX);
+    assert!(said.contains("the configuration is read again, and in force"), "{said}");
+    let wanted = state(&limiter);
+    assert_ne!(before, wanted);
+    let chosen = chosen(&steps);
+    assert!(chosen.len() > 20, "there are few steps: {steps:?}");
+    let mut failed = 0;
+    for nth in chosen {
+        back();
+        let (said, steps) = hang_up(nth);
+        let about = format!("step {nth} fails ({:?}): {said}", steps.get(nth));
+        let of_reload: Vec<_> = said.lines().filter(|line| !line.contains("by hand, ")).collect();
+        assert_eq!(of_reload.len(), 1, "{about}");
+        if said.contains("what was in force stays") {
+            failed += 1;
+            assert!(said.contains(" ERROR "), "{about}");
+            assert_same(&state(&limiter), &before, &about);
+            let (said, _) = hang_up(usize::MAX);
+            assert!(said.contains("the configuration is read again, and in force"), "{about}; {said}");
+        }
+        assert_same(&state(&limiter), &wanted, &about);
+    }
+    assert!(failed > 10, "few of the steps have it fail: {failed}");
+    daemon.child.kill().unwrap();
+    daemon.wait();
 }
 
 /// As on kernels with `nohz_full`, and under many a seccomp filter.
