@@ -1,19 +1,13 @@
 //! What is changed by hand, for the daemon's log: a command leaves a line of who did what, and the daemon takes it.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{Read as _, Seek as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-    time::{Duration, Instant, SystemTime},
+    fs,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, bail};
-use nix::{
-    fcntl::OFlag,
-    unistd::{Uid, User},
-};
-use rustix::fs::{FlockOperation, flock};
+use anyhow::{Context as _, Result};
+use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
@@ -25,8 +19,6 @@ const LINES: usize = 20;
 const LENGTH: usize = 400;
 /// Bytes of those that nobody takes: without a daemon they are for the next one.
 const MAX: u64 = 1 << 20;
-/// How long the file is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// How old one may be before it is said when it was.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -54,12 +46,13 @@ pub fn leave(instance: &Instance, said: &[String]) -> Result<()> {
         command.replace_range(at.., "…");
     }
     let change = Change { at: now_s(), who: who(), command, said };
-    let mut file = patiently(&path)?;
-    if file.metadata()?.len() > MAX {
+    let mut lock = instance.lock_changes()?;
+    let file = lock.file();
+    let len = file.seek(SeekFrom::End(0))?;
+    if len > MAX {
         return Ok(());
     }
     let line = format!("{}\n", serde_json::to_string(&change)?);
-    let len = file.metadata()?.len();
     file.write_all(line.as_bytes()).or_else(|error| {
         // Half a line would spoil the next one.
         file.set_len(len)?;
@@ -75,11 +68,11 @@ pub fn tell(instance: &Instance) -> Result<()> {
     }
     let mut text = String::new();
     // Somebody is just writing: then in a moment.
-    let Some(mut file) = open(&path)? else { return Ok(()) };
-    file.rewind()?;
+    let Some(mut lock) = instance.try_lock_changes()? else { return Ok(()) };
+    let file = lock.file();
     file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
     file.set_len(0)?;
-    drop(file);
+    drop(lock);
     for change in text.lines().filter_map(|line| serde_json::from_str::<Change>(line).ok()) {
         info!("{}", sentence(&change, now_s()));
     }
@@ -97,31 +90,6 @@ fn sentence(change: &Change, now_s: u64) -> String {
     };
     let what = if said.is_empty() { String::new() } else { format!(": {}", said.join("; ")) };
     format!("by hand, {who}{when}: `{command}`{what}").replace(|c: char| c.is_control(), " ")
-}
-
-/// Opens the file, and has it for itself; waits a moment for who has it.
-fn patiently(path: &Path) -> Result<File> {
-    let begun = Instant::now();
-    loop {
-        match open(path)? {
-            Some(file) => return Ok(file),
-            None if begun.elapsed() > PATIENCE => bail!("somebody else holds {}", path.display()),
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
-}
-
-/// The same; none if somebody has it.
-fn open(path: &Path) -> Result<Option<File>> {
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
-    let file = options.open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    // Closing it lets it go: nix's `Flock` would panic where the unlocking fails.
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(errno) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
-    }
 }
 
 fn now_s() -> u64 {

@@ -6,7 +6,7 @@ mod locks;
 
 use std::{
     ffi::OsString,
-    io::{ErrorKind, Write as _},
+    io::ErrorKind,
     os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
     str::FromStr,
@@ -15,8 +15,9 @@ use std::{
 use anyhow::{Context as _, Result};
 
 pub use self::daemon::{Daemon, Process};
-use self::locks::{BANS, ERRAND, PID, POLICY};
+use self::locks::{BANS, CHANGES, ERRAND, PID, POLICY};
 pub use self::locks::{DaemonLock, Lock};
+use crate::staged::{self, Durable, Staged};
 
 /// Where locks are kept, and what daemon and commands leave for each other.
 const RUN_DIR: &str = "/run/limiter";
@@ -87,7 +88,7 @@ impl Instance {
 
     /// Where commands leave word of what they have changed.
     pub fn changes_path(&self) -> PathBuf {
-        self.run_path("changes")
+        self.run_path(CHANGES)
     }
 
     /// Remembers the configuration file of the daemon, for `limiter reload`; none: the built-in services.
@@ -105,13 +106,12 @@ impl Instance {
     /// Prepares the configuration that is about to be put in force, for the daemon: see [`Applied::leave`]. Under
     /// the lock of the policy.
     pub fn prepare_applied(&self, config: &str) -> Result<Applied> {
-        let mut file = tempfile::NamedTempFile::new_in(RUN_DIR)
-            .with_context(|| format!("cannot make a file in {RUN_DIR}"))?;
-        file.write_all(config.as_bytes())
-            .with_context(|| format!("cannot write {}", file.path().display()))?;
         let at = self.applied_path();
+        // As it is made, only root may read it.
+        let staged = Staged::write(&at, config.as_bytes(), |_| Ok(()));
+        let staged = staged.with_context(|| format!("cannot write beside {}", at.display()))?;
         let before = std::fs::read(&at).ok();
-        Ok(Applied { file, at, before })
+        Ok(Applied { staged, at, before })
     }
 
     /// Where it is left.
@@ -133,7 +133,7 @@ impl Instance {
 
     /// Removes what says something of an instance that is not loaded any more. Under all its locks.
     pub fn clear(&self) -> Result<()> {
-        for what in [PID, POLICY, BANS, ERRAND, "config", "applied", "shield", "changes"] {
+        for what in [PID, POLICY, BANS, ERRAND, CHANGES, "config", "applied", "shield"] {
             let path = self.run_path(what);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -148,7 +148,7 @@ impl Instance {
 
 /// A configuration for the daemon that is not there yet.
 pub struct Applied {
-    file: tempfile::NamedTempFile,
+    staged: Staged,
     at: PathBuf,
     before: Option<Vec<u8>>,
 }
@@ -162,8 +162,8 @@ pub struct Left {
 impl Applied {
     /// Leaves it there: it is in force.
     pub fn leave(self) -> Result<Left> {
-        let Self { file, at, before } = self;
-        file.persist(&at).with_context(|| format!("cannot write {}", at.display()))?;
+        let Self { staged, at, before } = self;
+        staged.put().with_context(|| format!("cannot write {}", at.display()))?.or_not();
         Ok(Left { at, before })
     }
 }
@@ -179,10 +179,7 @@ impl Left {
     }
 }
 
-/// Writes a file in [`RUN_DIR`], whole or not at all.
+/// Writes a file in [`RUN_DIR`], whole or not at all. It does not outlive the host.
 fn put(at: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(RUN_DIR)?;
-    file.write_all(bytes)?;
-    file.persist(at)?;
-    Ok(())
+    staged::replace(at, bytes, staged::PRIVATE).map(Durable::or_not)
 }

@@ -16,6 +16,7 @@ mod netlink;
 mod policy;
 mod reconcile;
 mod shield;
+mod staged;
 mod trust;
 mod waiting;
 

@@ -22,6 +22,7 @@ use crate::{
     instance::Instance,
     kernel::shield::{self, Hook, Shield},
     netlink::{self, Watch},
+    staged,
 };
 
 /// How often it is tried again where it could not be attached: not everything that was in the way says so
@@ -238,10 +239,9 @@ impl Keeper {
 
     fn write(&self) -> Result<()> {
         let path = self.instance.shield_path();
-        let new = path.with_extension("shield+new");
-        let text = serde_json::to_vec(&self.places)?;
-        fs::write(&new, text).with_context(|| format!("cannot write {}", new.display()))?;
-        fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))
+        let replaced = staged::replace(&path, &serde_json::to_vec(&self.places)?, staged::PUBLIC);
+        replaced.with_context(|| format!("cannot write {}", path.display()))?.or_not();
+        Ok(())
     }
 }
 

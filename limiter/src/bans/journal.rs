@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use limiter_common::Ladder;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger;
+use crate::{ledger, staged};
 
 /// Of the file.
 const FORMAT: u32 = 2;
@@ -353,12 +353,7 @@ impl Journal {
         }
         let dir = self.path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(dir)?;
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        file.write_all(&text)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path)?;
-        File::open(dir)?.sync_all()?;
-        Ok(())
+        Ok(staged::replace(&self.path, &text, staged::PRIVATE)?.sure()?)
     }
 
     fn unwritable(&self) -> String {

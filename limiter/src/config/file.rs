@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
 };
@@ -11,10 +11,10 @@ use std::{
 use nix::{errno::Errno, fcntl::OFlag};
 
 use super::ConfigError;
-use crate::trust;
-
-/// Mode of a file that was not there before.
-const MODE: u32 = 0o644;
+use crate::{
+    staged::{self, Staged},
+    trust,
+};
 
 /// Opens the file at `path` to be read, unless it is no file, or somebody else than root (or whoever runs
 /// this) could decide what is in it.
@@ -51,10 +51,9 @@ pub fn open(path: &Path) -> Result<File, ConfigError> {
     Ok(file)
 }
 
-/// What a file is to say: written beside it, safe on disk, and not in its place yet. Dropped, it is gone.
+/// What a configuration file is to say, [staged](Staged). Dropped, it is gone.
 pub struct Draft {
-    /// Where it is now; `None` once it is in place.
-    written: Option<PathBuf>,
+    staged: Staged,
     /// The file itself, behind all symbolic links.
     target: PathBuf,
     /// What the file said when it was read; `None` if there was none.
@@ -68,34 +67,25 @@ impl Draft {
     /// When it cannot be written; then nothing is left of it.
     pub fn write(path: &Path, before: Option<String>, text: &str) -> io::Result<Self> {
         let target = if before.is_some() { fs::canonicalize(path)? } else { std::path::absolute(path)? };
-        let (Some(dir), Some(name)) = (target.parent(), target.file_name()) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        if before.is_none() {
+        if let (None, Some(dir)) = (&before, target.parent()) {
             fs::create_dir_all(dir)?;
         }
-        let written = dir.join(format!(".{}.{}", name.display(), std::process::id()));
-        // Left by one that had this number and was killed.
-        let _ = fs::remove_file(&written);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE & 0o600).open(&written)?;
-        let draft = Self { written: Some(written), target, before };
-        if draft.before.is_some() {
-            let about = fs::metadata(&draft.target)?;
-            fchown(&file, Some(about.uid()), Some(about.gid()))?;
-            file.set_permissions(Permissions::from_mode(about.mode() & 0o7777))?;
-        } else {
-            file.set_permissions(Permissions::from_mode(MODE))?;
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        Ok(draft)
+        let staged = Staged::write(&target, text.as_bytes(), |file| {
+            if before.is_none() {
+                return file.set_permissions(Permissions::from_mode(staged::PUBLIC));
+            }
+            let about = fs::metadata(&target)?;
+            fchown(file, Some(about.uid()), Some(about.gid()))?;
+            file.set_permissions(Permissions::from_mode(about.mode() & 0o7777))
+        })?;
+        Ok(Self { staged, target, before })
     }
 
     /// Puts it in the file's place, in one step.
     ///
     /// # Errors
     /// When the file is not any more what it was, or cannot be replaced; then it stays.
-    pub fn commit(mut self) -> io::Result<()> {
+    pub fn commit(self) -> io::Result<()> {
         let now = match fs::read(&self.target) {
             Ok(now) => Some(now),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -104,21 +94,8 @@ impl Draft {
         if now.as_deref() != self.before.as_ref().map(String::as_bytes) {
             return Err(io::Error::other("somebody has changed it just now"));
         }
-        if let Some(written) = &self.written {
-            fs::rename(written, &self.target)?;
-        }
-        self.written = None;
-        // So that the new name outlives a power failure, too. The file is in place, whatever comes of it.
-        let _ = self.target.parent().map(|dir| File::open(dir).and_then(|dir| dir.sync_all()));
+        self.staged.put()?.or_not();
         Ok(())
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if let Some(written) = &self.written {
-            let _ = fs::remove_file(written);
-        }
     }
 }
 
@@ -179,7 +156,7 @@ mod tests {
         let path = dir.path().join("limiter/limiter.toml");
         Draft::write(&path, None, "a").unwrap().commit().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "a");
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, MODE);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, staged::PUBLIC);
         is_alone(path.parent().unwrap(), &["limiter.toml"]);
     }
 }

@@ -24,6 +24,8 @@ pub const PID: &str = "pid";
 pub const POLICY: &str = "policy";
 /// Held by whoever bans and unbans.
 pub const BANS: &str = "bans";
+/// Held by whoever leaves word of a change, and by the daemon that takes it; it bears the word.
+pub const CHANGES: &str = "changes";
 /// Held by whoever runs an errand of the steward.
 pub const ERRAND: &str = "errand";
 
@@ -31,6 +33,8 @@ pub const ERRAND: &str = "errand";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The same for a daemon that ends or starts just now, or a command that looks whether there is one.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(1);
+/// The same for word of a change: that takes no time.
+const CHANGES_PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Instance {
@@ -80,19 +84,38 @@ impl Instance {
         open(&self.run_path(ERRAND))
     }
 
+    /// Has the file with word of changes for itself, for a command.
+    ///
+    /// # Errors
+    /// When somebody else holds it.
+    pub fn lock_changes(&self) -> Result<Lock> {
+        let lock = self.lock_within(CHANGES, CHANGES_PATIENCE)?;
+        lock.with_context(|| format!("somebody else holds {}", self.changes_path().display()))
+    }
+
+    /// The same for the daemon, which does not wait: none where somebody else holds it.
+    pub fn try_lock_changes(&self) -> Result<Option<Lock>> {
+        self.try_lock(CHANGES)
+    }
+
     fn lock(&self, what: &str) -> Result<Lock> {
+        self.lock_within(what, PATIENCE)?.with_context(|| {
+            format!(
+                "somebody else has been changing the {what} of the instance {self} for {} s (they hold {}): wait \
+                 for them to end, or end them",
+                PATIENCE.as_secs(),
+                self.run_path(what).display()
+            )
+        })
+    }
+
+    /// Takes a lock; none if somebody else has it for that long.
+    fn lock_within(&self, what: &str, patience: Duration) -> Result<Option<Lock>> {
         let begun = Instant::now();
         loop {
-            if let Some(lock) = self.try_lock(what)? {
+            let lock = self.try_lock(what)?;
+            if lock.is_some() || begun.elapsed() > patience {
                 return Ok(lock);
-            }
-            if begun.elapsed() > PATIENCE {
-                bail!(
-                    "somebody else has been changing the {what} of the instance {self} for {} s (they hold {}): wait \
-                     for them to end, or end them",
-                    PATIENCE.as_secs(),
-                    self.run_path(what).display()
-                );
             }
             std::thread::sleep(LOOK);
         }
@@ -114,6 +137,13 @@ impl Instance {
 /// A lock that is held as long as this lives: closing the file gives it back, which cannot fail.
 #[must_use = "it is given back at once"]
 pub struct Lock(File);
+
+impl Lock {
+    /// The file that is locked.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.0
+    }
+}
 
 /// Held by the daemon of an instance.
 pub struct DaemonLock(File);

@@ -21,7 +21,8 @@ pub fn left(limiter: &Limiter) -> Vec<String> {
     for (dir, separator) in [("/sys/fs/bpf", '+'), ("/run/limiter", '.')] {
         let names = fs::read_dir(dir).into_iter().flatten();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let is_ours = |name: &String| name.split(separator).next() == Some(&limiter.instance);
+        let is_ours =
+            |name: &String| name.trim_start_matches('.').split(separator).next() == Some(&limiter.instance);
         left.extend(names.filter(is_ours).map(|name| format!("{dir}/{name}")));
     }
     left
