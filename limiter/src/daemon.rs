@@ -42,6 +42,10 @@ use crate::{
 /// How long threads may take that are in the middle of something when the daemon ends.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Of a configuration that is in force, and that the daemon cannot read.
+const UNKNOWN: &str = "`limiter reload` has put a configuration in force that the daemon does not know: its host name, \
+                       interfaces and times stay as they were until the next reload";
+
 /// What `limiter run` was asked for.
 pub struct Options {
     /// The network namespace to protect; the present one if none.
@@ -294,7 +298,7 @@ impl Serving {
                 }
                 config = reload.end() => config,
                 // `limiter reload` has put it in force.
-                _ = signals.applied.recv() => config::load(&instance.applied_path()).map_err(Into::into),
+                _ = signals.applied.recv() => config::load(&instance.applied_path()).context(UNKNOWN),
                 result = &mut attendant => bail!("nobody serves those that wait any more ({result:?}): they get in when the kernel asks them again, until the daemon runs again"),
                 result = &mut greeter => bail!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again"),
             };
@@ -314,7 +318,7 @@ impl Serving {
                     rename.send_replace(hostname(&config)?);
                     configure.send_replace(config);
                 }
-                Err(problem) => error!("{problem:#}: what was in force stays"),
+                Err(problem) => error!("{problem:#}"),
             }
         };
         if let Some(leave) = leave {
@@ -405,7 +409,8 @@ impl Reload {
         if std::mem::take(&mut self.once_more) {
             self.begin();
         }
-        config.context("the configuration could not be read again")?
+        let config = config.context("the configuration could not be read again");
+        config.and_then(|config| config).context("SIGHUP changes nothing, and what was in force stays")
     }
 }
 

@@ -206,3 +206,20 @@ fn a_reload_says_what_is_in_force_only_when_the_daemon_starts_anew() {
         assert!(!told(other));
     }
 }
+
+#[test]
+fn a_daemon_that_cannot_read_what_is_in_force_says_so_until_the_next_reload() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start(&lab, 1, "reset");
+    let applied = format!("/run/limiter/{}.applied", limiter.instance);
+    fs::write(&applied, "max_sources = \"no number\"\n").unwrap();
+    kill(Pid::from_raw(limiter.pid().unwrap() as i32), Signal::SIGUSR1).unwrap();
+    eventually("the daemon says so", SOON, || {
+        let log = limiter.log();
+        let said = "ERROR `limiter reload` has put a configuration in force that the daemon does not know";
+        if log.contains(said) && log.contains(&applied) { Ok(()) } else { Err(log) }
+    });
+    assert!(!limiter.log().contains("what was in force stays"), "that is in force is what reload has read");
+    limiter.ok(&["reload"]);
+    assert!(!fs::read_to_string(&applied).unwrap().contains("no number"));
+}
