@@ -142,6 +142,13 @@ impl Instance {
                 _ => {}
             }
         }
+        // Of a writer that was killed. Nobody writes now, and no instance has a dot in its name.
+        let begin = format!(".{}.", self.0);
+        for entry in std::fs::read_dir(RUN_DIR).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(begin.as_bytes()) {
+                let _stays = std::fs::remove_file(entry.path());
+            }
+        }
         Ok(())
     }
 }

@@ -281,3 +281,19 @@ fn a_change_is_made_to_what_is_loaded_when_its_lock_is_held_and_not_to_what_was_
         assert!(banned.iter().all(|ban| ban["source"] == "192.0.2.9/32") && banned.len() == 6, "{bans}");
     }
 }
+
+/// As of the one who wrote the shield's file while the daemon was killed.
+#[test]
+fn what_a_killed_writer_has_left_goes_with_the_instance() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = Limiter::start(&lab, 1, "reply");
+    let of = |instance: &str| PathBuf::from(format!("/run/limiter/.{instance}.shield.1"));
+    let (ours, others) = (of(&limiter.instance), of(&format!("{}0", limiter.instance)));
+    for draft in [&ours, &others] {
+        fs::write(draft, "[").unwrap();
+    }
+    limiter.ok(&["unload"]);
+    limiter.forget_daemon();
+    assert_eq!((ours.exists(), others.exists()), (false, true));
+    fs::remove_file(others).unwrap();
+}
