@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, Places, ServiceId, ServicePolicy, room::rooms};
+use crate::{Addr, Places, Scope, ServiceId, ServicePolicy, room::rooms};
 
 /// Which of a service's limits a count belongs to.
 #[repr(u8)]
@@ -83,7 +83,7 @@ impl Key {
         Self { source: Addr([0; 4]), service: 0, tier: 0, prefix: 0, level: 0, zero: [0; 4] };
 
     /// The key under which a connection from `remote` to `service` is counted, whose rule says `own` of what makes a
-    /// source of it ([`crate::Say::source_prefix`]).
+    /// source of it ([`Scope::source_prefix`]).
     #[inline(always)]
     #[must_use]
     pub const fn narrow(service: ServiceId, policy: &ServicePolicy, own: u8, remote: &Addr) -> Self {
@@ -265,11 +265,13 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// What a connection from `remote` to `service` is counted in; `own` as for [`Key::narrow`].
+    /// What a connection from `remote` to `service` is counted in, of which the rules say `scope`.
     #[inline(always)]
     #[must_use]
-    pub const fn new(service: ServiceId, policy: &ServicePolicy, own: u8, remote: &Addr) -> Self {
-        let wide = if policy.has_network() { Key::wide(service, policy, own, remote) } else { Key::NONE };
+    pub const fn new(service: ServiceId, policy: &ServicePolicy, scope: Scope, remote: &Addr) -> Self {
+        let own = scope.source_prefix;
+        let has_wide = policy.has_network() | scope.has_network;
+        let wide = if has_wide { Key::wide(service, policy, own, remote) } else { Key::NONE };
         Self { narrow: Key::narrow(service, policy, own, remote), wide }
     }
 
@@ -499,6 +501,10 @@ mod tests {
         prop::option::of((1u8..=32, 1u8..=128))
     }
 
+    fn scope(source_prefix: u8) -> Scope {
+        Scope { source_prefix, has_network: false }
+    }
+
     /// The prefix of an address whose rule says so.
     fn prefix_of(own: Option<(u8, u8)>, remote: &Addr) -> u8 {
         let bits = own.map_or(0, |(v4, v6)| if remote.is_v4() { 96 + v4 } else { v6 });
@@ -526,25 +532,28 @@ mod tests {
                 network_max_connections: 1,
                 ..Default::default()
             };
-            let claim = Claim::new(ServiceId(3), &policy, 0, &Addr::from(ip));
+            let claim = Claim::new(ServiceId(3), &policy, Scope::SERVICES, &Addr::from(ip));
             prop_assert!(claim.has_wide() && claim.wide.is_wide() && !claim.narrow.is_wide());
             prop_assert_ne!(claim.wide, claim.narrow);
             prop_assert_eq!(claim.narrow.source.cut(claim.wide.prefix), claim.wide.source);
             let alone = ServicePolicy { network_max_connections: 0, ..policy };
-            prop_assert!(!Claim::new(ServiceId(3), &alone, 0, &Addr::from(ip)).has_wide());
+            prop_assert!(!Claim::new(ServiceId(3), &alone, Scope::SERVICES, &Addr::from(ip)).has_wide());
+            // A rule may have a limit for networks where the service has none: the same network is counted.
+            let by_rule = Scope { has_network: true, ..Scope::SERVICES };
+            prop_assert_eq!(Claim::new(ServiceId(3), &alone, by_rule, &Addr::from(ip)), claim);
         }
 
         #[test]
         fn a_note_and_the_peers_address_say_what_was_claimed(
             ip: IpAddr, v4: u32, service in 1u8..64, narrow in (1u8..=32, 1u8..=128), wide in (1u8..=32, 1u8..=128),
-            network_max_connections in 0u32..2, own in any_own(),
+            network_max_connections in 0u32..2, has_network: bool, own in any_own(),
         ) {
             let prefixes = |(ipv4, ipv6)| Prefixes { ipv4, ipv6 };
             let policy = ServicePolicy {
                 narrow: prefixes(narrow), wide: prefixes(wide), network_max_connections, ..Default::default()
             };
             let claim_of =
-                |remote: &Addr| Claim::new(ServiceId(service), &policy, prefix_of(own, remote), remote);
+                |remote: &Addr| Claim::new(ServiceId(service), &policy, Scope { source_prefix: prefix_of(own, remote), has_network }, remote);
             let translated = 0x0064_ff9b_u128 << 96 | u128::from(v4);
             let translated = Addr::from(IpAddr::V6(translated.into()));
             prop_assert_eq!(Note::new(note::COUNTED, &claim_of(&translated)).claim(&translated), claim_of(&translated));
@@ -571,8 +580,8 @@ mod tests {
             let policy = ServicePolicy { narrow, wide, network_max_connections: 1, ..Default::default() };
             let remote = Addr::from(ip);
             let own = prefix_of(own, &remote);
-            let claim = Claim::new(ServiceId(3), &policy, own, &remote);
-            let services = Claim::new(ServiceId(3), &policy, 0, &remote);
+            let claim = Claim::new(ServiceId(3), &policy, scope(own), &remote);
+            let services = Claim::new(ServiceId(3), &policy, Scope::SERVICES, &remote);
             prop_assert_eq!(services.narrow.prefix, narrow.of(&remote.host()));
             prop_assert_eq!(claim.narrow.prefix, if own == 0 { services.narrow.prefix } else { own });
             prop_assert_eq!(claim.narrow.source, remote.host().cut(claim.narrow.prefix));
@@ -612,7 +621,7 @@ mod tests {
             let policy = ServicePolicy { narrow: Prefixes { ipv4, ipv6 }, ..Default::default() };
             let remote = Addr::from(ip);
             let own = prefix_of(own, &remote);
-            let claim = Claim::new(ServiceId(1), &policy, own, &remote);
+            let claim = Claim::new(ServiceId(1), &policy, scope(own), &remote);
             let shared: std::vec::Vec<_> = Level::ALL.into_iter().filter_map(|level| claim.shared(level)).collect();
             prop_assert_eq!(shared.last().map(|claim| claim.narrow.prefix_len()), Some(0));
             for (shared, level) in shared.iter().zip(Level::ALL.iter().skip(3 - shared.len())) {

@@ -42,14 +42,14 @@ pub use peg::Peg;
 pub use places::Places;
 pub use rate::Rate;
 pub use room::Room;
-pub use rule::{Action, Rule, Say};
+pub use rule::{Action, Rule, Say, Scope};
 pub use service::{Keepalive, Mode, Protocol, Response, ServiceId, ServicePolicy};
 pub use verdict::{Limits, Reason, Standing, Verdict};
 pub use waiting::Waiter;
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
 /// meaning. A daemon that finds another version replaces the pins, it never reads them.
-pub const LAYOUT_VERSION: u64 = 10;
+pub const LAYOUT_VERSION: u64 = 11;
 
 /// The most services an instance can have; service 0 means "no service".
 pub const MAX_SERVICES: u32 = 64;
@@ -58,9 +58,9 @@ pub const MAX_SERVICES: u32 = 64;
 /// one is made. A program reads which is in force once a run, so no verdict is a mixture of two.
 pub const SETS: u32 = 2;
 
-/// A bit of the word whose lowest says which set is in force: rules of that set say what makes a source, so that for
-/// each address it has to be looked up.
-pub const SOURCE_PREFIXES: u64 = 2;
+/// A bit of the word whose lowest says which set is in force: rules of that set say where sources are counted
+/// ([`Scope`]), so that for each address it has to be looked up.
+pub const SCOPES: u64 = 2;
 
 /// Words of the port table: eight ports a word, one byte a port, the byte being the service.
 pub const PORT_WORDS: u32 = 65536 / 8;

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, ServiceId};
+use crate::{Addr, Rate, ServiceId};
 
 /// A network as the kernel looks it up (`struct bpf_lpm_trie_key_u8`, include/uapi/linux/bpf.h).
 #[repr(C)]
@@ -59,11 +59,12 @@ impl Action {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Rule {
-    /// Services with a limit of their own, a bit each: the limit is found by `id`.
+    /// Services with limits of their own, a bit each: the [`RuleLimits`] are found by `id`. Bit 0: there are some for
+    /// all other services, beside `max_connections`.
     pub limited: u64,
     /// Number of the rule's limits.
     pub id: u32,
-    /// Connections a source may hold to each of the other services, as a [`Limit`]; 0: what they say.
+    /// Connections a source may hold to each of the other services; what they say where it is not said.
     pub max_connections: Limit,
     /// An [`Action`].
     pub action: u8,
@@ -83,7 +84,12 @@ pub struct Limit(u32);
 impl Limit {
     const INHERITED: u32 = 1 << 31;
 
-    /// The rule's own limit, 1 to [`crate::ServicePolicy::MAX_LIMIT`].
+    /// The rule says nothing.
+    pub const UNSAID: Self = Self(0);
+    /// The rule says that there is no limit.
+    pub const NONE: Self = Self(!Self::INHERITED);
+
+    /// The rule's own limit, 1 to [`crate::ServicePolicy::MAX_LIMIT`]; 0: [`Self::UNSAID`].
     #[must_use]
     pub const fn own(connections: u32) -> Self {
         Self(connections)
@@ -92,20 +98,183 @@ impl Limit {
     /// The same limit, as one that a longer rule inherits.
     #[must_use]
     pub const fn inherited(self) -> Self {
-        Self(self.0 | Self::INHERITED)
+        if self.is_said() { Self(self.0 | Self::INHERITED) } else { self }
     }
 
-    /// Connections; 0: there is no limit.
+    /// Whether the rule, or a shorter one, says anything.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_said(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Connections, `u32::MAX` where there is no limit; 0: it is not said.
     #[inline(always)]
     #[must_use]
     pub const fn connections(self) -> u32 {
-        self.0 & !Self::INHERITED
+        let connections = self.0 & !Self::INHERITED;
+        if connections == Self::NONE.0 { u32::MAX } else { connections }
+    }
+
+    /// Whether it is a number of connections.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_number(self) -> bool {
+        let connections = self.connections();
+        connections != 0 && connections != u32::MAX
     }
 
     /// Whether it is what a shorter rule says.
     #[must_use]
     pub const fn is_inherited(self) -> bool {
         self.0 & Self::INHERITED != 0
+    }
+}
+
+/// Who has said something: nobody, the rule itself, or a shorter one.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Origin(u8);
+
+impl Origin {
+    /// Nobody.
+    pub const UNSAID: Self = Self(0);
+    /// The rule.
+    pub const OWN: Self = Self(1);
+    /// A shorter rule.
+    pub const INHERITED: Self = Self(2);
+}
+
+/// A rate of a rule, and who says so.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct RuleRate {
+    rate: Rate,
+    origin: Origin,
+    zero: [u8; 7],
+}
+
+impl RuleRate {
+    /// The rule says nothing.
+    pub const UNSAID: Self = Self::from(Rate { interval_ns: 0, tolerance_ns: 0 }, Origin::UNSAID);
+
+    /// The rule's own; without a limit if `rate` has none.
+    #[must_use]
+    pub const fn own(rate: Rate) -> Self {
+        Self::from(rate, Origin::OWN)
+    }
+
+    /// The same, as what a longer rule inherits.
+    #[must_use]
+    pub const fn inherited(self) -> Self {
+        if self.is_said() { Self::from(self.rate, Origin::INHERITED) } else { self }
+    }
+
+    /// Whether the rule, or a shorter one, says anything.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_said(&self) -> bool {
+        self.origin.0 != Origin::UNSAID.0
+    }
+
+    /// Whether it is what a shorter rule says.
+    #[must_use]
+    pub const fn is_inherited(&self) -> bool {
+        self.origin.0 == Origin::INHERITED.0
+    }
+
+    /// The rate; `None`: it is not said.
+    #[must_use]
+    pub const fn said(&self) -> Option<Rate> {
+        if self.is_said() { Some(self.rate) } else { None }
+    }
+
+    const fn from(rate: Rate, origin: Origin) -> Self {
+        Self { rate, origin, zero: [0; 7] }
+    }
+}
+
+/// What a rule says of limits, at one service or at all others. What is not said, the service says.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct RuleLimits {
+    /// How fast one source may connect.
+    pub rate: RuleRate,
+    /// Connections one source may hold.
+    pub max_connections: Limit,
+    /// Connections the network (the wide tier) around a source may hold, for that source to get in.
+    pub network: Limit,
+}
+
+const _: () = assert!(size_of::<RuleLimits>() == 32);
+
+impl RuleLimits {
+    /// Nothing.
+    pub const UNSAID: Self =
+        Self { rate: RuleRate::UNSAID, max_connections: Limit::UNSAID, network: Limit::UNSAID };
+
+    /// Nothing but how many connections a source may hold.
+    #[must_use]
+    pub const fn connections(max_connections: Limit) -> Self {
+        Self { max_connections, ..Self::UNSAID }
+    }
+
+    /// Whether anything is said.
+    #[must_use]
+    pub fn is_said(&self) -> bool {
+        *self != Self::UNSAID
+    }
+
+    /// These, and what `others` say where these say nothing.
+    #[must_use]
+    pub const fn or(self, others: &Self) -> Self {
+        Self {
+            rate: if self.rate.is_said() { self.rate } else { others.rate },
+            max_connections: if self.max_connections.is_said() {
+                self.max_connections
+            } else {
+                others.max_connections
+            },
+            network: if self.network.is_said() { self.network } else { others.network },
+        }
+    }
+
+    /// Of these what `others` leave unsaid.
+    #[must_use]
+    pub const fn unsaid_by(self, others: &Self) -> Self {
+        Self {
+            rate: if others.rate.is_said() { RuleRate::UNSAID } else { self.rate },
+            max_connections: if others.max_connections.is_said() {
+                Limit::UNSAID
+            } else {
+                self.max_connections
+            },
+            network: if others.network.is_said() { Limit::UNSAID } else { self.network },
+        }
+    }
+
+    /// The same, as what a longer rule inherits.
+    #[must_use]
+    pub const fn inherited(self) -> Self {
+        Self {
+            rate: self.rate.inherited(),
+            max_connections: self.max_connections.inherited(),
+            network: self.network.inherited(),
+        }
+    }
+
+    /// Without what a shorter rule says.
+    #[must_use]
+    pub const fn own(self) -> Self {
+        Self {
+            rate: if self.rate.is_inherited() { RuleRate::UNSAID } else { self.rate },
+            max_connections: if self.max_connections.is_inherited() {
+                Limit::UNSAID
+            } else {
+                self.max_connections
+            },
+            network: if self.network.is_inherited() { Limit::UNSAID } else { self.network },
+        }
     }
 }
 
@@ -178,7 +347,7 @@ impl Rule {
         if remote.is_translated() { 0 } else { self.source_prefix.bits() }
     }
 
-    /// Whether the rule has a limit for `service`.
+    /// Whether the rule has limits for `service`; for service 0: for all others, beside `max_connections`.
     #[inline(always)]
     #[must_use]
     pub const fn limits(&self, service: ServiceId) -> bool {
@@ -186,14 +355,56 @@ impl Rule {
     }
 }
 
-/// Whose limit: a rule's, for one service.
+/// Whose limits: a rule's, for one service.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Pod, Zeroable)]
-pub struct RuleLimit {
+pub struct RuleService {
     /// [`Rule::id`].
     pub rule: u32,
-    /// A [`ServiceId`].
+    /// A [`ServiceId`]; 0: every service that the rule has no other limits for.
     pub service: u32,
+}
+
+/// What the rules say of where a source is counted at one service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Scope {
+    /// Prefix length that makes a source of it, as of an IPv6 address; 0: what the service says. The same for one
+    /// address at all services, whatever it connects to.
+    pub source_prefix: u8,
+    /// Whether its network is counted, whatever the service says.
+    pub has_network: bool,
+}
+
+impl Scope {
+    /// No rule says anything.
+    pub const SERVICES: Self = Self { source_prefix: 0, has_network: false };
+
+    /// It and what becomes of the source in one word, as a function of the kernel's can return it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self, action: Action) -> u64 {
+        self.source_prefix as u64 | (self.has_network as u64) << 8 | (action as u64) << 16
+    }
+
+    /// What such a word says.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_word(word: u64) -> (Self, Action) {
+        let scope = Self { source_prefix: word as u8, has_network: word >> 8 & 1 != 0 };
+        (scope, Action::from_u8((word >> 16) as u8))
+    }
+}
+
+/// Whether the network of a source is counted, whatever the service says, where a rule says `one` for this service alone,
+/// and where that says nothing `all` for every service.
+#[inline(always)]
+#[must_use]
+pub const fn has_network(one: Option<&RuleLimits>, all: Option<&RuleLimits>) -> bool {
+    match (one, all) {
+        (Some(one), _) if one.network.is_said() => one.network.is_number(),
+        (_, Some(all)) => all.network.is_number(),
+        _ => false,
+    }
 }
 
 /// What the rules say of one source at one service.
@@ -201,71 +412,103 @@ pub struct RuleLimit {
 pub struct Say {
     /// What becomes of it.
     pub action: Action,
-    /// Connections it may hold; 0: what the service says.
-    pub max_connections: u32,
-    /// Prefix length that makes a source of it, as of an IPv6 address; 0: what the service says. The same for one
-    /// address at all services, whatever it connects to.
+    /// What makes a source of it: [`Scope::source_prefix`].
     pub source_prefix: u8,
+    /// Its limits.
+    pub limits: RuleLimits,
 }
 
 impl Say {
     /// No rule says anything.
-    pub const NOTHING: Self = Self { action: Action::Limit, max_connections: 0, source_prefix: 0 };
+    pub const NOTHING: Self = Self { action: Action::Limit, source_prefix: 0, limits: RuleLimits::UNSAID };
     /// It is allowed.
-    pub const ALLOW: Self = Self { action: Action::Allow, max_connections: 0, source_prefix: 0 };
+    pub const ALLOW: Self = Self { action: Action::Allow, ..Self::NOTHING };
 
-    /// All of it in one word, as a function of the kernel's can return it.
-    #[inline(always)]
+    /// Where the source is counted.
     #[must_use]
-    pub const fn word(self) -> u64 {
-        self.max_connections as u64 | Self::packed(self.action as u8, self.source_prefix)
-    }
-
-    /// Such a word without the connections, which are its low half: of the number of an [`Action`] and a prefix length.
-    #[inline(always)]
-    #[must_use]
-    pub const fn packed(action: u8, source_prefix: u8) -> u64 {
-        (action as u64 | (source_prefix as u64) << 8) << 32
-    }
-
-    /// What such a word says.
-    #[inline(always)]
-    #[must_use]
-    pub const fn of_word(word: u64) -> Self {
-        Self {
-            max_connections: word as u32,
-            action: Action::from_u8((word >> 32) as u8),
-            source_prefix: (word >> 40) as u8,
-        }
+    pub const fn scope(&self) -> Scope {
+        let is_limited = matches!(self.action, Action::Limit);
+        let has_network = is_limited && has_network(Some(&self.limits), None);
+        Scope { source_prefix: self.source_prefix, has_network }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
+    fn limit(number: Option<u32>) -> Limit {
+        match number {
+            None => Limit::UNSAID,
+            Some(0) => Limit::NONE,
+            Some(number) => Limit::own(number),
+        }
+    }
+
+    pub fn any_limits() -> impl Strategy<Value = RuleLimits> {
+        let number = || prop::option::of(0u32..30);
+        (number(), number(), prop::option::of((0u32..100, 1u32..5))).prop_map(
+            |(connections, network, rate)| {
+                let of =
+                    |(count, burst)| if count == 0 { Rate::default() } else { Rate::new(count, 60, burst) };
+                let rate = rate.map_or(RuleRate::UNSAID, |said| RuleRate::own(of(said)));
+                let max_connections = Limit::own(connections.unwrap_or(0));
+                RuleLimits { rate, max_connections, network: limit(network) }
+            },
+        )
+    }
+
     proptest! {
         #[test]
-        fn what_rules_say_goes_into_a_word_and_comes_out_of_it(action in 0u8..3, max_connections: u32, source_prefix: u8) {
-            let say = Say { action: Action::from_u8(action), max_connections, source_prefix };
-            prop_assert_eq!(Say::of_word(say.word()), say);
-            prop_assert_eq!(Say::of_word(0), Say::NOTHING);
+        fn where_a_source_is_counted_goes_into_a_word_and_comes_out_of_it(
+            action in 0u8..3, source_prefix: u8, has_network: bool,
+        ) {
+            let (scope, action) = (Scope { source_prefix, has_network }, Action::from_u8(action));
+            prop_assert_eq!(Scope::of_word(scope.word(action)), (scope, action));
+            prop_assert_eq!(Scope::of_word(0), (Scope::SERVICES, Action::Limit));
+        }
+
+        /// What is said stays, what is not is taken from others; and what is inherited can be told from it, and means
+        /// the same.
+        #[test]
+        fn what_a_rule_leaves_unsaid_is_what_others_say(own in any_limits(), others in any_limits()) {
+            let (one, all) = (own, others);
+            let both = own.or(&others.inherited());
+            prop_assert_eq!(both.own(), own);
+            prop_assert_eq!(others.inherited().own(), RuleLimits::UNSAID);
+            let meant = |limits: &RuleLimits| {
+                (limits.rate.said(), limits.max_connections.connections(), limits.network.connections())
+            };
+            prop_assert_eq!(meant(&both), meant(&own.or(&others)));
+            let (own, others, both) = (meant(&own), meant(&others), meant(&both));
+            prop_assert_eq!(both.0, own.0.or(others.0));
+            prop_assert_eq!(both.1, if own.1 == 0 { others.1 } else { own.1 });
+            prop_assert_eq!(both.2, if own.2 == 0 { others.2 } else { own.2 });
+            let said = |one: Option<RuleLimits>, all: Option<RuleLimits>| {
+                let limits = one.unwrap_or(RuleLimits::UNSAID).or(&all.unwrap_or(RuleLimits::UNSAID));
+                let say = Say { limits, ..Say::NOTHING };
+                (has_network(one.as_ref(), all.as_ref()), say.scope().has_network)
+            };
+            for (one, all) in [(None, None), (Some(one), None), (None, Some(all)), (Some(one), Some(all))] {
+                let (found, expected) = said(one, all);
+                prop_assert_eq!(found, expected);
+            }
         }
     }
 }
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Limit, Network, Rule, RuleLimit};
+    use super::{Network, Rule, RuleLimits, RuleService};
 
     // SAFETY: the types are `bytemuck::Pod`: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Network {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Rule {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for RuleLimit {}
+    unsafe impl aya::Pod for RuleLimits {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for Limit {}
+    unsafe impl aya::Pod for RuleService {}
 }

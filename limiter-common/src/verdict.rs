@@ -3,7 +3,7 @@
 use crate::{
     Claim, Places, Rate, Response, ServicePolicy,
     ledger::Level,
-    rule::{Action, Say},
+    rule::{Action, Limit, RuleLimits, Say},
 };
 
 /// Why a connection is refused, in the order in which the reasons are looked at: what holds for more
@@ -96,49 +96,105 @@ pub enum Verdict {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
+    /// Handshakes in a time.
+    pub rate: Rate,
     /// Connections of the source; `u32::MAX`: no limit.
     pub narrow: u32,
     /// Connections of its network; `u32::MAX`: no limit.
     pub wide: u32,
     /// Connections of the whole service; `u32::MAX`: no limit.
     pub total: u32,
-    /// Handshakes in a time.
-    pub rate: Rate,
     /// Whether it may have nothing at all.
     pub denied: bool,
     /// Whether a ban holds for it: not for an allowed source (law 4).
     pub bannable: bool,
+    /// Always 0: no byte is left open, because older verifiers (6.1) refuse to hand such to a function.
+    pub zero: [u8; 2],
 }
 
 impl Limits {
-    /// The limits that apply. An allowed source has none of its own (law 4) and may use the reserve;
-    /// beyond that there is no process left in the mail daemon that could serve it. A source with a
-    /// limit of its own is not held below it by its network's.
+    /// There are none.
+    pub const NONE: Self = Self {
+        rate: Rate { interval_ns: 0, tolerance_ns: 0 },
+        narrow: u32::MAX,
+        wide: u32::MAX,
+        total: u32::MAX,
+        denied: false,
+        bannable: true,
+        zero: [0; 2],
+    };
+
+    /// The limits that apply to who is at a service with this policy, and of whom the rules `say` this.
     #[inline(always)]
     #[must_use]
     pub const fn of(policy: &ServicePolicy, say: &Say) -> Self {
-        let is_allowed = matches!(say.action, Action::Allow);
-        let total = if policy.max_total == 0 {
-            u32::MAX
-        } else if is_allowed {
-            policy.max_total.saturating_add(policy.reserve)
-        } else {
-            policy.max_total
-        };
-        if is_allowed {
-            let rate = Rate { interval_ns: 0, tolerance_ns: 0 };
-            return Self { narrow: u32::MAX, wide: u32::MAX, total, rate, denied: false, bannable: false };
+        let mut limits = Self::of_service(policy);
+        match say.action {
+            Action::Allow => limits.allow(policy),
+            Action::Deny => limits.denied = true,
+            Action::Limit => limits.rule(Limit::UNSAID, Some(&say.limits), None),
         }
-        let narrow = if say.max_connections == 0 { policy.max_connections } else { say.max_connections };
-        let wide = if !policy.has_network() {
-            u32::MAX
-        } else if policy.network_max_connections < say.max_connections {
-            say.max_connections
-        } else {
-            policy.network_max_connections
-        };
-        let denied = matches!(say.action, Action::Deny);
-        Self { narrow, wide, total, rate: policy.rate, denied, bannable: true }
+        limits
+    }
+
+    /// Those of whom no rule says anything.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_service(policy: &ServicePolicy) -> Self {
+        Self {
+            rate: policy.rate,
+            narrow: policy.max_connections,
+            wide: if policy.has_network() { policy.network_max_connections } else { u32::MAX },
+            total: if policy.max_total == 0 { u32::MAX } else { policy.max_total },
+            denied: false,
+            bannable: true,
+            zero: [0; 2],
+        }
+    }
+
+    /// Makes them, of [`Self::of_service`], those of an allowed source: it has none of its own (law 4) and may use the
+    /// reserve; beyond that there is no process left in the mail daemon that could serve it.
+    #[inline(always)]
+    pub const fn allow(&mut self, policy: &ServicePolicy) {
+        // Not the whole: for sixteen zeros the compiler calls a function, which costs a frame of the gate's stack on 6.1.
+        self.rate.interval_ns = 0;
+        (self.narrow, self.wide) = (u32::MAX, u32::MAX);
+        self.bannable = false;
+        // Without a total it is as large as it can be.
+        self.total = self.total.saturating_add(policy.reserve);
+    }
+
+    /// Makes them, of [`Self::of_service`], what a rule says: `one` for this service alone, and where that says nothing
+    /// `all` for every service, of which `max_connections` may stand by itself. A source with a limit of its own is not
+    /// held below it by its network's.
+    #[inline(always)]
+    pub const fn rule(&mut self, max_connections: Limit, one: Option<&RuleLimits>, all: Option<&RuleLimits>) {
+        let mut narrow = max_connections.connections();
+        if let Some(all) = all {
+            self.take(&mut narrow, all);
+        }
+        if let Some(one) = one {
+            self.take(&mut narrow, one);
+        }
+        if narrow != 0 {
+            self.narrow = narrow;
+            if self.wide < narrow {
+                self.wide = narrow;
+            }
+        }
+    }
+
+    #[inline(always)]
+    const fn take(&mut self, narrow: &mut u32, said: &RuleLimits) {
+        if said.max_connections.is_said() {
+            *narrow = said.max_connections.connections();
+        }
+        if said.network.is_said() {
+            self.wide = said.network.connections();
+        }
+        if let Some(rate) = said.rate.said() {
+            self.rate = rate;
+        }
     }
 
     /// The same for what is counted in `claim`: several sources in one entry have a multiple of what one has
@@ -345,6 +401,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{Scope, rule::tests::any_limits};
 
     /// A count in which reservations are held, too, and for which some wait.
     fn count(connections: u32, reserved: u32, waiting: u32) -> Places {
@@ -359,7 +416,7 @@ mod tests {
             limits in (1u32..20, 0u32..20, 0u32..20, 0u32..5),
             held in (0u32..25, 0u32..25, 0u32..25), reserved in 0u32..3, waiting in 0u32..3,
             rate in prop::option::of((1u32..100, 1u32..5)), due_s in 0u64..40, now_s in 0u64..20,
-            action in 0u8..3, own_limit in 0u32..30, response in 0u8..3,
+            action in 0u8..3, one in any_limits(), all in any_limits(), response in 0u8..3,
             banned_until_s in 0u64..40, replies in prop::option::of(1u32..5), replies_due_s in 0u64..600,
         ) {
             let (max_connections, network_max_connections, max_total, reserve) = limits;
@@ -378,9 +435,19 @@ mod tests {
             };
             let replies = replies.map_or_else(Rate::default, |count| Rate::new(count, 60, count));
             let now = now_s * 1_000_000_000;
-            let say = Say { action: Action::from_u8(action), max_connections: own_limit, source_prefix: 0 };
+            let said = one.or(&all);
+            let say = Say { action: Action::from_u8(action), limits: said, source_prefix: 0 };
             let allowed = say.action == Action::Allow;
+            let own_limit = said.max_connections.connections();
             let limit = if own_limit == 0 { max_connections } else { own_limit };
+            // A rule's word on the network counts, whether the service has one or not; and never less than the rule's
+            // word on the source.
+            let network = match said.network.connections() {
+                0 if network_max_connections == 0 => u32::MAX,
+                0 => network_max_connections,
+                network => network,
+            }.max(own_limit);
+            let rate = said.rate.said().unwrap_or(rate);
             let may_have = if allowed { max_total + reserve } else { max_total };
             let [narrow, wide, total] = [narrow, wide, total].map(|held| held + reserved + waiting);
             let expected = if say.action == Action::Deny {
@@ -391,7 +458,7 @@ mod tests {
                 Some(Reason::Total)
             } else if allowed {
                 None
-            } else if network_max_connections > 0 && wide >= network_max_connections.max(own_limit) {
+            } else if wide >= network {
                 Some(Reason::Network)
             } else if narrow >= limit {
                 Some(Reason::Concurrency)
@@ -407,6 +474,13 @@ mod tests {
             };
             let expected = expected.map_or(Verdict::Admit, |reason| Verdict::Refuse(reason, answer(reason)));
             prop_assert_eq!(judge(&policy, &Limits::of(&policy, &say), &standing, &replies, now), expected);
+            // The kernel programs find what a rule says in up to three places.
+            if say.action == Action::Limit {
+                let mut limits = Limits::of_service(&policy);
+                let beside = RuleLimits { max_connections: Limit::UNSAID, ..all };
+                limits.rule(all.max_connections, Some(&one), Some(&beside));
+                prop_assert_eq!(limits, Limits::of(&policy, &say));
+            }
         }
 
         /// Together they may have more than one of them, and not without end; law 4 holds for who is allowed.
@@ -419,7 +493,7 @@ mod tests {
                 max_connections, network_max_connections, rate: Rate::new(60, 60, 30),
                 narrow: crate::service::Prefixes { ipv4: 32, ipv6: 64 }, ..Default::default()
             };
-            let claim = Claim::new(crate::ServiceId(1), &policy, 0, &ip.into());
+            let claim = Claim::new(crate::ServiceId(1), &policy, Scope::SERVICES, &ip.into());
             let limits = Limits::of(&policy, &Say { action: Action::from_u8(action), ..Say::NOTHING });
             prop_assert_eq!(limits.within(&claim), limits);
             for (level, times) in Level::ALL.into_iter().zip([4, 16, 64]) {

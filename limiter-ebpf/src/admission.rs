@@ -6,9 +6,7 @@ use aya_ebpf::{
     bindings::{bpf_sk_lookup, sk_action},
     programs::SkLookupContext,
 };
-use limiter_common::{
-    Addr, Claim, Limits, Rate, Response, Verdict, listening::Listener, verdict, waiting::Flow,
-};
+use limiter_common::{Addr, Claim, Rate, Response, Verdict, listening::Listener, verdict, waiting::Flow};
 
 use crate::{
     atomic, claims, clock, ladder, listening,
@@ -42,16 +40,16 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         // The ledger makes the verdict, when there is a connection to make it on.
         return sk_action::SK_PASS;
     }
-    let say = service.say(&remote, &local);
-    let source = Claim::new(service.id, policy, say.source_prefix, &remote);
+    let (scope, limits) = service.limits(&remote, &local);
+    let source = Claim::new(service.id, policy, scope, &remote);
     let claim = claims::present(source);
-    let limits = Limits::of(policy, &say).within(&claim);
+    let limits = limits.within(&claim);
     let entry = maps::entry(&claim.narrow);
     let standing = claims::standing(&source.narrow, &claim, entry, policy.max_total != 0);
     let replies = service.ladder().map_or_else(Rate::default, |ladder| ladder.replies);
 
     // Where nothing is a matter of time, the clock is not asked.
-    let now_ns = if policy.rate.is_limited() || standing.is_on_the_ladder() { clock::now_ns() } else { 0 };
+    let now_ns = if limits.rate.is_limited() || standing.is_on_the_ladder() { clock::now_ns() } else { 0 };
 
     let verdict = verdict::judge(policy, &limits, &standing, &replies, now_ns);
     let Verdict::Refuse(reason, response) = verdict else {

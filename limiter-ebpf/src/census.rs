@@ -107,14 +107,15 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
     if !socket.is_in_our_cgroup() || unsafe { MARKS.has(sk) } {
         return None;
     }
+    let (scope, limits) = service.limits_of(remote, false);
     let mut record = Record {
         cookie,
         kind: kind::UNCOUNTED,
-        claim: Claim::new(service.id, service.policy, service.source_prefix(remote), remote),
+        claim: Claim::new(service.id, service.policy, scope, remote),
         zero: 0,
     };
     claims::make_room(&raw mut record.claim);
-    if !ledger::count(&record.claim, &service.policy.rate, clock::now_s()) {
+    if !ledger::count(&record.claim, &limits.rate.within(&record.claim), clock::now_s()) {
         return Some(record);
     }
     let noted = if will_report(sk) {

@@ -164,13 +164,18 @@ extern "C" fn look_for_shared(key: *mut Key) -> u32 {
     0
 }
 
-/// Whether a ban holds for the `source`. Hardly anyone is on the ladder, so the clock is only asked
-/// for who is.
+/// Whether a ban holds for the `source`.
 #[inline(always)]
 pub fn is_banned(source: &Key, limits: &Limits) -> bool {
+    limits.bannable && bans(source)
+}
+
+/// Whether there is a ban of the `source`. Hardly anyone is on the ladder, so the clock is only asked for who is.
+#[inline(always)]
+pub fn bans(source: &Key) -> bool {
     // SAFETY: found in this run.
     let is_banned = |rung: *mut Rung| unsafe { (*rung).is_banned(clock::now_ns()) };
-    limits.bannable && maps::rung(source).is_some_and(is_banned)
+    maps::rung(source).is_some_and(is_banned)
 }
 
 /// Whether one more connection of the `source` that is counted in `claim`, of which `narrow` is the entry, would be over a

@@ -7,7 +7,7 @@
 
 use aya_ebpf::{bindings::BPF_TCP_LISTEN, programs::SkBuffContext};
 use limiter_common::{
-    Claim, Entry, Limits, Reason, ServiceId,
+    Action, Claim, Entry, Key, Reason, ServiceId,
     claim::{self, Arrival, Outcome},
 };
 
@@ -85,9 +85,8 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         }
         arrival.overtakes = waiters::overtakes();
     }
-    let say = service.say(&remote, &tuple.local());
-    let claim = Claim::new(service.id, service.policy, say.source_prefix, &remote);
-    let limits = Limits::of(service.policy, &say);
+    let (scope, limits) = service.limits(&remote, &tuple.local());
+    let claim = Claim::new(service.id, service.policy, scope, &remote);
     if handshake == Handshake::Unknown {
         // A SYN cookie, perhaps: whoever sends any number gets here.
         let entry = maps::entry(&claim.narrow);
@@ -128,15 +127,12 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
 #[inline(always)]
 fn is_refused_in_silence(service: &Service, syn: &Segment) -> bool {
     let Some(peer) = syn.tuple() else { return false };
-    let say = service.say(&peer.remote(), &peer.local());
-    let claim = Claim::new(service.id, service.policy, say.source_prefix, &peer.remote());
-    let limits = Limits::of(service.policy, &say);
-    let reason = if limits.denied {
-        Reason::Denied
-    } else if claims::is_banned(&claim.narrow, &limits) {
-        Reason::Banned
-    } else {
-        return false;
+    let (scope, action) = service.action(&peer.remote(), &peer.local());
+    let source = Key::narrow(service.id, service.policy, scope.source_prefix, &peer.remote());
+    let reason = match action {
+        Action::Deny => Reason::Denied,
+        Action::Limit if claims::bans(&source) => Reason::Banned,
+        Action::Limit | Action::Allow => return false,
     };
     maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
     true

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::SockOpsContext;
 use limiter_common::{
-    Addr, Claim, Key, Limits, Reason, Rung,
+    Addr, Claim, Key, Reason, Rung,
     ladder::{self, Words, cause},
 };
 
@@ -11,11 +11,11 @@ use crate::{atomic::Shared, claims, clock, maps, report, rooms};
 /// Pays for the reply, and bans a source that went on for too long.
 #[inline(always)]
 pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local: &Addr) {
-    let say = service.say(remote, local);
-    let claim = Claim::new(service.id, service.policy, say.source_prefix, remote);
+    let (scope, limits) = service.limits(remote, local);
+    let claim = Claim::new(service.id, service.policy, scope, remote);
     let source = claim.narrow;
     let claim = claims::present(claim);
-    let limits = Limits::of(service.policy, &say).within(&claim);
+    let limits = limits.within(&claim);
     let entry = maps::entry(&claim.narrow);
     let standing = claims::standing(&source, &claim, entry, limits.total != u32::MAX);
     let now_ns = clock::now_ns();

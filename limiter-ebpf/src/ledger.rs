@@ -116,10 +116,10 @@ fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed 
     if notes::of(cookie).is_some() {
         return Claimed::Already;
     }
-    let own = service.source_prefix(&remote);
-    let mut claim = Claim::new(service.id, service.policy, own, &remote);
+    let (scope, mut limits) = service.limits(&remote, &local(ctx));
+    let mut claim = Claim::new(service.id, service.policy, scope, &remote);
     claims::make_room(&raw mut claim);
-    match count_without_reservation(service, &claim, &remote, &local(ctx)) {
+    match count_without_reservation(service, &claim, &mut limits) {
         0 => Claimed::NoRoom,
         state => Claimed::Noted(Note::new(state as u8, &claim)),
     }
@@ -129,15 +129,15 @@ fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed 
 /// or a policy that came between ACK and here. Returns what is to be noted, 0 if there is no room. A call of its own, so
 /// that the verifier goes on in one way from here.
 #[inline(never)]
-fn count_without_reservation(service: &maps::Service, claim: &Claim, remote: &Addr, local: &Addr) -> u32 {
+fn count_without_reservation(service: &maps::Service, claim: &Claim, limits: &mut Limits) -> u32 {
+    *limits = limits.within(claim);
     if service.policy.observes() {
-        let mut limits = Limits::of(service.policy, &service.say(remote, local)).within(claim);
-        let state = observe(&raw const *claim, &raw mut limits);
+        let state = observe(&raw const *claim, &raw mut *limits);
         if state != 0 {
             return state;
         }
     }
-    if !count(claim, &service.policy.rate, clock::tick_s()) {
+    if !count(claim, &limits.rate, clock::tick_s()) {
         return 0;
     }
     maps::count(service.id, |counters| &mut counters.unreserved);
@@ -192,7 +192,7 @@ fn reserve(claim: &Claim, counts: &Counts, limits: &Limits, now_ns: u64) -> Outc
     outcome
 }
 
-/// Counts a connection that holds no reservation, at `now_s` by [`clock`]; its handshake pays for the `rate` all the same.
+/// Counts a connection that holds no reservation, at `now_s` by [`clock`]; its handshake pays for the `rate` of what it is counted in all the same.
 /// `false` when the entries that [`claims::make_room`] was to make are not there, or being deleted.
 #[inline(always)]
 pub fn count(claim: &Claim, rate: &Rate, now_s: u32) -> bool {
@@ -204,7 +204,7 @@ pub fn count(claim: &Claim, rate: &Rate, now_s: u32) -> bool {
         return false;
     }
     if rate.is_limited() {
-        rate::charge(words.due, &rate.within(claim), clock::now_ns());
+        rate::charge(words.due, rate, clock::now_ns());
     }
     note_arrival(&counts, connections, now_s);
     true

@@ -1,6 +1,6 @@
 //! Every map, and how it is read. Names here are the names of the pins.
 
-use core::cell::UnsafeCell;
+use core::{cell::UnsafeCell, ptr::null_mut};
 
 use aya_ebpf::{
     bindings::{
@@ -12,13 +12,13 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use limiter_common::{
-    Action, Addr, Counters, Entry, Kept, Key, Ladder, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS, Peg,
-    Pending, Reason, Room, Rule, Rung, SETS, SOURCE_PREFIXES, Say, ServiceId, ServicePolicy, Syn, Total,
+    Action, Addr, Counters, Entry, Kept, Key, Ladder, Limits, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS,
+    Peg, Pending, Reason, Room, Rule, Rung, SCOPES, SETS, Scope, ServiceId, ServicePolicy, Syn, Total,
     coverage,
     errand::Errand,
     listening::{Endpoint, MAX_ENDPOINTS},
     peg, room,
-    rule::{Limit, RuleLimit},
+    rule::{self, RuleLimits, RuleService},
     waiting::{Event, Flow, MAX_WAITERS, Request, Waiter},
 };
 
@@ -29,7 +29,7 @@ use crate::rooms;
 #[btf_map]
 pub static LAYOUT: Array<u64, 5> = Array::new();
 
-/// Which set of ports, services and rules is in force, 0 or 1, and whether it has [`SOURCE_PREFIXES`].
+/// Which set of ports, services and rules is in force, 0 or 1, and whether it has [`SCOPES`].
 #[btf_map]
 pub static ACTIVE: Array<u64, 1> = Array::new();
 
@@ -72,13 +72,13 @@ pub static RULES_1: LpmTrie<Addr, Rule, 1> = LpmTrie::new();
 #[btf_map]
 pub static COVERAGE: Array<u64, { (SETS * coverage::WORDS) as usize }> = Array::new();
 
-/// Limits of the first set's rules.
+/// Limits of the first set's rules: for single services, and all but a number of connections for others.
 #[btf_map]
-pub static LIMITS_0: HashMap<RuleLimit, Limit, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static LIMITS_0: HashMap<RuleService, RuleLimits, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Limits of the second set's rules.
 #[btf_map]
-pub static LIMITS_1: HashMap<RuleLimit, Limit, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static LIMITS_1: HashMap<RuleService, RuleLimits, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// What every source may make of refusals, as each set says.
 #[btf_map]
@@ -228,8 +228,8 @@ pub struct Service {
     pub policy: &'static ServicePolicy,
     /// The set, 0 or 1: everything else of this verdict comes from it, too.
     set: u32,
-    /// Whether rules of it say what makes a source.
-    has_source_prefixes: bool,
+    /// Whether rules of it say where sources are counted.
+    has_scopes: bool,
 }
 
 /// The service that `port` belongs to; `None` for a port that is nobody's.
@@ -254,7 +254,7 @@ pub fn service(id: ServiceId) -> Option<Service> {
 fn service_in(active: u64, id: ServiceId) -> Option<Service> {
     let set = active as u32 & 1;
     let policy = SERVICES.get(set * MAX_SERVICES + u32::from(id.0))?;
-    Some(Service { id, policy, set, has_source_prefixes: active & SOURCE_PREFIXES != 0 })
+    Some(Service { id, policy, set, has_scopes: active & SCOPES != 0 })
 }
 
 /// Whether `port` is of a service.
@@ -287,31 +287,49 @@ impl Service {
         COVERAGE.get(self.set * coverage::WORDS + word).is_some_and(|word| word & bit != 0)
     }
 
-    /// [`Say::source_prefix`] of an address. Where no rule has one, nothing is looked up.
+    /// Where the rules have an address counted. Where none says so, nothing is looked up.
     #[inline(always)]
-    pub fn source_prefix(&self, remote: &Addr) -> u8 {
-        if !self.has_source_prefixes || !self.has_rules(remote) {
-            return 0;
+    pub fn scope(&self, remote: &Addr) -> Scope {
+        if !self.has_scopes || !self.has_rules(remote) {
+            return Scope::SERVICES;
         }
-        self.rules_say(remote, false).source_prefix
+        self.rules_say(remote, false, null_mut()).0
     }
 
-    /// What the rules say of a source that connects to `local`. One of the host's own addresses that no rule knows of is
-    /// allowed all the same: it may be a new one.
+    /// Where a source is counted that connects to `local`, and what becomes of it. One of the host's own addresses that no
+    /// rule knows of is allowed all the same: it may be a new one.
     #[inline(always)]
-    pub fn say(&self, remote: &Addr, local: &Addr) -> Say {
+    pub fn action(&self, remote: &Addr, local: &Addr) -> (Scope, Action) {
         let is_own = remote.is_own(local);
-        if self.has_rules(remote) {
-            return self.rules_say(remote, is_own);
+        if !is_own && !self.has_rules(remote) {
+            return (Scope::SERVICES, Action::Limit);
         }
-        if is_own { Say::ALLOW } else { Say::NOTHING }
+        self.rules_say(remote, is_own, null_mut())
     }
 
+    /// The same, and the limits of such a source.
     #[inline(always)]
-    fn rules_say(&self, remote: &Addr, is_own: bool) -> Say {
+    pub fn limits(&self, remote: &Addr, local: &Addr) -> (Scope, Limits) {
+        self.limits_of(remote, remote.is_own(local))
+    }
+
+    /// The same of one that is, or is not, the host that talks to itself.
+    #[inline(always)]
+    pub fn limits_of(&self, remote: &Addr, is_own: bool) -> (Scope, Limits) {
+        let mut limits = Limits::of_service(self.policy);
+        if !is_own && !self.has_rules(remote) {
+            return (Scope::SERVICES, limits);
+        }
+        let (scope, _) = self.rules_say(remote, is_own, &raw mut limits);
+        (scope, limits)
+    }
+
+    /// What [`rules_say`] says.
+    #[inline(always)]
+    fn rules_say(&self, remote: &Addr, is_own: bool, limits: *mut Limits) -> (Scope, Action) {
         let asked = self.set | u32::from(is_own) << 1 | u32::from(self.id.0) << 8;
         let [first, second] = remote.halves();
-        Say::of_word(rules_say(asked, first, second))
+        Scope::of_word(rules_say(asked, first, second, limits))
     }
 }
 
@@ -328,32 +346,65 @@ extern "C" fn is_own(set: u32, first: u64, second: u64) -> u32 {
     rule_in(set, &key).is_some_and(Rule::is_own).into()
 }
 
-/// What the rules of a set say of an address, given in halves, at a service: a [`Say`] as a word. `asked` has the set, a
-/// bit that says whether it is the host's own, and the service. Verified by itself; for the gate it has to do with 32
-/// bytes of stack, so it takes numbers, and has the address in the key alone.
+/// What the rules of a set say of an address, given in halves, at a service: a [`Scope`] and an [`Action`] as a word;
+/// `limits` are those of the service, and become those of the source. `asked` has the set, a bit that says whether it is
+/// the host's own, and the service. Verified by itself; for the gate it has to do with 32 bytes of stack, so it takes
+/// numbers, and has the address in the key alone.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn rules_say(asked: u32, first: u64, second: u64) -> u64 {
+extern "C" fn rules_say(asked: u32, first: u64, second: u64, limits: *mut Limits) -> u64 {
     let (set, is_own, service) = (asked & 1, asked & 2 != 0, asked >> 8);
-    let key = lpm_trie::Key::new(128, Addr::of_halves([first, second]));
-    let Some(rule) = rule_in(set, &key) else {
-        return if is_own { Say::ALLOW } else { Say::NOTHING }.word();
+    // SAFETY: null, or limits that the caller has borrowed for the call; see `rooms::given`.
+    let limits = unsafe { limits.as_mut() };
+    let (rule, source_prefix) = {
+        let key = lpm_trie::Key::new(128, Addr::of_halves([first, second]));
+        let rule = rule_in(set, &key);
+        // SAFETY: valid and aligned; volatile, so that it is not kept elsewhere meanwhile.
+        let remote = unsafe { (&raw const key.data).read_volatile() };
+        (rule, rule.map_or(0, |rule| rule.source_prefix(&remote)))
     };
-    // SAFETY: valid and aligned; volatile, so that it is not kept elsewhere meanwhile.
-    let source_prefix = rule.source_prefix(&unsafe { (&raw const key.data).read_volatile() });
-    if rule.allows_itself(is_own) {
-        return Say::packed(Action::Allow as u8, source_prefix);
+    let mut scope = Scope { source_prefix, has_network: false };
+    let action = match rule {
+        Some(rule) if !rule.allows_itself(is_own) => Action::from_u8(rule.action),
+        None if !is_own => Action::Limit,
+        _ => Action::Allow,
+    };
+    match (action, rule) {
+        (Action::Allow, _) => {
+            if let Some(limits) = limits
+                && let Some(policy) = SERVICES.get(set * MAX_SERVICES + (service & 63))
+            {
+                limits.allow(policy);
+            }
+        }
+        (Action::Deny, _) => {
+            if let Some(limits) = limits {
+                limits.denied = true;
+            }
+        }
+        (Action::Limit, Some(rule)) => {
+            let one = rule_limits(set, rule, service);
+            let all = rule_limits(set, rule, 0);
+            scope.has_network = rule::has_network(one, all);
+            if let Some(limits) = limits {
+                limits.rule(rule.max_connections, one, all);
+            }
+        }
+        (Action::Limit, None) => {}
     }
-    let said = Say::packed(rule.action, source_prefix);
-    let others = u64::from(rule.max_connections.connections());
+    scope.word(action)
+}
+
+/// The limits of a rule for a service, if it has such.
+#[inline(always)]
+fn rule_limits(set: u32, rule: &Rule, service: u32) -> Option<&'static RuleLimits> {
     if !rule.limits(ServiceId(service as u8)) {
-        return said | others;
+        return None;
     }
-    let key = RuleLimit { rule: rule.id, service };
-    let limit = if set == 0 { LIMITS_0.get_ptr(key) } else { LIMITS_1.get_ptr(key) };
-    let Some(limit) = limit else { return said | others };
-    // SAFETY: found in this run.
-    said | u64::from(unsafe { *limit }.connections())
+    let key = RuleService { rule: rule.id, service };
+    let limits = if set == 0 { LIMITS_0.get_ptr(key) } else { LIMITS_1.get_ptr(key) };
+    // SAFETY: found in this run, for which the set in force is not written.
+    limits.map(|limits| unsafe { &*limits })
 }
 
 /// Counts one in the counters of `service` on this CPU.
@@ -412,7 +463,7 @@ pub fn memo(syn: &Syn) -> Option<&'static mut Memo> {
 #[inline(always)]
 pub fn rung_of(memo: &Memo) -> Option<*mut Rung> {
     let (service, remote) = (service(ServiceId(memo.service))?, memo.remote());
-    rung(&Key::narrow(service.id, service.policy, service.source_prefix(&remote), &remote))
+    rung(&Key::narrow(service.id, service.policy, service.scope(&remote).source_prefix, &remote))
 }
 
 /// The total of a service.

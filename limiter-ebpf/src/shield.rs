@@ -12,7 +12,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
     programs::XdpContext,
 };
-use limiter_common::{Key, Limits, Memo, Reason, Rung, ServiceId, Syn, memo::Dropped};
+use limiter_common::{Action, Key, Memo, Reason, Rung, ServiceId, Syn, memo::Dropped};
 
 use crate::{
     atomic, clock,
@@ -72,14 +72,15 @@ fn repeats(syn: &Syn) -> bool {
 fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
     let change = maps::change();
     let Some(service) = maps::service_of(frame.local_port()) else { return false };
-    let own = service.source_prefix(&frame.remote);
+    let own = service.scope(&frame.remote).source_prefix;
     let rung = find(&Key::narrow(service.id, service.policy, own, &frame.remote));
     let begins = frame.begins();
     let (ban, left_ns) = banned(rung);
     if !begins && ban.is_none() {
         return false;
     }
-    let Some(reason) = refuses(&service, frame, ban.is_some()) else { return false };
+    // The time says whether there is a ban, so that the compiler keeps no flag beside the pointer: see `find`.
+    let Some(reason) = refuses(&service, frame, left_ns != u64::MAX) else { return false };
     // Neither what is forwarded nor what is there already is any business of the limiter.
     if !service.is_hosts_own(&frame.local) || (!begins && belongs_to_a_connection(ctx, &mut frame.tuple())) {
         return false;
@@ -140,10 +141,10 @@ fn refuses(service: &Service, frame: &Frame, is_banned: bool) -> Option<Reason> 
     if service.policy.observes() {
         return None;
     }
-    let limits = Limits::of(service.policy, &service.say(&frame.remote, &frame.local));
-    if limits.denied {
+    let (_, action) = service.action(&frame.remote, &frame.local);
+    if action == Action::Deny {
         Some(Reason::Denied)
-    } else if limits.bannable && is_banned {
+    } else if action != Action::Allow && is_banned {
         Some(Reason::Banned)
     } else {
         None

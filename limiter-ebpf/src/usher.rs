@@ -2,7 +2,7 @@
 //! daemon runs it (`BPF_PROG_TEST_RUN`), as it does the [`crate::steward`].
 
 use limiter_common::{
-    Claim, Limits, Reason, Response, Waiter,
+    Claim, Reason, Response, Waiter,
     claim::{self, Marks, Wait},
     places::Word as _,
     verdict,
@@ -103,8 +103,7 @@ fn waits(waiter: *mut Waiter, asked: &Request, counts: &Counts, claim: &Claim) -
     // SAFETY: found in this run, and in hand.
     let waiter = unsafe { &mut *waiter };
     let Some(service) = maps::service(claim.service()) else { return false };
-    let limits =
-        Limits::of(service.policy, &service.say(&asked.flow.remote, &asked.flow.local)).within(claim);
+    let limits = service.limits(&asked.flow.remote, &asked.flow.local).1.within(claim);
     let (marks, room) = (Marks::of(waiter.reason()), u32::from(waiter.room));
     let most = waiting::most_of_source(limits.narrow, room);
     let waits = claim::wait(&counts.words(), marks, most, room) == Wait::Waits;
@@ -141,9 +140,9 @@ fn refuse(waiter: *mut Waiter, asked: &mut Request, counts: &Counts, claim: &Cla
     asked.response = Response::Reset as u32;
     asked.reason = reason as u32;
     let Some(service) = maps::service(claim.service()) else { return };
-    let say = service.say(&asked.flow.remote, &asked.flow.local);
-    let limits = Limits::of(service.policy, &say).within(claim);
-    let source = waiters::source(&service, &say, &asked.flow);
+    let (scope, limits) = service.limits(&asked.flow.remote, &asked.flow.local);
+    let limits = limits.within(claim);
+    let source = waiters::source(&service, scope, &asked.flow);
     // What has come since goes first: who is denied or banned is told nothing.
     let reason = if limits.denied {
         Reason::Denied

@@ -5,7 +5,7 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
 use limiter_common::{
-    Addr, Claim, Key, Limits, Note, Reason, Say, ServiceId, Waiter,
+    Addr, Claim, Key, Note, Reason, Scope, ServiceId, Waiter,
     claim::{self, Arrival, Marks, Outcome, Wait},
     ledger::note,
     places::Word as _,
@@ -159,18 +159,27 @@ pub fn hold(ctx: &SkBuffContext) -> bool {
     if handshake != Handshake::Completing {
         return handshake != Handshake::Void;
     }
+    let (claim, narrow, reason) = why(&service, &tuple);
+    note(ctx, &segment, &mut tuple, &service, &claim, narrow, reason);
+    held(service.id, &claim)
+}
+
+/// What a peer is counted in for whom there is no place, how many connections it may have there, and what is in its way.
+#[inline(always)]
+fn why(service: &Service, tuple: &Tuple) -> (Claim, u32, Reason) {
     let remote = tuple.remote();
-    let say = service.say(&remote, &tuple.local());
-    let source = Claim::new(service.id, service.policy, say.source_prefix, &remote);
-    let claim = claims::present(source);
-    let limits = Limits::of(service.policy, &say).within(&claim);
-    let reason = match why(&source.narrow, &claim, &limits) {
+    let (scope, limits) = service.limits(&remote, &tuple.local());
+    let claim = Claim::new(service.id, service.policy, scope, &remote);
+    let source = claim.narrow;
+    let claim = claims::present(claim);
+    let limits = limits.within(&claim);
+    let standing = claims::standing(&source, &claim, maps::entry(&claim.narrow), limits.total != u32::MAX);
+    let reason = match standing.waits_for(&limits, clock::now_ns()) {
         Some(reason) => reason,
         // A place has come free since: it is noticed when the ACK comes again, as the daemon sees to at once.
         None => Reason::Concurrency,
     };
-    note(ctx, &segment, &mut tuple, &service, &claim, &limits, reason);
-    held(service.id, &claim)
+    (claim, limits.narrow, reason)
 }
 
 /// Makes the entries of a source that the ledger does not know, or finds it one that it shares with others. Goes on in
@@ -197,18 +206,18 @@ pub fn newcomer(ctx: &SkBuffContext) -> bool {
     let remote = tuple.remote();
     if handshake == Handshake::Unknown {
         // As in the gate: this only looks.
-        let say = service.say(&remote, &tuple.local());
-        let claim = Claim::new(service.id, service.policy, say.source_prefix, &remote);
+        let (scope, limits) = service.limits(&remote, &tuple.local());
+        let claim = Claim::new(service.id, service.policy, scope, &remote);
         let source = claim.narrow;
         let claim = claims::present(claim);
-        let limits = Limits::of(service.policy, &say).within(&claim);
+        let limits = limits.within(&claim);
         let entry = maps::entry(&claim.narrow);
         return claims::is_over(&source, &claim, &limits, entry) && held(service.id, &claim);
     }
     let Some(claim) = pending::proposed() else { return true };
     // Memory is short: the ledger says so once there is a connection that it cannot count.
     let Some(counts) = Counts::find(&claim) else { return false };
-    let limits = Limits::of(service.policy, &service.say(&remote, &tuple.local())).within(&claim);
+    let limits = service.limits(&remote, &tuple.local()).1.within(&claim);
     let words = counts.words();
     let overtakes = if has_records(service.id) { overtakes() } else { 0 };
     match claim::reserve(&words, &limits, clock::now_ns(), Arrival { overtakes, ..Arrival::NEW }) {
@@ -227,15 +236,8 @@ pub fn newcomer(ctx: &SkBuffContext) -> bool {
     true
 }
 
-/// Why there is no place for `source` under `claim`.
-#[inline(always)]
-fn why(source: &Key, claim: &Claim, limits: &Limits) -> Option<Reason> {
-    let now_ns = clock::now_ns();
-    claims::standing(source, claim, maps::entry(&claim.narrow), limits.total != u32::MAX)
-        .waits_for(limits, now_ns)
-}
-
-/// Records a handshake for which there is no place, because of `reason`.
+/// Records a handshake for which there is no place, because of `reason`; what it is counted in may have `narrow`
+/// connections.
 #[inline(always)]
 fn note(
     ctx: &SkBuffContext,
@@ -243,7 +245,7 @@ fn note(
     tuple: &mut Tuple,
     service: &Service,
     claim: &Claim,
-    limits: &Limits,
+    narrow: u32,
     reason: Reason,
 ) {
     let id = service.id;
@@ -274,7 +276,7 @@ fn note(
     let state = match counts {
         Some(counts) if may_wait => {
             let room = u32::from(waiter.room);
-            let most = waiting::most_of_source(limits.narrow, room);
+            let most = waiting::most_of_source(narrow, room);
             match claim::wait(&counts.words(), marks, most, room) {
                 Wait::Waits if counts.belong_to(claim) => {
                     waiter.marks = marks.0;
@@ -328,9 +330,8 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     if handshake == Handshake::Unknown {
         // The kernel has given it up: the daemon says why. Without one the kernel's reset does, or it takes the ACK for
         // a SYN cookie.
-        let say = service.say(&flow.remote, &flow.local);
-        let claim = Claim::new(service.id, service.policy, say.source_prefix, &flow.remote);
-        let limits = Limits::of(service.policy, &say);
+        let (scope, limits) = service.limits(&flow.remote, &flow.local);
+        let claim = Claim::new(service.id, service.policy, scope, &flow.remote);
         return attended || claims::is_over(&claim.narrow, &claim, &limits, maps::entry(&claim.narrow));
     }
     let is_being_told = attended && seen as u8 == State::Told as u8;
@@ -339,8 +340,8 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     let has_gone = segment.flags & FIN != 0 && attended && waiting::is_marked(seen);
     let has_turn = is_stale || is_in_window && (has_gone || waiting::may_try(seen as u8, attended));
     if !has_turn || !take_in_hand(waiter, &flow, seen) {
-        let own = service.source_prefix(&flow.remote);
-        return held(service.id, &Claim::new(service.id, service.policy, own, &flow.remote));
+        let scope = service.scope(&flow.remote);
+        return held(service.id, &Claim::new(service.id, service.policy, scope, &flow.remote));
     }
     let mut claim = Claim::default();
     // SAFETY: as above, and in hand.
@@ -414,9 +415,9 @@ fn try_again(
     seen: u64,
     overtakes: u64,
 ) -> u8 {
-    let say = service.say(&flow.remote, &flow.local);
-    let limits = Limits::of(service.policy, &say).within(claim);
-    if limits.denied || claims::is_banned(&source(service, &say, flow), &limits) {
+    let (scope, limits) = service.limits(&flow.remote, &flow.local);
+    let limits = limits.within(claim);
+    if limits.denied || claims::is_banned(&source(service, scope, flow), &limits) {
         // SAFETY: found in this run, and in hand.
         unsafe {
             (*waiter).waits_for = if limits.denied { Reason::Denied } else { Reason::Banned } as u8;
@@ -442,8 +443,8 @@ fn try_again(
 
 /// What the source of a record is known as on the ladder, whatever it is counted in.
 #[inline(always)]
-pub fn source(service: &Service, say: &Say, flow: &Flow) -> Key {
-    Key::narrow(service.id, service.policy, say.source_prefix, &flow.remote)
+pub fn source(service: &Service, scope: Scope, flow: &Flow) -> Key {
+    Key::narrow(service.id, service.policy, scope.source_prefix, &flow.remote)
 }
 
 /// Takes the record of `flow` in hand, which was seen with this word. `false` if it is another one's by now: memory

@@ -120,6 +120,12 @@ pub struct Network {
 impl Network {
     /// The prefixes of a network where nobody says otherwise.
     pub const PREFIXES: Prefixes = Prefixes { ipv4: 24, ipv6: 48 };
+
+    /// The same where sources have these prefixes: rules may have a limit for networks where the service has none.
+    #[must_use]
+    pub fn prefixes(ipv4: u8, ipv6: u8) -> Prefixes {
+        Prefixes { ipv4: Self::PREFIXES.ipv4.min(ipv4), ipv6: Self::PREFIXES.ipv6.min(ipv6) }
+    }
 }
 
 impl Service {
@@ -135,10 +141,10 @@ impl Service {
             max_total: self.max_total.unwrap_or(0),
             reserve: self.reserve,
             narrow: Prefixes { ipv4: self.ipv4_prefix, ipv6: self.ipv6_prefix },
-            wide: self.network.map_or_else(Prefixes::default, |network| Prefixes {
-                ipv4: network.ipv4_prefix,
-                ipv6: network.ipv6_prefix,
-            }),
+            wide: self.network.map_or_else(
+                || Network::prefixes(self.ipv4_prefix, self.ipv6_prefix),
+                |network| Prefixes { ipv4: network.ipv4_prefix, ipv6: network.ipv6_prefix },
+            ),
             protocol: self.protocol as u8,
             response: self.response as u8,
             mode: self.mode as u8,

@@ -81,7 +81,7 @@ impl Source {
             if limits.denied { Some(0) } else { Some(limit).filter(|&limit| limit != u32::MAX) }
         });
         // What is built in is no rule that anybody has made; what a rule does not say, the service does.
-        let is_by_rule = say.action != Action::Limit || say.max_connections != 0;
+        let is_by_rule = say.action != Action::Limit || say.limits.max_connections.is_said();
         let rule = rule.filter(|rule| !rule.built_in && is_by_rule);
         Self {
             tier: match key {

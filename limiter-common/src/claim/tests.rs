@@ -57,7 +57,7 @@ proptest! {
         narrow in 1u32..6, wide in 1u32..8, total in 1u32..10, with_wide: bool,
         steps in prop::collection::vec(any_step(), 0..300),
     ) {
-        let limits = Limits { narrow, wide, total, rate: Rate::new(1, 1, 1000), denied: false, bannable: true };
+        let limits = Limits { narrow, wide, total, rate: Rate::new(1, 1, 1000), ..Limits::NONE };
         let counts = Counts::default();
         let (mut connections, mut reserved, mut paid) = ([0_u32; 2], [0_u32; 2], [0_u64; 2]);
         for (step, source) in steps {
@@ -121,8 +121,7 @@ proptest! {
 #[test]
 fn a_rate_that_is_used_up_holds_no_place() {
     let counts = Counts::default();
-    let limits =
-        Limits { narrow: 5, wide: 5, total: 5, rate: Rate::new(1, 1, 2), denied: false, bannable: true };
+    let limits = Limits { narrow: 5, wide: 5, total: 5, rate: Rate::new(1, 1, 2), ..Limits::NONE };
     let words = counts.words(0, true);
     let outcomes: Vec<_> = (0..3).map(|_| reserve(&words, &limits, 9 * SECOND, Arrival::NEW)).collect();
     assert_eq!(outcomes, [Outcome::Taken, Outcome::Taken, Outcome::Full(Reason::Rate)]);
@@ -136,8 +135,7 @@ fn a_rate_that_is_used_up_holds_no_place() {
 
 #[test]
 fn an_entry_that_is_being_deleted_takes_nothing_and_leaves_nothing() {
-    let limits =
-        Limits { narrow: 5, wide: 5, total: 5, rate: Rate::default(), denied: false, bannable: true };
+    let limits = Limits { narrow: 5, wide: 5, total: 5, rate: Rate::default(), ..Limits::NONE };
     for collected in ["narrow", "wide"] {
         let counts = Counts::default();
         let word = if collected == "narrow" { &counts.narrow[0] } else { &counts.wide };
@@ -198,7 +196,7 @@ proptest! {
         narrow in 1u32..5, wide in 1u32..7, total in 1u32..8, most in 1u32..4, room in 1u32..6,
         turns in prop::collection::vec(any_turn(), 0..200),
     ) {
-        let limits = Limits { narrow, wide, total, rate: Rate::default(), denied: false, bannable: true };
+        let limits = Limits { narrow, wide, total, rate: Rate::default(), ..Limits::NONE };
         let counts = Counts::default();
         let (mut connections, mut waiters) = ([0_u32; 2], Vec::<Waiter>::new());
         for (turn, source) in turns {

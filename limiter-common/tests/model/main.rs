@@ -92,14 +92,7 @@ impl Counts {
 }
 
 /// No limit at all.
-const NONE: Limits = Limits {
-    narrow: u32::MAX,
-    wide: u32::MAX,
-    total: u32::MAX,
-    rate: Rate { interval_ns: 0, tolerance_ns: 0 },
-    denied: false,
-    bannable: true,
-};
+const NONE: Limits = Limits::NONE;
 
 /// A handshake completes on a CPU: the gate reserves, the ledger commits. Whether it got in.
 fn complete(counts: &Counts, source: usize, limits: &Limits) -> bool {
@@ -154,8 +147,7 @@ fn without_network(counts: &Counts) -> Words<'_, Shared> {
 fn a_reservation_that_comes_to_nothing_leaves_no_trace_whatever_goes_on_beside_it() {
     loom::model(|| {
         let counts = Counts::new();
-        let limits =
-            Limits { narrow: 2, wide: 2, total: 2, rate: Rate::new(1, 1, 5), denied: false, bannable: true };
+        let limits = Limits { narrow: 2, wide: 2, total: 2, rate: Rate::new(1, 1, 5), ..Limits::NONE };
         let other = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || {
@@ -277,8 +269,7 @@ fn two_handshakes_pay_twice_or_one_waits() {
 fn a_full_service_is_the_reason_whoever_asks() {
     loom::model(|| {
         let counts = Counts::new();
-        let limits =
-            Limits { narrow: 5, wide: 5, total: 1, rate: Rate::default(), denied: false, bannable: true };
+        let limits = Limits { narrow: 5, wide: 5, total: 1, rate: Rate::default(), ..Limits::NONE };
         assert!(complete(&counts, 0, &limits));
         let ask =
             move |counts: &Counts, source| claim::reserve(&counts.words(source), &limits, 0, Arrival::NEW);

@@ -157,7 +157,7 @@ fn explain(tables: &Tables, address: Addr) -> Result<Explanation> {
     let mut facts = Vec::new();
     for (id, policy) in tables.policy.services()? {
         let say = tables.policy.say(&address, id)?;
-        let source = Claim::new(id, &policy, say.source_prefix, &address);
+        let source = Claim::new(id, &policy, say.scope(), &address);
         let claim = ledger::present(tables, source)?;
         let otherwise = policy::covering(&without, &address);
         facts.push(Facts {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 use limiter_common::{
     Action, ServiceId,
-    rule::{Limit, Network},
+    rule::{Limit, Network, RuleLimits},
 };
 use serde::Serialize;
 
@@ -161,23 +161,15 @@ fn rule(rules: &mut Vec<RuleEntry>, policy: &PolicySet, network: Network, ruling
         Ruling::Forget => {}
         Ruling::Allow => rules.push(new(Action::Allow)),
         Ruling::Deny => rules.push(new(Action::Deny)),
-        Ruling::Limit(connections, None) => {
-            let source_prefix =
-                present.filter(|rule| rule.action == Action::Limit).map(|rule| rule.source_prefix);
-            rules.push(RuleEntry {
-                max_connections: Limit::own(connections),
-                source_prefix: source_prefix.unwrap_or_default(),
-                ..new(Action::Limit)
-            });
-        }
-        Ruling::Limit(connections, Some(name)) => {
+        Ruling::Limit(connections, name) => {
             let mut rule =
                 present.filter(|rule| rule.action == Action::Limit).unwrap_or_else(|| new(Action::Limit));
-            let service = policy.services.iter().find(|(_, service)| service.name() == name);
-            if let Some((service, _)) = service {
-                rule.limits.retain(|(said, _)| said != service);
-                rule.limits.push((*service, Limit::own(connections)));
-                rule.limits.sort_by_key(|(service, _)| *service);
+            let limits = RuleLimits::connections(Limit::own(connections));
+            let service = name.map(|name| policy.services.iter().find(|(_, service)| service.name() == name));
+            match service {
+                None => rule.limit(limits),
+                Some(Some((service, _))) => rule.limit_at(*service, limits),
+                Some(None) => {}
             }
             rules.push(rule);
         }
@@ -229,12 +221,13 @@ pub fn rules(policy: &PolicySet) -> Rules {
         network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
         action: word(rule.action),
         built_in: rule.built_in,
-        max_connections: Some(rule.max_connections.connections()).filter(|&limit| limit != 0),
+        max_connections: Some(rule.all.max_connections.connections()).filter(|&limit| limit != 0),
         services: rule
             .limits
             .iter()
-            .map(|(id, limit): &(ServiceId, Limit)| {
-                (policy::service_name(&policy.services, *id), limit.connections())
+            .filter(|(_, limits)| limits.max_connections.is_said())
+            .map(|(id, limits)| {
+                (policy::service_name(&policy.services, *id), limits.max_connections.connections())
             })
             .collect(),
         source_prefix: config::prefix_len(&rule.network, rule.source_prefix),

@@ -89,7 +89,7 @@ impl World {
 
     fn claim(&self, service: &str, address: &str) -> Claim {
         let (id, policy) = self.service(service);
-        Claim::new(id, &policy, 0, &addr(address))
+        Claim::new(id, &policy, limiter_common::Scope::SERVICES, &addr(address))
     }
 
     fn count(&mut self, service: &str, change: impl FnOnce(&mut Counters)) {
@@ -255,7 +255,7 @@ impl World {
             .services
             .iter()
             .map(|(id, policy)| {
-                let claim = Claim::new(*id, policy, 0, &address);
+                let claim = Claim::new(*id, policy, limiter_common::Scope::SERVICES, &address);
                 let (narrow, rung) = (self.of(&claim.narrow), self.rungs.get(&claim.narrow).copied());
                 let rung = rung.unwrap_or_default();
                 let rule = policy::covering(&self.policy.rules, &address);

@@ -104,7 +104,7 @@ impl Defaults {
             keepalive,
             wait,
         } = self;
-        let Prefixes { ipv4, ipv6 } = Network::PREFIXES;
+        let Prefixes { ipv4, ipv6 } = Network::prefixes(ipv4_prefix, ipv6_prefix);
         Service {
             name: name.to_owned(),
             ports,
@@ -115,8 +115,8 @@ impl Defaults {
             response,
             rate: rate.map(|pace| BurstingPace { pace, burst: burst.unwrap_or(pace.count) }),
             network: network.map(|network| Network {
-                ipv4_prefix: network.ipv4_prefix.unwrap_or(ipv4.min(ipv4_prefix)),
-                ipv6_prefix: network.ipv6_prefix.unwrap_or(ipv6.min(ipv6_prefix)),
+                ipv4_prefix: network.ipv4_prefix.unwrap_or(ipv4),
+                ipv6_prefix: network.ipv6_prefix.unwrap_or(ipv6),
                 max_connections: network.max_connections,
             }),
             max_total: None,

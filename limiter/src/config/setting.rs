@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use limiter_common::{Keepalive, Mode, Rate, Response, ServicePolicy, service::Prefixes};
+use limiter_common::{Keepalive, Mode, Rate, Response, ServicePolicy};
 
 use super::{
     Network, Pace, Service,
@@ -83,14 +83,11 @@ impl Setting {
             Self::Burst(burst) => policy.rate.tolerance_ns = u64::from(burst - 1) * policy.rate.interval_ns,
             Self::NetworkMaxConnections(None) => {
                 policy.network_max_connections = 0;
-                policy.wide = Prefixes::default();
+                policy.wide = Network::prefixes(policy.narrow.ipv4, policy.narrow.ipv6);
             }
             Self::NetworkMaxConnections(Some(limit)) => {
                 if !policy.has_network() {
-                    policy.wide = Prefixes {
-                        ipv4: Network::PREFIXES.ipv4.min(policy.narrow.ipv4),
-                        ipv6: Network::PREFIXES.ipv6.min(policy.narrow.ipv6),
-                    };
+                    policy.wide = Network::prefixes(policy.narrow.ipv4, policy.narrow.ipv6);
                 }
                 policy.network_max_connections = limit;
             }

@@ -67,7 +67,7 @@ impl Reasons for PinnedReasons {
         let Known { set, service, policy, .. } = self.port(local_port)?;
         let source = Addr::from(remote);
         let say = self.tables.policy.say_in(set, &source, service).ok()?;
-        let claim = Claim::new(service, &policy, say.source_prefix, &source);
+        let claim = Claim::new(service, &policy, say.scope(), &source);
         let claim = ledger::present(&self.tables, claim).ok()?;
         let limits = Limits::of(&policy, &say).within(&claim);
         let mut standing = ledger::counts(&self.tables, &claim).ok()?;

@@ -15,7 +15,7 @@ use limiter_common::{
     listening::{Endpoint, MAX_ENDPOINTS},
     peg::PEGS,
     room::rooms::ROOMS,
-    rule::{Limit, Network, RuleLimit},
+    rule::{Network, RuleLimits, RuleService},
     waiting::{Flow, MAX_WAITERS, Waiter},
 };
 use rustix::{
@@ -57,8 +57,8 @@ const MAPS: [Expected; 30] = [
     map("RULES_0", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
     map("RULES_1", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
     map("COVERAGE", MapType::Array, 4, 8, Some(SETS * coverage::WORDS)),
-    map("LIMITS_0", MapType::Hash, size_of::<RuleLimit>(), size_of::<Limit>(), Some(MAX_RULE_LIMITS)),
-    map("LIMITS_1", MapType::Hash, size_of::<RuleLimit>(), size_of::<Limit>(), Some(MAX_RULE_LIMITS)),
+    map("LIMITS_0", MapType::Hash, size_of::<RuleService>(), size_of::<RuleLimits>(), Some(MAX_RULE_LIMITS)),
+    map("LIMITS_1", MapType::Hash, size_of::<RuleService>(), size_of::<RuleLimits>(), Some(MAX_RULE_LIMITS)),
     map("LADDERS", MapType::Array, 4, size_of::<Ladder>(), Some(SETS)),
     map("RUNGS", MapType::Hash, size_of::<Key>(), size_of::<Rung>(), None),
     map("LEDGER", MapType::Hash, size_of::<Key>(), size_of::<Entry>(), None),

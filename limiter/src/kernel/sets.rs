@@ -12,9 +12,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, lpm_trie};
 use limiter_common::{
-    Addr, Key, Ladder, MAX_SERVICES, PORT_WORDS, Rule, SETS, SOURCE_PREFIXES, Say, ServiceId, ServicePolicy,
-    coverage,
-    rule::{Action, Limit, Network, RuleLimit, SourcePrefix},
+    Addr, Key, Ladder, MAX_SERVICES, PORT_WORDS, Rule, SCOPES, SETS, Say, ServiceId, ServicePolicy, coverage,
+    rule::{Action, Limit, Network, RuleLimits, RuleService, SourcePrefix},
 };
 
 use super::{
@@ -31,7 +30,7 @@ const UNREADABLE: &str = "cannot read the rules";
 
 /// The most rules.
 pub const MAX_RULES: u32 = 1 << 20;
-/// The most limits that rules have for single services.
+/// The most limits that rules have beside one number of connections: for single services, or of other kinds.
 pub const MAX_RULE_LIMITS: u32 = 1 << 17;
 
 /// A rule and its limits for single services.
@@ -45,10 +44,10 @@ pub struct RuleEntry {
     pub built_in: bool,
     /// Whether its network is one of the host's own addresses.
     pub is_own: bool,
-    /// The limit for every service that has none below; 0 connections for none.
-    pub max_connections: Limit,
-    /// Limits for single services, by service.
-    pub limits: Vec<(ServiceId, Limit)>,
+    /// The limits at every service for which there is nothing else below.
+    pub all: RuleLimits,
+    /// Limits at single services, by service.
+    pub limits: Vec<(ServiceId, RuleLimits)>,
     /// What makes a source in the network; none: what the services say.
     pub source_prefix: SourcePrefix,
 }
@@ -61,10 +60,45 @@ impl RuleEntry {
             action,
             built_in: false,
             is_own: false,
-            max_connections: Limit::own(0),
+            all: RuleLimits::UNSAID,
             limits: Vec::new(),
             source_prefix: SourcePrefix::NONE,
         }
+    }
+
+    /// Says `limits` of one service, beside what it says of it already.
+    pub fn limit_at(&mut self, service: ServiceId, limits: RuleLimits) {
+        match self.limits.iter_mut().find(|(said, _)| *said == service) {
+            Some((_, said)) => *said = limits.or(said),
+            None => self.limits.push((service, limits)),
+        }
+        self.limits.sort_by_key(|(service, _)| *service);
+    }
+
+    /// Says `limits` of every service, whatever it says of single ones.
+    pub fn limit(&mut self, limits: RuleLimits) {
+        self.all = limits.or(&self.all);
+        for (_, said) in &mut self.limits {
+            *said = said.unsaid_by(&limits);
+        }
+        self.limits.retain(|(_, said)| said.is_said());
+    }
+
+    /// Whether it says where sources are counted, or what networks may hold.
+    fn has_scope(&self) -> bool {
+        let mut limits = self.limits.iter().map(|(_, limits)| limits);
+        self.source_prefix != SourcePrefix::NONE
+            || self.all.network.is_number()
+            || limits.any(|limits| limits.network.is_number())
+    }
+
+    /// What is written of it beside the rule itself: for each service, and as 0 for all others what does not fit into
+    /// the rule.
+    fn limits_beside(&self) -> Vec<(u32, RuleLimits)> {
+        let all = RuleLimits { max_connections: Limit::UNSAID, ..self.all };
+        let all = all.is_said().then_some((0, all));
+        let single = self.limits.iter().map(|&(service, limits)| (u32::from(service.0), limits));
+        all.into_iter().chain(single).collect()
     }
 }
 
@@ -84,7 +118,7 @@ pub struct PolicySet {
 }
 
 type Rules = lpm_trie::LpmTrie<MapData, Addr, Rule>;
-type Limits = HashMap<MapData, RuleLimit, Limit>;
+type Limits = HashMap<MapData, RuleService, RuleLimits>;
 
 /// The maps of both sets.
 pub struct Sets {
@@ -199,15 +233,16 @@ impl Sets {
         let Some(rule) = self.rule(set, &Network::of(*source))? else {
             return Ok(if source.is_loopback() { Say::ALLOW } else { Say::NOTHING });
         };
-        let mut max_connections = rule.max_connections.connections();
-        if rule.limits(service) {
-            let key = RuleLimit { rule: rule.id, service: u32::from(service.0) };
-            max_connections = found(self.limits[set].get(&key, 0))
-                .context(UNREADABLE)?
-                .map_or(max_connections, Limit::connections);
-        }
-        let source_prefix = rule.source_prefix(source);
-        Ok(Say { action: Action::from_u8(rule.action), max_connections, source_prefix })
+        let limits = |service: ServiceId| -> Result<RuleLimits> {
+            if !rule.limits(service) {
+                return Ok(RuleLimits::UNSAID);
+            }
+            let key = RuleService { rule: rule.id, service: u32::from(service.0) };
+            Ok(found(self.limits[set].get(&key, 0)).context(UNREADABLE)?.unwrap_or_default())
+        };
+        let all = RuleLimits { max_connections: rule.max_connections, ..limits(ServiceId(0))? };
+        let limits = limits(service)?.or(&all);
+        Ok(Say { action: Action::from_u8(rule.action), source_prefix: rule.source_prefix(source), limits })
     }
 
     /// What an address counts as at a service: the key of its source.
@@ -240,9 +275,9 @@ impl Sets {
     /// The rules in force, by network.
     pub fn rules(&self) -> Result<Vec<RuleEntry>> {
         let set = self.active()? as usize;
-        let mut limits: collections::HashMap<u32, Vec<(ServiceId, Limit)>> = collections::HashMap::new();
-        walk(&self.whole[set].limits, |key: RuleLimit, limit: Limit| {
-            limits.entry(key.rule).or_default().push((ServiceId(key.service as u8), limit));
+        let mut limits: collections::HashMap<u32, Vec<(ServiceId, RuleLimits)>> = collections::HashMap::new();
+        walk(&self.whole[set].limits, |key: RuleService, said: RuleLimits| {
+            limits.entry(key.rule).or_default().push((ServiceId(key.service as u8), said));
         })
         .context(UNREADABLE)?;
         for limits in limits.values_mut() {
@@ -251,13 +286,19 @@ impl Sets {
         let mut rules = Vec::new();
         walk_by_key(&self.whole[set].rules, |network: Network, rule: Rule| {
             let limits = if rule.limited == 0 { None } else { limits.remove(&rule.id) };
+            let mut limits = limits.unwrap_or_default();
+            let mut all = RuleLimits::connections(rule.max_connections);
+            if let Some((ServiceId(0), beside)) = limits.first() {
+                all = all.or(beside);
+                limits.remove(0);
+            }
             rules.push(RuleEntry {
                 network,
                 action: Action::from_u8(rule.action),
                 built_in: rule.origin & Rule::BUILT_IN != 0,
                 is_own: rule.is_own(),
-                max_connections: rule.max_connections,
-                limits: limits.unwrap_or_default(),
+                all,
+                limits,
                 source_prefix: rule.source_prefix,
             });
         })
@@ -289,11 +330,11 @@ impl Sets {
     /// When there are more rules than there is room for, or the kernel is short of memory; then the
     /// policy in force stays.
     pub fn replace(&mut self, policy: &PolicySet) -> Result<()> {
-        let limits = policy.rules.iter().map(|rule| rule.limits.len()).sum::<usize>();
+        let limits = policy.rules.iter().map(|rule| rule.limits_beside().len()).sum::<usize>();
         ensure!(
             policy.rules.len() <= MAX_RULES as usize && limits <= MAX_RULE_LIMITS as usize,
-            "{} rules with {limits} limits for single services are more than the {MAX_RULES} and {MAX_RULE_LIMITS} \
-             there is room for: give fewer, or limits for all services at once",
+            "{} rules with {limits} limits for single services, or other limits than max_connections, are more than the \
+             {MAX_RULES} and {MAX_RULE_LIMITS} there is room for: give fewer, or max_connections for all services at once",
             policy.rules.len()
         );
         // Before anything is changed: it shows that waiting works, and nobody looks any more at a set that was in
@@ -302,8 +343,7 @@ impl Sets {
         let present = self.active.get(&0, 0)?;
         let next = (present as u32 + 1) % SETS;
         self.write(next, policy)?;
-        let has_source_prefixes = policy.rules.iter().any(|rule| rule.source_prefix != SourcePrefix::NONE);
-        let flag = if has_source_prefixes { SOURCE_PREFIXES } else { 0 };
+        let flag = if policy.rules.iter().any(RuleEntry::has_scope) { SCOPES } else { 0 };
         self.active.set(0, u64::from(next) | flag, 0).context("cannot put the policy in force")?;
         self.tell_of_change().or_else(|problem| {
             self.active.set(0, present, 0).with_context(|| {
@@ -368,20 +408,21 @@ impl Sets {
     fn write_rules(&mut self, set: usize, rules: &[RuleEntry]) -> Result<()> {
         let whole = &self.whole[set];
         let (mut wanted, mut limits) = (collections::HashMap::new(), collections::HashMap::new());
-        // Only rules with limits for single services have to be told apart.
+        // Only rules with limits beside them have to be told apart.
         let mut last_id = 0;
         for entry in rules {
-            let id = if entry.limits.is_empty() { 0 } else { last_id + 1 };
+            let beside = entry.limits_beside();
+            let id = if beside.is_empty() { 0 } else { last_id + 1 };
             last_id = last_id.max(id);
             let mut limited = 0;
-            for &(service, limit) in &entry.limits {
-                limited |= 1 << (service.0 & 63);
-                limits.insert(RuleLimit { rule: id, service: u32::from(service.0) }, limit);
+            for (service, said) in beside {
+                limited |= 1 << (service & 63);
+                limits.insert(RuleService { rule: id, service }, said);
             }
             let rule = Rule {
                 limited,
                 id,
-                max_connections: entry.max_connections,
+                max_connections: entry.all.max_connections,
                 action: entry.action as u8,
                 origin: if entry.built_in { Rule::BUILT_IN } else { 0 }
                     | if entry.is_own { Rule::OWN } else { 0 },
@@ -407,7 +448,7 @@ impl Sets {
         let (networks, entries) = sorted(wanted);
         bulk::insert(&whole.rules, &networks, &entries).context("cannot add a rule")?;
         let mut gone = Vec::new();
-        walk(&whole.limits, |key: RuleLimit, limit: Limit| keep(&mut limits, &mut gone, key, &limit))
+        walk(&whole.limits, |key: RuleService, said: RuleLimits| keep(&mut limits, &mut gone, key, &said))
             .context(UNREADABLE)?;
         bulk::remove(&whole.limits, &gone).context("cannot remove the limit of a rule")?;
         let (keys, limits) = sorted(limits);

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use limiter_common::{
     Action, Addr, Say, ServiceId,
-    rule::{Limit, Network, SourcePrefix},
+    rule::{Limit, Network, RuleLimits, SourcePrefix},
 };
 
 use crate::{
@@ -18,15 +18,16 @@ const IPV4: Network = Network { prefix: 96, addr: Addr([0, 0, 0xffff_u32.to_be()
 
 /// The rules of a configuration, with the services' numbers.
 pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<RuleEntry> {
+    let connections = |limit: u32| RuleLimits::connections(Limit::own(limit));
     let entry = |rule: &Rule| RuleEntry {
         source_prefix: rule
             .source_prefix
             .map_or(SourcePrefix::NONE, |prefix| SourcePrefix::own(config::bits(&rule.network, prefix))),
-        max_connections: Limit::own(rule.max_connections.unwrap_or(0)),
+        all: connections(rule.max_connections.unwrap_or(0)),
         limits: rule
             .services
             .iter()
-            .filter_map(|(name, &limit)| Some((*numbers.get(name.as_str())?, Limit::own(limit))))
+            .filter_map(|(name, &limit)| Some((*numbers.get(name.as_str())?, connections(limit))))
             .collect(),
         ..RuleEntry::new(config::network(&rule.network), rule.action)
     };
@@ -38,10 +39,11 @@ pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<Rule
 pub fn own_words(mut rules: Vec<RuleEntry>) -> Vec<RuleEntry> {
     rules.retain(|rule| !rule.built_in);
     for rule in &mut rules {
-        rule.limits.retain(|(_, limit)| !limit.is_inherited());
-        if rule.max_connections.is_inherited() {
-            rule.max_connections = Limit::default();
+        rule.all = rule.all.own();
+        for (_, limits) in &mut rule.limits {
+            *limits = limits.own();
         }
+        rule.limits.retain(|(_, limits)| limits.is_said());
         if rule.source_prefix.is_inherited() {
             rule.source_prefix = SourcePrefix::NONE;
         }
@@ -66,12 +68,22 @@ pub fn inherit(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>) -> Vec<RuleEntr
     networks.sort();
     let mut prefixes: Vec<u32> = networks.iter().map(|network| network.prefix).collect();
     prefixes.dedup();
-    let none_says_what_makes_a_source = rules.values().all(|rule| rule.source_prefix == SourcePrefix::NONE);
+    // Of what no rule says anything, nothing is inherited.
+    let limits =
+        || rules.values().flat_map(|rule| rule.limits.iter().map(|(_, limits)| limits).chain([&rule.all]));
+    let no_rate = limits().all(|limits| !limits.rate.is_said());
+    let no_network = limits().all(|limits| !limits.network.is_said());
+    let no_source = rules.values().all(|rule| rule.source_prefix == SourcePrefix::NONE);
     // Shorter prefixes come first: what they inherit is in them when longer ones look.
     for network in &networks {
         // A rule that leaves nothing unsaid, as most of a long list do, inherits nothing.
-        let leaves_nothing_unsaid =
-            |rule: &RuleEntry| says_for_all(rule) && (none_says_what_makes_a_source || says_source(rule));
+        let leaves_nothing_unsaid = |rule: &RuleEntry| {
+            let RuleLimits { rate, max_connections, network } = &rule.all;
+            max_connections.is_said()
+                && (no_rate || rate.is_said())
+                && (no_network || network.is_said())
+                && (no_source || rule.source_prefix != SourcePrefix::NONE)
+        };
         if rules.get(network).is_none_or(|rule| rule.action != Action::Limit || leaves_nothing_unsaid(rule)) {
             continue;
         }
@@ -95,34 +107,23 @@ fn hands_on(around: &RuleEntry, network: &Network, rules: &HashMap<Network, Rule
     around.action == Action::Limit || rules.get(network).is_some_and(|rule| rule.built_in && rule.is_own)
 }
 
-/// A limit for every service leaves nothing unsaid.
-fn says_for_all(rule: &RuleEntry) -> bool {
-    rule.max_connections.connections() != 0
-}
-
-fn says_source(rule: &RuleEntry) -> bool {
-    rule.source_prefix != SourcePrefix::NONE
-}
-
 /// What `around` says, where `rule` says nothing.
 fn take(rule: &mut RuleEntry, around: &RuleEntry) {
-    if !says_source(rule) {
+    if rule.source_prefix == SourcePrefix::NONE {
         rule.source_prefix = around.source_prefix.inherited();
     }
-    if says_for_all(rule) {
-        return;
-    }
     rule.action = around.action;
-    rule.max_connections = match around.max_connections.connections() {
-        0 => Limit::default(),
-        _ => around.max_connections.inherited(),
-    };
-    for &(service, limit) in &around.limits {
-        if !rule.limits.iter().any(|(said, _)| *said == service) {
-            rule.limits.push((service, limit.inherited()));
+    for (service, limits) in &around.limits {
+        // What the rule says of every service goes before what the other says of one.
+        let left = limits.unsaid_by(&rule.all).inherited();
+        match rule.limits.iter_mut().find(|(said, _)| said == service) {
+            Some((_, said)) => *said = said.or(&left),
+            None if left.is_said() => rule.limits.push((*service, left)),
+            None => {}
         }
     }
     rule.limits.sort_by_key(|(service, _)| *service);
+    rule.all = rule.all.or(&around.all.inherited());
 }
 
 /// Rules, to be looked up for many sources: as the kernel does it, by the longest prefix.
@@ -165,11 +166,11 @@ impl<'a> Lookup<'a> {
 
 /// What a rule says of one service.
 pub fn say(rule: &RuleEntry, service: ServiceId) -> Say {
-    let own = rule.limits.iter().find(|(said, _)| *said == service).map(|(_, limit)| *limit);
+    let one = rule.limits.iter().find(|(said, _)| *said == service);
     Say {
         action: rule.action,
-        max_connections: own.unwrap_or(rule.max_connections).connections(),
         source_prefix: rule.source_prefix.bits(),
+        limits: one.map_or(rule.all, |(_, one)| one.or(&rule.all)),
     }
 }
 
@@ -194,22 +195,30 @@ fn is_v4(network: &Network) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use limiter_common::{Rate, rule::RuleRate};
     use proptest::prelude::*;
 
     use super::*;
 
     fn rule(text: &str, action: Action, max_connections: u32, limits: &[(u8, u32)]) -> RuleEntry {
         RuleEntry {
-            max_connections: Limit::own(max_connections),
-            limits: limits.iter().map(|&(service, limit)| (ServiceId(service), Limit::own(limit))).collect(),
+            all: RuleLimits::connections(Limit::own(max_connections)),
+            limits: limits
+                .iter()
+                .map(|&(service, limit)| (ServiceId(service), RuleLimits::connections(Limit::own(limit))))
+                .collect(),
             ..RuleEntry::new(config::network(&config::parse_network(text).unwrap()), action)
         }
     }
 
+    /// What a rule says of the limits at a service.
+    fn limits_at(rule: &RuleEntry, service: u8) -> RuleLimits {
+        say(rule, ServiceId(service)).limits
+    }
+
     fn limit_of(rules: &[RuleEntry], address: &str, service: u8) -> u32 {
         let rule = covering(rules, &Addr::from(address.parse::<std::net::IpAddr>().unwrap())).unwrap();
-        let own = rule.limits.iter().find(|(said, _)| said.0 == service).map(|(_, limit)| *limit);
-        own.unwrap_or(rule.max_connections).connections()
+        limits_at(rule, service).max_connections.connections()
     }
 
     #[test]
@@ -244,7 +253,8 @@ mod tests {
         let lookup = Lookup::new(&rules);
         let of = |text: &str| config::network(&config::parse_network(text).unwrap());
         let said = |text: &str| lookup.covering(&of(text)).map(|rule| say(rule, ServiceId(1)));
-        let limit = |max_connections| Say { action: Action::Limit, max_connections, source_prefix: 0 };
+        let limit =
+            |connections| Say { limits: RuleLimits::connections(Limit::own(connections)), ..Say::NOTHING };
         assert_eq!(said("2001:db8:7::/64"), Some(limit(3)), "the /128 in it counts for itself only");
         assert!(lookup.is_divided(&of("2001:db8:7::/64")) && !lookup.is_divided(&of("2001:db8:7:1::/64")));
         assert_eq!(said("203.0.113.7"), Some(limit(4)));
@@ -333,7 +343,7 @@ mod tests {
         };
         assert_eq!(says(rule("fe80::/10", Action::Deny, 0, &[])).action, Action::Deny);
         assert_eq!(says(rule("fe80::/10", Action::Allow, 0, &[])).action, Action::Allow);
-        assert_eq!(says(rule("fe80::/10", Action::Limit, 7, &[])).max_connections.connections(), 7);
+        assert_eq!(says(rule("fe80::/10", Action::Limit, 7, &[])).all.max_connections.connections(), 7);
         assert_eq!(says(rule("::/0", Action::Deny, 0, &[])).action, Action::Deny);
         let other = says(rule("2001:db8::/32", Action::Deny, 0, &[]));
         assert_eq!(other, own);
@@ -343,29 +353,80 @@ mod tests {
     }
 
     fn any_rules() -> impl Strategy<Value = Vec<RuleEntry>> {
-        let one =
-            (any::<[u8; 2]>(), 0u8..=16, 0u8..3, 0u32..9, prop::collection::btree_map(1u8..5, 1u32..9, 0..3));
+        let one = (
+            any::<[u8; 2]>(),
+            0u8..=16,
+            0u8..6,
+            any_limits(),
+            prop::collection::btree_map(1u8..5, any_limits(), 0..3),
+            0u8..3,
+        );
         prop::collection::vec(one, 0..20).prop_map(|rules| {
             let mut seen = std::collections::HashSet::new();
-            let entries = rules.into_iter().map(|([a, b], prefix, action, all, limits)| {
-                let network = ipnet::Ipv4Net::new([10, 0, a, b].into(), 16 + prefix).unwrap().trunc();
+            let entries = rules.into_iter().map(|([a, b], prefix, action, all, limits, source)| {
+                let network = ipnet::Ipv4Net::new([10, 0, a % 2, b].into(), 16 + prefix).unwrap().trunc();
                 let action = Action::from_u8(action);
-                let limits: Vec<(u8, u32)> = limits.into_iter().collect();
-                let is_limit = action == Action::Limit;
-                let said = rule(
-                    &network.to_string(),
-                    action,
-                    if is_limit { all } else { 0 },
-                    if is_limit { &limits } else { &[] },
-                );
-                let bits = if is_limit && all % 3 == 1 { 96 + network.prefix_len() } else { 0 };
-                RuleEntry { source_prefix: SourcePrefix::own(bits), ..said }
+                let said = rule(&network.to_string(), action, 0, &[]);
+                if action != Action::Limit {
+                    return said;
+                }
+                let bits = if source == 0 { 96 + network.prefix_len() } else { 0 };
+                let limits = limits.into_iter().filter(|(_, limits)| limits.is_said());
+                let limits = limits.map(|(service, limits)| (ServiceId(service), limits)).collect();
+                RuleEntry { source_prefix: SourcePrefix::own(bits), all, limits, ..said }
             });
             entries.filter(|entry| seen.insert(entry.network)).collect()
         })
     }
 
+    /// Limits of which each may be said, or not.
+    fn any_limits() -> impl Strategy<Value = RuleLimits> {
+        let number = || prop_oneof![2 => Just(Limit::UNSAID), 2 => (1u32..9).prop_map(Limit::own), 1 => Just(Limit::NONE)];
+        let rate = prop_oneof![
+            2 => Just(RuleRate::UNSAID),
+            2 => (1u32..9).prop_map(|count| RuleRate::own(Rate::new(count, 60, 1))),
+            1 => Just(RuleRate::own(Rate::default())),
+        ];
+        let connections = prop_oneof![Just(Limit::UNSAID), (1u32..9).prop_map(Limit::own)];
+        (rate, connections, number()).prop_map(|(rate, max_connections, network)| RuleLimits {
+            rate,
+            max_connections,
+            network,
+        })
+    }
+
     proptest! {
+        /// By the book, for each kind of limit alone: the longest rule that says anything of it counts, and of one rule
+        /// what it says of the service before what it says of all.
+        #[test]
+        fn each_limit_is_that_of_the_longest_rule_that_says_one(
+            rules in any_rules(), [a, b] in any::<[u8; 2]>(), service in 1u8..5,
+        ) {
+            let address = Addr::from(std::net::IpAddr::from([10, 0, a % 2, b]));
+            let mut around: Vec<&RuleEntry> =
+                rules.iter().filter(|rule| rule.network.covers(&Network::of(address))).collect();
+            around.sort_by_key(|rule| std::cmp::Reverse(rule.network.prefix));
+            // What is allowed or denied hands nothing on, and does not keep others from it.
+            let said: Vec<RuleLimits> = around
+                .iter()
+                .enumerate()
+                .filter(|(nth, rule)| *nth == 0 || rule.action == Action::Limit)
+                .map(|(_, rule)| limits_at(rule, service))
+                .take_while(|_| around[0].action == Action::Limit)
+                .collect();
+            let rate = said.iter().find_map(|limits| limits.rate.said());
+            let first = |limit: fn(&RuleLimits) -> Limit| {
+                said.iter().map(limit).find(|limit| limit.is_said()).map_or(0, Limit::connections)
+            };
+            let (connections, network) = (first(|limits| limits.max_connections), first(|limits| limits.network));
+            let all = inherit(rules.clone(), Vec::new());
+            let found = covering(&all, &address).map_or(RuleLimits::UNSAID, |rule| limits_at(rule, service));
+            prop_assert_eq!(
+                (found.rate.said(), found.max_connections.connections(), found.network.connections()),
+                (rate, connections, network)
+            );
+        }
+
         #[test]
         fn the_admins_words_survive(rules in any_rules()) {
             let mut rules = rules;

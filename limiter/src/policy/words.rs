@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use limiter_common::{
     Action, ServiceId, ServicePolicy,
-    rule::{Limit, Network},
+    rule::{Network, RuleLimits},
 };
 
 use super::own_words;
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Pace, Setting},
     kernel::sets::{PolicySet, RuleEntry},
     ledger,
 };
@@ -29,10 +29,9 @@ pub fn words(rule: &RuleEntry, services: &Services) -> String {
         Action::Deny => "deny".to_owned(),
         Action::Limit => {
             let single =
-                rule.limits.iter().map(|(id, limit)| limit_words(*limit, &service_name(services, *id)));
-            let all = rule.max_connections.connections();
+                rule.limits.iter().flat_map(|(id, limits)| limit_words(limits, &service_name(services, *id)));
             let every = if rule.limits.is_empty() { "each service" } else { "each other service" };
-            let all = (all != 0).then(|| limit_words(rule.max_connections, every));
+            let all = limit_words(&rule.all, every);
             let prefix = config::prefix_len(&rule.network, rule.source_prefix);
             let source = prefix.map(|prefix| format!("each /{prefix} is a source"));
             let limits = single.chain(all).collect::<Vec<_>>().join(", ");
@@ -43,8 +42,24 @@ pub fn words(rule: &RuleEntry, services: &Services) -> String {
     }
 }
 
-fn limit_words(limit: Limit, service: &str) -> String {
-    format!("{} to {service}", limit.connections())
+/// What is said of limits at a service, or at all others.
+pub fn limit_words(limits: &RuleLimits, service: &str) -> Vec<String> {
+    let RuleLimits { rate, max_connections, network } = limits;
+    let connections =
+        max_connections.is_said().then(|| format!("{} to {service}", max_connections.connections()));
+    let rate = rate.said().map(|rate| {
+        let pace = Setting::Rate(Pace::of(&rate));
+        if rate.is_limited() {
+            format!("rate {pace}, {} at once, to {service}", rate.burst())
+        } else {
+            format!("rate {pace} to {service}")
+        }
+    });
+    let network = network.is_said().then(|| {
+        let limit = Some(network.connections()).filter(|&limit| limit != u32::MAX);
+        format!("{} from the network to {service}", Setting::NetworkMaxConnections(limit))
+    });
+    connections.into_iter().chain(rate).chain(network).collect()
 }
 
 /// What is another in one policy than in another.
@@ -145,9 +160,7 @@ fn of_rules(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {
     });
     let mut networks: Vec<Network> = was.keys().chain(is.keys()).copied().collect();
     // Most rules of a long list are as they were, and need no words.
-    let says = |rule: Option<&RuleEntry>| {
-        rule.map(|rule| (rule.action as u8, rule.max_connections.connections(), rule.limits.clone()))
-    };
+    let says = |rule: Option<&RuleEntry>| rule.map(|rule| (rule.action as u8, rule.all, rule.limits.clone()));
     networks.retain(|network| says(was.get(network)) != says(is.get(network)));
     networks.sort_by_key(|network| (network.addr.to_ip(), network.prefix));
     networks.dedup();

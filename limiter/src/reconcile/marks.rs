@@ -75,7 +75,7 @@ mod tests {
         let mut policy = ServicePolicy { network_max_connections: 9, ..ServicePolicy::default() };
         (policy.narrow.ipv4, policy.wide.ipv4) = (32, 24);
         let remote = Addr::from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
-        let claim = Claim::new(ServiceId(1), &policy, 0, &remote);
+        let claim = Claim::new(ServiceId(1), &policy, limiter_common::Scope::SERVICES, &remote);
         let record = |port, state, reason: Reason| {
             let waiter = Waiter {
                 word: waiting::word(1, state),

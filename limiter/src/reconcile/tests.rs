@@ -11,7 +11,12 @@ fn claim(address: &str) -> Claim {
         network_max_connections: 50,
         ..ServicePolicy::default()
     };
-    Claim::new(ServiceId(1), &policy, 0, &Addr::from(address.parse::<IpAddr>().unwrap()))
+    Claim::new(
+        ServiceId(1),
+        &policy,
+        limiter_common::Scope::SERVICES,
+        &Addr::from(address.parse::<IpAddr>().unwrap()),
+    )
 }
 
 fn records(kind: u32, address: &str, n: usize) -> Vec<Record> {

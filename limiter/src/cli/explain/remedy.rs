@@ -91,7 +91,11 @@ impl Remedy {
 
 #[cfg(test)]
 mod tests {
-    use limiter_common::{Action, Places, Rate, service::Prefixes};
+    use limiter_common::{
+        Action, Places, Rate,
+        rule::{Limit, RuleLimits},
+        service::Prefixes,
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -167,7 +171,9 @@ mod tests {
                 if max_total == 0 { 0 } else { reserve },
                 rate,
             );
-            let mut say = Say { action: Action::from_u8(action), max_connections: own_limit, ..Say::NOTHING };
+            let connections = |limit| RuleLimits::connections(Limit::own(limit));
+            let mut say =
+                Say { action: Action::from_u8(action), limits: connections(own_limit), ..Say::NOTHING };
             let otherwise = otherwise.map(|action| Say { action: Action::from_u8(action), ..Say::NOTHING });
             let mut standing = Standing {
                 narrow: places(held.0, waiting),
@@ -183,7 +189,7 @@ mod tests {
                 match Remedy::of(&refused).unwrap() {
                     Remedy::Forget => say = otherwise.unwrap(),
                     Remedy::Unban => standing.banned_until_ns = 0,
-                    Remedy::Limit(max_connections) => say = Say { max_connections, ..Say::NOTHING },
+                    Remedy::Limit(limit) => say = Say { limits: connections(limit), ..Say::NOTHING },
                     Remedy::Allow => say = Say::ALLOW,
                     Remedy::MaxTotal(total) => {
                         policy = config::apply(&[Setting::MaxTotal(Some(total))], &policy).unwrap();

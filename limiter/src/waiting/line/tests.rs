@@ -22,7 +22,7 @@ fn policy() -> ServicePolicy {
 
 /// A record of `flow`, made at `since_ns`, which is its number, too.
 fn waiter(flow: &Flow, state: State, since_ns: u64, waits_for: Reason) -> Waiter {
-    let claim = Claim::new(SERVICE, &policy(), 0, &flow.remote);
+    let claim = Claim::new(SERVICE, &policy(), limiter_common::Scope::SERVICES, &flow.remote);
     Waiter {
         word: waiting::word(since_ns, state),
         since_ns,
