@@ -36,7 +36,7 @@ pub use ladder::LadderConfig;
 pub use load::{load, parse, read};
 pub use pace::Pace;
 pub use resolve::WAIT_SECONDS;
-pub use rules::{Rule, bits, network, parse_network, prefix_len};
+pub use rules::{PerService, Rule, bits, network, parse_network, prefix_len};
 pub use setting::{Setting, SettingError, apply, changes, parse_setting};
 
 /// The resolved configuration.

@@ -125,6 +125,14 @@ pub static NETWORK_MAX_CONNECTIONS: Number = Number {
     advice: "give the number of connections one network may hold",
 };
 
+/// `network_max_connections` of a rule.
+pub static RULE_NETWORK: Number = Number {
+    key: "network_max_connections",
+    min: 1,
+    max: ServicePolicy::MAX_LIMIT,
+    advice: "give the number of connections the network around a source may hold, or \"none\"",
+};
+
 /// `source_prefix` of a rule.
 pub static SOURCE_PREFIX: Number = Number {
     key: "source_prefix",

@@ -274,12 +274,29 @@ pub enum Complaint {
     RuleWithoutNetwork,
     /// A rule that says nothing.
     #[error(
-        "the rule for {0} says nothing; add allow = true, deny = true, max_connections, or source_prefix"
+        "the rule for {0} says nothing; add allow = true, deny = true, max_connections, rate, network_max_connections, or source_prefix"
     )]
     RuleWithoutSay(String),
     /// A rule that says more than one thing.
-    #[error("the rule for {0} says more than one of allow, deny and max_connections; leave one of them")]
+    #[error("the rule for {0} says more than one of allow, deny, and limits; leave one of them")]
     RuleSaysTwo(String),
+    /// A burst where the rule has no rate: the service's rate keeps the service's burst.
+    #[error(
+        "burst means nothing without a rate in the same rule; add for example rate = \"60/min\", or remove it"
+    )]
+    RuleBurstWithoutRate,
+    /// A network limit that one source of the rule could not use.
+    #[error(
+        "the rule for {network} lets the network around a source hold {limit} connections, less than the {max_connections} the source itself may hold; raise network_max_connections, or lower max_connections"
+    )]
+    RuleNetworkBelowSource {
+        /// The rule's network.
+        network: String,
+        /// Its limit for the network around a source.
+        limit: u32,
+        /// Its limit for one source.
+        max_connections: u32,
+    },
     /// What makes a source where none has a limit.
     #[error(
         "the rule for {0} has a source_prefix, but no source in it has a limit; remove source_prefix, or allow and deny"

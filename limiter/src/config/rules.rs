@@ -1,15 +1,20 @@
 //! `[[rule]]`: what the file says of a network.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use ipnet::IpNet;
 use limiter_common::{Addr, rule};
 use toml::de::DeValue;
 
 use super::{
-    check::{self, Value},
+    BurstingPace,
+    check::{self, NONE, Value},
     error::{Complaint, shown},
     load::Located,
+    pace::Pace,
     written::{Key, Place, Said, in_order, name, number, placed, start, unknown},
 };
 
@@ -26,15 +31,112 @@ pub struct Rule {
     pub network: IpNet,
     /// What becomes of them.
     pub action: rule::Action,
-    /// Connections each source in it may hold to any service that has no limit below.
-    pub max_connections: Option<u32>,
-    /// The same for single services, by name.
-    pub services: BTreeMap<String, u32>,
+    /// Connections each source in it may hold.
+    pub max_connections: PerService<u32>,
+    /// How fast each source in it may connect; `None`: as fast as it can.
+    pub rate: PerService<Option<BurstingPace>>,
+    /// Connections the network around a source may hold for it to get in; `None`: any number.
+    pub network_max_connections: PerService<Option<u32>>,
     /// How much of an address makes a source in it, 1 to 32 or 128, and no less than its network has; none: what each
     /// service says.
     pub source_prefix: Option<u8>,
     /// The admin's words.
     pub comment: Option<String>,
+}
+
+/// What a rule says of one key, for single services and for all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PerService<T> {
+    /// For every service that is not below.
+    pub all: Option<T>,
+    /// For single services, by name.
+    pub services: BTreeMap<String, T>,
+}
+
+impl<T> Default for PerService<T> {
+    fn default() -> Self {
+        Self { all: None, services: BTreeMap::new() }
+    }
+}
+
+impl<T> PerService<T> {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_none() && self.services.is_empty()
+    }
+
+    /// What holds at a service; `None` as name: at every other.
+    #[must_use]
+    pub fn at(&self, service: Option<&str>) -> Option<&T> {
+        service.and_then(|service| self.services.get(service)).or(self.all.as_ref())
+    }
+
+    /// Reads the value of a key: one for all, or a table by service. Notes where the services stand.
+    fn read(
+        value: &Said<'_>,
+        services_at: &mut Vec<(String, usize)>,
+        one: impl Fn(&Said<'_>) -> Result<T, Located>,
+    ) -> Result<Self, Located> {
+        let DeValue::Table(table) = value.get_ref() else {
+            return Ok(Self { all: Some(one(value)?), services: BTreeMap::new() });
+        };
+        let mut said = Self::default();
+        for (service, value) in in_order(table) {
+            if name(service) == EVERY_OTHER {
+                said.all = Some(one(value)?);
+                continue;
+            }
+            services_at.push((name(service).to_owned(), start(service)));
+            said.services.insert(name(service).to_owned(), one(value)?);
+        }
+        Ok(said)
+    }
+
+    /// The key and its value as the file writes it, if anything is said.
+    fn write(
+        &self,
+        out: &mut fmt::Formatter<'_>,
+        key: &str,
+        one: impl Fn(&T) -> Option<String>,
+    ) -> fmt::Result {
+        let single = self.services.iter().filter_map(|(name, said)| Some((name.as_str(), one(said)?)));
+        let all = self.all.as_ref().and_then(&one);
+        let single: Vec<String> = single.map(|(name, said)| format!("{name} = {said}")).collect();
+        match all {
+            None if single.is_empty() => Ok(()),
+            Some(all) if self.services.is_empty() => writeln!(out, "{key} = {all}"),
+            all => {
+                let all = all.map(|said| format!("\"{EVERY_OTHER}\" = {said}"));
+                let said: Vec<String> = single.into_iter().chain(all).collect();
+                writeln!(out, "{key} = {{ {} }}", said.join(", "))
+            }
+        }
+    }
+}
+
+impl Rule {
+    /// A rule that says nothing but what becomes of the network.
+    #[must_use]
+    pub fn new(network: IpNet, action: rule::Action) -> Self {
+        Self {
+            network,
+            action,
+            max_connections: PerService::default(),
+            rate: PerService::default(),
+            network_max_connections: PerService::default(),
+            source_prefix: None,
+            comment: None,
+        }
+    }
+
+    /// The services of which it says anything apart from others.
+    #[must_use]
+    pub fn services(&self) -> BTreeSet<&str> {
+        let Self { max_connections, rate, network_max_connections, .. } = self;
+        let names = max_connections.services.keys().chain(rate.services.keys());
+        names.chain(network_max_connections.services.keys()).map(String::as_str).collect()
+    }
 }
 
 /// The network as the kernel knows it.
@@ -99,8 +201,10 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
     let DeValue::Table(table) = value.get_ref() else { return Ok(None) };
     let mut network = None;
     let (mut allow, mut deny) = (false, false);
-    let (mut max_connections, mut services, mut services_at) = (None, BTreeMap::new(), Vec::new());
-    let (mut source_prefix, mut comment) = (None, None);
+    let (mut max_connections, mut paces) = (PerService::default(), PerService::default());
+    let (mut bursts, mut burst_at) = (PerService::default(), 0);
+    let (mut network_max_connections, mut network_limit_at) = (PerService::default(), 0);
+    let (mut services_at, mut source_prefix, mut comment) = (Vec::new(), None, None);
     for (key, value) in in_order(table) {
         match name(key) {
             "network" => network = Some((written_network(value)?, start(value))),
@@ -108,25 +212,35 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
             "deny" => deny = is_true(key, value)?,
             "comment" => comment = Some(text(value)?),
             "source_prefix" => source_prefix = Some(placed::<u8>(&check::SOURCE_PREFIX, value)?),
-            "max_connections" => match value.get_ref() {
-                DeValue::Table(table) => {
-                    for (service, value) in in_order(table) {
-                        if name(service) == EVERY_OTHER {
-                            max_connections = Some(number(&check::MAX_CONNECTIONS, value)?);
-                            continue;
-                        }
-                        services_at.push((name(service).to_owned(), start(service)));
-                        services.insert(name(service).to_owned(), number(&check::MAX_CONNECTIONS, value)?);
-                    }
-                }
-                _ => max_connections = Some(number(&check::MAX_CONNECTIONS, value)?),
-            },
+            "max_connections" => {
+                let one = |value: &Said<'_>| number(&check::MAX_CONNECTIONS, value);
+                max_connections = PerService::read(value, &mut services_at, one)?;
+            }
+            "rate" => {
+                let one = |value: &Said<'_>| {
+                    check::rate(&Value::from(value.get_ref())).map_err(|complaint| complaint.at(start(value)))
+                };
+                paces = PerService::read(value, &mut services_at, one)?;
+            }
+            "burst" => {
+                let one = |value: &Said<'_>| number(&check::BURST, value);
+                (bursts, burst_at) = (PerService::read(value, &mut services_at, one)?, start(key));
+            }
+            "network_max_connections" => {
+                let one = |value: &Said<'_>| {
+                    let limit = check::RULE_NETWORK.check_or_none(&Value::from(value.get_ref()));
+                    limit.map_err(|complaint| complaint.at(start(value)))
+                };
+                network_max_connections = PerService::read(value, &mut services_at, one)?;
+                network_limit_at = start(key);
+            }
             _ => return Err(unknown(key, Place::Rule)),
         }
     }
     let at = start(value);
     let (network, network_at) = network.ok_or_else(|| Complaint::RuleWithoutNetwork.at(at))?;
-    let limits = max_connections.is_some() || !services.is_empty();
+    let rate = bursting(&paces, &bursts).map_err(|complaint| complaint.at(burst_at))?;
+    let limits = !max_connections.is_empty() || !rate.is_empty() || !network_max_connections.is_empty();
     let limits = limits || (source_prefix.is_some() && !allow && !deny);
     let action = match (allow, deny, limits) {
         (true, false, false) => rule::Action::Allow,
@@ -141,8 +255,47 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
             checked.map_err(|complaint| complaint.at(start(&prefix)))
         })
         .transpose()?;
-    let rule = Rule { network, action, max_connections, services, source_prefix, comment };
+    let rule =
+        Rule { network, action, max_connections, rate, network_max_connections, source_prefix, comment };
+    check_network_limit(&rule).map_err(|complaint| complaint.at(network_limit_at))?;
     Ok(Some(WrittenRule { rule, network_at, services_at }))
+}
+
+/// Rates with their bursts: of a service the burst that is said of it, or else of all, or else the rate's number.
+fn bursting(
+    paces: &PerService<Option<Pace>>,
+    bursts: &PerService<u32>,
+) -> Result<PerService<Option<BurstingPace>>, Complaint> {
+    let one = |service: Option<&str>| {
+        let pace = paces.at(service)?;
+        Some(pace.map(|pace| {
+            let burst = bursts.at(service).copied().unwrap_or(pace.count);
+            BurstingPace { pace, burst }
+        }))
+    };
+    let names = paces.services.keys().chain(bursts.services.keys());
+    let services = names.filter_map(|name| Some((name.clone(), one(Some(name))?))).collect();
+    let rate = PerService { all: one(None), services };
+    let is_limited = |service: Option<&str>| matches!(rate.at(service), Some(Some(_)));
+    let some_are = || is_limited(None) || rate.services.keys().any(|name| is_limited(Some(name)));
+    if bursts.services.keys().any(|name| !is_limited(Some(name))) || (bursts.all.is_some() && !some_are()) {
+        return Err(Complaint::RuleBurstWithoutRate);
+    }
+    Ok(rate)
+}
+
+/// A source could not hold what the rule says of it, if the rule let its network hold less.
+fn check_network_limit(rule: &Rule) -> Result<(), Complaint> {
+    for service in rule.services().into_iter().map(Some).chain([None]) {
+        let (limit, most) = (rule.network_max_connections.at(service), rule.max_connections.at(service));
+        if let (Some(&Some(limit)), Some(&max_connections)) = (limit, most)
+            && limit < max_connections
+        {
+            let network = rule.network.to_string();
+            return Err(Complaint::RuleNetworkBelowSource { network, limit, max_connections });
+        }
+    }
+    Ok(())
 }
 
 /// What makes a source in `network` lies within it, and is looked for where there are limits.
@@ -226,7 +379,8 @@ fn quoted(text: &str) -> String {
 
 impl fmt::Display for Rule {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { network, action, max_connections, services, source_prefix, comment } = self;
+        let Self { network, action, max_connections, rate, network_max_connections, source_prefix, comment } =
+            self;
         writeln!(out, "[[rule]]")?;
         writeln!(out, "network = \"{network}\"")?;
         if let Some(comment) = comment {
@@ -238,16 +392,17 @@ impl fmt::Display for Rule {
         match action {
             rule::Action::Allow => writeln!(out, "allow = true"),
             rule::Action::Deny => writeln!(out, "deny = true"),
-            rule::Action::Limit => match max_connections {
-                Some(limit) if services.is_empty() => writeln!(out, "max_connections = {limit}"),
-                None if services.is_empty() => Ok(()),
-                others => {
-                    let single = services.iter().map(|(name, limit)| format!("{name} = {limit}"));
-                    let others = others.map(|limit| format!("\"{EVERY_OTHER}\" = {limit}"));
-                    let limits: Vec<String> = single.chain(others).collect();
-                    writeln!(out, "max_connections = {{ {} }}", limits.join(", "))
-                }
-            },
+            rule::Action::Limit => {
+                let none = || format!("\"{NONE}\"");
+                max_connections.write(out, "max_connections", |limit| Some(limit.to_string()))?;
+                rate.write(out, "rate", |rate| {
+                    Some(rate.map_or_else(none, |rate| format!("\"{}\"", rate.pace)))
+                })?;
+                rate.write(out, "burst", |rate| rate.map(|rate| rate.burst.to_string()))?;
+                network_max_connections.write(out, "network_max_connections", |limit| {
+                    Some(limit.map_or_else(none, |limit| limit.to_string()))
+                })
+            }
         }
     }
 }

@@ -307,6 +307,12 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
         "[[rule]]\nnetwork = '10.0.0.0/8'\nmax_connections = 5",
         "[[rule]]\nnetwork = '10.0.0.0/8'\nmax_connections = { smtp = 5 }",
         "[[rule]]\nnetwork = '10.0.0.0/8'\nmax_connections = { smtp = 5, '*' = 5 }",
+        "[[rule]]\nnetwork = '10.0.0.0/8'\nrate = '60/min'",
+        "[[rule]]\nnetwork = '10.0.0.0/8'\nrate = '60/min'\nburst = 5",
+        "[[rule]]\nnetwork = '10.0.0.0/8'\nrate = { imap = '60/min' }",
+        "[[rule]]\nnetwork = '10.0.0.0/8'\nrate = 'none'",
+        "[[rule]]\nnetwork = '10.0.0.0/8'\nnetwork_max_connections = 5",
+        "[[rule]]\nnetwork = '10.0.0.0/8'\nnetwork_max_connections = 'none'",
     ];
     let mut seen: Vec<_> = other.iter().map(|text| parse(text, "x").unwrap().fingerprint()).collect();
     seen.push(FINGERPRINT_OF_THE_DEFAULTS);
@@ -466,13 +472,37 @@ fn a_time_is_shown_as_it_is_given() {
     }
 }
 
+/// For all services, for single ones, for both, or not said.
+fn per_service<T: Clone + std::fmt::Debug + 'static>(
+    one: impl Strategy<Value = T> + Clone + 'static,
+) -> impl Strategy<Value = PerService<T>> {
+    let services = proptest::collection::btree_map("imap|smtp|pop3", one.clone(), 0..3);
+    (proptest::option::of(one), services).prop_map(|(all, services)| PerService { all, services })
+}
+
+type AnyLimits = (PerService<u32>, PerService<Option<BurstingPace>>, PerService<Option<u32>>);
+
+fn any_limits() -> impl Strategy<Value = AnyLimits> {
+    let pace = (1u32..=Rate::MAX_COUNT, proptest::sample::select(&[1u32, 60, 3600]), 1u32..=Rate::MAX_COUNT);
+    let rate =
+        pace.prop_map(|(count, period_s, burst)| BurstingPace { pace: Pace { count, period_s }, burst });
+    let network = 10u32..=ServicePolicy::MAX_LIMIT;
+    (
+        per_service(1u32..=10),
+        per_service(proptest::option::of(rate)),
+        per_service(proptest::option::of(network)),
+    )
+}
+
 proptest! {
     #[test]
     fn rules_survive_being_written_and_read(
-        rules in proptest::collection::btree_map(any::<std::net::IpAddr>(), (0u8..=128, 0u8..4, ".{0,20}"), 0..9),
+        rules in proptest::collection::btree_map(
+            any::<std::net::IpAddr>(), (0u8..=128, 0u8..4, ".{0,20}", any_limits()), 0..9,
+        ),
     ) {
         let mut config = Config::default();
-        for (address, (prefix, kind, comment)) in rules {
+        for (address, (prefix, kind, comment, limits)) in rules {
             let prefix = if address.is_ipv4() { prefix.min(32) } else { prefix };
             let network = ipnet::IpNet::new(address, prefix).unwrap().trunc();
             let is_mapped = matches!(network, ipnet::IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some());
@@ -480,15 +510,20 @@ proptest! {
             if is_mapped || config.rules.iter().any(|rule| rule.network == network) {
                 continue;
             }
-            config.rules.push(Rule {
-                network,
-                action: limiter_common::Action::from_u8(kind),
-                // A limit for every service, or for every other.
-                max_connections: (kind == 0 || kind == 3 && prefix % 2 == 0).then_some(7),
-                services: if kind == 3 { [("imap".to_owned(), 5)].into() } else { [].into() },
-                source_prefix: (matches!(kind, 0 | 3) && prefix > 0 && !is_translated).then_some(prefix),
-                comment: (!comment.is_empty()).then_some(comment),
-            });
+            let action = limiter_common::Action::from_u8(kind);
+            let mut rule = Rule::new(network, action);
+            rule.comment = (!comment.is_empty()).then_some(comment);
+            if action == limiter_common::Action::Limit {
+                let (max_connections, rate, network_max_connections) = limits;
+                let said = !max_connections.is_empty() || !rate.is_empty() || !network_max_connections.is_empty();
+                let has_prefix = prefix > 0 && !is_translated;
+                if !said && !has_prefix {
+                    continue;
+                }
+                rule.source_prefix = has_prefix.then_some(prefix);
+                rule = Rule { max_connections, rate, network_max_connections, ..rule };
+            }
+            config.rules.push(rule);
         }
         config.rules.sort_by_key(|rule| rule.network);
         prop_assert_eq!(parse(&config.to_string(), "x").unwrap(), config);

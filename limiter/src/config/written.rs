@@ -340,7 +340,17 @@ impl Place<'_> {
             }
             Self::Network(_) => vec!["ipv4_prefix", "ipv6_prefix", "max_connections"],
             Self::Ladder => vec!["replies", "ban_after", "ban", "ban_max", "max_bans"],
-            Self::Rule => vec!["network", "allow", "deny", "max_connections", "source_prefix", "comment"],
+            Self::Rule => vec![
+                "network",
+                "allow",
+                "deny",
+                "max_connections",
+                "rate",
+                "burst",
+                "network_max_connections",
+                "source_prefix",
+                "comment",
+            ],
         }
     }
 

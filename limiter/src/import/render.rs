@@ -1,9 +1,6 @@
 //! The configuration as text: TOML, each key with where it came from above it.
 
-use std::{
-    collections::BTreeMap,
-    fmt::{self, Display},
-};
+use std::fmt::{self, Display};
 
 use limiter_common::Protocol;
 
@@ -150,14 +147,7 @@ fn write_rules(out: &mut fmt::Formatter<'_>, rules: &[Rule]) -> fmt::Result {
          daemons; this host itself is allowed without one.",
     )?;
     for (index, Rule { network, action, source }) in rules.iter().enumerate() {
-        let rule = config::Rule {
-            network: *network,
-            action: *action,
-            max_connections: None,
-            services: BTreeMap::new(),
-            source_prefix: None,
-            comment: Some(one_line(source)),
-        };
+        let rule = config::Rule { comment: Some(one_line(source)), ..config::Rule::new(*network, *action) };
         write!(out, "{}{rule}", if index == 0 { "" } else { "\n" })?;
     }
     Ok(())

@@ -4,12 +4,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 use limiter_common::{
-    Action, Addr, Say, ServiceId,
-    rule::{Limit, Network, RuleLimits, SourcePrefix},
+    Action, Addr, Rate, Say, ServiceId,
+    rule::{Limit, Network, RuleLimits, RuleRate, SourcePrefix},
 };
 
 use crate::{
-    config::{self, Rule},
+    config::{self, PerService, Rule},
     kernel::sets::RuleEntry,
 };
 
@@ -18,20 +18,35 @@ const IPV4: Network = Network { prefix: 96, addr: Addr([0, 0, 0xffff_u32.to_be()
 
 /// The rules of a configuration, with the services' numbers.
 pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<RuleEntry> {
-    let connections = |limit: u32| RuleLimits::connections(Limit::own(limit));
     let entry = |rule: &Rule| RuleEntry {
         source_prefix: rule
             .source_prefix
             .map_or(SourcePrefix::NONE, |prefix| SourcePrefix::own(config::bits(&rule.network, prefix))),
-        all: connections(rule.max_connections.unwrap_or(0)),
+        all: limits_of(rule, None),
         limits: rule
-            .services
-            .iter()
-            .filter_map(|(name, &limit)| Some((*numbers.get(name.as_str())?, connections(limit))))
+            .services()
+            .into_iter()
+            .filter_map(|name| Some((*numbers.get(name)?, limits_of(rule, Some(name)))))
             .collect(),
         ..RuleEntry::new(config::network(&rule.network), rule.action)
     };
     rules.iter().map(entry).collect()
+}
+
+/// What a rule says of one service apart from others; without a name, of all others.
+fn limits_of(rule: &Rule, service: Option<&str>) -> RuleLimits {
+    RuleLimits {
+        rate: said(&rule.rate, service).map_or(RuleRate::UNSAID, |rate| {
+            RuleRate::own(rate.map_or_else(Rate::default, |rate| rate.pace.rate(rate.burst)))
+        }),
+        max_connections: said(&rule.max_connections, service).map_or(Limit::UNSAID, Limit::own),
+        network: said(&rule.network_max_connections, service)
+            .map_or(Limit::UNSAID, |limit| limit.map_or(Limit::NONE, Limit::own)),
+    }
+}
+
+fn said<T: Copy>(key: &PerService<T>, service: Option<&str>) -> Option<T> {
+    service.map_or(key.all, |service| key.services.get(service).copied())
 }
 
 /// The admin's rules as they were given: without what is built in, and without what is inherited. Which of them are
@@ -195,7 +210,6 @@ fn is_v4(network: &Network) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use limiter_common::{Rate, rule::RuleRate};
     use proptest::prelude::*;
 
     use super::*;

@@ -47,6 +47,7 @@ mod real_software;
 mod reconciliation;
 mod reload;
 mod restarts;
+mod rule_limits;
 mod rules;
 mod save;
 mod shield;

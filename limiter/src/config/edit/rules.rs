@@ -10,31 +10,38 @@ use super::{
     Ruling,
     tables::{Home, append, push, take_out},
 };
-use crate::config::{Rule, parse_network, rules::EVERY_OTHER};
+use crate::config::{
+    Rule, parse_network,
+    rules::{EVERY_OTHER, PerService},
+};
 
 /// `rules` with what is said of `network`, as `limiter allow`, `deny`, `limit` and `forget` mean it.
 pub fn change(rules: &mut Vec<Rule>, network: IpNet, ruling: Ruling<'_>) {
     let before = rules.iter().position(|rule| rule.network == network).map(|index| rules.remove(index));
-    let (was_limit, comment, max_connections, services, prefix) =
-        before.map_or_else(Default::default, |rule| {
-            let was_limit = rule.action == Action::Limit;
-            (was_limit, rule.comment, rule.max_connections, rule.services, rule.source_prefix)
-        });
-    let (action, max_connections, services) = match ruling {
+    let mut comment = None;
+    let limited = before.and_then(|mut rule| {
+        comment = rule.comment.take();
+        (rule.action == Action::Limit).then_some(rule)
+    });
+    let mut rule = match ruling {
         Ruling::Forget => return,
-        Ruling::Allow => (Action::Allow, None, BTreeMap::new()),
-        Ruling::Deny => (Action::Deny, None, BTreeMap::new()),
-        Ruling::Limit(connections, None) => (Action::Limit, Some(connections), BTreeMap::new()),
-        Ruling::Limit(connections, Some(service)) => {
-            let (max_connections, mut services) =
-                if was_limit { (max_connections, services) } else { Default::default() };
-            services.insert(service.to_owned(), connections);
-            (Action::Limit, max_connections, services)
+        Ruling::Allow => Rule::new(network, Action::Allow),
+        Ruling::Deny => Rule::new(network, Action::Deny),
+        Ruling::Limit(connections, service) => {
+            let mut rule = limited.unwrap_or_else(|| Rule::new(network, Action::Limit));
+            let PerService { all, services } = &mut rule.max_connections;
+            match service {
+                Some(service) => {
+                    services.insert(service.to_owned(), connections);
+                }
+                None => (*all, *services) = (Some(connections), BTreeMap::new()),
+            }
+            rule
         }
     };
+    rule.comment = comment;
     let at = rules.partition_point(|rule| rule.network < network);
-    let source_prefix = prefix.filter(|_| action == Action::Limit);
-    rules.insert(at, Rule { network, action, max_connections, services, source_prefix, comment });
+    rules.insert(at, rule);
 }
 
 /// The same in the document; `None` if there is no place for it.
@@ -81,6 +88,9 @@ pub fn rule(document: &mut DocumentMut, network: IpNet, ruling: Ruling<'_>) -> O
     Some(())
 }
 
+/// The keys of a rule with limits.
+const LIMITS: [&str; 5] = ["max_connections", "rate", "burst", "network_max_connections", "source_prefix"];
+
 /// A single address is written as one.
 fn shown(network: IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() {
@@ -112,11 +122,15 @@ fn say(rule: &mut Home<'_>, ruling: Ruling<'_>) {
         }
     };
     if matches!(ruling, Ruling::Allow | Ruling::Deny) {
-        // What makes a source is said where there are limits.
-        if rule.has("source_prefix") && !rule.has("max_connections") {
-            return rule.exchange("source_prefix", key, value);
+        // What is said where there are limits: the first gives its place.
+        let mut said = LIMITS.into_iter().filter(|said| rule.has(said));
+        let (first, others): (Option<&str>, Vec<&str>) = (said.next(), said.collect());
+        for other in others {
+            rule.remove(other);
         }
-        rule.remove("source_prefix");
+        if let Some(first) = first {
+            return rule.exchange(first, key, value);
+        }
     }
     let said = ["allow", "deny", "max_connections"].into_iter().find(|said| rule.has(said));
     match said {

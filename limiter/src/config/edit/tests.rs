@@ -241,6 +241,19 @@ fn what_makes_a_source_is_said_as_long_as_the_rule_has_limits() {
 }
 
 #[test]
+fn a_rate_and_a_network_limit_stay_as_long_as_the_rule_has_limits() {
+    let rule = "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = \"60/min\" # printers\nburst = { imap = 5 }\nnetwork_max_connections = 90\n";
+    let limited = say(rule, "10.0.0.0/8", Ruling::Limit(5, None));
+    assert_eq!(limited, format!("{rule}max_connections = 5\n"));
+    let other = say(&limited, "10.0.0.0/8", Ruling::Limit(6, Some("smtp")));
+    assert_eq!(other, format!("{rule}max_connections = {{ smtp = 6, \"*\" = 5 }}\n"));
+    let denied = say(rule, "10.0.0.0/8", Ruling::Deny);
+    assert_eq!(denied, "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true # printers\n");
+    let allowed = say(&other, "10.0.0.0/8", Ruling::Allow);
+    assert_eq!(allowed, "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\n");
+}
+
+#[test]
 fn a_new_rule_comes_last_and_what_stands_at_the_end_stays_above_it() {
     assert_eq!(
         say(FILE, "2001:db8::/32", Ruling::Limit(4, Some("smtp"))),

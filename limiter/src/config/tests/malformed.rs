@@ -114,15 +114,29 @@ refuses! {
         "[[rule]]\nnetwork = \"10.0.0.1\"\ndeny = true\n[[rule]]\nnetwork = \"10.0.0.1/32\"\nallow = true" => "5:11: there is a rule for 10.0.0.1/32 already, on line 2; put both into one",
     }
     a_rule_says_one_thing {
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"" => "2:11: the rule for 10.0.0.0/8 says nothing; add allow = true, deny = true, max_connections, or source_prefix",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\ndeny = true" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny and max_connections; leave one of them",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\nmax_connections = 5" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny and max_connections; leave one of them",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"" => "2:11: the rule for 10.0.0.0/8 says nothing; add allow = true, deny = true, max_connections, rate, network_max_connections, or source_prefix",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\ndeny = true" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny, and limits; leave one of them",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\nmax_connections = 5" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny, and limits; leave one of them",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = false" => "3:9: allow can only be true; remove it if it is not meant",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = 0" => "3:19: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = { imap = 0 }" => "3:28: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = { imaps = 5 }" => "3:21: there is no service imaps (known: imap, pop3, sieve, smtp, submission, submissions); give one of these",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nlimit = 5" => "3:1: unknown key limit in [[rule]] (known: network, allow, deny, max_connections, source_prefix, comment); remove it",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nlimit = 5" => "3:1: unknown key limit in [[rule]] (known: network, allow, deny, max_connections, rate, burst, network_max_connections, source_prefix, comment); remove it",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\ncomment = 5" => "4:11: comment must be text, not 5; put it in quotes",
+    }
+    a_rules_limits_are_those_of_a_service {
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = 60" => "3:8: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not 60; give how fast one source may connect",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = { smtp = \"60\" }" => "3:17: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not \"60\"; give how fast one source may connect",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = { smtps = \"60/min\" }" => "3:10: there is no service smtps (known: imap, pop3, sieve, smtp, submission, submissions); give one of these",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nburst = 5" => "3:1: burst means nothing without a rate in the same rule; add for example rate = \"60/min\", or remove it",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = \"none\"\nburst = 5" => "4:1: burst means nothing without a rate in the same rule; add for example rate = \"60/min\", or remove it",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = { imap = \"60/min\" }\nburst = { smtp = 5 }" => "4:1: burst means nothing without a rate in the same rule; add for example rate = \"60/min\", or remove it",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = \"60/min\"\nburst = 0" => "4:9: burst must be between 1 and 1000000, not 0; give the number of connections a source may make at once",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nnetwork_max_connections = 0" => "3:27: network_max_connections must be between 1 and 1000000, not 0; give the number of connections the network around a source may hold, or \"none\"",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nnetwork_max_connections = \"many\"" => "3:27: network_max_connections must be a whole number between 1 and 1000000, not \"many\"; give the number of connections the network around a source may hold, or \"none\"",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = { imap = 9 }\nnetwork_max_connections = 8" => "4:1: the rule for 10.0.0.0/8 lets the network around a source hold 8 connections, less than the 9 the source itself may hold; raise network_max_connections, or lower max_connections",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\nrate = \"60/min\"" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny, and limits; leave one of them",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\nnetwork_max_connections = \"none\"" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny, and limits; leave one of them",
     }
     keepalive_is_a_time {
         "[defaults]\nkeepalive = 600" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not 600; give the time after which a vanished client's connection ends",
