@@ -15,6 +15,7 @@ mod error;
 mod file;
 mod interfaces;
 mod ladder;
+mod limiting;
 mod load;
 mod pace;
 mod render;
@@ -33,11 +34,13 @@ pub use error::ConfigError;
 pub use file::Draft;
 pub use interfaces::Interfaces;
 pub use ladder::LadderConfig;
+pub use limiting::Limiting;
 pub use load::{load, parse, read};
 pub use pace::Pace;
 pub use resolve::WAIT_SECONDS;
 pub use rules::{PerService, Rule, bits, network, parse_network, prefix_len};
 pub use setting::{Setting, SettingError, apply, changes, parse_setting};
+pub use written::OrNone;
 
 /// The resolved configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

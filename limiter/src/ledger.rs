@@ -68,7 +68,12 @@ impl Source {
         now: u32,
     ) -> Self {
         let network = Network { prefix: key.prefix.into(), addr: key.source };
-        let rule = rules.covering(&network).filter(|_| !key.is_wide() && !key.is_shared());
+        let rule = rules.covering(&network).filter(|_| !key.is_shared());
+        // Of a network it is what a rule for all of it says of networks.
+        let rule = rule.filter(|rule| {
+            let limits = policy::say(rule, ServiceId(key.service)).limits;
+            !key.is_wide() || (rule.action == Action::Limit && limits.network.is_said())
+        });
         let say = match rule {
             Some(rule) => policy::say(rule, ServiceId(key.service)),
             None if key.source.is_loopback() => Say::ALLOW,
@@ -81,7 +86,7 @@ impl Source {
             if limits.denied { Some(0) } else { Some(limit).filter(|&limit| limit != u32::MAX) }
         });
         // What is built in is no rule that anybody has made; what a rule does not say, the service does.
-        let is_by_rule = say.action != Action::Limit || say.limits.max_connections.is_said();
+        let is_by_rule = say.action != Action::Limit || key.is_wide() || say.limits.max_connections.is_said();
         let rule = rule.filter(|rule| !rule.built_in && is_by_rule);
         Self {
             tier: match key {

@@ -2,6 +2,7 @@
 //!
 //! A service keeps its number as long as it keeps its name, because the ledger counts by number.
 
+mod limiting;
 mod own;
 mod rules;
 mod words;
@@ -12,9 +13,10 @@ use anyhow::{Result, bail};
 use limiter_common::{MAX_SERVICES, ServiceId, ServicePolicy};
 use tracing::debug;
 
+pub use limiting::limit;
 pub use own::{addresses, built_in};
 pub use rules::{Lookup, covering, inherit, own_words, say};
-pub use words::{Difference, differences, differences_of_the_rest, service_name, words};
+pub use words::{Difference, differences, differences_of_the_rest, limit_words, service_name, words};
 
 use crate::{
     config::Config,

@@ -101,7 +101,8 @@ struct Standing {
 struct Network {
     network: String,
     connections: u32,
-    limit: u32,
+    /// The limit that it has for this address; none if a rule takes it away.
+    limit: Option<u32>,
 }
 
 /// What the kernel knows of an address at a service.
@@ -220,7 +221,7 @@ fn standing(text: &str, ladder: &Ladder, facts: &Facts, now: Now) -> Standing {
         network: claim.has_wide().then(|| Network {
             network: ledger::network(&claim.wide),
             connections: has.wide.connections(),
-            limit: Limits::of(policy, say).wide,
+            limit: limit(Limits::of(policy, say).wide),
         }),
         total: has.total.connections(),
         max_total: limit(limits.total),
@@ -332,7 +333,7 @@ pub fn screen(instance: &Instance, explanation: &Explanation, width: output::Wid
         let named: &[&str] = if is_all { &[] } else { &services };
         let after = remedy.map_or_else(String::new, |remedy| {
             let words = remedy.words(address, named);
-            format!(", or after `limiter --instance {instance} {words}`{}", remedy.note())
+            format!(", or after `limiter --instance {instance} {words}`")
         });
         let but = if observed { "only observed, so it gets in; enforced: " } else { "" };
         screen.paragraph([format!("{}: {but}{why}{after}.", services.join(", "))]);

@@ -30,6 +30,24 @@ pub fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|complaint| complaint.to_string().replace("; give whom the rule is for", ""))
 }
 
+/// A word of `limiter limit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// Whom it is for.
+    Network(IpNet),
+    /// How many connections.
+    Connections(u32),
+}
+
+/// A network, or how many connections: what has neither dots nor colons is no address.
+pub fn limited(text: &str) -> Result<Limited, String> {
+    if text.contains(['.', ':', '/', '[']) {
+        network(text).map(Limited::Network)
+    } else {
+        connections(text).map(Limited::Connections)
+    }
+}
+
 /// The same where the form of an IPv6 address that holds an IPv4 one is as good as that.
 fn written(text: &str) -> Option<IpNet> {
     let text = without_brackets(text);

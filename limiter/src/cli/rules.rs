@@ -6,11 +6,12 @@ use anyhow::Result;
 use ipnet::IpNet;
 use limiter_common::{
     Action, ServiceId,
-    rule::{Limit, Network, RuleLimits},
+    rule::{Network, RuleLimits},
 };
 use serde::Serialize;
 
 use super::{
+    WrongUsage,
     answer::Done,
     caution::{self, Force},
     input, loaded, locked,
@@ -19,7 +20,7 @@ use super::{
     steadily,
 };
 use crate::{
-    config::{self, Change, Ruling},
+    config::{self, Change, Limiting, Ruling, Setting, SettingError},
     instance::Instance,
     kernel::sets::{PolicySet, RuleEntry},
     ledger, policy,
@@ -49,13 +50,22 @@ pub struct DenyArgs {
 
 #[derive(clap::Args)]
 pub struct LimitArgs {
-    /// Addresses or networks, such as 203.0.113.0/24 or `2001:db8::/48`: all of them, or none if one is wrong
-    #[arg(value_name = "CIDR", value_parser = input::network, required = true)]
-    networks: Vec<IpNet>,
+    /// Addresses or networks, such as 203.0.113.0/24 or `2001:db8::/48`: all of them, or none if one is wrong; and
+    /// behind them the connections each source in them may hold
+    #[arg(value_name = "CIDR... [N]", value_parser = input::limited, required = true)]
+    words: Vec<input::Limited>,
 
-    /// Connections each source in them may hold
-    #[arg(value_name = "N", value_parser = input::connections)]
-    connections: u32,
+    /// How fast each source may connect, such as 60/min; `none` takes the limit away
+    #[arg(long, value_name = "RATE", value_parser = |text: &str| setting("rate", text))]
+    rate: Option<Setting>,
+
+    /// How many of these connections may come at once; without it, as many as the rate's number
+    #[arg(long, value_name = "N", value_parser = |text: &str| setting("burst", text))]
+    burst: Option<Setting>,
+
+    /// Connections that the network around a source may hold for the source to get in; `none` takes the limit away
+    #[arg(long, value_name = "N", value_parser = |text: &str| setting("network_max_connections", text))]
+    network_max_connections: Option<Setting>,
 
     /// Only to these services, with commas in between; to every service if left out
     #[arg(long, value_name = "SERVICE")]
@@ -98,9 +108,46 @@ pub fn forget(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
     change(instance, whom, Rulings(&|_| Ok(vec![Ruling::Forget])), None)
 }
 
-/// `limiter limit CIDR… N`.
+fn setting(key: &str, value: &str) -> Result<Setting, SettingError> {
+    config::parse_setting(&format!("{key}={value}"))
+}
+
+impl LimitArgs {
+    /// Whom it is for, and what is said of them.
+    fn meant(&self) -> Result<(Vec<IpNet>, Limiting)> {
+        let mut networks = Vec::new();
+        let mut connections = None;
+        for word in &self.words {
+            match *word {
+                input::Limited::Network(network) if connections.is_none() => networks.push(network),
+                input::Limited::Connections(number) if connections.is_none() => {
+                    connections = Some(Setting::MaxConnections(number));
+                }
+                _ => {
+                    let wrong = "give one number of connections, behind all addresses and networks";
+                    return Err(WrongUsage(wrong.to_owned()).into());
+                }
+            }
+        }
+        if networks.is_empty() {
+            let wrong = "give whom the limit is for: addresses or networks, such as 203.0.113.0/24";
+            return Err(WrongUsage(wrong.to_owned()).into());
+        }
+        let settings = [connections, self.rate, self.burst, self.network_max_connections];
+        let settings: Vec<Setting> = settings.into_iter().flatten().collect();
+        if settings.is_empty() {
+            let wrong = "give a limit: a number of connections behind the networks, --rate, --burst or \
+                         --network-max-connections";
+            return Err(WrongUsage(wrong.to_owned()).into());
+        }
+        Ok((networks, Limiting::of(&settings)))
+    }
+}
+
+/// `limiter limit CIDR… [N]`.
 pub fn limit(instance: &Instance, args: LimitArgs) -> Result<ExitCode> {
-    let LimitArgs { networks, connections, service, save, format } = args;
+    let (networks, limiting) = args.meant()?;
+    let LimitArgs { service, save, format, .. } = args;
     let whom = Whom { networks, save, format };
     let one_by_one = |policy: &PolicySet| -> Result<Option<Vec<ServiceId>>> {
         let asked = input::services(&policy.services, service.as_deref())?;
@@ -109,9 +156,9 @@ pub fn limit(instance: &Instance, args: LimitArgs) -> Result<ExitCode> {
         Ok((!is_all).then(|| asked.iter().map(|(id, _)| *id).collect()))
     };
     let rulings = Rulings(&|policy| {
-        let Some(asked) = one_by_one(policy)? else { return Ok(vec![Ruling::Limit(connections, None)]) };
+        let Some(asked) = one_by_one(policy)? else { return Ok(vec![Ruling::Limit(limiting, None)]) };
         let named = policy.services.iter().filter(|(id, _)| asked.contains(id));
-        Ok(named.map(|(_, service)| Ruling::Limit(connections, Some(service.name()))).collect())
+        Ok(named.map(|(_, service)| Ruling::Limit(limiting, Some(service.name()))).collect())
     });
     change(instance, &whom, rulings, None)
 }
@@ -132,7 +179,7 @@ fn change(instance: &Instance, whom: &Whom, rulings: Rulings<'_>, force: Option<
     for network in &networks {
         let was = said(&before, &admins, network);
         for ruling in &rulings {
-            rule(&mut admins, &before, config::network(network), *ruling);
+            rule(&mut admins, &before, config::network(network), *ruling)?;
             changes.push(Change::Rule { network: *network, ruling: *ruling });
         }
         let is = said(&before, &admins, network);
@@ -154,26 +201,27 @@ fn change(instance: &Instance, whom: &Whom, rulings: Rulings<'_>, force: Option<
 }
 
 /// Makes the admin's `rules` say `ruling` of a network.
-fn rule(rules: &mut Vec<RuleEntry>, policy: &PolicySet, network: Network, ruling: Ruling<'_>) {
+fn rule(
+    rules: &mut Vec<RuleEntry>,
+    policy: &PolicySet,
+    network: Network,
+    ruling: Ruling<'_>,
+) -> Result<(), SettingError> {
     let present = rules.iter().position(|rule| rule.network == network).map(|index| rules.remove(index));
     let new = |action| RuleEntry::new(network, action);
     match ruling {
         Ruling::Forget => {}
         Ruling::Allow => rules.push(new(Action::Allow)),
         Ruling::Deny => rules.push(new(Action::Deny)),
-        Ruling::Limit(connections, name) => {
+        Ruling::Limit(limiting, name) => {
             let mut rule =
                 present.filter(|rule| rule.action == Action::Limit).unwrap_or_else(|| new(Action::Limit));
-            let limits = RuleLimits::connections(Limit::own(connections));
-            let service = name.map(|name| policy.services.iter().find(|(_, service)| service.name() == name));
-            match service {
-                None => rule.limit(limits),
-                Some(Some((service, _))) => rule.limit_at(*service, limits),
-                Some(None) => {}
-            }
+            let number = |name| policy.services.iter().find(|(_, service)| service.name() == name);
+            policy::limit(&mut rule, &limiting, name.and_then(number).map(|(id, _)| *id))?;
             rules.push(rule);
         }
     }
+    Ok(())
 }
 
 /// What the admin says of exactly this network, in words.
@@ -197,8 +245,40 @@ struct Rule {
     max_connections: Option<u32>,
     /// The same for single services.
     services: Vec<(String, u32)>,
+    /// All limits for every service that has none below.
+    limits: Limits,
+    /// The same for single services.
+    service_limits: Vec<(String, Limits)>,
+    /// What it says of limits, in words.
+    #[serde(skip)]
+    words: Vec<String>,
     /// What makes a source in it; none: what each service says.
     source_prefix: Option<u8>,
+}
+
+/// Limits of a rule, by the words of `limiter limit`; none: it says nothing of that.
+#[derive(Serialize)]
+struct Limits {
+    max_connections: Option<u32>,
+    /// `none`: there is no limit.
+    rate: Option<String>,
+    burst: Option<u32>,
+    /// `none`: there is no limit.
+    network_max_connections: Option<String>,
+}
+
+impl Limits {
+    fn new(limits: &RuleLimits) -> Self {
+        let (rate, network) = (limits.rate.said(), limits.network.connections());
+        Self {
+            max_connections: Some(limits.max_connections.connections()).filter(|&limit| limit != 0),
+            rate: rate.map(|rate| Setting::Rate(config::Pace::of(&rate)).to_string()),
+            burst: rate.map(|rate| rate.burst()).filter(|&burst| burst != 0),
+            network_max_connections: limits.network.is_said().then(|| {
+                Setting::NetworkMaxConnections(Some(network).filter(|&limit| limit != u32::MAX)).to_string()
+            }),
+        }
+    }
 }
 
 /// `limiter rules`.
@@ -230,6 +310,20 @@ pub fn rules(policy: &PolicySet) -> Rules {
                 (policy::service_name(&policy.services, *id), limits.max_connections.connections())
             })
             .collect(),
+        limits: Limits::new(&rule.all),
+        service_limits: rule
+            .limits
+            .iter()
+            .map(|(id, limits)| (policy::service_name(&policy.services, *id), Limits::new(limits)))
+            .collect(),
+        words: rule
+            .limits
+            .iter()
+            .flat_map(|(id, limits)| {
+                policy::limit_words(limits, &policy::service_name(&policy.services, *id))
+            })
+            .chain(policy::limit_words(&rule.all, "each service"))
+            .collect(),
         source_prefix: config::prefix_len(&rule.network, rule.source_prefix),
     };
     Rules { rules: all.iter().map(shown).collect() }
@@ -246,10 +340,8 @@ pub fn screen(rules: &Rules, width: output::Width) -> Screen {
         .rules
         .iter()
         .map(|rule| {
-            let all = rule.max_connections.map(|limit| format!("{limit} to each service"));
-            let single = rule.services.iter().map(|(name, limit)| format!("{limit} to {name}"));
             let source = rule.source_prefix.map(|prefix| format!("each /{prefix} is a source"));
-            let limits: Vec<String> = single.chain(all).chain(source).collect();
+            let limits: Vec<String> = rule.words.iter().cloned().chain(source).collect();
             let says = if rule.built_in { "own address".to_owned() } else { limits.join(", ") };
             vec![rule.network.clone(), rule.action.to_owned(), says]
         })
@@ -261,5 +353,5 @@ pub fn screen(rules: &Rules, width: output::Width) -> Screen {
 const COLUMNS: [Column; 3] = [
     Column::words("NETWORK"),
     Column::words("ACTION"),
-    Column::words("CONNECTIONS PER SOURCE").or("PER SOURCE").wraps(),
+    Column::words("LIMITS PER SOURCE").or("PER SOURCE").wraps(),
 ];

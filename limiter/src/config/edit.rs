@@ -16,7 +16,7 @@ use toml_edit::{DocumentMut, InlineTable, Item, Value};
 
 use self::tables::Home;
 use super::{
-    Config, ConfigError, Network, Service, Setting, SettingError, apply,
+    Config, ConfigError, Limiting, Network, Service, Setting, SettingError, apply,
     check::NONE,
     load::{MAX_FILE_BYTES, parse},
 };
@@ -47,8 +47,8 @@ pub enum Ruling<'a> {
     Allow,
     /// Nothing.
     Deny,
-    /// So many connections to all services, or to this one.
-    Limit(u32, Option<&'a str>),
+    /// These limits for all services, or for this one.
+    Limit(Limiting, Option<&'a str>),
     /// No rule.
     Forget,
 }
@@ -102,7 +102,12 @@ pub fn edit(text: &str, file: &str, change: &Change<'_>) -> Result<Edited, EditE
             let (_, wanted) = setting(&before, service, settings)?;
             set(&mut document, service, settings, &wanted).ok_or_else(form)?;
         }
-        Change::Rule { network, ruling } => rules::rule(&mut document, *network, *ruling).ok_or_else(form)?,
+        Change::Rule { network, ruling } => {
+            let mut wanted = before.rules.clone();
+            rules::change(&mut wanted, *network, *ruling)?;
+            let wanted = wanted.iter().find(|rule| rule.network == *network);
+            rules::rule(&mut document, *network, *ruling, wanted).ok_or_else(form)?;
+        }
     }
     let text = lines::restore(text, &document.to_string());
     if text.len() as u64 > MAX_FILE_BYTES {
@@ -125,7 +130,7 @@ fn is_made(change: &Change<'_>, before: &Config, after: &Config) -> Result<bool,
             // As it says it; the policy is what counts.
             wanted.services[index] = Service { ports: wanted.services[index].ports.clone(), ..found.clone() };
         }
-        Change::Rule { network, ruling } => rules::change(&mut wanted.rules, *network, *ruling),
+        Change::Rule { network, ruling } => rules::change(&mut wanted.rules, *network, *ruling)?,
     }
     Ok(wanted == *after)
 }

@@ -93,25 +93,29 @@ impl<T> PerService<T> {
         Ok(said)
     }
 
-    /// The key and its value as the file writes it, if anything is said.
-    fn write(
-        &self,
-        out: &mut fmt::Formatter<'_>,
-        key: &str,
-        one: impl Fn(&T) -> Option<String>,
-    ) -> fmt::Result {
+    /// The value as the file writes it, if anything is said.
+    fn text(&self, one: impl Fn(&T) -> Option<String>) -> Option<String> {
         let single = self.services.iter().filter_map(|(name, said)| Some((name.as_str(), one(said)?)));
         let all = self.all.as_ref().and_then(&one);
         let single: Vec<String> = single.map(|(name, said)| format!("{name} = {said}")).collect();
         match all {
-            None if single.is_empty() => Ok(()),
-            Some(all) if self.services.is_empty() => writeln!(out, "{key} = {all}"),
+            None if single.is_empty() => None,
+            Some(all) if self.services.is_empty() => Some(all),
             all => {
                 let all = all.map(|said| format!("\"{EVERY_OTHER}\" = {said}"));
                 let said: Vec<String> = single.into_iter().chain(all).collect();
-                writeln!(out, "{key} = {{ {} }}", said.join(", "))
+                Some(format!("{{ {} }}", said.join(", ")))
             }
         }
+    }
+}
+
+impl PerService<Option<BurstingPace>> {
+    /// The values of `rate` and of `burst`.
+    pub fn texts(&self) -> (Option<String>, Option<String>) {
+        let pace = |rate: &BurstingPace| format!("\"{}\"", rate.pace);
+        let rate = self.text(|rate| Some(rate.as_ref().map_or_else(|| format!("\"{NONE}\""), pace)));
+        (rate, self.text(|rate| rate.map(|rate| rate.burst.to_string())))
     }
 }
 
@@ -285,7 +289,7 @@ fn bursting(
 }
 
 /// A source could not hold what the rule says of it, if the rule let its network hold less.
-fn check_network_limit(rule: &Rule) -> Result<(), Complaint> {
+pub fn check_network_limit(rule: &Rule) -> Result<(), Complaint> {
     for service in rule.services().into_iter().map(Some).chain([None]) {
         let (limit, most) = (rule.network_max_connections.at(service), rule.max_connections.at(service));
         if let (Some(&Some(limit)), Some(&max_connections)) = (limit, most)
@@ -394,14 +398,17 @@ impl fmt::Display for Rule {
             rule::Action::Deny => writeln!(out, "deny = true"),
             rule::Action::Limit => {
                 let none = || format!("\"{NONE}\"");
-                max_connections.write(out, "max_connections", |limit| Some(limit.to_string()))?;
-                rate.write(out, "rate", |rate| {
-                    Some(rate.map_or_else(none, |rate| format!("\"{}\"", rate.pace)))
-                })?;
-                rate.write(out, "burst", |rate| rate.map(|rate| rate.burst.to_string()))?;
-                network_max_connections.write(out, "network_max_connections", |limit| {
-                    Some(limit.map_or_else(none, |limit| limit.to_string()))
-                })
+                let network = network_max_connections
+                    .text(|limit| Some(limit.map_or_else(none, |limit| limit.to_string())));
+                let (rate, burst) = rate.texts();
+                let keys = [
+                    ("max_connections", max_connections.text(|limit| Some(limit.to_string()))),
+                    ("rate", rate),
+                    ("burst", burst),
+                    ("network_max_connections", network),
+                ];
+                let said = keys.into_iter().filter_map(|(key, value)| Some((key, value?)));
+                said.into_iter().try_for_each(|(key, value)| writeln!(out, "{key} = {value}"))
             }
         }
     }

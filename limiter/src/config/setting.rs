@@ -177,6 +177,16 @@ pub fn apply(settings: &[Setting], policy: &ServicePolicy) -> Result<ServicePoli
 pub struct SettingError(#[from] Complaint);
 
 impl SettingError {
+    /// A rule has no rate that a burst could be of.
+    pub fn burst_without_rate() -> Self {
+        Self(Complaint::RuleBurstWithoutRate)
+    }
+
+    /// A rule lets the network around a source hold less than the source.
+    pub fn network_below_source(network: String, limit: u32, max_connections: u32) -> Self {
+        Self(Complaint::RuleNetworkBelowSource { network, limit, max_connections })
+    }
+
     /// There is no service of this name.
     pub(super) fn no_such_service(name: &str, services: &[Service]) -> Self {
         let known = services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>().join(", ");

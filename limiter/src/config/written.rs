@@ -69,7 +69,7 @@ pub struct Limits {
 }
 
 /// What may be said to be "none", which is something else than not to be said.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrNone<T>(pub Option<T>);
 
 /// A `network` table.

@@ -68,6 +68,9 @@ impl RuleEntry {
 
     /// Says `limits` of one service, beside what it says of it already.
     pub fn limit_at(&mut self, service: ServiceId, limits: RuleLimits) {
+        if !limits.is_said() {
+            return;
+        }
         match self.limits.iter_mut().find(|(said, _)| *said == service) {
             Some((_, said)) => *said = limits.or(said),
             None => self.limits.push((service, limits)),

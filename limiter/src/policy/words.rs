@@ -50,7 +50,7 @@ pub fn limit_words(limits: &RuleLimits, service: &str) -> Vec<String> {
     let rate = rate.said().map(|rate| {
         let pace = Setting::Rate(Pace::of(&rate));
         if rate.is_limited() {
-            format!("rate {pace}, {} at once, to {service}", rate.burst())
+            format!("rate {pace} ({} at once) to {service}", rate.burst())
         } else {
             format!("rate {pace} to {service}")
         }

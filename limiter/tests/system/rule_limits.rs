@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
+use serde_json::Value;
+
 use crate::support::{Answer, Lab, Limiter, Sink, V4, V6, truth};
 
 /// Everybody has two connections at once and then one a minute; the first source of each family more, the second less.
@@ -186,10 +188,15 @@ fn a_rule_limits_networks_where_the_service_does_not_and_what_they_hold_is_given
                  [[rule]]\nnetwork = \"2001:db8:7::/48\"\nmax_connections = { smtp = 3, imap = 7 }\n\
                  network_max_connections = { smtp = 3, imap = 8 }\n";
     let mut limiter = Limiter::start_with(&lab, &format!("{plain}{rules}"));
+    let limits = |limiter: &Limiter| -> Vec<(Value, Value)> {
+        let list = limiter.json(&["list"]);
+        let networks = list["sources"].as_array().unwrap().iter().filter(|entry| entry["tier"] == "network");
+        networks.map(|entry| (entry["limit"].clone(), entry["rule"].clone())).collect()
+    };
     let networks = |limiter: &Limiter| -> Vec<(String, u64)> {
         let list = limiter.json(&["list"]);
         let networks = list["sources"].as_array().unwrap().iter().filter(|entry| entry["tier"] == "network");
-        let name = |entry: &serde_json::Value| entry["source"].as_str().unwrap().to_owned();
+        let name = |entry: &Value| entry["source"].as_str().unwrap().to_owned();
         networks.map(|entry| (name(entry), entry["connections"].as_u64().unwrap())).collect()
     };
     let mut held: Vec<TcpStream> = Vec::new();
@@ -209,6 +216,9 @@ fn a_rule_limits_networks_where_the_service_does_not_and_what_they_hold_is_given
     counted.sort();
     let expected = [("198.51.100.0/24".to_owned(), 3), ("2001:db8:7::/48".to_owned(), 3)];
     assert_eq!(counted, expected, "and nobody else's network is counted");
+    let mut shown = limits(&limiter);
+    shown.sort_by_key(|(_, rule)| rule.to_string());
+    assert_eq!(shown, [(3.into(), "198.51.100.0/24".into()), (3.into(), "2001:db8:7::/48".into())]);
     // One that takes over counts on, and knows what was counted by a rule that is gone.
     limiter.kill();
     limiter.run();
@@ -220,4 +230,101 @@ fn a_rule_limits_networks_where_the_service_does_not_and_what_they_hold_is_given
     drop((held, later));
     truth::settled(&lab.host, &limiter, 25);
     assert_eq!(networks(&limiter).into_iter().map(|(_, held)| held).max(), Some(0));
+}
+
+/// The command that `explain` offers to let a source in.
+fn remedy(limiter: &Limiter, source: IpAddr) -> String {
+    let explained = limiter.json(&["explain", &source.to_string()]);
+    let services = explained["services"].as_array().unwrap();
+    let smtp = services.iter().find(|standing| standing["service"] == "smtp").unwrap();
+    smtp["remedy"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_explain_offers_for_a_rate_or_a_network_lets_in_this_source_and_no_other() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let config =
+        RATES.replace("100", "3") + "network = { ipv4_prefix = 24, ipv6_prefix = 44, max_connections = 4 }\n";
+    let limiter = Limiter::start_with(&lab, &config);
+    let offer = |source| {
+        let command = remedy(&limiter, source);
+        limiter.ok(&command.split(' ').collect::<Vec<_>>());
+        command
+    };
+    for family in [V4, V6] {
+        let smtp = family.port(25);
+        let [one, two, other] = family.sources;
+        for source in family.sources {
+            assert_eq!(at_once(&lab, source, smtp).0, 2, "the service's burst");
+        }
+        assert_eq!(offer(one), format!("limit {one} --rate none --service smtp"));
+        assert_eq!(reason(&limiter, one), None);
+        assert_eq!(reason(&limiter, two).as_deref(), Some("rate"));
+        let held = [0; 3].map(|_| lab.served(one, smtp));
+        limiter.ok(&["limit", &two.to_string(), "--rate", "3600/h", "--burst", "900", "--service", "smtp"]);
+        let fourth = lab.served(two, smtp);
+        assert_eq!(reason(&limiter, two).as_deref(), Some("network"));
+        assert_eq!(offer(two), format!("limit {two} --network-max-connections 5 --service smtp"));
+        let fifth = lab.served(two, smtp);
+        assert_eq!(reason(&limiter, two).as_deref(), Some("network"));
+        assert_eq!(
+            reason(&limiter, other).as_deref(),
+            Some(if other.is_ipv4() { "rate" } else { "network" })
+        );
+        drop((held, fourth, fifth));
+    }
+    truth::settled(&lab.host, &limiter, 25);
+}
+
+#[test]
+fn each_limit_of_a_rule_is_said_live_kept_beside_the_others_and_saved() {
+    let Some(lab) = Lab::new() else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start_with(&lab, RATES);
+    let net = "198.51.100.0/24";
+    let said = limiter.ok(&["limit", net, "--rate", "600/h", "--burst", "6", "--save"]);
+    assert!(
+        said.contains("198.51.100.0/24: limit rate 10/min (6 at once) to each service: changed"),
+        "{said}"
+    );
+    limiter.ok(&["limit", net, "90", "--service", "smtp", "--save"]);
+    limiter.ok(&["limit", net, "--network-max-connections", "95", "--save"]);
+    limiter.ok(&["limit", net, "--rate", "none", "--service", "imap", "--save"]);
+    let rules = limiter.json(&["rules"])["rules"].as_array().unwrap().clone();
+    let rule = rules.into_iter().find(|rule| rule["network"] == net).unwrap();
+    let limits = &rule["limits"];
+    assert_eq!((&limits["rate"], &limits["burst"]), (&"10/min".into(), &6.into()), "{rule:#}");
+    assert_eq!(limits["network_max_connections"], "95");
+    assert_eq!(rule["service_limits"][0][1]["rate"], "none", "{rule:#}");
+    assert_eq!(rule["service_limits"][1][1]["max_connections"], 90, "{rule:#}");
+    let screen = limiter.ok(&["rules"]);
+    assert!(
+        screen.contains("rate 10/min (6 at once) to each service") && screen.contains("rate none to imap"),
+        "{screen}"
+    );
+    assert_eq!(at_once(&lab, V4.source(), V4.port(25)).0, 6);
+    // The file says the same, so that a reload changes nothing.
+    let before = limiter.json(&["rules"]);
+    limiter.ok(&["reload"]);
+    assert_eq!(limiter.json(&["rules"]), before);
+    for (words, why) in [
+        (
+            &["limit", net, "--burst", "5", "--service", "imap"][..],
+            "burst means nothing without a rate in the same rule",
+        ),
+        (&["limit", net, "--rate", "fast"], "rate must be a number of connections a second"),
+        (
+            &["limit", net, "--network-max-connections", "50"],
+            "lets the network around a source hold 50 connections",
+        ),
+        (&["limit", net], "give a limit: a number of connections behind the networks"),
+        (&["limit", "9"], "give whom the limit is for"),
+        (&["limit", "9", net], "give one number of connections, behind all addresses and networks"),
+    ] {
+        let outcome = limiter.cli(words);
+        assert!(outcome.code != Some(0) && outcome.stderr.contains(why), "{words:?}: {}", outcome.stderr);
+    }
+    assert_eq!(limiter.json(&["rules"]), before, "an error means that nothing was changed");
+    truth::settled(&lab.host, &limiter, 25);
 }

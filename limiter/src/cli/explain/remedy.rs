@@ -14,8 +14,10 @@ pub enum Remedy {
     Unban,
     /// Let it have so many connections.
     Limit(u32),
-    /// Let it have as many as it wants, as fast as it wants: no rule holds a rate yet.
-    Allow,
+    /// Let it come as fast as it can.
+    NoRate,
+    /// Let it in while its network holds less than this.
+    Network(u32),
     /// Let the whole service have so many.
     MaxTotal(u32),
 }
@@ -52,9 +54,8 @@ impl Remedy {
                 }
             }
             Reason::Banned => Some(Self::Unban),
-            Reason::Rate => Some(Self::Allow),
-            // Who has a limit of its own may have that, whatever its network may.
-            Reason::Network => one_more(standing.wide.wanted()).map(Self::Limit),
+            Reason::Rate => Some(Self::NoRate),
+            Reason::Network => one_more(standing.wide.wanted()).map(Self::Network),
             Reason::Concurrency => one_more(standing.narrow.wanted()).map(Self::Limit),
             Reason::Total => {
                 let held = standing.total.wanted();
@@ -75,16 +76,9 @@ impl Remedy {
             Self::Forget => format!("forget {address}"),
             Self::Unban => format!("unban {address}{only}"),
             Self::Limit(limit) => format!("limit {address} {limit}{only}"),
-            Self::Allow => format!("allow {address}"),
+            Self::NoRate => format!("limit {address} --rate none{only}"),
+            Self::Network(limit) => format!("limit {address} --network-max-connections {limit}{only}"),
             Self::MaxTotal(total) => format!("set {names} max_total={total}"),
-        }
-    }
-
-    /// What is to be known of it beside.
-    pub const fn note(&self) -> &'static str {
-        match self {
-            Self::Allow => ", which lifts every limit of this address",
-            _ => "",
         }
     }
 }
@@ -93,7 +87,7 @@ impl Remedy {
 mod tests {
     use limiter_common::{
         Action, Places, Rate,
-        rule::{Limit, RuleLimits},
+        rule::{Limit, RuleLimits, RuleRate},
         service::Prefixes,
     };
     use proptest::prelude::*;
@@ -129,9 +123,9 @@ mod tests {
         let deny = Say { action: Action::Deny, ..Say::NOTHING };
         let said = |reason| of(Say::NOTHING, None, reason).unwrap();
         assert_eq!(said(Reason::Concurrency), "limit 192.0.2.7 53 --service imap,smtp", "two wait as well");
-        assert_eq!(said(Reason::Network), "limit 192.0.2.7 63 --service imap,smtp");
+        assert_eq!(said(Reason::Network), "limit 192.0.2.7 --network-max-connections 63 --service imap,smtp");
         assert_eq!(said(Reason::Banned), "unban 192.0.2.7 --service imap,smtp");
-        assert_eq!(said(Reason::Rate), "allow 192.0.2.7");
+        assert_eq!(said(Reason::Rate), "limit 192.0.2.7 --rate none --service imap,smtp");
         assert_eq!(of(deny, None, Reason::Denied).unwrap(), "limit 192.0.2.7 50 --service imap,smtp");
         assert_eq!(of(deny, Some(Say::NOTHING), Reason::Denied).unwrap(), "forget 192.0.2.7");
         assert_eq!(of(deny, Some(deny), Reason::Denied).unwrap(), "limit 192.0.2.7 50 --service imap,smtp");
@@ -189,8 +183,13 @@ mod tests {
                 match Remedy::of(&refused).unwrap() {
                     Remedy::Forget => say = otherwise.unwrap(),
                     Remedy::Unban => standing.banned_until_ns = 0,
-                    Remedy::Limit(limit) => say = Say { limits: connections(limit), ..Say::NOTHING },
-                    Remedy::Allow => say = Say::ALLOW,
+                    // A rule without limits is replaced, and one with limits keeps the others.
+                    Remedy::Limit(limit) if say.action != Action::Limit => {
+                        say = Say { limits: connections(limit), ..Say::NOTHING };
+                    }
+                    Remedy::Limit(limit) => say.limits.max_connections = Limit::own(limit),
+                    Remedy::NoRate => say.limits.rate = RuleRate::own(Rate::default()),
+                    Remedy::Network(limit) => say.limits.network = Limit::own(limit),
                     Remedy::MaxTotal(total) => {
                         policy = config::apply(&[Setting::MaxTotal(Some(total))], &policy).unwrap();
                     }

@@ -1,22 +1,20 @@
 //! `[[rule]]`: what is said of one network.
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
 use limiter_common::Action;
-use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value};
+use toml_edit::{Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::{
     Ruling,
     tables::{Home, append, push, take_out},
 };
-use crate::config::{
-    Rule, parse_network,
-    rules::{EVERY_OTHER, PerService},
-};
+use crate::config::{Rule, SettingError, check::NONE, parse_network, rules::EVERY_OTHER};
 
 /// `rules` with what is said of `network`, as `limiter allow`, `deny`, `limit` and `forget` mean it.
-pub fn change(rules: &mut Vec<Rule>, network: IpNet, ruling: Ruling<'_>) {
+///
+/// # Errors
+/// When limits make no sense together.
+pub fn change(rules: &mut Vec<Rule>, network: IpNet, ruling: Ruling<'_>) -> Result<(), SettingError> {
     let before = rules.iter().position(|rule| rule.network == network).map(|index| rules.remove(index));
     let mut comment = None;
     let limited = before.and_then(|mut rule| {
@@ -24,28 +22,28 @@ pub fn change(rules: &mut Vec<Rule>, network: IpNet, ruling: Ruling<'_>) {
         (rule.action == Action::Limit).then_some(rule)
     });
     let mut rule = match ruling {
-        Ruling::Forget => return,
+        Ruling::Forget => return Ok(()),
         Ruling::Allow => Rule::new(network, Action::Allow),
         Ruling::Deny => Rule::new(network, Action::Deny),
-        Ruling::Limit(connections, service) => {
+        Ruling::Limit(limiting, service) => {
             let mut rule = limited.unwrap_or_else(|| Rule::new(network, Action::Limit));
-            let PerService { all, services } = &mut rule.max_connections;
-            match service {
-                Some(service) => {
-                    services.insert(service.to_owned(), connections);
-                }
-                None => (*all, *services) = (Some(connections), BTreeMap::new()),
-            }
+            limiting.change(&mut rule, service)?;
             rule
         }
     };
     rule.comment = comment;
     let at = rules.partition_point(|rule| rule.network < network);
     rules.insert(at, rule);
+    Ok(())
 }
 
-/// The same in the document; `None` if there is no place for it.
-pub fn rule(document: &mut DocumentMut, network: IpNet, ruling: Ruling<'_>) -> Option<()> {
+/// The same in the document, in which the network's rule is `wanted` then; `None` if there is no place for it.
+pub fn rule(
+    document: &mut DocumentMut,
+    network: IpNet,
+    ruling: Ruling<'_>,
+    wanted: Option<&Rule>,
+) -> Option<()> {
     let is_it = |table: &dyn TableLike| {
         let written = table.get("network").and_then(Item::as_str);
         written.and_then(|written| parse_network(written).ok()) == Some(network)
@@ -57,11 +55,11 @@ pub fn rule(document: &mut DocumentMut, network: IpNet, ruling: Ruling<'_>) -> O
             match (index, ruling) {
                 (None, Ruling::Forget) => {}
                 (Some(index), Ruling::Forget) => take_out(document, "rule", index)?,
-                (Some(index), _) => say(&mut Home::Lines(rules?.get_mut(index)?), ruling),
+                (Some(index), _) => say(&mut Home::Lines(rules?.get_mut(index)?), ruling, wanted)?,
                 (None, _) => {
                     let mut rule = Table::new();
                     rule.insert("network", Item::Value(shown(network).into()));
-                    say(&mut Home::Lines(&mut rule), ruling);
+                    say(&mut Home::Lines(&mut rule), ruling, wanted)?;
                     append(document, "rule", rule)?;
                 }
             }
@@ -73,12 +71,13 @@ pub fn rule(document: &mut DocumentMut, network: IpNet, ruling: Ruling<'_>) -> O
                 (None, Ruling::Forget) => {}
                 (Some(index), Ruling::Forget) => drop(rules.remove(index)),
                 (Some(index), _) => {
-                    say(&mut Home::Braces(rules.get_mut(index)?.as_inline_table_mut()?), ruling);
+                    let rule = rules.get_mut(index)?.as_inline_table_mut()?;
+                    say(&mut Home::Braces(rule), ruling, wanted)?;
                 }
                 (None, _) => {
                     let mut rule = InlineTable::new();
                     rule.insert("network", shown(network).into());
-                    say(&mut Home::Braces(&mut rule), ruling);
+                    say(&mut Home::Braces(&mut rule), ruling, wanted)?;
                     push(rules, rule);
                 }
             }
@@ -87,6 +86,9 @@ pub fn rule(document: &mut DocumentMut, network: IpNet, ruling: Ruling<'_>) -> O
     }
     Some(())
 }
+
+/// The keys of a rule without.
+const DECISIONS: [&str; 2] = ["allow", "deny"];
 
 /// The keys of a rule with limits.
 const LIMITS: [&str; 5] = ["max_connections", "rate", "burst", "network_max_connections", "source_prefix"];
@@ -100,41 +102,81 @@ fn shown(network: IpNet) -> String {
     }
 }
 
-/// Makes a rule say `ruling` and nothing else.
-fn say(rule: &mut Home<'_>, ruling: Ruling<'_>) {
-    let (key, value): (&str, Value) = match ruling {
-        Ruling::Forget => return,
-        Ruling::Allow => ("allow", true.into()),
-        Ruling::Deny => ("deny", true.into()),
-        Ruling::Limit(connections, None) => ("max_connections", i64::from(connections).into()),
-        Ruling::Limit(connections, Some(service)) => {
-            if let Some(mut limits) = rule.table("max_connections") {
-                return limits.put(service, i64::from(connections).into());
-            }
-            let mut limits = InlineTable::new();
-            limits.insert(service, i64::from(connections).into());
-            // What it says for all services it still says for the others.
-            let all = rule.keys().get("max_connections").and_then(Item::as_integer);
-            if let Some(all) = all {
-                limits.insert(EVERY_OTHER, all.into());
-            }
-            ("max_connections", Value::InlineTable(limits))
+/// Makes a rule, which is `wanted` then, say `ruling`; `None` if there is no place for it.
+fn say(rule: &mut Home<'_>, ruling: Ruling<'_>, wanted: Option<&Rule>) -> Option<()> {
+    let (limiting, service) = match ruling {
+        Ruling::Forget => return Some(()),
+        Ruling::Allow | Ruling::Deny => {
+            decide(rule, if ruling == Ruling::Allow { "allow" } else { "deny" });
+            return Some(());
         }
+        Ruling::Limit(limiting, service) => (limiting, service),
     };
-    if matches!(ruling, Ruling::Allow | Ruling::Deny) {
-        // What is said where there are limits: the first gives its place.
-        let mut said = LIMITS.into_iter().filter(|said| rule.has(said));
-        let (first, others): (Option<&str>, Vec<&str>) = (said.next(), said.collect());
-        for other in others {
-            rule.remove(other);
-        }
-        if let Some(first) = first {
-            return rule.exchange(first, key, value);
-        }
+    let mut keys: Vec<(&str, Value)> = Vec::new();
+    if let Some(limit) = limiting.max_connections {
+        keys.push(("max_connections", i64::from(limit).into()));
     }
-    let said = ["allow", "deny", "max_connections"].into_iter().find(|said| rule.has(said));
-    match said {
-        Some(said) if said != key => rule.exchange(said, key, value),
-        _ => rule.put(key, value),
+    if let Some(limit) = limiting.network_max_connections {
+        keys.push((
+            "network_max_connections",
+            limit.0.map_or_else(|| NONE.into(), |limit| i64::from(limit).into()),
+        ));
     }
+    for (key, value) in keys {
+        put_at(rule, key, value, service);
+    }
+    if limiting.rate.is_none() && limiting.burst.is_none() {
+        return Some(());
+    }
+    // What is said of the burst of others hangs on it, so both are written anew.
+    let rates = &wanted?.rate;
+    let (rate, burst) = rates.texts();
+    put(rule, "rate", rate?.parse().ok()?);
+    let mut limited = rates.services.values().chain(&rates.all).flatten();
+    match burst {
+        // Without a word on it, the burst is the rate's number.
+        Some(burst) if limited.any(|rate| rate.burst != rate.pace.count) => {
+            put(rule, "burst", burst.parse().ok()?);
+        }
+        _ => rule.remove("burst"),
+    }
+    Some(())
+}
+
+/// Makes a rule say `verdict` and nothing else.
+fn decide(rule: &mut Home<'_>, verdict: &str) {
+    let mut said = DECISIONS.into_iter().chain(LIMITS).filter(|said| rule.has(said));
+    // The first gives its place.
+    let (first, others): (Option<&str>, Vec<&str>) = (said.next(), said.collect());
+    for other in others {
+        rule.remove(other);
+    }
+    match first {
+        Some(first) if first != verdict => rule.exchange(first, verdict, true.into()),
+        _ => rule.put(verdict, true.into()),
+    }
+}
+
+/// Makes a rule with limits say `value`.
+fn put(rule: &mut Home<'_>, key: &str, value: Value) {
+    match DECISIONS.into_iter().find(|said| rule.has(said)) {
+        Some(decided) => rule.exchange(decided, key, value),
+        None => rule.put(key, value),
+    }
+}
+
+/// The same, of one service beside what it says of others.
+fn put_at(rule: &mut Home<'_>, key: &str, value: Value, service: Option<&str>) {
+    let Some(service) = service else { return put(rule, key, value) };
+    if let Some(mut said) = rule.table(key) {
+        return said.put(service, value);
+    }
+    let mut said = InlineTable::new();
+    said.insert(service, value);
+    // What it says of all services it still says of the others.
+    if let Some(mut all) = rule.keys().get(key).and_then(Item::as_value).cloned() {
+        *all.decor_mut() = Decor::default();
+        said.insert(EVERY_OTHER, all);
+    }
+    put(rule, key, Value::InlineTable(said));
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{parse_network, parse_setting};
+use crate::config::{OrNone, Pace, parse_network, parse_setting};
 
 fn changed(text: &str, change: &Change<'_>) -> String {
     match edit(text, "limiter.toml", change) {
@@ -186,7 +186,7 @@ fn tables_in_braces_and_dotted_keys_stay_what_they_are() {
         say(
             "rule = [{ network = '10.0.0.0/8', deny = true }]\n",
             "10.0.0.0/8",
-            Ruling::Limit(5, Some("imap"))
+            Ruling::Limit(Limiting::connections(5), Some("imap"))
         ),
         "rule = [{ network = '10.0.0.0/8', max_connections = { imap = 5 } }]\n"
     );
@@ -200,15 +200,15 @@ fn tables_in_braces_and_dotted_keys_stay_what_they_are() {
 fn a_rule_is_changed_where_it_stands() {
     assert_eq!(say(FILE, "198.51.100.7", Ruling::Allow), with(&[("deny = true", "allow = true")]));
     assert_eq!(
-        say(FILE, "203.0.113.0/24", Ruling::Limit(250, Some("imap"))),
+        say(FILE, "203.0.113.0/24", Ruling::Limit(Limiting::connections(250), Some("imap"))),
         with(&[("imap = 200", "imap = 250")])
     );
     assert_eq!(
-        say(FILE, "203.0.113.0/24", Ruling::Limit(5, Some("smtp"))),
+        say(FILE, "203.0.113.0/24", Ruling::Limit(Limiting::connections(5), Some("smtp"))),
         with(&[("submission = 40 }", "submission = 40, smtp = 5 }")])
     );
     assert_eq!(
-        say(FILE, "203.0.113.0/24", Ruling::Limit(50, None)),
+        say(FILE, "203.0.113.0/24", Ruling::Limit(Limiting::connections(50), None)),
         with(&[("{ imap = 200, submission = 40 }", "50")])
     );
     assert_eq!(
@@ -218,7 +218,7 @@ fn a_rule_is_changed_where_it_stands() {
     let both = say(
         "[[rule]]\nnetwork = '10.0.0.0/8'\nmax_connections = 5\n",
         "10.0.0.0/8",
-        Ruling::Limit(9, Some("imap")),
+        Ruling::Limit(Limiting::connections(9), Some("imap")),
     );
     assert_eq!(both, "[[rule]]\nnetwork = '10.0.0.0/8'\nmax_connections = { imap = 9, \"*\" = 5 }\n");
 }
@@ -226,9 +226,9 @@ fn a_rule_is_changed_where_it_stands() {
 #[test]
 fn what_makes_a_source_is_said_as_long_as_the_rule_has_limits() {
     let rule = "[[rule]]\nnetwork = \"2001:db8::/32\"\nsource_prefix = 48 # a customer\n";
-    let limited = say(rule, "2001:db8::/32", Ruling::Limit(5, None));
+    let limited = say(rule, "2001:db8::/32", Ruling::Limit(Limiting::connections(5), None));
     assert_eq!(limited, format!("{rule}max_connections = 5\n"));
-    let other = say(&limited, "2001:db8::/32", Ruling::Limit(6, Some("smtp")));
+    let other = say(&limited, "2001:db8::/32", Ruling::Limit(Limiting::connections(6), Some("smtp")));
     assert_eq!(other, format!("{rule}max_connections = {{ smtp = 6, \"*\" = 5 }}\n"));
     assert_eq!(
         say(rule, "2001:db8::/32", Ruling::Deny),
@@ -243,9 +243,9 @@ fn what_makes_a_source_is_said_as_long_as_the_rule_has_limits() {
 #[test]
 fn a_rate_and_a_network_limit_stay_as_long_as_the_rule_has_limits() {
     let rule = "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = \"60/min\" # printers\nburst = { imap = 5 }\nnetwork_max_connections = 90\n";
-    let limited = say(rule, "10.0.0.0/8", Ruling::Limit(5, None));
+    let limited = say(rule, "10.0.0.0/8", Ruling::Limit(Limiting::connections(5), None));
     assert_eq!(limited, format!("{rule}max_connections = 5\n"));
-    let other = say(&limited, "10.0.0.0/8", Ruling::Limit(6, Some("smtp")));
+    let other = say(&limited, "10.0.0.0/8", Ruling::Limit(Limiting::connections(6), Some("smtp")));
     assert_eq!(other, format!("{rule}max_connections = {{ smtp = 6, \"*\" = 5 }}\n"));
     let denied = say(rule, "10.0.0.0/8", Ruling::Deny);
     assert_eq!(denied, "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true # printers\n");
@@ -254,9 +254,45 @@ fn a_rate_and_a_network_limit_stay_as_long_as_the_rule_has_limits() {
 }
 
 #[test]
+fn each_limit_is_put_beside_those_there_are() {
+    let rule = "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = 5 # printers\n";
+    let said =
+        |text: &str, limiting: Limiting, service| say(text, "10.0.0.0/8", Ruling::Limit(limiting, service));
+    let rate = |text| Limiting { rate: Some(OrNone(Pace::parse(text))), ..Limiting::default() };
+    let burst = |burst| Limiting { burst: Some(burst), ..Limiting::default() };
+    let network = |limit| Limiting { network_max_connections: Some(OrNone(limit)), ..Limiting::default() };
+    let one = said(rule, rate("60/min"), None);
+    assert_eq!(one, format!("{rule}rate = \"60/min\"\n"));
+    assert_eq!(said(&one, burst(5), None), format!("{one}burst = 5\n"));
+    let two = said(&one, rate("none"), Some("smtp"));
+    assert_eq!(two, format!("{rule}rate = {{ smtp = \"none\", \"*\" = \"60/min\" }}\n"));
+    let three = said(&two, burst(5), Some("imap"));
+    let rates = "rate = { imap = \"60/min\", smtp = \"none\", \"*\" = \"60/min\" }\nburst = { imap = 5, \"*\" = 60 }\n";
+    assert_eq!(three, format!("{rule}{rates}"));
+    assert_eq!(said(&three, rate("none"), None), format!("{rule}rate = \"none\"\n"));
+    let around = said(rule, network(Some(9)), None);
+    assert_eq!(around, format!("{rule}network_max_connections = 9\n"));
+    let around = said(&around, network(None), Some("imap"));
+    assert_eq!(around, format!("{rule}network_max_connections = {{ imap = \"none\", \"*\" = 9 }}\n"));
+    let denied = "[[rule]]\nnetwork = '10.0.0.0/8'\ndeny = true # no\n";
+    assert_eq!(
+        said(denied, rate("7/s"), Some("smtp")),
+        "[[rule]]\nnetwork = '10.0.0.0/8'\nrate = { smtp = \"7/s\" } # no\n"
+    );
+    let refused = |limiting, words: &str| {
+        let network = "10.0.0.0/8".parse().unwrap();
+        let change = Change::Rule { network, ruling: Ruling::Limit(limiting, None) };
+        let error = edit(rule, "x", &change).unwrap_err().to_string();
+        assert!(error.starts_with(words), "{error}");
+    };
+    refused(burst(5), "burst means nothing without a rate in the same rule");
+    refused(network(Some(4)), "the rule for 10.0.0.0/8 lets the network around a source hold 4 connections");
+}
+
+#[test]
 fn a_new_rule_comes_last_and_what_stands_at_the_end_stays_above_it() {
     assert_eq!(
-        say(FILE, "2001:db8::/32", Ruling::Limit(4, Some("smtp"))),
+        say(FILE, "2001:db8::/32", Ruling::Limit(Limiting::connections(4), Some("smtp"))),
         format!("{FILE}\n[[rule]]\nnetwork = \"2001:db8::/32\"\nmax_connections = {{ smtp = 4 }}\n")
     );
     assert_eq!(
@@ -350,9 +386,9 @@ proptest! {
                 5 => set(&text, service, &["max_total=500", "reserve=9", "keepalive=none", "wait=9s"]),
                 6 => say(&text, network, Ruling::Allow),
                 7 => say(&text, network, Ruling::Deny),
-                8 => say(&text, network, Ruling::Limit(8, None)),
-                9 => say(&text, network, Ruling::Limit(9, Some(service))),
-                10 => say(&text, network, Ruling::Limit(3, Some("imap"))),
+                8 => say(&text, network, Ruling::Limit(Limiting::connections(8), None)),
+                9 => say(&text, network, Ruling::Limit(Limiting::connections(9), Some(service))),
+                10 => say(&text, network, Ruling::Limit(Limiting::connections(3), Some("imap"))),
                 _ if which == 0 => continue,
                 _ => say(&text, network, Ruling::Forget),
             };

@@ -12,7 +12,8 @@ use std::{
 
 use super::{SAMPLE, one_sentence};
 use crate::config::{
-    Change, ConfigError, Ruling, edit, error::Complaint, parse, parse_network, parse_setting,
+    Change, ConfigError, Limiting, OrNone, Pace, Ruling, edit, error::Complaint, parse, parse_network,
+    parse_setting,
 };
 
 /// Longest text, in bytes.
@@ -120,7 +121,15 @@ fn judge(text: &str, dice: &mut Dice) -> String {
             let settings = [parse_setting(settings).unwrap()];
             let network = dice.of(&["10.0.0.0/8", "2001:db8::/32"]);
             let network = parse_network(network).unwrap();
-            let rulings = [Ruling::Allow, Ruling::Deny, Ruling::Limit(7, Some("imap")), Ruling::Forget];
+            let paced = Limiting {
+                rate: Some(OrNone(Pace::parse("7/s"))),
+                burst: dice.of(&[None, Some(3)]),
+                network_max_connections: Some(OrNone(dice.of(&[None, Some(900)]))),
+                ..Limiting::default()
+            };
+            let connections = Ruling::Limit(Limiting::connections(7), Some("imap"));
+            let paced = Ruling::Limit(paced, dice.of(&[None, Some("smtp")]));
+            let rulings = [Ruling::Allow, Ruling::Deny, connections, paced, Ruling::Forget];
             let service = dice.of(&["smtp", "imap"]);
             for change in [
                 Change::Settings { service, settings: &settings },
