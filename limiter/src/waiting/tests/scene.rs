@@ -4,6 +4,7 @@ use std::{
     io,
     net::{SocketAddr, SocketAddrV6, TcpListener, TcpStream},
     num::NonZeroU32,
+    time::{Duration, Instant},
 };
 
 use etherparse::TcpOptionElement;
@@ -79,6 +80,9 @@ pub fn each(mut test: impl FnMut(&Lab, Way)) {
     }
 }
 
+/// Longer than a process takes between fork and exec.
+const FORK: Duration = Duration::from_secs(5);
+
 /// One held handshake.
 pub struct Scene {
     pub listener: TcpListener,
@@ -96,7 +100,7 @@ impl Scene {
 
     /// With a client that takes segments of `mss` bytes at most.
     pub fn with_mss(lab: &Lab, way: Way, mss: Option<u32>) -> Self {
-        let listener = lab.host.run(|| listen(way)).unwrap();
+        let listener = lab.host.run(|| listen_soon(way)).unwrap();
         let wire = Wire::at(&lab.host);
         let client = lab.client.run(|| call(way, mss)).unwrap();
         let mut held = watch(lab, &wire);
@@ -130,6 +134,20 @@ impl Scene {
 
 fn wire_index() -> u32 {
     if_nametoindex("wire").unwrap()
+}
+
+/// The same, as soon as the one of the scene before is gone: a test beside this one that starts a process has for a
+/// moment, between fork and exec, a copy of each descriptor.
+fn listen_soon(way: Way) -> io::Result<TcpListener> {
+    let begun = Instant::now();
+    loop {
+        match listen(way) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < FORK => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            listener => return listener,
+        }
+    }
 }
 
 /// A listener that gets SYNs only.
