@@ -73,6 +73,13 @@ impl Churn {
         }
     }
 
+    /// How often the table of sockets was looked at in so long a time: by each daemon when it took over, by each
+    /// comparison, and by the daemons every few seconds.
+    pub fn looks(&self, took: Duration) -> u64 {
+        let asked = self.kills.load(Ordering::Relaxed) + self.verifications.load(Ordering::Relaxed);
+        1 + asked + took.as_secs() / crate::RECONCILED_EVERY_S
+    }
+
     /// How long it took, or takes so far.
     pub fn took(&self) -> Duration {
         match self.took_ms.load(Ordering::Relaxed) {

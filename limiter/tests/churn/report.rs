@@ -133,7 +133,7 @@ impl Books {
     }
 
     /// Every count is 0, and none was ever wrong.
-    pub fn check(&self) {
+    pub fn check(&self, looks: u64) {
         assert_eq!((self.sum("drift"), self.sum("uncounted")), (0, 0), "{:#}", self.status);
         assert_eq!(self.connections(), 0, "{:#}", self.status);
         assert_eq!(self.left, Vec::<Value>::new(), "sources that are still counted");
@@ -144,7 +144,13 @@ impl Books {
             self.corrections, 0,
             "daemons have corrected counts, or found ends that nobody had reported"
         );
-        assert_eq!(self.sum("adopted"), 0, "connections that nobody had counted");
+        // One that its owner is just closing, given back and not shut yet, may be counted again until it is, a moment
+        // later: see "Known faults" in docs/design.md. For each look at the table one at most.
+        assert!(
+            self.sum("adopted") <= looks,
+            "{} connections that nobody had counted, in {looks} looks",
+            self.sum("adopted"),
+        );
         let counted = self.sum("accepted") + self.sum("replied");
         let lost = self.passive_opens.checked_sub(counted);
         assert!(
