@@ -316,14 +316,7 @@ pub fn rules(policy: &PolicySet) -> Rules {
             .iter()
             .map(|(id, limits)| (policy::service_name(&policy.services, *id), Limits::new(limits)))
             .collect(),
-        words: rule
-            .limits
-            .iter()
-            .flat_map(|(id, limits)| {
-                policy::limit_words(limits, &policy::service_name(&policy.services, *id))
-            })
-            .chain(policy::limit_words(&rule.all, "each service"))
-            .collect(),
+        words: policy::limits_in_words(rule, &policy.services),
         source_prefix: config::prefix_len(&rule.network, rule.source_prefix),
     };
     Rules { rules: all.iter().map(shown).collect() }

@@ -28,13 +28,9 @@ pub fn words(rule: &RuleEntry, services: &Services) -> String {
         Action::Allow => "allow".to_owned(),
         Action::Deny => "deny".to_owned(),
         Action::Limit => {
-            let single =
-                rule.limits.iter().flat_map(|(id, limits)| limit_words(limits, &service_name(services, *id)));
-            let every = if rule.limits.is_empty() { "each service" } else { "each other service" };
-            let all = limit_words(&rule.all, every);
             let prefix = config::prefix_len(&rule.network, rule.source_prefix);
             let source = prefix.map(|prefix| format!("each /{prefix} is a source"));
-            let limits = single.chain(all).collect::<Vec<_>>().join(", ");
+            let limits = limits_in_words(rule, services).join(", ");
             let limits = (!limits.is_empty()).then(|| format!("limit {limits}"));
             let words: Vec<String> = limits.into_iter().chain(source).collect();
             if words.is_empty() { "limit".to_owned() } else { words.join(", ") }
@@ -42,13 +38,26 @@ pub fn words(rule: &RuleEntry, services: &Services) -> String {
     }
 }
 
-/// What is said of limits at a service, or at all others.
-pub fn limit_words(limits: &RuleLimits, service: &str) -> Vec<String> {
+/// What a rule says of limits: those of single services, then those of every service, or of every other one. Each limit is
+/// said for itself, so of one it may be every service, and every other one of the next.
+pub fn limits_in_words(rule: &RuleEntry, services: &Services) -> Vec<String> {
+    let single =
+        rule.limits.iter().flat_map(|(id, limits)| limit_words(limits, |_| service_name(services, *id)));
+    let every = |is_said: fn(&RuleLimits) -> bool| {
+        let has_others = rule.limits.iter().any(|(_, limits)| is_said(limits));
+        if has_others { "each other service" } else { "each service" }.to_owned()
+    };
+    single.chain(limit_words(&rule.all, every)).collect()
+}
+
+/// What is said of limits; `whose` has the name of what they are of, by which limit is said.
+fn limit_words(limits: &RuleLimits, whose: impl Fn(fn(&RuleLimits) -> bool) -> String) -> Vec<String> {
     let RuleLimits { rate, max_connections, network } = limits;
-    let connections =
-        max_connections.is_said().then(|| format!("{} to {service}", max_connections.connections()));
+    let connections = max_connections.is_said().then(|| {
+        format!("{} to {}", max_connections.connections(), whose(|other| other.max_connections.is_said()))
+    });
     let rate = rate.said().map(|rate| {
-        let pace = Setting::Rate(Pace::of(&rate));
+        let (pace, service) = (Setting::Rate(Pace::of(&rate)), whose(|other| other.rate.said().is_some()));
         if rate.is_limited() {
             format!("rate {pace} ({} at once) to {service}", rate.burst())
         } else {
@@ -57,6 +66,7 @@ pub fn limit_words(limits: &RuleLimits, service: &str) -> Vec<String> {
     });
     let network = network.is_said().then(|| {
         let limit = Some(network.connections()).filter(|&limit| limit != u32::MAX);
+        let service = whose(|other| other.network.is_said());
         format!("{} from the network to {service}", Setting::NetworkMaxConnections(limit))
     });
     connections.into_iter().chain(rate).chain(network).collect()
