@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::instance::Instance;
 
@@ -66,15 +66,21 @@ pub fn tell(instance: &Instance) -> Result<()> {
     if fs::metadata(&path).map_or(0, |found| found.len()) == 0 {
         return Ok(());
     }
-    let mut text = String::new();
+    let mut text = Vec::new();
     // Somebody is just writing: then in a moment.
     let Some(mut lock) = instance.try_lock_changes()? else { return Ok(()) };
     let file = lock.file();
-    file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
+    file.read_to_end(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
     file.set_len(0)?;
     drop(lock);
-    for change in text.lines().filter_map(|line| serde_json::from_str::<Change>(line).ok()) {
+    let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let (changes, spoiled): (Vec<_>, Vec<_>) =
+        lines.map(serde_json::from_slice::<Change>).partition(Result::is_ok);
+    for change in changes.into_iter().flatten() {
         info!("{}", sentence(&change, now_s()));
+    }
+    if !spoiled.is_empty() {
+        warn!("{} changes by hand are not known: {} was spoiled", spoiled.len(), path.display());
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::{
     str::FromStr,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 pub use self::daemon::{Daemon, Process};
 use self::locks::{BANS, CHANGES, ERRAND, PID, POLICY};
@@ -122,13 +122,25 @@ impl Instance {
     /// The configuration file of the daemon that ran last.
     pub fn config_path(&self) -> Result<Option<PathBuf>> {
         let at = self.run_path("config");
-        let text = std::fs::read(&at).with_context(|| {
+        let what = || {
             format!(
-                "cannot read {}: no daemon has run since the host was started; give --config",
+                "{} does not say which file is in force: `limiter --instance {self} reload --config FILE` does",
                 at.display()
             )
-        })?;
-        Ok((!text.is_empty()).then(|| PathBuf::from(OsString::from_vec(text))))
+        };
+        let text = match std::fs::read(&at) {
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!(what()),
+            read => read.with_context(what)?,
+        };
+        if text.is_empty() {
+            return Ok(None);
+        }
+        // What it is written from is absolute; anything else is nobody's file, and nothing to print.
+        let is_path = text[0] == b'/' && !text.contains(&0);
+        if !is_path {
+            bail!(what());
+        }
+        Ok(Some(PathBuf::from(OsString::from_vec(text))))
     }
 
     /// Removes what says something of an instance that is not loaded any more. Under all its locks.

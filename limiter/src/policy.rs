@@ -16,7 +16,9 @@ use tracing::debug;
 pub use limiting::limit;
 pub use own::{addresses, built_in};
 pub use rules::{Lookup, covering, inherit, own_words, say};
-pub use words::{Difference, differences, differences_of_the_rest, limits_in_words, service_name, words};
+pub use words::{
+    Difference, OF_NO_SERVICE, differences, differences_of_the_rest, limits_in_words, service_name, words,
+};
 
 use crate::{
     config::Config,

@@ -69,6 +69,9 @@ pub struct BansArgs {
     pub format: Format,
 }
 
+/// What some editors begin a file of UTF-8 with.
+const BOM: &[u8] = "\u{feff}".as_bytes();
+
 const NOT_BANNED: &str = "not banned";
 
 impl Whom {
@@ -84,7 +87,9 @@ impl Whom {
             let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
             (path.display().to_string(), text)
         };
-        for (number, line) in (1..).zip(String::from_utf8_lossy(&text).lines()) {
+        for (number, line) in
+            (1..).zip(String::from_utf8_lossy(text.strip_prefix(BOM).unwrap_or(&text)).lines())
+        {
             let line = line.split(['#', ';']).next().unwrap_or(line).trim();
             if !line.is_empty() {
                 let parsed = input::network(line).map_err(|advice| {
@@ -120,7 +125,7 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
             }
         }
     }
-    force.allows(caution::of_ban(&networks, caution::login()))?;
+    force.allows(caution::of_ban(&keys, caution::login()))?;
     let first = Duration::from_secs(u64::from(tables.policy.ladder()?.ban_s));
     let time = time.unwrap_or(first);
     let now_ns = ledger::now_ns()?;

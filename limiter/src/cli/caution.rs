@@ -4,7 +4,7 @@ use std::{env, fs, net::IpAddr, os::unix::ffi::OsStrExt as _};
 
 use anyhow::Result;
 use ipnet::IpNet;
-use limiter_common::{Action, Addr, rule::Network};
+use limiter_common::{Action, Addr, Key, rule::Network};
 
 use super::WrongUsage;
 use crate::{kernel::sets::RuleEntry, ledger, policy};
@@ -66,9 +66,13 @@ pub fn of_deny(
     login.map(yourself)
 }
 
-/// Why a ban of one of `networks` is seldom meant.
-pub fn of_ban(networks: &[IpNet], login: Option<IpAddr>) -> Option<String> {
-    login.filter(|login| networks.iter().any(|network| network.contains(login))).map(yourself)
+/// Why a ban of one of `sources` is seldom meant: whatever address was typed, it is of all that a source is.
+pub fn of_ban(sources: &[Key], login: Option<IpAddr>) -> Option<String> {
+    let is_banned = |login: &IpAddr| {
+        let host = Network::of(Addr::from(*login).host());
+        sources.iter().any(|key| Network { prefix: key.prefix.into(), addr: key.source }.covers(&host))
+    };
+    login.filter(is_banned).map(yourself)
 }
 
 fn yourself(login: IpAddr) -> String {
@@ -146,6 +150,20 @@ mod tests {
         for meant in ["192.0.2.0/24", "203.0.113.0/24", "10.0.0.0/8", "2001:db8::/32"] {
             assert_eq!(said(meant), None, "{meant}");
         }
+    }
+
+    #[test]
+    fn a_ban_of_whoever_counts_as_the_same_source_shuts_oneself_out_as_well() {
+        let said = |source: &str, login: &str| {
+            let network = config::network(&config::parse_network(source).unwrap());
+            let key = Key { prefix: network.prefix as u8, source: network.addr, ..Key::NONE };
+            of_ban(&[key], login.parse().ok()).is_some()
+        };
+        // What 2001:db8:7::8 counts as is a /64, and it is what is banned.
+        assert!(said("2001:db8:7::/64", "2001:db8:7::7") && !said("2001:db8:7::/64", "2001:db8:8::7"));
+        assert!(said("198.51.100.7", "198.51.100.7") && !said("198.51.100.8", "198.51.100.7"));
+        // Through a translator one is the same source as without.
+        assert!(said("198.51.100.7", "64:ff9b::198.51.100.7"));
     }
 
     #[test]

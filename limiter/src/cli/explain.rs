@@ -6,7 +6,7 @@ use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use limiter_common::{
-    Action, Addr, Claim, Entry, Ladder, Limits, Reason, Rung, Say, ServicePolicy, Standing as Has,
+    Action, Addr, Claim, Entry, Ladder, Limits, Reason, Response, Rung, Say, ServicePolicy, Standing as Has,
     rule::Network as Net, verdict::Beyond,
 };
 use serde::Serialize;
@@ -73,7 +73,7 @@ struct Standing {
     refusals: Refusals,
     /// Connections of the source that got in because the service only observes.
     would_refuse: u32,
-    /// Replies that it gets before it gets resets; none where replies have no budget.
+    /// Replies that it gets before it gets resets; none where nobody gets any, or replies have no budget.
     replies_left: Option<u64>,
     /// Handshakes of the source that wait for a place.
     waiting: u32,
@@ -137,7 +137,9 @@ pub struct Now {
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let explanation = steadily(instance, || explain(&loaded(instance)?, Addr::from(args.address)))?;
+    let explanation = steadily(instance, || {
+        explain(&loaded(instance)?, Addr::from(args.address), instance.daemon()?.running)
+    })?;
     if args.format.json {
         output::json(&explanation)?;
     } else {
@@ -146,7 +148,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn explain(tables: &Tables, address: Addr) -> Result<Explanation> {
+fn explain(tables: &Tables, address: Addr, is_served: bool) -> Result<Explanation> {
     let rules = tables.policy.rules()?;
     let without: Vec<_> =
         rules.iter().filter(|rule| rule.built_in || rule.network != Net::of(address)).cloned().collect();
@@ -174,19 +176,25 @@ fn explain(tables: &Tables, address: Addr) -> Result<Explanation> {
         });
     }
     let rule = policy::covering(&rules, &address);
-    Ok(explanation(address, rule, &tables.policy.ladder()?, &facts, now))
+    Ok(explanation(address, rule, &tables.policy.ladder()?, &facts, now, is_served))
 }
 
-/// What is to be said of an address, of which this is known.
+/// What is to be said of an address, of which this is known; `is_served` where a daemon runs, which is what replies.
 pub fn explanation(
     address: Addr,
     rule: Option<&crate::kernel::sets::RuleEntry>,
     ladder: &Ladder,
     facts: &[Facts],
     now: Now,
+    is_served: bool,
 ) -> Explanation {
     let text = address.to_ip().to_string();
     let mut services: Vec<Standing> = facts.iter().map(|facts| standing(&text, ladder, facts, now)).collect();
+    if !is_served {
+        for standing in &mut services {
+            standing.replies_left = None;
+        }
+    }
     services.sort_by(|a, b| a.service.cmp(&b.service));
     Explanation {
         own: rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow),
@@ -212,7 +220,8 @@ fn standing(text: &str, ladder: &Ladder, facts: &Facts, now: Now) -> Standing {
         Remedy::of(&Refused { policy, say: *say, otherwise: *otherwise, standing: has, reason })
     });
     let (replies, refusals) = (ladder.replies, Refusals::of(rung, now.boot_ns));
-    let left = replies.is_limited().then(|| replies.left(has.replies_due_ns, now.boot_ns));
+    let is_told = policy.response == Response::Reply as u8 && replies.is_limited();
+    let left = is_told.then(|| replies.left(has.replies_due_ns, now.boot_ns));
     Standing {
         service: policy.name().to_owned(),
         source: ledger::network(&claim.narrow),
@@ -350,7 +359,11 @@ fn refused_so_far(standing: &Standing) -> Option<String> {
         0 => "a moment ago".to_owned(),
         seconds => output::ago(seconds),
     };
-    let what = if times == 1 {
+    // Those that were told nothing are counted, and their reason is not kept.
+    let more = standing.refused > times;
+    let what = if times == 1 && more {
+        format!("refused {} times; remembered of them: once ({reason}), {ago}", standing.refused)
+    } else if times == 1 {
         format!("refused once ({reason}), {ago}")
     } else if refusals.refused_for.len() == 1 {
         format!("refused {times} times ({reason}), the last time {ago}")
@@ -358,6 +371,11 @@ fn refused_so_far(standing: &Standing) -> Option<String> {
         let each = refusals.refused_for.iter().map(|(reason, times)| format!("{reason} {times}"));
         let each = each.collect::<Vec<_>>().join(", ");
         format!("refused {times} times ({each}), the last time {ago} ({reason})")
+    };
+    let what = if more && times > 1 {
+        what.replacen("refused", &format!("refused {} times; remembered of them:", standing.refused), 1)
+    } else {
+        what
     };
     // Who is denied or banned gets no reply, whatever there is left.
     let next = match (standing.reason, replies_left) {

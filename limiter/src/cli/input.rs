@@ -121,6 +121,7 @@ pub fn is_all(services: &[(ServiceId, ServicePolicy)], text: Option<&str>) -> bo
 fn unknown_service(services: &[(ServiceId, ServicePolicy)], name: &str) -> anyhow::Error {
     let mut names: Vec<_> = services.iter().map(|(_, policy)| policy.name()).collect();
     names.sort_unstable();
+    let name = if name.is_empty() { "before or behind a comma" } else { name };
     WrongUsage(format!(
         "there is no service {name}: choose one of {}, several with commas in between, or {ALL}",
         names.join(", ")

@@ -71,7 +71,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     if args.format.json {
         output::json(&List { sources })?;
     } else {
-        screen(&sources, output::width()).show()?;
+        let is_part = args.service.is_some() || args.over.is_some();
+        screen(&sources, is_part, output::width()).show()?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -93,11 +94,15 @@ const COLUMNS: [Column; 11] = [
 /// Which of them is of services that only observe.
 const WOULD_REFUSE: usize = 8;
 
-/// What is shown of them.
-pub fn screen(sources: &[Source], width: output::Width) -> Screen {
+/// What is shown of them; `is_part` where not all were asked for.
+pub fn screen(sources: &[Source], is_part: bool, width: output::Width) -> Screen {
     let mut screen = Screen::new(width);
     if sources.is_empty() {
-        screen.line("no source holds a connection, or has held one or been refused lately");
+        screen.line(if is_part {
+            "no source that was asked for holds connections, or has held one or been refused lately"
+        } else {
+            "no source holds a connection, or has held one or been refused lately"
+        });
         return screen;
     }
     let rows: Vec<Vec<String>> = sources

@@ -11,8 +11,9 @@ use super::{
     output::Format,
 };
 use crate::{
-    config,
+    config::{self, Config},
     instance::{Applied as ForDaemon, Instance, Process},
+    kernel::Tables,
     policy::{self, Difference},
 };
 
@@ -33,7 +34,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         Some(path) => Some(std::path::absolute(path)?),
         None => instance.config_path()?,
     };
-    let differences = {
+    let (differences, later) = {
         let _policy = policy;
         // All of it before anything is touched: one mistake and nothing changes.
         let config = path.as_deref().map(config::load).transpose()?.unwrap_or_default();
@@ -43,6 +44,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         // Not the file itself: it may have changed by the time the daemon reads it.
         let for_daemon = instance.prepare_applied(&config.to_string())?;
         let daemon = instance.daemon_process()?;
+        let is_served = daemon.is_some();
         let before = tables.policy.policy()?;
         let known = instance.config_path();
         if args.config.is_some() {
@@ -63,9 +65,17 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
                 })?;
                 return Err(problem);
             }
-            (put, _) => put?,
+            (put, _) => {
+                let differences = put?;
+                // It is done, whatever can be said of it.
+                let later = later(instance, &tables, &config, &differences, is_served);
+                (differences, later.unwrap_or_else(|problem| Some(format!("{problem:#}"))))
+            }
         }
     };
+    if let Some(later) = later {
+        eprintln!("limiter: warning: {later}");
+    }
     let done: Vec<Done> = differences.into_iter().map(done).collect();
     let mut answer = Answer::new(done);
     let file = path.as_ref().map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
@@ -75,6 +85,41 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     answer.show(&args.format);
     Ok(ExitCode::SUCCESS)
 }
+
+/// What of a configuration is in force only when a daemon starts, in words.
+fn later(
+    instance: &Instance,
+    tables: &Tables,
+    config: &Config,
+    differences: &[(Difference, bool)],
+    is_served: bool,
+) -> Result<Option<String>> {
+    let run = format!("`limiter --instance {instance} run`");
+    let are = |keys: &[&str]| if keys.len() == 1 { "is" } else { "are" };
+    // Maps cannot be made larger. Not what has changed: what is loaded may be what the file says again.
+    let loaded = [
+        ("max_sources", tables.room()?.1 == config.max_sources),
+        ("max_bans", tables.max_bans()? == config.ladder.max_bans),
+    ];
+    let mut keys: Vec<&str> = loaded.iter().filter(|(_, is_so)| !is_so).map(|(key, _)| *key).collect();
+    if is_served {
+        let sentence = || {
+            format!("{} {} read when the daemon starts: end it, and start {run}", keys.join(", "), are(&keys))
+        };
+        return Ok((!keys.is_empty()).then(sentence));
+    }
+    let of_no_service = differences.iter().filter(|(difference, _)| difference.what == policy::OF_NO_SERVICE);
+    keys.extend(
+        of_no_service.filter_map(|(difference, _)| difference.key).filter(|key| BY_DAEMON.contains(key)),
+    );
+    let sentence = || {
+        format!("{} {} in force when a daemon runs, and none does: start {run}", keys.join(", "), are(&keys))
+    };
+    Ok((!keys.is_empty()).then(sentence))
+}
+
+/// What the daemon does, and the kernel by itself does not.
+const BY_DAEMON: [&str; 4] = ["hostname", "remember_seconds", "reconcile_seconds", "interfaces"];
 
 fn done((Difference { what, key, was, is }, taken_back): (Difference, bool)) -> Done {
     Done { what, key, is, was: Some(was), changed: true, taken_back }

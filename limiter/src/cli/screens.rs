@@ -228,7 +228,7 @@ impl World {
                 }
             })
             .collect();
-        list::screen(&sources, width)
+        list::screen(&sources, false, width)
     }
 
     fn bans(&self) -> Bans {
@@ -285,7 +285,7 @@ impl World {
             .collect();
         let rule = policy::covering(&self.policy.rules, &address);
         let now = explain::Now { boot_ns: NOW_NS, monotonic_ns: NOW_NS };
-        let explanation = explain::explanation(address, rule, &self.ladder, &facts, now);
+        let explanation = explain::explanation(address, rule, &self.ladder, &facts, now, self.runs);
         explain::screen(&instance(), &explanation, width)
     }
 }
@@ -303,6 +303,15 @@ fn states() -> Vec<(&'static str, World)> {
     let both = |text: &str| World::new(text).holds("smtp", V4, 4).holds("smtp", V6, 2).holds("imap", V4, 7);
     let mut no_daemon = both("");
     no_daemon.runs = false;
+    // Refused without a word, and once with one before the daemon ended.
+    let unheard = |text: &str| {
+        let mut world = both(text).refused("smtp", V4, Reason::Concurrency, 1);
+        let narrow = world.claim("smtp", V4).narrow;
+        world.ledger.entry(narrow).or_default().refused = 9;
+        world
+    };
+    let mut refused_no_daemon = unheard("[service.smtp]\nmax_connections = 4\n");
+    refused_no_daemon.runs = false;
     let mut not_in_force = both("");
     not_in_force.detached = vec!["gate", "ledger"];
     let mut observing = both("[service.smtp]\nmode = \"observe\"\nmax_connections = 4\n");
@@ -332,6 +341,8 @@ fn states() -> Vec<(&'static str, World)> {
     let denied = "[[rule]]\nnetwork = \"198.51.100.0/24\"\ndeny = true\n";
     vec![
         ("quiet", World::new("")),
+        ("refused-no-daemon", refused_no_daemon),
+        ("refused-by-reset", unheard("[service.smtp]\nmax_connections = 4\nresponse = \"reset\"\n")),
         ("no-daemon", no_daemon),
         ("not-in-force", not_in_force),
         ("observing", observing),

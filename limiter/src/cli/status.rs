@@ -193,8 +193,13 @@ fn look(instance: &Instance, compares: bool) -> Result<Option<Status>> {
     let services = services(&tables)?;
     let daemon = instance.daemon()?;
     let detached = pins::detached(instance)?;
-    let shield = shield::places(instance)?;
     let mut warnings = of_the_instance(instance, &detached, &daemon, &services);
+    let shield = shield::places(instance).unwrap_or_else(|problem| {
+        warnings.push(format!(
+            "it cannot be told where the shield is until the daemon starts anew, and the limits hold: {problem:#}"
+        ));
+        Vec::new()
+    });
     warnings.extend(environment::real_time_warning().map(str::to_owned));
     warnings.extend(shield.iter().filter(|place| place.is_missing()).map(shield::Place::warning));
     warnings.extend(crowded(instance, &tables)?);

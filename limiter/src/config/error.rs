@@ -12,7 +12,7 @@ const MAX_SHOWN: usize = 40;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// There is nothing at the path.
-    #[error("{file}: there is no such file; give the path of the configuration, or none for the defaults")]
+    #[error("{file}: there is no such file; put it there, or give the path of another with --config")]
     Missing {
         /// The file's name.
         file: String,

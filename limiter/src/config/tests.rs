@@ -368,7 +368,7 @@ fn what_is_no_readable_file_is_refused_in_one_sentence() {
         path("anyone").display()
     );
     let table = [
-        ("none", ": there is no such file; give the path of the configuration, or none for the defaults"),
+        ("none", ": there is no such file; put it there, or give the path of another with --config"),
         ("", ": this is a directory; give the path of the configuration file in it"),
         ("nul/x", ": cannot be read, Not a directory (os error 20); let the limiter read it"),
         ("large", ": larger than 8 MiB, so this is no configuration; give the path of the right file"),

@@ -53,13 +53,22 @@ impl Instance {
             }
             Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
         };
-        let mut text = String::new();
-        file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             // Nobody holds it.
             Ok(()) => Ok(Daemon { running: false, pid: None }),
             Err(Errno::WOULDBLOCK) => {
-                let pid = text.trim().parse().ok();
+                let text = String::from_utf8_lossy(&text);
+                let pid = text.trim().parse().ok().filter(|pid| *pid > 0);
+                // There is no number in it before the daemon serves.
+                if pid.is_none() && !text.is_empty() {
+                    bail!(
+                        "a daemon serves the instance {self}, and {} does not say which process that is: end it, and start \
+                         `limiter --instance {self} run`",
+                        path.display()
+                    );
+                }
                 Ok(Daemon { running: pid.is_some(), pid })
             }
             Err(errno) => Err(errno).context("cannot see whether a daemon runs"),

@@ -85,6 +85,9 @@ pub struct Difference {
     pub is: String,
 }
 
+/// Of what a difference is that is of neither a service nor a rule.
+pub const OF_NO_SERVICE: &str = "the configuration";
+
 /// What is not there.
 const NONE: &str = "none";
 
@@ -99,7 +102,7 @@ pub fn differences(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {
 pub fn differences_of_the_rest(before: &Config, after: &Config) -> Vec<Difference> {
     let pairs = before.rest().into_iter().zip(after.rest());
     let difference = |((key, was), (_, is)): ((&'static str, String), (&'static str, String))| Difference {
-        what: "the configuration".to_owned(),
+        what: OF_NO_SERVICE.to_owned(),
         key: Some(key),
         was,
         is,
@@ -170,7 +173,9 @@ fn of_rules(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {
     });
     let mut networks: Vec<Network> = was.keys().chain(is.keys()).copied().collect();
     // Most rules of a long list are as they were, and need no words.
-    let says = |rule: Option<&RuleEntry>| rule.map(|rule| (rule.action as u8, rule.all, rule.limits.clone()));
+    let says = |rule: Option<&RuleEntry>| {
+        rule.map(|rule| (rule.action as u8, rule.all, rule.source_prefix, rule.limits.clone()))
+    };
     networks.retain(|network| says(was.get(network)) != says(is.get(network)));
     networks.sort_by_key(|network| (network.addr.to_ip(), network.prefix));
     networks.dedup();
@@ -225,6 +230,11 @@ mod tests {
                 "the configuration interfaces \"auto\" -> [\"eth0\"]",
                 "the configuration ban 10m -> 5m",
             ]
+        );
+        let rule = |bits| format!("[[rule]]\nnetwork = \"2001:db8::/48\"\nsource_prefix = {bits}\n");
+        assert_eq!(
+            said(&rule(128), &rule(56)),
+            ["rule 2001:db8::/48  each /128 is a source -> each /56 is a source"]
         );
         assert_eq!(said("", "[service.sieve]\nports = []\n"), ["sieve ports 4190 -> none"]);
     }

@@ -404,7 +404,7 @@ fn one_mistake_in_a_list_and_nobody_is_banned() {
         assert!(stderr.contains(says), "{text:?}: {stderr}");
         assert_eq!(in_force(&limiter), Vec::<String>::new());
     }
-    assert_eq!(ban("192.0.2.7\n192.0.2.7/32\n2001:db8:5::/64\n2001:db8:5::1\n").0, Some(0));
+    assert_eq!(ban("\u{feff}192.0.2.7\r\n192.0.2.7/32\n2001:db8:5::/64\n2001:db8:5::1\n").0, Some(0));
     assert_eq!(in_force(&limiter), ["smtp 192.0.2.7/32", "smtp 2001:db8:5::/64"]);
 }
 

@@ -283,6 +283,52 @@ fn a_change_is_made_to_what_is_loaded_when_its_lock_is_held_and_not_to_what_was_
     }
 }
 
+#[test]
+fn of_a_spoiled_file_one_sentence_says_what_to_do_and_the_rest_goes_on() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start(&lab, 1, "reply");
+    let spoiled = |what: &str, test: &dyn Fn()| {
+        let path = file(&limiter, what);
+        let before = fs::read(&path).unwrap_or_default();
+        fs::write(&path, b"\x1b[2J\n\xff\0\n").unwrap();
+        test();
+        fs::write(&path, before).unwrap();
+    };
+    let refused = |arguments: &[&str], words: &str| {
+        let outcome = limiter.cli(arguments);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(outcome.stderr.contains(words) && outcome.stderr.lines().count() == 1, "{outcome:?}");
+        assert!(!outcome.stderr.contains('\x1b'), "what is in the file is not for a terminal: {outcome:?}");
+    };
+    spoiled("config", &|| {
+        refused(&["reload"], "reload --config FILE` does");
+        refused(&["set", "smtp", "max_connections=2", "--save"], "reload --config FILE` does");
+    });
+    spoiled("pid", &|| {
+        refused(&["status"], "does not say which process that is: end it, and start");
+        refused(&["reload"], "does not say which process that is: end it, and start");
+    });
+    spoiled("shield", &|| {
+        let status = limiter.ok(&["status"]);
+        assert!(status.contains("limits in force") && status.contains("where the shield"), "{status}");
+    });
+    spoiled("changes", &|| {
+        limiter.ok(&["set", "smtp", "max_connections=2"]);
+        eventually("the log has what can be read", SOON, || {
+            let log = limiter.log();
+            let is_there =
+                log.contains("max_connections 1 -> 2") && log.contains("2 changes by hand are not known");
+            if is_there { Ok(()) } else { Err(log) }
+        });
+    });
+    limiter.ok(&["set", "smtp", "max_connections=3"]);
+    eventually("and nothing more of it", SOON, || {
+        let log = limiter.log();
+        if log.contains("max_connections 2 -> 3") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(limiter.log().matches("are not known").count(), 1, "{}", limiter.log());
+}
+
 /// As of the one who wrote the shield's file while the daemon was killed.
 #[test]
 fn what_a_killed_writer_has_left_goes_with_the_instance() {

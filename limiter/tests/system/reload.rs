@@ -199,11 +199,32 @@ fn a_reload_says_what_is_in_force_only_when_the_daemon_starts_anew() {
     ] {
         let before = limiter.log().len();
         limiter.configure(text);
-        limiter.ok(&["reload"]);
+        let outcome = limiter.cli(&["reload"]);
+        let warning = format!("limiter: warning: {key} is read when the daemon starts: end it, and start");
+        assert!(outcome.code == Some(0) && outcome.stderr.starts_with(&warning), "{outcome:?}");
         let told =
             |key: &str| limiter.log()[before..].contains(&format!("{key} is read when the daemon starts"));
         eventually("it is said", SOON, || if told(key) { Ok(()) } else { Err(limiter.log()) });
         assert!(!told(other));
+    }
+}
+
+#[test]
+fn a_reload_without_a_daemon_says_what_is_in_force_only_when_one_runs() {
+    let Some(lab) = Lab::new() else { return };
+    let mut limiter = Limiter::start_with(&lab, "");
+    limiter.stop();
+    limiter.configure_all("hostname = \"mx2.example.net\"\ninterfaces = []\n[ladder]\nban = \"5m\"\n");
+    let outcome = limiter.cli(&["reload"]);
+    let warning =
+        "limiter: warning: hostname, interfaces are in force when a daemon runs, and none does: start";
+    assert!(outcome.code == Some(0) && outcome.stderr.starts_with(warning), "{outcome:?}");
+    let again = limiter.cli(&["reload"]);
+    assert!(again.stderr.is_empty() && again.stdout.contains("unchanged"), "{again:?}");
+    limiter.configure("max_sources = 2048\n");
+    for _ in 0..2 {
+        let stderr = limiter.cli(&["reload"]).stderr;
+        assert!(stderr.contains("max_sources") && stderr.contains("in force when a daemon runs"), "{stderr}");
     }
 }
 

@@ -299,10 +299,14 @@ fn each_limit_of_a_rule_is_said_live_kept_beside_the_others_and_saved() {
     assert_eq!(rule["service_limits"][0][1]["rate"], "none", "{rule:#}");
     assert_eq!(rule["service_limits"][1][1]["max_connections"], 90, "{rule:#}");
     let screen = limiter.ok(&["rules"]);
-    assert!(
-        screen.contains("rate 10/min (6 at once) to each service") && screen.contains("rate none to imap"),
-        "{screen}"
-    );
+    for words in [
+        "rate none to imap",
+        "rate 10/min (6 at once) to each other service",
+        // Of this no service has another.
+        "max_connections 95 from the network to each service",
+    ] {
+        assert!(screen.replace("network_", "").contains(words), "no {words:?} in {screen}");
+    }
     assert_eq!(at_once(&lab, V4.source(), V4.port(25)).0, 6);
     // The file says the same, so that a reload changes nothing.
     let before = limiter.json(&["rules"]);

@@ -102,6 +102,7 @@ fn one_mistake_among_several_changes_nothing_and_the_form_that_is_wanted_is_said
         (vec!["list", "--over", "x"], "give a whole number of connections, such as 10"),
         (vec!["explain", "203.0.113.0/24"], "this is a network; give one address"),
         (vec!["set", "imap,smpt", "max_connections=5"], "there is no service smpt"),
+        (vec!["set", "imap,", "max_connections=5"], "there is no service before or behind a comma"),
     ] {
         let outcome = limiter.cli(&arguments);
         assert_eq!(outcome.code, Some(2), "{arguments:?}: {outcome:?}");
@@ -110,6 +111,17 @@ fn one_mistake_among_several_changes_nothing_and_the_form_that_is_wanted_is_said
         assert_eq!(outcome.stderr.trim_end().lines().count(), 1, "{outcome:?}");
     }
     assert_eq!((limiter.state(), limiter.json(&["rules"]), limiter.json(&["bans"])), before);
+}
+
+#[test]
+fn a_list_of_some_says_nothing_of_those_that_were_not_asked_for() {
+    let Some(lab) = Lab::new() else { return };
+    let limiter = Limiter::start(&lab, 3, "reset");
+    let all = "no source holds a connection, or has held one or been refused lately\n";
+    let some = "no source that was asked for holds connections, or has held one or been refused lately\n";
+    assert_eq!(limiter.ok(&["list"]), all);
+    assert_eq!(limiter.ok(&["list", "--over", "5"]), some);
+    assert_eq!(limiter.ok(&["list", "--service", "imap"]), some);
 }
 
 #[test]
@@ -178,6 +190,9 @@ fn to_shut_out_oneself_the_host_or_everybody_takes_force() {
         (from("2001:db8:7::7", &["deny", "9.0.0.0/8", "2001:db8:7::/48"]), "logged in from 2001:db8:7::7"),
         (by_sudo("198.51.100.7", &["deny", "198.51.100.7"]), "logged in from 198.51.100.7"),
         (by_sudo("198.51.100.7", &["ban", "198.51.100.7"]), "logged in from 198.51.100.7"),
+        // A neighbour in the same /64 is the same source.
+        (from("2001:db8:7::7", &["ban", "2001:db8:7::8"]), "logged in from 2001:db8:7::7"),
+        (from("198.51.100.7", &["ban", "64:ff9b::198.51.100.7"]), "logged in from 198.51.100.7"),
         (from("203.0.113.7", &["deny", "0.0.0.0/0"]), "0.0.0.0/0 is everybody"),
         (from("203.0.113.7", &["deny", "::/0"]), "::/0 is everybody"),
         (from("203.0.113.7", &["deny", &host]), "is this host itself"),
