@@ -1,7 +1,7 @@
 //! The ledger as people see it, and its upkeep.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -323,7 +323,20 @@ pub fn collect(steward: &mut Steward, idle: Duration) -> Result<u32> {
         // What is not due yet has handshakes to pay for: forgotten, they would be free.
         entry.places == Places(0) && entry.due_ns <= now_ns && now.saturating_sub(entry.last_seen_s) >= idle
     };
-    let mut keys = Vec::new();
-    steward.tables.each_source(|key, entry| keys.extend(long_gone(&entry).then_some(key)))?;
+    let (mut keys, mut has_networks) = (Vec::new(), false);
+    steward.tables.each_source(|key, entry| {
+        if long_gone(&entry) {
+            has_networks |= key.is_wide();
+            keys.push(key);
+        }
+    })?;
+    if has_networks {
+        // Who waits for a place of its source is marked there, and takes its mark back only where all of its counts are
+        // there: its network's may be 0.
+        let waiters = steward.tables.waiters()?;
+        let networks: HashSet<Key> =
+            waiters.iter().map(|(flow, waiter)| waiter.note.claim(&flow.remote).wide).collect();
+        keys.retain(|key| !networks.contains(key));
+    }
     steward.collect(&keys)
 }

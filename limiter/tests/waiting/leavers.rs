@@ -99,3 +99,26 @@ fn who_closes_while_it_waits_costs_the_next_one_a_repeated_fin_at_most_and_leave
 fn who_resets_while_it_waits_costs_the_next_one_nothing_and_leaves_nothing() {
     leave(Manner::Resets(WHILE_WAITING), Duration::ZERO);
 }
+
+/// The network's own count is 0 then and may be forgotten, while the source's says that one waits.
+#[test]
+fn who_vanished_is_forgotten_as_one_that_waits_though_nobody_else_of_its_network_is_there() {
+    let _machine = gently();
+    let Some(ground) = Ground::far(1, "reply", RTT, Loss::NONE) else { return };
+    ground.limiter.configure_all(
+        "remember_seconds = 1\n[defaults]\nmax_connections = 1\nnetwork = { max_connections = 9 }\n",
+    );
+    ground.limiter.ok(&["reload"]);
+    let callers =
+        [V4, V6].map(|family| {
+            let (source, to) = (family.source(), family.port(SMTP));
+            [(Manner::Stays, SOON_OVER), (Manner::Vanishes(WHILE_WAITING), SHORT)]
+                .map(|(manner, stay)| Caller { source, to, manner, stay })
+        });
+    let (callers, patience) = (callers.concat(), ground.patience() + Duration::from_millis(500));
+    let records = Crowd { callers, patience, again: None, link: ground.link.as_ref() }.call(&ground.lab);
+    say(&format!("alone in its network: {}", summary(&records)));
+    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+    let verified = ground.limiter.json(&["status", "--verify"]);
+    assert_eq!(verified["verified"]["differences"], serde_json::json!([]), "{verified:#}");
+}
