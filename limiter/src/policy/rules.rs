@@ -171,12 +171,32 @@ impl<'a> Lookup<'a> {
         around.find_map(|around| self.rules.get(&around).copied())
     }
 
-    /// Whether the admin has made a rule for a part of `network` alone.
+    /// Whether the admin has made a rule for a part of `network` alone. Of IPv4 hosts a part comes by way of a translator,
+    /// for which other rules hold.
     pub fn is_divided(&self, network: &Network) -> bool {
+        let has_rule = |network: &Network| self.covering(network).is_some_and(|rule| !rule.built_in);
+        self.has_rules_within(network)
+            || translated(network).iter().flatten().any(|part| has_rule(part) || self.has_rules_within(part))
+    }
+
+    fn has_rules_within(&self, network: &Network) -> bool {
         let first = bits(&network.addr);
         let last = first | u128::MAX.checked_shr(network.prefix).unwrap_or(0);
         self.networks.range((first, 0)..=(last, u32::MAX)).any(|&(_, prefix)| prefix > network.prefix)
     }
+}
+
+/// A network of IPv4 as NAT64 (RFC 6052, 2.1) and 6to4 (RFC 3056, 2) write it: see [`Addr::host`].
+fn translated(network: &Network) -> [Option<Network>; 2] {
+    if !is_v4(network) {
+        return [None; 2];
+    }
+    let (length, host) = (network.prefix - 96, bits(&network.addr) & u128::from(u32::MAX));
+    let at = |prefix, bits: u128| {
+        let addr = Addr::from(std::net::IpAddr::V6(bits.into()));
+        Some(Network { prefix, addr: addr.cut(prefix as u8) })
+    };
+    [at(96 + length, 0x0064_ff9b << 96 | host), at(16 + length, 0x2002 << 112 | host << 80)]
 }
 
 /// What a rule says of one service.
@@ -275,6 +295,20 @@ mod tests {
         assert_eq!(said("203.0.113.8").map(|say| say.action), Some(Action::Deny));
         assert!(lookup.is_divided(&of("203.0.113.0/24")) && !lookup.is_divided(&of("203.0.113.7")));
         assert_eq!(said("192.0.2.1"), None);
+    }
+
+    #[test]
+    fn of_an_ipv4_host_what_comes_by_a_translator_may_have_a_rule_of_its_own() {
+        let of = |text: &str| config::network(&config::parse_network(text).unwrap());
+        for one in ["64:ff9b::203.0.113.9", "64:ff9b::/96", "2002:cb00:7109::/48", "2002:cb00:7109:1::1"] {
+            let rules = inherit(vec![rule(one, Action::Limit, 9, &[])], Vec::new());
+            let lookup = Lookup::new(&rules);
+            assert!(lookup.is_divided(&of("203.0.113.9")), "{one}");
+            let is_for_all = one.ends_with("/96");
+            assert_eq!(lookup.is_divided(&of("203.0.113.8")), is_for_all, "{one}");
+        }
+        let rules = inherit(vec![rule("203.0.113.9", Action::Limit, 9, &[])], Vec::new());
+        assert!(!Lookup::new(&rules).is_divided(&of("203.0.113.9")), "of the others nothing is said");
     }
 
     #[test]
