@@ -183,9 +183,12 @@ fn change(instance: &Instance, whom: &Whom, rulings: Rulings<'_>, force: Option<
             changes.push(Change::Rule { network: *network, ruling: *ruling });
         }
         let is = said(&before, &admins, network);
-        let none = || "no rule".to_owned();
+        // Without a word of the admin's an own address is allowed again.
+        let own = said(&before, &policy::built_in(&before.rules), network)
+            .map(|built_in| format!("{built_in} (own address)"));
+        let none = || own.clone().unwrap_or_else(|| "no rule".to_owned());
         done.push(match is {
-            Some(is) => Done::new(network.to_string(), was, is),
+            Some(is) => Done::new(network.to_string(), was.or_else(|| own.clone()), is),
             None => Done::new(network.to_string(), Some(was.unwrap_or_else(none)), none()),
         });
     }
