@@ -1,10 +1,10 @@
+mod files;
 mod fuzz;
 mod malformed;
+mod round_trip;
 mod settings;
 
-use std::{fs, io::Write};
-
-use limiter_common::{MAX_SERVICES, Rate, ServicePolicy};
+use limiter_common::{MAX_SERVICES, Rate};
 use proptest::prelude::*;
 
 use super::*;
@@ -326,115 +326,6 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
 const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0xb111_887f_309d_02c8;
 
 #[test]
-fn a_file_is_loaded() {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(SAMPLE.as_bytes()).unwrap();
-    assert_eq!(load(file.path()).unwrap(), Config::default());
-}
-
-#[test]
-fn what_is_no_readable_file_is_refused_in_one_sentence() {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name);
-    let mode = |name: &str, mode| fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
-    fs::write(path("large"), vec![b'#'; 8 << 20 | 1]).unwrap();
-    fs::write(path("largest"), vec![b'#'; 8 << 20]).unwrap();
-    fs::write(path("latin1"), b"# gr\xfc\xdfe").unwrap();
-    fs::write(path("late"), b"hostname = 'a'\n# \xc3\xa4\xc3\xb6\xff").unwrap();
-    fs::write(path("nul"), b"[defaults]\nmax\0").unwrap();
-    fs::write(path("anyone"), "").unwrap();
-    mode("anyone", 0o666);
-    for open in ["open", "sticky"] {
-        fs::create_dir(path(open)).unwrap();
-        fs::write(path(open).join("file"), "").unwrap();
-    }
-    mode("open", 0o777);
-    mode("sticky", 0o1777);
-    symlink(path("open/file"), path("link to open")).unwrap();
-    symlink(path("largest"), path("open/link")).unwrap();
-    symlink(path("circle"), path("circle")).unwrap();
-    symlink("/dev/zero", path("zero")).unwrap();
-    nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
-    load(&path("largest")).unwrap();
-    load(&path("sticky/file")).unwrap();
-    let open = format!(
-        ": anyone may put another file in its place, and root would do what it says; run `chmod o-w {}`, or move it",
-        path("open").display()
-    );
-    let anyone = format!(
-        ": anyone may write to this file, and root would do what they write; run `chmod o-w {}`",
-        path("anyone").display()
-    );
-    let table = [
-        ("none", ": there is no such file; put it there, or give the path of another with --config"),
-        ("", ": this is a directory; give the path of the configuration file in it"),
-        ("nul/x", ": cannot be read, Not a directory (os error 20); let the limiter read it"),
-        ("large", ": larger than 8 MiB, so this is no configuration; give the path of the right file"),
-        ("latin1", ":1:5: this is not UTF-8; save the file as UTF-8 text"),
-        ("late", ":2:5: this is not UTF-8; save the file as UTF-8 text"),
-        ("nul", ":2:4: there is a NUL character here; remove it"),
-        ("circle", ": the symbolic links here lead in a circle; give the path of the file itself"),
-        ("zero", ": this is a device and no file; give the path of the configuration file"),
-        ("pipe", ": this is a pipe and no file; give the path of the configuration file"),
-        ("socket", ": this is a socket and no file; give the path of the configuration file"),
-        ("anyone", &anyone),
-        ("open/file", &open),
-        ("link to open", &open),
-        ("open/link", &open),
-    ];
-    for (name, expected) in table {
-        let path = path(name);
-        let error = load(&path).unwrap_err();
-        assert_eq!(error.to_string(), format!("{}{expected}", path.display()));
-    }
-}
-
-prop_compose! {
-    fn any_service()(
-        name in "[a-z0-9_-]{1,15}",
-        protocol in 0..check::PROTOCOLS.len(),
-        max_connections in 1..=ServicePolicy::MAX_LIMIT,
-        ipv4_prefix in 1u8..=32,
-        ipv6_prefix in 1u8..=128,
-        (reset, observe) in any::<(bool, bool)>(),
-        rate in proptest::option::of((1..=Rate::MAX_COUNT, 0usize..3, 1..=Rate::MAX_COUNT)),
-        network in proptest::option::of((1u8..=32, 1u8..=128, 0u32..1000)),
-        total in proptest::option::of((0u32..1000, 0..=ServicePolicy::MAX_LIMIT)),
-        keepalive in proptest::option::of(30u32..=86_400),
-        wait in 0..=ServicePolicy::MAX_WAIT_S,
-    ) -> Service {
-        let protocol = check::PROTOCOLS[protocol].1;
-        let response = if reset { Response::Reset } else { Response::Reply };
-        let above = |more: u32| (max_connections + more).min(ServicePolicy::MAX_LIMIT);
-        Service {
-            name,
-            ports: Vec::new(),
-            protocol,
-            max_connections,
-            ipv4_prefix,
-            ipv6_prefix,
-            response,
-            rate: rate.map(|(count, unit, burst)| BurstingPace {
-                pace: Pace { count, period_s: [1, 60, 3600][unit] },
-                burst,
-            }),
-            network: network.map(|(ipv4, ipv6, more)| Network {
-                ipv4_prefix: ipv4.min(ipv4_prefix),
-                ipv6_prefix: ipv6.min(ipv6_prefix),
-                max_connections: above(more),
-            }),
-            mode: if observe { Mode::Observe } else { Mode::Enforce },
-            max_total: total.map(|(more, _)| above(more)),
-            reserve: total.map_or(0, |(_, reserve)| reserve),
-            keepalive,
-            wait,
-        }
-    }
-}
-
-#[test]
 fn a_service_has_the_wait_of_the_defaults_unless_it_says_its_own_whatever_its_response() {
     let text = "[defaults]\nwait = '20s'\nresponse = 'drop'\n[service.smtp]\nwait = '0s'\n\
                 [service.imap]\nresponse = 'reset'\n[service.lmtp]\nports = [24]\nprotocol = 'smtp'";
@@ -472,86 +363,7 @@ fn a_time_is_shown_as_it_is_given() {
     }
 }
 
-/// For all services, for single ones, for both, or not said.
-fn per_service<T: Clone + std::fmt::Debug + 'static>(
-    one: impl Strategy<Value = T> + Clone + 'static,
-) -> impl Strategy<Value = PerService<T>> {
-    let services = proptest::collection::btree_map("imap|smtp|pop3", one.clone(), 0..3);
-    (proptest::option::of(one), services).prop_map(|(all, services)| PerService { all, services })
-}
-
-type AnyLimits = (PerService<u32>, PerService<Option<BurstingPace>>, PerService<Option<u32>>);
-
-fn any_limits() -> impl Strategy<Value = AnyLimits> {
-    let pace = (1u32..=Rate::MAX_COUNT, proptest::sample::select(&[1u32, 60, 3600]), 1u32..=Rate::MAX_COUNT);
-    let rate =
-        pace.prop_map(|(count, period_s, burst)| BurstingPace { pace: Pace { count, period_s }, burst });
-    let network = 10u32..=ServicePolicy::MAX_LIMIT;
-    (
-        per_service(1u32..=10),
-        per_service(proptest::option::of(rate)),
-        per_service(proptest::option::of(network)),
-    )
-}
-
 proptest! {
-    #[test]
-    fn rules_survive_being_written_and_read(
-        rules in proptest::collection::btree_map(
-            any::<std::net::IpAddr>(), (0u8..=128, 0u8..4, ".{0,20}", any_limits()), 0..9,
-        ),
-    ) {
-        let mut config = Config::default();
-        for (address, (prefix, kind, comment, limits)) in rules {
-            let prefix = if address.is_ipv4() { prefix.min(32) } else { prefix };
-            let network = ipnet::IpNet::new(address, prefix).unwrap().trunc();
-            let is_mapped = matches!(network, ipnet::IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some());
-            let is_translated = limiter_common::Addr::from(network.addr()).is_translated();
-            if is_mapped || config.rules.iter().any(|rule| rule.network == network) {
-                continue;
-            }
-            let action = limiter_common::Action::from_u8(kind);
-            let mut rule = Rule::new(network, action);
-            rule.comment = (!comment.is_empty()).then_some(comment);
-            if action == limiter_common::Action::Limit {
-                let (max_connections, rate, network_max_connections) = limits;
-                let said = !max_connections.is_empty() || !rate.is_empty() || !network_max_connections.is_empty();
-                let has_prefix = prefix > 0 && !is_translated;
-                if !said && !has_prefix {
-                    continue;
-                }
-                rule.source_prefix = has_prefix.then_some(prefix);
-                rule = Rule { max_connections, rate, network_max_connections, ..rule };
-            }
-            config.rules.push(rule);
-        }
-        config.rules.sort_by_key(|rule| rule.network);
-        prop_assert_eq!(parse(&config.to_string(), "x").unwrap(), config);
-    }
-
-    #[test]
-    fn a_configuration_survives_being_written_and_read(
-        hostname in proptest::option::of("[a-z0-9.-]{1,20}"),
-        max_sources in 1024u32..=16_777_216,
-        remember_seconds in 1u32..=86_400,
-        reconcile_seconds in 5u32..=86_400,
-        services in proptest::collection::btree_map("[a-z0-9_-]{1,15}", any_service(), 0..9),
-        ports in proptest::collection::btree_set(5000u16.., 0..20),
-    ) {
-        let mut config = Config { hostname, max_sources, remember_seconds, reconcile_seconds, ..Config::default() };
-        for (name, service) in services {
-            config.services.retain(|known| known.name != name);
-            config.services.push(Service { name, ..service });
-        }
-        config.services.sort_by(|a, b| a.name.cmp(&b.name));
-        let count = config.services.len();
-        for (i, port) in ports.into_iter().enumerate() {
-            config.services[i % count].ports.push(port);
-        }
-        config.services.iter_mut().for_each(|service| service.ports.sort_unstable());
-        prop_assert_eq!(parse(&config.to_string(), "x").unwrap(), config);
-    }
-
     #[test]
     fn no_text_makes_it_panic(text in ".{0,200}", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = parse(&text, "x").map_err(|error| one_sentence(&error.to_string()));

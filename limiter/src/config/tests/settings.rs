@@ -5,7 +5,9 @@ use proptest::prelude::*;
 
 use super::{
     super::{Config, Setting, apply, changes, check, parse_setting},
-    any_service, one_sentence, service,
+    one_sentence,
+    round_trip::any_service,
+    service,
 };
 
 #[test]
