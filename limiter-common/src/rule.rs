@@ -242,14 +242,15 @@ impl RuleLimits {
     /// Of these what `others` leave unsaid.
     #[must_use]
     pub const fn unsaid_by(self, others: &Self) -> Self {
+        self.keep(!others.rate.is_said(), !others.max_connections.is_said(), !others.network.is_said())
+    }
+
+    /// Of these the ones that are to be kept.
+    const fn keep(self, rate: bool, max_connections: bool, network: bool) -> Self {
         Self {
-            rate: if others.rate.is_said() { RuleRate::UNSAID } else { self.rate },
-            max_connections: if others.max_connections.is_said() {
-                Limit::UNSAID
-            } else {
-                self.max_connections
-            },
-            network: if others.network.is_said() { Limit::UNSAID } else { self.network },
+            rate: if rate { self.rate } else { RuleRate::UNSAID },
+            max_connections: if max_connections { self.max_connections } else { Limit::UNSAID },
+            network: if network { self.network } else { Limit::UNSAID },
         }
     }
 
@@ -266,15 +267,11 @@ impl RuleLimits {
     /// Without what a shorter rule says.
     #[must_use]
     pub const fn own(self) -> Self {
-        Self {
-            rate: if self.rate.is_inherited() { RuleRate::UNSAID } else { self.rate },
-            max_connections: if self.max_connections.is_inherited() {
-                Limit::UNSAID
-            } else {
-                self.max_connections
-            },
-            network: if self.network.is_inherited() { Limit::UNSAID } else { self.network },
-        }
+        self.keep(
+            !self.rate.is_inherited(),
+            !self.max_connections.is_inherited(),
+            !self.network.is_inherited(),
+        )
     }
 }
 
