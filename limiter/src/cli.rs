@@ -52,7 +52,7 @@ enum Verb {
     Run(run::Args),
     /// What is in force: services, limits, live totals, warnings
     Status(status::Args),
-    /// Sources with their live count and limit
+    /// Sources with their live count and limit, and those that were refused lately
     List(list::Args),
     /// Which limit applies to an address, and where it stands
     Explain(explain::Args),

@@ -33,8 +33,8 @@ const NAMED: usize = 10;
 
 #[derive(clap::Args)]
 pub struct Whom {
-    /// IPv4 or IPv6 addresses: what is meant is the source each counts as, an IPv6 /64 for one. All of them, or none if
-    /// one is wrong
+    /// IPv4 or IPv6 addresses: what is meant is the source each counts as, an IPv6 /64 for one; to end bans, networks as
+    /// well. All of them, or none if one is wrong
     #[arg(value_name = "ADDR", value_parser = input::network, required_unless_present = "from")]
     networks: Vec<IpNet>,
 
