@@ -8,7 +8,7 @@
 //! owner's close, which is seen before the lock is taken. Exactly one gives back, by the order of the steps in
 //! [`let_go`] and [`outlive`].
 
-use crate::ledger::Kept;
+use crate::Kept;
 
 /// What a change of state means for the count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

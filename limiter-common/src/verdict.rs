@@ -2,7 +2,7 @@
 
 use crate::{
     Claim, Places, Rate, Response, ServicePolicy,
-    ledger::Level,
+    key::Level,
     rule::{Action, Limit, RuleLimits, Say},
 };
 
@@ -198,7 +198,7 @@ impl Limits {
     }
 
     /// The same for what is counted in `claim`: several sources in one entry have a multiple of what one has
-    /// ([`crate::ledger::Level`]), and no more than their network has, if they are of one.
+    /// ([`crate::key::Level`]), and no more than their network has, if they are of one.
     #[inline(always)]
     #[must_use]
     pub const fn within(self, claim: &Claim) -> Self {

@@ -19,7 +19,7 @@ use aya_ebpf::{
 use limiter_common::{
     Addr, Claim, Kept, Note,
     census::{Record, kind},
-    ledger::note,
+    note,
 };
 
 use crate::{

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use limiter_common::{
-    Claim, Entry, Key, Limits, Places, Rung, Standing, Total, claim::Words, ledger::Level, places::Word as _,
+    Claim, Entry, Key, Limits, Places, Rung, Standing, Total, claim::Words, key::Level, places::Word as _,
     verdict::Beyond,
 };
 

@@ -14,9 +14,7 @@ use aya_ebpf::{
 use limiter_common::{
     Addr, Claim, Ending, Kept, Limits, Note, Rate,
     claim::{self, Arrival, Outcome},
-    ending,
-    ledger::note,
-    rate,
+    ending, note, rate,
 };
 
 use crate::{

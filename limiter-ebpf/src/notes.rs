@@ -8,7 +8,7 @@
 //! will report no change of state any more has its note kept beside, with the address that it was noted for.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use limiter_common::{Addr, Kept, Note, Peg, ending::Notes, ledger::note, peg};
+use limiter_common::{Addr, Kept, Note, Peg, ending::Notes, note, peg};
 
 use crate::{
     atomic::{self, Shared},

@@ -7,7 +7,7 @@ use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
 use limiter_common::{
     Addr, Claim, Key, Note, Reason, Scope, ServiceId, Waiter,
     claim::{self, Arrival, Marks, Outcome, Wait},
-    ledger::note,
+    note,
     places::Word as _,
     waiting::{self, Event, Flow, State, event},
 };

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use limiter_common::{
     Action, Addr, Claim, Entry, Key, Limits, Places, Reason, Rung, Say, ServiceId, ServicePolicy, Standing,
-    ledger::Level, rule::Network, verdict::Beyond, waiting,
+    key::Level, rule::Network, verdict::Beyond, waiting,
 };
 use serde::Serialize;
 

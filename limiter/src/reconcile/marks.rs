@@ -66,7 +66,7 @@ impl fmt::Display for Mismarked {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use limiter_common::{Addr, Claim, Note, Reason, ServiceId, ServicePolicy, claim::Marks, ledger::note};
+    use limiter_common::{Addr, Claim, Note, Reason, ServiceId, ServicePolicy, claim::Marks, note};
 
     use super::*;
 

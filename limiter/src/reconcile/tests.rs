@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use limiter_common::{Addr, Claim, Note, ServiceId, ServicePolicy, ledger::note, service::Prefixes};
+use limiter_common::{Addr, Claim, Note, ServiceId, ServicePolicy, note, service::Prefixes};
 
 use super::*;
 

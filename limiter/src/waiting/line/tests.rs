@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use limiter_common::{Addr, Claim, Note, ServicePolicy, ledger::note};
+use limiter_common::{Addr, Claim, Note, ServicePolicy, note};
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,185 @@
+//! What is noted on a connection.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Addr, Claim, Key, ServiceId, Tier, key::Level};
+
+/// The socket is counted in its claim.
+pub const COUNTED: u8 = 1;
+/// The socket is counted in its claim, and was found by the census on a kernel that will not report
+/// how its state changes.
+pub const ADOPTED: u8 = 2;
+/// The socket is counted in its claim, and beyond a limit: its service only observed, and the verdict on it was a
+/// refusal.
+pub const OBSERVED: u8 = 3;
+/// The socket has given its place back, and the note is about to go.
+pub const RELEASED: u8 = 4;
+
+/// What the limiter has noted on a connection, under its socket's cookie, from establishment until the mail
+/// daemon lets go of it. Together with the peer's address, which the socket knows, it says what the connection
+/// is counted in.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Note {
+    /// [`COUNTED`], [`ADOPTED`], [`OBSERVED`] or [`RELEASED`].
+    pub state: u8,
+    /// The service, a [`ServiceId`].
+    service: u8,
+    /// Prefix length of the source, as in [`Key`]; or [`Note::SHARED`] and a [`Level`]'s number.
+    narrow: u8,
+    /// Prefix length of its network; 0 where that is not counted.
+    wide: u8,
+}
+
+impl Note {
+    /// All of it in a word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self) -> u32 {
+        u32::from_le_bytes([self.state, self.service, self.narrow, self.wide])
+    }
+
+    /// What such a word says.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_word(word: u32) -> Self {
+        let [state, service, narrow, wide] = word.to_le_bytes();
+        Self { state, service, narrow, wide }
+    }
+
+    /// The longest prefix; with the number of a [`Level`] added, that.
+    const SHARED: u8 = 128;
+
+    /// The note in this state on a connection that is counted in `claim`, or would be.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(state: u8, claim: &Claim) -> Self {
+        let key = &claim.narrow;
+        // Calculated: for the verifier every branch is another way through what follows.
+        let shared = 0_u8.wrapping_sub((key.level + 3) >> 2);
+        let narrow = key.prefix & !shared | (Self::SHARED + key.level) & shared;
+        Self { state, service: key.service, narrow, wide: claim.wide.prefix }
+    }
+
+    /// The service.
+    #[inline(always)]
+    #[must_use]
+    pub const fn service(&self) -> ServiceId {
+        ServiceId(self.service)
+    }
+
+    /// Whether the connection holds its claim.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_counted(&self) -> bool {
+        matches!(self.state, COUNTED | ADOPTED | OBSERVED)
+    }
+
+    /// Whether it was let through beyond a limit, because its service only observed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_beyond(&self) -> bool {
+        self.state == OBSERVED
+    }
+
+    /// Whether it is counted in an entry that its source shares with others.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        self.narrow > Self::SHARED
+    }
+
+    /// What the connection from `remote` is counted in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn claim(&self, remote: &Addr) -> Claim {
+        let (service, remote) = (ServiceId(self.service), &remote.host());
+        if self.is_shared() {
+            let level = Level::of(self.narrow - Self::SHARED);
+            let narrow =
+                Key { level: level.number, ..Key::at(service, Tier::Narrow, level.prefix(remote), remote) };
+            return Claim { narrow, wide: Key::NONE };
+        }
+        let narrow = Key::at(service, Tier::Narrow, self.narrow, remote);
+        let wide = if self.wide == 0 { Key::NONE } else { Key::at(service, Tier::Wide, self.wide, remote) };
+        Claim { narrow, wide }
+    }
+}
+
+/// What is kept for a socket that will report no change of state: its connection is dead, or older than the
+/// limiter on a kernel that does not report such. There may be no socket left to ask for the address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct Kept {
+    /// The peer.
+    pub remote: Addr,
+    /// What was noted.
+    pub note: Note,
+    /// Always 0.
+    pub zero: u32,
+}
+
+impl Kept {
+    /// What is noted on a connection from `remote`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(note: Note, remote: Addr) -> Self {
+        Self { remote, note, zero: 0 }
+    }
+
+    /// What the connection is counted in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn claim(&self) -> Claim {
+        self.note.claim(&self.remote)
+    }
+}
+
+const _: () = assert!(size_of::<Note>() == 4 && size_of::<Kept>() == 24);
+
+#[cfg(feature = "user")]
+// SAFETY: the type is `bytemuck::Pod`: any bytes are a value, and there is no padding.
+unsafe impl aya::Pod for Note {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for Kept {}
+
+#[cfg(test)]
+mod tests {
+    use core::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        Scope, ServicePolicy,
+        ledger::tests::{any_own, prefix_of},
+        service::Prefixes,
+    };
+
+    proptest! {
+        #[test]
+        fn a_note_and_the_peers_address_say_what_was_claimed(
+            ip: IpAddr, v4: u32, service in 1u8..64, narrow in (1u8..=32, 1u8..=128), wide in (1u8..=32, 1u8..=128),
+            network_max_connections in 0u32..2, has_network: bool, own in any_own(),
+        ) {
+            let prefixes = |(ipv4, ipv6)| Prefixes { ipv4, ipv6 };
+            let policy = ServicePolicy {
+                narrow: prefixes(narrow), wide: prefixes(wide), network_max_connections, ..Default::default()
+            };
+            let claim_of =
+                |remote: &Addr| Claim::new(ServiceId(service), &policy, Scope { source_prefix: prefix_of(own, remote), has_network }, remote);
+            let translated = 0x0064_ff9b_u128 << 96 | u128::from(v4);
+            let translated = Addr::from(IpAddr::V6(translated.into()));
+            prop_assert_eq!(Note::new(COUNTED, &claim_of(&translated)).claim(&translated), claim_of(&translated));
+            let remote = Addr::from(ip);
+            let claim = claim_of(&remote);
+            let noted = Note::new(COUNTED, &claim);
+            prop_assert_eq!(noted.claim(&remote), claim);
+            prop_assert_eq!(Note::of_word(noted.word()), noted);
+            for shared in Level::ALL.into_iter().filter_map(|level| claim.shared(level)) {
+                prop_assert_eq!(Note::new(COUNTED, &shared).claim(&remote), shared);
+            }
+        }
+    }
+}
