@@ -189,12 +189,8 @@ pub fn explanation(
     is_served: bool,
 ) -> Explanation {
     let text = address.to_ip().to_string();
-    let mut services: Vec<Standing> = facts.iter().map(|facts| standing(&text, ladder, facts, now)).collect();
-    if !is_served {
-        for standing in &mut services {
-            standing.replies_left = None;
-        }
-    }
+    let mut services: Vec<Standing> =
+        facts.iter().map(|facts| standing(&text, ladder, facts, now, is_served)).collect();
     services.sort_by(|a, b| a.service.cmp(&b.service));
     Explanation {
         own: rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow),
@@ -207,7 +203,7 @@ pub fn explanation(
     }
 }
 
-fn standing(text: &str, ladder: &Ladder, facts: &Facts, now: Now) -> Standing {
+fn standing(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: bool) -> Standing {
     let Facts { policy, claim, say, otherwise, has, beyond, entry, rung, waiting } = facts;
     let limits = Limits::of(policy, say).within(claim);
     // As the kernel does it: those that got in by that take nobody's place.
@@ -220,7 +216,7 @@ fn standing(text: &str, ladder: &Ladder, facts: &Facts, now: Now) -> Standing {
         Remedy::of(&Refused { policy, say: *say, otherwise: *otherwise, standing: has, reason })
     });
     let (replies, refusals) = (ladder.replies, Refusals::of(rung, now.boot_ns));
-    let is_told = policy.response == Response::Reply as u8 && replies.is_limited();
+    let is_told = is_served && policy.response == Response::Reply as u8 && replies.is_limited();
     let left = is_told.then(|| replies.left(has.replies_due_ns, now.boot_ns));
     Standing {
         service: policy.name().to_owned(),
@@ -359,23 +355,20 @@ fn refused_so_far(standing: &Standing) -> Option<String> {
         0 => "a moment ago".to_owned(),
         seconds => output::ago(seconds),
     };
-    // Those that were told nothing are counted, and their reason is not kept.
-    let more = standing.refused > times;
-    let what = if times == 1 && more {
-        format!("refused {} times; remembered of them: once ({reason}), {ago}", standing.refused)
-    } else if times == 1 {
-        format!("refused once ({reason}), {ago}")
+    let remembered = if times == 1 {
+        format!("once ({reason}), {ago}")
     } else if refusals.refused_for.len() == 1 {
-        format!("refused {times} times ({reason}), the last time {ago}")
+        format!("{times} times ({reason}), the last time {ago}")
     } else {
         let each = refusals.refused_for.iter().map(|(reason, times)| format!("{reason} {times}"));
         let each = each.collect::<Vec<_>>().join(", ");
-        format!("refused {times} times ({each}), the last time {ago} ({reason})")
+        format!("{times} times ({each}), the last time {ago} ({reason})")
     };
-    let what = if more && times > 1 {
-        what.replacen("refused", &format!("refused {} times; remembered of them:", standing.refused), 1)
+    // Those that were told nothing are counted, and their reason is not kept.
+    let what = if standing.refused > times {
+        format!("refused {} times; remembered of them: {remembered}", standing.refused)
     } else {
-        what
+        format!("refused {remembered}")
     };
     // Who is denied or banned gets no reply, whatever there is left.
     let next = match (standing.reason, replies_left) {
