@@ -150,15 +150,24 @@ impl Ground {
         if p99 > allowed {
             complaints.push(format!("a place was free for {} while somebody waited", ms(p99)));
         }
+        // What the link and this machine make of a round trip, in the same run: from SYN to SYN-ACK.
+        let handshakes: Vec<Duration> = records
+            .iter()
+            .filter_map(|record| Some(record.connected?.duration_since(record.called)))
+            .collect();
+        let [trip, trip_p99] = [50, 99].map(|percent| percentile(&handshakes, percent));
         let in_vain = unused_for.iter().filter(|unused| **unused > allowed).count();
         if in_vain > 0 {
             complaints.push(format!("{in_vain} waited beside a free place, and did not get it"));
         }
         format!(
-            "{} places that somebody waited for used after {} (median), {} (p99); noise of the machine {}",
+            "{} places that somebody waited for used after {} (median), {} (p99); a round trip took {}, {}; \
+             noise of the machine {}",
             used_after.len(),
             ms(median),
             ms(p99),
+            ms(trip),
+            ms(trip_p99),
             ms(noise)
         )
     }
