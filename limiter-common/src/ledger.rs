@@ -106,9 +106,9 @@ impl Claim {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Pending {
     /// 0: none. Otherwise the number of the reservation on this CPU, so that it is taken once.
-    pub ticket: u64,
+    pub generation: u64,
     /// Number of the last reservation on this CPU.
-    pub last_ticket: u64,
+    pub last_generation: u64,
     /// What the handshake paid for its rate, in nanoseconds.
     pub paid_ns: u64,
     /// The peer whose ACK it is for.

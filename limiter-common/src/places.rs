@@ -13,7 +13,7 @@
 //! | gate, when no connection came of it | [`cancel`] | -1 reserved |
 //! | ledger, for what came in without reservation | [`count`] | +1 connection |
 //! | ledger or release, when the connection is let go | [`release`] | -1 connection |
-//! | steward, for a source long gone | [`collect`] | 0 becomes [`Places::COLLECTED`], for ever |
+//! | maintenance, for a source long gone | [`collect`] | 0 becomes [`Places::COLLECTED`], for ever |
 //!
 //! A collected word accepts no reservation, so its entry can be deleted without losing a count: there
 //! is none, and none can come.

@@ -8,7 +8,7 @@
 //! - [`shield`] (XDP): drops what is denied or banned before anything is spent on it;
 //! - [`census`] (`iter/tcp`): walks the kernel's socket table, counts what nobody has counted yet;
 //! - [`sockets`] (`iter/bpf_sk_storage_map`): tells which sockets of dead connections are still there;
-//! - [`steward`]: runs errands for the daemon, attached nowhere;
+//! - [`maintenance`]: runs requests for the daemon, attached nowhere;
 //! - [`usher`]: the same for the records of those that wait ([`waiters`]).
 //!
 //! What they decide is in `limiter-common`; they read a context, look up, decide, act.
@@ -32,6 +32,7 @@ mod kernel;
 mod ladder;
 mod ledger;
 mod listening;
+mod maintenance;
 mod maps;
 mod notes;
 mod packet;
@@ -41,7 +42,6 @@ mod report;
 mod rooms;
 mod shield;
 mod sockets;
-mod steward;
 mod usher;
 mod waiters;
 
@@ -140,10 +140,10 @@ pub extern "C" fn sockets(ctx: *const sockets::Context) -> i32 {
     0
 }
 
-/// Runs the daemon's errand.
+/// Runs the daemon's request.
 #[cgroup_skb]
-pub fn steward(_ctx: SkBuffContext) -> i32 {
-    steward::run();
+pub fn maintenance(_ctx: SkBuffContext) -> i32 {
+    maintenance::run();
     1
 }
 

@@ -15,8 +15,8 @@ use limiter_common::{
     Action, Addr, Counters, Entry, Kept, Key, Ladder, Limits, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS,
     Peg, Pending, Reason, Room, Rule, Rung, SCOPES, SETS, Scope, ServiceId, ServicePolicy, Syn, Total,
     coverage,
-    errand::Errand,
     listening::{Endpoint, MAX_ENDPOINTS},
+    maintenance::MaintenanceRequest,
     peg, room,
     rule::{self, RuleLimits, RuleService},
     waiting::{Event, Flow, MAX_WAITERS, Request, Waiter},
@@ -121,9 +121,9 @@ pub static COUNTERS: PerCpuArray<Counters, { MAX_SERVICES as usize }> = PerCpuAr
 #[btf_map]
 pub static GREETER: SockMap<1> = SockMap::new();
 
-/// The errand the steward runs.
+/// The request the maintenance program runs.
 #[btf_map]
-pub static ERRAND: Array<Errand, 1> = Array::new();
+pub static MAINTENANCE: Array<MaintenanceRequest, 1> = Array::new();
 
 /// What is noted on each connection, by [`Peg::of`] its socket's cookie.
 #[btf_map]

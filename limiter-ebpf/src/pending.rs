@@ -2,8 +2,8 @@
 //! reserved; admission the gate, that a SYN is to be dropped.
 //!
 //! Between the gate and the ledger the kernel handles one packet on one CPU without a break, so one
-//! slot a CPU is enough. Only the steward runs elsewhere (in process context, where a softirq may
-//! come in between, or on another CPU), so whoever takes a reservation does so by its ticket, which no other on this
+//! slot a CPU is enough. Only the maintenance program runs elsewhere (in process context, where a softirq may
+//! come in between, or on another CPU), so whoever takes a reservation does so by its generation, which no other on this
 //! CPU ever has.
 
 use aya_ebpf::helpers::generated::bpf_map_lookup_percpu_elem;
@@ -21,8 +21,8 @@ pub fn set(remote: Addr, remote_port: u32, claim: Claim, paid_ns: u64) {
         slot.remote_port = remote_port;
         slot.claim = claim;
         slot.paid_ns = paid_ns;
-        slot.last_ticket += 1;
-        slot.ticket = slot.last_ticket;
+        slot.last_generation += 1;
+        slot.generation = slot.last_generation;
     }
 }
 
@@ -47,11 +47,11 @@ pub fn proposed() -> Option<Claim> {
 #[inline(always)]
 pub fn take(service: ServiceId, remote: &Addr, remote_port: u32) -> Option<Claim> {
     let slot = PENDING.get_ptr_mut(0)?;
-    let ticket = ticket(slot);
+    let generation = generation(slot);
     let claim = {
-        // SAFETY: as in `set`; but for the ticket, the steward only reads.
+        // SAFETY: as in `set`; but for the generation, the maintenance program only reads.
         let slot = unsafe { &*slot };
-        if ticket == 0
+        if generation == 0
             || slot.remote_port != remote_port
             || slot.remote != *remote
             || slot.claim.service() != service
@@ -60,22 +60,22 @@ pub fn take(service: ServiceId, remote: &Addr, remote_port: u32) -> Option<Claim
         }
         slot.claim
     };
-    // One of the same peer that came to nothing long ago may be what the steward takes at this moment.
+    // One of the same peer that came to nothing long ago may be what the maintenance program takes at this moment.
     // SAFETY: the first field of the slot, aligned to 8 bytes.
-    let word = unsafe { Shared::word(&raw mut (*slot).ticket) };
-    (word.compare_exchange(ticket, 0) == ticket).then_some(claim)
+    let word = unsafe { Shared::word(&raw mut (*slot).generation) };
+    (word.compare_exchange(generation, 0) == generation).then_some(claim)
 }
 
 /// Gives back a reservation that came to nothing; `true` if there was one.
 #[inline(always)]
 pub fn cancel() -> bool {
     let Some(slot) = PENDING.get_ptr_mut(0) else { return false };
-    give_back(slot, ticket(slot))
+    give_back(slot, generation(slot))
 }
 
-/// The same for the steward: on the CPU it runs on, or of another CPU (its number and 1) the reservation with this
-/// ticket. That is safe for one that has been pending for longer than a packet takes: its own packet is handled, and
-/// of all others that look at the slot, one alone takes it, by the compare-and-exchange on the ticket.
+/// The same for the maintenance program: on the CPU it runs on, or of another CPU (its number and 1) the reservation with this
+/// generation. That is safe for one that has been pending for longer than a packet takes: its own packet is handled, and
+/// of all others that look at the slot, one alone takes it, by the compare-and-exchange on the generation.
 #[inline(always)]
 pub fn cancel_of(cpu: u32, of: u64) -> bool {
     if cpu == 0 {
@@ -99,25 +99,25 @@ fn slot_of(cpu: u32) -> Option<*mut Pending> {
 }
 
 #[inline(always)]
-fn ticket(slot: *mut Pending) -> u64 {
+fn generation(slot: *mut Pending) -> u64 {
     // SAFETY: found in this run.
-    unsafe { (&raw const (*slot).ticket).read_volatile() }
+    unsafe { (&raw const (*slot).generation).read_volatile() }
 }
 
-/// Gives back the reservation with this ticket, if it is still there.
+/// Gives back the reservation with this generation, if it is still there.
 #[inline(always)]
-fn give_back(slot: *mut Pending, ticket: u64) -> bool {
-    if ticket == 0 {
+fn give_back(slot: *mut Pending, generation: u64) -> bool {
+    if generation == 0 {
         return false;
     }
-    // After the ticket was seen, and before it is claimed: who comes in between and reserves something else has
-    // another ticket.
+    // After the generation was seen, and before it is claimed: who comes in between and reserves something else has
+    // another generation.
     // SAFETY: found in this run.
     let (reserved, paid_ns) =
         unsafe { ((&raw const (*slot).claim).read_volatile(), (&raw const (*slot).paid_ns).read_volatile()) };
     // SAFETY: the first field of the slot, aligned to 8 bytes.
-    let word = unsafe { Shared::word(&raw mut (*slot).ticket) };
-    if word.compare_exchange(ticket, 0) != ticket {
+    let word = unsafe { Shared::word(&raw mut (*slot).generation) };
+    if word.compare_exchange(generation, 0) != generation {
         return false;
     }
     // They hold our reservation, so they have not been collected.
@@ -133,7 +133,7 @@ fn give_back(slot: *mut Pending, ticket: u64) -> bool {
 #[inline(always)]
 pub fn doom(remote: Addr, remote_port: u32, local_port: u32) {
     if let Some(slot) = PENDING.get_ptr_mut(0) {
-        // SAFETY: as in `set`; the steward does not come here.
+        // SAFETY: as in `set`; the maintenance program does not come here.
         let slot = unsafe { &mut *slot };
         slot.doomed = remote;
         slot.doomed_ports = remote_port << 16 | local_port;

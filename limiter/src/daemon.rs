@@ -234,7 +234,7 @@ impl Serving {
         let upkeep = Upkeep {
             cgroup: followed,
             pins: instance.pins(),
-            steward: attached.steward,
+            maintenance: attached.maintenance,
             reconciler: Reconciler::default(),
             departures: Departures::default(),
             instance: instance.clone(),

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub use self::daemon::{Daemon, Process};
-use self::locks::{BANS, CHANGES, ERRAND, PID, POLICY};
+use self::locks::{BANS, CHANGES, MAINTENANCE, PID, POLICY};
 pub use self::locks::{DaemonLock, Lock};
 use crate::staged::{self, Durable, Staged};
 
@@ -145,7 +145,7 @@ impl Instance {
 
     /// Removes what says something of an instance that is not loaded any more. Under all its locks.
     pub fn clear(&self) -> Result<()> {
-        for what in [PID, POLICY, BANS, ERRAND, CHANGES, "config", "applied", "shield"] {
+        for what in [PID, POLICY, BANS, MAINTENANCE, CHANGES, "config", "applied", "shield"] {
             let path = self.run_path(what);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -13,7 +13,7 @@ use limiter_common::{
 use serde::Serialize;
 
 use crate::{
-    kernel::{Tables, steward::Steward},
+    kernel::{Tables, maintenance::Maintenance},
     policy::{self, Lookup},
 };
 
@@ -313,7 +313,7 @@ pub fn now_s() -> Result<u32> {
 
 /// Deletes sources that hold no connection and were last seen longer than `idle` ago; returns how
 /// many. The kernel side makes sure that no count is lost.
-pub fn collect(steward: &mut Steward, idle: Duration) -> Result<u32> {
+pub fn collect(maintenance: &mut Maintenance, idle: Duration) -> Result<u32> {
     let (now, now_ns) = (now_s()?, now_ns()?);
     let idle = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
     let long_gone = |entry: &Entry| {
@@ -324,7 +324,7 @@ pub fn collect(steward: &mut Steward, idle: Duration) -> Result<u32> {
         entry.places == Places(0) && entry.due_ns <= now_ns && now.saturating_sub(entry.last_seen_s) >= idle
     };
     let (mut keys, mut has_networks) = (Vec::new(), false);
-    steward.tables.each_source(|key, entry| {
+    maintenance.tables.each_source(|key, entry| {
         if long_gone(&entry) {
             has_networks |= key.is_wide();
             keys.push(key);
@@ -333,10 +333,10 @@ pub fn collect(steward: &mut Steward, idle: Duration) -> Result<u32> {
     if has_networks {
         // Who waits for a place of its source is marked there, and takes its mark back only where all of its counts are
         // there: its network's may be 0.
-        let waiters = steward.tables.waiters()?;
+        let waiters = maintenance.tables.waiters()?;
         let networks: HashSet<Key> =
             waiters.iter().map(|(flow, waiter)| waiter.note.claim(&flow.remote).wide).collect();
         keys.retain(|key| !networks.contains(key));
     }
-    steward.collect(&keys)
+    maintenance.collect(&keys)
 }

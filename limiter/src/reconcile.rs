@@ -20,14 +20,14 @@ use anyhow::Result;
 use limiter_common::{
     Kept, Key, Places,
     census::{Record, kind},
-    errand::{Step, step},
+    maintenance::{Step, step},
 };
 use tracing::{info, warn};
 
 pub use self::kept::Departures;
 use self::marks::Mismarked;
 use crate::{
-    kernel::{Tables, census, steward::Steward},
+    kernel::{Tables, census, maintenance::Maintenance},
     ledger,
 };
 
@@ -90,10 +90,10 @@ pub struct Round {
 
 impl Reconciler {
     /// One look, and the correction of what it confirms. `None` where this kernel has no census.
-    pub fn round(&mut self, dir: &Path, steward: &mut Steward) -> Result<Option<Round>> {
-        let adopted = steward.tables.adopted()?;
-        let Some(look) = Look::take(dir, &steward.tables)? else { return Ok(None) };
-        let newly_counted = steward.tables.adopted()? - adopted;
+    pub fn round(&mut self, dir: &Path, maintenance: &mut Maintenance) -> Result<Option<Round>> {
+        let adopted = maintenance.tables.adopted()?;
+        let Some(look) = Look::take(dir, &maintenance.tables)? else { return Ok(None) };
+        let newly_counted = maintenance.tables.adopted()? - adopted;
         if newly_counted > 0 {
             info!("{newly_counted} connections that had not been counted are counted now");
         }
@@ -105,7 +105,7 @@ impl Reconciler {
             let seen = look.words.get(&difference.key).copied().unwrap_or_default();
             let to = seen.with_connections(difference.sockets);
             let step = Step { step: step::CORRECT, key: difference.key, from: seen, to, ..Step::default() };
-            let done = steward.correct(step)?;
+            let done = maintenance.correct(step)?;
             if done {
                 warn!("{difference}: drift, corrected; please report this");
             } else {
@@ -115,8 +115,8 @@ impl Reconciler {
         }
         self.suspicions = look.differences;
         self.suspicions.retain(|suspicion| !corrected.contains(&(*suspicion, true)));
-        let marked = self.mark(look.mismarked, steward)?;
-        let forgotten = self.forget_orphans(look.orphans, steward)?;
+        let marked = self.mark(look.mismarked, maintenance)?;
+        let forgotten = self.forget_orphans(look.orphans, maintenance)?;
         if forgotten > 0 {
             info!("forgot what was noted on {forgotten} connections that had ended without a report");
         }
@@ -127,7 +127,7 @@ impl Reconciler {
     fn mark(
         &mut self,
         mut mismarked: Vec<Mismarked>,
-        steward: &mut Steward,
+        maintenance: &mut Maintenance,
     ) -> Result<Vec<(Mismarked, bool)>> {
         let mut marked = Vec::new();
         for found in mismarked.iter().filter(|found| self.mismarked.contains(found)) {
@@ -138,7 +138,7 @@ impl Reconciler {
                 to: found.right(),
                 ..Step::default()
             };
-            let done = steward.correct(step)?;
+            let done = maintenance.correct(step)?;
             if done {
                 warn!("{found}: corrected; please report this");
             }
@@ -150,8 +150,8 @@ impl Reconciler {
     }
 
     /// Removes what is noted on sockets that were gone in the last look already; returns on how many.
-    fn forget_orphans(&mut self, mut orphans: HashSet<u64>, steward: &mut Steward) -> Result<u32> {
-        let forgotten = steward.forget(self.orphans.drain().filter(|cookie| orphans.remove(cookie)))?;
+    fn forget_orphans(&mut self, mut orphans: HashSet<u64>, maintenance: &mut Maintenance) -> Result<u32> {
+        let forgotten = maintenance.forget(self.orphans.drain().filter(|cookie| orphans.remove(cookie)))?;
         self.orphans = orphans;
         Ok(forgotten)
     }
@@ -256,16 +256,16 @@ fn books(tables: &Tables) -> Result<Books> {
 
 /// Compares now, twice, and corrects what is wrong in both looks. `None` where this kernel has no
 /// census.
-pub fn verify(dir: &Path, steward: &mut Steward) -> Result<Option<Round>> {
+pub fn verify(dir: &Path, maintenance: &mut Maintenance) -> Result<Option<Round>> {
     let (mut reconciler, mut departures) = (Reconciler::default(), Departures::default());
-    departures.round(dir, steward)?;
-    let Some(first) = reconciler.round(dir, steward)? else { return Ok(None) };
+    departures.round(dir, maintenance)?;
+    let Some(first) = reconciler.round(dir, maintenance)? else { return Ok(None) };
     if !reconciler.is_in_doubt() && !departures.is_in_doubt() {
         return Ok(Some(first));
     }
     std::thread::sleep(LOOK_AGAIN);
-    departures.round(dir, steward)?;
-    reconciler.round(dir, steward)
+    departures.round(dir, maintenance)?;
+    reconciler.round(dir, maintenance)
 }
 
 impl fmt::Display for Difference {

@@ -81,12 +81,12 @@ fn of_a_close_and_a_daemon_that_gives_back_for_what_is_gone_one_does() {
     loom::model(|| {
         let noted = Noted::new();
         assert!(!noted.dies(true));
-        let steward = {
+        let maintenance = {
             let noted = Arc::clone(&noted);
             thread::spawn(move || noted.take_kept().is_some())
         };
         let closed = noted.is_closed();
-        assert_eq!(u32::from(closed) + u32::from(steward.join().unwrap()), 1);
+        assert_eq!(u32::from(closed) + u32::from(maintenance.join().unwrap()), 1);
         assert!(noted.is_forgotten());
     });
 }

@@ -192,12 +192,12 @@ fn an_entry_is_never_deleted_with_something_in_it() {
     loom::model(|| {
         let counts = Counts::new();
         let limits = Limits { narrow: 1, ..NONE };
-        let steward = {
+        let maintenance = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || places::collect(&counts.narrow[0]))
         };
         let let_in = complete(&counts, 0, &limits);
-        let collected = steward.join().unwrap();
+        let collected = maintenance.join().unwrap();
         assert!(let_in != collected, "the one or the other");
         if collected {
             assert_eq!((counts.connections(), counts.reserved()), ([0; 4], [0; 4]));
@@ -211,12 +211,12 @@ fn a_network_that_is_deleted_takes_nothing_from_its_source() {
     loom::model(|| {
         let counts = Counts::new();
         let limits = Limits { wide: 5, ..NONE };
-        let steward = {
+        let maintenance = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || places::collect(&counts.wide))
         };
         let let_in = complete(&counts, 0, &limits);
-        let collected = steward.join().unwrap();
+        let collected = maintenance.join().unwrap();
         assert!(let_in != collected);
         assert_eq!((counts.connections()[0], counts.reserved()[0]), (u32::from(let_in), 0));
     });

@@ -218,12 +218,12 @@ fn no_more_wait_in_all_than_there_is_room_for() {
 fn an_entry_is_never_deleted_while_somebody_waits_for_it() {
     loom::model(|| {
         let counts = Counts::new();
-        let steward = {
+        let maintenance = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || places::collect(&counts.narrow[0]))
         };
         let wait = claim::wait(&counts.words(0), Marks::of(Reason::Concurrency), ROOM, ROOM);
-        let collected = steward.join().unwrap();
+        let collected = maintenance.join().unwrap();
         assert!((wait == Wait::Waits) != collected);
         if collected {
             assert_eq!(counts.all()[3].waiting(), 0);

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     bans, config,
     instance::{Daemon, Instance},
-    kernel::{Found, Tables, environment, pins, steward::Steward},
+    kernel::{Found, Tables, environment, maintenance::Maintenance, pins},
     ledger, reconcile, shield,
 };
 
@@ -229,8 +229,8 @@ fn loaded_since(instance: &Instance) -> Option<Duration> {
 
 fn verify(instance: &Instance, tables: &Tables) -> Result<Verified> {
     enter_protected(instance, tables)?;
-    let mut steward = Steward::open(instance, &instance.pins())?;
-    let round = reconcile::verify(&instance.pins(), &mut steward)?.ok_or_else(|| {
+    let mut maintenance = Maintenance::open(instance, &instance.pins())?;
+    let round = reconcile::verify(&instance.pins(), &mut maintenance)?.ok_or_else(|| {
         anyhow!(
             "this kernel refused the census, so there is nothing to compare with: `limiter run` says why when it starts"
         )

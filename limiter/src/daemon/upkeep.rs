@@ -15,7 +15,7 @@ use crate::{
     bans, changes,
     config::Config,
     instance::Instance,
-    kernel::{listening::Listening, steward::Steward},
+    kernel::{listening::Listening, maintenance::Maintenance},
     ledger, netlink, policy,
     reconcile::{Departures, Reconciler},
     shield::Keeper,
@@ -48,7 +48,7 @@ pub fn thread() -> Result<(mpsc::Sender<Upkeep>, oneshot::Receiver<()>)> {
 pub struct Upkeep {
     pub cgroup: Option<Followed>,
     pub pins: PathBuf,
-    pub steward: Steward,
+    pub maintenance: Maintenance,
     pub reconciler: Reconciler,
     pub departures: Departures,
     pub instance: Instance,
@@ -73,10 +73,10 @@ impl Upkeep {
                 cgroup.round();
             }
             let (remember, reconcile) = self.times();
-            if let Err(problem) = self.steward.cancel_stale() {
+            if let Err(problem) = self.maintenance.cancel_stale() {
                 error!("cannot give back stale reservations: {problem:#}");
             }
-            match self.departures.round(&self.pins, &mut self.steward) {
+            match self.departures.round(&self.pins, &mut self.maintenance) {
                 Ok(0) => {}
                 Ok(gone) => info!("gave back {gone} places of dead connections whose listener was closed"),
                 Err(problem) => error!("cannot give back places of dead connections: {problem:#}"),
@@ -96,17 +96,17 @@ impl Upkeep {
             if let Err(problem) = changes::tell(&self.instance) {
                 error!("what was changed by hand is not known: {problem:#}");
             }
-            if let Err(problem) = self.refusals.round(&self.steward.tables) {
+            if let Err(problem) = self.refusals.round(&self.maintenance.tables) {
                 error!("what was refused is not known: {problem:#}");
             }
             let interfaces = self.config.borrow().interfaces.clone();
             self.shield.round(&interfaces);
-            if let Err(problem) = self.bans.round(&self.instance, &mut self.steward.tables, remember) {
+            if let Err(problem) = self.bans.round(&self.instance, &mut self.maintenance.tables, remember) {
                 error!("cannot look after the bans: {problem:#}");
             }
             if collected.elapsed() >= COLLECT_EVERY.min(remember) {
                 collected = Instant::now();
-                match ledger::collect(&mut self.steward, remember) {
+                match ledger::collect(&mut self.maintenance, remember) {
                     Ok(0) => {}
                     Ok(sources) => info!("forgot {sources} sources without connections"),
                     Err(problem) => error!("cannot look through the ledger: {problem:#}"),
@@ -114,7 +114,7 @@ impl Upkeep {
             }
             if compared.is_none_or(|last| last.elapsed() >= self.reconciler.wait(reconcile)) {
                 compared = Some(Instant::now());
-                if let Err(problem) = self.reconciler.round(&self.pins, &mut self.steward) {
+                if let Err(problem) = self.reconciler.round(&self.pins, &mut self.maintenance) {
                     error!("cannot compare the ledger with the socket table: {problem:#}");
                 }
             }
@@ -133,7 +133,7 @@ impl Upkeep {
     /// Allows the addresses that the host has now, and no longer those it had.
     fn allow_own(&mut self) -> Result<()> {
         let _policy = self.instance.lock_policy()?;
-        if policy::set_own(&mut self.steward.tables, policy::addresses()?)? {
+        if policy::set_own(&mut self.maintenance.tables, policy::addresses()?)? {
             info!("the host's own addresses have changed: the present ones are allowed");
         }
         Ok(())

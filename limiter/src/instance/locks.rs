@@ -26,8 +26,8 @@ pub const POLICY: &str = "policy";
 pub const BANS: &str = "bans";
 /// Held by whoever leaves word of a change, and by the daemon that takes it; it bears the word.
 pub const CHANGES: &str = "changes";
-/// Held by whoever runs an errand of the steward.
-pub const ERRAND: &str = "errand";
+/// Held by whoever runs a request of the maintenance program.
+pub const MAINTENANCE: &str = "maintenance";
 
 /// How long a lock is waited for: longer than any change takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,9 +79,9 @@ impl Instance {
         self.lock(BANS)
     }
 
-    /// What whoever runs an errand of the steward locks meanwhile.
-    pub fn errand_lock(&self) -> Result<File> {
-        open(&self.run_path(ERRAND))
+    /// What whoever runs a request of the maintenance program locks meanwhile.
+    pub fn maintenance_lock(&self) -> Result<File> {
+        open(&self.run_path(MAINTENANCE))
     }
 
     /// Has the file with word of changes for itself, for a command.

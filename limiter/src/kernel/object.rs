@@ -24,6 +24,7 @@ use super::{
     environment::Cgroup,
     link::PinnedLink,
     listening::Listening,
+    maintenance::Maintenance,
     memory,
     pins::{self, Found},
     privilege,
@@ -31,7 +32,6 @@ use super::{
     sets::{MAX_RULE_LIMITS, MAX_RULES},
     shield::Shield,
     sizes::Sizes,
-    steward::Steward,
     tables::{Tables, open},
     waiting::{self, Room},
 };
@@ -66,7 +66,7 @@ pub struct Loaded {
 /// The daemon's hold on the programs in force.
 pub struct Attached {
     /// Changes the ledger on the daemon's behalf.
-    pub steward: Steward,
+    pub maintenance: Maintenance,
     /// How many connections were older than the limiter, and are counted now.
     pub adopted: u64,
     /// Those that wait.
@@ -177,7 +177,7 @@ impl Target {
         program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;
         program::<CgroupSock>(&mut ebpf, "release")?.load().map_err(|error| refused("release", error))?;
         program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;
-        for name in ["hold", "again", "room", "newcomer", pins::STEWARD, pins::USHER] {
+        for name in ["hold", "again", "room", "newcomer", pins::MAINTENANCE, pins::USHER] {
             program::<CgroupSkb>(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
         waiting::set_stages(&mut ebpf)?;
@@ -277,11 +277,11 @@ impl Loaded {
         }
         let log = aya_log::EbpfLogger::init(&mut self.ebpf)
             .context("cannot read the log of the kernel programs")?;
-        let steward = Steward::open(instance, &instance.pins())?;
+        let maintenance = Maintenance::open(instance, &instance.pins())?;
         let room = Room::take(&mut self.ebpf, instance, self.bits)?;
         let shield = Shield::open(instance.pins(), shield)?;
         let cgroup = target.cgroup.id;
-        Ok((Attached { steward, adopted, room, cgroup, log, _ebpf: self.ebpf }, shield))
+        Ok((Attached { maintenance, adopted, room, cgroup, log, _ebpf: self.ebpf }, shield))
     }
 
     /// Pins the shield's program; returns it with its id, if this kernel has accepted it.
@@ -297,7 +297,7 @@ impl Loaded {
 
     /// Pins what is attached nowhere, in the place of what was pinned before.
     fn pin_helpers(&mut self) -> Result<()> {
-        for name in [pins::STEWARD, pins::USHER] {
+        for name in [pins::MAINTENANCE, pins::USHER] {
             let pin = Replacement::new(&self.dir, name);
             program::<CgroupSkb>(&mut self.ebpf, name)?
                 .pin(&pin.new)

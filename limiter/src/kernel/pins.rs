@@ -11,8 +11,8 @@ use aya::maps::{MapData, MapType};
 use limiter_common::{
     Counters, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, Note, PORT_WORDS, Peg, Pending,
     Room, Rule, Rung, SETS, ServicePolicy, Total, coverage,
-    errand::Errand,
     listening::{Endpoint, MAX_ENDPOINTS},
+    maintenance::MaintenanceRequest,
     peg::PEGS,
     room::rooms::ROOMS,
     rule::{Network, RuleLimits, RuleService},
@@ -69,7 +69,7 @@ const MAPS: [Expected; 30] = [
     map("MEMOS", MapType::PerCpuArray, 4, size_of::<Memos>(), Some(1)),
     map("COUNTERS", MapType::PerCpuArray, 4, size_of::<Counters>(), Some(MAX_SERVICES)),
     map("GREETER", MapType::SockMap, 4, 4, Some(1)),
-    map("ERRAND", MapType::Array, 4, size_of::<Errand>(), Some(1)),
+    map("MAINTENANCE", MapType::Array, 4, size_of::<MaintenanceRequest>(), Some(1)),
     map("PEGS", MapType::Array, 4, size_of::<Peg>(), Some(PEGS)),
     map("NOTES", MapType::Hash, 8, size_of::<Note>(), None),
     map("KEPT", MapType::Hash, 8, size_of::<Kept>(), None),
@@ -89,8 +89,8 @@ pub(super) const CENSUS: &str = "census";
 /// The pin of the sockets' iterator: whoever reads it gets their cookies.
 pub(super) const SOCKETS: &str = "sockets";
 
-/// The pin of the steward's program.
-pub(super) const STEWARD: &str = "steward";
+/// The pin of the maintenance program.
+pub(super) const MAINTENANCE: &str = "maintenance";
 
 /// The pin of the usher's.
 pub(super) const USHER: &str = "usher";

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{
     Counters, Entry, Kept, Key, Memos, Note, Peg, Pending, Places, Room, Rung, ServiceId, Total, Waiter,
-    errand::Errand, room::rooms, waiting::Flow,
+    maintenance::MaintenanceRequest, room::rooms, waiting::Flow,
 };
 
 use super::{
@@ -49,7 +49,7 @@ pub struct Tables {
     totals: Array<MapData, Total>,
     counters: PerCpuArray<MapData, Counters>,
     pending: PerCpuArray<MapData, Pending>,
-    errand: Array<MapData, Errand>,
+    request: Array<MapData, MaintenanceRequest>,
 }
 
 /// Where each source stands on the ladder that was refused lately.
@@ -134,7 +134,7 @@ impl Tables {
             totals: Map::Array(open(dir, "TOTALS")?).try_into()?,
             counters: Map::PerCpuArray(open(dir, "COUNTERS")?).try_into()?,
             pending: Map::PerCpuArray(open(dir, "PENDING")?).try_into()?,
-            errand: Map::Array(open(dir, "ERRAND")?).try_into()?,
+            request: Map::Array(open(dir, "MAINTENANCE")?).try_into()?,
         })
     }
 
@@ -298,14 +298,14 @@ impl Tables {
         self.policy.services()?.into_iter().map(|(id, _)| Ok(self.counters(id)?.adopted)).sum()
     }
 
-    /// Hands the steward an errand.
-    pub(super) fn set_errand(&mut self, errand: &Errand) -> Result<()> {
-        Ok(self.errand.set(0, errand, 0)?)
+    /// Hands the maintenance program a request.
+    pub(super) fn set_maintenance_request(&mut self, request: &MaintenanceRequest) -> Result<()> {
+        Ok(self.request.set(0, request, 0)?)
     }
 
     /// What became of it.
-    pub(super) fn errand(&self) -> Result<Errand> {
-        Ok(self.errand.get(&0, 0)?)
+    pub(super) fn maintenance_request(&self) -> Result<MaintenanceRequest> {
+        Ok(self.request.get(&0, 0)?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path};
 
 use anyhow::Result;
 
-use crate::kernel::{sockets, steward::Steward};
+use crate::kernel::{maintenance::Maintenance, sockets};
 
 /// Gives back for them.
 #[derive(Default)]
@@ -16,8 +16,9 @@ pub struct Departures {
 
 impl Departures {
     /// One look; gives back for the sockets that were gone in the last one already, and returns for how many.
-    pub fn round(&mut self, dir: &Path, steward: &mut Steward) -> Result<u32> {
-        let mut gone: HashSet<u64> = steward.tables.kept()?.into_iter().map(|(cookie, _)| cookie).collect();
+    pub fn round(&mut self, dir: &Path, maintenance: &mut Maintenance) -> Result<u32> {
+        let mut gone: HashSet<u64> =
+            maintenance.tables.kept()?.into_iter().map(|(cookie, _)| cookie).collect();
         if gone.is_empty() {
             self.gone.clear();
             return Ok(0);
@@ -25,7 +26,7 @@ impl Departures {
         // Afterwards: what is kept has its mark as long as its socket is there.
         let Some(there) = sockets::take(dir)? else { return Ok(0) };
         gone.retain(|cookie| !there.contains(cookie));
-        steward.give_back(self.twice(gone).into_iter())
+        maintenance.give_back(self.twice(gone).into_iter())
     }
 
     /// Those of `gone` that were gone in the last look, too; the others are looked at again.

@@ -87,14 +87,14 @@ fn a_place_on_a_cpu_that_the_daemon_may_not_run_on_is_given_back() {
     lab.cut();
     let mut slots = Slots::open(&limiter);
     slots.move_to(1);
-    let pending = slots.tickets();
+    let pending = slots.generations();
     assert!(pending[0] == 0 && pending[1] != 0, "{pending:?}");
     assert_eq!(limiter.source("smtp", source).reserved, 1);
     kill(daemon, Signal::SIGCONT).unwrap();
     eventually("the place is given back", SOON, || {
         same("reserved", &limiter.source("smtp", source).reserved, &0)
     });
-    assert_eq!(slots.tickets(), vec![0; pending.len()]);
+    assert_eq!(slots.generations(), vec![0; pending.len()]);
     truth::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
     drop((clients, others, server));
 }

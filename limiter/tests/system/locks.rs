@@ -65,7 +65,7 @@ fn nobody_but_root_can_hold_a_lock() {
     let mut limiter = Limiter::start(&lab, 1, "reset");
     limiter.ok(&["ban", "192.0.2.9", "--for", "1m"]);
     limiter.ok(&["deny", "192.0.2.10"]);
-    let locks = ["pid", "policy", "bans", "errand"];
+    let locks = ["pid", "policy", "bans", "maintenance"];
     // As an older build has made them.
     limiter.stop();
     for what in locks {

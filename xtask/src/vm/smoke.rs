@@ -22,7 +22,7 @@ pub const SMOKE: &[&str] = &[
     "endings::half_closed_by_the_client",
     "endings::reset_by_the_client_before_it_was_accepted_it_counts_until_the_server_closes",
     "dead::the_dead_in_a_queue_go_with_its_listener",
-    // The socket table as the census reads it, and the steward.
+    // The socket table as the census reads it, and the maintenance program.
     "reconciliation::verify_finds",
     // Pins, links, and programs exchanged in place.
     "takeover::a_killed_daemon",

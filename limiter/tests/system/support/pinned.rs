@@ -57,15 +57,15 @@ impl Slots {
         Self(PerCpuArray::try_from(Map::PerCpuArray(map)).expect("it is an array with a slot for each CPU"))
     }
 
-    /// The ticket of each CPU; 0 where nothing is reserved.
-    pub fn tickets(&self) -> Vec<u64> {
-        self.0.get(&0, 0).expect("the slots").iter().map(|slot| slot.ticket).collect()
+    /// The generation of each CPU; 0 where nothing is reserved.
+    pub fn generations(&self) -> Vec<u64> {
+        self.0.get(&0, 0).expect("the slots").iter().map(|slot| slot.generation).collect()
     }
 
     /// Moves what is reserved on any CPU to `cpu`, as if its packet had come there. No packet may come meanwhile.
     pub fn move_to(&mut self, cpu: usize) {
         let mut slots: Vec<Pending> = self.0.get(&0, 0).expect("the slots").iter().copied().collect();
-        let from = slots.iter().position(|slot| slot.ticket != 0).expect("something is reserved");
+        let from = slots.iter().position(|slot| slot.generation != 0).expect("something is reserved");
         slots.swap(from, cpu);
         let slots = PerCpuValues::try_from(slots).expect("one for each CPU");
         self.0.set(0, slots, 0).expect("root may write");

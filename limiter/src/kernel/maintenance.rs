@@ -1,4 +1,4 @@
-//! The daemon's side of the steward: errands that only the kernel can run in one atomic step.
+//! The daemon's side of the maintenance program: requests that only the kernel can run in one atomic step.
 
 use std::{fs::File, path::Path};
 
@@ -10,7 +10,7 @@ use aya::{
 use bytemuck::Zeroable as _;
 use limiter_common::{
     Key, Places,
-    errand::{BATCH, Errand, Step, step},
+    maintenance::{BATCH, MaintenanceRequest, Step, step},
 };
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -21,25 +21,25 @@ use rustix::fs::{FlockOperation, flock};
 use super::{pins, tables::Tables};
 use crate::instance::Instance;
 
-/// Runs errands.
-pub struct Steward {
+/// Runs requests.
+pub struct Maintenance {
     program: CgroupSkb,
-    /// Held while an errand runs: there is one place to write it.
+    /// Held while a request runs: there is one place to write it.
     lock: File,
     /// The maps.
     pub tables: Tables,
-    /// The ticket pending on each CPU when last looked at.
-    tickets: Vec<u64>,
+    /// The generation pending on each CPU when last looked at.
+    generations: Vec<u64>,
 }
 
-impl Steward {
-    /// The steward pinned in `dir`, with the maps there.
+impl Maintenance {
+    /// The maintenance program pinned in `dir`, with the maps there.
     pub fn open(instance: &Instance, dir: &Path) -> Result<Self> {
-        let path = dir.join(pins::STEWARD);
+        let path = dir.join(pins::MAINTENANCE);
         let program = CgroupSkb::from_pin(&path, CgroupSkbAttachType::Ingress)
             .with_context(|| format!("cannot open the program {}", path.display()))?;
-        let lock = instance.errand_lock()?;
-        Ok(Self { program, lock, tables: Tables::open(dir)?, tickets: Vec::new() })
+        let lock = instance.maintenance_lock()?;
+        Ok(Self { program, lock, tables: Tables::open(dir)?, generations: Vec::new() })
     }
 
     /// Deletes the entries of `keys` that nothing uses; returns how many were.
@@ -75,10 +75,10 @@ impl Steward {
     /// to those CPUs and back, so it should be one of its own. To be called a second or so apart: no packet may be
     /// under way from one call to the next.
     pub fn cancel_stale(&mut self) -> Result<u32> {
-        let tickets: Vec<u64> = self.tables.pending()?.iter().map(|pending| pending.ticket).collect();
-        let before = std::mem::replace(&mut self.tickets, tickets);
+        let generations: Vec<u64> = self.tables.pending()?.iter().map(|pending| pending.generation).collect();
+        let before = std::mem::replace(&mut self.generations, generations);
         let stale: Vec<usize> = (0..before.len())
-            .filter(|&cpu| before[cpu] != 0 && self.tickets.get(cpu) == Some(&before[cpu]))
+            .filter(|&cpu| before[cpu] != 0 && self.generations.get(cpu) == Some(&before[cpu]))
             .collect();
         let mut cancelled = 0;
         if !stale.is_empty() {
@@ -98,12 +98,18 @@ impl Steward {
         Ok(cancelled)
     }
 
-    /// Gives back the reservation with this ticket on a CPU where this process may not run; returns how many.
-    fn cancel_of(&mut self, cpu: usize, ticket: u64) -> Result<u32> {
-        Ok(self.run_errand(&Errand { cpu: cpu as u32 + 1, ticket, ..Errand::zeroed() })?.cancelled)
+    /// Gives back the reservation with this generation on a CPU where this process may not run; returns how many.
+    fn cancel_of(&mut self, cpu: usize, generation: u64) -> Result<u32> {
+        Ok(self
+            .run_request(&MaintenanceRequest {
+                cpu: cpu as u32 + 1,
+                generation,
+                ..MaintenanceRequest::zeroed()
+            })?
+            .cancelled)
     }
 
-    /// Runs as many errands as it takes; returns how many steps were done.
+    /// Runs as many requests as it takes; returns how many steps were done.
     fn run_all(&mut self, steps: impl Iterator<Item = Step>) -> Result<u32> {
         let steps: Vec<Step> = steps.collect();
         let mut done = 0;
@@ -113,26 +119,26 @@ impl Steward {
         Ok(done)
     }
 
-    /// Runs one errand of at most [`BATCH`] steps.
-    fn run(&mut self, steps: &[Step]) -> Result<Errand> {
-        let mut errand = Errand { asked: steps.len() as u32, ..Errand::zeroed() };
-        errand.steps[..steps.len()].copy_from_slice(steps);
-        self.run_errand(&errand)
+    /// Runs one request of at most [`BATCH`] steps.
+    fn run(&mut self, steps: &[Step]) -> Result<MaintenanceRequest> {
+        let mut request = MaintenanceRequest { asked: steps.len() as u32, ..MaintenanceRequest::zeroed() };
+        request.steps[..steps.len()].copy_from_slice(steps);
+        self.run_request(&request)
     }
 
-    fn run_errand(&mut self, errand: &Errand) -> Result<Errand> {
-        flock(&self.lock, FlockOperation::LockExclusive).context("cannot lock the errand")?;
-        let ran = self.run_locked(errand);
+    fn run_request(&mut self, request: &MaintenanceRequest) -> Result<MaintenanceRequest> {
+        flock(&self.lock, FlockOperation::LockExclusive).context("cannot lock the request")?;
+        let ran = self.run_locked(request);
         // If it stays locked, it is for others: this process has it, and goes on.
         let _stays = flock(&self.lock, FlockOperation::Unlock);
         ran
     }
 
-    fn run_locked(&mut self, errand: &Errand) -> Result<Errand> {
-        self.tables.set_errand(errand)?;
+    fn run_locked(&mut self, request: &MaintenanceRequest) -> Result<MaintenanceRequest> {
+        self.tables.set_maintenance_request(request)?;
         // The kernel takes no packet shorter than an Ethernet header (bpf_prog_test_run_skb).
         let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::new() };
-        self.program.test_run(options).context("the steward did not run")?;
-        self.tables.errand()
+        self.program.test_run(options).context("the maintenance program did not run")?;
+        self.tables.maintenance_request()
     }
 }

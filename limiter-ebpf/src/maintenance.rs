@@ -1,34 +1,34 @@
-//! The steward: changes to the ledger that the daemon asks for and only the kernel can make in one
+//! The maintenance program: changes to the ledger that the daemon asks for and only the kernel can make in one
 //! atomic step. It is attached nowhere; the daemon runs it (`BPF_PROG_TEST_RUN`).
 
 use limiter_common::{
     Counters, Key, Places, ServiceId,
-    errand::{BATCH, Step, step},
+    maintenance::{BATCH, Step, step},
     places::{self, Word as _},
 };
 
 use crate::{
     atomic::Shared,
     clock, ledger,
-    maps::{self, ERRAND, LEDGER},
+    maps::{self, LEDGER, MAINTENANCE},
     notes, pending, rooms,
 };
 
 /// Gives back what is pending on this CPU or the one that is named, then does each step.
 #[inline(always)]
 pub fn run() {
-    let Some(errand) = ERRAND.get_ptr_mut(0) else { return };
-    // SAFETY: one process at a time runs errands (they hold a lock), and it waits for this run to end.
-    let errand = unsafe { &mut *errand };
+    let Some(request) = MAINTENANCE.get_ptr_mut(0) else { return };
+    // SAFETY: one process at a time runs requests (they hold a lock), and it waits for this run to end.
+    let request = unsafe { &mut *request };
     // On this CPU, the packet a reservation was made for is handled, or this could not run.
-    errand.cancelled = u32::from(pending::cancel_of(errand.cpu, errand.ticket));
-    errand.done = 0;
+    request.cancelled = u32::from(pending::cancel_of(request.cpu, request.generation));
+    request.done = 0;
     for index in 0..BATCH {
-        if index >= errand.asked as usize {
+        if index >= request.asked as usize {
             return;
         }
-        let step = &errand.steps[index];
-        errand.done +=
+        let step = &request.steps[index];
+        request.done +=
             if step.step == step::GIVE_BACK { give_back(step.from.0) } else { do_step(&raw const *step) };
     }
 }

@@ -1,14 +1,14 @@
-//! What the daemon asks of the steward, the kernel program that changes the ledger on its behalf.
+//! What the daemon asks of the maintenance program, the kernel program that changes the ledger on its behalf.
 //!
 //! User space cannot change a map value in one atomic step, and a look followed by a write would
-//! lose what happened in between. So the daemon writes an errand, runs the steward
+//! lose what happened in between. So the daemon writes a request, runs the maintenance program
 //! (`BPF_PROG_TEST_RUN`), and reads what became of it.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{Key, Places};
 
-/// Steps one errand can have.
+/// Steps one request can have.
 ///
 /// Each is verified anew, and the verifier of Linux 6.1 goes through no more than a few of those that give back.
 pub const BATCH: usize = 8;
@@ -27,7 +27,7 @@ pub mod step {
     pub const GIVE_BACK: u32 = 4;
 }
 
-/// One step of an errand.
+/// One step of a request.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Step {
@@ -46,21 +46,21 @@ pub struct Step {
 /// Steps, and the outcome.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-pub struct Errand {
+pub struct MaintenanceRequest {
     /// How many of `steps` are meant, 0 to [`BATCH`].
     pub asked: u32,
     /// How many were done.
     pub done: u32,
     /// Whether a reservation that came to nothing was given back.
     pub cancelled: u32,
-    /// On which CPU one may be: its number and 1; 0: on the one the steward runs on, whichever is there.
+    /// On which CPU one may be: its number and 1; 0: on the one the maintenance program runs on, whichever is there.
     pub cpu: u32,
     /// On another CPU, the one that is meant: only it is given back.
-    pub ticket: u64,
+    pub generation: u64,
     /// The steps.
     pub steps: [Step; BATCH],
 }
 
 #[cfg(feature = "user")]
 // SAFETY: the type is `bytemuck::Pod`: any bytes are a value, and there is no padding.
-unsafe impl aya::Pod for Errand {}
+unsafe impl aya::Pod for MaintenanceRequest {}
