@@ -16,14 +16,14 @@ pub mod kind {
     pub const DEAD: u32 = 1;
     /// It could not be counted: memory is short.
     pub const UNCOUNTED: u32 = 2;
-    /// It was let go of already, with a note that could not be removed yet.
+    /// It was let go of already, with a record that could not be removed yet.
     pub const LET_GO: u32 = 3;
 }
 
 /// One socket.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
-pub struct Record {
+pub struct SocketRecord {
     /// The socket's cookie.
     pub cookie: u64,
     /// One of [`kind`].
@@ -34,4 +34,4 @@ pub struct Record {
     pub zero: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 64);
+const _: () = assert!(size_of::<SocketRecord>() == 64);

@@ -24,7 +24,7 @@ pub struct Counters {
     pub gone: u64,
     /// Times that a client did not answer in its turn, and lost it.
     pub lost_turn: u64,
-    /// Handshakes held back that could not be noted: they wait for the kernel to repeat its SYN-ACK.
+    /// Handshakes held back that could not be recorded: they wait for the kernel to repeat its SYN-ACK.
     pub unnoted: u64,
     /// Completing ACKs dropped because other CPUs were faster too often, or the entry was being
     /// deleted; the peer sends them again.
@@ -32,7 +32,7 @@ pub struct Counters {
     /// Connections counted without a reservation: SYN cookies in force, or TCP Fast Open.
     pub unreserved: u64,
     /// Connections let through uncounted because something was missing (a full ledger, no memory
-    /// for the note on the socket): the limiter failed open.
+    /// for the record on the socket): the limiter failed open.
     pub uncounted: u64,
     /// Connections counted in an entry that their source shares with others, because there was no room for one of its
     /// own.

@@ -55,36 +55,36 @@ pub const fn is_shut(shutdown: u8) -> bool {
     shutdown & BOTH == BOTH
 }
 
-/// What is noted on one connection, where it is noted. Each step is atomic: of all who take, one gets it.
-pub trait Notes {
-    /// Takes away what is noted while the connection is there.
+/// The record of one connection, where it is kept. Each step is atomic: of all who take, one gets it.
+pub trait Records {
+    /// Takes the record away while the connection is there.
     fn take(&self) -> Option<Kept>;
     /// Takes away what is kept after its end.
     fn take_kept(&self) -> Option<Kept>;
 }
 
-/// The owner lets go; whoever gets the note gives back.
+/// The owner lets go; whoever gets the record gives back.
 #[inline(always)]
 #[must_use]
-pub fn let_go(notes: &impl Notes) -> Option<Kept> {
-    match notes.take() {
-        Some(note) => Some(note),
-        None => notes.take_kept(),
+pub fn let_go(records: &impl Records) -> Option<Kept> {
+    match records.take() {
+        Some(record) => Some(record),
+        None => records.take_kept(),
     }
 }
 
-/// The connection is dead: `keep` keeps its note until [`let_go`]; `false` when there is no room. Returns the note
+/// The connection is dead: `keep` keeps its record until [`let_go`]; `false` when there is no room. Returns the record
 /// if nobody else will give back: there was no room.
 #[inline(always)]
 #[must_use]
-pub fn outlive(notes: &impl Notes, keep: impl FnOnce() -> bool) -> Option<Kept> {
+pub fn outlive(records: &impl Records, keep: impl FnOnce() -> bool) -> Option<Kept> {
     // Kept before it is taken away: the owner finds one or the other.
     if !keep() {
-        return notes.take();
+        return records.take();
     }
-    if notes.take().is_none() {
+    if records.take().is_none() {
         // The owner has let go on another CPU, and gives back.
-        let _theirs = notes.take_kept();
+        let _theirs = records.take_kept();
     }
     None
 }

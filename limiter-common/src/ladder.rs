@@ -122,7 +122,7 @@ impl Rung {
 
     /// Notes that it was refused for the [`crate::Reason`] of this number.
     #[inline(always)]
-    pub fn note_refused(&mut self, reason: u32, now_ns: u64) {
+    pub fn record_refused(&mut self, reason: u32, now_ns: u64) {
         if let Some(count) = self.refused.get_mut(reason as usize & 7) {
             *count = count.wrapping_add(1);
         }

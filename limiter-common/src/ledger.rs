@@ -23,8 +23,8 @@ pub struct Entry {
     pub accepted: u64,
     /// SYNs refused since the entry exists. Wraps.
     pub refused: u32,
-    /// The number under which its key is noted in the ring ([`crate::room`]), the low half.
-    pub noted: u32,
+    /// The number under which its key is in the ring ([`crate::room`]), the low half.
+    pub ring_number: u32,
     /// Completing ACKs held back at the gate since the entry exists.
     pub held: u32,
     /// The most connections at one time. Written without a lock: two CPUs may lose a peak by one.
@@ -51,7 +51,7 @@ pub struct Total {
     pub zero: [u32; 9],
 }
 
-/// What a connection holds. It gives back exactly what it took, whatever the policy says by then: see [`crate::Note`].
+/// What a connection holds. It gives back exactly what it took, whatever the policy says by then: see [`crate::ConnectionRecord`].
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Claim {

@@ -21,7 +21,7 @@ pub mod step {
     pub const CORRECT: u32 = 1;
     /// The same where the difference is no drift of connections: how many wait.
     pub const MARK: u32 = 2;
-    /// Remove the note on the socket whose cookie is in `from`, if there is one.
+    /// Remove the record on the socket whose cookie is in `from`, if there is one.
     pub const FORGET: u32 = 3;
     /// Give back what is kept for the socket whose cookie is in `from`, if there is anything: the socket is gone.
     pub const GIVE_BACK: u32 = 4;

@@ -63,7 +63,7 @@ pub struct Memo {
     /// When the ban of its source began ([`crate::Rung::banned_at_ns`]), which tells it from another one of the
     /// same source; 0: it is not banned.
     pub banned_at_ns: u64,
-    /// Drops that are not noted with the ban yet.
+    /// Drops that are not added to the ban yet.
     pub unnoted: u32,
     /// As in [`Syn`].
     port: u16,

@@ -1,13 +1,13 @@
 //! Room: how many entries a table may have, and which one makes room for another when there are as many.
 //!
-//! Whoever makes an entry notes its key in a ring, under the next number, and the number in the entry. When the room is
+//! Whoever makes an entry puts its key into a ring, under the next number, and the number in the entry. When the room is
 //! full, the oldest number is taken off the ring: an idle entry is deleted for the new one, one with connections leaves
-//! the ring, and is noted in it anew when the last of them is let go. So every idle entry stands in the ring, and one is
+//! the ring, and is put into it anew when the last of them is let go. So every idle entry stands in the ring, and one is
 //! found in a few steps, whatever there are: nothing is searched, and no daemon is needed.
 //!
-//! The ring has as many slots as the room has entries, and each entry is noted in it once. What a daemon has deleted
+//! The ring has as many slots as the room has entries, and each entry is in it once. What a daemon has deleted
 //! leaves its key behind, so a number may be written over before it is taken. Then an entry in use leaves the ring, and
-//! is noted anew when it becomes idle ([`is_noted`]); an idle one is deleted ([`displaced`]).
+//! is put in anew when it becomes idle ([`is_in_ring`]); an idle one is deleted ([`displaced`]).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -21,7 +21,7 @@ pub struct Room {
     pub taken: u64,
     /// The oldest number that has not been taken off the ring.
     pub head: u64,
-    /// The next number. Numbers begin at 1: 0 is that of an entry that was never noted.
+    /// The next number. Numbers begin at 1: 0 is that of an entry that never was in it.
     pub tail: u64,
     /// When there was no room the last time, in seconds of `CLOCK_MONOTONIC`; 0: never.
     pub full_s: u64,
@@ -112,7 +112,7 @@ pub fn give_back<W: Word>(taken: &W) {
     taken.fetch_add(1_u64.wrapping_neg());
 }
 
-/// The number under which the caller is to note a key.
+/// The number under which the caller is to put a key in.
 #[inline(always)]
 pub fn next<W: Word>(tail: &W) -> u64 {
     tail.fetch_add(1)
@@ -146,7 +146,7 @@ pub fn oldest<W: Word>(head: &W, tail: &W, most: u32) -> Option<u64> {
 /// Whether the entry that bears the low half of `number` is in a ring that has `head` and `tail`.
 #[inline(always)]
 #[must_use]
-pub const fn is_noted(number: u32, head: u64, tail: u64, most: u32) -> bool {
+pub const fn is_in_ring(number: u32, head: u64, tail: u64, most: u32) -> bool {
     let back = (tail as u32).wrapping_sub(number) as u64;
     number != 0 && back >= 1 && back <= tail.wrapping_sub(first_in(head, tail, most))
 }
@@ -187,7 +187,7 @@ mod tests {
             Self { room, ring: vec![0; most as usize], entries: HashMap::new() }
         }
 
-        fn note(&mut self, key: u32) -> u32 {
+        fn push(&mut self, key: u32) -> u32 {
             let tail = AtomicU64::new(self.room.tail);
             let number = next(&tail);
             self.room.tail = tail.into_inner();
@@ -210,7 +210,7 @@ mod tests {
                 let Some(number) = number else { return false };
                 let key = self.ring[Room::slot(0, self.room.most, number) as usize];
                 match self.entries.get(&key) {
-                    Some((false, noted)) if *noted == number as u32 => {
+                    Some((false, ring_number)) if *ring_number == number as u32 => {
                         self.entries.remove(&key);
                         return true;
                     }
@@ -226,7 +226,7 @@ mod tests {
             if !has_room && !self.collect() {
                 return false;
             }
-            let number = self.note(key);
+            let number = self.push(key);
             self.entries.insert(key, (true, number));
             true
         }
@@ -235,7 +235,7 @@ mod tests {
             let (_, number) = self.entries[&key];
             self.entries.insert(key, (false, number));
             let Room { head, tail, most, .. } = self.room;
-            let number = if is_noted(number, head, tail, most) { number } else { self.note(key) };
+            let number = if is_in_ring(number, head, tail, most) { number } else { self.push(key) };
             self.entries.insert(key, (false, number));
         }
     }

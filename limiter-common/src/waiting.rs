@@ -29,7 +29,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, Note, Places, Reason, claim::Marks, places::Word};
+use crate::{Addr, ConnectionRecord, Places, Reason, claim::Marks, places::Word};
 
 /// How many records there can be: of those that wait, and of those about to be told.
 pub const MAX_WAITERS: u32 = 16_384;
@@ -128,7 +128,7 @@ pub struct Waiter {
     /// The [`Marks`] of one that waits; none of one that does not.
     pub marks: u8,
     /// What it would be counted in.
-    pub note: Note,
+    pub record: ConnectionRecord,
     /// How many may wait in front of its listener: half of the backlog.
     pub room: u16,
     /// 1: the client has closed its side, and waits no longer.

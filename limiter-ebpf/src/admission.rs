@@ -80,7 +80,7 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         unsafe { atomic::add_u32(&raw mut (*entry).refused, 1) };
     }
     if response != Response::Reply {
-        ladder::note_refused(&raw const source.narrow, reason as u32);
+        ladder::record_refused(&raw const source.narrow, reason as u32);
     }
     if response == Response::Drop {
         // On to the listener, in front of which the gate takes it away.

@@ -2,7 +2,7 @@
 //!
 //! It counts what nobody has counted yet (connections older than the limiter, or let through uncounted),
 //! and writes a record of what it finds to whoever reads its pin. The kernel locks each full socket
-//! while it is shown (`bpf_iter_tcp_seq_show`, `net/ipv4/tcp_ipv4.c`), so what is noted on it cannot
+//! while it is shown (`bpf_iter_tcp_seq_show`, `net/ipv4/tcp_ipv4.c`), so its record cannot
 //! change meanwhile; the path of every other connection goes on.
 
 use aya_ebpf::{
@@ -17,9 +17,9 @@ use aya_ebpf::{
     },
 };
 use limiter_common::{
-    Addr, Claim, Kept, Note,
-    census::{Record, kind},
-    note,
+    Addr, Claim, ConnectionRecord, Kept,
+    census::{SocketRecord, kind},
+    record,
 };
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     kernel::Socket,
     ledger,
     maps::{self, MARKS, SOCKETS},
-    notes,
+    records,
 };
 
 const SOL_TCP: i32 = 6;
@@ -74,41 +74,41 @@ pub fn run(ctx: *const Context) {
     }
 }
 
-/// What a full socket is to the limiter, if anything. What is noted on it holds whatever its port is now.
+/// What a full socket is to the limiter, if anything. Its record holds whatever its port is now.
 #[inline(always)]
-fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<Record> {
+fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<SocketRecord> {
     // SAFETY: a full socket, of which the verifier knows the type.
     let cookie = unsafe { bpf_get_socket_cookie(sk) };
     let remote = socket.remote();
     let shut = socket.is_shut();
-    let Some(note) = notes::of(cookie) else {
+    let Some(record) = records::of(cookie) else {
         let talks =
             matches!(state, BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT | BPF_TCP_FIN_WAIT1 | BPF_TCP_FIN_WAIT2);
         return if talks && !shut { count(socket, sk, cookie, &remote) } else { None };
     };
-    if note.state == note::ADOPTED && shut {
+    if record.state == record::ADOPTED && shut {
         // What others report. A close is seen by the release.
-        if let Some(kept) = notes::take_kept(cookie) {
+        if let Some(kept) = records::take_kept(cookie) {
             let claim = kept.claim();
             let _was_counted =
-                ledger::release_apart(&raw const claim, note.is_beyond().into(), clock::now_s());
+                ledger::release_apart(&raw const claim, record.is_beyond().into(), clock::now_s());
         }
         return None;
     }
-    let kind = if note.is_counted() { kind::COUNTED } else { kind::LET_GO };
-    Some(Record { cookie, kind, claim: note.claim(&remote), zero: 0 })
+    let kind = if record.is_counted() { kind::COUNTED } else { kind::LET_GO };
+    Some(SocketRecord { cookie, kind, claim: record.claim(&remote), zero: 0 })
 }
 
-/// Counts a connection on which nothing is noted, if it is one of ours.
+/// Counts a connection without a record, if it is one of ours.
 #[inline(always)]
-fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<Record> {
+fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<SocketRecord> {
     let service = maps::service_of(socket.local_port())?;
     // SAFETY: a full socket, of which the verifier knows the type.
     if !socket.is_in_our_cgroup() || unsafe { MARKS.has(sk) } {
         return None;
     }
     let (scope, limits) = service.limits_of(remote, false);
-    let mut record = Record {
+    let mut record = SocketRecord {
         cookie,
         kind: kind::UNCOUNTED,
         claim: Claim::new(service.id, service.policy, scope, remote),
@@ -118,15 +118,15 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
     if !ledger::count(&record.claim, &limits.rate.within(&record.claim), clock::now_s()) {
         return Some(record);
     }
-    let noted = if will_report(sk) {
-        notes::make(cookie, Note::new(note::COUNTED, &record.claim))
+    let recorded = if will_report(sk) {
+        records::make(cookie, ConnectionRecord::new(record::COUNTED, &record.claim))
     } else {
-        let kept = Kept::new(Note::new(note::ADOPTED, &record.claim), *remote);
+        let kept = Kept::new(ConnectionRecord::new(record::ADOPTED, &record.claim), *remote);
         // SAFETY: as above. The mark first: what is kept without one is taken for gone.
         let marked = unsafe { SOCKETS.mark(sk) };
-        marked && notes::keep(cookie, &kept)
+        marked && records::keep(cookie, &kept)
     };
-    if !noted {
+    if !recorded {
         let _was_counted = ledger::release_apart(&raw const record.claim, 0, clock::now_s());
         return Some(record);
     }

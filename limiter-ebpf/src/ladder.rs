@@ -32,11 +32,11 @@ pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local
 /// Notes that a source was refused once more, if it is remembered for having been told. Verified by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn note_refused(source: *const Key, reason: u32) -> u32 {
+pub extern "C" fn record_refused(source: *const Key, reason: u32) -> u32 {
     let Some(source) = rooms::given(source) else { return 0 };
     if let Some(rung) = maps::rung(&source) {
         // SAFETY: found in this run.
-        unsafe { (*rung).note_refused(reason, clock::now_ns()) };
+        unsafe { (*rung).record_refused(reason, clock::now_ns()) };
     }
     0
 }
@@ -58,7 +58,7 @@ pub fn pay(service: &maps::Service, source: &Key, reason: Reason, own: bool) -> 
     };
     // SAFETY: found in this run.
     let bans = unsafe { (*rung).bans };
-    note_refused(&raw const *source, reason as u32);
+    record_refused(&raw const *source, reason as u32);
     if let Some(bans) = ladder::climb(&words, ladder, bans, own, now_ns) {
         // Only the CPU that made the ban comes here.
         // SAFETY: found in this run.

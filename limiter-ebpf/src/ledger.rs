@@ -12,9 +12,9 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use limiter_common::{
-    Addr, Claim, Ending, Kept, Limits, Note, Rate,
+    Addr, Claim, ConnectionRecord, Ending, Kept, Limits, Rate,
     claim::{self, Arrival, Outcome},
-    ending, note, rate,
+    ending, rate, record,
 };
 
 use crate::{
@@ -22,8 +22,9 @@ use crate::{
     claims::{self, Counts},
     clock, keepalive, kernel, ladder, listening,
     maps::{self, LEDGER_STAGES, MARKS, SOCKETS},
-    notes::{self, Noted},
-    pending, report, rooms, waiters,
+    pending,
+    records::{self, ByCookie},
+    report, rooms, waiters,
 };
 
 const AF_INET: u32 = 2;
@@ -52,7 +53,7 @@ fn go_on(ctx: &SockOpsContext, stage: u32) {
     unsafe { LEDGER_STAGES.tail_call(ctx, stage) };
 }
 
-/// A handshake is complete: the reservation becomes a count, noted under the socket's cookie.
+/// A handshake is complete: the reservation becomes a count, recorded under the socket's cookie.
 #[inline(always)]
 fn established(ctx: &SockOpsContext) {
     let Some(found) = maps::service_of(ctx.local_port()) else { return };
@@ -66,23 +67,23 @@ fn established(ctx: &SockOpsContext) {
         return go_on(ctx, REPLIED);
     }
     let cookie = cookie(ctx);
-    let note = match claim(ctx, &found, cookie) {
-        Claimed::Noted(note) => note,
+    let record = match claim(ctx, &found, cookie) {
+        Claimed::Recorded(record) => record,
         Claimed::Already => return,
         Claimed::NoRoom => return report::ledger_full(ctx, service),
     };
-    if !notes::make(cookie, note) {
-        if note.is_counted() {
+    if !records::make(cookie, record) {
+        if record.is_counted() {
             let [first, second] = remote(ctx).halves();
-            let _was_counted = release_noted(note.word(), first, second);
+            let _was_counted = release_recorded(record.word(), first, second);
         }
         return report::no_room(ctx, service);
     }
     // Other programs may have asked for events of their own: add to theirs.
     let _cannot_fail = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
-    if note.is_counted() {
+    if record.is_counted() {
         maps::count(service, |counters| &mut counters.accepted);
-        if note.is_shared() {
+        if record.is_shared() {
             report::shares(ctx, service);
         }
         // SAFETY: in a sock_ops program `bpf_setsockopt` takes the context.
@@ -92,9 +93,9 @@ fn established(ctx: &SockOpsContext) {
 
 /// What became of a new connection.
 enum Claimed {
-    /// This is to be noted on it: it is counted, or would have been refused.
-    Noted(Note),
-    /// Something is noted on it already: two generations of this program run for a moment when a daemon
+    /// This is its record: it is counted, or would have been refused.
+    Recorded(ConnectionRecord),
+    /// It has a record already: two generations of this program run for a moment when a daemon
     /// takes over.
     Already,
     /// There is no room to count it.
@@ -108,10 +109,10 @@ fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed 
     let remote_port = u32::from_be(ctx.remote_port());
     if let Some(claim) = pending::take(service.id, &remote, remote_port) {
         let Some(counts) = Counts::find(&claim) else { return Claimed::NoRoom };
-        note_arrival(&counts, claim::commit(&counts.words()), clock::tick_s());
-        return Claimed::Noted(Note::new(note::COUNTED, &claim));
+        stamp_arrival(&counts, claim::commit(&counts.words()), clock::tick_s());
+        return Claimed::Recorded(ConnectionRecord::new(record::COUNTED, &claim));
     }
-    if notes::of(cookie).is_some() {
+    if records::of(cookie).is_some() {
         return Claimed::Already;
     }
     let (scope, mut limits) = service.limits(&remote, &local(ctx));
@@ -119,12 +120,12 @@ fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed 
     claims::make_room(&raw mut claim);
     match count_without_reservation(service, &claim, &mut limits) {
         0 => Claimed::NoRoom,
-        state => Claimed::Noted(Note::new(state as u8, &claim)),
+        state => Claimed::Recorded(ConnectionRecord::new(state as u8, &claim)),
     }
 }
 
 /// Counts a connection that has no reservation: where verdicts are only counted, or after a SYN cookie, TCP Fast Open,
-/// or a policy that came between ACK and here. Returns what is to be noted, 0 if there is no room. A call of its own, so
+/// or a policy that came between ACK and here. Returns its record's state, 0 if there is no room. A call of its own, so
 /// that the verifier goes on in one way from here.
 #[inline(never)]
 fn count_without_reservation(service: &maps::Service, claim: &Claim, limits: &mut Limits) -> u32 {
@@ -139,11 +140,11 @@ fn count_without_reservation(service: &maps::Service, claim: &Claim, limits: &mu
         return 0;
     }
     maps::count(service.id, |counters| &mut counters.unreserved);
-    u32::from(note::COUNTED)
+    u32::from(record::COUNTED)
 }
 
 /// Counts a connection to a service that only observes, and the verdict on it by `limits`, which it changes; what is to be
-/// noted, or 0 where there is no verdict. Verified by itself.
+/// recorded, or 0 where there is no verdict. Verified by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn observe(claim: *const Claim, limits: *mut Limits) -> u32 {
@@ -157,7 +158,7 @@ extern "C" fn observe(claim: *const Claim, limits: *mut Limits) -> u32 {
     let reason = match standing.over(limits, now_ns) {
         Some(reason) => reason,
         None => match reserve(&claim, &counts, limits, now_ns) {
-            Outcome::Taken => return u32::from(note::COUNTED),
+            Outcome::Taken => return u32::from(record::COUNTED),
             Outcome::Full(reason) => reason,
             Outcome::Again => return 0,
         },
@@ -171,7 +172,7 @@ extern "C" fn observe(claim: *const Claim, limits: *mut Limits) -> u32 {
     unsafe { atomic::add_u32(&raw mut (*counts.narrow).would_refuse, 1) };
     let reason = reason.within(&claim);
     maps::count(claim.service(), |counters| &mut counters.would_refuse[reason as usize]);
-    u32::from(note::OBSERVED)
+    u32::from(record::OBSERVED)
 }
 
 /// Counts a connection if there is room under its limits, as the gate and the ledger do together where
@@ -185,7 +186,7 @@ fn reserve(claim: &Claim, counts: &Counts, limits: &Limits, now_ns: u64) -> Outc
             claim::cancel(&words, limits.rate.interval_ns);
             return Outcome::Again;
         }
-        note_arrival(counts, claim::commit(&words), clock::tick_s());
+        stamp_arrival(counts, claim::commit(&words), clock::tick_s());
     }
     outcome
 }
@@ -204,13 +205,13 @@ pub fn count(claim: &Claim, rate: &Rate, now_s: u32) -> bool {
     if rate.is_limited() {
         rate::charge(words.due, rate, clock::now_ns());
     }
-    note_arrival(&counts, connections, now_s);
+    stamp_arrival(&counts, connections, now_s);
     true
 }
 
 /// Notes on the entries that a connection came, of now so many of its source.
 #[inline(always)]
-fn note_arrival(counts: &Counts, connections: u32, now_s: u32) {
+fn stamp_arrival(counts: &Counts, connections: u32, now_s: u32) {
     // SAFETY: found in this run, and holding our connection. `peak` may lose a race by one.
     unsafe {
         atomic::add(&raw mut (*counts.narrow).accepted, 1);
@@ -245,7 +246,7 @@ fn is_an_end(ctx: &SockOpsContext) -> bool {
 }
 
 /// A counted socket changed its state: given back, once, when the mail daemon has let go of it. When its peer is
-/// gone, the note is kept until the daemon has noticed (`release`).
+/// gone, the record is kept until the daemon has noticed (`release`).
 #[inline(always)]
 pub fn ended(ctx: &SockOpsContext) {
     let state = ctx.arg(1);
@@ -255,34 +256,36 @@ pub fn ended(ctx: &SockOpsContext) {
         }
         return;
     }
-    let noted = Noted { cookie: cookie(ctx), remote: || remote(ctx) };
-    let Some(note) = notes::of(noted.cookie) else { return };
+    let recorded = ByCookie { cookie: cookie(ctx), remote: || remote(ctx) };
+    let Some(record) = records::of(recorded.cookie) else { return };
     let Some(sk) = socket(ctx) else { return };
     // SAFETY: the socket of the context, locked while it changes its state.
     let given_back = match unsafe { kernel::ending(sk, state == BPF_TCP_CLOSE) } {
         Ending::GoesOn => return,
-        Ending::Dead if note.is_counted() => {
-            let kept = Kept::new(note, remote(ctx));
+        Ending::Dead if record.is_counted() => {
+            let kept = Kept::new(record, remote(ctx));
             // SAFETY: as above. The mark first: what is kept without one is taken for gone.
-            let given_back =
-                ending::outlive(&noted, || unsafe { SOCKETS.mark(sk) } && notes::keep(noted.cookie, &kept));
+            let given_back = ending::outlive(
+                &recorded,
+                || unsafe { SOCKETS.mark(sk) } && records::keep(recorded.cookie, &kept),
+            );
             if given_back.is_some() {
-                report::no_room(ctx, note.service());
+                report::no_room(ctx, record.service());
             }
             given_back
         }
-        Ending::Dead | Ending::LetGo => ending::let_go(&noted),
+        Ending::Dead | Ending::LetGo => ending::let_go(&recorded),
     };
     if let Some(kept) = given_back {
         give_back(ctx, &kept);
     }
 }
 
-/// Gives back what a connection held that is not any more, or is not noted any more.
+/// Gives back what a connection held that is not any more, or is not recorded any more.
 #[inline(always)]
 pub fn give_back<C: EbpfContext>(ctx: &C, kept: &Kept) {
-    if kept.note.is_counted() && !release(&kept.claim(), kept.note.is_beyond(), clock::tick_s()) {
-        report::drift(ctx, kept.note.service());
+    if kept.record.is_counted() && !release(&kept.claim(), kept.record.is_beyond(), clock::tick_s()) {
+        report::drift(ctx, kept.record.service());
     }
 }
 
@@ -294,14 +297,14 @@ pub extern "C" fn release_apart(claim: *const Claim, is_beyond: u32, now_s: u32)
     u32::from(release(&claim, is_beyond != 0, now_s))
 }
 
-/// The same of a connection with this note, in a word, from an address given in halves. Numbers alone: of a note in a
+/// The same of a connection with this record, in a word, from an address given in halves. Numbers alone: of a record in a
 /// register older verifiers (6.1) do not know that a byte of it is one, and there is no stack left to put it on.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn release_noted(note: u32, first: u64, second: u64) -> u32 {
-    let note = Note::of_word(note);
-    let claim = note.claim(&Addr::of_halves([first, second]));
-    u32::from(release(&claim, note.is_beyond(), clock::tick_s()))
+extern "C" fn release_recorded(record: u32, first: u64, second: u64) -> u32 {
+    let record = ConnectionRecord::of_word(record);
+    let claim = record.claim(&Addr::of_halves([first, second]));
+    u32::from(release(&claim, record.is_beyond(), clock::tick_s()))
 }
 
 /// Gives back what a connection held, at `now_s` by [`clock`]; `false` if a count did not know of it.

@@ -11,7 +11,7 @@ use crate::{
     atomic::Shared,
     clock, ledger,
     maps::{self, LEDGER, MAINTENANCE},
-    notes, pending, rooms,
+    pending, records, rooms,
 };
 
 /// Gives back what is pending on this CPU or the one that is named, then does each step.
@@ -46,14 +46,14 @@ extern "C" fn do_step(step: *const Step) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn give_back(cookie: u64) -> u32 {
-    let Some(kept) = notes::take_kept(cookie) else { return 0 };
-    u32::from(ledger::release(&kept.claim(), kept.note.is_beyond(), clock::tick_s()))
+    let Some(kept) = records::take_kept(cookie) else { return 0 };
+    u32::from(ledger::release(&kept.claim(), kept.record.is_beyond(), clock::tick_s()))
 }
 
 #[inline(always)]
 fn done(step: &Step) -> bool {
     if step.step == step::FORGET {
-        return notes::take(step.from.0).is_some();
+        return records::take(step.from.0).is_some();
     }
     let Some(word) = word(&step.key) else { return false };
     if step.step == step::COLLECT {

@@ -12,13 +12,14 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use limiter_common::{
-    Action, Addr, Counters, Entry, Kept, Key, Ladder, Limits, MAX_SERVICES, Memo, Memos, Note, PORT_WORDS,
-    Peg, Pending, Reason, Room, Rule, Rung, SCOPES, SETS, Scope, ServiceId, ServicePolicy, Syn, Total,
-    coverage,
+    Action, Addr, ConnectionRecord, Counters, Entry, Kept, Key, Ladder, Limits, MAX_SERVICES, Memo, Memos,
+    PORT_WORDS, Pending, Reason, Room, Rule, Rung, SCOPES, SETS, Scope, ServiceId, ServicePolicy, Slot, Syn,
+    Total, coverage,
     listening::{Endpoint, MAX_ENDPOINTS},
     maintenance::MaintenanceRequest,
-    peg, room,
+    room,
     rule::{self, RuleLimits, RuleService},
+    slot,
     waiting::{Event, Flow, MAX_WAITERS, Request, Waiter},
 };
 
@@ -125,13 +126,13 @@ pub static GREETER: SockMap<1> = SockMap::new();
 #[btf_map]
 pub static MAINTENANCE: Array<MaintenanceRequest, 1> = Array::new();
 
-/// What is noted on each connection, by [`Peg::of`] its socket's cookie.
+/// The record of each connection, by [`Slot::of`] its socket's cookie.
 #[btf_map]
-pub static PEGS: Array<Peg, { peg::PEGS as usize }> = Array::new();
+pub static SLOTS: Array<Slot, { slot::SLOTS as usize }> = Array::new();
 
-/// The same by the cookie, for connections that find their peg taken. The loader sets the number of entries.
+/// The same by the cookie, for connections that find their slot taken. The loader sets the number of entries.
 #[btf_map]
-pub static NOTES: HashMap<u64, Note, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static OVERFLOW: HashMap<u64, ConnectionRecord, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// What is kept for sockets that will report no change of state, by their cookie. The loader sets the number of
 /// entries.

@@ -7,12 +7,12 @@
 use aya_ebpf::{EbpfContext as _, helpers::bpf_get_socket_cookie, programs::SockContext};
 use limiter_common::{Addr, ending};
 
-use crate::{ledger, notes::Noted};
+use crate::{ledger, records::ByCookie};
 
 const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 
-/// Called for every internet socket of the cgroup: leaves at once for those on which nothing is noted.
+/// Called for every internet socket of the cgroup: leaves at once for those without a record.
 #[inline(always)]
 pub fn run(ctx: &SockContext) {
     // SAFETY: the context is valid for the whole run.
@@ -21,7 +21,7 @@ pub fn run(ctx: &SockContext) {
     }
     // SAFETY: as above.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    if let Some(kept) = ending::let_go(&Noted { cookie, remote: || remote(ctx) }) {
+    if let Some(kept) = ending::let_go(&ByCookie { cookie, remote: || remote(ctx) }) {
         ledger::give_back(ctx, &kept);
     }
 }

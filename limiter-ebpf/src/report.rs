@@ -36,7 +36,7 @@ pub fn ladder_full<C: EbpfContext>(ctx: &C, service: ServiceId) {
     }
 }
 
-/// There is no room to note one more connection: it is let through uncounted.
+/// There is no room for the record of one more connection: it is let through uncounted.
 #[inline(never)]
 pub fn no_room<C: EbpfContext>(ctx: &C, service: ServiceId) {
     if first_times(service, |counters| &mut counters.uncounted) {

@@ -30,7 +30,7 @@ use crate::{
 pub extern "C" fn make_entry(key: *const Key) -> u32 {
     let Some(key) = given(key) else { return 0 };
     if take(key.room()) {
-        insert(&key, note_entry(&raw const key));
+        insert(&key, push_entry(&raw const key));
     }
     0
 }
@@ -71,8 +71,8 @@ fn take(index: u32) -> bool {
 }
 
 #[inline(always)]
-fn insert(key: &Key, noted: u32) {
-    let fresh = Entry { tag: key.tag(), last_seen_s: clock::now_s(), noted, ..Entry::default() };
+fn insert(key: &Key, ring_number: u32) {
+    let fresh = Entry { tag: key.tag(), last_seen_s: clock::now_s(), ring_number, ..Entry::default() };
     if LEDGER.insert(key, &fresh, u64::from(BPF_NOEXIST)).is_err() {
         give_back(key);
     }
@@ -89,7 +89,7 @@ pub fn give_back(key: &Key) {
 /// The count of an entry has gone down: one without connections has to stand in the ring.
 ///
 /// The memory of an entry that is idle may come to serve another source at any moment. Then that one gets a number that
-/// it is not noted under, and is noted anew when it is idle the next time.
+/// it is not in the ring under, and is put in anew when it is idle the next time.
 #[inline(always)]
 pub fn may_be_idle(key: &Key, entry: *mut Entry) {
     // SAFETY: found in this run, aligned, and changed through `Shared` only.
@@ -98,19 +98,19 @@ pub fn may_be_idle(key: &Key, entry: *mut Entry) {
     }
     let Some(room) = room(key.room()) else { return };
     // SAFETY: found in this run.
-    if !room.has_noted(unsafe { (&raw const (*entry).noted).read_volatile() }) {
-        note_idle(key);
+    if !room.has_in_ring(unsafe { (&raw const (*entry).ring_number).read_volatile() }) {
+        push_idle(key);
     }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn note_idle(key: *const Key) -> u32 {
+extern "C" fn push_idle(key: *const Key) -> u32 {
     let Some(key) = given(key) else { return 0 };
-    let noted = note_entry(&raw const key);
+    let ring_number = push_entry(&raw const key);
     if let Some(entry) = maps::entry(&key) {
         // SAFETY: found in this run.
-        unsafe { (*entry).noted = noted };
+        unsafe { (*entry).ring_number = ring_number };
     }
     0
 }
@@ -131,22 +131,22 @@ pub extern "C" fn make_rung(key: *const Key) -> u32 {
     // Memory of a deleted rung that serves another source at once costs or spares one of them a reply.
     let insert = || RUNGS.insert(&key, Rung::default(), u64::from(BPF_NOEXIST)).is_ok();
     if insert() || maps::rung(&key).is_none() && forget_rung() && insert() {
-        note_rung(&room, &key);
+        push_rung(&room, &key);
     }
     0
 }
 
-/// Notes the key of an entry; the one whose slot it takes is deleted if it is idle.
+/// Puts the key of an entry into the ring; the one whose slot it takes is deleted if it is idle.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn note_entry(key: *const Key) -> u32 {
+extern "C" fn push_entry(key: *const Key) -> u32 {
     let Some(key) = given(key) else { return 0 };
     let Some(room) = room(key.room()) else { return 0 };
     let number = room.next();
     if let Some((before, old)) = room.displaced(number)
         && let Some(entry) = maps::entry(&old)
         // SAFETY: found in this run.
-        && unsafe { (&raw const (*entry).noted).read_volatile() } == before
+        && unsafe { (&raw const (*entry).ring_number).read_volatile() } == before
         // SAFETY: as above; aligned, and changed through `Shared` only.
         && places::collect(unsafe { Shared::places(entry) })
         && LEDGER.remove(&old).is_ok()
@@ -158,7 +158,7 @@ extern "C" fn note_entry(key: *const Key) -> u32 {
 
 /// The same for a rung, if it is of no ban.
 #[inline(always)]
-fn note_rung(room: &Slots, key: &Key) {
+fn push_rung(room: &Slots, key: &Key) {
     let number = room.next();
     if let Some((_, old)) = room.displaced(number)
         && let Some(rung) = maps::rung(&old)
@@ -195,21 +195,21 @@ extern "C" fn look_at_entry(room: u32, looks: u32) -> u32 {
     let Some((number, key)) = room.oldest() else { return NOTHING };
     let Some(entry) = maps::entry(&key) else { return NEXT };
     // SAFETY: found in this run, aligned, and changed through `Shared` only.
-    let (word, noted, due_ns) = unsafe {
+    let (word, ring_number, due_ns) = unsafe {
         (
             Shared::places(entry),
-            (&raw const (*entry).noted).read_volatile(),
+            (&raw const (*entry).ring_number).read_volatile(),
             (&raw const (*entry).due_ns).read_volatile(),
         )
     };
     let places = Places(word.load());
-    if noted != number || places.connections() != 0 {
+    if ring_number != number || places.connections() != 0 {
         return NEXT;
     }
-    // A reservation or a waiter may come to nothing, and nobody notes that it has.
+    // A reservation or a waiter may come to nothing, and nobody tells.
     if places != Places::default() || looks > 0 && due_ns > clock::now_ns() {
         // SAFETY: found in this run.
-        unsafe { (*entry).noted = room.note(&key) };
+        unsafe { (*entry).ring_number = room.push(&key) };
         return NEXT;
     }
     if places::collect(word) && LEDGER.remove(&key).is_ok() { FOUND } else { NEXT }
@@ -240,7 +240,7 @@ extern "C" fn look_at_rung() -> u32 {
         return FOUND;
     }
     if cause == cause::LADDER {
-        room.note(&key);
+        room.push(&key);
     }
     NEXT
 }
@@ -300,9 +300,9 @@ impl Slots {
         unsafe { (*self.0).full_s = u64::from(clock::now_s()) };
     }
 
-    /// Notes a key where a slot has just come free; returns the low half of its number.
+    /// Puts a key in where a slot has just come free; returns the low half of its number.
     #[inline(always)]
-    fn note(&self, key: &Key) -> u32 {
+    fn push(&self, key: &Key) -> u32 {
         self.write(self.next(), key)
     }
 
@@ -340,8 +340,8 @@ impl Slots {
     }
 
     #[inline(always)]
-    fn has_noted(&self, number: u32) -> bool {
-        room::is_noted(number, self.head().load(), self.tail().load(), self.most())
+    fn has_in_ring(&self, number: u32) -> bool {
+        room::is_in_ring(number, self.head().load(), self.tail().load(), self.most())
     }
 
     #[inline(always)]

@@ -106,7 +106,7 @@ fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
 fn remember(syn: &Syn, dropped: &Dropped, change: u64, ban: Option<NonNull<Rung>>) {
     let Some(memo) = maps::memo(syn) else { return };
     if memo.unnoted != 0 {
-        note(memo, syn, ban);
+        count_drops(memo, syn, ban);
     }
     if let Some(new) = Memo::new(syn, dropped, change, clock::ticks()) {
         *memo = new;
@@ -153,7 +153,7 @@ fn refuses(service: &Service, frame: &Frame, is_banned: bool) -> Option<Reason> 
 
 /// Notes drops where their source stands: `rung` if they are of `syn`, too.
 #[inline(always)]
-fn note(memo: &mut Memo, syn: &Syn, rung: Option<NonNull<Rung>>) {
+fn count_drops(memo: &mut Memo, syn: &Syn, rung: Option<NonNull<Rung>>) {
     let unnoted = core::mem::take(&mut memo.unnoted);
     let rung = if memo.is_of(syn) { rung } else { maps::rung_of(memo).and_then(NonNull::new) };
     if let Some(rung) = rung {

@@ -27,7 +27,7 @@ pub fn run() {
     let flow = asked.flow;
     let Some(waiter) = waiters::of(&flow) else { return };
     // SAFETY: found in this run.
-    let (record, service) = unsafe { (waiters::word(waiter), (*waiter).note.service()) };
+    let (record, service) = unsafe { (waiters::word(waiter), (*waiter).record.service()) };
     let number = asked.number;
     let step = |from, to| waiting::step(record, number, from, to);
     let done = match asked.kind {
@@ -58,7 +58,7 @@ pub fn run() {
 #[inline(always)]
 fn change(waiter: *mut Waiter, asked: &mut Request, record: &Shared, seen: u64) -> bool {
     // SAFETY: found in this run, and in hand.
-    let claim = unsafe { (*waiter).note.claim(&asked.flow.remote) };
+    let claim = unsafe { (*waiter).record.claim(&asked.flow.remote) };
     let Some(counts) = Counts::find(&claim) else {
         // Nothing is counted there, so it is marked nowhere.
         return forget_or_put_back(asked, &claim, record, seen);

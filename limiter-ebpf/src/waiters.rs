@@ -5,10 +5,10 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
 use limiter_common::{
-    Addr, Claim, Key, Note, Reason, Scope, ServiceId, Waiter,
+    Addr, Claim, ConnectionRecord, Key, Reason, Scope, ServiceId, Waiter,
     claim::{self, Arrival, Marks, Outcome, Wait},
-    note,
     places::Word as _,
+    record,
     waiting::{self, Event, Flow, State, event},
 };
 
@@ -160,7 +160,7 @@ pub fn hold(ctx: &SkBuffContext) -> bool {
         return handshake != Handshake::Void;
     }
     let (claim, narrow, reason) = why(&service, &tuple);
-    note(ctx, &segment, &mut tuple, &service, &claim, narrow, reason);
+    make_record(ctx, &segment, &mut tuple, &service, &claim, narrow, reason);
     held(service.id, &claim)
 }
 
@@ -239,7 +239,7 @@ pub fn newcomer(ctx: &SkBuffContext) -> bool {
 /// Records a handshake for which there is no place, because of `reason`; what it is counted in may have `narrow`
 /// connections.
 #[inline(always)]
-fn note(
+fn make_record(
     ctx: &SkBuffContext,
     segment: &Segment,
     tuple: &mut Tuple,
@@ -268,7 +268,7 @@ fn note(
     waiter.window = segment.window;
     waiter.waits_for = reason as u8;
     waiter.has_gone = u8::from(segment.flags & FIN != 0);
-    waiter.note = Note::new(note::COUNTED, claim);
+    waiter.record = ConnectionRecord::new(record::COUNTED, claim);
     let (counts, marks) = (Counts::find(claim), Marks::of(reason));
     let may_wait = service.policy.wait_s != 0
         && waiter.has_gone == 0
@@ -345,7 +345,7 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     }
     let mut claim = Claim::default();
     // SAFETY: as above, and in hand.
-    unsafe { noted_claim(&raw const (*waiter).note, &raw const flow.remote, &raw mut claim) };
+    unsafe { recorded_claim(&raw const (*waiter).record, &raw const flow.remote, &raw mut claim) };
     if is_stale {
         // Of another handshake of the same addresses and ports, which has ended unseen. This one is recorded when
         // its ACK comes again.
@@ -377,14 +377,14 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     false
 }
 
-/// Sets `claim` to what the note on a record from `remote` says. Verified by itself.
+/// Sets `claim` to what the record of a waiter from `remote` says. Verified by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn noted_claim(note: *const Note, remote: *const Addr, claim: *mut Claim) -> u32 {
-    let (Some(note), Some(remote)) = (rooms::given(note), rooms::given(remote)) else { return 0 };
+extern "C" fn recorded_claim(record: *const ConnectionRecord, remote: *const Addr, claim: *mut Claim) -> u32 {
+    let (Some(record), Some(remote)) = (rooms::given(record), rooms::given(remote)) else { return 0 };
     // SAFETY: null, or a claim that the caller has borrowed for the call; see `rooms::given`.
     if let Some(claim) = unsafe { claim.as_mut() } {
-        *claim = note.claim(&remote);
+        *claim = record.claim(&remote);
     }
     0
 }
@@ -492,7 +492,7 @@ pub fn reset(service: ServiceId, segment: &Segment) {
         return;
     }
     // SAFETY: as above, and in hand.
-    let claim = unsafe { (*waiter).note.claim(&flow.remote) };
+    let claim = unsafe { (*waiter).record.claim(&flow.remote) };
     maps::count(service, |counters| &mut counters.gone);
     remove(&flow, service, waiter, &claim);
 }

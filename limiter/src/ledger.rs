@@ -204,7 +204,7 @@ pub fn waiting(tables: &Tables) -> Result<HashMap<Key, Waiting>> {
         if !waiting::is_marked(waiter.word) {
             continue;
         }
-        let claim = waiter.note.claim(&flow.remote);
+        let claim = waiter.record.claim(&flow.remote);
         let wide = claim.has_wide().then_some(claim.wide);
         for key in [Some(claim.narrow), wide, Some(Key::total(claim.service()))].into_iter().flatten() {
             let those = waiting.entry(key).or_insert(Waiting { count: 0, since_ns: u64::MAX });
@@ -335,7 +335,7 @@ pub fn collect(maintenance: &mut Maintenance, idle: Duration) -> Result<u32> {
         // there: its network's may be 0.
         let waiters = maintenance.tables.waiters()?;
         let networks: HashSet<Key> =
-            waiters.iter().map(|(flow, waiter)| waiter.note.claim(&flow.remote).wide).collect();
+            waiters.iter().map(|(flow, waiter)| waiter.record.claim(&flow.remote).wide).collect();
         keys.retain(|key| !networks.contains(key));
     }
     maintenance.collect(&keys)

@@ -3,7 +3,7 @@
 //! Both change while they are looked at. So a count is only compared where it stood still: it is read
 //! before the census and after it, and with it how many connections its source has had. What differs
 //! then is a suspicion; what differs in the same way in the next look, with the count still as it was,
-//! is corrected, in one atomic step that fails if the count has moved since. In the same way the note on a
+//! is corrected, in one atomic step that fails if the count has moved since. In the same way the record on a
 //! connection is removed that is in the table in neither look.
 
 mod kept;
@@ -19,7 +19,7 @@ use std::{
 use anyhow::Result;
 use limiter_common::{
     Kept, Key, Places,
-    census::{Record, kind},
+    census::{SocketRecord, kind},
     maintenance::{Step, step},
 };
 use tracing::{info, warn};
@@ -53,7 +53,7 @@ pub struct Difference {
 /// What one look found.
 struct Look {
     differences: Vec<Difference>,
-    /// Cookies of sockets on which something is noted, and which are gone.
+    /// Cookies of sockets that have a record, and are gone.
     orphans: HashSet<u64>,
     /// Connections in the socket table that are counted.
     connections: usize,
@@ -118,7 +118,7 @@ impl Reconciler {
         let marked = self.mark(look.mismarked, maintenance)?;
         let forgotten = self.forget_orphans(look.orphans, maintenance)?;
         if forgotten > 0 {
-            info!("forgot what was noted on {forgotten} connections that had ended without a report");
+            info!("removed the records of {forgotten} connections that had ended without a report");
         }
         Ok(Some(Round { connections: look.connections, dead: look.dead, corrected, marked }))
     }
@@ -149,7 +149,7 @@ impl Reconciler {
         Ok(marked)
     }
 
-    /// Removes what is noted on sockets that were gone in the last look already; returns on how many.
+    /// Removes the records of sockets that were gone in the last look already; returns how many.
     fn forget_orphans(&mut self, mut orphans: HashSet<u64>, maintenance: &mut Maintenance) -> Result<u32> {
         let forgotten = maintenance.forget(self.orphans.drain().filter(|cookie| orphans.remove(cookie)))?;
         self.orphans = orphans;
@@ -170,7 +170,7 @@ impl Reconciler {
 
 impl Look {
     fn take(dir: &Path, tables: &Tables) -> Result<Option<Self>> {
-        let mut orphans = tables.noted()?;
+        let mut orphans = tables.recorded()?;
         let before = books(tables)?;
         let Some(mut records) = census::take(dir, tables)? else { return Ok(None) };
         // Afterwards: what the census has not found any more is kept by now.
@@ -182,15 +182,15 @@ impl Look {
         }
         if !orphans.is_empty() {
             // Most have ended meanwhile, as they should.
-            let noted = tables.noted()?;
-            orphans.retain(|cookie| noted.contains(cookie));
+            let recorded = tables.recorded()?;
+            orphans.retain(|cookie| recorded.contains(cookie));
         }
         let mismarked = marks::compare(&before, &waiters, &after);
         Ok(Some(Self { orphans, mismarked, ..Self::compare(&before, &records, &after) }))
     }
 
     /// What `records`, taken between the readings `before` and `after`, say of the counts.
-    fn compare(before: &Books, records: &[Record], after: &Books) -> Self {
+    fn compare(before: &Books, records: &[SocketRecord], after: &Books) -> Self {
         let counted = tally(records);
         let of_kind = |kind| records.iter().filter(|record| record.kind == kind).count();
         let (connections, dead) = (of_kind(kind::COUNTED), of_kind(kind::DEAD));
@@ -213,18 +213,15 @@ impl Look {
 }
 
 /// Adds to what the census has found the dead connections that nobody has let go of, which are in no table.
-fn add_dead(records: &mut Vec<Record>, kept: &[(u64, Kept)]) {
+fn add_dead(records: &mut Vec<SocketRecord>, kept: &[(u64, Kept)]) {
     let found: HashSet<u64> = records.iter().map(|record| record.cookie).collect();
-    records.extend(kept.iter().filter(|(cookie, _)| !found.contains(cookie)).map(|(cookie, kept)| Record {
-        cookie: *cookie,
-        kind: kind::DEAD,
-        claim: kept.claim(),
-        zero: 0,
+    records.extend(kept.iter().filter(|(cookie, _)| !found.contains(cookie)).map(|(cookie, kept)| {
+        SocketRecord { cookie: *cookie, kind: kind::DEAD, claim: kept.claim(), zero: 0 }
     }));
 }
 
 /// Connections by count.
-fn tally(records: &[Record]) -> Tally {
+fn tally(records: &[SocketRecord]) -> Tally {
     let mut counted = Tally::new();
     for record in records.iter().filter(|record| matches!(record.kind, kind::COUNTED | kind::DEAD)) {
         for key in keys(record) {
@@ -235,7 +232,7 @@ fn tally(records: &[Record]) -> Tally {
 }
 
 /// The counts a connection is in.
-fn keys(record: &Record) -> impl Iterator<Item = Key> + use<> {
+fn keys(record: &SocketRecord) -> impl Iterator<Item = Key> + use<> {
     let claim = record.claim;
     let wide = claim.has_wide().then_some(claim.wide);
     [Some(claim.narrow), wide, Some(Key::total(claim.service()))].into_iter().flatten()

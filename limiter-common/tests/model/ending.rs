@@ -4,9 +4,9 @@ use std::cell::Cell;
 
 use limiter_common::{
     Kept,
-    ending::{self, Notes},
-    peg,
+    ending::{self, Records},
     places::Word as _,
+    slot,
 };
 use loom::{sync::Arc, thread};
 
@@ -14,20 +14,20 @@ use super::Shared;
 
 const COOKIE: u64 = 7;
 
-/// A peg, and what is kept beside it: 0 or 1, as an element is in a hash map or not.
-struct Noted {
-    peg: Shared,
+/// A slot, and what is kept beside it: 0 or 1, as an element is in a hash map or not.
+struct Recorded {
+    slot: Shared,
     kept: Shared,
 }
 
-impl Noted {
+impl Recorded {
     fn new() -> Arc<Self> {
-        Arc::new(Self { peg: Shared::new(COOKIE), kept: Shared::new(0) })
+        Arc::new(Self { slot: Shared::new(COOKIE), kept: Shared::new(0) })
     }
 
     /// What the change of state does, under the socket's lock; whether it gives back.
     fn dies(&self, has_room: bool) -> bool {
-        if self.peg.load() != COOKIE {
+        if self.slot.load() != COOKIE {
             return false;
         }
         let asked = Cell::new(0);
@@ -45,13 +45,13 @@ impl Noted {
     }
 
     fn is_forgotten(&self) -> bool {
-        [&self.peg, &self.kept].into_iter().all(|word| word.load() == 0)
+        [&self.slot, &self.kept].into_iter().all(|word| word.load() == 0)
     }
 }
 
-impl Notes for Noted {
+impl Records for Recorded {
     fn take(&self) -> Option<Kept> {
-        peg::vacate(&self.peg, COOKIE).then(Kept::default)
+        slot::vacate(&self.slot, COOKIE).then(Kept::default)
     }
 
     fn take_kept(&self) -> Option<Kept> {
@@ -60,18 +60,18 @@ impl Notes for Noted {
 }
 
 #[test]
-fn of_a_death_and_a_close_at_the_same_time_one_gives_back_and_nothing_stays_noted() {
+fn of_a_death_and_a_close_at_the_same_time_one_gives_back_and_no_record_stays() {
     for has_room in [true, false] {
         loom::model(move || {
-            let noted = Noted::new();
+            let recorded = Recorded::new();
             let death = {
-                let noted = Arc::clone(&noted);
-                thread::spawn(move || noted.dies(has_room))
+                let recorded = Arc::clone(&recorded);
+                thread::spawn(move || recorded.dies(has_room))
             };
-            let closed = noted.is_closed();
+            let closed = recorded.is_closed();
             let died = death.join().unwrap();
             assert_eq!(u32::from(closed) + u32::from(died), 1);
-            assert!(noted.is_forgotten());
+            assert!(recorded.is_forgotten());
         });
     }
 }
@@ -79,14 +79,14 @@ fn of_a_death_and_a_close_at_the_same_time_one_gives_back_and_nothing_stays_note
 #[test]
 fn of_a_close_and_a_daemon_that_gives_back_for_what_is_gone_one_does() {
     loom::model(|| {
-        let noted = Noted::new();
-        assert!(!noted.dies(true));
+        let recorded = Recorded::new();
+        assert!(!recorded.dies(true));
         let maintenance = {
-            let noted = Arc::clone(&noted);
-            thread::spawn(move || noted.take_kept().is_some())
+            let recorded = Arc::clone(&recorded);
+            thread::spawn(move || recorded.take_kept().is_some())
         };
-        let closed = noted.is_closed();
+        let closed = recorded.is_closed();
         assert_eq!(u32::from(closed) + u32::from(maintenance.join().unwrap()), 1);
-        assert!(noted.is_forgotten());
+        assert!(recorded.is_forgotten());
     });
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use limiter_common::census::Record;
+use limiter_common::census::SocketRecord;
 
 use super::{environment, iterator, pins, tables::Tables};
 
@@ -13,7 +13,7 @@ use super::{environment, iterator, pins, tables::Tables};
 /// # Errors
 /// When this process is in another network namespace than the instance: the kernel shows each
 /// process its own namespace's sockets only.
-pub fn take(dir: &Path, tables: &Tables) -> Result<Option<Vec<Record>>> {
+pub fn take(dir: &Path, tables: &Tables) -> Result<Option<Vec<SocketRecord>>> {
     let (netns, _) = tables.protects()?;
     ensure!(
         netns == environment::netns_cookie()?,

@@ -98,13 +98,13 @@ impl Listening {
 
     fn set(&mut self, endpoint: &Endpoint, count: u64) -> Result<()> {
         if count == 0 {
-            found(self.map.remove(endpoint)).context("cannot note who listens no more")?;
+            found(self.map.remove(endpoint)).context("cannot remove a listener that is gone")?;
         } else {
             match self.map.insert(endpoint, count, 0) {
                 // No room: who listens there is not known, and nothing rests on it.
                 Err(aya::maps::MapError::SyscallError(error))
                     if error.io_error.raw_os_error() == Some(libc::E2BIG) => {}
-                noted => noted.context("cannot note who listens")?,
+                noted => noted.context("cannot add a listener")?,
             }
         }
         Ok(())

@@ -47,7 +47,7 @@ impl Maintenance {
         self.run_all(keys.iter().map(|&key| Step { step: step::COLLECT, key, ..Step::default() }))
     }
 
-    /// Removes what is noted on sockets that are gone; returns on how many something was.
+    /// Removes the records of sockets that are gone; returns how many there were.
     pub fn forget(&mut self, cookies: impl Iterator<Item = u64>) -> Result<u32> {
         self.run_all(cookies.map(|cookie| Step {
             step: step::FORGET,

@@ -47,7 +47,7 @@ pub struct Target {
     /// Cookie of the network namespace, which is also the one this process is in.
     pub netns: u64,
     /// How many sources the ledger can hold, if it is made anew; and as many connections, if that is more than
-    /// [`MIN_NOTES`](super::sizes::MIN_NOTES).
+    /// [`MIN_OVERFLOW`](super::sizes::MIN_OVERFLOW).
     pub max_sources: u32,
     /// How many refused and banned sources are remembered, likewise.
     pub max_bans: u32,
@@ -151,7 +151,7 @@ impl Target {
             .override_global("CGROUP", &self.cgroup.id, true)
             .map_max_entries("LEDGER", sizes.ledger)
             .map_max_entries("RINGS", sizes.rings)
-            .map_max_entries("NOTES", sizes.notes)
+            .map_max_entries("OVERFLOW", sizes.overflow)
             .map_max_entries("KEPT", sizes.kept)
             .map_max_entries("RUNGS", sizes.rungs);
         for (name, entries) in [

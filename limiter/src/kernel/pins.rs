@@ -9,13 +9,13 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
-    Counters, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, Note, PORT_WORDS, Peg, Pending,
-    Room, Rule, Rung, SETS, ServicePolicy, Total, coverage,
+    ConnectionRecord, Counters, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, PORT_WORDS,
+    Pending, Room, Rule, Rung, SETS, ServicePolicy, Slot, Total, coverage,
     listening::{Endpoint, MAX_ENDPOINTS},
     maintenance::MaintenanceRequest,
-    peg::PEGS,
     room::rooms::ROOMS,
     rule::{Network, RuleLimits, RuleService},
+    slot::SLOTS,
     waiting::{Flow, MAX_WAITERS, Waiter},
 };
 use rustix::{
@@ -70,8 +70,8 @@ const MAPS: [Expected; 30] = [
     map("COUNTERS", MapType::PerCpuArray, 4, size_of::<Counters>(), Some(MAX_SERVICES)),
     map("GREETER", MapType::SockMap, 4, 4, Some(1)),
     map("MAINTENANCE", MapType::Array, 4, size_of::<MaintenanceRequest>(), Some(1)),
-    map("PEGS", MapType::Array, 4, size_of::<Peg>(), Some(PEGS)),
-    map("NOTES", MapType::Hash, 8, size_of::<Note>(), None),
+    map("SLOTS", MapType::Array, 4, size_of::<Slot>(), Some(SLOTS)),
+    map("OVERFLOW", MapType::Hash, 8, size_of::<ConnectionRecord>(), None),
     map("KEPT", MapType::Hash, 8, size_of::<Kept>(), None),
     map("SOCKETS", MapType::SkStorage, 4, 4, None),
     map("WAITERS", MapType::Hash, size_of::<Flow>(), size_of::<Waiter>(), Some(MAX_WAITERS)),

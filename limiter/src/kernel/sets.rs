@@ -324,7 +324,7 @@ impl Sets {
     /// Remembers that another configuration means what is in force.
     pub fn set_fingerprint(&mut self, fingerprint: u64) -> Result<()> {
         let index = FINGERPRINTS[self.active()? as usize];
-        self.layout.set(index, fingerprint, 0).context("cannot note which configuration is in force")
+        self.layout.set(index, fingerprint, 0).context("cannot record which configuration is in force")
     }
 
     /// Puts `policy` in force, in one step, in the place of the one that is.
@@ -375,7 +375,7 @@ impl Sets {
         let indices: Vec<u32> = (first..first + PORT_WORDS).collect();
         bulk::insert(&self.whole_ports, &indices, &words).context("cannot write the ports")?;
         let fingerprint = FINGERPRINTS[set as usize];
-        self.layout.set(fingerprint, policy.fingerprint, 0).context("cannot note which configuration it is")
+        self.layout.set(fingerprint, policy.fingerprint, 0).context("cannot record which configuration it is")
     }
 
     /// Which change made by hand was the last: the same number as long as there was none.
@@ -447,7 +447,7 @@ impl Sets {
         }
         let first = set as u32 * coverage::WORDS;
         let indices: Vec<u32> = (first..first + coverage::WORDS).collect();
-        bulk::insert(&self.coverage, &indices, &words).context("cannot note where there are rules")?;
+        bulk::insert(&self.coverage, &indices, &words).context("cannot write where there are rules")?;
         let (networks, entries) = sorted(wanted);
         bulk::insert(&whole.rules, &networks, &entries).context("cannot add a rule")?;
         let mut gone = Vec::new();

@@ -7,9 +7,9 @@ use limiter_common::{
 
 use super::release::Release;
 
-/// Connections that can be noted beside the pegs at least, however few sources the ledger holds: 4 MiB of kernel
+/// Connections that can have a record beside the slots at least, however few sources the ledger holds: 4 MiB of kernel
 /// memory for none, 64 bytes for each.
-pub const MIN_NOTES: u32 = 262_144;
+pub const MIN_OVERFLOW: u32 = 262_144;
 
 /// Since when the kernel can be asked to report the changes of state of a connection that is there already (`bpf_setsockopt`
 /// with `TCP_BPF_SOCK_OPS_CB_FLAGS`).
@@ -20,7 +20,7 @@ const ALL_REPORT: (u32, u32) = (6, 12);
 pub struct Sizes {
     pub ledger: u32,
     pub rings: u32,
-    pub notes: u32,
+    pub overflow: u32,
     pub kept: u32,
     pub rungs: u32,
 }
@@ -31,17 +31,17 @@ impl Sizes {
         const RUNGS: usize = rooms::RUNGS as usize;
         let entries = room::rooms(max_sources, max_bans).map(|room| room.most);
         let (ledger, rungs) = (entries[..RUNGS].iter().sum(), entries[RUNGS]);
-        let notes = max_sources.max(MIN_NOTES);
+        let overflow = max_sources.max(MIN_OVERFLOW);
         // Of connections that are alive, only those are kept that cannot be asked to report their changes of state. A dead
         // one is behind a descriptor of a mail daemon, or in the accept queue of a listener.
-        let kept = if release.is_at_least(ALL_REPORT) { notes / 4 } else { notes };
-        Self { ledger, rings: ledger + rungs, notes, kept, rungs }
+        let kept = if release.is_at_least(ALL_REPORT) { overflow / 4 } else { overflow };
+        Self { ledger, rings: ledger + rungs, overflow, kept, rungs }
     }
 
     /// What the kernel takes for these maps while nothing is in them, in bytes: for a hash a head of 16 bytes for as many
     /// entries as there may be, rounded up to a power of two (`htab_map_alloc`, kernel/bpf/hashtab.c); an array whole.
     pub fn bytes(&self) -> u64 {
-        let hashes = [self.ledger, self.notes, self.kept, self.rungs];
+        let hashes = [self.ledger, self.overflow, self.kept, self.rungs];
         let heads: u64 = hashes.iter().map(|&entries| 16 * u64::from(entries).next_power_of_two()).sum();
         heads + u64::from(self.rings) * size_of::<Key>() as u64
     }
@@ -53,11 +53,11 @@ mod tests {
 
     #[test]
     fn there_is_room_to_keep_what_is_alive_only_where_it_cannot_report() {
-        for (max_sources, notes) in [(1024, 262_144), (262_144, 262_144), (1 << 20, 1 << 20)] {
+        for (max_sources, overflow) in [(1024, 262_144), (262_144, 262_144), (1 << 20, 1 << 20)] {
             let old = Sizes::of(max_sources, 65_536, &"6.1.0-56-amd64".into());
             let new = Sizes::of(max_sources, 65_536, &"6.12.117+deb13-amd64".into());
-            assert_eq!((old.notes, old.kept), (notes, notes));
-            assert_eq!(new, Sizes { kept: notes / 4, ..old });
+            assert_eq!((old.overflow, old.kept), (overflow, overflow));
+            assert_eq!(new, Sizes { kept: overflow / 4, ..old });
         }
     }
 

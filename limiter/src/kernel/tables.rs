@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{
-    Counters, Entry, Kept, Key, Memos, Note, Peg, Pending, Places, Room, Rung, ServiceId, Total, Waiter,
-    maintenance::MaintenanceRequest, room::rooms, waiting::Flow,
+    ConnectionRecord, Counters, Entry, Kept, Key, Memos, Pending, Places, Room, Rung, ServiceId, Slot, Total,
+    Waiter, maintenance::MaintenanceRequest, room::rooms, waiting::Flow,
 };
 
 use super::{
@@ -37,10 +37,10 @@ pub struct Tables {
     whole_rungs: MapData,
     rungs: Rungs,
     memos: PerCpuArray<MapData, Memos>,
-    /// What is noted on connections, for [`walk_by_key`].
-    pegs: MapData,
-    /// The same of those whose peg is taken, for [`walk`].
-    notes: MapData,
+    /// The records of connections, for [`walk_by_key`].
+    slots: MapData,
+    /// The same of those whose slot is taken, for [`walk`].
+    overflow: MapData,
     /// What is kept for sockets that report nothing, likewise.
     kept: MapData,
     /// Handshakes that were held back, likewise.
@@ -63,7 +63,7 @@ impl Rungs {
     /// Puts a source where it stands.
     pub fn set(&mut self, key: &Key, rung: &Rung) -> Result<()> {
         self.remember(key)?;
-        self.map.insert(key, rung, 0).context("cannot note who is banned")
+        self.map.insert(key, rung, 0).context("cannot write a ban")
     }
 
     /// Forgets where a source stands, if anywhere.
@@ -126,8 +126,8 @@ impl Tables {
             whole_rungs: open(dir, "RUNGS")?,
             rungs: Rungs { map: Map::HashMap(open(dir, "RUNGS")?).try_into()?, before: Vec::new() },
             memos: Map::PerCpuArray(open(dir, "MEMOS")?).try_into()?,
-            pegs: open(dir, "PEGS")?,
-            notes: open(dir, "NOTES")?,
+            slots: open(dir, "SLOTS")?,
+            overflow: open(dir, "OVERFLOW")?,
             kept: open(dir, "KEPT")?,
             waiters: open(dir, "WAITERS")?,
             rooms: Map::Array(open(dir, "ROOMS")?).try_into()?,
@@ -245,20 +245,20 @@ impl Tables {
         Ok(UnnotedDrops(drops))
     }
 
-    /// The cookies of the sockets on which something is noted. Those that come and go meanwhile may be missed.
-    pub fn noted(&self) -> Result<HashSet<u64>> {
+    /// The cookies of the sockets that have a record. Those that come and go meanwhile may be missed.
+    pub fn recorded(&self) -> Result<HashSet<u64>> {
         let mut cookies = HashSet::new();
-        walk_by_key(&self.pegs, |_: u32, peg: Peg| {
-            if peg.cookie != 0 {
-                cookies.insert(peg.cookie);
+        walk_by_key(&self.slots, |_: u32, slot: Slot| {
+            if slot.cookie != 0 {
+                cookies.insert(slot.cookie);
             }
         })
         .and_then(|()| {
-            walk(&self.notes, |cookie, _: Note| {
+            walk(&self.overflow, |cookie, _: ConnectionRecord| {
                 cookies.insert(cookie);
             })
         })
-        .context("cannot read the notes on connections")?;
+        .context("cannot read the records of connections")?;
         Ok(cookies)
     }
 

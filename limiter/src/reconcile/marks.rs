@@ -32,7 +32,7 @@ impl Mismarked {
 pub fn compare(before: &Books, records: &[(Flow, Waiter)], after: &Books) -> Vec<Mismarked> {
     let mut waiting: HashMap<Key, u32> = HashMap::new();
     for (flow, waiter) in records.iter().filter(|(_, waiter)| waiting::is_marked(waiter.word)) {
-        for key in waiter.marks().keys(&waiter.note.claim(&flow.remote)) {
+        for key in waiter.marks().keys(&waiter.record.claim(&flow.remote)) {
             *waiting.entry(key).or_default() += 1;
         }
     }
@@ -66,7 +66,9 @@ impl fmt::Display for Mismarked {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use limiter_common::{Addr, Claim, Note, Reason, ServiceId, ServicePolicy, claim::Marks, note};
+    use limiter_common::{
+        Addr, Claim, ConnectionRecord, Reason, ServiceId, ServicePolicy, claim::Marks, record,
+    };
 
     use super::*;
 
@@ -80,7 +82,7 @@ mod tests {
             let waiter = Waiter {
                 word: waiting::word(1, state),
                 marks: Marks::of(reason).0,
-                note: Note::new(note::COUNTED, &claim),
+                record: ConnectionRecord::new(record::COUNTED, &claim),
                 ..Waiter::default()
             };
             (Flow { remote, remote_port: port, ..Flow::default() }, waiter)

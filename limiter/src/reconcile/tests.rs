@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use limiter_common::{Addr, Claim, Note, ServiceId, ServicePolicy, note, service::Prefixes};
+use limiter_common::{Addr, Claim, ConnectionRecord, ServiceId, ServicePolicy, record, service::Prefixes};
 
 use super::*;
 
@@ -19,8 +19,8 @@ fn claim(address: &str) -> Claim {
     )
 }
 
-fn records(kind: u32, address: &str, n: usize) -> Vec<Record> {
-    vec![Record { kind, claim: claim(address), ..Record::default() }; n]
+fn records(kind: u32, address: &str, n: usize) -> Vec<SocketRecord> {
+    vec![SocketRecord { kind, claim: claim(address), ..SocketRecord::default() }; n]
 }
 
 /// Books in which the sources hold so many connections.
@@ -87,11 +87,11 @@ fn what_moved_meanwhile_is_not_judged() {
 
 #[test]
 fn a_dead_connection_is_counted_once_whether_or_not_the_census_has_found_it() {
-    let record = |cookie, kind| Record { cookie, kind, claim: claim("192.0.2.1"), zero: 0 };
+    let record = |cookie, kind| SocketRecord { cookie, kind, claim: claim("192.0.2.1"), zero: 0 };
     let mut found = vec![record(1, kind::COUNTED), record(2, kind::COUNTED)];
     let kept = |cookie| {
-        let note = Note::new(note::COUNTED, &claim("192.0.2.1"));
-        (cookie, Kept::new(note, claim("192.0.2.1").narrow.source))
+        let record = ConnectionRecord::new(record::COUNTED, &claim("192.0.2.1"));
+        (cookie, Kept::new(record, claim("192.0.2.1").narrow.source))
     };
     // The second has died since the census found it.
     add_dead(&mut found, &[kept(2), kept(3)]);

@@ -151,7 +151,7 @@ impl Attendant {
         for (flow, waiter) in &waiters {
             let is_left =
                 waiting::state(waiter.word) == Some(State::Told) && self.line.number(flow).is_none();
-            self.line.note(flow, waiter, now_ns);
+            self.line.update(flow, waiter, now_ns);
             if is_left {
                 // Another daemon was about to tell it.
                 self.tell(flow)?;
@@ -215,7 +215,7 @@ impl Attendant {
             match event.kind {
                 event::CHANGED => {
                     match self.room.waiter(&event.flow)? {
-                        Some(waiter) => self.line.note(&event.flow, &waiter, now_ns),
+                        Some(waiter) => self.line.update(&event.flow, &waiter, now_ns),
                         None => self.line.remove(&event.flow),
                     }
                     has_changed = true;
@@ -343,7 +343,7 @@ impl Attendant {
         if answer.done != 0 {
             self.line.done(flow, act, now_ns);
         } else if let Some(waiter) = self.room.waiter(flow)? {
-            self.line.note(flow, &waiter, now_ns);
+            self.line.update(flow, &waiter, now_ns);
         } else {
             self.line.remove(flow);
         }
@@ -394,7 +394,7 @@ impl Attendant {
         if Response::from_u8(answer.response as u8) != Response::Reply {
             return None;
         }
-        let policy = self.services.get(&waiter.note.service())?;
+        let policy = self.services.get(&waiter.record.service())?;
         let reason = Reason::from_u8(answer.reason as u8);
         // As many there were when it found no place.
         let connections = answer.count.connections().max(answer.limit);

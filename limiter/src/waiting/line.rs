@@ -106,10 +106,10 @@ pub enum Among {
 
 impl Line {
     /// What a record says now, at `now_ns`.
-    pub fn note(&mut self, flow: &Flow, waiter: &Waiter, now_ns: u64) {
+    pub fn update(&mut self, flow: &Flow, waiter: &Waiter, now_ns: u64) {
         let Some(state) = waiting::state(waiter.word) else { return };
         let number = waiting::number(waiter.word);
-        let claim = waiter.note.claim(&flow.remote);
+        let claim = waiter.record.claim(&flow.remote);
         let turn_ns = (2 * u64::from(waiter.rtt_us) * 1000).clamp(SHORTEST_TURN_NS, LONGEST_TURN_NS);
         let before = self.0.get(flow).filter(|before| before.number == number);
         let place = Place {

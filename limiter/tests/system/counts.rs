@@ -3,11 +3,11 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use limiter_common::peg::PEGS;
+use limiter_common::slot::SLOTS;
 
 use crate::support::dial::knock;
 use crate::support::lab::V6_NEIGHBOUR;
-use crate::support::pinned::Notes;
+use crate::support::pinned::Records;
 use crate::support::sink::listener;
 use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
 
@@ -185,44 +185,44 @@ fn a_full_accept_queue_neither_counts_nor_keeps_a_place_for_what_it_has_no_room_
 }
 
 #[test]
-fn connections_whose_peg_is_taken_are_counted_like_others() {
+fn connections_whose_slot_is_taken_are_counted_like_others() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter =
         Limiter::start_with(&lab, "reconcile_seconds = 86400\n[service.smtp]\nmax_connections = 2\n");
     // The daemon has its first look after a second, and the next one tomorrow.
     std::thread::sleep(Duration::from_secs(3));
-    let mut notes = Notes::open(&limiter);
-    notes.crowd();
-    let taken = PEGS as usize;
+    let mut records = Records::open(&limiter);
+    records.crowd();
+    let taken = SLOTS as usize;
     for family in [V4, V6] {
         let held = [0, 1].map(|_| lab.served(family.source(), family.port(25)));
-        assert_eq!(notes.len(), (taken, 2));
+        assert_eq!(records.len(), (taken, 2));
         assert!(!lab.answer(family.source(), family.port(25)).is_service(), "the limit holds for them");
         truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 2);
-        // Of those that are there, none is forgotten with the notes that are of no connection.
+        // Of those that are there, none is forgotten with the records that are of no connection.
         for _ in 0..2 {
             limiter.ok(&["status", "--verify"]);
         }
-        assert_eq!(notes.len(), (0, 2));
-        notes.crowd();
+        assert_eq!(records.len(), (0, 2));
+        records.crowd();
         drop(held);
         truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
-        eventually("nothing is noted beside the pegs", SOON, || same("notes", &notes.len(), &(taken, 0)));
+        eventually("no record is beside the slots", SOON, || same("records", &records.len(), &(taken, 0)));
     }
     assert_eq!(limiter.counter("smtp", "uncounted") + limiter.counter("smtp", "drift"), 0);
 }
 
 #[test]
-fn a_connection_that_there_is_no_room_to_note_is_let_through_and_counted_as_soon_as_there_is() {
+fn a_connection_that_there_is_no_room_to_record_is_let_through_and_counted_as_soon_as_there_is() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter =
         Limiter::start_with(&lab, "reconcile_seconds = 86400\n[service.smtp]\nmax_connections = 2\n");
     // The daemon has its first look after a second, and the next one tomorrow.
     std::thread::sleep(Duration::from_secs(3));
-    let mut notes = Notes::open(&limiter);
-    notes.fill();
+    let mut records = Records::open(&limiter);
+    records.fill();
     let held = [V4, V6].map(|family| lab.served(family.source(), family.port(25)));
     assert_eq!(limiter.counter("smtp", "uncounted"), 2, "one each, once");
     for family in [V4, V6] {
@@ -231,7 +231,7 @@ fn a_connection_that_there_is_no_room_to_note_is_let_through_and_counted_as_soon
     }
     assert!(limiter.log().contains("there is room for no more connections"), "{}", limiter.log());
 
-    // What fills the notes is of no connection, and forgotten in two looks; the next one counts who is there.
+    // What fills the map is of no connection, and forgotten in two looks; the next one counts who is there.
     for _ in 0..2 {
         limiter.ok(&["status", "--verify"]);
     }
@@ -244,7 +244,7 @@ fn a_connection_that_there_is_no_room_to_note_is_let_through_and_counted_as_soon
     limiter.stop();
     limiter.run();
     drop(held);
-    eventually("nothing is noted any more", SOON, || same("notes", &notes.len(), &(0, 0)));
+    eventually("no record is left", SOON, || same("records", &records.len(), &(0, 0)));
     for family in [V4, V6] {
         truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
     }

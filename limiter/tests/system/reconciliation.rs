@@ -3,9 +3,9 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use limiter_common::{Places, peg::PEGS};
+use limiter_common::{Places, slot::SLOTS};
 
-use crate::support::pinned::{Ledger, Notes};
+use crate::support::pinned::{Ledger, Records};
 use crate::support::{Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
 
 const CONFIG: &str = "reconcile_seconds = 5\n[defaults]\nmax_connections = 8\nresponse = \"reset\"\n";
@@ -40,20 +40,20 @@ fn verify_finds_what_is_wrong_and_corrects_it_once() {
 }
 
 #[test]
-fn what_is_noted_on_a_connection_that_is_gone_is_forgotten_and_nothing_else() {
+fn the_record_of_a_connection_that_is_gone_is_forgotten_and_nothing_else() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &CONFIG.replace("= 5", "= 86400"));
     let held = [V4, V6].map(|family| lab.served(family.source(), family.port(25)));
-    let mut notes = Notes::open(&limiter);
-    // An end is always reported, so the test makes notes of its own.
-    for cookie in [u64::MAX, u64::MAX - 1, u64::MAX - u64::from(PEGS)] {
-        assert!(notes.insert(cookie), "there is room");
+    let mut records = Records::open(&limiter);
+    // An end is always reported, so the test makes records of its own.
+    for cookie in [u64::MAX, u64::MAX - 1, u64::MAX - u64::from(SLOTS)] {
+        assert!(records.insert(cookie), "there is room");
     }
-    assert_eq!(notes.len(), (4, 1));
+    assert_eq!(records.len(), (4, 1));
     let verified = limiter.json(&["status", "--verify"])["verified"].clone();
     assert_eq!(verified["differences"].as_array().unwrap().len(), 0, "{verified:#}");
-    assert_eq!(notes.len(), (2, 0));
+    assert_eq!(records.len(), (2, 0));
     drop(held);
     truth::settled(&lab.host, &limiter, 25);
 }

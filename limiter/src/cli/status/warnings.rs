@@ -54,14 +54,14 @@ pub fn of_the_instance(
         if counters.uncounted > 0 {
             warnings.push(format!(
                 "{name}: {} connections were let through uncounted: memory was short, or there were more connections than there is room \
-                 to note; they are counted as soon as there is; if it was not memory, raise max_sources, end the daemon, and \
+                 to record; they are counted as soon as there is; if it was not memory, raise max_sources, end the daemon, and \
                  start `limiter --instance {instance} run`",
                 counters.uncounted
             ));
         }
         if counters.unnoted > 0 {
             warnings.push(format!(
-                "{name}: {} times a handshake without a place could not be noted, for want of room or memory: it waits \
+                "{name}: {} times a handshake without a place could not be recorded, for want of room or memory: it waits \
                  until the kernel asks for it again, and is told nothing",
                 counters.unnoted
             ));

@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use limiter_common::{Addr, Claim, Note, ServicePolicy, note};
+use limiter_common::{Addr, Claim, ConnectionRecord, ServicePolicy, record};
 use proptest::prelude::*;
 
 use super::*;
@@ -29,7 +29,7 @@ fn waiter(flow: &Flow, state: State, since_ns: u64, waits_for: Reason) -> Waiter
         rtt_us: 1_000,
         waits_for: waits_for as u8,
         marks: if state.is_marked() { Marks::of(waits_for).0 } else { 0 },
-        note: Note::new(note::COUNTED, &claim),
+        record: ConnectionRecord::new(record::COUNTED, &claim),
         room: 50,
         ..Waiter::default()
     }
@@ -38,7 +38,7 @@ fn waiter(flow: &Flow, state: State, since_ns: u64, waits_for: Reason) -> Waiter
 fn line(of: &[(Flow, State, u64)]) -> Line {
     let mut line = Line::default();
     for (flow, state, since_ns) in of {
-        line.note(flow, &waiter(flow, *state, *since_ns, Reason::Concurrency), *since_ns);
+        line.update(flow, &waiter(flow, *state, *since_ns, Reason::Concurrency), *since_ns);
     }
     line
 }
@@ -79,7 +79,7 @@ fn who_does_not_answer_loses_its_turn_after_two_round_trips_and_not_before() {
     for (rtt_us, turn_ms) in [(1_000, 200), (300_000, 600), (60_000_000, 3_000)] {
         let mut line = Line::default();
         let slow = Waiter { rtt_us, ..waiter(&flow(1, 1), State::Waiting, 1, Reason::Concurrency) };
-        line.note(&flow(1, 1), &slow, 1);
+        line.update(&flow(1, 1), &slow, 1);
         line.done(&flow(1, 1), Act::Grant, 100 * MS);
         let end = (100 + turn_ms) * MS;
         assert_eq!(line.due(end - 1, |_| WAIT_NS), [], "{rtt_us}");
@@ -104,7 +104,7 @@ fn a_turn_that_was_given_is_not_prolonged_by_what_is_read_again() {
     let of = flow(1, 1);
     let mut line = line(&[(of, State::Waiting, 10)]);
     line.done(&of, Act::Grant, 100 * MS);
-    line.note(&of, &waiter(&of, State::Granted, 10, Reason::Concurrency), 250 * MS);
+    line.update(&of, &waiter(&of, State::Granted, 10, Reason::Concurrency), 250 * MS);
     assert_eq!(line.due(300 * MS, |_| WAIT_NS), [(of, Act::Revoke)]);
 }
 
@@ -113,9 +113,9 @@ fn another_record_of_the_same_addresses_begins_anew() {
     let of = flow(1, 1);
     let mut line = line(&[(of, State::Waiting, 10)]);
     line.done(&of, Act::Revoke, 999);
-    line.note(&of, &waiter(&of, State::Waiting, 500, Reason::Concurrency), 500);
+    line.update(&of, &waiter(&of, State::Waiting, 500, Reason::Concurrency), 500);
     assert_eq!(line.number(&of), Some(500));
-    line.note(&flow(1, 2), &waiter(&flow(1, 2), State::Waiting, 600, Reason::Concurrency), 600);
+    line.update(&flow(1, 2), &waiter(&flow(1, 2), State::Waiting, 600, Reason::Concurrency), 600);
     assert_eq!(turns(&line, 700, 1), [of]);
 }
 
@@ -158,7 +158,7 @@ fn who_is_beaten_to_the_room_that_was_made_for_it_is_let_in_all_the_same() {
     line.was_not_admitted(&new);
     assert_eq!(due(&line), [(new, Act::Admit)], "nobody has to go for it");
     line.was_not_admitted(&new);
-    line.note(&beats, &waiter(&beats, State::Waiting, 95, Reason::Concurrency), 102);
+    line.update(&beats, &waiter(&beats, State::Waiting, 95, Reason::Concurrency), 102);
     assert_eq!(due(&line), [(flow(1, 49), Act::Tell), (new, Act::Admit)]);
     line.done(&new, Act::Admit, 103);
     line.remove(&flow(1, 49));
@@ -203,7 +203,7 @@ fn who_found_no_place_in_its_turn_rests_before_the_next() {
     let of = flow(1, 1);
     let mut line = line(&[(of, State::Waiting, 1)]);
     line.done(&of, Act::Grant, 10 * MS);
-    line.note(&of, &waiter(&of, State::Waiting, 1, Reason::Total), 20 * MS);
+    line.update(&of, &waiter(&of, State::Waiting, 1, Reason::Total), 20 * MS);
     assert_eq!(turns(&line, 119 * MS, 1), []);
     assert_eq!(turns(&line, 120 * MS, 1), [of]);
 }
@@ -212,8 +212,12 @@ fn who_found_no_place_in_its_turn_rests_before_the_next() {
 fn a_place_is_kept_for_half_a_second_for_who_does_not_answer() {
     let (far, next) = (flow(1, 1), flow(1, 2));
     let mut line = Line::default();
-    line.note(&far, &Waiter { rtt_us: 1_600_000, ..waiter(&far, State::Waiting, 1, Reason::Concurrency) }, 1);
-    line.note(&next, &waiter(&next, State::Waiting, 2, Reason::Concurrency), 2);
+    line.update(
+        &far,
+        &Waiter { rtt_us: 1_600_000, ..waiter(&far, State::Waiting, 1, Reason::Concurrency) },
+        1,
+    );
+    line.update(&next, &waiter(&next, State::Waiting, 2, Reason::Concurrency), 2);
     line.done(&far, Act::Grant, 0);
     assert_eq!(turns(&line, 499 * MS, 1), []);
     assert_eq!(turns(&line, 500 * MS, 1), [next], "who is faster gets it");
@@ -271,7 +275,7 @@ proptest! {
             let now_ns = now_ms * MS;
             for (flow, (state, since_ns, _)) in &records {
                 if *since_ns / MS == now_ms {
-                    line.note(flow, &waiter(flow, *state, *since_ns, Reason::Concurrency), now_ns);
+                    line.update(flow, &waiter(flow, *state, *since_ns, Reason::Concurrency), now_ns);
                 }
             }
             for places in held.values_mut() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use limiter_common::{
-    Addr, Entry, Kept, Key, MAX_SERVICES, Note, Peg, Pending, Places, Rung, ServiceId, ServicePolicy, Waiter,
-    peg::PEGS, service::Prefixes, waiting::Flow,
+    Addr, ConnectionRecord, Entry, Kept, Key, MAX_SERVICES, Pending, Places, Rung, ServiceId, ServicePolicy,
+    Slot, Waiter, service::Prefixes, slot::SLOTS, waiting::Flow,
 };
 
 use super::Limiter;
@@ -72,44 +72,48 @@ impl Slots {
     }
 }
 
-/// What is noted on connections: in pegs, and beside those that are taken; and what is kept of dead ones.
-pub struct Notes(Array<MapData, Peg>, HashMap<MapData, u64, Note>, HashMap<MapData, u64, Kept>);
+/// The records of connections: in slots, and beside those that are taken; and what is kept of dead ones.
+pub struct Records(
+    Array<MapData, Slot>,
+    HashMap<MapData, u64, ConnectionRecord>,
+    HashMap<MapData, u64, Kept>,
+);
 
-impl Notes {
+impl Records {
     pub fn open(limiter: &Limiter) -> Self {
-        let map = |name| MapData::from_pin(limiter.pins().join(name)).expect("the notes are pinned");
-        let pegs = Array::try_from(Map::Array(map("PEGS"))).expect("it is an array");
-        let beside = HashMap::try_from(Map::HashMap(map("NOTES"))).expect("it is a hash map");
-        Self(pegs, beside, HashMap::try_from(Map::HashMap(map("KEPT"))).expect("it is a hash map"))
+        let map = |name| MapData::from_pin(limiter.pins().join(name)).expect("the records are pinned");
+        let slots = Array::try_from(Map::Array(map("SLOTS"))).expect("it is an array");
+        let beside = HashMap::try_from(Map::HashMap(map("OVERFLOW"))).expect("it is a hash map");
+        Self(slots, beside, HashMap::try_from(Map::HashMap(map("KEPT"))).expect("it is a hash map"))
     }
 
-    /// On how many connections something is noted, in pegs and beside them.
+    /// How many connections have a record, in slots and beside them.
     pub fn len(&self) -> (usize, usize) {
-        let pegs: Vec<Peg> = self.0.iter().map(Result::unwrap).collect();
+        let slots: Vec<Slot> = self.0.iter().map(Result::unwrap).collect();
         let beside = self.1.keys().count() + self.2.keys().count();
-        let crowded: u32 = pegs.iter().map(|peg| peg.crowded).sum();
-        assert_eq!(crowded as usize, beside, "the pegs know who is beside them");
-        (pegs.iter().filter(|peg| peg.cookie != 0).count(), beside)
+        let crowded: u32 = slots.iter().map(|slot| slot.crowded).sum();
+        assert_eq!(crowded as usize, beside, "the slots know who is beside them");
+        (slots.iter().filter(|slot| slot.cookie != 0).count(), beside)
     }
 
-    /// Notes something on a connection that is in no table; `false` if there is no room.
+    /// Makes the record of a connection that is in no table; `false` if there is no room.
     pub fn insert(&mut self, cookie: u64) -> bool {
-        let index = Peg::of(cookie);
-        let mut peg = self.0.get(&index, 0).expect("there is a peg for every cookie");
-        if peg.cookie == 0 {
-            peg.cookie = cookie;
-        } else if self.1.insert(cookie, Note::default(), 0).is_ok() {
-            peg.crowded += 1;
+        let index = Slot::of(cookie);
+        let mut slot = self.0.get(&index, 0).expect("there is a slot for every cookie");
+        if slot.cookie == 0 {
+            slot.cookie = cookie;
+        } else if self.1.insert(cookie, ConnectionRecord::default(), 0).is_ok() {
+            slot.crowded += 1;
         } else {
             return false;
         }
-        self.0.set(index, peg, 0).expect("there is a peg for every cookie");
+        self.0.set(index, slot, 0).expect("there is a slot for every cookie");
         true
     }
 
-    /// The same until every peg is taken.
+    /// The same until every slot is taken.
     pub fn crowd(&mut self) {
-        for cookie in (0..=u64::MAX).rev().take(PEGS as usize) {
+        for cookie in (0..=u64::MAX).rev().take(SLOTS as usize) {
             assert!(self.insert(cookie), "there is room");
         }
     }
@@ -117,7 +121,7 @@ impl Notes {
     /// The same until there is no more room.
     pub fn fill(&mut self) {
         let filled = (0..=u64::MAX).rev().take_while(|&cookie| self.insert(cookie)).count();
-        assert!(filled > PEGS as usize, "there was room");
+        assert!(filled > SLOTS as usize, "there was room");
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::lab::Netns;
-use super::pinned::Notes;
+use super::pinned::Records;
 use super::process::run;
 use super::{Limiter, SOON, eventually, same};
 
@@ -125,8 +125,8 @@ pub fn settled(host: &Netns, limiter: &Limiter, port: u16) {
         let even = sources.iter().all(|source| source["connections"] == 0 && source["reserved"] == 0);
         if even { Ok(()) } else { Err(format!("{list:#}")) }
     });
-    eventually("nothing is noted on any connection", SOON, || {
-        same("notes", &Notes::open(limiter).len(), &(0, 0))
+    eventually("no connection has a record", SOON, || {
+        same("records", &Records::open(limiter).len(), &(0, 0))
     });
     for service in limiter.services() {
         for counter in ["drift", "uncounted"] {

@@ -1,4 +1,4 @@
-//! What is noted on a connection.
+//! The record of a connection: what it is counted in.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -12,26 +12,26 @@ pub const ADOPTED: u8 = 2;
 /// The socket is counted in its claim, and beyond a limit: its service only observed, and the verdict on it was a
 /// refusal.
 pub const OBSERVED: u8 = 3;
-/// The socket has given its place back, and the note is about to go.
+/// The socket has given its place back, and the record is about to go.
 pub const RELEASED: u8 = 4;
 
-/// What the limiter has noted on a connection, under its socket's cookie, from establishment until the mail
+/// What the limiter knows of a connection, under its socket's cookie, from establishment until the mail
 /// daemon lets go of it. Together with the peer's address, which the socket knows, it says what the connection
 /// is counted in.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
-pub struct Note {
+pub struct ConnectionRecord {
     /// [`COUNTED`], [`ADOPTED`], [`OBSERVED`] or [`RELEASED`].
     pub state: u8,
     /// The service, a [`ServiceId`].
     service: u8,
-    /// Prefix length of the source, as in [`Key`]; or [`Note::SHARED`] and a [`Level`]'s number.
+    /// Prefix length of the source, as in [`Key`]; or [`ConnectionRecord::SHARED`] and a [`Level`]'s number.
     narrow: u8,
     /// Prefix length of its network; 0 where that is not counted.
     wide: u8,
 }
 
-impl Note {
+impl ConnectionRecord {
     /// All of it in a word.
     #[inline(always)]
     #[must_use]
@@ -50,7 +50,7 @@ impl Note {
     /// The longest prefix; with the number of a [`Level`] added, that.
     const SHARED: u8 = 128;
 
-    /// The note in this state on a connection that is counted in `claim`, or would be.
+    /// The record in this state on a connection that is counted in `claim`, or would be.
     #[inline(always)]
     #[must_use]
     pub const fn new(state: u8, claim: &Claim) -> Self {
@@ -113,33 +113,33 @@ impl Note {
 pub struct Kept {
     /// The peer.
     pub remote: Addr,
-    /// What was noted.
-    pub note: Note,
+    /// The record.
+    pub record: ConnectionRecord,
     /// Always 0.
     pub zero: u32,
 }
 
 impl Kept {
-    /// What is noted on a connection from `remote`.
+    /// The record of a connection from `remote`.
     #[inline(always)]
     #[must_use]
-    pub const fn new(note: Note, remote: Addr) -> Self {
-        Self { remote, note, zero: 0 }
+    pub const fn new(record: ConnectionRecord, remote: Addr) -> Self {
+        Self { remote, record, zero: 0 }
     }
 
     /// What the connection is counted in.
     #[inline(always)]
     #[must_use]
     pub const fn claim(&self) -> Claim {
-        self.note.claim(&self.remote)
+        self.record.claim(&self.remote)
     }
 }
 
-const _: () = assert!(size_of::<Note>() == 4 && size_of::<Kept>() == 24);
+const _: () = assert!(size_of::<ConnectionRecord>() == 4 && size_of::<Kept>() == 24);
 
 #[cfg(feature = "user")]
 // SAFETY: the type is `bytemuck::Pod`: any bytes are a value, and there is no padding.
-unsafe impl aya::Pod for Note {}
+unsafe impl aya::Pod for ConnectionRecord {}
 #[cfg(feature = "user")]
 // SAFETY: as above.
 unsafe impl aya::Pod for Kept {}
@@ -159,7 +159,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_note_and_the_peers_address_say_what_was_claimed(
+        fn a_record_and_the_peers_address_tell_what_it_is_counted_in(
             ip: IpAddr, v4: u32, service in 1u8..64, narrow in (1u8..=32, 1u8..=128), wide in (1u8..=32, 1u8..=128),
             network_max_connections in 0u32..2, has_network: bool, own in any_own(),
         ) {
@@ -171,14 +171,14 @@ mod tests {
                 |remote: &Addr| Claim::new(ServiceId(service), &policy, Scope { source_prefix: prefix_of(own, remote), has_network }, remote);
             let translated = 0x0064_ff9b_u128 << 96 | u128::from(v4);
             let translated = Addr::from(IpAddr::V6(translated.into()));
-            prop_assert_eq!(Note::new(COUNTED, &claim_of(&translated)).claim(&translated), claim_of(&translated));
+            prop_assert_eq!(ConnectionRecord::new(COUNTED, &claim_of(&translated)).claim(&translated), claim_of(&translated));
             let remote = Addr::from(ip);
             let claim = claim_of(&remote);
-            let noted = Note::new(COUNTED, &claim);
-            prop_assert_eq!(noted.claim(&remote), claim);
-            prop_assert_eq!(Note::of_word(noted.word()), noted);
+            let recorded = ConnectionRecord::new(COUNTED, &claim);
+            prop_assert_eq!(recorded.claim(&remote), claim);
+            prop_assert_eq!(ConnectionRecord::of_word(recorded.word()), recorded);
             for shared in Level::ALL.into_iter().filter_map(|level| claim.shared(level)) {
-                prop_assert_eq!(Note::new(COUNTED, &shared).claim(&remote), shared);
+                prop_assert_eq!(ConnectionRecord::new(COUNTED, &shared).claim(&remote), shared);
             }
         }
     }

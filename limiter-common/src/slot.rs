@@ -1,40 +1,40 @@
-//! Where the notes on connections are kept.
+//! Where the records of connections are kept.
 //!
-//! Each cookie has one peg of an array, which serves one connection at a time. The kernel hands cookies out one
+//! Each cookie has one slot of an array, which serves one connection at a time. The kernel hands cookies out one
 //! after the other, so those of connections that come one after the other are neighbours in memory: making and
-//! taking a note away is one atomic step on a cache line that is at hand, and nothing is allocated. Who finds its
-//! peg taken goes to a hash map beside the array, and the peg remembers how many did.
+//! taking a record away is one atomic step on a cache line that is at hand, and nothing is allocated. Who finds its
+//! slot taken goes to a hash map beside the array, and the slot remembers how many did.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Note, places::Word};
+use crate::{ConnectionRecord, places::Word};
 
 /// How many there are: 256 KiB, which stay in the caches of a processor.
-pub const PEGS: u32 = 16_384;
+pub const SLOTS: u32 = 16_384;
 
 /// One of them.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
-pub struct Peg {
+pub struct Slot {
     /// The cookie of the socket that it serves; 0: it is free. No socket has the cookie 0
     /// (`__sock_gen_cookie`, `net/core/sock_diag.c`).
     pub cookie: u64,
-    /// What is noted on that connection. Meaningless in a free peg.
-    pub note: Note,
-    /// Notes in hash maps whose peg this is.
+    /// The record of that connection. Meaningless in a free slot.
+    pub record: ConnectionRecord,
+    /// Records in hash maps whose slot this is.
     pub crowded: u32,
 }
 
-impl Peg {
-    /// The number of a cookie's peg.
+impl Slot {
+    /// The number of a cookie's slot.
     #[inline(always)]
     #[must_use]
     pub const fn of(cookie: u64) -> u32 {
-        cookie as u32 & (PEGS - 1)
+        cookie as u32 & (SLOTS - 1)
     }
 }
 
-/// Takes a free peg, by its cookie's word; `false` if it is not free.
+/// Takes a free slot, by its cookie's word; `false` if it is not free.
 #[inline(always)]
 #[must_use]
 pub fn occupy<W: Word>(word: &W, cookie: u64) -> bool {
@@ -48,11 +48,11 @@ pub fn vacate<W: Word>(word: &W, cookie: u64) -> bool {
     word.compare_exchange(cookie, 0) == cookie
 }
 
-const _: () = assert!(size_of::<Peg>() == 16 && PEGS.is_power_of_two());
+const _: () = assert!(size_of::<Slot>() == 16 && SLOTS.is_power_of_two());
 
 #[cfg(feature = "user")]
 // SAFETY: the type is `bytemuck::Pod`: any bytes are a value, and there is no padding.
-unsafe impl aya::Pod for Peg {}
+unsafe impl aya::Pod for Slot {}
 
 #[cfg(test)]
 mod tests {
@@ -64,9 +64,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn connections_that_come_one_after_the_other_do_not_share_a_peg(first: u64, distance in 1..PEGS) {
-            let (one, other) = (Peg::of(first), Peg::of(first.wrapping_add(u64::from(distance))));
-            prop_assert!(one < PEGS && other < PEGS && one != other);
+        fn connections_that_come_one_after_the_other_do_not_share_a_slot(first: u64, distance in 1..SLOTS) {
+            let (one, other) = (Slot::of(first), Slot::of(first.wrapping_add(u64::from(distance))));
+            prop_assert!(one < SLOTS && other < SLOTS && one != other);
         }
 
         #[test]
