@@ -12,7 +12,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use limiter_common::{
-    Action, Addr, ConnectionRecord, Counters, Entry, Kept, Key, Ladder, Limits, MAX_SERVICES, Memo, Memos,
+    Action, Addr, ConnectionRecord, Counters, Entry, Kept, Key, Ladder, Limits, MAX_SERVICES, CachedDrop, DropCache,
     PORT_WORDS, Pending, Reason, Room, Rule, Rung, SCOPES, SETS, Scope, ServiceId, ServicePolicy, Slot, Syn,
     Total, coverage,
     listening::{Endpoint, MAX_ENDPOINTS},
@@ -112,7 +112,7 @@ pub static PENDING: PerCpuArray<Pending, 1> = PerCpuArray::new();
 
 /// The drops that each CPU remembers.
 #[btf_map]
-pub static MEMOS: PerCpuArray<Memos, 1> = PerCpuArray::new();
+pub static DROP_CACHE: PerCpuArray<DropCache, 1> = PerCpuArray::new();
 
 /// Counters by service.
 #[btf_map]
@@ -454,16 +454,16 @@ pub fn attended_until_ns() -> u64 {
 
 /// The place of this CPU for what it remembers of `syn`.
 #[inline(always)]
-pub fn memo(syn: &Syn) -> Option<&'static mut Memo> {
-    let memos = MEMOS.get_ptr_mut(0)?;
+pub fn cached_drop(syn: &Syn) -> Option<&'static mut CachedDrop> {
+    let cache = DROP_CACHE.get_ptr_mut(0)?;
     // SAFETY: this CPU's slot, in which nobody else is: XDP programs do not interrupt each other.
-    Some(unsafe { &mut (*memos).0[syn.place()] })
+    Some(unsafe { &mut (*cache).0[syn.place()] })
 }
 
 /// Where the source of what is remembered stands, by what makes a source today.
 #[inline(always)]
-pub fn rung_of(memo: &Memo) -> Option<*mut Rung> {
-    let (service, remote) = (service(ServiceId(memo.service))?, memo.remote());
+pub fn rung_of(cached: &CachedDrop) -> Option<*mut Rung> {
+    let (service, remote) = (service(ServiceId(cached.service))?, cached.remote());
     rung(&Key::narrow(service.id, service.policy, service.scope(&remote).source_prefix, &remote))
 }
 

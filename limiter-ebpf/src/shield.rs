@@ -12,7 +12,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
     programs::XdpContext,
 };
-use limiter_common::{Action, Key, Memo, Reason, Rung, ServiceId, Syn, memo::Dropped};
+use limiter_common::{Action, Key, CachedDrop, Reason, Rung, ServiceId, Syn, drop_cache::Dropped};
 
 use crate::{
     atomic, clock,
@@ -58,12 +58,12 @@ fn look(ctx: &XdpContext, frame: &Frame) -> bool {
 /// Whether a SYN is one that this CPU has dropped a moment ago.
 #[inline(always)]
 fn repeats(syn: &Syn) -> bool {
-    let Some(memo) = maps::memo(syn) else { return false };
-    if !memo.holds(syn, maps::change(), clock::ticks()) {
+    let Some(cached) = maps::cached_drop(syn) else { return false };
+    if !cached.holds(syn, maps::change(), clock::ticks()) {
         return false;
     }
-    memo.unnoted += 1;
-    maps::count_drop(ServiceId(memo.service), Reason::of_shield(memo.reason), true);
+    cached.uncounted += 1;
+    maps::count_drop(ServiceId(cached.service), Reason::of_shield(cached.reason), true);
     true
 }
 
@@ -104,12 +104,12 @@ fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
 /// Remembers that a SYN was dropped, of whose source `ban` is.
 #[inline(always)]
 fn remember(syn: &Syn, dropped: &Dropped, change: u64, ban: Option<NonNull<Rung>>) {
-    let Some(memo) = maps::memo(syn) else { return };
-    if memo.unnoted != 0 {
-        count_drops(memo, syn, ban);
+    let Some(cached) = maps::cached_drop(syn) else { return };
+    if cached.uncounted != 0 {
+        count_drops(cached, syn, ban);
     }
-    if let Some(new) = Memo::new(syn, dropped, change, clock::ticks()) {
-        *memo = new;
+    if let Some(new) = CachedDrop::new(syn, dropped, change, clock::ticks()) {
+        *cached = new;
     }
 }
 
@@ -153,15 +153,15 @@ fn refuses(service: &Service, frame: &Frame, is_banned: bool) -> Option<Reason> 
 
 /// Notes drops where their source stands: `rung` if they are of `syn`, too.
 #[inline(always)]
-fn count_drops(memo: &mut Memo, syn: &Syn, rung: Option<NonNull<Rung>>) {
-    let unnoted = core::mem::take(&mut memo.unnoted);
-    let rung = if memo.is_of(syn) { rung } else { maps::rung_of(memo).and_then(NonNull::new) };
+fn count_drops(cached: &mut CachedDrop, syn: &Syn, rung: Option<NonNull<Rung>>) {
+    let uncounted = core::mem::take(&mut cached.uncounted);
+    let rung = if cached.is_of(syn) { rung } else { maps::rung_of(cached).and_then(NonNull::new) };
     if let Some(rung) = rung {
         let rung = rung.as_ptr();
         // SAFETY: found in this run.
         unsafe {
-            if (*rung).banned_at_ns == memo.banned_at_ns {
-                atomic::add(&raw mut (*rung).dropped, u64::from(unnoted));
+            if (*rung).banned_at_ns == cached.banned_at_ns {
+                atomic::add(&raw mut (*rung).dropped, u64::from(uncounted));
             }
         }
     }

@@ -70,7 +70,7 @@ pub fn all(tables: &Tables) -> Result<Bans> {
     let services = tables.policy.services()?;
     let mut rungs: Vec<_> = tables.rungs()?;
     // In this order what is noted meanwhile is missed, and nothing counted twice.
-    let unnoted = tables.unnoted_drops()?;
+    let uncounted = tables.uncounted_drops()?;
     rungs.retain(|(_, rung)| rung.is_banned(now_ns));
     rungs.sort_by_key(|(key, rung)| (rung.banned_until_ns, key.source.to_ip(), key.service));
     let mut all = Bans::default();
@@ -83,7 +83,7 @@ pub fn all(tables: &Tables) -> Result<Bans> {
             since_seconds: now_ns.saturating_sub(rung.banned_at_ns) / 1_000_000_000,
             reason: word(rung.cause),
             bans: rung.bans,
-            dropped: rung.dropped + unnoted.of(&key, &rung),
+            dropped: rung.dropped + uncounted.of(&key, &rung),
         };
         match idle(tables, &services, &key)? {
             None => all.bans.push(ban),
@@ -145,7 +145,7 @@ pub fn covering(
 /// nothing has changed.
 pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
     let now_ns = ledger::now_ns()?;
-    let unnoted = tables.unnoted_drops()?;
+    let uncounted = tables.uncounted_drops()?;
     let mut bans = Vec::with_capacity(keys.len());
     for key in keys {
         let before = tables.rung(key)?.unwrap_or_default();
@@ -156,7 +156,7 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
             banned_until_ns: until_ns,
             banned_at_ns: now_ns,
             cause: cause::ADMIN,
-            dropped: before.dropped + unnoted.of(key, &before),
+            dropped: before.dropped + uncounted.of(key, &before),
             ..before
         };
         bans.push((*key, rung));

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
-    ConnectionRecord, Counters, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, Memos, PORT_WORDS,
+    ConnectionRecord, Counters, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, DropCache, PORT_WORDS,
     Pending, Room, Rule, Rung, SETS, ServicePolicy, Slot, Total, coverage,
     listening::{Endpoint, MAX_ENDPOINTS},
     maintenance::MaintenanceRequest,
@@ -66,7 +66,7 @@ const MAPS: [Expected; 30] = [
     map("RINGS", MapType::Array, 4, size_of::<Key>(), None),
     map("TOTALS", MapType::Array, 4, size_of::<Total>(), Some(MAX_SERVICES)),
     map("PENDING", MapType::PerCpuArray, 4, size_of::<Pending>(), Some(1)),
-    map("MEMOS", MapType::PerCpuArray, 4, size_of::<Memos>(), Some(1)),
+    map("DROP_CACHE", MapType::PerCpuArray, 4, size_of::<DropCache>(), Some(1)),
     map("COUNTERS", MapType::PerCpuArray, 4, size_of::<Counters>(), Some(MAX_SERVICES)),
     map("GREETER", MapType::SockMap, 4, 4, Some(1)),
     map("MAINTENANCE", MapType::Array, 4, size_of::<MaintenanceRequest>(), Some(1)),

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{
-    ConnectionRecord, Counters, Entry, Kept, Key, Memos, Pending, Places, Room, Rung, ServiceId, Slot, Total,
+    ConnectionRecord, Counters, Entry, Kept, Key, DropCache, Pending, Places, Room, Rung, ServiceId, Slot, Total,
     Waiter, maintenance::MaintenanceRequest, room::rooms, waiting::Flow,
 };
 
@@ -36,7 +36,7 @@ pub struct Tables {
     /// The ladder's map, likewise.
     whole_rungs: MapData,
     rungs: Rungs,
-    memos: PerCpuArray<MapData, Memos>,
+    drop_cache: PerCpuArray<MapData, DropCache>,
     /// The records of connections, for [`walk_by_key`].
     slots: MapData,
     /// The same of those whose slot is taken, for [`walk`].
@@ -125,7 +125,7 @@ impl Tables {
             whole_ledger: open(dir, "LEDGER")?,
             whole_rungs: open(dir, "RUNGS")?,
             rungs: Rungs { map: Map::HashMap(open(dir, "RUNGS")?).try_into()?, before: Vec::new() },
-            memos: Map::PerCpuArray(open(dir, "MEMOS")?).try_into()?,
+            drop_cache: Map::PerCpuArray(open(dir, "DROP_CACHE")?).try_into()?,
             slots: open(dir, "SLOTS")?,
             overflow: open(dir, "OVERFLOW")?,
             kept: open(dir, "KEPT")?,
@@ -231,15 +231,15 @@ impl Tables {
     }
 
     /// Packets of banned sources that were dropped, and are not counted in [`Rung::dropped`] yet.
-    pub fn unnoted_drops(&self) -> Result<UnnotedDrops> {
+    pub fn uncounted_drops(&self) -> Result<UnnotedDrops> {
         let services: StdHashMap<_, _> = self.policy.services()?.into_iter().collect();
         let mut drops = StdHashMap::new();
-        for memos in self.memos.get(&0, 0)?.iter() {
-            for memo in memos.0.iter().filter(|memo| memo.unnoted != 0 && memo.banned_at_ns != 0) {
-                let id = ServiceId(memo.service);
+        for cache in self.drop_cache.get(&0, 0)?.iter() {
+            for cached in cache.0.iter().filter(|cached| cached.uncounted != 0 && cached.banned_at_ns != 0) {
+                let id = ServiceId(cached.service);
                 let Some(policy) = services.get(&id) else { continue };
-                let ban = (self.policy.source(id, policy, &memo.remote())?, memo.banned_at_ns);
-                *drops.entry(ban).or_default() += u64::from(memo.unnoted);
+                let ban = (self.policy.source(id, policy, &cached.remote())?, cached.banned_at_ns);
+                *drops.entry(ban).or_default() += u64::from(cached.uncounted);
             }
         }
         Ok(UnnotedDrops(drops))

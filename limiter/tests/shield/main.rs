@@ -16,7 +16,7 @@ mod assembly;
 mod cost;
 mod frame;
 mod ground;
-mod memos;
+mod drop_cache;
 mod program;
 mod table;
 mod truncated;

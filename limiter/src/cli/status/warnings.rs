@@ -59,11 +59,11 @@ pub fn of_the_instance(
                 counters.uncounted
             ));
         }
-        if counters.unnoted > 0 {
+        if counters.uncounted > 0 {
             warnings.push(format!(
                 "{name}: {} times a handshake without a place could not be recorded, for want of room or memory: it waits \
                  until the kernel asks for it again, and is told nothing",
-                counters.unnoted
+                counters.uncounted
             ));
         }
         if counters.drift > 0 {

@@ -16,7 +16,7 @@ use Verdict::{Drop, Pass};
 
 const SMTP: u16 = 25;
 
-/// Frames that make a memo, and come again.
+/// Frames that make a cached drop, and come again.
 const TIMES: u32 = 5;
 
 /// Runs this on each CPU: each remembers for itself.

@@ -9,8 +9,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{Addr, Reason};
 
-/// Memos of each CPU, 64 bytes each. A SYN has one place in which it may be remembered.
-pub const MEMOS: usize = 256;
+/// Cached drops of each CPU, 64 bytes each. A SYN has one place in which it may be remembered.
+pub const CACHED_DROPS: usize = 256;
 
 /// How long a drop is remembered, in ticks of the kernel (jiffies), of which a second has 100 to 1000: then the maps
 /// are asked again.
@@ -37,21 +37,21 @@ impl Syn {
         Self { remote: remote.halves(), local: local.halves(), port }
     }
 
-    /// Its place among the [`MEMOS`]. Whoever chooses addresses that share one only pays more for being dropped,
-    /// and makes the other pay as much as without memos.
+    /// Its place among the [`CACHED_DROPS`]. Whoever chooses addresses that share one only pays more for being dropped,
+    /// and makes the other pay as much as without the cache.
     #[inline(always)]
     #[must_use]
     pub const fn place(&self) -> usize {
         let ([a, b], [_, c]) = (self.remote, self.local);
         let mixed = (a ^ b ^ c >> 32 ^ self.port as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> (u64::BITS - MEMOS.ilog2())) as usize
+        (mixed >> (u64::BITS - CACHED_DROPS.ilog2())) as usize
     }
 }
 
 /// A drop of a SYN, as one CPU remembers it.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
-pub struct Memo {
+pub struct CachedDrop {
     /// As in [`Syn`].
     remote: [u64; 2],
     /// As in [`Syn`].
@@ -64,7 +64,7 @@ pub struct Memo {
     /// same source; 0: it is not banned.
     pub banned_at_ns: u64,
     /// Drops that are not added to the ban yet.
-    pub unnoted: u32,
+    pub uncounted: u32,
     /// As in [`Syn`].
     port: u16,
     /// The service, a [`crate::ServiceId`].
@@ -73,7 +73,7 @@ pub struct Memo {
     pub reason: u8,
 }
 
-const _: () = assert!(size_of::<Memo>() == 64);
+const _: () = assert!(size_of::<CachedDrop>() == 64);
 
 /// A verdict that may be remembered: a SYN is to be dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,7 +88,7 @@ pub struct Dropped {
     pub left_ns: u64,
 }
 
-impl Memo {
+impl CachedDrop {
     /// The peer's address.
     #[must_use]
     pub const fn remote(&self) -> Addr {
@@ -129,7 +129,7 @@ impl Memo {
             change,
             until_ticks: now_ticks + LIFE_TICKS,
             banned_at_ns: dropped.banned_at_ns,
-            unnoted: 0,
+            uncounted: 0,
             port: syn.port,
             service: dropped.service,
             reason: dropped.reason as u8,
@@ -140,11 +140,11 @@ impl Memo {
 /// Everything a CPU remembers: one value of a map, so that it is found by one look-up and read by one call.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-pub struct Memos(pub [Memo; MEMOS]);
+pub struct DropCache(pub [CachedDrop; CACHED_DROPS]);
 
 #[cfg(feature = "user")]
 // SAFETY: the type is `bytemuck::Pod`: any bytes are a value, and there is no padding.
-unsafe impl aya::Pod for Memos {}
+unsafe impl aya::Pod for DropCache {}
 
 #[cfg(test)]
 mod tests {
@@ -170,10 +170,10 @@ mod tests {
             later in 0..3 * LIFE_TICKS,
         ) {
             let (a, b) = (syn(a), syn(b));
-            let memo = Memo::new(&a, &dropped(u64::MAX), change.0, now).unwrap();
-            prop_assert_eq!(memo.holds(&a, change.0, now + later), later < LIFE_TICKS);
-            prop_assert_eq!(memo.holds(&b, change.0, now), a == b);
-            prop_assert_eq!(memo.holds(&a, change.1, now), change.0 == change.1);
+            let cached = CachedDrop::new(&a, &dropped(u64::MAX), change.0, now).unwrap();
+            prop_assert_eq!(cached.holds(&a, change.0, now + later), later < LIFE_TICKS);
+            prop_assert_eq!(cached.holds(&b, change.0, now), a == b);
+            prop_assert_eq!(cached.holds(&a, change.1, now), change.0 == change.1);
         }
 
         #[test]
@@ -191,30 +191,30 @@ mod tests {
             } else {
                 Syn::new(&remote, &flip(a.1), a.2)
             };
-            let memo = Memo::new(&syn(a), &dropped(u64::MAX), 1, 1).unwrap();
-            prop_assert!(!memo.is_of(&other));
-            prop_assert_eq!(memo.is_of(&Syn::new(&remote, &local, port)), port == a.2);
-            prop_assert_eq!(memo.remote(), remote);
+            let cached = CachedDrop::new(&syn(a), &dropped(u64::MAX), 1, 1).unwrap();
+            prop_assert!(!cached.is_of(&other));
+            prop_assert_eq!(cached.is_of(&Syn::new(&remote, &local, port)), port == a.2);
+            prop_assert_eq!(cached.remote(), remote);
         }
 
         /// Time goes on from the verdict by `later_ns`; of the ticks meanwhile, at 100 to 1000 Hz, the last one may
         /// be late.
         #[test]
-        fn no_memo_outlives_its_ban(
+        fn no_cached_drop_outlives_its_ban(
             a: (IpAddr, IpAddr, u16), now in 0..u64::MAX / 2, left_ns: u64, later_ns in 0..10 * LIFE_NS,
             hertz in 100u64..=1000,
         ) {
-            let memo = Memo::new(&syn(a), &dropped(left_ns), 3, now);
-            prop_assert_eq!(memo.is_none(), left_ns < 2 * LIFE_NS);
+            let cached = CachedDrop::new(&syn(a), &dropped(left_ns), 3, now);
+            prop_assert_eq!(cached.is_none(), left_ns < 2 * LIFE_NS);
             let ticks = (later_ns / (LIFE_NS / hertz)).saturating_sub(1);
-            if memo.is_some_and(|memo| memo.holds(&syn(a), 3, now + ticks)) {
+            if cached.is_some_and(|cached| cached.holds(&syn(a), 3, now + ticks)) {
                 prop_assert!(later_ns < left_ns);
             }
         }
 
         #[test]
         fn an_empty_place_holds_for_nothing(a: (IpAddr, IpAddr, u16), now: u64) {
-            prop_assert!(!Memo::default().holds(&syn(a), 0, now));
+            prop_assert!(!CachedDrop::default().holds(&syn(a), 0, now));
         }
 
         #[test]
@@ -222,7 +222,7 @@ mod tests {
             let v4 = |n: u32| IpAddr::from(first.wrapping_add(n).to_be_bytes());
             let v6 = |n: u32| IpAddr::from((u128::from(net.wrapping_add(n.into())) << 64 | 1).to_be_bytes());
             for sources in [(0..256).map(v4).collect::<Vec<_>>(), (0..256).map(v6).collect()] {
-                let mut taken = [false; MEMOS];
+                let mut taken = [false; CACHED_DROPS];
                 for source in sources {
                     taken[syn((source, local, port)).place()] = true;
                 }
