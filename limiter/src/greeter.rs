@@ -9,8 +9,8 @@
 //! Everything is bounded by [`Limits`]: connections, time and bytes. There is one write, which either
 //! fits the socket's buffer or is given up; no client can make the greeter wait to speak.
 
-mod audience;
-mod desk;
+mod clients;
+mod event_loop;
 mod imap;
 mod listener;
 mod pop3;
@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 
-use desk::Desk;
+use event_loop::EventLoop;
 use limiter_common::{Protocol, Reason, ServicePolicy};
 use mio::Waker;
 use seats::{Seat, Seats};
@@ -141,21 +141,21 @@ impl Limits {
 /// Accepts refused connections and tells them why.
 #[derive(Debug)]
 pub struct Greeter<R> {
-    desk: Desk<R>,
+    event_loop: EventLoop<R>,
     clients: Sender<Handed>,
     orders: Receiver<()>,
-    reins: Reins,
+    handle: Handle,
 }
 
 /// Gives the greeter's thread orders; dropped, ends it.
 #[derive(Debug)]
-struct Reins {
+struct Handle {
     orders: Option<Sender<()>>,
     /// Shared with the thread: closed before it has looked, it would wake nobody.
     waker: Arc<Waker>,
 }
 
-impl Reins {
+impl Handle {
     /// Closes the listener, and ends it when everyone has heard.
     fn stop(&self) -> io::Result<()> {
         // It looks after the order is there. When the thread has ended there is nobody to tell.
@@ -164,7 +164,7 @@ impl Reins {
     }
 }
 
-impl Drop for Reins {
+impl Drop for Handle {
     fn drop(&mut self) {
         self.orders = None;
         // An eventfd can always be written to.
@@ -184,9 +184,14 @@ impl<R: Reasons> Greeter<R> {
         limits: Limits,
     ) -> io::Result<Self> {
         let (clients, handed) = channel();
-        let (desk, waker) = Desk::new(listener, reasons, hostname, limits, handed)?;
+        let (event_loop, waker) = EventLoop::new(listener, reasons, hostname, limits, handed)?;
         let (sender, orders) = channel();
-        Ok(Self { desk, clients, orders, reins: Reins { orders: Some(sender), waker: Arc::new(waker) } })
+        Ok(Self {
+            event_loop,
+            clients,
+            orders,
+            handle: Handle { orders: Some(sender), waker: Arc::new(waker) },
+        })
     }
 
     /// Hands it connections that did not come to its listener.
@@ -194,16 +199,16 @@ impl<R: Reasons> Greeter<R> {
     pub fn teller(&self) -> Teller {
         Teller {
             clients: self.clients.clone(),
-            seats: self.desk.seats().clone(),
+            seats: self.event_loop.seats().clone(),
             totals: self.totals(),
-            waker: Arc::clone(&self.reins.waker),
+            waker: Arc::clone(&self.handle.waker),
         }
     }
 
     /// What is counted, live; it outlasts the greeter.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.desk.totals().clone()
+        self.event_loop.totals().clone()
     }
 
     /// Serves until `stop` holds `true` or its sender is gone; then closes the listener at once, and
@@ -215,11 +220,11 @@ impl<R: Reasons> Greeter<R> {
     /// # Panics
     /// Outside of a Tokio runtime, as everything of Tokio's does.
     pub async fn serve(self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-        let Self { desk, orders, reins, .. } = self;
-        let waker = Arc::clone(&reins.waker);
+        let Self { event_loop, orders, handle, .. } = self;
+        let waker = Arc::clone(&handle.waker);
         let mut thread = tokio::task::spawn_blocking(move || {
             let _open = waker;
-            desk.run(&orders)
+            event_loop.run(&orders)
         });
         let ended = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => None,
@@ -228,7 +233,7 @@ impl<R: Reasons> Greeter<R> {
         let ended = match ended {
             Some(ended) => ended,
             None => {
-                reins.stop()?;
+                handle.stop()?;
                 thread.await
             }
         };

@@ -1,4 +1,4 @@
-//! The audience: clients that were told why, until they have heard.
+//! The clients of the event loop: those that were told why, until they have heard.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::reply::Said;
 
 /// Clients that were told why.
 #[derive(Debug, Default)]
-pub struct Audience {
+pub struct Clients {
     told: Slab<Said>,
     /// Those of them that [`settle`](Self::settle) has not seen.
     new: Vec<usize>,
@@ -17,7 +17,7 @@ pub struct Audience {
     look_at: Option<Instant>,
 }
 
-impl Audience {
+impl Clients {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.told.len()

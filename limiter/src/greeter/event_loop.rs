@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 
 use super::{
     Handed, Limits, Listener, Reasons, Refusal, Totals,
-    audience::Audience,
+    clients::Clients,
     reply,
     seats::{Seat, Seats},
     words::{self, Words},
@@ -44,7 +44,7 @@ const ORDERS: Token = Token(usize::MAX - 1);
 
 /// The thread's state.
 #[derive(Debug)]
-pub struct Desk<R> {
+pub struct EventLoop<R> {
     poll: Poll,
     /// None once it was told to stop.
     listener: Option<TcpListener>,
@@ -52,7 +52,7 @@ pub struct Desk<R> {
     accept_at: Option<Instant>,
     /// Clients that did not come to the listener.
     handed: Receiver<Handed>,
-    audience: Audience,
+    clients: Clients,
     seats: Seats,
     /// A descriptor that does nothing but be there: closed, it lets one client be accepted when there is no other,
     /// to be reset.
@@ -66,8 +66,8 @@ pub struct Desk<R> {
     warned: Option<Instant>,
 }
 
-impl<R: Reasons> Desk<R> {
-    /// A desk, and what wakes it up to look for orders.
+impl<R: Reasons> EventLoop<R> {
+    /// An event loop, and what wakes it up to look for orders.
     pub fn new(
         listener: Listener,
         reasons: Arc<R>,
@@ -80,12 +80,12 @@ impl<R: Reasons> Desk<R> {
         let mut listener = TcpListener::from_std(listener.into());
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let name = words::hostname(hostname.borrow_and_update().clone());
-        let desk = Self {
+        let event_loop = Self {
             poll,
             listener: Some(listener),
             accept_at: None,
             handed,
-            audience: Audience::default(),
+            clients: Clients::default(),
             seats: Seats::new(&limits),
             spare: Some(spare()?),
             reasons,
@@ -95,7 +95,7 @@ impl<R: Reasons> Desk<R> {
             totals: Totals::default(),
             warned: None,
         };
-        Ok((desk, waker))
+        Ok((event_loop, waker))
     }
 
     /// What is counted, live.
@@ -113,8 +113,8 @@ impl<R: Reasons> Desk<R> {
     pub fn run(mut self, orders: &Receiver<()>) -> io::Result<()> {
         let mut events = Events::with_capacity(2 * AT_ONCE);
         let mut now = Instant::now();
-        while self.listener.is_some() || self.audience.len() > 0 {
-            let wake_at = [self.accept_at, self.audience.look_at()].into_iter().flatten().min();
+        while self.listener.is_some() || self.clients.len() > 0 {
+            let wake_at = [self.accept_at, self.clients.look_at()].into_iter().flatten().min();
             match self.poll.poll(&mut events, wake_at.map(|at| at.saturating_duration_since(now))) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -132,14 +132,14 @@ impl<R: Reasons> Desk<R> {
                         }
                         self.take_handed(now);
                     }
-                    Token(client) => self.audience.hear(client),
+                    Token(client) => self.clients.hear(client),
                 }
             }
             if self.accept_at.is_some_and(|at| at <= now) {
                 self.accept_at = self.accept(now);
             }
-            self.audience.settle(self.poll.registry());
-            self.audience.dismiss(now);
+            self.clients.settle(self.poll.registry());
+            self.clients.dismiss(now);
         }
         Ok(())
     }
@@ -220,7 +220,7 @@ impl<R: Reasons> Desk<R> {
         match told {
             Ok(said) => {
                 self.totals.count_greeted();
-                self.audience.join(said);
+                self.clients.join(said);
             }
             Err(stream) => {
                 reply::reset(stream);
