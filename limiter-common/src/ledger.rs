@@ -119,9 +119,9 @@ pub struct Pending {
     pub claim: Claim,
     /// The peer's and the local port of the SYN that admission wants dropped, the latter in the low half;
     /// 0: none.
-    pub doomed_ports: u32,
+    pub drop_ports: u32,
     /// The peer whose SYN it is.
-    pub doomed: Addr,
+    pub drop_remote: Addr,
 }
 
 const _: () = assert!(size_of::<Entry>() == 56 && size_of::<Total>() == 64);

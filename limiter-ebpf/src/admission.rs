@@ -84,7 +84,7 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     }
     if response == Response::Drop {
         // On to the listener, in front of which the gate takes it away.
-        pending::doom(remote, u32::from(u16::from_be(lookup.remote_port)), lookup.local_port);
+        pending::mark_drop(remote, u32::from(u16::from_be(lookup.remote_port)), lookup.local_port);
         return sk_action::SK_PASS;
     }
     if response == Response::Reply && GREETER.redirect_sk_lookup(ctx, 0, REPLACE).is_ok() {

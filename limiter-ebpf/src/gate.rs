@@ -52,7 +52,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
 
     let flags = segment.flags & (SYN | RST | ACK);
     if flags == SYN {
-        return pending::is_doomed(&segment)
+        return pending::is_marked_drop(&segment)
             || (listens_at != port && is_refused_in_silence(&service, &segment));
     }
     if flags & RST != 0 {

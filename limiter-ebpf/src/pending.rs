@@ -131,26 +131,26 @@ fn give_back(slot: *mut Pending, generation: u64) -> bool {
 /// Notes that the SYN of this peer, for `local_port`, is to be dropped: admission can refuse it only by a
 /// reset.
 #[inline(always)]
-pub fn doom(remote: Addr, remote_port: u32, local_port: u32) {
+pub fn mark_drop(remote: Addr, remote_port: u32, local_port: u32) {
     if let Some(slot) = PENDING.get_ptr_mut(0) {
         // SAFETY: as in `set`; the maintenance program does not come here.
         let slot = unsafe { &mut *slot };
-        slot.doomed = remote;
-        slot.doomed_ports = remote_port << 16 | local_port;
+        slot.drop_remote = remote;
+        slot.drop_ports = remote_port << 16 | local_port;
     }
 }
 
 /// Whether this SYN is to be dropped. Asked once for each SYN, so that what is noted for one never meets another.
 #[inline(always)]
-pub fn is_doomed(syn: &Segment) -> bool {
+pub fn is_marked_drop(syn: &Segment) -> bool {
     let Some(slot) = PENDING.get_ptr_mut(0) else { return false };
-    // SAFETY: as in `doom`.
+    // SAFETY: as in `mark_drop`.
     let slot = unsafe { &mut *slot };
-    let ports = slot.doomed_ports;
+    let ports = slot.drop_ports;
     if ports == 0 {
         return false;
     }
-    slot.doomed_ports = 0;
+    slot.drop_ports = 0;
     let Some(peer) = syn.tuple() else { return false };
-    ports == peer.remote_port() << 16 | peer.local_port() && slot.doomed == peer.remote()
+    ports == peer.remote_port() << 16 | peer.local_port() && slot.drop_remote == peer.remote()
 }
