@@ -25,7 +25,7 @@ pub struct Counters {
     /// Times that a client did not answer in its turn, and lost it.
     pub lost_turn: u64,
     /// Handshakes held back that could not be recorded: they wait for the kernel to repeat its SYN-ACK.
-    pub uncounted: u64,
+    pub unrecorded: u64,
     /// Completing ACKs dropped because other CPUs were faster too often, or the entry was being
     /// deleted; the peer sends them again.
     pub contended: u64,

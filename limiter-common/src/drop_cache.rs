@@ -60,7 +60,7 @@ pub struct CachedDrop {
     pub change: u64,
     /// Up to when it holds, in ticks; 0: nothing is remembered.
     pub until_ticks: u64,
-    /// When the ban of its source began ([`crate::Rung::banned_at_ns`]), which tells it from another one of the
+    /// When the ban of its source began ([`crate::Penalty::banned_at_ns`]), which tells it from another one of the
     /// same source; 0: it is not banned.
     pub banned_at_ns: u64,
     /// Drops that are not added to the ban yet.

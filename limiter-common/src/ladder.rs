@@ -69,7 +69,7 @@ impl Ladder {
 /// Where one source stands on the ladder of one service.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
-pub struct Rung {
+pub struct Penalty {
     /// When it is due for its replies, in nanoseconds of `CLOCK_BOOTTIME` ([`crate::rate`]).
     pub replies_due_ns: u64,
     /// When it is due for its refused handshakes, likewise.
@@ -103,7 +103,7 @@ pub mod cause {
     pub const ADMIN: u32 = 2;
 }
 
-impl Rung {
+impl Penalty {
     /// Whether the source is banned at `now_ns`.
     #[inline(always)]
     #[must_use]
@@ -144,14 +144,14 @@ impl Rung {
     }
 }
 
-/// The words of a rung that several CPUs may change at once.
+/// The words of a penalty that several CPUs may change at once.
 #[derive(Clone, Copy)]
 pub struct Words<'a, W> {
-    /// [`Rung::replies_due_ns`].
+    /// [`Penalty::replies_due_ns`].
     pub replies_due: &'a W,
-    /// [`Rung::ban_due_ns`].
+    /// [`Penalty::ban_due_ns`].
     pub ban_due: &'a W,
-    /// [`Rung::banned_until_ns`].
+    /// [`Penalty::banned_until_ns`].
     pub banned_until: &'a W,
 }
 
@@ -204,16 +204,16 @@ fn reset<W: Word>(due: &W) {
     }
 }
 
-const _: () = assert!(size_of::<Ladder>() == 40 && size_of::<Rung>() == 88);
+const _: () = assert!(size_of::<Ladder>() == 40 && size_of::<Penalty>() == 88);
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Ladder, Rung};
+    use super::{Ladder, Penalty};
 
     // SAFETY: the types are `bytemuck::Pod`: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Ladder {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for Rung {}
+    unsafe impl aya::Pod for Penalty {}
 }
 
 #[cfg(test)]
@@ -316,8 +316,8 @@ mod tests {
             if bans > 0 {
                 prop_assert_eq!(ladder.remembered(bans, all - 1), 1);
             }
-            let rung = Rung { bans, banned_until_ns: 5 * SECOND, ..Rung::default() };
-            prop_assert!(rung.is_forgotten(&ladder, 5 * SECOND + all));
+            let penalty = Penalty { bans, banned_until_ns: 5 * SECOND, ..Penalty::default() };
+            prop_assert!(penalty.is_forgotten(&ladder, 5 * SECOND + all));
         }
 
         #[test]

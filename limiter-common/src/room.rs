@@ -49,7 +49,7 @@ pub mod rooms {
     /// Shared entries of the first level; the others follow.
     pub const SHARED: u32 = 1;
     /// Sources that were refused lately, or are banned.
-    pub const RUNGS: u32 = 4;
+    pub const PENALTIES: u32 = 4;
     /// How many there are.
     pub const ROOMS: u32 = 5;
 }

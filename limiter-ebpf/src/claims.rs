@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use limiter_common::{
-    Claim, Entry, Key, Limits, Places, Rung, Standing, Total, claim::Words, key::Level, places::Word as _,
+    Claim, Entry, Key, Limits, Penalty, Places, Standing, Total, claim::Words, key::Level, places::Word as _,
     verdict::Beyond,
 };
 
@@ -174,8 +174,8 @@ pub fn is_banned(source: &Key, limits: &Limits) -> bool {
 #[inline(always)]
 pub fn bans(source: &Key) -> bool {
     // SAFETY: found in this run.
-    let is_banned = |rung: *mut Rung| unsafe { (*rung).is_banned(clock::now_ns()) };
-    maps::rung(source).is_some_and(is_banned)
+    let is_banned = |penalty: *mut Penalty| unsafe { (*penalty).is_banned(clock::now_ns()) };
+    maps::penalty(source).is_some_and(is_banned)
 }
 
 /// Whether one more connection of the `source` that is counted in `claim`, of which `narrow` is the entry, would be over a
@@ -193,11 +193,11 @@ pub fn is_over(source: &Key, claim: &Claim, limits: &Limits, narrow: Option<*mut
 #[inline(always)]
 pub fn standing(source: &Key, claim: &Claim, narrow: Option<*mut Entry>, with_total: bool) -> Standing {
     let mut standing = Standing::default();
-    if let Some(rung) = maps::rung(source) {
+    if let Some(penalty) = maps::penalty(source) {
         // SAFETY: found in this run.
         unsafe {
-            standing.banned_until_ns = (&raw const (*rung).banned_until_ns).read_volatile();
-            standing.replies_due_ns = (&raw const (*rung).replies_due_ns).read_volatile();
+            standing.banned_until_ns = (&raw const (*penalty).banned_until_ns).read_volatile();
+            standing.replies_due_ns = (&raw const (*penalty).replies_due_ns).read_volatile();
         }
     }
     if let Some(entry) = narrow {

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::SockOpsContext;
 use limiter_common::{
-    Addr, Claim, Key, Reason, Rung,
+    Addr, Claim, Key, Penalty, Reason,
     ladder::{self, Words, cause},
 };
 
@@ -34,9 +34,9 @@ pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local
 #[inline(never)]
 pub extern "C" fn record_refused(source: *const Key, reason: u32) -> u32 {
     let Some(source) = rooms::given(source) else { return 0 };
-    if let Some(rung) = maps::rung(&source) {
+    if let Some(penalty) = maps::penalty(&source) {
         // SAFETY: found in this run.
-        unsafe { (*rung).record_refused(reason, clock::now_ns()) };
+        unsafe { (*penalty).record_refused(reason, clock::now_ns()) };
     }
     0
 }
@@ -46,26 +46,26 @@ pub extern "C" fn record_refused(source: *const Key, reason: u32) -> u32 {
 #[inline(always)]
 pub fn pay(service: &maps::Service, source: &Key, reason: Reason, own: bool) -> bool {
     let Some(ladder) = service.ladder() else { return true };
-    let Some(rung) = maps::rung_or_new(source) else { return false };
+    let Some(penalty) = maps::penalty_or_new(source) else { return false };
     let now_ns = clock::now_ns();
     // SAFETY: found in this run; aligned, and the kernel programs change them through `Shared` only.
     let words = unsafe {
         Words {
-            replies_due: Shared::word(&raw mut (*rung).replies_due_ns),
-            ban_due: Shared::word(&raw mut (*rung).ban_due_ns),
-            banned_until: Shared::word(&raw mut (*rung).banned_until_ns),
+            replies_due: Shared::word(&raw mut (*penalty).replies_due_ns),
+            ban_due: Shared::word(&raw mut (*penalty).ban_due_ns),
+            banned_until: Shared::word(&raw mut (*penalty).banned_until_ns),
         }
     };
     // SAFETY: found in this run.
-    let bans = unsafe { (*rung).bans };
+    let bans = unsafe { (*penalty).bans };
     record_refused(&raw const *source, reason as u32);
     if let Some(bans) = ladder::climb(&words, ladder, bans, own, now_ns) {
         // Only the CPU that made the ban comes here.
         // SAFETY: found in this run.
-        let rung: &mut Rung = unsafe { &mut *rung };
-        rung.banned_at_ns = now_ns;
-        rung.bans = bans;
-        rung.cause = cause::LADDER;
+        let penalty: &mut Penalty = unsafe { &mut *penalty };
+        penalty.banned_at_ns = now_ns;
+        penalty.bans = bans;
+        penalty.cause = cause::LADDER;
         maps::count(service.id, |counters| &mut counters.banned);
     }
     true

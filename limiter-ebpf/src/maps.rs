@@ -12,9 +12,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use limiter_common::{
-    Action, Addr, ConnectionRecord, Counters, Entry, Kept, Key, Ladder, Limits, MAX_SERVICES, CachedDrop, DropCache,
-    PORT_WORDS, Pending, Reason, Room, Rule, Rung, SCOPES, SETS, Scope, ServiceId, ServicePolicy, Slot, Syn,
-    Total, coverage,
+    Action, Addr, CachedDrop, ConnectionRecord, Counters, DropCache, Entry, Kept, Key, Ladder, Limits,
+    MAX_SERVICES, PORT_WORDS, Penalty, Pending, Reason, Room, Rule, SCOPES, SETS, Scope, ServiceId,
+    ServicePolicy, Slot, Syn, Total, coverage,
     listening::{Endpoint, MAX_ENDPOINTS},
     maintenance::MaintenanceRequest,
     room,
@@ -87,14 +87,14 @@ pub static LADDERS: Array<Ladder, { SETS as usize }> = Array::new();
 
 /// Who was refused lately, and who is banned. The loader sets the number of entries.
 #[btf_map]
-pub static RUNGS: HashMap<Key, Rung, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static PENALTIES: HashMap<Key, Penalty, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// The live counts. Not preallocated: a host with few sources pays for few. The loader sets the
 /// number of entries.
 #[btf_map]
 pub static LEDGER: HashMap<Key, Entry, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// How much room there is in the ledger and for rungs, and which ring belongs to it.
+/// How much room there is in the ledger and for penalties, and which ring belongs to it.
 #[btf_map]
 pub static ROOMS: Array<Room, { room::rooms::ROOMS as usize }> = Array::new();
 
@@ -462,9 +462,9 @@ pub fn cached_drop(syn: &Syn) -> Option<&'static mut CachedDrop> {
 
 /// Where the source of what is remembered stands, by what makes a source today.
 #[inline(always)]
-pub fn rung_of(cached: &CachedDrop) -> Option<*mut Rung> {
+pub fn penalty_of(cached: &CachedDrop) -> Option<*mut Penalty> {
     let (service, remote) = (service(ServiceId(cached.service))?, cached.remote());
-    rung(&Key::narrow(service.id, service.policy, service.scope(&remote).source_prefix, &remote))
+    penalty(&Key::narrow(service.id, service.policy, service.scope(&remote).source_prefix, &remote))
 }
 
 /// The total of a service.
@@ -475,18 +475,18 @@ pub fn total(service: ServiceId) -> Option<*mut Total> {
 
 /// Where the source of `key` stands on the ladder, if it was refused lately.
 #[inline(always)]
-pub fn rung(key: &Key) -> Option<*mut Rung> {
-    RUNGS.get_ptr_mut(key)
+pub fn penalty(key: &Key) -> Option<*mut Penalty> {
+    PENALTIES.get_ptr_mut(key)
 }
 
 /// The same, made if there is none; `None` when there is no room for it.
 #[inline(always)]
-pub fn rung_or_new(key: &Key) -> Option<*mut Rung> {
-    if let Some(rung) = rung(key) {
-        return Some(rung);
+pub fn penalty_or_new(key: &Key) -> Option<*mut Penalty> {
+    if let Some(penalty) = penalty(key) {
+        return Some(penalty);
     }
-    rooms::make_rung(key);
-    rung(key)
+    rooms::make_penalty(key);
+    penalty(key)
 }
 
 /// The entry of `key`.

@@ -1,4 +1,4 @@
-//! Room in the ledger, and for rungs: an entry is made, if need be in the place of an idle one.
+//! Room in the ledger, and for penalties: an entry is made, if need be in the place of an idle one.
 //!
 //! What stands in the rings, and why an idle entry is always found, is in `limiter_common::room`. To make an entry takes
 //! a function of its own: it is done once for a source, and the path of a connection keeps its stack.
@@ -10,7 +10,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use limiter_common::{
-    Entry, Key, Places, Room, Rung,
+    Entry, Key, Penalty, Places, Room,
     ladder::cause,
     places::{self, Word as _},
     room::{self, LOOKS, LOOKS_AHEAD, rooms},
@@ -19,7 +19,7 @@ use limiter_common::{
 use crate::{
     atomic::Shared,
     clock,
-    maps::{self, LEDGER, RINGS, ROOMS, RUNGS},
+    maps::{self, LEDGER, PENALTIES, RINGS, ROOMS},
 };
 
 /// Makes the entry of `key`, if there is room. Another CPU may make it meanwhile: whoever calls looks for it.
@@ -122,16 +122,16 @@ pub fn is_full() -> bool {
     room(rooms::SOURCES).is_some_and(|room| unsafe { (*room.0).is_full(u64::from(clock::tick_s())) })
 }
 
-/// Makes the rung of `key`, if there is room, or another source that is not banned can be forgotten for it.
+/// Makes the penalty of `key`, if there is room, or another source that is not banned can be forgotten for it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn make_rung(key: *const Key) -> u32 {
+pub extern "C" fn make_penalty(key: *const Key) -> u32 {
     let Some(key) = given(key) else { return 0 };
-    let Some(room) = room(rooms::RUNGS) else { return 0 };
-    // Memory of a deleted rung that serves another source at once costs or spares one of them a reply.
-    let insert = || RUNGS.insert(&key, Rung::default(), u64::from(BPF_NOEXIST)).is_ok();
-    if insert() || maps::rung(&key).is_none() && forget_rung() && insert() {
-        push_rung(&room, &key);
+    let Some(room) = room(rooms::PENALTIES) else { return 0 };
+    // Memory of a deleted penalty that serves another source at once costs or spares one of them a reply.
+    let insert = || PENALTIES.insert(&key, Penalty::default(), u64::from(BPF_NOEXIST)).is_ok();
+    if insert() || maps::penalty(&key).is_none() && forget_penalty() && insert() {
+        push_penalty(&room, &key);
     }
     0
 }
@@ -156,16 +156,16 @@ extern "C" fn push_entry(key: *const Key) -> u32 {
     room.write(number, &key)
 }
 
-/// The same for a rung, if it is of no ban.
+/// The same for a penalty, if it is of no ban.
 #[inline(always)]
-fn push_rung(room: &Slots, key: &Key) {
+fn push_penalty(room: &Slots, key: &Key) {
     let number = room.next();
     if let Some((_, old)) = room.displaced(number)
-        && let Some(rung) = maps::rung(&old)
+        && let Some(penalty) = maps::penalty(&old)
         // SAFETY: found in this run.
-        && !unsafe { (*rung).is_banned(clock::now_ns()) }
+        && !unsafe { (*penalty).is_banned(clock::now_ns()) }
     {
-        let _forgotten = RUNGS.remove(&old);
+        let _forgotten = PENALTIES.remove(&old);
     }
     room.write(number, key);
 }
@@ -215,11 +215,11 @@ extern "C" fn look_at_entry(room: u32, looks: u32) -> u32 {
     if places::collect(word) && LEDGER.remove(&key).is_ok() { FOUND } else { NEXT }
 }
 
-/// Deletes a rung that is of no ban; `false` if none is found.
+/// Deletes a penalty that is of no ban; `false` if none is found.
 #[inline(always)]
-fn forget_rung() -> bool {
+fn forget_penalty() -> bool {
     for _ in 0..LOOKS + LOOKS_AHEAD {
-        match look_at_rung() {
+        match look_at_penalty() {
             NEXT => {}
             found => return found == FOUND,
         }
@@ -227,16 +227,16 @@ fn forget_rung() -> bool {
     false
 }
 
-/// The same for a rung. Bans by hand are never looked at again; those that the ladder made go to the end.
+/// The same for a penalty. Bans by hand are never looked at again; those that the ladder made go to the end.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn look_at_rung() -> u32 {
-    let Some(room) = room(rooms::RUNGS) else { return NOTHING };
+extern "C" fn look_at_penalty() -> u32 {
+    let Some(room) = room(rooms::PENALTIES) else { return NOTHING };
     let Some((_, key)) = room.oldest() else { return NOTHING };
-    let Some(rung) = maps::rung(&key) else { return NEXT };
+    let Some(penalty) = maps::penalty(&key) else { return NEXT };
     // SAFETY: found in this run.
-    let (is_banned, cause) = unsafe { ((*rung).is_banned(clock::now_ns()), (*rung).cause) };
-    if !is_banned && RUNGS.remove(&key).is_ok() {
+    let (is_banned, cause) = unsafe { ((*penalty).is_banned(clock::now_ns()), (*penalty).cause) };
+    if !is_banned && PENALTIES.remove(&key).is_ok() {
         return FOUND;
     }
     if cause == cause::LADDER {

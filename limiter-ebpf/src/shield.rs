@@ -12,7 +12,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
     programs::XdpContext,
 };
-use limiter_common::{Action, Key, CachedDrop, Reason, Rung, ServiceId, Syn, drop_cache::Dropped};
+use limiter_common::{Action, CachedDrop, Key, Penalty, Reason, ServiceId, Syn, drop_cache::Dropped};
 
 use crate::{
     atomic, clock,
@@ -73,9 +73,9 @@ fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
     let change = maps::change();
     let Some(service) = maps::service_of(frame.local_port()) else { return false };
     let own = service.scope(&frame.remote).source_prefix;
-    let rung = find(&Key::narrow(service.id, service.policy, own, &frame.remote));
+    let penalty = find(&Key::narrow(service.id, service.policy, own, &frame.remote));
     let begins = frame.begins();
-    let (ban, left_ns) = banned(rung);
+    let (ban, left_ns) = banned(penalty);
     if !begins && ban.is_none() {
         return false;
     }
@@ -103,7 +103,7 @@ fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
 
 /// Remembers that a SYN was dropped, of whose source `ban` is.
 #[inline(always)]
-fn remember(syn: &Syn, dropped: &Dropped, change: u64, ban: Option<NonNull<Rung>>) {
+fn remember(syn: &Syn, dropped: &Dropped, change: u64, ban: Option<NonNull<Penalty>>) {
     let Some(cached) = maps::cached_drop(syn) else { return };
     if cached.uncounted != 0 {
         count_drops(cached, syn, ban);
@@ -116,22 +116,22 @@ fn remember(syn: &Syn, dropped: &Dropped, change: u64, ban: Option<NonNull<Rung>
 /// Where a source stands. Nothing but the pointer says whether it is there: of a flag beside it, older verifiers (6.1)
 /// forget what it means for the pointer.
 #[inline(always)]
-fn find(key: &Key) -> Option<NonNull<Rung>> {
-    NonNull::new(maps::rung(key)?)
+fn find(key: &Key) -> Option<NonNull<Penalty>> {
+    NonNull::new(maps::penalty(key)?)
 }
 
 /// Where a source stands, if it is banned, and for how long it will be.
 #[inline(always)]
-fn banned(rung: Option<NonNull<Rung>>) -> (Option<NonNull<Rung>>, u64) {
-    let Some(rung) = rung else { return (None, u64::MAX) };
+fn banned(penalty: Option<NonNull<Penalty>>) -> (Option<NonNull<Penalty>>, u64) {
+    let Some(penalty) = penalty else { return (None, u64::MAX) };
     // SAFETY: found in this run.
-    let until_ns = unsafe { (*rung.as_ptr()).banned_until_ns };
+    let until_ns = unsafe { (*penalty.as_ptr()).banned_until_ns };
     if until_ns == 0 {
         return (None, u64::MAX);
     }
     match until_ns.saturating_sub(clock::now_ns()) {
         0 => (None, u64::MAX),
-        left_ns => (Some(rung), left_ns),
+        left_ns => (Some(penalty), left_ns),
     }
 }
 
@@ -151,17 +151,17 @@ fn refuses(service: &Service, frame: &Frame, is_banned: bool) -> Option<Reason> 
     }
 }
 
-/// Notes drops where their source stands: `rung` if they are of `syn`, too.
+/// Notes drops where their source stands: `penalty` if they are of `syn`, too.
 #[inline(always)]
-fn count_drops(cached: &mut CachedDrop, syn: &Syn, rung: Option<NonNull<Rung>>) {
+fn count_drops(cached: &mut CachedDrop, syn: &Syn, penalty: Option<NonNull<Penalty>>) {
     let uncounted = core::mem::take(&mut cached.uncounted);
-    let rung = if cached.is_of(syn) { rung } else { maps::rung_of(cached).and_then(NonNull::new) };
-    if let Some(rung) = rung {
-        let rung = rung.as_ptr();
+    let penalty = if cached.is_of(syn) { penalty } else { maps::penalty_of(cached).and_then(NonNull::new) };
+    if let Some(penalty) = penalty {
+        let penalty = penalty.as_ptr();
         // SAFETY: found in this run.
         unsafe {
-            if (*rung).banned_at_ns == cached.banned_at_ns {
-                atomic::add(&raw mut (*rung).dropped, u64::from(uncounted));
+            if (*penalty).banned_at_ns == cached.banned_at_ns {
+                atomic::add(&raw mut (*penalty).dropped, u64::from(uncounted));
             }
         }
     }

@@ -252,7 +252,7 @@ fn make_record(
     let now_ns = clock::monotonic_ns();
     let mut waiter = Waiter { since_ns: now_ns, ..Waiter::default() };
     if !kernel::describe(ctx, tuple, &mut waiter, now_ns) {
-        return maps::count(id, |counters| &mut counters.uncounted);
+        return maps::count(id, |counters| &mut counters.unrecorded);
     }
     // SAFETY: the kernel hands the program a valid context, whose socket is a listener here.
     unsafe {
@@ -288,7 +288,7 @@ fn make_record(
                 }
                 Wait::RoomFull => State::Crowded,
                 Wait::SourceFull => State::Refused,
-                Wait::Again => return maps::count(id, |counters| &mut counters.uncounted),
+                Wait::Again => return maps::count(id, |counters| &mut counters.unrecorded),
             }
         }
         _ => State::Refused,
@@ -306,7 +306,7 @@ fn make_record(
         {
             claim::leave(&counts.words(), marks);
         }
-        return maps::count(id, |counters| &mut counters.uncounted);
+        return maps::count(id, |counters| &mut counters.unrecorded);
     }
     add_record(id, 1);
     tell(event::CHANGED, id, &flow);

@@ -10,7 +10,8 @@ use std::collections::HashSet;
 
 use anyhow::{Result, ensure};
 use limiter_common::{
-    Addr, Key, Ladder, Mode, Rung, ServiceId, ServicePolicy, ladder::cause, rule::Network, service::Prefixes,
+    Addr, Key, Ladder, Mode, Penalty, ServiceId, ServicePolicy, ladder::cause, rule::Network,
+    service::Prefixes,
 };
 use serde::Serialize;
 
@@ -68,22 +69,22 @@ pub const fn word(number: u32) -> &'static str {
 pub fn all(tables: &Tables) -> Result<Bans> {
     let now_ns = ledger::now_ns()?;
     let services = tables.policy.services()?;
-    let mut rungs: Vec<_> = tables.rungs()?;
+    let mut penalties: Vec<_> = tables.penalties()?;
     // In this order what is noted meanwhile is missed, and nothing counted twice.
     let uncounted = tables.uncounted_drops()?;
-    rungs.retain(|(_, rung)| rung.is_banned(now_ns));
-    rungs.sort_by_key(|(key, rung)| (rung.banned_until_ns, key.source.to_ip(), key.service));
+    penalties.retain(|(_, penalty)| penalty.is_banned(now_ns));
+    penalties.sort_by_key(|(key, penalty)| (penalty.banned_until_ns, key.source.to_ip(), key.service));
     let mut all = Bans::default();
-    for (key, rung) in rungs {
+    for (key, penalty) in penalties {
         let Some((_, policy)) = services.iter().find(|(id, _)| id.0 == key.service) else { continue };
         let ban = Ban {
             service: policy.name().to_owned(),
             source: ledger::network(&key),
-            left_seconds: (rung.banned_until_ns - now_ns).div_ceil(1_000_000_000),
-            since_seconds: now_ns.saturating_sub(rung.banned_at_ns) / 1_000_000_000,
-            reason: word(rung.cause),
-            bans: rung.bans,
-            dropped: rung.dropped + uncounted.of(&key, &rung),
+            left_seconds: (penalty.banned_until_ns - now_ns).div_ceil(1_000_000_000),
+            since_seconds: now_ns.saturating_sub(penalty.banned_at_ns) / 1_000_000_000,
+            reason: word(penalty.cause),
+            bans: penalty.bans,
+            dropped: penalty.dropped + uncounted.of(&key, &penalty),
         };
         match idle(tables, &services, &key)? {
             None => all.bans.push(ban),
@@ -115,8 +116,8 @@ fn idle(tables: &Tables, services: &[(ServiceId, ServicePolicy)], key: &Key) -> 
 /// The keys of all bans that have not ended.
 pub fn banned(tables: &Tables) -> Result<HashSet<Key>> {
     let now_ns = ledger::now_ns()?;
-    let rungs = tables.rungs()?.into_iter();
-    Ok(rungs.filter(|(_, rung)| rung.is_banned(now_ns)).map(|(key, _)| key).collect())
+    let penalties = tables.penalties()?.into_iter();
+    Ok(penalties.filter(|(_, penalty)| penalty.is_banned(now_ns)).map(|(key, _)| key).collect())
 }
 
 /// Of the `banned`, the keys at one service that `address` is in, whatever made a source when it was banned.
@@ -148,9 +149,9 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
     let uncounted = tables.uncounted_drops()?;
     let mut bans = Vec::with_capacity(keys.len());
     for key in keys {
-        let before = tables.rung(key)?.unwrap_or_default();
+        let before = tables.penalty(key)?.unwrap_or_default();
         // What it had left of replies counts from anew when the ban ends, as after a ban of the ladder.
-        let rung = Rung {
+        let penalty = Penalty {
             replies_due_ns: 0,
             ban_due_ns: 0,
             banned_until_ns: until_ns,
@@ -159,14 +160,16 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
             dropped: before.dropped + uncounted.of(key, &before),
             ..before
         };
-        bans.push((*key, rung));
+        bans.push((*key, penalty));
     }
     let (max, ladder) = (tables.max_bans()? as usize, tables.policy.ladder()?);
-    let mut others = tables.rungs()?;
+    let mut others = tables.penalties()?;
     let is_banned: HashSet<_> = keys.iter().collect();
     others.retain(|(key, _)| !is_banned.contains(key));
-    let by_hand =
-        others.iter().filter(|(_, rung)| rung.is_banned(now_ns) && rung.cause == cause::ADMIN).count();
+    let by_hand = others
+        .iter()
+        .filter(|(_, penalty)| penalty.is_banned(now_ns) && penalty.cause == cause::ADMIN)
+        .count();
     ensure!(
         by_hand + keys.len() <= max,
         "there is no room for {} more bans: {by_hand} made by hand are in force, and max_bans is {max}; end some with \
@@ -174,26 +177,32 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
         keys.len()
     );
     let given_up = beyond(&others, max - keys.len(), max, &ladder, now_ns);
-    tables.change_rungs(|rungs| {
-        given_up.iter().try_for_each(|key| rungs.remove(key))?;
-        bans.iter().try_for_each(|(key, rung)| rungs.set(key, rung))
+    tables.change_penalties(|penalties| {
+        given_up.iter().try_for_each(|key| penalties.remove(key))?;
+        bans.iter().try_for_each(|(key, penalty)| penalties.set(key, penalty))
     })
 }
 
 /// Ends every ban of the sources that these keys mean, and forgets that they were ever refused.
 pub fn unban(tables: &mut Tables, keys: &[Key]) -> Result<()> {
-    tables.change_rungs(|rungs| keys.iter().try_for_each(|key| rungs.remove(key)))
+    tables.change_penalties(|penalties| keys.iter().try_for_each(|key| penalties.remove(key)))
 }
 
-/// Whom to give up so that of `rungs` at most `bans` are banned at `now_ns`, and at most `refused` others are remembered:
+/// Whom to give up so that of `penalties` at most `bans` are banned at `now_ns`, and at most `refused` others are remembered:
 /// the oldest of each, but nobody who was banned by hand.
-fn beyond(rungs: &[(Key, Rung)], bans: usize, refused: usize, ladder: &Ladder, now_ns: u64) -> Vec<Key> {
+fn beyond(
+    penalties: &[(Key, Penalty)],
+    bans: usize,
+    refused: usize,
+    ladder: &Ladder,
+    now_ns: u64,
+) -> Vec<Key> {
     let (banned, others): (Vec<_>, Vec<_>) =
-        rungs.iter().copied().partition(|(_, rung)| rung.is_banned(now_ns));
+        penalties.iter().copied().partition(|(_, penalty)| penalty.is_banned(now_ns));
     let over = [banned.len().saturating_sub(bans), others.len().saturating_sub(refused)];
-    let ladders = banned.into_iter().filter(|(_, rung)| rung.cause != cause::ADMIN).collect();
-    let oldest = |mut among: Vec<(Key, Rung)>, n: usize| {
-        among.sort_by_key(|(_, rung)| rung.since_ns(ladder));
+    let ladders = banned.into_iter().filter(|(_, penalty)| penalty.cause != cause::ADMIN).collect();
+    let oldest = |mut among: Vec<(Key, Penalty)>, n: usize| {
+        among.sort_by_key(|(_, penalty)| penalty.since_ns(ladder));
         among.into_iter().take(n).map(|(key, _)| key).collect::<Vec<_>>()
     };
     [oldest(ladders, over[0]), oldest(others, over[1])].concat()
@@ -214,18 +223,18 @@ mod tests {
         ) {
             const NOW: u64 = 1_000_000_000_000;
             let ladder = Ladder { replies: Rate::new(20, 60, 20), ..Ladder::default() };
-            let rungs: Vec<_> = (0_u32..).zip(&kinds).map(|(nth, kind)| {
+            let penalties: Vec<_> = (0_u32..).zip(&kinds).map(|(nth, kind)| {
                 let since = u64::from(nth) * 1_000_000_000;
-                let rung = match kind {
-                    0 => Rung { replies_due_ns: since + ladder.replies.tolerance_ns, ..Rung::default() },
-                    kind => Rung {
+                let penalty = match kind {
+                    0 => Penalty { replies_due_ns: since + ladder.replies.tolerance_ns, ..Penalty::default() },
+                    kind => Penalty {
                         banned_at_ns: since, banned_until_ns: NOW + 1,
-                        cause: if *kind == 1 { cause::LADDER } else { cause::ADMIN }, ..Rung::default()
+                        cause: if *kind == 1 { cause::LADDER } else { cause::ADMIN }, ..Penalty::default()
                     },
                 };
-                (Key { source: Addr([0, 0, 0, nth]), service: 1, ..Key::default() }, rung)
+                (Key { source: Addr([0, 0, 0, nth]), service: 1, ..Key::default() }, penalty)
             }).collect();
-            let gone: Vec<u32> = beyond(&rungs, bans, refused, &ladder, NOW).iter().map(|key| key.source.0[3]).collect();
+            let gone: Vec<u32> = beyond(&penalties, bans, refused, &ladder, NOW).iter().map(|key| key.source.0[3]).collect();
             let of = |wanted: u8| (0_u32..).zip(&kinds).filter(move |(_, kind)| **kind == wanted).map(|(nth, _)| nth);
             let gone_of = |wanted: u8| of(wanted).filter(|nth| gone.contains(nth)).collect::<Vec<_>>();
             prop_assert_eq!(gone_of(2), Vec::<u32>::new());

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Action, Addr, Claim, Entry, Key, Limits, Places, Reason, Rung, Say, ServiceId, ServicePolicy, Standing,
-    key::Level, rule::Network, verdict::Beyond, waiting,
+    Action, Addr, Claim, Entry, Key, Limits, Penalty, Places, Reason, Say, ServiceId, ServicePolicy,
+    Standing, key::Level, rule::Network, verdict::Beyond, waiting,
 };
 use serde::Serialize;
 
@@ -127,14 +127,15 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// What `rung` says at `now_ns`.
-    pub fn of(rung: &Rung, now_ns: u64) -> Self {
-        let times = Reason::ALL.into_iter().map(|reason| (reason.word(), rung.refused[reason as usize]));
-        let last = (rung.refused_ns != 0).then_some(rung);
+    /// What `penalty` says at `now_ns`.
+    pub fn of(penalty: &Penalty, now_ns: u64) -> Self {
+        let times = Reason::ALL.into_iter().map(|reason| (reason.word(), penalty.refused[reason as usize]));
+        let last = (penalty.refused_ns != 0).then_some(penalty);
         Self {
             refused_for: times.filter(|(_, times)| *times > 0).collect(),
-            last_refused_for: last.map(|rung| Reason::from_u8(rung.refused_for as u8).word()),
-            last_refused_seconds: last.map(|rung| now_ns.saturating_sub(rung.refused_ns) / 1_000_000_000),
+            last_refused_for: last.map(|penalty| Reason::from_u8(penalty.refused_for as u8).word()),
+            last_refused_seconds: last
+                .map(|penalty| now_ns.saturating_sub(penalty.refused_ns) / 1_000_000_000),
         }
     }
 
@@ -222,21 +223,21 @@ pub fn sources(tables: &Tables) -> Result<Vec<Source>> {
     let rules = tables.policy.rules()?;
     let rules = Lookup::new(&rules);
     let (now, now_ns, boot_ns) = (now_s()?, monotonic_ns()?, self::now_ns()?);
-    let mut known: BTreeMap<_, (Key, Entry, Rung)> = BTreeMap::new();
+    let mut known: BTreeMap<_, (Key, Entry, Penalty)> = BTreeMap::new();
     // As people count: 9 comes before 10.
     let place = |key: &Key| (key.source.to_ip(), key.prefix, key.tier, key.level, key.service);
-    for (key, rung) in tables.rungs()?.into_iter().filter(|(_, rung)| rung.refused_ns != 0) {
+    for (key, penalty) in tables.penalties()?.into_iter().filter(|(_, penalty)| penalty.refused_ns != 0) {
         // Who was refused for others' connections may have had none.
-        let idle_s = boot_ns.saturating_sub(rung.refused_ns) / 1_000_000_000;
+        let idle_s = boot_ns.saturating_sub(penalty.refused_ns) / 1_000_000_000;
         let last_seen_s = now.saturating_sub(u32::try_from(idle_s).unwrap_or(u32::MAX));
-        known.insert(place(&key), (key, Entry { last_seen_s, ..Entry::default() }, rung));
+        known.insert(place(&key), (key, Entry { last_seen_s, ..Entry::default() }, penalty));
     }
     for (key, entry) in tables.sources()?.into_iter().filter(|(_, entry)| entry.places != Places::COLLECTED) {
-        known.entry(place(&key)).or_insert((key, entry, Rung::default())).1 = entry;
+        known.entry(place(&key)).or_insert((key, entry, Penalty::default())).1 = entry;
     }
-    let source = |(key, entry, rung): (Key, Entry, Rung)| {
+    let source = |(key, entry, penalty): (Key, Entry, Penalty)| {
         let waiting = waiting.get(&key).copied().unwrap_or_default();
-        let (policy, refusals) = (services.get(&ServiceId(key.service)), Refusals::of(&rung, boot_ns));
+        let (policy, refusals) = (services.get(&ServiceId(key.service)), Refusals::of(&penalty, boot_ns));
         Source {
             waiting: waiting.count,
             waiting_seconds: waiting.seconds(now_ns),
@@ -262,10 +263,10 @@ pub fn present(tables: &Tables, claim: Claim) -> Result<Claim> {
 
 /// Where the `source` stands that is counted in `claim`; zeros for what is not known.
 pub fn standing(tables: &Tables, source: &Key, claim: &Claim) -> Result<Standing> {
-    let rung = tables.rung(source)?.unwrap_or_default();
+    let penalty = tables.penalty(source)?.unwrap_or_default();
     Ok(Standing {
-        banned_until_ns: rung.banned_until_ns,
-        replies_due_ns: rung.replies_due_ns,
+        banned_until_ns: penalty.banned_until_ns,
+        replies_due_ns: penalty.replies_due_ns,
         total: tables.total(claim.service())?,
         ..counts(tables, claim)?
     })

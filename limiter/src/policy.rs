@@ -79,7 +79,7 @@ fn replace(config: &Config, tables: &mut Tables) -> Result<(PolicySet, PolicySet
     tables.each_source(|key, _| {
         used.insert(key.service);
     })?;
-    used.extend(tables.rungs()?.iter().map(|(key, _)| key.service));
+    used.extend(tables.penalties()?.iter().map(|(key, _)| key.service));
     let used: Vec<_> = used.into_iter().collect();
     let ids = number(config, &present.services, &used)?;
     let numbers = config.services.iter().map(|service| service.name.as_str()).zip(ids).collect();

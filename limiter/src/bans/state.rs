@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use limiter_common::{Addr, Key, Rung, ServiceId, ServicePolicy, ladder::cause, service::Prefixes};
+use limiter_common::{Addr, Key, Penalty, ServiceId, ServicePolicy, ladder::cause, service::Prefixes};
 use tracing::{info, warn};
 
 use super::journal::{Ban, Clock, Contents, Journal, Line, Who};
@@ -19,13 +19,13 @@ use crate::{instance::Instance, kernel::Tables, ledger};
 const NAMED: usize = 3;
 
 /// A ban as the file has it; none for a service that is not there any more.
-pub(super) fn written(services: &[(ServiceId, ServicePolicy)], key: &Key, rung: &Rung) -> Option<Ban> {
+pub(super) fn written(services: &[(ServiceId, ServicePolicy)], key: &Key, penalty: &Penalty) -> Option<Ban> {
     Some(Ban {
         who: who(services, key)?,
-        since_ns: rung.banned_at_ns,
-        until_ns: rung.banned_until_ns,
-        bans: rung.bans,
-        by: super::word(rung.cause).to_owned(),
+        since_ns: penalty.banned_at_ns,
+        until_ns: penalty.banned_until_ns,
+        bans: penalty.bans,
+        by: super::word(penalty.cause).to_owned(),
     })
 }
 
@@ -50,9 +50,9 @@ pub(super) fn key(services: &[(ServiceId, ServicePolicy)], who: &Who) -> Option<
 fn all(tables: &Tables) -> Result<Vec<Ban>> {
     let (now_ns, ladder) = (ledger::now_ns()?, tables.policy.ladder()?);
     let services = tables.policy.services()?;
-    let mut rungs = tables.rungs()?;
-    rungs.retain(|(_, rung)| rung.banned_until_ns != 0 && !rung.is_forgotten(&ladder, now_ns));
-    Ok(rungs.iter().filter_map(|(key, rung)| written(&services, key, rung)).collect())
+    let mut penalties = tables.penalties()?;
+    penalties.retain(|(_, penalty)| penalty.banned_until_ns != 0 && !penalty.is_forgotten(&ladder, now_ns));
+    Ok(penalties.iter().filter_map(|(key, penalty)| written(&services, key, penalty)).collect())
 }
 
 /// Writes all bans of `instance` anew, whole or not at all. Under the lock of the bans.
@@ -65,8 +65,8 @@ pub fn note(instance: &Instance, tables: &Tables, keys: &[Key]) -> Result<()> {
     let services = tables.policy.services()?;
     let (mut ban, mut end) = (Vec::new(), Vec::new());
     for key in keys {
-        match tables.rung(key)?.filter(|rung| rung.banned_until_ns != 0) {
-            Some(rung) => ban.extend(written(&services, key, &rung)),
+        match tables.penalty(key)?.filter(|penalty| penalty.banned_until_ns != 0) {
+            Some(penalty) => ban.extend(written(&services, key, &penalty)),
             None => end.extend(who(&services, key)),
         }
     }
@@ -75,7 +75,7 @@ pub fn note(instance: &Instance, tables: &Tables, keys: &[Key]) -> Result<()> {
 
 /// Appends a line, or writes all anew.
 pub(super) fn put(journal: &Journal, tables: &Tables, line: &Line) -> Result<()> {
-    if journal.append(line, || Ok(tables.rungs()?.len()))? { Ok(()) } else { journal.write(all(tables)?) }
+    if journal.append(line, || Ok(tables.penalties()?.len()))? { Ok(()) } else { journal.write(all(tables)?) }
 }
 
 /// Notes what time it is: should the clock on the wall be set back meanwhile, bans go on from here. Nothing is noted where
@@ -101,23 +101,26 @@ pub fn restore(instance: &Instance, tables: &mut Tables) -> Result<usize> {
     let mut dropped = Dropped::default();
     let mut restored = Vec::new();
     for ban in contents.bans.values() {
-        let rung = rung(ban, then_ns, now.at_ns);
-        if rung.is_forgotten(&ladder, now.at_ns) {
+        let penalty = penalty(ban, then_ns, now.at_ns);
+        if penalty.is_forgotten(&ladder, now.at_ns) {
             dropped.ended += 1;
             continue;
         }
         match key(&services, &ban.who) {
-            Some(key) => restored.push((key, rung)),
+            Some(key) => restored.push((key, penalty)),
             None => dropped.gone(&ban.who),
         }
     }
     // Those made by hand first, then the youngest, should there be less room than there was.
-    restored.sort_by_key(|(_, rung)| (rung.cause != cause::ADMIN, std::cmp::Reverse(rung.banned_at_ns)));
+    restored
+        .sort_by_key(|(_, penalty)| (penalty.cause != cause::ADMIN, std::cmp::Reverse(penalty.banned_at_ns)));
     dropped.no_room = restored.len().saturating_sub(room);
     restored.truncate(room);
-    tables.change_rungs(|rungs| restored.iter().try_for_each(|(key, rung)| rungs.set(key, rung)))?;
+    tables.change_penalties(|penalties| {
+        restored.iter().try_for_each(|(key, penalty)| penalties.set(key, penalty))
+    })?;
     let mut in_force = 0;
-    for (key, _) in restored.iter().filter(|(_, rung)| rung.is_banned(now.at_ns)) {
+    for (key, _) in restored.iter().filter(|(_, penalty)| penalty.is_banned(now.at_ns)) {
         // Should that not be known, it is a ban like others.
         match super::idle(tables, &services, key).unwrap_or(None) {
             None => in_force += 1,
@@ -137,16 +140,16 @@ pub fn restore(instance: &Instance, tables: &mut Tables) -> Result<usize> {
 
 /// A ban as it stands now, `then_ns` in its own time and `now_ns` in that of the kernel. None is longer than it was made
 /// for.
-fn rung(ban: &Ban, then_ns: u64, now_ns: u64) -> Rung {
+fn penalty(ban: &Ban, then_ns: u64, now_ns: u64) -> Penalty {
     let left_ns = ban.until_ns.saturating_sub(then_ns).min(ban.until_ns.saturating_sub(ban.since_ns));
     let over_ns = then_ns.saturating_sub(ban.until_ns);
-    Rung {
+    Penalty {
         banned_until_ns: now_ns.saturating_add(left_ns).saturating_sub(over_ns).max(1),
         // 0 is that of nobody's ban.
         banned_at_ns: now_ns.saturating_sub(then_ns.saturating_sub(ban.since_ns)).max(u64::from(now_ns > 0)),
         bans: ban.bans,
         cause: if ban.by == super::word(cause::ADMIN) { cause::ADMIN } else { cause::LADDER },
-        ..Rung::default()
+        ..Penalty::default()
     }
 }
 
@@ -263,11 +266,11 @@ mod tests {
             let until_ns = since_ns.saturating_add(length_ns);
             let who = Who { service: "smtp".to_owned(), source: "192.0.2.1/32".parse().unwrap() };
             let ban = Ban { who, since_ns, until_ns, bans: 3, by: "ladder".to_owned() };
-            let rung = rung(&ban, then_ns, now_ns);
-            prop_assert!(rung.banned_until_ns.saturating_sub(now_ns) <= length_ns.max(1));
-            prop_assert!(rung.banned_at_ns <= now_ns);
+            let penalty = penalty(&ban, then_ns, now_ns);
+            prop_assert!(penalty.banned_until_ns.saturating_sub(now_ns) <= length_ns.max(1));
+            prop_assert!(penalty.banned_at_ns <= now_ns);
             if then_ns >= until_ns && now_ns > 0 {
-                prop_assert!(!rung.is_banned(now_ns), "it had ended");
+                prop_assert!(!penalty.is_banned(now_ns), "it had ended");
             }
         }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use limiter_common::{Key, Rung, ServiceId, ServicePolicy, ladder::cause};
+use limiter_common::{Key, Penalty, ServiceId, ServicePolicy, ladder::cause};
 use tracing::{debug, error, info, warn};
 
 use super::{
@@ -52,7 +52,7 @@ impl Upkeep {
             written: HashMap::new(),
             seen: None,
             clock: None,
-            idle: idle(tables, &services, &tables.rungs()?, now_ns)?,
+            idle: idle(tables, &services, &tables.penalties()?, now_ns)?,
             services,
             change,
             failed: None,
@@ -68,30 +68,31 @@ impl Upkeep {
         }
         let _bans = instance.lock_bans()?;
         let (now_ns, ladder) = (ledger::now_ns()?, tables.policy.ladder()?);
-        let mut rungs = tables.rungs()?;
+        let mut penalties = tables.penalties()?;
         let remember_ns = u64::try_from(remember.as_nanos()).unwrap_or(u64::MAX);
-        let is_forgotten =
-            |rung: &Rung| rung.is_forgotten(&ladder, now_ns) && !rung.was_refused(remember_ns, now_ns);
-        let forgotten = rungs.extract_if(.., |(_, rung)| is_forgotten(rung));
+        let is_forgotten = |penalty: &Penalty| {
+            penalty.is_forgotten(&ladder, now_ns) && !penalty.was_refused(remember_ns, now_ns)
+        };
+        let forgotten = penalties.extract_if(.., |(_, penalty)| is_forgotten(penalty));
         let mut gone: Vec<_> = forgotten.map(|(key, _)| key).collect();
         // The kernel makes room for those that are only refused by itself, but more bans than there may be.
         let max = tables.max_bans()? as usize;
-        let given_up = super::beyond(&rungs, max, usize::MAX, &ladder, now_ns);
+        let given_up = super::beyond(&penalties, max, usize::MAX, &ladder, now_ns);
         if !given_up.is_empty() {
             let over = given_up.len();
             warn!(
                 "more than {max} sources are banned: the {over} oldest bans that the ladder made are given up; raise \
                  max_bans in [ladder], and start the daemon anew"
             );
-            rungs.retain(|(key, _)| !given_up.contains(key));
+            penalties.retain(|(key, _)| !given_up.contains(key));
         }
         gone.extend(given_up);
         if !gone.is_empty() {
             super::unban(tables, &gone)?;
         }
-        rungs.retain(|(_, rung)| rung.banned_until_ns != 0);
-        self.look_at_policy(tables, &rungs, now_ns)?;
-        if let Err(problem) = self.write_down(instance, tables, &rungs, now_ns) {
+        penalties.retain(|(_, penalty)| penalty.banned_until_ns != 0);
+        self.look_at_policy(tables, &penalties, now_ns)?;
+        if let Err(problem) = self.write_down(instance, tables, &penalties, now_ns) {
             if self.failed.is_none() {
                 error!(
                     "{problem:#}: the bans hold, but only until the host starts anew; tried again every 10 s"
@@ -105,13 +106,13 @@ impl Upkeep {
 
     /// Says which bans do not hold any more, and which do again: by a change of the policy something else makes a source, a
     /// rule allows who is banned, or the service only observes or is gone.
-    fn look_at_policy(&mut self, tables: &Tables, rungs: &[(Key, Rung)], now_ns: u64) -> Result<()> {
+    fn look_at_policy(&mut self, tables: &Tables, penalties: &[(Key, Penalty)], now_ns: u64) -> Result<()> {
         let change = tables.policy.change()?;
         if change == self.change {
             return Ok(());
         }
         let services = tables.policy.services()?;
-        let now = idle(tables, &services, rungs, now_ns)?;
+        let now = idle(tables, &services, penalties, now_ns)?;
         self.change = change;
         let what_matters = |services: &[(ServiceId, ServicePolicy)]| -> Vec<_> {
             services.iter().map(|(id, policy)| (*id, policy.name)).collect()
@@ -128,7 +129,7 @@ impl Upkeep {
         for said in state::by_reason(&idle, "not in force any more") {
             warn!("{said}");
         }
-        let banned = rungs.iter().filter(|(_, rung)| rung.is_banned(now_ns)).map(|(key, _)| key);
+        let banned = penalties.iter().filter(|(_, penalty)| penalty.is_banned(now_ns)).map(|(key, _)| key);
         let again = banned.filter(|key| self.idle.contains_key(key) && !now.contains_key(key));
         let again = again.filter_map(|key| Some((who(key)?, String::new())));
         for said in state::by_reason(&again.collect::<Vec<_>>(), "in force again") {
@@ -143,30 +144,31 @@ impl Upkeep {
         &mut self,
         instance: &Instance,
         tables: &Tables,
-        banned: &[(Key, Rung)],
+        banned: &[(Key, Penalty)],
         now_ns: u64,
     ) -> Result<()> {
         let caught_up = if self.failed.is_some() { Ok(false) } else { self.catch_up() };
         let mut ban = Vec::new();
-        for (key, rung) in banned {
-            if self.written.get(key) == Some(&rung.banned_until_ns) {
+        for (key, penalty) in banned {
+            if self.written.get(key) == Some(&penalty.banned_until_ns) {
                 continue;
             }
-            let Some(written) = state::written(&self.services, key, rung) else { continue };
-            if rung.is_banned(now_ns) && rung.cause == cause::LADDER {
+            let Some(written) = state::written(&self.services, key, penalty) else { continue };
+            if penalty.is_banned(now_ns) && penalty.cause == cause::LADDER {
                 info!(
                     "{}: {} went on for too long, and is banned for {} (ban {} in a row)",
                     written.who.service,
                     written.who.source,
                     humantime::format_duration(Duration::from_secs(
-                        (rung.banned_until_ns - rung.banned_at_ns) / 1_000_000_000
+                        (penalty.banned_until_ns - penalty.banned_at_ns) / 1_000_000_000
                     )),
-                    rung.bans
+                    penalty.bans
                 );
             }
             ban.push(written);
         }
-        let now: HashMap<Key, u64> = banned.iter().map(|(key, rung)| (*key, rung.banned_until_ns)).collect();
+        let now: HashMap<Key, u64> =
+            banned.iter().map(|(key, penalty)| (*key, penalty.banned_until_ns)).collect();
         let over =
             self.written.iter().filter(|(key, until_ns)| **until_ns > now_ns && !now.contains_key(key));
         let end: Vec<_> = over.filter_map(|(key, _)| state::who(&self.services, key)).collect();
@@ -239,11 +241,11 @@ impl Upkeep {
 fn idle(
     tables: &Tables,
     services: &[(ServiceId, ServicePolicy)],
-    rungs: &[(Key, Rung)],
+    penalties: &[(Key, Penalty)],
     now_ns: u64,
 ) -> Result<HashMap<Key, String>> {
     let mut idle = HashMap::new();
-    for (key, _) in rungs.iter().filter(|(_, rung)| rung.is_banned(now_ns)) {
+    for (key, _) in penalties.iter().filter(|(_, penalty)| penalty.is_banned(now_ns)) {
         if let Some(because) = super::idle(tables, services, key)? {
             idle.insert(*key, because);
         }

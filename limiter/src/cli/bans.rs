@@ -154,8 +154,8 @@ fn what(services: &[(ServiceId, ServicePolicy)], key: &Key) -> String {
 
 /// For how long a source is banned yet, in words, if it is.
 fn left(tables: &Tables, key: &Key, now_ns: u64) -> Result<Option<String>> {
-    let rung = tables.rung(key)?.filter(|rung| rung.is_banned(now_ns));
-    let left = rung.map(|rung| Duration::from_nanos(rung.banned_until_ns - now_ns));
+    let penalty = tables.penalty(key)?.filter(|penalty| penalty.is_banned(now_ns));
+    let left = penalty.map(|penalty| Duration::from_nanos(penalty.banned_until_ns - now_ns));
     Ok(left.map(|left| format!("banned for another {}", output::time(left))))
 }
 

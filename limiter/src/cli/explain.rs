@@ -6,8 +6,8 @@ use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use limiter_common::{
-    Action, Addr, Claim, Entry, Ladder, Limits, Reason, Response, Rung, Say, ServicePolicy, Standing as Has,
-    rule::Network as Net, verdict::Beyond,
+    Action, Addr, Claim, Entry, Ladder, Limits, Penalty, Reason, Response, Say, ServicePolicy,
+    Standing as Has, rule::Network as Net, verdict::Beyond,
 };
 use serde::Serialize;
 
@@ -122,7 +122,7 @@ pub struct Facts {
     /// Its entry in the ledger.
     pub entry: Entry,
     /// What is remembered of its refusals.
-    pub rung: Rung,
+    pub penalty: Penalty,
     /// Who waits.
     pub waiting: ledger::Waiting,
 }
@@ -170,7 +170,7 @@ fn explain(tables: &Tables, address: Addr, is_served: bool) -> Result<Explanatio
             has: ledger::standing(tables, &source.narrow, &claim)?,
             beyond: ledger::beyond(tables, &claim)?,
             entry: tables.source(&claim.narrow)?.unwrap_or_default(),
-            rung: tables.rung(&source.narrow)?.unwrap_or_default(),
+            penalty: tables.penalty(&source.narrow)?.unwrap_or_default(),
             claim,
             waiting: waiting.get(&claim.narrow).copied().unwrap_or_default(),
         });
@@ -204,7 +204,7 @@ pub fn explanation(
 }
 
 fn standing(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: bool) -> Standing {
-    let Facts { policy, claim, say, otherwise, has, beyond, entry, rung, waiting } = facts;
+    let Facts { policy, claim, say, otherwise, has, beyond, entry, penalty, waiting } = facts;
     let limits = Limits::of(policy, say).within(claim);
     // As the kernel does it: those that got in by that take nobody's place.
     let over = if policy.observes() { limits.above(beyond) } else { limits };
@@ -215,7 +215,7 @@ fn standing(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: boo
     let remedied = over.filter(is_its_own).and_then(|reason| {
         Remedy::of(&Refused { policy, say: *say, otherwise: *otherwise, standing: has, reason })
     });
-    let (replies, refusals) = (ladder.replies, Refusals::of(rung, now.boot_ns));
+    let (replies, refusals) = (ladder.replies, Refusals::of(penalty, now.boot_ns));
     let is_told = is_served && policy.response == Response::Reply as u8 && replies.is_limited();
     let left = is_told.then(|| replies.left(has.replies_due_ns, now.boot_ns));
     Standing {

@@ -13,8 +13,8 @@ use std::{
 };
 
 use limiter_common::{
-    Addr, Claim, Counters, Entry, Key, Ladder, Places, Reason, Rung, Say, ServiceId, ServicePolicy, Standing,
-    ladder::cause,
+    Addr, Claim, Counters, Entry, Key, Ladder, Penalty, Places, Reason, Say, ServiceId, ServicePolicy,
+    Standing, ladder::cause,
 };
 
 use super::{
@@ -49,7 +49,7 @@ struct World {
     runs: bool,
     detached: Vec<&'static str>,
     ledger: HashMap<Key, Entry>,
-    rungs: HashMap<Key, Rung>,
+    penalties: HashMap<Key, Penalty>,
     waiting: HashMap<Key, Waiting>,
     counters: BTreeMap<u8, Counters>,
     shield: Vec<Place>,
@@ -76,7 +76,7 @@ impl World {
             runs: true,
             detached: Vec::new(),
             ledger: HashMap::new(),
-            rungs: HashMap::new(),
+            penalties: HashMap::new(),
             waiting: HashMap::new(),
             counters: BTreeMap::new(),
             shield: Vec::new(),
@@ -119,12 +119,12 @@ impl World {
         if let Some(entry) = self.ledger.get_mut(&narrow) {
             entry.refused += times as u32;
         }
-        let rung = self.rungs.entry(narrow).or_default();
+        let penalty = self.penalties.entry(narrow).or_default();
         if !matches!(reason, Reason::Denied | Reason::Banned) {
-            rung.replies_due_ns = NOW_NS + times * interval_ns;
+            penalty.replies_due_ns = NOW_NS + times * interval_ns;
         }
-        rung.refused[reason as usize] += times as u32;
-        (rung.refused_ns, rung.refused_for) = (NOW_NS - 95_000_000_000, reason as u32);
+        penalty.refused[reason as usize] += times as u32;
+        (penalty.refused_ns, penalty.refused_for) = (NOW_NS - 95_000_000_000, reason as u32);
         self.count(service, |counters| {
             counters.refused[reason as usize] += times;
             counters.replied += times;
@@ -134,14 +134,14 @@ impl World {
 
     fn banned(mut self, service: &str, address: &str, seconds: u64, by: u32) -> Self {
         let narrow = self.claim(service, address).narrow;
-        let rung = self.rungs.entry(narrow).or_default();
-        *rung = Rung {
+        let penalty = self.penalties.entry(narrow).or_default();
+        *penalty = Penalty {
             banned_until_ns: NOW_NS + seconds * 1_000_000_000,
             banned_at_ns: NOW_NS - 30_000_000_000,
             dropped: 1234,
             bans: u32::from(by == cause::LADDER) * 2,
             cause: by,
-            ..*rung
+            ..*penalty
         };
         self
     }
@@ -220,7 +220,7 @@ impl World {
                     ..Source::new(
                         key,
                         entry,
-                        Refusals::of(&self.rungs.get(key).copied().unwrap_or_default(), NOW_NS),
+                        Refusals::of(&self.penalties.get(key).copied().unwrap_or_default(), NOW_NS),
                         policy.map(|(_, policy)| policy),
                         &rules,
                         NOW_S,
@@ -232,16 +232,16 @@ impl World {
     }
 
     fn bans(&self) -> Bans {
-        let banned = self.rungs.iter().filter(|(_, rung)| rung.is_banned(NOW_NS));
+        let banned = self.penalties.iter().filter(|(_, penalty)| penalty.is_banned(NOW_NS));
         let mut bans: Vec<Ban> = banned
-            .map(|(key, rung)| Ban {
+            .map(|(key, penalty)| Ban {
                 service: policy::service_name(&self.policy.services, ServiceId(key.service)),
                 source: network(key),
-                left_seconds: (rung.banned_until_ns - NOW_NS).div_ceil(1_000_000_000),
+                left_seconds: (penalty.banned_until_ns - NOW_NS).div_ceil(1_000_000_000),
                 since_seconds: 30,
-                reason: crate::bans::word(rung.cause),
-                bans: rung.bans,
-                dropped: rung.dropped,
+                reason: crate::bans::word(penalty.cause),
+                bans: penalty.bans,
+                dropped: penalty.dropped,
             })
             .collect();
         bans.sort_by_key(|ban| ban.left_seconds);
@@ -256,8 +256,8 @@ impl World {
             .iter()
             .map(|(id, policy)| {
                 let claim = Claim::new(*id, policy, limiter_common::Scope::SERVICES, &address);
-                let (narrow, rung) = (self.of(&claim.narrow), self.rungs.get(&claim.narrow).copied());
-                let rung = rung.unwrap_or_default();
+                let (narrow, penalty) = (self.of(&claim.narrow), self.penalties.get(&claim.narrow).copied());
+                let penalty = penalty.unwrap_or_default();
                 let rule = policy::covering(&self.policy.rules, &address);
                 explain::Facts {
                     policy: *policy,
@@ -269,8 +269,8 @@ impl World {
                         wide: if claim.has_wide() { self.of(&claim.wide).places } else { Places(0) },
                         total: self.total(*id),
                         due_ns: narrow.due_ns,
-                        banned_until_ns: rung.banned_until_ns,
-                        replies_due_ns: rung.replies_due_ns,
+                        banned_until_ns: penalty.banned_until_ns,
+                        replies_due_ns: penalty.replies_due_ns,
                     },
                     beyond: limiter_common::verdict::Beyond {
                         narrow: narrow.beyond,
@@ -278,7 +278,7 @@ impl World {
                         total: self.ledger.values().map(|entry| entry.beyond).sum(),
                     },
                     entry: narrow,
-                    rung,
+                    penalty,
                     waiting: self.waiting.get(&claim.narrow).copied().unwrap_or_default(),
                 }
             })

@@ -153,7 +153,7 @@ impl Target {
             .map_max_entries("RINGS", sizes.rings)
             .map_max_entries("OVERFLOW", sizes.overflow)
             .map_max_entries("KEPT", sizes.kept)
-            .map_max_entries("RUNGS", sizes.rungs);
+            .map_max_entries("PENALTIES", sizes.penalties);
         for (name, entries) in [
             ("RULES_0", MAX_RULES),
             ("RULES_1", MAX_RULES),

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
-    ConnectionRecord, Counters, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, DropCache, PORT_WORDS,
-    Pending, Room, Rule, Rung, SETS, ServicePolicy, Slot, Total, coverage,
+    ConnectionRecord, Counters, DropCache, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES,
+    PORT_WORDS, Penalty, Pending, Room, Rule, SETS, ServicePolicy, Slot, Total, coverage,
     listening::{Endpoint, MAX_ENDPOINTS},
     maintenance::MaintenanceRequest,
     room::rooms::ROOMS,
@@ -60,7 +60,7 @@ const MAPS: [Expected; 30] = [
     map("LIMITS_0", MapType::Hash, size_of::<RuleService>(), size_of::<RuleLimits>(), Some(MAX_RULE_LIMITS)),
     map("LIMITS_1", MapType::Hash, size_of::<RuleService>(), size_of::<RuleLimits>(), Some(MAX_RULE_LIMITS)),
     map("LADDERS", MapType::Array, 4, size_of::<Ladder>(), Some(SETS)),
-    map("RUNGS", MapType::Hash, size_of::<Key>(), size_of::<Rung>(), None),
+    map("PENALTIES", MapType::Hash, size_of::<Key>(), size_of::<Penalty>(), None),
     map("LEDGER", MapType::Hash, size_of::<Key>(), size_of::<Entry>(), None),
     map("ROOMS", MapType::Array, 4, size_of::<Room>(), Some(ROOMS)),
     map("RINGS", MapType::Array, 4, size_of::<Key>(), None),

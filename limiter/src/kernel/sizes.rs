@@ -22,26 +22,26 @@ pub struct Sizes {
     pub rings: u32,
     pub overflow: u32,
     pub kept: u32,
-    pub rungs: u32,
+    pub penalties: u32,
 }
 
 impl Sizes {
     /// For a file that says `max_sources` and `max_bans`.
     pub fn of(max_sources: u32, max_bans: u32, release: &Release) -> Self {
-        const RUNGS: usize = rooms::RUNGS as usize;
+        const PENALTIES: usize = rooms::PENALTIES as usize;
         let entries = room::rooms(max_sources, max_bans).map(|room| room.most);
-        let (ledger, rungs) = (entries[..RUNGS].iter().sum(), entries[RUNGS]);
+        let (ledger, penalties) = (entries[..PENALTIES].iter().sum(), entries[PENALTIES]);
         let overflow = max_sources.max(MIN_OVERFLOW);
         // Of connections that are alive, only those are kept that cannot be asked to report their changes of state. A dead
         // one is behind a descriptor of a mail daemon, or in the accept queue of a listener.
         let kept = if release.is_at_least(ALL_REPORT) { overflow / 4 } else { overflow };
-        Self { ledger, rings: ledger + rungs, overflow, kept, rungs }
+        Self { ledger, rings: ledger + penalties, overflow, kept, penalties }
     }
 
     /// What the kernel takes for these maps while nothing is in them, in bytes: for a hash a head of 16 bytes for as many
     /// entries as there may be, rounded up to a power of two (`htab_map_alloc`, kernel/bpf/hashtab.c); an array whole.
     pub fn bytes(&self) -> u64 {
-        let hashes = [self.ledger, self.overflow, self.kept, self.rungs];
+        let hashes = [self.ledger, self.overflow, self.kept, self.penalties];
         let heads: u64 = hashes.iter().map(|&entries| 16 * u64::from(entries).next_power_of_two()).sum();
         heads + u64::from(self.rings) * size_of::<Key>() as u64
     }

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{
-    ConnectionRecord, Counters, Entry, Kept, Key, DropCache, Pending, Places, Room, Rung, ServiceId, Slot, Total,
-    Waiter, maintenance::MaintenanceRequest, room::rooms, waiting::Flow,
+    ConnectionRecord, Counters, DropCache, Entry, Kept, Key, Penalty, Pending, Places, Room, ServiceId, Slot,
+    Total, Waiter, maintenance::MaintenanceRequest, room::rooms, waiting::Flow,
 };
 
 use super::{
@@ -34,8 +34,8 @@ pub struct Tables {
     /// The same map, for [`walk`].
     whole_ledger: MapData,
     /// The ladder's map, likewise.
-    whole_rungs: MapData,
-    rungs: Rungs,
+    whole_penalties: MapData,
+    penalties: Penalties,
     drop_cache: PerCpuArray<MapData, DropCache>,
     /// The records of connections, for [`walk_by_key`].
     slots: MapData,
@@ -53,17 +53,17 @@ pub struct Tables {
 }
 
 /// Where each source stands on the ladder that was refused lately.
-pub struct Rungs {
-    map: HashMap<MapData, Key, Rung>,
+pub struct Penalties {
+    map: HashMap<MapData, Key, Penalty>,
     /// What was where something was changed, to be put back if the change fails.
-    before: Vec<(Key, Option<Rung>)>,
+    before: Vec<(Key, Option<Penalty>)>,
 }
 
-impl Rungs {
+impl Penalties {
     /// Puts a source where it stands.
-    pub fn set(&mut self, key: &Key, rung: &Rung) -> Result<()> {
+    pub fn set(&mut self, key: &Key, penalty: &Penalty) -> Result<()> {
         self.remember(key)?;
-        self.map.insert(key, rung, 0).context("cannot write a ban")
+        self.map.insert(key, penalty, 0).context("cannot write a ban")
     }
 
     /// Forgets where a source stands, if anywhere.
@@ -77,7 +77,7 @@ impl Rungs {
         Ok(())
     }
 
-    fn get(&self, key: &Key) -> Result<Option<Rung>> {
+    fn get(&self, key: &Key) -> Result<Option<Penalty>> {
         found(self.map.get(key, 0)).context("cannot read who is banned")
     }
 
@@ -85,7 +85,7 @@ impl Rungs {
     fn take_back(&mut self) -> Result<()> {
         while let Some((key, before)) = self.before.pop() {
             match before {
-                Some(rung) => self.map.insert(key, rung, 0),
+                Some(penalty) => self.map.insert(key, penalty, 0),
                 None => found(self.map.remove(&key)).map(drop),
             }
             .context("cannot put back who is banned")?;
@@ -95,12 +95,12 @@ impl Rungs {
 }
 
 /// Drops by source and the beginning of its ban.
-pub struct UnnotedDrops(StdHashMap<(Key, u64), u64>);
+pub struct UncountedDrops(StdHashMap<(Key, u64), u64>);
 
-impl UnnotedDrops {
+impl UncountedDrops {
     /// Those of the ban of a source.
-    pub fn of(&self, key: &Key, rung: &Rung) -> u64 {
-        self.0.get(&(*key, rung.banned_at_ns)).copied().unwrap_or_default()
+    pub fn of(&self, key: &Key, penalty: &Penalty) -> u64 {
+        self.0.get(&(*key, penalty.banned_at_ns)).copied().unwrap_or_default()
     }
 }
 
@@ -123,8 +123,11 @@ impl Tables {
             policy: Sets::open(dir)?,
             ledger: Map::HashMap(open(dir, "LEDGER")?).try_into()?,
             whole_ledger: open(dir, "LEDGER")?,
-            whole_rungs: open(dir, "RUNGS")?,
-            rungs: Rungs { map: Map::HashMap(open(dir, "RUNGS")?).try_into()?, before: Vec::new() },
+            whole_penalties: open(dir, "PENALTIES")?,
+            penalties: Penalties {
+                map: Map::HashMap(open(dir, "PENALTIES")?).try_into()?,
+                before: Vec::new(),
+            },
             drop_cache: Map::PerCpuArray(open(dir, "DROP_CACHE")?).try_into()?,
             slots: open(dir, "SLOTS")?,
             overflow: open(dir, "OVERFLOW")?,
@@ -150,7 +153,7 @@ impl Tables {
 
     /// How many entries are shared by sources that have none of their own.
     pub fn shared(&self) -> Result<u64> {
-        let rooms = rooms::SHARED..rooms::RUNGS;
+        let rooms = rooms::SHARED..rooms::PENALTIES;
         rooms.map(|index| Ok(self.rooms.get(&index, 0)?.taken)).sum()
     }
 
@@ -196,33 +199,34 @@ impl Tables {
     }
 
     /// Where one source stands on the ladder, if it was refused lately.
-    pub fn rung(&self, key: &Key) -> Result<Option<Rung>> {
-        self.rungs.get(key)
+    pub fn penalty(&self, key: &Key) -> Result<Option<Penalty>> {
+        self.penalties.get(key)
     }
 
     /// Everyone who was refused lately, or is banned.
-    pub fn rungs(&self) -> Result<Vec<(Key, Rung)>> {
-        let mut rungs = Vec::new();
-        walk(&self.whole_rungs, |key, rung| rungs.push((key, rung))).context("cannot read who is banned")?;
-        Ok(rungs)
+    pub fn penalties(&self) -> Result<Vec<(Key, Penalty)>> {
+        let mut penalties = Vec::new();
+        walk(&self.whole_penalties, |key, penalty| penalties.push((key, penalty)))
+            .context("cannot read who is banned")?;
+        Ok(penalties)
     }
 
     /// How many bans there can be, and how many sources that were refused lately beside them.
     pub fn max_bans(&self) -> Result<u32> {
-        Ok(self.rooms.get(&rooms::RUNGS, 0)?.most / 2)
+        Ok(self.rooms.get(&rooms::PENALTIES, 0)?.most / 2)
     }
 
     /// Changes where sources stand on the ladder, as a whole or not at all. When this returns, no verdict rests on
     /// what was before.
-    pub fn change_rungs<T>(&mut self, change: impl FnOnce(&mut Rungs) -> Result<T>) -> Result<T> {
+    pub fn change_penalties<T>(&mut self, change: impl FnOnce(&mut Penalties) -> Result<T>) -> Result<T> {
         self.policy.prepare_to_tell()?;
-        self.rungs.before.clear();
-        let outcome = change(&mut self.rungs).and_then(|outcome| {
+        self.penalties.before.clear();
+        let outcome = change(&mut self.penalties).and_then(|outcome| {
             self.policy.tell_of_change()?;
             Ok(outcome)
         });
         outcome.or_else(|problem| {
-            self.rungs
+            self.penalties
                 .take_back()
                 .with_context(|| format!("some of it was done, and some not ({problem:#}): do it again"))?;
             let _ = self.policy.tell_of_change();
@@ -230,8 +234,8 @@ impl Tables {
         })
     }
 
-    /// Packets of banned sources that were dropped, and are not counted in [`Rung::dropped`] yet.
-    pub fn uncounted_drops(&self) -> Result<UnnotedDrops> {
+    /// Packets of banned sources that were dropped, and are not counted in [`Penalty::dropped`] yet.
+    pub fn uncounted_drops(&self) -> Result<UncountedDrops> {
         let services: StdHashMap<_, _> = self.policy.services()?.into_iter().collect();
         let mut drops = StdHashMap::new();
         for cache in self.drop_cache.get(&0, 0)?.iter() {
@@ -242,7 +246,7 @@ impl Tables {
                 *drops.entry(ban).or_default() += u64::from(cached.uncounted);
             }
         }
-        Ok(UnnotedDrops(drops))
+        Ok(UncountedDrops(drops))
     }
 
     /// The cookies of the sockets that have a record. Those that come and go meanwhile may be missed.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aya::maps::{HashMap, Map, MapData};
-use limiter_common::{Key, Rung};
+use limiter_common::{Key, Penalty};
 
 use crate::forgery::attack;
 use crate::ground::{Ground, counted_by_the_kernel, say};
@@ -61,7 +61,7 @@ fn forged_packets_move_nobody_on_the_ladder() {
 
 /// How many sources the ladder knows.
 fn on_the_ladder(limiter: &Limiter) -> usize {
-    let map = MapData::from_pin(limiter.pins().join("RUNGS")).expect("the ladder is pinned");
-    let rungs: HashMap<_, Key, Rung> = Map::HashMap(map).try_into().expect("it is a hash map");
-    rungs.keys().count()
+    let map = MapData::from_pin(limiter.pins().join("PENALTIES")).expect("the ladder is pinned");
+    let penalties: HashMap<_, Key, Penalty> = Map::HashMap(map).try_into().expect("it is a hash map");
+    penalties.keys().count()
 }

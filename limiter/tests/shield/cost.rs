@@ -7,7 +7,7 @@ use limiter_common::ladder::cause;
 use crate::assembly::{DROP, PASS, by_turns, drops_after_one_look, drops_without_a_look};
 use crate::frame::{ACK, Frame};
 use crate::program::Program;
-use crate::support::pinned::Rungs;
+use crate::support::pinned::Penalties;
 use crate::support::{Lab, Limiter, V4, V6};
 
 /// Frames of each measurement, and measurements of each frame.
@@ -44,8 +44,8 @@ fn report_of_ns_per_frame_with_one_and_a_thousand_and_a_million_bans() {
     println!("ns per frame: median (least, most) of {ROUNDS} rounds of {FRAMES} frames each");
     let mut bans = 0;
     for wanted in [1, 1_000, 1_000_000] {
-        Rungs::open(&limiter).ban(cause::ADMIN, bans..wanted, address);
-        Rungs::open(&limiter).ban(cause::ADMIN, bans.min(1000)..wanted.min(1000), address6);
+        Penalties::open(&limiter).ban(cause::ADMIN, bans..wanted, address);
+        Penalties::open(&limiter).ban(cause::ADMIN, bans.min(1000)..wanted.min(1000), address6);
         bans = wanted;
         let mut frames = vec![
             ("dropped without a look", &dropped, Frame::syn(address(0), to, 25), DROP),

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use crate::frame::{CUSTOMER, Frame};
 use crate::ground::{Ground, Sources, Verdict};
 use crate::support::V4;
-use crate::support::pinned::{Rungs, now_ns};
+use crate::support::pinned::{Penalties, now_ns};
 
 use Verdict::{Drop, Pass};
 
@@ -125,10 +125,10 @@ fn a_change_for_somebody_else_changes_nothing() {
 
 /// When the ban of a source from smtp ends, in nanoseconds of `CLOCK_BOOTTIME`.
 fn banned_until_ns(ground: &Ground, source: IpAddr) -> u64 {
-    let (source, Rungs(rungs, smtp)) = (Addr::from(source), Rungs::open(&ground.limiter));
-    let mut rungs = rungs.iter().map(Result::unwrap);
+    let (source, Penalties(penalties, smtp)) = (Addr::from(source), Penalties::open(&ground.limiter));
+    let mut penalties = penalties.iter().map(Result::unwrap);
     let is_it = |key: &Key| key.service == smtp.0 && source.cut(key.prefix) == key.source;
-    rungs.find(|(key, _)| is_it(key)).expect("it is banned").1.banned_until_ns
+    penalties.find(|(key, _)| is_it(key)).expect("it is banned").1.banned_until_ns
 }
 
 #[test]

@@ -14,9 +14,9 @@ mod support;
 
 mod assembly;
 mod cost;
+mod drop_cache;
 mod frame;
 mod ground;
-mod drop_cache;
 mod program;
 mod table;
 mod truncated;

@@ -59,11 +59,11 @@ pub fn of_the_instance(
                 counters.uncounted
             ));
         }
-        if counters.uncounted > 0 {
+        if counters.unrecorded > 0 {
             warnings.push(format!(
                 "{name}: {} times a handshake without a place could not be recorded, for want of room or memory: it waits \
                  until the kernel asks for it again, and is told nothing",
-                counters.uncounted
+                counters.unrecorded
             ));
         }
         if counters.drift > 0 {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use limiter_common::{
-    Addr, ConnectionRecord, Entry, Kept, Key, MAX_SERVICES, Pending, Places, Rung, ServiceId, ServicePolicy,
-    Slot, Waiter, service::Prefixes, slot::SLOTS, waiting::Flow,
+    Addr, ConnectionRecord, Entry, Kept, Key, MAX_SERVICES, Penalty, Pending, Places, ServiceId,
+    ServicePolicy, Slot, Waiter, service::Prefixes, slot::SLOTS, waiting::Flow,
 };
 
 use super::Limiter;
@@ -137,11 +137,11 @@ pub fn age_waiters(limiter: &Limiter, by: Duration) {
 }
 
 /// Where sources stand on the ladder, changed behind the limiter's back.
-pub struct Rungs(pub HashMap<MapData, Key, Rung>, pub ServiceId);
+pub struct Penalties(pub HashMap<MapData, Key, Penalty>, pub ServiceId);
 
-impl Rungs {
+impl Penalties {
     pub fn open(limiter: &Limiter) -> Self {
-        let map = MapData::from_pin(limiter.pins().join("RUNGS")).expect("the ladder is pinned");
+        let map = MapData::from_pin(limiter.pins().join("PENALTIES")).expect("the ladder is pinned");
         let services = limiter.json(&["status"])["services"].as_array().expect("services").len();
         let policies = MapData::from_pin(limiter.pins().join("SERVICES")).expect("the services are pinned");
         let policies: Array<_, ServicePolicy> = Map::Array(policies).try_into().expect("it is an array");
@@ -158,9 +158,9 @@ impl Rungs {
 
     /// Has all bans end now.
     pub fn end_bans(&mut self) {
-        let rungs: Vec<_> = self.0.iter().map(Result::unwrap).collect();
-        for (key, rung) in rungs {
-            self.0.insert(key, Rung { banned_until_ns: now_ns(), ..rung }, 0).expect("it is there");
+        let penalties: Vec<_> = self.0.iter().map(Result::unwrap).collect();
+        for (key, penalty) in penalties {
+            self.0.insert(key, Penalty { banned_until_ns: now_ns(), ..penalty }, 0).expect("it is there");
         }
     }
 
@@ -171,8 +171,8 @@ impl Rungs {
         for nth in nths {
             let key = Key::narrow(self.1, &smtp, 0, &Addr::from(address(nth)));
             let banned_at_ns = u64::from(nth) + 1;
-            let rung = Rung { banned_at_ns, banned_until_ns, cause, ..Rung::default() };
-            self.0.insert(key, rung, 0).expect("there is room");
+            let penalty = Penalty { banned_at_ns, banned_until_ns, cause, ..Penalty::default() };
+            self.0.insert(key, penalty, 0).expect("there is room");
         }
     }
 }
