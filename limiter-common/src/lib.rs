@@ -48,7 +48,7 @@ pub use room::Room;
 pub use rule::{Action, Rule, Say, Scope};
 pub use service::{Keepalive, Mode, Protocol, Response, ServiceId, ServicePolicy};
 pub use slot::Slot;
-pub use verdict::{Limits, Reason, Standing, Verdict};
+pub use verdict::{Limits, Reason, Usage, Verdict};
 pub use waiting::Waiter;
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or

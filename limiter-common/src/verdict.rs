@@ -268,7 +268,7 @@ static TOGETHER: [Together; 4] = {
 
 /// What a source has of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Standing {
+pub struct Usage {
     /// Connections of the source.
     pub narrow: Places,
     /// Connections of its network; zero where the wide tier is not counted.
@@ -283,7 +283,7 @@ pub struct Standing {
     pub replies_due_ns: u64,
 }
 
-impl Standing {
+impl Usage {
     /// Whether it was refused lately, or banned.
     #[inline(always)]
     #[must_use]
@@ -369,14 +369,14 @@ impl Standing {
 pub const fn judge(
     policy: &ServicePolicy,
     limits: &Limits,
-    standing: &Standing,
+    usage: &Usage,
     replies: &Rate,
     now_ns: u64,
 ) -> Verdict {
-    let Some(reason) = standing.over(limits, now_ns) else {
+    let Some(reason) = usage.over(limits, now_ns) else {
         return Verdict::Admit;
     };
-    Verdict::Refuse(reason, response(policy, reason, standing.replies_due_ns, replies, now_ns))
+    Verdict::Refuse(reason, response(policy, reason, usage.replies_due_ns, replies, now_ns))
 }
 
 /// How a refusal is answered, to a source that is due for its `replies` at `replies_due_ns`.
@@ -425,7 +425,7 @@ mod tests {
                 rate, max_connections, network_max_connections, max_total, reserve, response, ..Default::default()
             };
             let (narrow, wide, total) = held;
-            let standing = Standing {
+            let usage = Usage {
                 narrow: count(narrow, reserved, waiting),
                 wide: count(wide, reserved, waiting),
                 total: count(total, reserved, waiting),
@@ -462,18 +462,18 @@ mod tests {
                 Some(Reason::Network)
             } else if narrow >= limit {
                 Some(Reason::Concurrency)
-            } else if rate.left(standing.due_ns, now) <= u64::from(waiting) {
+            } else if rate.left(usage.due_ns, now) <= u64::from(waiting) {
                 Some(Reason::Rate)
             } else {
                 None
             };
             let answer = |reason| match response {
                 _ if matches!(reason, Reason::Denied | Reason::Banned) => Response::Drop,
-                0 if replies.wait_ns(standing.replies_due_ns, now) > 0 => Response::Reset,
+                0 if replies.wait_ns(usage.replies_due_ns, now) > 0 => Response::Reset,
                 response => Response::from_u8(response),
             };
             let expected = expected.map_or(Verdict::Admit, |reason| Verdict::Refuse(reason, answer(reason)));
-            prop_assert_eq!(judge(&policy, &Limits::of(&policy, &say), &standing, &replies, now), expected);
+            prop_assert_eq!(judge(&policy, &Limits::of(&policy, &say), &usage, &replies, now), expected);
             // The kernel programs find what a rule says in up to three places.
             if say.action == Action::Limit {
                 let mut limits = Limits::of_service(&policy);
@@ -527,21 +527,21 @@ mod tests {
         };
         let limits = Limits::of(&policy, &Say::NOTHING);
         let now = 1_000_000_000_000;
-        let standing = |narrow, wide, total, due_ns| Standing {
+        let usage = |narrow, wide, total, due_ns| Usage {
             narrow: count(narrow, 0, 0),
             wide: count(wide, 0, 0),
             total: count(total, 0, 0),
             due_ns,
             ..Default::default()
         };
-        for (standing, reason) in [
-            (standing(1, 1, 1, now - 1_000_000), Reason::Rate),
-            (standing(99, 99, 99, 0), Reason::Concurrency),
-            (standing(50, 199, 250, 0), Reason::Network),
-            (standing(50, 60, 299, now - 1_000_000), Reason::Total),
-            (standing(100, 199, 299, 0), Reason::Concurrency),
+        for (usage, reason) in [
+            (usage(1, 1, 1, now - 1_000_000), Reason::Rate),
+            (usage(99, 99, 99, 0), Reason::Concurrency),
+            (usage(50, 199, 250, 0), Reason::Network),
+            (usage(50, 60, 299, now - 1_000_000), Reason::Total),
+            (usage(100, 199, 299, 0), Reason::Concurrency),
         ] {
-            assert_eq!(standing.was_over(&limits, now), reason, "{standing:?}");
+            assert_eq!(usage.was_over(&limits, now), reason, "{usage:?}");
         }
     }
 

@@ -45,13 +45,13 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     let claim = claims::present(source);
     let limits = limits.within(&claim);
     let entry = maps::entry(&claim.narrow);
-    let standing = claims::standing(&source.narrow, &claim, entry, policy.max_total != 0);
+    let usage = claims::usage(&source.narrow, &claim, entry, policy.max_total != 0);
     let replies = service.ladder().map_or_else(Rate::default, |ladder| ladder.replies);
 
     // Where nothing is a matter of time, the clock is not asked.
-    let now_ns = if limits.rate.is_limited() || standing.is_on_the_ladder() { clock::now_ns() } else { 0 };
+    let now_ns = if limits.rate.is_limited() || usage.is_on_the_ladder() { clock::now_ns() } else { 0 };
 
-    let verdict = verdict::judge(policy, &limits, &standing, &replies, now_ns);
+    let verdict = verdict::judge(policy, &limits, &usage, &replies, now_ns);
     let Verdict::Refuse(reason, response) = verdict else {
         return sk_action::SK_PASS;
     };

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use limiter_common::{
-    Claim, Entry, Key, Limits, Penalty, Places, Standing, Total, claim::Words, key::Level, places::Word as _,
+    Claim, Entry, Key, Limits, Penalty, Places, Total, Usage, claim::Words, key::Level, places::Word as _,
     verdict::Beyond,
 };
 
@@ -182,47 +182,47 @@ pub fn bans(source: &Key) -> bool {
 /// limit: a look that makes and holds nothing in the source's name.
 #[inline(always)]
 pub fn is_over(source: &Key, claim: &Claim, limits: &Limits, narrow: Option<*mut Entry>) -> bool {
-    let standing = standing(source, claim, narrow, limits.total != u32::MAX);
+    let usage = usage(source, claim, narrow, limits.total != u32::MAX);
     // Where nothing is a matter of time, the clock is not asked.
-    let is_of_time = limits.rate.is_limited() || standing.is_on_the_ladder();
-    standing.over(limits, if is_of_time { clock::now_ns() } else { 0 }).is_some()
+    let is_of_time = limits.rate.is_limited() || usage.is_on_the_ladder();
+    usage.over(limits, if is_of_time { clock::now_ns() } else { 0 }).is_some()
 }
 
 /// Where the `source` stands that is counted in `claim`; zeros for what is not known. What is limited by nothing is not
 /// looked up.
 #[inline(always)]
-pub fn standing(source: &Key, claim: &Claim, narrow: Option<*mut Entry>, with_total: bool) -> Standing {
-    let mut standing = Standing::default();
+pub fn usage(source: &Key, claim: &Claim, narrow: Option<*mut Entry>, with_total: bool) -> Usage {
+    let mut usage = Usage::default();
     if let Some(penalty) = maps::penalty(source) {
         // SAFETY: found in this run.
         unsafe {
-            standing.banned_until_ns = (&raw const (*penalty).banned_until_ns).read_volatile();
-            standing.replies_due_ns = (&raw const (*penalty).replies_due_ns).read_volatile();
+            usage.banned_until_ns = (&raw const (*penalty).banned_until_ns).read_volatile();
+            usage.replies_due_ns = (&raw const (*penalty).replies_due_ns).read_volatile();
         }
     }
     if let Some(entry) = narrow {
         // SAFETY: found in this run.
         unsafe {
-            standing.narrow = (&raw const (*entry).places).read_volatile();
-            standing.due_ns = (&raw const (*entry).due_ns).read_volatile();
+            usage.narrow = (&raw const (*entry).places).read_volatile();
+            usage.due_ns = (&raw const (*entry).due_ns).read_volatile();
         }
     }
     if claim.has_wide()
         && let Some(entry) = maps::entry(&claim.wide)
     {
         // SAFETY: found in this run.
-        standing.wide = unsafe { (&raw const (*entry).places).read_volatile() };
+        usage.wide = unsafe { (&raw const (*entry).places).read_volatile() };
     }
     if with_total && let Some(total) = maps::total(claim.service()) {
         // SAFETY: found in this run.
-        standing.total = unsafe { (&raw const (*total).places).read_volatile() };
+        usage.total = unsafe { (&raw const (*total).places).read_volatile() };
     }
-    let waiting = standing.narrow.waiting() | standing.wide.waiting() | standing.total.waiting();
+    let waiting = usage.narrow.waiting() | usage.wide.waiting() | usage.total.waiting();
     if waiting != 0 && !waiters::are_attended() {
         // Nobody serves them: what they wait for is not kept free.
-        standing.narrow = standing.narrow.without_waiting();
-        standing.wide = standing.wide.without_waiting();
-        standing.total = standing.total.without_waiting();
+        usage.narrow = usage.narrow.without_waiting();
+        usage.wide = usage.wide.without_waiting();
+        usage.total = usage.total.without_waiting();
     }
-    standing
+    usage
 }

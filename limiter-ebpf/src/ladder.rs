@@ -17,12 +17,12 @@ pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local
     let claim = claims::present(claim);
     let limits = limits.within(&claim);
     let entry = maps::entry(&claim.narrow);
-    let standing = claims::standing(&source, &claim, entry, limits.total != u32::MAX);
+    let usage = claims::usage(&source, &claim, entry, limits.total != u32::MAX);
     let now_ns = clock::now_ns();
     // By now a place may have come free: then it is not held against the source.
-    let (reason, own) = match standing.over(&limits, now_ns) {
+    let (reason, own) = match usage.over(&limits, now_ns) {
         Some(reason) => (reason.within(&claim), reason.within(&claim).is_own()),
-        None => (standing.was_over(&limits, now_ns).within(&claim), false),
+        None => (usage.was_over(&limits, now_ns).within(&claim), false),
     };
     if !pay(service, &source, reason, own) {
         report::ladder_full(ctx, service.id);

@@ -154,8 +154,8 @@ extern "C" fn observe(claim: *const Claim, limits: *mut Limits) -> u32 {
     let Some(counts) = Counts::find(&claim) else { return 0 };
     let now_ns = clock::now_ns();
     *limits = limits.above(&counts.beyond());
-    let standing = claims::standing(&claim.narrow, &claim, Some(counts.narrow), limits.total != u32::MAX);
-    let reason = match standing.over(limits, now_ns) {
+    let usage = claims::usage(&claim.narrow, &claim, Some(counts.narrow), limits.total != u32::MAX);
+    let reason = match usage.over(limits, now_ns) {
         Some(reason) => reason,
         None => match reserve(&claim, &counts, limits, now_ns) {
             Outcome::Taken => return u32::from(record::COUNTED),

@@ -153,13 +153,13 @@ fn refuse(waiter: *mut Waiter, asked: &mut Request, counts: &Counts, claim: &Cla
     };
     asked.reason = reason as u32;
     let entry = maps::entry(&claim.narrow);
-    let standing = claims::standing(&source, claim, entry, true);
+    let usage = claims::usage(&source, claim, entry, true);
     (asked.count, asked.limit) = match reason {
-        Reason::Total => (standing.total, limits.total),
-        Reason::Network if claim.has_wide() => (standing.wide, limits.wide),
-        _ => (standing.narrow, limits.narrow),
+        Reason::Total => (usage.total, limits.total),
+        Reason::Network if claim.has_wide() => (usage.wide, limits.wide),
+        _ => (usage.narrow, limits.narrow),
     };
-    asked.response = respond(&service, reason, standing.replies_due_ns) as u32;
+    asked.response = respond(&service, reason, usage.replies_due_ns) as u32;
     if !has_gone && !refused_already {
         maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
         maps::count(service.id, |counters| &mut counters.told);

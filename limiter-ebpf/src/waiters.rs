@@ -173,8 +173,8 @@ fn why(service: &Service, tuple: &Tuple) -> (Claim, u32, Reason) {
     let source = claim.narrow;
     let claim = claims::present(claim);
     let limits = limits.within(&claim);
-    let standing = claims::standing(&source, &claim, maps::entry(&claim.narrow), limits.total != u32::MAX);
-    let reason = match standing.waits_for(&limits, clock::now_ns()) {
+    let usage = claims::usage(&source, &claim, maps::entry(&claim.narrow), limits.total != u32::MAX);
+    let reason = match usage.waits_for(&limits, clock::now_ns()) {
         Some(reason) => reason,
         // A place has come free since: it is noticed when the ACK comes again, as the daemon sees to at once.
         None => Reason::Concurrency,

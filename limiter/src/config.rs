@@ -17,7 +17,7 @@ mod interfaces;
 mod ladder;
 mod limiting;
 mod load;
-mod pace;
+mod rate_spec;
 mod render;
 mod resolve;
 mod rules;
@@ -31,12 +31,12 @@ use limiter_common::{Keepalive, Mode, Protocol, Rate, Response, ServicePolicy, s
 pub use check::{is_hostname, protocol_name};
 pub use edit::{Change, EditError, Edited, Ruling, edit};
 pub use error::ConfigError;
-pub use file::Draft;
+pub use file::StagedConfig;
 pub use interfaces::Interfaces;
 pub use ladder::LadderConfig;
 pub use limiting::Limiting;
 pub use load::{load, parse, read};
-pub use pace::Pace;
+pub use rate_spec::RateSpec;
 pub use resolve::WAIT_SECONDS;
 pub use rules::{PerService, Rule, bits, network, parse_network, prefix_len};
 pub use setting::{Setting, SettingError, apply, changes, parse_setting};
@@ -83,7 +83,7 @@ pub struct Service {
     /// Whether verdicts are carried out.
     pub mode: Mode,
     /// How fast one source may connect.
-    pub rate: Option<BurstingPace>,
+    pub rate: Option<RateWithBurst>,
     /// What one network, of many sources, may hold.
     pub network: Option<Network>,
     /// Connections of the whole service, 1 to [`ServicePolicy::MAX_LIMIT`].
@@ -101,9 +101,9 @@ pub struct Service {
 
 /// A rate and its burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BurstingPace {
+pub struct RateWithBurst {
     /// How many connections in a time.
-    pub pace: Pace,
+    pub spec: RateSpec,
     /// How many of them at once, 1 to [`Rate::MAX_COUNT`].
     pub burst: u32,
 }
@@ -137,7 +137,7 @@ impl Service {
     pub fn policy(&self) -> ServicePolicy {
         ServicePolicy {
             name: ServicePolicy::pack_name(&self.name).unwrap_or_default(),
-            rate: self.rate.map_or_else(Rate::default, |rate| rate.pace.rate(rate.burst)),
+            rate: self.rate.map_or_else(Rate::default, |rate| rate.spec.rate(rate.burst)),
             keepalive: self.keepalive.map_or_else(Keepalive::default, Keepalive::within),
             max_connections: self.max_connections,
             network_max_connections: self.network.map_or(0, |network| network.max_connections),

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Action, Addr, Claim, Entry, Key, Limits, Penalty, Places, Reason, Say, ServiceId, ServicePolicy,
-    Standing, key::Level, rule::Network, verdict::Beyond, waiting,
+    Action, Addr, Claim, Entry, Key, Limits, Penalty, Places, Reason, Say, ServiceId, ServicePolicy, Usage,
+    key::Level, rule::Network, verdict::Beyond, waiting,
 };
 use serde::Serialize;
 
@@ -262,9 +262,9 @@ pub fn present(tables: &Tables, claim: Claim) -> Result<Claim> {
 }
 
 /// Where the `source` stands that is counted in `claim`; zeros for what is not known.
-pub fn standing(tables: &Tables, source: &Key, claim: &Claim) -> Result<Standing> {
+pub fn usage(tables: &Tables, source: &Key, claim: &Claim) -> Result<Usage> {
     let penalty = tables.penalty(source)?.unwrap_or_default();
-    Ok(Standing {
+    Ok(Usage {
         banned_until_ns: penalty.banned_until_ns,
         replies_due_ns: penalty.replies_due_ns,
         total: tables.total(claim.service())?,
@@ -273,14 +273,14 @@ pub fn standing(tables: &Tables, source: &Key, claim: &Claim) -> Result<Standing
 }
 
 /// The same, without the ladder and the whole service.
-pub fn counts(tables: &Tables, claim: &Claim) -> Result<Standing> {
+pub fn counts(tables: &Tables, claim: &Claim) -> Result<Usage> {
     let entry = |key: &Key| -> Result<Entry> {
         let entry = tables.source(key)?.unwrap_or_default();
         Ok(if entry.places == Places::COLLECTED { Entry::default() } else { entry })
     };
     let narrow = entry(&claim.narrow)?;
     let wide = if claim.has_wide() { entry(&claim.wide)? } else { Entry::default() };
-    Ok(Standing { narrow: narrow.places, wide: wide.places, due_ns: narrow.due_ns, ..Standing::default() })
+    Ok(Usage { narrow: narrow.places, wide: wide.places, due_ns: narrow.due_ns, ..Usage::default() })
 }
 
 /// Connections in the counts of `claim` that were let through beyond limits, where refusals are only counted.

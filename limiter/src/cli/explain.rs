@@ -6,8 +6,8 @@ use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use limiter_common::{
-    Action, Addr, Claim, Entry, Ladder, Limits, Penalty, Reason, Response, Say, ServicePolicy,
-    Standing as Has, rule::Network as Net, verdict::Beyond,
+    Action, Addr, Claim, Entry, Ladder, Limits, Penalty, Reason, Response, Say, ServicePolicy, Usage,
+    rule::Network as Net, verdict::Beyond,
 };
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ pub struct Explanation {
     own: bool,
     /// The rule that counts for it, if there is one.
     rule: Option<Rule>,
-    services: Vec<Standing>,
+    services: Vec<AtService>,
 }
 
 #[derive(Serialize)]
@@ -53,7 +53,7 @@ struct Rule {
 
 /// Where the address stands with one service.
 #[derive(Serialize)]
-struct Standing {
+struct AtService {
     service: String,
     /// The network it is counted as.
     source: String,
@@ -116,7 +116,7 @@ pub struct Facts {
     /// What they would say without the one for exactly this address.
     pub otherwise: Option<Say>,
     /// What it has.
-    pub has: Has,
+    pub has: Usage,
     /// Of that, what got in because refusals are only counted.
     pub beyond: Beyond,
     /// Its entry in the ledger.
@@ -167,7 +167,7 @@ fn explain(tables: &Tables, address: Addr, is_served: bool) -> Result<Explanatio
             policy,
             say,
             otherwise: has_rule.then(|| otherwise.map_or(Say::NOTHING, |rule| policy::say(rule, id))),
-            has: ledger::standing(tables, &source.narrow, &claim)?,
+            has: ledger::usage(tables, &source.narrow, &claim)?,
             beyond: ledger::beyond(tables, &claim)?,
             entry: tables.source(&claim.narrow)?.unwrap_or_default(),
             penalty: tables.penalty(&source.narrow)?.unwrap_or_default(),
@@ -189,8 +189,8 @@ pub fn explanation(
     is_served: bool,
 ) -> Explanation {
     let text = address.to_ip().to_string();
-    let mut services: Vec<Standing> =
-        facts.iter().map(|facts| standing(&text, ladder, facts, now, is_served)).collect();
+    let mut services: Vec<AtService> =
+        facts.iter().map(|facts| at_service(&text, ladder, facts, now, is_served)).collect();
     services.sort_by(|a, b| a.service.cmp(&b.service));
     Explanation {
         own: rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow),
@@ -203,7 +203,7 @@ pub fn explanation(
     }
 }
 
-fn standing(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: bool) -> Standing {
+fn at_service(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: bool) -> AtService {
     let Facts { policy, claim, say, otherwise, has, beyond, entry, penalty, waiting } = facts;
     let limits = Limits::of(policy, say).within(claim);
     // As the kernel does it: those that got in by that take nobody's place.
@@ -213,12 +213,12 @@ fn standing(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: boo
     // Where it has no entry of its own, its count is not its own to raise.
     let is_its_own = |reason: &Reason| *reason != Reason::Network || !claim.narrow.is_shared();
     let remedied = over.filter(is_its_own).and_then(|reason| {
-        Remedy::of(&Refused { policy, say: *say, otherwise: *otherwise, standing: has, reason })
+        Remedy::of(&Refused { policy, say: *say, otherwise: *otherwise, usage: has, reason })
     });
     let (replies, refusals) = (ladder.replies, Refusals::of(penalty, now.boot_ns));
     let is_told = is_served && policy.response == Response::Reply as u8 && replies.is_limited();
     let left = is_told.then(|| replies.left(has.replies_due_ns, now.boot_ns));
-    Standing {
+    AtService {
         service: policy.name().to_owned(),
         source: ledger::network(&claim.narrow),
         connections: has.narrow.connections(),
@@ -273,27 +273,27 @@ pub fn screen(instance: &Instance, explanation: &Explanation, width: output::Wid
         ));
     }
     // One word for all services, where it is one.
-    let source = services.first().map(|standing| standing.source.as_str());
-    let is_one = services.iter().all(|standing| Some(standing.source.as_str()) == source);
+    let source = services.first().map(|at| at.source.as_str());
+    let is_one = services.iter().all(|at| Some(at.source.as_str()) == source);
     if let Some(source) = source.filter(|_| is_one) {
         screen.line(&format!("{address} is counted as {source}"));
     }
     let rows: Vec<Vec<String>> = services
         .iter()
-        .map(|standing| {
-            let next = match standing.reason {
+        .map(|at| {
+            let next = match at.reason {
                 None => "admitted".to_owned(),
-                Some(reason) if standing.observed => format!("observed: {reason}"),
+                Some(reason) if at.observed => format!("observed: {reason}"),
                 Some(reason) => format!("refused: {reason}"),
             };
-            let mut row = vec![standing.service.clone()];
+            let mut row = vec![at.service.clone()];
             if !is_one {
-                row.push(standing.source.clone());
+                row.push(at.source.clone());
             }
             row.extend([
-                standing.connections.to_string(),
-                standing.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
-                standing.refused.to_string(),
+                at.connections.to_string(),
+                at.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
+                at.refused.to_string(),
                 next,
             ]);
             row
@@ -308,27 +308,27 @@ pub fn screen(instance: &Instance, explanation: &Explanation, width: output::Wid
         .collect();
     screen.blank();
     screen.table(&columns, &rows);
-    for standing in services.iter().filter(|standing| standing.waiting > 0) {
-        let Standing { service, waiting, waiting_seconds, .. } = standing;
+    for at in services.iter().filter(|at| at.waiting > 0) {
+        let AtService { service, waiting, waiting_seconds, .. } = at;
         let wait = if *waiting == 1 { "1 handshake waits" } else { &format!("{waiting} handshakes wait") };
         screen.paragraph([format!("{service}: {wait} for a place, the first for {waiting_seconds} s")]);
     }
-    for standing in services {
-        screen.paragraph(refused_so_far(standing).into_iter().chain(let_through(standing)));
+    for at in services {
+        screen.paragraph(refused_so_far(at).into_iter().chain(let_through(at)));
     }
     // The same advice once, for all the services it is for.
-    let refused: Vec<&Standing> = services.iter().filter(|standing| standing.reason.is_some()).collect();
+    let refused: Vec<&AtService> = services.iter().filter(|at| at.reason.is_some()).collect();
     let mut told: Vec<(String, Option<&Remedy>, bool, Vec<&str>)> = Vec::new();
-    for standing in refused {
-        let (why, remedy) = (why(address, standing), standing.remedied.as_ref());
+    for at in refused {
+        let (why, remedy) = (why(address, at), at.remedied.as_ref());
         // What is said of a service is for that one alone.
         let is_alone = matches!(remedy, Some(Remedy::MaxTotal(_)));
         let is_same = |(other, known, observed, _): &(String, Option<&Remedy>, bool, Vec<&str>)| {
-            !is_alone && (other, known, observed) == (&why, &remedy, &standing.observed)
+            !is_alone && (other, known, observed) == (&why, &remedy, &at.observed)
         };
         match told.iter_mut().find(|known| is_same(known)) {
-            Some((.., services)) => services.push(&standing.service),
-            None => told.push((why, remedy, standing.observed, vec![&standing.service])),
+            Some((.., services)) => services.push(&at.service),
+            None => told.push((why, remedy, at.observed, vec![&at.service])),
         }
     }
     let known = explanation.services.len();
@@ -347,8 +347,8 @@ pub fn screen(instance: &Instance, explanation: &Explanation, width: output::Wid
 }
 
 /// For what it was refused, as far as it is remembered, and what it gets next time.
-fn refused_so_far(standing: &Standing) -> Option<String> {
-    let Standing { service, refusals, replies_left, .. } = standing;
+fn refused_so_far(at: &AtService) -> Option<String> {
+    let AtService { service, refusals, replies_left, .. } = at;
     let (seconds, reason) = (refusals.last_refused_seconds?, refusals.last_refused_for?);
     let times = refusals.times();
     let ago = match u32::try_from(seconds).unwrap_or(u32::MAX) {
@@ -365,13 +365,13 @@ fn refused_so_far(standing: &Standing) -> Option<String> {
         format!("{times} times ({each}), the last time {ago} ({reason})")
     };
     // Those that were told nothing are counted, and their reason is not kept.
-    let what = if standing.refused > times {
-        format!("refused {} times; remembered of them: {remembered}", standing.refused)
+    let what = if at.refused > times {
+        format!("refused {} times; remembered of them: {remembered}", at.refused)
     } else {
         format!("refused {remembered}")
     };
     // Who is denied or banned gets no reply, whatever there is left.
-    let next = match (standing.reason, replies_left) {
+    let next = match (at.reason, replies_left) {
         (Some("denied" | "banned"), _) | (_, None) => String::new(),
         (_, Some(0)) => "; refused again it gets a reset, not a reply".to_owned(),
         (_, Some(1)) => "; it gets 1 more reply, then resets".to_owned(),
@@ -381,29 +381,29 @@ fn refused_so_far(standing: &Standing) -> Option<String> {
 }
 
 /// What got in that would have been refused.
-fn let_through(standing: &Standing) -> Option<String> {
-    let Standing { service, would_refuse, .. } = standing;
+fn let_through(at: &AtService) -> Option<String> {
+    let AtService { service, would_refuse, .. } = at;
     let were = if *would_refuse == 1 { "1 connection" } else { &format!("{would_refuse} connections") };
     (*would_refuse > 0)
         .then(|| format!("{service}: {were} got in that would be refused if it enforced its limits"))
 }
 
 /// Why `address` would be refused, and when it gets in by itself.
-fn why(address: &str, standing: &Standing) -> String {
-    let Standing { network, wait_ms, .. } = standing;
-    match (standing.reason, network) {
+fn why(address: &str, at: &AtService) -> String {
+    let AtService { network, wait_ms, .. } = at;
+    match (at.reason, network) {
         (Some("denied"), _) => format!("a rule denies {address}; it gets in when the rule is changed"),
         (Some("banned"), _) => format!(
             "{address} is banned for another {}; it gets in after that",
-            output::time(Duration::from_secs(standing.banned_seconds))
+            output::time(Duration::from_secs(at.banned_seconds))
         ),
         (Some("total"), _) => format!(
             "the whole service holds as many connections as it may; {address} gets in again when any of them ends"
         ),
-        (Some("network"), _) if standing.shared => format!(
+        (Some("network"), _) if at.shared => format!(
             "the ledger has no room for {address} by itself, and the new sources in {} hold as many connections as they \
              may together; {address} gets in when one of them ends, or when max_sources is raised",
-            standing.source
+            at.source
         ),
         (Some("network"), Some(Network { network, .. })) => format!(
             "the sources in {network} hold as many connections as they may together; {address} gets in again when one \

@@ -275,7 +275,7 @@ impl Limits {
         let (rate, network) = (limits.rate.said(), limits.network.connections());
         Self {
             max_connections: Some(limits.max_connections.connections()).filter(|&limit| limit != 0),
-            rate: rate.map(|rate| Setting::Rate(config::Pace::of(&rate)).to_string()),
+            rate: rate.map(|rate| Setting::Rate(config::RateSpec::of(&rate)).to_string()),
             burst: rate.map(|rate| rate.burst()).filter(|&burst| burst != 0),
             network_max_connections: limits.network.is_said().then(|| {
                 Setting::NetworkMaxConnections(Some(network).filter(|&limit| limit != u32::MAX)).to_string()

@@ -10,7 +10,7 @@ use super::{
     run::DEFAULT_CONFIG,
 };
 use crate::{
-    config::{self, Change, Config, ConfigError, Draft, EditError, Edited},
+    config::{self, Change, Config, ConfigError, EditError, Edited, StagedConfig},
     instance::Instance,
     kernel::{Tables, sets::PolicySet},
 };
@@ -26,7 +26,7 @@ pub struct Save {
 pub struct Pending {
     path: PathBuf,
     /// `None`: it says so already.
-    draft: Option<Draft>,
+    staged: Option<StagedConfig>,
     config: Config,
 }
 
@@ -73,12 +73,12 @@ impl Save {
             })?;
         }
         let (is_new, config) = (edited.text != text, edited.config);
-        let draft = if is_new {
-            Some(Draft::write(&path, before, &edited.text).with_context(|| cannot_write(&path))?)
+        let staged = if is_new {
+            Some(StagedConfig::write(&path, before, &edited.text).with_context(|| cannot_write(&path))?)
         } else {
             None
         };
-        Ok(Some(Pending { path, draft, config }))
+        Ok(Some(Pending { path, staged, config }))
     }
 }
 
@@ -97,18 +97,18 @@ pub fn carry_out(
     done: Vec<Done>,
 ) -> Result<Answer> {
     let mut answer = Answer::new(done);
-    let Some(Pending { path, draft, config }) = pending else {
+    let Some(Pending { path, staged, config }) = pending else {
         tables.policy.replace(after)?;
         return Ok(answer);
     };
-    let is_new = draft.is_some();
+    let is_new = staged.is_some();
     let known = instance.config_path()?;
     // What was read from the file last, for the next reload to tell what was changed live.
     let applied = instance.prepare_applied(&config.to_string())?;
     let after = PolicySet { fingerprint: config.fingerprint(), ..after.clone() };
     instance.set_config_path(Some(&path))?;
     let put = applied.leave().and_then(|left| {
-        put_in_place(tables, before, &after, draft, &path).or_else(|problem| {
+        put_in_place(tables, before, &after, staged, &path).or_else(|problem| {
             left.take_back().with_context(|| {
                 format!("{problem:#}; the next reload may call a change made live one of the file")
             })?;
@@ -131,11 +131,11 @@ fn put_in_place(
     tables: &mut Tables,
     before: &PolicySet,
     after: &PolicySet,
-    draft: Option<Draft>,
+    staged: Option<StagedConfig>,
     path: &Path,
 ) -> Result<()> {
     tables.policy.replace(after)?;
-    let Some(Err(error)) = draft.map(Draft::commit) else { return Ok(()) };
+    let Some(Err(error)) = staged.map(StagedConfig::commit) else { return Ok(()) };
     let problem = anyhow::Error::new(error).context(cannot_write(path));
     tables.policy.replace(before).with_context(|| {
         format!("the change is in force, and not in the file {} ({:#})", path.display(), problem.root_cause())

@@ -13,8 +13,8 @@ use std::{
 };
 
 use limiter_common::{
-    Addr, Claim, Counters, Entry, Key, Ladder, Penalty, Places, Reason, Say, ServiceId, ServicePolicy,
-    Standing, ladder::cause,
+    Addr, Claim, Counters, Entry, Key, Ladder, Penalty, Places, Reason, Say, ServiceId, ServicePolicy, Usage,
+    ladder::cause,
 };
 
 use super::{
@@ -264,7 +264,7 @@ impl World {
                     claim,
                     say: rule.map_or(Say::NOTHING, |rule| policy::say(rule, *id)),
                     otherwise: None,
-                    has: Standing {
+                    has: Usage {
                         narrow: narrow.places,
                         wide: if claim.has_wide() { self.of(&claim.wide).places } else { Places(0) },
                         total: self.total(*id),

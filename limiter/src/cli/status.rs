@@ -284,7 +284,7 @@ impl Service {
             ports,
             protocol: config::protocol_name(policy.protocol),
             max_connections: policy.max_connections,
-            rate: config::Pace::of(&policy.rate).map(|pace| pace.to_string()),
+            rate: config::RateSpec::of(&policy.rate).map(|spec| spec.to_string()),
             burst: policy.rate.is_limited().then(|| policy.rate.burst()),
             network: policy.has_network().then_some(config::Network {
                 ipv4_prefix: policy.wide.ipv4,

@@ -10,7 +10,7 @@ use toml::de::DeValue;
 
 use super::{
     error::{Complaint, shown},
-    pace::Pace,
+    rate_spec::RateSpec,
 };
 
 /// Longest host name (RFC 1035, 2.3.4: 255 octets on the wire, 253 characters in text).
@@ -276,12 +276,12 @@ pub fn is_none(value: &Value<'_>) -> bool {
 }
 
 /// The rate, or `None` for "none".
-pub fn rate(value: &Value<'_>) -> Result<Option<Pace>, Complaint> {
+pub fn rate(value: &Value<'_>) -> Result<Option<RateSpec>, Complaint> {
     let Value::Text(text) = value else { return Err(Complaint::Rate(value.shown())) };
     if *text == NONE {
         return Ok(None);
     }
-    Pace::parse(text).map(Some).ok_or_else(|| Complaint::Rate(value.shown()))
+    RateSpec::parse(text).map(Some).ok_or_else(|| Complaint::Rate(value.shown()))
 }
 
 /// Seconds of keepalive, or `None` for "none".

@@ -166,8 +166,8 @@ fn set(
     for setting in settings.iter().filter(|_| !sets_burst) {
         match setting {
             // As `limiter set` has it: without a word on it, the burst is the rate's number.
-            Setting::Rate(Some(pace)) if has_default_burst || table.has("burst") => {
-                table.put("burst", value(Setting::Burst(pace.count)));
+            Setting::Rate(Some(spec)) if has_default_burst || table.has("burst") => {
+                table.put("burst", value(Setting::Burst(spec.count)));
             }
             Setting::Rate(None) => table.remove("burst"),
             _ => {}

@@ -189,7 +189,7 @@ pub enum Complaint {
         "ban_after must be a text such as \"100 in 10min\", or \"none\", not {0}; give the refused connections after which a source is banned, and their time"
     )]
     BanAfter(String),
-    /// Something else than a pace of replies.
+    /// Something else than a rate of replies.
     #[error(
         "replies must be a text such as \"20/min\", in s, min or h, or \"none\", not {0}; give the replies a source gets before it gets resets"
     )]

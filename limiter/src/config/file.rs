@@ -52,7 +52,7 @@ pub fn open(path: &Path) -> Result<File, ConfigError> {
 }
 
 /// What a configuration file is to say, [staged](Staged). Dropped, it is gone.
-pub struct Draft {
+pub struct StagedConfig {
     staged: Staged,
     /// The file itself, behind all symbolic links.
     target: PathBuf,
@@ -60,7 +60,7 @@ pub struct Draft {
     before: Option<String>,
 }
 
-impl Draft {
+impl StagedConfig {
     /// Writes `text` beside the file at `path`, which said `before`, with the same owner and mode.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ mod tests {
         }
         let before = fs::metadata(&real).unwrap();
         symlink("real.toml", &link).unwrap();
-        Draft::write(&link, Some("a".into()), "b").unwrap().commit().unwrap();
+        StagedConfig::write(&link, Some("a".into()), "b").unwrap().commit().unwrap();
         assert_eq!(fs::read_to_string(&real).unwrap(), "b");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         let after = fs::metadata(&real).unwrap();
@@ -141,10 +141,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("limiter.toml");
         fs::write(&path, "a").unwrap();
-        drop(Draft::write(&path, Some("a".into()), "b").unwrap());
-        let draft = Draft::write(&path, Some("a".into()), "b").unwrap();
+        drop(StagedConfig::write(&path, Some("a".into()), "b").unwrap());
+        let staged = StagedConfig::write(&path, Some("a".into()), "b").unwrap();
         fs::write(&path, "c").unwrap();
-        let error = draft.commit().unwrap_err().to_string();
+        let error = staged.commit().unwrap_err().to_string();
         assert_eq!(error, "somebody has changed it just now");
         assert_eq!(fs::read_to_string(&path).unwrap(), "c");
         is_alone(dir.path(), &["limiter.toml"]);
@@ -154,7 +154,7 @@ mod tests {
     fn a_new_file_is_made_with_its_directory() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("limiter/limiter.toml");
-        Draft::write(&path, None, "a").unwrap().commit().unwrap();
+        StagedConfig::write(&path, None, "a").unwrap().commit().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "a");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, staged::PUBLIC);
         is_alone(path.parent().unwrap(), &["limiter.toml"]);

@@ -5,7 +5,7 @@ use std::fmt;
 use limiter_common::{Ladder, Rate};
 
 use super::{
-    Pace,
+    RateSpec,
     check::{self, NONE, Number, Value, shown_duration},
     error::Complaint,
     load::Located,
@@ -16,7 +16,7 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LadderConfig {
     /// Replies a source gets in a time before it gets resets; `None`: without end.
-    pub replies: Option<Pace>,
+    pub replies: Option<RateSpec>,
     /// Refused handshakes after which a source is banned; `None`: nobody is.
     pub ban_after: Option<BanAfter>,
     /// Seconds of a first ban, 1 to [`Ladder::MAX_BAN_S`].
@@ -40,7 +40,7 @@ impl Default for LadderConfig {
     /// Words for a person who tries again by hand, resets for a program that hammers; and nobody is banned
     /// unless the admin says so: behind one address there may be many people.
     fn default() -> Self {
-        let replies = Some(Pace { count: 20, period_s: 60 });
+        let replies = Some(RateSpec { count: 20, period_s: 60 });
         Self { replies, ban_after: None, ban: 600, ban_max: 86_400, max_bans: 65_536 }
     }
 }
@@ -58,7 +58,7 @@ impl LadderConfig {
     #[must_use]
     pub fn kernel(&self) -> Ladder {
         Ladder {
-            replies: self.replies.map_or_else(Rate::default, |pace| pace.rate(pace.count)),
+            replies: self.replies.map_or_else(Rate::default, |spec| spec.rate(spec.count)),
             ban_after: self
                 .ban_after
                 .map_or_else(Rate::default, |BanAfter { count, within_s }| Rate::new(count, within_s, count)),
@@ -112,7 +112,7 @@ pub fn read(value: &Said<'_>) -> Result<LadderConfig, Located> {
     Ok(ladder)
 }
 
-fn replies(value: &Value<'_>) -> Result<Option<Pace>, Complaint> {
+fn replies(value: &Value<'_>) -> Result<Option<RateSpec>, Complaint> {
     check::rate(value).map_err(|_| Complaint::Replies(value.shown()))
 }
 
@@ -136,7 +136,7 @@ fn ban_after(value: &Value<'_>) -> Result<Option<BanAfter>, Complaint> {
 
 impl BanAfter {
     /// Whether a source that gets so many replies, and resets in between, can have so many refused.
-    fn can_be_reached(self, replies: Pace) -> bool {
+    fn can_be_reached(self, replies: RateSpec) -> bool {
         let (replies_in_time, refused) = (
             u64::from(replies.count) * u64::from(self.within_s),
             u64::from(self.count) * u64::from(replies.period_s),
@@ -158,7 +158,7 @@ impl LadderConfig {
         let Self { replies, ban_after, ban, ban_max, max_bans } = self;
         let none = || NONE.to_owned();
         [
-            ("replies", replies.map_or_else(none, |pace| pace.to_string())),
+            ("replies", replies.map_or_else(none, |spec| spec.to_string())),
             ("ban_after", ban_after.map_or_else(none, |ban_after| ban_after.to_string())),
             ("ban", shown_duration(*ban)),
             ("ban_max", shown_duration(*ban_max)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BurstingPace, OrNone, Pace, PerService, Rule, Setting, SettingError, error::Complaint,
+    OrNone, PerService, RateSpec, RateWithBurst, Rule, Setting, SettingError, error::Complaint,
     rules::check_network_limit,
 };
 
@@ -13,7 +13,7 @@ pub struct Limiting {
     /// Connections each source may hold.
     pub max_connections: Option<u32>,
     /// How fast each source may connect.
-    pub rate: Option<OrNone<Pace>>,
+    pub rate: Option<OrNone<RateSpec>>,
     /// How many of these connections may come at once; without a rate, of the one the rule has.
     pub burst: Option<u32>,
     /// Connections the network around a source may hold for it to get in.
@@ -28,7 +28,7 @@ impl Limiting {
         for setting in settings {
             match *setting {
                 Setting::MaxConnections(limit) => limiting.max_connections = Some(limit),
-                Setting::Rate(pace) => limiting.rate = Some(OrNone(pace)),
+                Setting::Rate(spec) => limiting.rate = Some(OrNone(spec)),
                 Setting::Burst(burst) => limiting.burst = Some(burst),
                 Setting::NetworkMaxConnections(limit) => {
                     limiting.network_max_connections = Some(OrNone(limit));
@@ -49,11 +49,11 @@ impl Limiting {
     ///
     /// # Errors
     /// When there is a burst and no rate.
-    pub fn bursting(&self) -> Result<Option<OrNone<BurstingPace>>, SettingError> {
+    pub fn bursting(&self) -> Result<Option<OrNone<RateWithBurst>>, SettingError> {
         match (self.rate, self.burst) {
             (Some(OrNone(None)), Some(_)) => Err(Complaint::RuleBurstWithoutRate.into()),
-            (Some(OrNone(pace)), burst) => {
-                let rate = pace.map(|pace| BurstingPace { pace, burst: burst.unwrap_or(pace.count) });
+            (Some(OrNone(spec)), burst) => {
+                let rate = spec.map(|spec| RateWithBurst { spec, burst: burst.unwrap_or(spec.count) });
                 Ok(Some(OrNone(rate)))
             }
             (None, _) => Ok(None),
@@ -86,17 +86,17 @@ fn put<T>(said: &mut PerService<T>, service: Option<&str>, value: Option<T>) {
 
 /// Another burst for the rates there are.
 fn burst(
-    rates: &mut PerService<Option<BurstingPace>>,
+    rates: &mut PerService<Option<RateWithBurst>>,
     service: Option<&str>,
     burst: u32,
 ) -> Result<(), Complaint> {
     if let Some(service) = service {
         let Some(Some(rate)) = rates.at(Some(service)) else { return Err(Complaint::RuleBurstWithoutRate) };
-        let rate = BurstingPace { burst, ..*rate };
+        let rate = RateWithBurst { burst, ..*rate };
         rates.services.insert(service.to_owned(), Some(rate));
         return Ok(());
     }
-    let mut limited: Vec<&mut BurstingPace> =
+    let mut limited: Vec<&mut RateWithBurst> =
         rates.services.values_mut().chain(&mut rates.all).flatten().collect();
     for rate in &mut limited {
         rate.burst = burst;

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::{
-    BurstingPace, Config, Network, Service,
+    Config, Network, RateWithBurst, Service,
     check::{MODES, NONE, PROTOCOLS, RESPONSES, name_of, shown_duration},
 };
 
@@ -52,7 +52,7 @@ impl fmt::Display for Service {
         writeln!(out, "ipv6_prefix = {ipv6_prefix}")?;
         writeln!(out, "response = \"{}\"", name_of(&RESPONSES, response))?;
         match rate {
-            Some(BurstingPace { pace, burst }) => writeln!(out, "rate = \"{pace}\"\nburst = {burst}")?,
+            Some(RateWithBurst { spec, burst }) => writeln!(out, "rate = \"{spec}\"\nburst = {burst}")?,
             None => writeln!(out, "rate = \"{NONE}\"")?,
         }
         match network {

@@ -7,7 +7,7 @@ use limiter_common::{MAX_SERVICES, Mode, Protocol, Response, service::Prefixes};
 use toml::Spanned;
 
 use super::{
-    BurstingPace, Config, Network, Pace, Service, check,
+    Config, Network, RateSpec, RateWithBurst, Service, check,
     error::Complaint,
     load::Located,
     rules,
@@ -46,7 +46,7 @@ pub struct Defaults {
     ipv6_prefix: u8,
     response: Response,
     mode: Mode,
-    rate: Option<Pace>,
+    rate: Option<RateSpec>,
     burst: Option<u32>,
     network: Option<WrittenNetwork>,
     keepalive: Option<u32>,
@@ -113,7 +113,7 @@ impl Defaults {
             ipv4_prefix,
             ipv6_prefix,
             response,
-            rate: rate.map(|pace| BurstingPace { pace, burst: burst.unwrap_or(pace.count) }),
+            rate: rate.map(|spec| RateWithBurst { spec, burst: burst.unwrap_or(spec.count) }),
             network: network.map(|network| Network {
                 ipv4_prefix: network.ipv4_prefix.unwrap_or(ipv4),
                 ipv6_prefix: network.ipv6_prefix.unwrap_or(ipv6),

@@ -10,11 +10,11 @@ use limiter_common::{Addr, rule};
 use toml::de::DeValue;
 
 use super::{
-    BurstingPace,
+    RateWithBurst,
     check::{self, NONE, Value},
     error::{Complaint, shown},
     load::Located,
-    pace::Pace,
+    rate_spec::RateSpec,
     written::{Key, Place, Said, in_order, name, number, placed, start, unknown},
 };
 
@@ -34,7 +34,7 @@ pub struct Rule {
     /// Connections each source in it may hold.
     pub max_connections: PerService<u32>,
     /// How fast each source in it may connect; `None`: as fast as it can.
-    pub rate: PerService<Option<BurstingPace>>,
+    pub rate: PerService<Option<RateWithBurst>>,
     /// Connections the network around a source may hold for it to get in; `None`: any number.
     pub network_max_connections: PerService<Option<u32>>,
     /// How much of an address makes a source in it, 1 to 32 or 128, and no less than its network has; none: what each
@@ -110,11 +110,11 @@ impl<T> PerService<T> {
     }
 }
 
-impl PerService<Option<BurstingPace>> {
+impl PerService<Option<RateWithBurst>> {
     /// The values of `rate` and of `burst`.
     pub fn texts(&self) -> (Option<String>, Option<String>) {
-        let pace = |rate: &BurstingPace| format!("\"{}\"", rate.pace);
-        let rate = self.text(|rate| Some(rate.as_ref().map_or_else(|| format!("\"{NONE}\""), pace)));
+        let spec = |rate: &RateWithBurst| format!("\"{}\"", rate.spec);
+        let rate = self.text(|rate| Some(rate.as_ref().map_or_else(|| format!("\"{NONE}\""), spec)));
         (rate, self.text(|rate| rate.map(|rate| rate.burst.to_string())))
     }
 }
@@ -205,7 +205,7 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
     let DeValue::Table(table) = value.get_ref() else { return Ok(None) };
     let mut network = None;
     let (mut allow, mut deny) = (false, false);
-    let (mut max_connections, mut paces) = (PerService::default(), PerService::default());
+    let (mut max_connections, mut specs) = (PerService::default(), PerService::default());
     let (mut bursts, mut burst_at) = (PerService::default(), 0);
     let (mut network_max_connections, mut network_limit_at) = (PerService::default(), 0);
     let (mut services_at, mut source_prefix, mut comment) = (Vec::new(), None, None);
@@ -224,7 +224,7 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
                 let one = |value: &Said<'_>| {
                     check::rate(&Value::from(value.get_ref())).map_err(|complaint| complaint.at(start(value)))
                 };
-                paces = PerService::read(value, &mut services_at, one)?;
+                specs = PerService::read(value, &mut services_at, one)?;
             }
             "burst" => {
                 let one = |value: &Said<'_>| number(&check::BURST, value);
@@ -243,7 +243,7 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
     }
     let at = start(value);
     let (network, network_at) = network.ok_or_else(|| Complaint::RuleWithoutNetwork.at(at))?;
-    let rate = bursting(&paces, &bursts).map_err(|complaint| complaint.at(burst_at))?;
+    let rate = bursting(&specs, &bursts).map_err(|complaint| complaint.at(burst_at))?;
     let limits = !max_connections.is_empty() || !rate.is_empty() || !network_max_connections.is_empty();
     let limits = limits || (source_prefix.is_some() && !allow && !deny);
     let action = match (allow, deny, limits) {
@@ -267,17 +267,17 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
 
 /// Rates with their bursts: of a service the burst that is said of it, or else of all, or else the rate's number.
 fn bursting(
-    paces: &PerService<Option<Pace>>,
+    specs: &PerService<Option<RateSpec>>,
     bursts: &PerService<u32>,
-) -> Result<PerService<Option<BurstingPace>>, Complaint> {
+) -> Result<PerService<Option<RateWithBurst>>, Complaint> {
     let one = |service: Option<&str>| {
-        let pace = paces.at(service)?;
-        Some(pace.map(|pace| {
-            let burst = bursts.at(service).copied().unwrap_or(pace.count);
-            BurstingPace { pace, burst }
+        let spec = specs.at(service)?;
+        Some(spec.map(|spec| {
+            let burst = bursts.at(service).copied().unwrap_or(spec.count);
+            RateWithBurst { spec, burst }
         }))
     };
-    let names = paces.services.keys().chain(bursts.services.keys());
+    let names = specs.services.keys().chain(bursts.services.keys());
     let services = names.filter_map(|name| Some((name.clone(), one(Some(name))?))).collect();
     let rate = PerService { all: one(None), services };
     let is_limited = |service: Option<&str>| matches!(rate.at(service), Some(Some(_)));

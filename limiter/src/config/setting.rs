@@ -8,7 +8,7 @@ use std::fmt;
 use limiter_common::{Keepalive, Mode, Rate, Response, ServicePolicy};
 
 use super::{
-    Network, Pace, Service,
+    Network, RateSpec, Service,
     check::{self, MODES, NONE, RESPONSES, Value, name_of, shown_duration},
     error::{Complaint, shown},
     written::similar,
@@ -20,7 +20,7 @@ pub enum Setting {
     /// `max_connections`: connections one source may hold.
     MaxConnections(u32),
     /// `rate`: how fast one source may connect.
-    Rate(Option<Pace>),
+    Rate(Option<RateSpec>),
     /// `burst`: how many of these connections may come at once.
     Burst(u32),
     /// `network_max_connections`: connections one network may hold.
@@ -62,7 +62,7 @@ impl Setting {
         let limit = |number: u32| (number != 0).then_some(number);
         [
             Self::MaxConnections(policy.max_connections),
-            Self::Rate(Pace::of(&policy.rate)),
+            Self::Rate(RateSpec::of(&policy.rate)),
             Self::Burst(policy.rate.burst()),
             Self::NetworkMaxConnections(limit(policy.network_max_connections)),
             Self::MaxTotal(limit(policy.max_total)),
@@ -78,7 +78,7 @@ impl Setting {
         match self {
             Self::MaxConnections(limit) => policy.max_connections = limit,
             Self::Rate(None) => policy.rate = Rate::default(),
-            Self::Rate(Some(pace)) => policy.rate = pace.rate(pace.count),
+            Self::Rate(Some(spec)) => policy.rate = spec.rate(spec.count),
             // After the rate: see `apply`.
             Self::Burst(burst) => policy.rate.tolerance_ns = u64::from(burst - 1) * policy.rate.interval_ns,
             Self::NetworkMaxConnections(None) => {
@@ -112,7 +112,7 @@ impl fmt::Display for Setting {
             | Self::NetworkMaxConnections(None)
             | Self::MaxTotal(None)
             | Self::Keepalive(None) => out.write_str(NONE),
-            Self::Rate(Some(pace)) => pace.fmt(out),
+            Self::Rate(Some(spec)) => spec.fmt(out),
             Self::Keepalive(Some(seconds)) => out.write_str(&shown_duration(seconds)),
             Self::Wait(seconds) => out.write_str(&shown_duration(seconds.into())),
             Self::Response(response) => out.write_str(name_of(&RESPONSES, &response)),

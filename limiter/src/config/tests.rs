@@ -63,7 +63,7 @@ fn the_keys_the_sample_file_comments_out_are_right_too() {
     let mut expected = Config { hostname: Some("mail.example.org".into()), ..Config::default() };
     let smtp = expected.services.iter_mut().find(|service| service.name == "smtp").unwrap();
     (smtp.max_total, smtp.reserve) = (Some(400), 20);
-    smtp.rate = Some(BurstingPace { pace: Pace { count: 60, period_s: 60 }, burst: 30 });
+    smtp.rate = Some(RateWithBurst { spec: RateSpec { count: 60, period_s: 60 }, burst: 30 });
     smtp.network = Some(Network { ipv4_prefix: 24, ipv6_prefix: 48, max_connections: 100 });
     smtp.keepalive = Some(600);
     smtp.wait = 10;
@@ -133,7 +133,7 @@ fn every_key_works() {
         ipv4_prefix: 1,
         ipv6_prefix: 128,
         response: Response::Reply,
-        rate: Some(BurstingPace { pace: Pace { count: 60, period_s: 60 }, burst: 30 }),
+        rate: Some(RateWithBurst { spec: RateSpec { count: 60, period_s: 60 }, burst: 30 }),
         network: None,
         max_total: Some(1_000_000),
         reserve: 20,
@@ -150,7 +150,7 @@ fn every_key_works() {
         ipv4_prefix: 24,
         ipv6_prefix: 56,
         response: Response::Reset,
-        rate: Some(BurstingPace { pace: Pace { count: 100, period_s: 3600 }, burst: 100 }),
+        rate: Some(RateWithBurst { spec: RateSpec { count: 100, period_s: 3600 }, burst: 100 }),
         network: Some(Network { ipv4_prefix: 16, ipv6_prefix: 48, max_connections: 9 }),
         max_total: None,
         reserve: 0,
@@ -245,7 +245,7 @@ fn a_policy_holds_what_the_service_says() {
 #[test]
 fn a_service_may_say_its_part_of_a_rate_and_a_network_no_smaller_than_a_source() {
     let rate = |text: &str, name: &str| {
-        service(&parse(text, "x").unwrap(), name).rate.map(|rate| (rate.pace.to_string(), rate.burst))
+        service(&parse(text, "x").unwrap(), name).rate.map(|rate| (rate.spec.to_string(), rate.burst))
     };
     let inherited = "[defaults]\nrate = '60/min'\nburst = 9\n[service.smtp]\nburst = 5\n[service.imap]\nrate = '10/s'\n\
                      [service.pop3]\nrate = 'none'";

@@ -16,7 +16,7 @@ use super::{
     interfaces::{self, Interfaces},
     ladder::{self, LadderConfig},
     load::Located,
-    pace::Pace,
+    rate_spec::RateSpec,
     rules::{self, WrittenRule},
 };
 
@@ -57,7 +57,7 @@ pub struct Limits {
     /// `response`.
     pub response: Option<Response>,
     /// `rate`.
-    pub rate: Option<OrNone<Pace>>,
+    pub rate: Option<OrNone<RateSpec>>,
     /// `burst`.
     pub burst: Option<Spanned<u32>>,
     /// `network`.

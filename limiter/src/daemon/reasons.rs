@@ -70,18 +70,18 @@ impl Reasons for PinnedReasons {
         let claim = Claim::new(service, &policy, say.scope(), &source);
         let claim = ledger::present(&self.tables, claim).ok()?;
         let limits = Limits::of(&policy, &say).within(&claim);
-        let mut standing = ledger::counts(&self.tables, &claim).ok()?;
+        let mut usage = ledger::counts(&self.tables, &claim).ok()?;
         if limits.total != u32::MAX {
-            standing.total = self.tables.total(service).ok()?;
+            usage.total = self.tables.total(service).ok()?;
         }
         // What the client is told is why it was refused, not what holds by now.
-        let reason = standing.was_over(&limits, ledger::now_ns().ok()?).within(&claim);
+        let reason = usage.was_over(&limits, ledger::now_ns().ok()?).within(&claim);
         let connections = match reason {
             // These are told nothing.
             Reason::Denied | Reason::Banned => 0,
-            Reason::Total => standing.total.connections().max(limits.total),
-            Reason::Network if claim.has_wide() => standing.wide.connections().max(limits.wide),
-            _ => standing.narrow.connections().max(limits.narrow),
+            Reason::Total => usage.total.connections().max(limits.total),
+            Reason::Network if claim.has_wide() => usage.wide.connections().max(limits.wide),
+            _ => usage.narrow.connections().max(limits.narrow),
         };
         Refusal::at(&policy, local_port, reason, connections)
     }

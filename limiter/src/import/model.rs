@@ -68,7 +68,7 @@ impl fmt::Display for Limit {
 
 /// A number of connections in a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct RateSpec {
     /// How many, also at once: 1 to [`Rate::MAX_COUNT`].
     pub burst: u32,
     /// How many in a unit, 1 to [`Rate::MAX_COUNT`].
@@ -79,7 +79,7 @@ pub struct Pace {
     pub exact: bool,
 }
 
-impl Pace {
+impl RateSpec {
     /// `count` connections in `seconds`; `None` if that is no limit, or beyond what can be said.
     pub fn of(count: u64, seconds: u64) -> Option<Self> {
         if count == 0 || seconds == 0 {
@@ -105,12 +105,12 @@ impl Pace {
     }
 }
 
-impl Pace {
+impl RateSpec {
     /// The lower of two, and the lower burst.
     pub fn stricter(self, other: Self) -> Self {
-        let per_hour = |pace: Self| {
-            u64::from(pace.count)
-                * match pace.unit {
+        let per_hour = |spec: Self| {
+            u64::from(spec.count)
+                * match spec.unit {
                     "s" => 3600,
                     "min" => 60,
                     _ => 1,
@@ -141,7 +141,7 @@ pub struct Service {
     /// How much of an IPv6 address makes a source.
     pub ipv6_prefix: Option<Sourced<u64>>,
     /// How fast one source may connect.
-    pub rate: Option<Sourced<Pace>>,
+    pub rate: Option<Sourced<RateSpec>>,
     /// Connections of the whole service.
     pub max_total: Sourced<Limit>,
     /// Connections on top of that for allowed sources.
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn a_rate_is_said_in_the_unit_it_was_given_in_or_in_one_that_is_exact() {
         let said = |count, seconds| {
-            Pace::of(count, seconds).map(|pace| format!("{}/{} {}", pace.count, pace.unit, pace.exact))
+            RateSpec::of(count, seconds).map(|spec| format!("{}/{} {}", spec.count, spec.unit, spec.exact))
         };
         assert_eq!(said(30, 60).as_deref(), Some("30/min true"));
         assert_eq!(said(30, 1).as_deref(), Some("30/s true"));

@@ -12,7 +12,7 @@ use limiter_common::{Protocol, rule::Action};
 use self::output::{Master, Output, STRESS};
 use super::{
     hosts::Hosts,
-    model::{Daemon, Limit, Pace, Service, Sourced, Unread},
+    model::{Daemon, Limit, RateSpec, Service, Sourced, Unread},
     net,
     words::{self, one_line, setting},
 };
@@ -287,7 +287,7 @@ impl Of<'_> {
         total
     }
 
-    fn rate(&mut self) -> Option<Sourced<Pace>> {
+    fn rate(&mut self) -> Option<Sourced<RateSpec>> {
         let (Limit::Of(count), shown) = self.limit("smtpd_client_connection_rate_limit") else { return None };
         let parameter = "anvil_rate_time_unit";
         let Some(unit) = self.output.value(self.name, parameter) else {
@@ -295,12 +295,12 @@ impl Of<'_> {
             return None;
         };
         let time = setting(parameter, &unit);
-        let Some(pace) = seconds(&unit).and_then(|seconds| Pace::of(count, seconds)) else {
+        let Some(spec) = seconds(&unit).and_then(|seconds| RateSpec::of(count, seconds)) else {
             self.daemon.leave_out(format!("{shown}, {time}"), "this is no rate the limiter can hold");
             return None;
         };
-        let mut rate = Sourced::new(pace, format!("Postfix: {shown}, {time}"));
-        if !pace.exact {
+        let mut rate = Sourced::new(spec, format!("Postfix: {shown}, {time}"));
+        if !spec.exact {
             rate.note("There is no word for exactly this: it is the next higher rate.");
         }
         rate.note("Postfix starts to count anew after each such time; here places come back one by one.");

@@ -54,7 +54,7 @@ fn rules(config: &Config) -> Vec<(String, Action)> {
 
 fn rate(config: &Config, name: &str) -> Option<(String, u32)> {
     let service = config.services.iter().find(|service| service.name == name).unwrap();
-    service.rate.map(|rate| (rate.pace.to_string(), rate.burst))
+    service.rate.map(|rate| (rate.spec.to_string(), rate.burst))
 }
 
 fn prefixes(config: &Config, name: &str) -> (u8, u8) {

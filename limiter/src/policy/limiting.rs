@@ -24,7 +24,7 @@ pub fn limit(
     let rate = limiting.bursting()?;
     let limits = RuleLimits {
         rate: rate.map_or(RuleRate::UNSAID, |rate| {
-            RuleRate::own(rate.0.map_or_else(Rate::default, |rate| rate.pace.rate(rate.burst)))
+            RuleRate::own(rate.0.map_or_else(Rate::default, |rate| rate.spec.rate(rate.burst)))
         }),
         max_connections: limiting.max_connections.map_or(Limit::UNSAID, Limit::own),
         network: limiting.network_max_connections.map_or(Limit::UNSAID, number),
@@ -73,18 +73,18 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{Pace, Rule},
+        config::{RateSpec, Rule},
         policy::rules::of_config,
     };
 
     const SERVICES: [(&str, u8); 2] = [("imap", 1), ("smtp", 2)];
 
     fn any_limiting() -> impl Strategy<Value = (Limiting, Option<usize>)> {
-        let pace = prop::option::of((1u32..100).prop_map(|count| Pace { count, period_s: 60 }));
+        let spec = prop::option::of((1u32..100).prop_map(|count| RateSpec { count, period_s: 60 }));
         let number = || 1u32..20;
         let limits = (
             prop::option::of(number()),
-            prop::option::of(pace),
+            prop::option::of(spec),
             prop::option::of(number()),
             prop::option::of(prop::option::of(number())),
         );

@@ -37,7 +37,7 @@ pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<Rule
 fn limits_of(rule: &Rule, service: Option<&str>) -> RuleLimits {
     RuleLimits {
         rate: said(&rule.rate, service).map_or(RuleRate::UNSAID, |rate| {
-            RuleRate::own(rate.map_or_else(Rate::default, |rate| rate.pace.rate(rate.burst)))
+            RuleRate::own(rate.map_or_else(Rate::default, |rate| rate.spec.rate(rate.burst)))
         }),
         max_connections: said(&rule.max_connections, service).map_or(Limit::UNSAID, Limit::own),
         network: said(&rule.network_max_connections, service)

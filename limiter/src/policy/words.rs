@@ -9,7 +9,7 @@ use limiter_common::{
 
 use super::own_words;
 use crate::{
-    config::{self, Config, Pace, Setting},
+    config::{self, Config, RateSpec, Setting},
     kernel::sets::{PolicySet, RuleEntry},
     ledger,
 };
@@ -57,11 +57,12 @@ fn limit_words(limits: &RuleLimits, whose: impl Fn(fn(&RuleLimits) -> bool) -> S
         format!("{} to {}", max_connections.connections(), whose(|other| other.max_connections.is_said()))
     });
     let rate = rate.said().map(|rate| {
-        let (pace, service) = (Setting::Rate(Pace::of(&rate)), whose(|other| other.rate.said().is_some()));
+        let (spec, service) =
+            (Setting::Rate(RateSpec::of(&rate)), whose(|other| other.rate.said().is_some()));
         if rate.is_limited() {
-            format!("rate {pace} ({} at once) to {service}", rate.burst())
+            format!("rate {spec} ({} at once) to {service}", rate.burst())
         } else {
-            format!("rate {pace} to {service}")
+            format!("rate {spec} to {service}")
         }
     });
     let network = network.is_said().then(|| {

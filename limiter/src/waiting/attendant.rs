@@ -445,7 +445,7 @@ fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Fr
     let say = tables.policy.say(&asked.flow.remote, service)?;
     let limits = Limits::of(policy, &say).within(&asked.claim);
     let source = Key::narrow(service, policy, say.source_prefix, &asked.flow.remote);
-    let standing = ledger::standing(tables, &source, &asked.claim)?;
+    let usage = ledger::usage(tables, &source, &asked.claim)?;
     let now_ns = ledger::now_ns()?;
     // As the gate will see it: where it is not marked, it leaves alone what others wait for.
     let left = |limit: u32, count: Places, reason: Reason| {
@@ -453,10 +453,10 @@ fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Fr
         u64::from(limit).saturating_sub(kept)
     };
     Ok(Free {
-        narrow: u64::from(limits.narrow).saturating_sub(standing.narrow.taken()),
-        wide: left(limits.wide, standing.wide, Reason::Network),
-        total: left(limits.total, standing.total, Reason::Total),
-        rate: limits.rate.left(standing.due_ns, now_ns),
-        is_refused: limits.denied || limits.bannable && now_ns < standing.banned_until_ns,
+        narrow: u64::from(limits.narrow).saturating_sub(usage.narrow.taken()),
+        wide: left(limits.wide, usage.wide, Reason::Network),
+        total: left(limits.total, usage.total, Reason::Total),
+        rate: limits.rate.left(usage.due_ns, now_ns),
+        is_refused: limits.denied || limits.bannable && now_ns < usage.banned_until_ns,
     })
 }

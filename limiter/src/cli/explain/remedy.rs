@@ -1,7 +1,7 @@
 //! What would let one more connection in: the least that does, for this address and not for everybody, where that can be
 //! said of an address.
 
-use limiter_common::{Limits, Reason, Say, ServicePolicy, Standing};
+use limiter_common::{Limits, Reason, Say, ServicePolicy, Usage};
 
 use crate::config::{self, Setting};
 
@@ -31,7 +31,7 @@ pub struct Refused<'a> {
     /// What they would say without the rule for exactly this address; none if there is no such rule.
     pub otherwise: Option<Say>,
     /// What it has.
-    pub standing: &'a Standing,
+    pub usage: &'a Usage,
     /// Why it is refused.
     pub reason: Reason,
 }
@@ -39,7 +39,7 @@ pub struct Refused<'a> {
 impl Remedy {
     /// What helps; none where nothing that can be said does: not beyond the largest limit there is.
     pub fn of(refused: &Refused<'_>) -> Option<Self> {
-        let Refused { policy, say, otherwise, standing, reason } = *refused;
+        let Refused { policy, say, otherwise, usage, reason } = *refused;
         // Those that wait want a place, too.
         let one_more = |wanted: u64| {
             let limit = u32::try_from(wanted + 1).ok();
@@ -55,10 +55,10 @@ impl Remedy {
             }
             Reason::Banned => Some(Self::Unban),
             Reason::Rate => Some(Self::NoRate),
-            Reason::Network => one_more(standing.wide.wanted()).map(Self::Network),
-            Reason::Concurrency => one_more(standing.narrow.wanted()).map(Self::Limit),
+            Reason::Network => one_more(usage.wide.wanted()).map(Self::Network),
+            Reason::Concurrency => one_more(usage.narrow.wanted()).map(Self::Limit),
             Reason::Total => {
-                let held = standing.total.wanted();
+                let held = usage.total.wanted();
                 // What an allowed source has on top stays what it is.
                 let reserve = if Limits::of(policy, &say).bannable { 0 } else { policy.reserve };
                 let total = one_more(held.saturating_sub(u64::from(reserve)))?;
@@ -114,10 +114,10 @@ mod tests {
 
     #[test]
     fn what_helps_is_for_the_address_that_is_refused_and_no_one_else() {
-        let standing = Standing { narrow: places(50, 2), wide: places(60, 2), ..Standing::default() };
+        let usage = Usage { narrow: places(50, 2), wide: places(60, 2), ..Usage::default() };
         let of = |say: Say, otherwise, reason| {
             let policy = policy(50, 60, 0, 0, true);
-            let refused = Refused { policy: &policy, say, otherwise, standing: &standing, reason };
+            let refused = Refused { policy: &policy, say, otherwise, usage: &usage, reason };
             Remedy::of(&refused).map(|remedy| remedy.words("192.0.2.7", &["imap", "smtp"]))
         };
         let deny = Say { action: Action::Deny, ..Say::NOTHING };
@@ -142,10 +142,10 @@ mod tests {
         let largest = ServicePolicy::MAX_LIMIT;
         let policy = policy(largest, largest, largest, 0, false);
         let full = places(largest, 0);
-        let standing = Standing { narrow: full, wide: full, total: full, ..Standing::default() };
+        let usage = Usage { narrow: full, wide: full, total: full, ..Usage::default() };
         for reason in [Reason::Total, Reason::Network, Reason::Concurrency] {
             let refused =
-                Refused { policy: &policy, say: Say::NOTHING, otherwise: None, standing: &standing, reason };
+                Refused { policy: &policy, say: Say::NOTHING, otherwise: None, usage: &usage, reason };
             assert_eq!(Remedy::of(&refused), None);
         }
     }
@@ -169,20 +169,20 @@ mod tests {
             let mut say =
                 Say { action: Action::from_u8(action), limits: connections(own_limit), ..Say::NOTHING };
             let otherwise = otherwise.map(|action| Say { action: Action::from_u8(action), ..Say::NOTHING });
-            let mut standing = Standing {
+            let mut usage = Usage {
                 narrow: places(held.0, waiting),
                 wide: places(held.1.max(held.0), waiting),
                 total: places(held.2.max(held.1).max(held.0), waiting),
                 due_ns: u64::from(rate) * 1_000_000_000_000,
                 banned_until_ns: u64::from(banned),
-                ..Standing::default()
+                ..Usage::default()
             };
             for _ in 0..6 {
-                let Some(reason) = standing.over(&Limits::of(&policy, &say), 0) else { break };
-                let refused = Refused { policy: &policy, say, otherwise, standing: &standing, reason };
+                let Some(reason) = usage.over(&Limits::of(&policy, &say), 0) else { break };
+                let refused = Refused { policy: &policy, say, otherwise, usage: &usage, reason };
                 match Remedy::of(&refused).unwrap() {
                     Remedy::Forget => say = otherwise.unwrap(),
-                    Remedy::Unban => standing.banned_until_ns = 0,
+                    Remedy::Unban => usage.banned_until_ns = 0,
                     // A rule without limits is replaced, and one with limits keeps the others.
                     Remedy::Limit(limit) if say.action != Action::Limit => {
                         say = Say { limits: connections(limit), ..Say::NOTHING };
@@ -194,9 +194,9 @@ mod tests {
                         policy = config::apply(&[Setting::MaxTotal(Some(total))], &policy).unwrap();
                     }
                 }
-                prop_assert_ne!(standing.over(&Limits::of(&policy, &say), 0), Some(reason));
+                prop_assert_ne!(usage.over(&Limits::of(&policy, &say), 0), Some(reason));
             }
-            prop_assert_eq!(standing.over(&Limits::of(&policy, &say), 0), None);
+            prop_assert_eq!(usage.over(&Limits::of(&policy, &say), 0), None);
         }
     }
 }

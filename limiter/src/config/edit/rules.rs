@@ -135,7 +135,7 @@ fn say(rule: &mut Home<'_>, ruling: Ruling<'_>, wanted: Option<&Rule>) -> Option
     let mut limited = rates.services.values().chain(&rates.all).flatten();
     match burst {
         // Without a word on it, the burst is the rate's number.
-        Some(burst) if limited.any(|rate| rate.burst != rate.pace.count) => {
+        Some(burst) if limited.any(|rate| rate.burst != rate.spec.count) => {
             put(rule, "burst", burst.parse().ok()?);
         }
         _ => rule.remove("burst"),

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{OrNone, Pace, parse_network, parse_setting};
+use crate::config::{OrNone, RateSpec, parse_network, parse_setting};
 
 fn changed(text: &str, change: &Change<'_>) -> String {
     match edit(text, "limiter.toml", change) {
@@ -258,7 +258,7 @@ fn each_limit_is_put_beside_those_there_are() {
     let rule = "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = 5 # printers\n";
     let said =
         |text: &str, limiting: Limiting, service| say(text, "10.0.0.0/8", Ruling::Limit(limiting, service));
-    let rate = |text| Limiting { rate: Some(OrNone(Pace::parse(text))), ..Limiting::default() };
+    let rate = |text| Limiting { rate: Some(OrNone(RateSpec::parse(text))), ..Limiting::default() };
     let burst = |burst| Limiting { burst: Some(burst), ..Limiting::default() };
     let network = |limit| Limiting { network_max_connections: Some(OrNone(limit)), ..Limiting::default() };
     let one = said(rule, rate("60/min"), None);

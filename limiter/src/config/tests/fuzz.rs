@@ -12,7 +12,7 @@ use std::{
 
 use super::{SAMPLE, one_sentence};
 use crate::config::{
-    Change, ConfigError, Limiting, OrNone, Pace, Ruling, edit, error::Complaint, parse, parse_network,
+    Change, ConfigError, Limiting, OrNone, RateSpec, Ruling, edit, error::Complaint, parse, parse_network,
     parse_setting,
 };
 
@@ -122,7 +122,7 @@ fn judge(text: &str, dice: &mut Dice) -> String {
             let network = dice.of(&["10.0.0.0/8", "2001:db8::/32"]);
             let network = parse_network(network).unwrap();
             let paced = Limiting {
-                rate: Some(OrNone(Pace::parse("7/s"))),
+                rate: Some(OrNone(RateSpec::parse("7/s"))),
                 burst: dice.of(&[None, Some(3)]),
                 network_max_connections: Some(OrNone(dice.of(&[None, Some(900)]))),
                 ..Limiting::default()

@@ -30,8 +30,8 @@ prop_compose! {
             ipv4_prefix,
             ipv6_prefix,
             response,
-            rate: rate.map(|(count, unit, burst)| BurstingPace {
-                pace: Pace { count, period_s: [1, 60, 3600][unit] },
+            rate: rate.map(|(count, unit, burst)| RateWithBurst {
+                spec: RateSpec { count, period_s: [1, 60, 3600][unit] },
                 burst,
             }),
             network: network.map(|(ipv4, ipv6, more)| Network {
@@ -56,12 +56,12 @@ fn per_service<T: Clone + std::fmt::Debug + 'static>(
     (proptest::option::of(one), services).prop_map(|(all, services)| PerService { all, services })
 }
 
-type AnyLimits = (PerService<u32>, PerService<Option<BurstingPace>>, PerService<Option<u32>>);
+type AnyLimits = (PerService<u32>, PerService<Option<RateWithBurst>>, PerService<Option<u32>>);
 
 fn any_limits() -> impl Strategy<Value = AnyLimits> {
-    let pace = (1u32..=Rate::MAX_COUNT, proptest::sample::select(&[1u32, 60, 3600]), 1u32..=Rate::MAX_COUNT);
+    let spec = (1u32..=Rate::MAX_COUNT, proptest::sample::select(&[1u32, 60, 3600]), 1u32..=Rate::MAX_COUNT);
     let rate =
-        pace.prop_map(|(count, period_s, burst)| BurstingPace { pace: Pace { count, period_s }, burst });
+        spec.prop_map(|(count, period_s, burst)| RateWithBurst { spec: RateSpec { count, period_s }, burst });
     let network = 10u32..=ServicePolicy::MAX_LIMIT;
     (
         per_service(1u32..=10),
