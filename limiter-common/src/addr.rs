@@ -75,7 +75,7 @@ impl Addr {
     /// address it connects to, which is what Linux chooses as the source for one of its own.
     #[inline(always)]
     #[must_use]
-    pub fn is_own(&self, local: &Self) -> bool {
+    pub fn is_local(&self, local: &Self) -> bool {
         self.is_loopback() || self.0 == local.0
     }
 
@@ -230,10 +230,10 @@ mod tests {
         let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
         let local = addr("192.0.2.1");
         for own in ["127.0.0.1", "127.9.9.9", "::1", "192.0.2.1"] {
-            assert!(addr(own).is_own(&local), "{own}");
+            assert!(addr(own).is_local(&local), "{own}");
         }
         for other in ["192.0.2.2", "128.0.0.1", "126.255.255.255", "::2", "2001:db8::1"] {
-            assert!(!addr(other).is_own(&local), "{other}");
+            assert!(!addr(other).is_local(&local), "{other}");
         }
     }
 }

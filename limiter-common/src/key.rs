@@ -82,13 +82,18 @@ impl Key {
     pub const NONE: Self =
         Self { source: Addr([0; 4]), service: 0, tier: 0, prefix: 0, level: 0, zero: [0; 4] };
 
-    /// The key under which a connection from `remote` to `service` is counted, whose rule says `own` of what makes a
+    /// The key under which a connection from `remote` to `service` is counted, whose rule says `source_prefix` of what makes a
     /// source of it ([`Scope::source_prefix`]).
     #[inline(always)]
     #[must_use]
-    pub const fn narrow(service: ServiceId, policy: &ServicePolicy, own: u8, remote: &Addr) -> Self {
+    pub const fn narrow(
+        service: ServiceId,
+        policy: &ServicePolicy,
+        source_prefix: u8,
+        remote: &Addr,
+    ) -> Self {
         let host = remote.host();
-        let prefix = if own != 0 { own } else { policy.narrow.of(&host) };
+        let prefix = if source_prefix != 0 { source_prefix } else { policy.narrow.of(&host) };
         Self::at(service, Tier::Narrow, prefix, &host)
     }
 
@@ -96,14 +101,14 @@ impl Key {
     /// if the source is smaller than the service's are, and never smaller than the source.
     #[inline(always)]
     #[must_use]
-    pub const fn wide(service: ServiceId, policy: &ServicePolicy, own: u8, remote: &Addr) -> Self {
+    pub const fn wide(service: ServiceId, policy: &ServicePolicy, source_prefix: u8, remote: &Addr) -> Self {
         let host = remote.host();
         let (narrow, wide) = (policy.narrow.of(&host), policy.wide.of(&host));
-        let prefix = if own == 0 {
+        let prefix = if source_prefix == 0 {
             wide
         } else {
-            let moved = wide.wrapping_add(own.saturating_sub(narrow));
-            if moved < own { moved } else { own }
+            let moved = wide.wrapping_add(source_prefix.saturating_sub(narrow));
+            if moved < source_prefix { moved } else { source_prefix }
         };
         Self::at(service, Tier::Wide, prefix, &host)
     }

@@ -155,7 +155,7 @@ pub struct Words<'a, W> {
     pub banned_until: &'a W,
 }
 
-/// A refused source has completed a handshake at `now_ns`, `own`: because of a limit of its own that it
+/// A refused source has completed a handshake at `now_ns`; `is_of_source`: because of a limit of its own that it
 /// has reached. Pays for the reply; returns the number of the ban in a row that this earned, if it earned
 /// one: then the ban is in force, and the caller notes the number.
 ///
@@ -167,13 +167,14 @@ pub fn climb<W: Word>(
     words: &Words<'_, W>,
     ladder: &Ladder,
     bans: u32,
-    own: bool,
+    is_of_source: bool,
     now_ns: u64,
 ) -> Option<u32> {
     if ladder.replies.is_limited() {
         rate::charge(words.replies_due, &ladder.replies, now_ns);
     }
-    if !own || !ladder.ban_after.is_limited() || rate::pay(words.ban_due, &ladder.ban_after, now_ns)? {
+    if !is_of_source || !ladder.ban_after.is_limited() || rate::pay(words.ban_due, &ladder.ban_after, now_ns)?
+    {
         return None;
     }
     let until = words.banned_until.load();
@@ -244,13 +245,13 @@ mod tests {
     }
 
     impl Source {
-        fn climb(&mut self, ladder: &Ladder, own: bool, now_ns: u64) -> Option<u32> {
+        fn climb(&mut self, ladder: &Ladder, is_of_source: bool, now_ns: u64) -> Option<u32> {
             let words = Words {
                 replies_due: &self.replies_due,
                 ban_due: &self.ban_due,
                 banned_until: &self.banned_until,
             };
-            let banned = climb(&words, ladder, self.bans, own, now_ns);
+            let banned = climb(&words, ladder, self.bans, is_of_source, now_ns);
             self.bans = banned.unwrap_or(self.bans);
             banned
         }

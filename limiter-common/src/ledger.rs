@@ -66,10 +66,10 @@ impl Claim {
     #[inline(always)]
     #[must_use]
     pub const fn new(service: ServiceId, policy: &ServicePolicy, scope: Scope, remote: &Addr) -> Self {
-        let own = scope.source_prefix;
+        let prefix = scope.source_prefix;
         let has_wide = policy.has_network() | scope.has_network;
-        let wide = if has_wide { Key::wide(service, policy, own, remote) } else { Key::NONE };
-        Self { narrow: Key::narrow(service, policy, own, remote), wide }
+        let wide = if has_wide { Key::wide(service, policy, prefix, remote) } else { Key::NONE };
+        Self { narrow: Key::narrow(service, policy, prefix, remote), wide }
     }
 
     /// The service.
@@ -148,7 +148,7 @@ pub(crate) mod tests {
     use crate::{Rule, Tier, rule::SourcePrefix, service::Prefixes};
 
     /// What rules may say of what makes a source, of each family.
-    pub fn any_own() -> impl Strategy<Value = Option<(u8, u8)>> {
+    pub fn any_source_prefix() -> impl Strategy<Value = Option<(u8, u8)>> {
         prop::option::of((1u8..=32, 1u8..=128))
     }
 
@@ -159,7 +159,7 @@ pub(crate) mod tests {
     /// The prefix of an address whose rule says so.
     pub fn prefix_of(own: Option<(u8, u8)>, remote: &Addr) -> u8 {
         let bits = own.map_or(0, |(v4, v6)| if remote.is_v4() { 96 + v4 } else { v6 });
-        Rule { source_prefix: SourcePrefix::own(bits), ..Rule::default() }.source_prefix(remote)
+        Rule { source_prefix: SourcePrefix::of_rule(bits), ..Rule::default() }.source_prefix(remote)
     }
 
     proptest! {
@@ -187,7 +187,7 @@ pub(crate) mod tests {
         /// The rule's word on what makes a source counts for it, and for the network around it as far as it must.
         #[test]
         fn a_rule_makes_sources_of_its_own_that_lie_within_their_networks(
-            ip: IpAddr, other: u128, own in any_own(),
+            ip: IpAddr, other: u128, own in any_source_prefix(),
             narrow in (1u8..=32, 1u8..=128), larger_by in (0u8..32, 0u8..128),
         ) {
             let wide = Prefixes {
@@ -223,7 +223,7 @@ pub(crate) mod tests {
         fn what_a_translator_has_written_is_its_ipv4_host_whatever_a_rule_says(v4: u32, bits in 1u8..=128, site: u128) {
             let host = Addr::from(IpAddr::V4(v4.into()));
             prop_assume!(!host.is_loopback());
-            let rule = Rule { source_prefix: SourcePrefix::own(bits), ..Rule::default() };
+            let rule = Rule { source_prefix: SourcePrefix::of_rule(bits), ..Rule::default() };
             let site = site & (u128::MAX >> 48);
             for written in [0x0064_ff9b_u128 << 96 | u128::from(v4), 0x2002_u128 << 112 | u128::from(v4) << 80 | site] {
                 prop_assert_eq!(rule.source_prefix(&Addr::from(IpAddr::V6(written.into()))), 0);
@@ -233,7 +233,7 @@ pub(crate) mod tests {
 
         #[test]
         fn a_shared_entry_has_the_whole_source_in_it_and_is_nobodys_own(
-            ip: IpAddr, ipv4 in 1u8..=32, ipv6 in 1u8..=128, own in any_own(),
+            ip: IpAddr, ipv4 in 1u8..=32, ipv6 in 1u8..=128, own in any_source_prefix(),
         ) {
             let policy = ServicePolicy { narrow: Prefixes { ipv4, ipv6 }, ..Default::default() };
             let remote = Addr::from(ip);

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::{
         Scope, ServicePolicy,
-        ledger::tests::{any_own, prefix_of},
+        ledger::tests::{any_source_prefix, prefix_of},
         service::Prefixes,
     };
 
@@ -161,7 +161,7 @@ mod tests {
         #[test]
         fn a_record_and_the_peers_address_tell_what_it_is_counted_in(
             ip: IpAddr, v4: u32, service in 1u8..64, narrow in (1u8..=32, 1u8..=128), wide in (1u8..=32, 1u8..=128),
-            network_max_connections in 0u32..2, has_network: bool, own in any_own(),
+            network_max_connections in 0u32..2, has_network: bool, own in any_source_prefix(),
         ) {
             let prefixes = |(ipv4, ipv6)| Prefixes { ipv4, ipv6 };
             let policy = ServicePolicy {

@@ -91,7 +91,7 @@ impl Limit {
 
     /// The rule's own limit, 1 to [`crate::ServicePolicy::MAX_LIMIT`]; 0: [`Self::UNSAID`].
     #[must_use]
-    pub const fn own(connections: u32) -> Self {
+    pub const fn of_rule(connections: u32) -> Self {
         Self(connections)
     }
 
@@ -140,7 +140,7 @@ impl Origin {
     /// Nobody.
     pub const UNSAID: Self = Self(0);
     /// The rule.
-    pub const OWN: Self = Self(1);
+    pub const ITSELF: Self = Self(1);
     /// A shorter rule.
     pub const INHERITED: Self = Self(2);
 }
@@ -160,8 +160,8 @@ impl RuleRate {
 
     /// The rule's own; without a limit if `rate` has none.
     #[must_use]
-    pub const fn own(rate: Rate) -> Self {
-        Self::from(rate, Origin::OWN)
+    pub const fn of_rule(rate: Rate) -> Self {
+        Self::from(rate, Origin::ITSELF)
     }
 
     /// The same, as what a longer rule inherits.
@@ -266,7 +266,7 @@ impl RuleLimits {
 
     /// Without what a shorter rule says.
     #[must_use]
-    pub const fn own(self) -> Self {
+    pub const fn without_inherited(self) -> Self {
         self.keep(
             !self.rate.is_inherited(),
             !self.max_connections.is_inherited(),
@@ -289,7 +289,7 @@ impl SourcePrefix {
 
     /// The rule's own: prefix length as of an IPv6 address, 1 to 128, 96 + n for IPv4.
     #[must_use]
-    pub const fn own(bits: u8) -> Self {
+    pub const fn of_rule(bits: u8) -> Self {
         Self { bits, is_inherited: 0 }
     }
 
@@ -316,24 +316,24 @@ impl SourcePrefix {
 impl Rule {
     /// Of [`Self::origin`]: it is not the admin's.
     pub const BUILT_IN: u8 = 1;
-    /// Of [`Self::origin`]: its network is one of the host's own addresses, whoever has made the rule.
-    pub const OWN: u8 = 2;
+    /// Of [`Self::origin`]: its network is one of the host's local addresses, whoever has made the rule.
+    pub const LOCAL: u8 = 2;
 
-    /// Whether it is for one of the host's own addresses.
+    /// Whether it is for one of the host's local addresses.
     #[inline(always)]
     #[must_use]
-    pub const fn is_own(&self) -> bool {
-        self.origin & Self::OWN != 0
+    pub const fn is_local(&self) -> bool {
+        self.origin & Self::LOCAL != 0
     }
 
-    /// Whether an address, whose rule this is, is allowed as the host that talks to itself, if it `is_own`
-    /// ([`Addr::is_own`]), whatever rules for larger networks say: only the admin's word on exactly this address counts
-    /// for more. An own address for one link only may be a neighbour's on another, so its rule allows nothing; but who
-    /// connects *to* its own address is the host.
+    /// Whether an address, whose rule this is, is allowed as the host that talks to itself, if it `is_local`
+    /// ([`Addr::is_local`]), whatever rules for larger networks say: only the admin's word on exactly this address counts
+    /// for more. A local address for one link only may be a neighbour's on another, so its rule allows nothing; but who
+    /// connects *to* its local address is the host.
     #[inline(always)]
     #[must_use]
-    pub const fn allows_itself(&self, is_own: bool) -> bool {
-        self.origin == Self::BUILT_IN | Self::OWN && is_own
+    pub const fn allows_itself(&self, is_local: bool) -> bool {
+        self.origin == Self::BUILT_IN | Self::LOCAL && is_local
     }
 
     /// What makes a source of `remote`, whose rule this is: prefix length as of an IPv6 address; 0: what the service
@@ -440,7 +440,7 @@ pub(crate) mod tests {
         match number {
             None => Limit::UNSAID,
             Some(0) => Limit::NONE,
-            Some(number) => Limit::own(number),
+            Some(number) => Limit::of_rule(number),
         }
     }
 
@@ -450,8 +450,8 @@ pub(crate) mod tests {
             |(connections, network, rate)| {
                 let of =
                     |(count, burst)| if count == 0 { Rate::default() } else { Rate::new(count, 60, burst) };
-                let rate = rate.map_or(RuleRate::UNSAID, |said| RuleRate::own(of(said)));
-                let max_connections = Limit::own(connections.unwrap_or(0));
+                let rate = rate.map_or(RuleRate::UNSAID, |said| RuleRate::of_rule(of(said)));
+                let max_connections = Limit::of_rule(connections.unwrap_or(0));
                 RuleLimits { rate, max_connections, network: limit(network) }
             },
         )
@@ -473,8 +473,8 @@ pub(crate) mod tests {
         fn what_a_rule_leaves_unsaid_is_what_others_say(own in any_limits(), others in any_limits()) {
             let (one, all) = (own, others);
             let both = own.or(&others.inherited());
-            prop_assert_eq!(both.own(), own);
-            prop_assert_eq!(others.inherited().own(), RuleLimits::UNSAID);
+            prop_assert_eq!(both.without_inherited(), own);
+            prop_assert_eq!(others.inherited().without_inherited(), RuleLimits::UNSAID);
             let meant = |limits: &RuleLimits| {
                 (limits.rate.said(), limits.max_connections.connections(), limits.network.connections())
             };

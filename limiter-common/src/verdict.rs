@@ -57,7 +57,7 @@ impl Reason {
     /// Whether the source itself has reached a limit of its own: nobody else's connections, and no rule.
     #[inline(always)]
     #[must_use]
-    pub const fn is_own(self) -> bool {
+    pub const fn is_of_source(self) -> bool {
         matches!(self, Self::Concurrency | Self::Rate)
     }
 
@@ -66,7 +66,7 @@ impl Reason {
     #[inline(always)]
     #[must_use]
     pub const fn within(self, claim: &Claim) -> Self {
-        if self.is_own() && claim.narrow.is_shared() { Self::Network } else { self }
+        if self.is_of_source() && claim.narrow.is_shared() { Self::Network } else { self }
     }
 
     /// The word for it in output, metrics and documents.

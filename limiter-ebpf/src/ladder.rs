@@ -20,11 +20,11 @@ pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local
     let usage = claims::usage(&source, &claim, entry, limits.total != u32::MAX);
     let now_ns = clock::now_ns();
     // By now a place may have come free: then it is not held against the source.
-    let (reason, own) = match usage.over(&limits, now_ns) {
-        Some(reason) => (reason.within(&claim), reason.within(&claim).is_own()),
+    let (reason, is_of_source) = match usage.over(&limits, now_ns) {
+        Some(reason) => (reason.within(&claim), reason.within(&claim).is_of_source()),
         None => (usage.was_over(&limits, now_ns).within(&claim), false),
     };
-    if !pay(service, &source, reason, own) {
+    if !pay(service, &source, reason, is_of_source) {
         report::ladder_full(ctx, service.id);
     }
 }
@@ -44,7 +44,7 @@ pub extern "C" fn record_refused(source: *const Key, reason: u32) -> u32 {
 /// The same for a refusal for `reason` that is, or is not, for a limit of the source's own; `false` if there is no room
 /// to remember the source.
 #[inline(always)]
-pub fn pay(service: &maps::Service, source: &Key, reason: Reason, own: bool) -> bool {
+pub fn pay(service: &maps::Service, source: &Key, reason: Reason, is_of_source: bool) -> bool {
     let Some(ladder) = service.ladder() else { return true };
     let Some(penalty) = maps::penalty_or_new(source) else { return false };
     let now_ns = clock::now_ns();
@@ -59,7 +59,7 @@ pub fn pay(service: &maps::Service, source: &Key, reason: Reason, own: bool) -> 
     // SAFETY: found in this run.
     let bans = unsafe { (*penalty).bans };
     record_refused(&raw const *source, reason as u32);
-    if let Some(bans) = ladder::climb(&words, ladder, bans, own, now_ns) {
+    if let Some(bans) = ladder::climb(&words, ladder, bans, is_of_source, now_ns) {
         // Only the CPU that made the ban comes here.
         // SAFETY: found in this run.
         let penalty: &mut Penalty = unsafe { &mut *penalty };

@@ -274,11 +274,11 @@ impl Service {
         LADDERS.get(self.set)
     }
 
-    /// Whether the daemon has said that `addr` is one of the host's own addresses.
+    /// Whether the daemon has said that `addr` is one of the host's local addresses.
     #[inline(always)]
-    pub fn is_hosts_own(&self, addr: &Addr) -> bool {
+    pub fn is_local(&self, addr: &Addr) -> bool {
         let [first, second] = addr.halves();
-        self.has_rules(addr) && is_own(self.set, first, second) != 0
+        self.has_rules(addr) && is_local(self.set, first, second) != 0
     }
 
     /// Whether there are rules for anyone near `addr`: elsewhere nothing is looked up.
@@ -297,38 +297,38 @@ impl Service {
         self.rules_say(remote, false, null_mut()).0
     }
 
-    /// Where a source is counted that connects to `local`, and what becomes of it. One of the host's own addresses that no
+    /// Where a source is counted that connects to `local`, and what becomes of it. One of the host's local addresses that no
     /// rule knows of is allowed all the same: it may be a new one.
     #[inline(always)]
     pub fn action(&self, remote: &Addr, local: &Addr) -> (Scope, Action) {
-        let is_own = remote.is_own(local);
-        if !is_own && !self.has_rules(remote) {
+        let is_local = remote.is_local(local);
+        if !is_local && !self.has_rules(remote) {
             return (Scope::SERVICES, Action::Limit);
         }
-        self.rules_say(remote, is_own, null_mut())
+        self.rules_say(remote, is_local, null_mut())
     }
 
     /// The same, and the limits of such a source.
     #[inline(always)]
     pub fn limits(&self, remote: &Addr, local: &Addr) -> (Scope, Limits) {
-        self.limits_of(remote, remote.is_own(local))
+        self.limits_of(remote, remote.is_local(local))
     }
 
     /// The same of one that is, or is not, the host that talks to itself.
     #[inline(always)]
-    pub fn limits_of(&self, remote: &Addr, is_own: bool) -> (Scope, Limits) {
+    pub fn limits_of(&self, remote: &Addr, is_local: bool) -> (Scope, Limits) {
         let mut limits = Limits::of_service(self.policy);
-        if !is_own && !self.has_rules(remote) {
+        if !is_local && !self.has_rules(remote) {
             return (Scope::SERVICES, limits);
         }
-        let (scope, _) = self.rules_say(remote, is_own, &raw mut limits);
+        let (scope, _) = self.rules_say(remote, is_local, &raw mut limits);
         (scope, limits)
     }
 
     /// What [`rules_say`] says.
     #[inline(always)]
-    fn rules_say(&self, remote: &Addr, is_own: bool, limits: *mut Limits) -> (Scope, Action) {
-        let asked = self.set | u32::from(is_own) << 1 | u32::from(self.id.0) << 8;
+    fn rules_say(&self, remote: &Addr, is_local: bool, limits: *mut Limits) -> (Scope, Action) {
+        let asked = self.set | u32::from(is_local) << 1 | u32::from(self.id.0) << 8;
         let [first, second] = remote.halves();
         Scope::of_word(rules_say(asked, first, second, limits))
     }
@@ -339,12 +339,12 @@ fn rule_in(set: u32, key: &lpm_trie::Key<Addr>) -> Option<&'static Rule> {
     if set == 0 { RULES_0.get(key) } else { RULES_1.get(key) }
 }
 
-/// Whether an address, given in halves, is one of the host's own by the rules of a set, 0 or 1. Verified by itself.
+/// Whether an address, given in halves, is one of the host's local by the rules of a set, 0 or 1. Verified by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn is_own(set: u32, first: u64, second: u64) -> u32 {
+extern "C" fn is_local(set: u32, first: u64, second: u64) -> u32 {
     let key = lpm_trie::Key::new(128, Addr::of_halves([first, second]));
-    rule_in(set, &key).is_some_and(Rule::is_own).into()
+    rule_in(set, &key).is_some_and(Rule::is_local).into()
 }
 
 /// What the rules of a set say of an address, given in halves, at a service: a [`Scope`] and an [`Action`] as a word;
@@ -354,7 +354,7 @@ extern "C" fn is_own(set: u32, first: u64, second: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rules_say(asked: u32, first: u64, second: u64, limits: *mut Limits) -> u64 {
-    let (set, is_own, service) = (asked & 1, asked & 2 != 0, asked >> 8);
+    let (set, is_local, service) = (asked & 1, asked & 2 != 0, asked >> 8);
     // SAFETY: null, or limits that the caller has borrowed for the call; see `rooms::given`.
     let limits = unsafe { limits.as_mut() };
     let (rule, source_prefix) = {
@@ -366,8 +366,8 @@ extern "C" fn rules_say(asked: u32, first: u64, second: u64, limits: *mut Limits
     };
     let mut scope = Scope { source_prefix, has_network: false };
     let action = match rule {
-        Some(rule) if !rule.allows_itself(is_own) => Action::from_u8(rule.action),
-        None if !is_own => Action::Limit,
+        Some(rule) if !rule.allows_itself(is_local) => Action::from_u8(rule.action),
+        None if !is_local => Action::Limit,
         _ => Action::Allow,
     };
     match (action, rule) {

@@ -72,8 +72,8 @@ fn repeats(syn: &Syn) -> bool {
 fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
     let change = maps::change();
     let Some(service) = maps::service_of(frame.local_port()) else { return false };
-    let own = service.scope(&frame.remote).source_prefix;
-    let penalty = find(&Key::narrow(service.id, service.policy, own, &frame.remote));
+    let prefix = service.scope(&frame.remote).source_prefix;
+    let penalty = find(&Key::narrow(service.id, service.policy, prefix, &frame.remote));
     let begins = frame.begins();
     let (ban, left_ns) = banned(penalty);
     if !begins && ban.is_none() {
@@ -82,7 +82,7 @@ fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
     // The time says whether there is a ban, so that the compiler keeps no flag beside the pointer: see `find`.
     let Some(reason) = refuses(&service, frame, left_ns != u64::MAX) else { return false };
     // Neither what is forwarded nor what is there already is any business of the limiter.
-    if !service.is_hosts_own(&frame.local) || (!begins && belongs_to_a_connection(ctx, &mut frame.tuple())) {
+    if !service.is_local(&frame.local) || (!begins && belongs_to_a_connection(ctx, &mut frame.tuple())) {
         return false;
     }
     maps::count_drop(service.id, reason, begins);

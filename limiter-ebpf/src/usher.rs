@@ -167,7 +167,7 @@ fn refuse(waiter: *mut Waiter, asked: &mut Request, counts: &Counts, claim: &Cla
             // SAFETY: found in this run.
             unsafe { atomic::add_u32(&raw mut (*entry).refused, 1) };
         }
-        if !ladder::pay(&service, &source, reason, reason.is_own()) {
+        if !ladder::pay(&service, &source, reason, reason.is_of_source()) {
             maps::count(service.id, |counters| &mut counters.unjudged);
         }
     }

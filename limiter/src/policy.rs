@@ -3,7 +3,7 @@
 //! A service keeps its number as long as it keeps its name, because the ledger counts by number.
 
 mod limiting;
-mod own;
+mod local;
 mod rules;
 mod words;
 
@@ -14,8 +14,8 @@ use limiter_common::{MAX_SERVICES, ServiceId, ServicePolicy};
 use tracing::debug;
 
 pub use limiting::limit;
-pub use own::{addresses, built_in};
-pub use rules::{Lookup, covering, inherit, own_words, say};
+pub use local::{addresses, built_in};
+pub use rules::{Lookup, admins_rules, covering, inherit, say};
 pub use words::{
     Difference, OF_NO_SERVICE, differences, differences_of_the_rest, limits_in_words, service_name, words,
 };
@@ -120,10 +120,10 @@ pub fn of_config(config: &Config, numbers: &HashMap<&str, ServiceId>, built_in: 
     PolicySet { ports, services, rules, ladder, fingerprint }
 }
 
-/// Makes `own` the host's own addresses; `false` if they were already.
-pub fn set_own(tables: &mut Tables, own: Vec<RuleEntry>) -> Result<bool> {
+/// Makes `own` the host's local addresses; `false` if they were already.
+pub fn set_local(tables: &mut Tables, own: Vec<RuleEntry>) -> Result<bool> {
     let before = tables.policy.policy()?;
-    let rules = inherit(own_words(before.rules.clone()), own);
+    let rules = inherit(admins_rules(before.rules.clone()), own);
     if rules == before.rules {
         return Ok(false);
     }

@@ -216,7 +216,7 @@ fn allowed(
                 "allowed by the rule for {network}: take that back first, with `limiter --instance {instance} forget {network}`"
             )
         }
-        _ => "one of this host's own addresses: what it connects for is what to look at".to_owned(),
+        _ => "one of this host's local addresses: what it connects for is what to look at".to_owned(),
     };
     Ok(WrongUsage(format!("a ban of {address} from {service} would not hold, because it is {why}")).into())
 }

@@ -49,9 +49,10 @@ pub fn of_deny(
     let is_denied = |rules: &[RuleEntry], address: &Addr| {
         policy::covering(rules, address).is_some_and(|rule| rule.action == Action::Deny)
     };
-    // A rule for a network around it leaves an own address alone.
-    let is_own = |network: &Network| before.iter().any(|rule| rule.is_own && rule.network.covers(network));
-    for network in networks.iter().map(crate::config::network).filter(is_own) {
+    // A rule for a network around it leaves a local address alone.
+    let is_local =
+        |network: &Network| before.iter().any(|rule| rule.is_local && rule.network.covers(network));
+    for network in networks.iter().map(crate::config::network).filter(is_local) {
         if is_denied(after, &network.addr) && !is_denied(before, &network.addr) {
             let shown = ledger::prefixed(&network.addr, network.prefix);
             return Some(format!(
@@ -124,9 +125,9 @@ mod tests {
     use super::*;
     use crate::config;
 
-    fn rule(text: &str, action: Action, is_own: bool) -> RuleEntry {
+    fn rule(text: &str, action: Action, is_local: bool) -> RuleEntry {
         let network = config::network(&config::parse_network(text).unwrap());
-        RuleEntry { built_in: is_own, is_own, ..RuleEntry::new(network, action) }
+        RuleEntry { built_in: is_local, is_local, ..RuleEntry::new(network, action) }
     }
 
     /// What is said when `text` is denied, by somebody who is logged in from 198.51.100.7.
@@ -146,7 +147,7 @@ mod tests {
         for yourself in ["198.51.100.7/32", "198.51.100.0/24"] {
             assert!(said(yourself).unwrap().contains("logged in from 198.51.100.7"), "{yourself}");
         }
-        // The own address in it has a longer rule, and is allowed as before.
+        // The local address in it has a longer rule, and is allowed as before.
         for meant in ["192.0.2.0/24", "203.0.113.0/24", "10.0.0.0/8", "2001:db8::/32"] {
             assert_eq!(said(meant), None, "{meant}");
         }

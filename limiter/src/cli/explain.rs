@@ -38,7 +38,7 @@ pub struct Args {
 pub struct Explanation {
     address: String,
     /// Whether it is the host itself, which is never refused.
-    own: bool,
+    local: bool,
     /// The rule that counts for it, if there is one.
     rule: Option<Rule>,
     services: Vec<AtService>,
@@ -154,7 +154,7 @@ fn explain(tables: &Tables, address: Addr, is_served: bool) -> Result<Explanatio
         rules.iter().filter(|rule| rule.built_in || rule.network != Net::of(address)).cloned().collect();
     let has_rule = without.len() < rules.len();
     // The rule for exactly this address may have taken the place of one that is built in.
-    let without = policy::inherit(policy::own_words(without), policy::built_in(&rules));
+    let without = policy::inherit(policy::admins_rules(without), policy::built_in(&rules));
     let now = Now { boot_ns: ledger::now_ns()?, monotonic_ns: ledger::monotonic_ns()? };
     let waiting = ledger::waiting(tables)?;
     let mut facts = Vec::new();
@@ -193,7 +193,7 @@ pub fn explanation(
         facts.iter().map(|facts| at_service(&text, ladder, facts, now, is_served)).collect();
     services.sort_by(|a, b| a.service.cmp(&b.service));
     Explanation {
-        own: rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow),
+        local: rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow),
         rule: rule.filter(|rule| !rule.built_in).map(|rule| Rule {
             network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
             action: rules::word(rule.action),
@@ -262,12 +262,12 @@ const COLUMNS: [Column; 6] = [
 
 /// What is shown of it.
 pub fn screen(instance: &Instance, explanation: &Explanation, width: output::Width) -> Screen {
-    let Explanation { address, own, rule, services } = explanation;
+    let Explanation { address, local, rule, services } = explanation;
     let mut screen = Screen::new(width);
     if let Some(Rule { network, action }) = rule {
         screen.line(&format!("the rule for {network} counts for {address}: {action}"));
     }
-    if *own {
+    if *local {
         screen.line(&format!(
             "{address} is this host itself: it is counted, and no limit of a source applies to it."
         ));

@@ -174,7 +174,7 @@ fn change(instance: &Instance, whom: &Whom, rulings: Rulings<'_>, force: Option<
     let rulings = (rulings.0)(&before)?;
     let mut networks = whom.networks.clone();
     networks.dedup();
-    let mut admins = policy::own_words(before.rules.clone());
+    let mut admins = policy::admins_rules(before.rules.clone());
     let (mut done, mut changes) = (Vec::new(), Vec::new());
     for network in &networks {
         let was = said(&before, &admins, network);
@@ -183,9 +183,9 @@ fn change(instance: &Instance, whom: &Whom, rulings: Rulings<'_>, force: Option<
             changes.push(Change::Rule { network: *network, ruling: *ruling });
         }
         let is = said(&before, &admins, network);
-        // Without a word of the admin's an own address is allowed again.
+        // Without a word of the admin's a local address is allowed again.
         let own = said(&before, &policy::built_in(&before.rules), network)
-            .map(|built_in| format!("{built_in} (own address)"));
+            .map(|built_in| format!("{built_in} (local address)"));
         let none = || own.clone().unwrap_or_else(|| "no rule".to_owned());
         done.push(match is {
             Some(is) => Done::new(network.to_string(), was.or_else(|| own.clone()), is),
@@ -242,7 +242,7 @@ pub struct Rules {
 struct Rule {
     network: String,
     action: &'static str,
-    /// Whether it is one of the host's own addresses, allowed from the start.
+    /// Whether it is one of the host's local addresses, allowed from the start.
     built_in: bool,
     /// Connections per source to every service that has none below.
     max_connections: Option<u32>,
@@ -298,7 +298,7 @@ pub fn show(instance: &Instance, args: &RulesArgs) -> Result<ExitCode> {
 /// The rules of a policy, by address.
 pub fn rules(policy: &PolicySet) -> Rules {
     let built_in = policy.rules.iter().filter(|rule| rule.built_in && rule.action == Action::Allow).cloned();
-    let mut all: Vec<RuleEntry> = built_in.chain(policy::own_words(policy.rules.clone())).collect();
+    let mut all: Vec<RuleEntry> = built_in.chain(policy::admins_rules(policy.rules.clone())).collect();
     all.sort_by_key(|rule| (rule.network.addr.to_ip(), rule.network.prefix));
     let shown = |rule: &RuleEntry| Rule {
         network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
@@ -338,7 +338,7 @@ pub fn screen(rules: &Rules, width: output::Width) -> Screen {
         .map(|rule| {
             let source = rule.source_prefix.map(|prefix| format!("each /{prefix} is a source"));
             let limits: Vec<String> = rule.words.iter().cloned().chain(source).collect();
-            let says = if rule.built_in { "own address".to_owned() } else { limits.join(", ") };
+            let says = if rule.built_in { "local address".to_owned() } else { limits.join(", ") };
             vec![rule.network.clone(), rule.action.to_owned(), says]
         })
         .collect();

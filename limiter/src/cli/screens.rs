@@ -66,7 +66,7 @@ impl World {
             policy::of_config(&config::parse(&rules, "").expect("rules"), &HashMap::new(), Vec::new()).rules;
         let built_in: Vec<_> = own
             .into_iter()
-            .map(|rule| crate::kernel::sets::RuleEntry { built_in: true, is_own: true, ..rule })
+            .map(|rule| crate::kernel::sets::RuleEntry { built_in: true, is_local: true, ..rule })
             .collect();
         let policy = policy::of_config(&config, &HashMap::new(), built_in);
         Self {

@@ -141,7 +141,7 @@ pub fn load(instance: &Instance, options: &Options, found: &Found) -> Result<(Li
         Applied::Changed => info!("the configuration is in force"),
         Applied::Kept => info!("the configuration is the one in force; changes made live since stay"),
     }
-    policy::set_own(&mut loaded.tables, policy::addresses()?)?;
+    policy::set_local(&mut loaded.tables, policy::addresses()?)?;
     if !matches!(found, Found::Current(_)) {
         match bans::state::restore(instance, &mut loaded.tables) {
             Ok(0) => {}

@@ -1,4 +1,4 @@
-//! The thread that keeps the ledger true and tidy, and the host's own addresses current.
+//! The thread that keeps the ledger true and tidy, and the host's local addresses current.
 
 use std::{
     path::PathBuf,
@@ -82,9 +82,9 @@ impl Upkeep {
                 Err(problem) => error!("cannot give back places of dead connections: {problem:#}"),
             }
             if self.addresses.has_changed()
-                && let Err(problem) = self.allow_own()
+                && let Err(problem) = self.allow_local()
             {
-                error!("cannot allow the host's own addresses: {problem:#}");
+                error!("cannot allow the host's local addresses: {problem:#}");
             }
             if let Err(problem) = self.listening.round()
                 && !std::mem::replace(&mut self.is_blind, true)
@@ -131,10 +131,10 @@ impl Upkeep {
     }
 
     /// Allows the addresses that the host has now, and no longer those it had.
-    fn allow_own(&mut self) -> Result<()> {
+    fn allow_local(&mut self) -> Result<()> {
         let _policy = self.instance.lock_policy()?;
-        if policy::set_own(&mut self.maintenance.tables, policy::addresses()?)? {
-            info!("the host's own addresses have changed: the present ones are allowed");
+        if policy::set_local(&mut self.maintenance.tables, policy::addresses()?)? {
+            info!("the host's local addresses have changed: the present ones are allowed");
         }
         Ok(())
     }

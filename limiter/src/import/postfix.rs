@@ -158,8 +158,8 @@ fn service(output: &Output, master: &Master, daemon: &mut Daemon) {
 fn own_interfaces(output: &Output) -> Option<String> {
     let value = output.value("", "inet_interfaces")?;
     let mut hosts = value.split([',', ' ', '\t']).filter(|host| !host.is_empty()).peekable();
-    let is_own = |host: &str| host.eq_ignore_ascii_case("loopback-only") || net::is_own_host(host);
-    (hosts.peek().is_some() && hosts.all(is_own)).then(|| setting("inet_interfaces", &value))
+    let is_local = |host: &str| host.eq_ignore_ascii_case("loopback-only") || net::is_own_host(host);
+    (hosts.peek().is_some() && hosts.all(is_local)).then(|| setting("inet_interfaces", &value))
 }
 
 /// The setting by which Postfix does not start a service: `smtp/inet`, `smtp.inet` or `inet`, and

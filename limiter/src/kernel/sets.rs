@@ -42,8 +42,8 @@ pub struct RuleEntry {
     pub action: Action,
     /// Whether it is not the admin's rule.
     pub built_in: bool,
-    /// Whether its network is one of the host's own addresses.
-    pub is_own: bool,
+    /// Whether its network is one of the host's local addresses.
+    pub is_local: bool,
     /// The limits at every service for which there is nothing else below.
     pub all: RuleLimits,
     /// Limits at single services, by service.
@@ -59,7 +59,7 @@ impl RuleEntry {
             network,
             action,
             built_in: false,
-            is_own: false,
+            is_local: false,
             all: RuleLimits::UNSAID,
             limits: Vec::new(),
             source_prefix: SourcePrefix::NONE,
@@ -224,7 +224,7 @@ impl Sets {
         }
     }
 
-    /// What the rules say of a source at a service. The host's own addresses are only known as far as
+    /// What the rules say of a source at a service. The host's local addresses are only known as far as
     /// the daemon has told the kernel.
     pub fn say(&self, source: &Addr, service: ServiceId) -> Result<Say> {
         self.say_in(self.active()?, source, service)
@@ -299,7 +299,7 @@ impl Sets {
                 network,
                 action: Action::from_u8(rule.action),
                 built_in: rule.origin & Rule::BUILT_IN != 0,
-                is_own: rule.is_own(),
+                is_local: rule.is_local(),
                 all,
                 limits,
                 source_prefix: rule.source_prefix,
@@ -428,7 +428,7 @@ impl Sets {
                 max_connections: entry.all.max_connections,
                 action: entry.action as u8,
                 origin: if entry.built_in { Rule::BUILT_IN } else { 0 }
-                    | if entry.is_own { Rule::OWN } else { 0 },
+                    | if entry.is_local { Rule::LOCAL } else { 0 },
                 source_prefix: entry.source_prefix,
                 zero: [0; 4],
             };

@@ -20,13 +20,13 @@ pub fn limit(
     limiting: &Limiting,
     service: Option<ServiceId>,
 ) -> Result<(), SettingError> {
-    let number = |limit: OrNone<u32>| limit.0.map_or(Limit::NONE, Limit::own);
+    let number = |limit: OrNone<u32>| limit.0.map_or(Limit::NONE, Limit::of_rule);
     let rate = limiting.bursting()?;
     let limits = RuleLimits {
         rate: rate.map_or(RuleRate::UNSAID, |rate| {
-            RuleRate::own(rate.0.map_or_else(Rate::default, |rate| rate.spec.rate(rate.burst)))
+            RuleRate::of_rule(rate.0.map_or_else(Rate::default, |rate| rate.spec.rate(rate.burst)))
         }),
-        max_connections: limiting.max_connections.map_or(Limit::UNSAID, Limit::own),
+        max_connections: limiting.max_connections.map_or(Limit::UNSAID, Limit::of_rule),
         network: limiting.network_max_connections.map_or(Limit::UNSAID, number),
     };
     match service {
@@ -51,7 +51,7 @@ fn burst(rule: &mut RuleEntry, service: Option<ServiceId>, burst: u32) -> Option
     let with = |rate: &RuleRate| {
         let rate = rate.said().filter(Rate::is_limited)?;
         let tolerance_ns = u64::from(burst.saturating_sub(1)) * rate.interval_ns;
-        Some(RuleRate::own(Rate { tolerance_ns, ..rate }))
+        Some(RuleRate::of_rule(Rate { tolerance_ns, ..rate }))
     };
     if let Some(service) = service {
         let said = rule.limits.iter().find(|(said, _)| *said == service);

@@ -21,7 +21,7 @@ pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<Rule
     let entry = |rule: &Rule| RuleEntry {
         source_prefix: rule
             .source_prefix
-            .map_or(SourcePrefix::NONE, |prefix| SourcePrefix::own(config::bits(&rule.network, prefix))),
+            .map_or(SourcePrefix::NONE, |prefix| SourcePrefix::of_rule(config::bits(&rule.network, prefix))),
         all: limits_of(rule, None),
         limits: rule
             .services()
@@ -37,11 +37,11 @@ pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<Rule
 fn limits_of(rule: &Rule, service: Option<&str>) -> RuleLimits {
     RuleLimits {
         rate: said(&rule.rate, service).map_or(RuleRate::UNSAID, |rate| {
-            RuleRate::own(rate.map_or_else(Rate::default, |rate| rate.spec.rate(rate.burst)))
+            RuleRate::of_rule(rate.map_or_else(Rate::default, |rate| rate.spec.rate(rate.burst)))
         }),
-        max_connections: said(&rule.max_connections, service).map_or(Limit::UNSAID, Limit::own),
+        max_connections: said(&rule.max_connections, service).map_or(Limit::UNSAID, Limit::of_rule),
         network: said(&rule.network_max_connections, service)
-            .map_or(Limit::UNSAID, |limit| limit.map_or(Limit::NONE, Limit::own)),
+            .map_or(Limit::UNSAID, |limit| limit.map_or(Limit::NONE, Limit::of_rule)),
     }
 }
 
@@ -50,13 +50,13 @@ fn said<T: Copy>(key: &PerService<T>, service: Option<&str>) -> Option<T> {
 }
 
 /// The admin's rules as they were given: without what is built in, and without what is inherited. Which of them are
-/// for own addresses stays known.
-pub fn own_words(mut rules: Vec<RuleEntry>) -> Vec<RuleEntry> {
+/// for local addresses stays known.
+pub fn admins_rules(mut rules: Vec<RuleEntry>) -> Vec<RuleEntry> {
     rules.retain(|rule| !rule.built_in);
     for rule in &mut rules {
-        rule.all = rule.all.own();
+        rule.all = rule.all.without_inherited();
         for (_, limits) in &mut rule.limits {
-            *limits = limits.own();
+            *limits = limits.without_inherited();
         }
         rule.limits.retain(|(_, limits)| limits.is_said());
         if rule.source_prefix.is_inherited() {
@@ -67,7 +67,7 @@ pub fn own_words(mut rules: Vec<RuleEntry>) -> Vec<RuleEntry> {
 }
 
 /// The admin's rules and those that are built in, with all that longer ones inherit from shorter ones;
-/// sorted by network. For one network the admin's counts, and it stays known that it is an own address.
+/// sorted by network. For one network the admin's counts, and it stays known that it is a local address.
 pub fn inherit(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>) -> Vec<RuleEntry> {
     let mut rules: HashMap<Network, RuleEntry> = HashMap::new();
     let covers_ipv4 = |rule: &RuleEntry| !is_v4(&rule.network) && rule.network.covers(&IPV4);
@@ -76,8 +76,8 @@ pub fn inherit(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>) -> Vec<RuleEntr
     }
     rules.extend(built_in.into_iter().filter(|rule| rule.network != IPV4).map(|rule| (rule.network, rule)));
     for rule in admins {
-        let is_own = rules.get(&rule.network).is_some_and(|present| present.is_own);
-        rules.insert(rule.network, RuleEntry { is_own, ..rule });
+        let is_local = rules.get(&rule.network).is_some_and(|present| present.is_local);
+        rules.insert(rule.network, RuleEntry { is_local, ..rule });
     }
     let mut networks: Vec<Network> = rules.keys().copied().collect();
     networks.sort();
@@ -117,9 +117,9 @@ pub fn inherit(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>) -> Vec<RuleEntr
 }
 
 /// Whether the rule for `network` takes what `around` says. What is allowed or denied hands no limits on; but the
-/// built-in rule for an own address says nothing itself, where it does not allow it.
+/// built-in rule for a local address says nothing itself, where it does not allow it.
 fn hands_on(around: &RuleEntry, network: &Network, rules: &HashMap<Network, RuleEntry>) -> bool {
-    around.action == Action::Limit || rules.get(network).is_some_and(|rule| rule.built_in && rule.is_own)
+    around.action == Action::Limit || rules.get(network).is_some_and(|rule| rule.built_in && rule.is_local)
 }
 
 /// What `around` says, where `rule` says nothing.
@@ -236,10 +236,10 @@ mod tests {
 
     fn rule(text: &str, action: Action, max_connections: u32, limits: &[(u8, u32)]) -> RuleEntry {
         RuleEntry {
-            all: RuleLimits::connections(Limit::own(max_connections)),
+            all: RuleLimits::connections(Limit::of_rule(max_connections)),
             limits: limits
                 .iter()
-                .map(|&(service, limit)| (ServiceId(service), RuleLimits::connections(Limit::own(limit))))
+                .map(|&(service, limit)| (ServiceId(service), RuleLimits::connections(Limit::of_rule(limit))))
                 .collect(),
             ..RuleEntry::new(config::network(&config::parse_network(text).unwrap()), action)
         }
@@ -287,8 +287,10 @@ mod tests {
         let lookup = Lookup::new(&rules);
         let of = |text: &str| config::network(&config::parse_network(text).unwrap());
         let said = |text: &str| lookup.covering(&of(text)).map(|rule| say(rule, ServiceId(1)));
-        let limit =
-            |connections| Say { limits: RuleLimits::connections(Limit::own(connections)), ..Say::NOTHING };
+        let limit = |connections| Say {
+            limits: RuleLimits::connections(Limit::of_rule(connections)),
+            ..Say::NOTHING
+        };
         assert_eq!(said("2001:db8:7::/64"), Some(limit(3)), "the /128 in it counts for itself only");
         assert!(lookup.is_divided(&of("2001:db8:7::/64")) && !lookup.is_divided(&of("2001:db8:7:1::/64")));
         assert_eq!(said("203.0.113.7"), Some(limit(4)));
@@ -313,7 +315,7 @@ mod tests {
 
     #[test]
     fn what_makes_a_source_in_a_network_makes_it_in_a_part_of_it_too() {
-        let with = |entry, bits| RuleEntry { source_prefix: SourcePrefix::own(bits), ..entry };
+        let with = |entry, bits| RuleEntry { source_prefix: SourcePrefix::of_rule(bits), ..entry };
         let admins = vec![
             with(rule("2001:db8::/32", Action::Limit, 0, &[]), 48),
             rule("2001:db8:1::/64", Action::Limit, 7, &[]),
@@ -334,7 +336,7 @@ mod tests {
         assert_eq!(limit_of(&rules, "2001:db8:1::1", 1), 7);
         let mut sorted = admins;
         sorted.sort_by_key(|rule| rule.network);
-        assert_eq!(own_words(rules), sorted);
+        assert_eq!(admins_rules(rules), sorted);
     }
 
     #[test]
@@ -371,12 +373,12 @@ mod tests {
 
     #[test]
     fn the_admins_word_on_an_own_address_counts() {
-        let own = RuleEntry { built_in: true, is_own: true, ..rule("192.0.2.1", Action::Allow, 0, &[]) };
+        let own = RuleEntry { built_in: true, is_local: true, ..rule("192.0.2.1", Action::Allow, 0, &[]) };
         let rules = inherit(vec![rule("192.0.2.0/24", Action::Deny, 0, &[])], vec![own.clone()]);
         assert_eq!(rules.len(), 2);
         assert!(rules.contains(&own), "a shorter rule does not touch it");
         let denied = rule("192.0.2.1", Action::Deny, 0, &[]);
-        let still_own = RuleEntry { is_own: true, ..denied.clone() };
+        let still_own = RuleEntry { is_local: true, ..denied.clone() };
         let rules = inherit(vec![denied], vec![own.clone()]);
         assert_eq!(rules, [still_own]);
         assert_eq!(super::super::built_in(&rules), [own], "and what is built in is not forgotten");
@@ -384,7 +386,7 @@ mod tests {
 
     #[test]
     fn an_own_address_for_one_link_has_what_the_rule_around_it_says() {
-        let own = RuleEntry { built_in: true, is_own: true, ..rule("fe80::1", Action::Limit, 0, &[]) };
+        let own = RuleEntry { built_in: true, is_local: true, ..rule("fe80::1", Action::Limit, 0, &[]) };
         let says = |around: RuleEntry| {
             let rules = inherit(vec![around], vec![own.clone()]);
             rules.into_iter().find(|rule| rule.network == own.network).unwrap()
@@ -397,7 +399,7 @@ mod tests {
         assert_eq!(other, own);
         let denied = vec![says(rule("fe80::/10", Action::Deny, 0, &[]))];
         assert_eq!(super::super::built_in(&denied), vec![own]);
-        assert_eq!(own_words(denied), []);
+        assert_eq!(admins_rules(denied), []);
     }
 
     fn any_rules() -> impl Strategy<Value = Vec<RuleEntry>> {
@@ -421,7 +423,7 @@ mod tests {
                 let bits = if source == 0 { 96 + network.prefix_len() } else { 0 };
                 let limits = limits.into_iter().filter(|(_, limits)| limits.is_said());
                 let limits = limits.map(|(service, limits)| (ServiceId(service), limits)).collect();
-                RuleEntry { source_prefix: SourcePrefix::own(bits), all, limits, ..said }
+                RuleEntry { source_prefix: SourcePrefix::of_rule(bits), all, limits, ..said }
             });
             entries.filter(|entry| seen.insert(entry.network)).collect()
         })
@@ -429,13 +431,13 @@ mod tests {
 
     /// Limits of which each may be said, or not.
     fn any_limits() -> impl Strategy<Value = RuleLimits> {
-        let number = || prop_oneof![2 => Just(Limit::UNSAID), 2 => (1u32..9).prop_map(Limit::own), 1 => Just(Limit::NONE)];
+        let number = || prop_oneof![2 => Just(Limit::UNSAID), 2 => (1u32..9).prop_map(Limit::of_rule), 1 => Just(Limit::NONE)];
         let rate = prop_oneof![
             2 => Just(RuleRate::UNSAID),
-            2 => (1u32..9).prop_map(|count| RuleRate::own(Rate::new(count, 60, 1))),
-            1 => Just(RuleRate::own(Rate::default())),
+            2 => (1u32..9).prop_map(|count| RuleRate::of_rule(Rate::new(count, 60, 1))),
+            1 => Just(RuleRate::of_rule(Rate::default())),
         ];
-        let connections = prop_oneof![Just(Limit::UNSAID), (1u32..9).prop_map(Limit::own)];
+        let connections = prop_oneof![Just(Limit::UNSAID), (1u32..9).prop_map(Limit::of_rule)];
         (rate, connections, number()).prop_map(|(rate, max_connections, network)| RuleLimits {
             rate,
             max_connections,
@@ -479,7 +481,7 @@ mod tests {
         fn the_admins_words_survive(rules in any_rules()) {
             let mut rules = rules;
             rules.sort_by_key(|rule| rule.network);
-            prop_assert_eq!(own_words(inherit(rules.clone(), Vec::new())), rules);
+            prop_assert_eq!(admins_rules(inherit(rules.clone(), Vec::new())), rules);
         }
 
         /// Whatever the order in which they were written.

@@ -7,7 +7,7 @@ use limiter_common::{
     rule::{Network, RuleLimits},
 };
 
-use super::own_words;
+use super::admins_rules;
 use crate::{
     config::{self, Config, RateSpec, Setting},
     kernel::sets::{PolicySet, RuleEntry},
@@ -170,7 +170,7 @@ fn ports(ports: &[u8], id: ServiceId) -> String {
 
 fn of_rules(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {
     let [was, is] = [before, after].map(|policy| -> HashMap<Network, RuleEntry> {
-        own_words(policy.rules.clone()).into_iter().map(|rule| (rule.network, rule)).collect()
+        admins_rules(policy.rules.clone()).into_iter().map(|rule| (rule.network, rule)).collect()
     });
     let mut networks: Vec<Network> = was.keys().chain(is.keys()).copied().collect();
     // Most rules of a long list are as they were, and need no words.

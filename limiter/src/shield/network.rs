@@ -72,7 +72,7 @@ impl Network {
         for message in dump(libc::RTM_GETADDR)? {
             // `struct ifaddrmsg`.
             if let Some((fixed, rest)) = message.split(8) {
-                if own_address(rest).is_some_and(is_public) {
+                if local_address(rest).is_some_and(is_public) {
                     network.facing.extend(number(fixed, 4));
                 }
             }
@@ -221,7 +221,7 @@ fn ways(rest: &[u8]) -> Vec<u32> {
 }
 
 /// Of a point-to-point link `IFA_ADDRESS` is the other end's (`include/uapi/linux/if_addr.h`).
-fn own_address(rest: &[u8]) -> Option<IpAddr> {
+fn local_address(rest: &[u8]) -> Option<IpAddr> {
     let of =
         |wanted| attributes(rest).find(|(kind, _)| *kind == wanted).and_then(|(_, value)| address(value));
     of(libc::IFA_LOCAL).or_else(|| of(libc::IFA_ADDRESS))

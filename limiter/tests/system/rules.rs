@@ -125,7 +125,7 @@ fn the_host_talks_to_itself_as_it_likes_from_every_address_it_has() {
             (0..5).map(|_| from(second_address).expect("it is the host's own")).collect();
         let also: Vec<TcpStream> = (0..5).map(|_| from(family.host).expect("so is this")).collect();
         drop((held, also));
-        // The file's word on an own address counts.
+        // The file's word on a local address counts.
         limiter.ok(&["deny", second, "--force"]);
         assert!(from(second_address).is_err());
         limiter.ok(&["forget", second]);

@@ -201,14 +201,17 @@ fn to_shut_out_oneself_the_host_or_everybody_takes_force() {
         assert!(outcome.stderr.contains(why) && outcome.stderr.contains("--force"), "{outcome:?}");
     }
     assert!(rules(&limiter).is_empty(), "and nothing was changed");
-    // What an own address is without a rule is said, before and after.
+    // What a local address is without a rule is said, before and after.
     let own = format!("{host}/32");
     assert_eq!(
         limiter.ok(&["deny", &host, "--force"]),
-        format!("{own}: deny (was: allow (own address)): changed\n")
+        format!("{own}: deny (was: allow (local address)): changed\n")
     );
-    assert_eq!(limiter.ok(&["forget", &host]), format!("{own}: allow (own address) (was: deny): changed\n"));
-    assert_eq!(limiter.ok(&["forget", &host]), format!("{own}: allow (own address): unchanged\n"));
+    assert_eq!(
+        limiter.ok(&["forget", &host]),
+        format!("{own}: allow (local address) (was: deny): changed\n")
+    );
+    assert_eq!(limiter.ok(&["forget", &host]), format!("{own}: allow (local address): unchanged\n"));
     // What is meant is done; and what shuts out nobody of these needs no force.
     assert_eq!(from("198.51.100.7", &["deny", "203.0.113.0/24"]).code, Some(0));
     assert_eq!(from("198.51.100.7", &["allow", "198.51.100.7"]).code, Some(0));

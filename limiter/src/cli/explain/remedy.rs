@@ -165,7 +165,7 @@ mod tests {
                 if max_total == 0 { 0 } else { reserve },
                 rate,
             );
-            let connections = |limit| RuleLimits::connections(Limit::own(limit));
+            let connections = |limit| RuleLimits::connections(Limit::of_rule(limit));
             let mut say =
                 Say { action: Action::from_u8(action), limits: connections(own_limit), ..Say::NOTHING };
             let otherwise = otherwise.map(|action| Say { action: Action::from_u8(action), ..Say::NOTHING });
@@ -187,9 +187,9 @@ mod tests {
                     Remedy::Limit(limit) if say.action != Action::Limit => {
                         say = Say { limits: connections(limit), ..Say::NOTHING };
                     }
-                    Remedy::Limit(limit) => say.limits.max_connections = Limit::own(limit),
-                    Remedy::NoRate => say.limits.rate = RuleRate::own(Rate::default()),
-                    Remedy::Network(limit) => say.limits.network = Limit::own(limit),
+                    Remedy::Limit(limit) => say.limits.max_connections = Limit::of_rule(limit),
+                    Remedy::NoRate => say.limits.rate = RuleRate::of_rule(Rate::default()),
+                    Remedy::Network(limit) => say.limits.network = Limit::of_rule(limit),
                     Remedy::MaxTotal(total) => {
                         policy = config::apply(&[Setting::MaxTotal(Some(total))], &policy).unwrap();
                     }

@@ -76,19 +76,19 @@ pub fn of_the_instance(
     warnings
 }
 
-/// Of ports that a firewall translates to one that is not the service's, or hands on to another host, where `is_own` says
+/// Of ports that a firewall translates to one that is not the service's, or hands on to another host, where `is_local` says
 /// which addresses are this one's: nobody is limited there.
 fn translated(
     instance: &Instance,
     services: &[Service],
     translations: &BTreeSet<Translation>,
-    is_own: impl Fn(IpAddr) -> bool,
+    is_local: impl Fn(IpAddr) -> bool,
 ) -> Vec<String> {
     let warning = |Translation { asked, port, address }: &Translation| {
         let service = services.iter().find(|service| service.ports.contains(asked))?;
         let name = &service.name;
         match address {
-            Some(address) if !is_own(*address) => Some(format!(
+            Some(address) if !is_local(*address) => Some(format!(
                 "{name}: a firewall hands connections to port {asked} on to port {port} of {address}, which is not this \
                  host, as for the published ports of a container: they come to no socket here, so nothing limits them; \
                  protect the network they end in with `limiter --instance {instance}-container run --netns \
@@ -153,9 +153,9 @@ pub fn of_the_host(
     };
     // Without them, what goes to another address of this host is said to go elsewhere: a warning too many.
     let own = policy::addresses().unwrap_or_default();
-    let is_own =
+    let is_local =
         |address: IpAddr| own.iter().any(|rule| rule.network.covers(&Network::of(Addr::from(address))));
-    warnings.extend(translated(instance, services, &conntrack::translations(), is_own));
+    warnings.extend(translated(instance, services, &conntrack::translations(), is_local));
     warnings
 }
 

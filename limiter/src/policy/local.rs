@@ -1,4 +1,4 @@
-//! The host's own addresses: allowed from the start (law 4), and kept current.
+//! The host's local addresses: allowed from the start (law 4), and kept current.
 
 use anyhow::{Context as _, Result};
 use limiter_common::{Action, Addr, rule::Network};
@@ -27,23 +27,23 @@ pub fn addresses() -> Result<Vec<RuleEntry>> {
     Ok(networks.into_iter().map(entry).collect())
 }
 
-/// The rules for own addresses that are built in, as the rules in force know them: also where the admin's word counts
+/// The rules for local addresses that are built in, as the rules in force know them: also where the admin's word counts
 /// at present.
 pub fn built_in(rules: &[RuleEntry]) -> Vec<RuleEntry> {
-    rules.iter().filter(|rule| rule.is_own).map(|rule| entry(rule.network)).collect()
+    rules.iter().filter(|rule| rule.is_local).map(|rule| entry(rule.network)).collect()
 }
 
-/// What is built in for one own address or network.
+/// What is built in for one local address or network.
 ///
 /// One that is for one link only (RFC 4291, 2.5.6) may be a neighbour's on another link, whose packets the kernel
 /// would answer there. So the rule itself allows nothing; [`limiter_common::rule::Rule::allows_itself`] does, where
-/// the host connects to the address itself. IPv4 needs no such care: a packet from outside with one of the host's own
+/// the host connects to the address itself. IPv4 needs no such care: a packet from outside with one of the host's local
 /// addresses is no valid one (`fib_validate_source`, `net/ipv4/fib_frontend.c`).
 fn entry(network: Network) -> RuleEntry {
     let is_for_one_link =
         matches!(network.addr.to_ip(), std::net::IpAddr::V6(v6) if v6.is_unicast_link_local());
     let action = if is_for_one_link { Action::Limit } else { Action::Allow };
-    RuleEntry { built_in: true, is_own: true, ..RuleEntry::new(network, action) }
+    RuleEntry { built_in: true, is_local: true, ..RuleEntry::new(network, action) }
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
             ("169.254.1.1", Action::Allow),
         ] {
             assert_eq!(of(address).action, action, "{address}");
-            assert!(of(address).is_own && of(address).built_in);
+            assert!(of(address).is_local && of(address).built_in);
         }
     }
 }
