@@ -5,11 +5,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::Claim;
+use crate::CountKeys;
 
 /// What a socket is to the limiter.
 pub mod kind {
-    /// It is counted in its claim.
+    /// It is counted in its count_keys.
     pub const COUNTED: u32 = 0;
     /// It is counted, and in no table: its connection is dead, and its owner still holds the socket, or it is in
     /// an accept queue. The census itself never sees such.
@@ -29,7 +29,7 @@ pub struct SocketRecord {
     /// One of [`kind`].
     pub kind: u32,
     /// What it is counted in, or would be.
-    pub claim: Claim,
+    pub count_keys: CountKeys,
     /// Always 0.
     pub zero: u32,
 }

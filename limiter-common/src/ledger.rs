@@ -54,14 +54,14 @@ pub struct Total {
 /// What a connection holds. It gives back exactly what it took, whatever the policy says by then: see [`crate::ConnectionRecord`].
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
-pub struct Claim {
+pub struct CountKeys {
     /// The source's entry, or the one it shares with others. Its service is the one whose total is counted.
     pub narrow: Key,
     /// Its network's entry; zeros (no service) where that is not counted.
     pub wide: Key,
 }
 
-impl Claim {
+impl CountKeys {
     /// What a connection from `remote` to `service` is counted in, of which the rules say `scope`.
     #[inline(always)]
     #[must_use]
@@ -116,7 +116,7 @@ pub struct Pending {
     /// The peer's port.
     pub remote_port: u32,
     /// What was reserved.
-    pub claim: Claim,
+    pub count_keys: CountKeys,
     /// The peer's and the local port of the SYN that admission wants dropped, the latter in the low half;
     /// 0: none.
     pub drop_ports: u32,
@@ -173,15 +173,15 @@ pub(crate) mod tests {
                 network_max_connections: 1,
                 ..Default::default()
             };
-            let claim = Claim::new(ServiceId(3), &policy, Scope::SERVICES, &Addr::from(ip));
-            prop_assert!(claim.has_wide() && claim.wide.is_wide() && !claim.narrow.is_wide());
-            prop_assert_ne!(claim.wide, claim.narrow);
-            prop_assert_eq!(claim.narrow.source.cut(claim.wide.prefix), claim.wide.source);
+            let count_keys = CountKeys::new(ServiceId(3), &policy, Scope::SERVICES, &Addr::from(ip));
+            prop_assert!(count_keys.has_wide() && count_keys.wide.is_wide() && !count_keys.narrow.is_wide());
+            prop_assert_ne!(count_keys.wide, count_keys.narrow);
+            prop_assert_eq!(count_keys.narrow.source.cut(count_keys.wide.prefix), count_keys.wide.source);
             let alone = ServicePolicy { network_max_connections: 0, ..policy };
-            prop_assert!(!Claim::new(ServiceId(3), &alone, Scope::SERVICES, &Addr::from(ip)).has_wide());
+            prop_assert!(!CountKeys::new(ServiceId(3), &alone, Scope::SERVICES, &Addr::from(ip)).has_wide());
             // A rule may have a limit for networks where the service has none: the same network is counted.
             let by_rule = Scope { has_network: true, ..Scope::SERVICES };
-            prop_assert_eq!(Claim::new(ServiceId(3), &alone, by_rule, &Addr::from(ip)), claim);
+            prop_assert_eq!(CountKeys::new(ServiceId(3), &alone, by_rule, &Addr::from(ip)), count_keys);
         }
 
         /// The rule's word on what makes a source counts for it, and for the network around it as far as it must.
@@ -197,26 +197,26 @@ pub(crate) mod tests {
             let policy = ServicePolicy { narrow, wide, network_max_connections: 1, ..Default::default() };
             let remote = Addr::from(ip);
             let own = prefix_of(own, &remote);
-            let claim = Claim::new(ServiceId(3), &policy, scope(own), &remote);
-            let services = Claim::new(ServiceId(3), &policy, Scope::SERVICES, &remote);
+            let count_keys = CountKeys::new(ServiceId(3), &policy, scope(own), &remote);
+            let services = CountKeys::new(ServiceId(3), &policy, Scope::SERVICES, &remote);
             prop_assert_eq!(services.narrow.prefix, narrow.of(&remote.host()));
-            prop_assert_eq!(claim.narrow.prefix, if own == 0 { services.narrow.prefix } else { own });
-            prop_assert_eq!(claim.narrow.source, remote.host().cut(claim.narrow.prefix));
-            prop_assert_eq!(claim.narrow.source.cut(claim.wide.prefix), claim.wide.source);
-            prop_assert!(claim.wide.prefix != 0 && claim.wide.prefix <= claim.narrow.prefix);
+            prop_assert_eq!(count_keys.narrow.prefix, if own == 0 { services.narrow.prefix } else { own });
+            prop_assert_eq!(count_keys.narrow.source, remote.host().cut(count_keys.narrow.prefix));
+            prop_assert_eq!(count_keys.narrow.source.cut(count_keys.wide.prefix), count_keys.wide.source);
+            prop_assert!(count_keys.wide.prefix != 0 && count_keys.wide.prefix <= count_keys.narrow.prefix);
             if own != 0 && own < services.narrow.prefix {
-                prop_assert_eq!(claim.wide.prefix, services.wide.prefix.min(own));
+                prop_assert_eq!(count_keys.wide.prefix, services.wide.prefix.min(own));
             } else {
-                let distance = |claim: &Claim| claim.narrow.prefix - claim.wide.prefix;
-                prop_assert_eq!(distance(&claim), distance(&services));
+                let distance = |count_keys: &CountKeys| count_keys.narrow.prefix - count_keys.wide.prefix;
+                prop_assert_eq!(distance(&count_keys), distance(&services));
             }
             // Whoever differs within the prefix alone is the same source, and nobody else is.
-            let behind = if claim.narrow.prefix == 128 { 0 } else { u128::MAX >> claim.narrow.prefix };
+            let behind = if count_keys.narrow.prefix == 128 { 0 } else { u128::MAX >> count_keys.narrow.prefix };
             let bits = u128::from_be_bytes(bytemuck::cast(remote.host().0));
             let same = Addr(bytemuck::cast((bits & !behind | other & behind).to_be_bytes()));
-            prop_assert_eq!(Key::at(ServiceId(3), Tier::Narrow, claim.narrow.prefix, &same), claim.narrow);
+            prop_assert_eq!(Key::at(ServiceId(3), Tier::Narrow, count_keys.narrow.prefix, &same), count_keys.narrow);
             let another = Addr(bytemuck::cast((bits ^ (behind + 1)).to_be_bytes()));
-            prop_assert_ne!(Key::at(ServiceId(3), Tier::Narrow, claim.narrow.prefix, &another), claim.narrow);
+            prop_assert_ne!(Key::at(ServiceId(3), Tier::Narrow, count_keys.narrow.prefix, &another), count_keys.narrow);
         }
 
         #[test]
@@ -238,15 +238,15 @@ pub(crate) mod tests {
             let policy = ServicePolicy { narrow: Prefixes { ipv4, ipv6 }, ..Default::default() };
             let remote = Addr::from(ip);
             let own = prefix_of(own, &remote);
-            let claim = Claim::new(ServiceId(1), &policy, scope(own), &remote);
-            let shared: std::vec::Vec<_> = Level::ALL.into_iter().filter_map(|level| claim.shared(level)).collect();
-            prop_assert_eq!(shared.last().map(|claim| claim.narrow.prefix_len()), Some(0));
+            let count_keys = CountKeys::new(ServiceId(1), &policy, scope(own), &remote);
+            let shared: std::vec::Vec<_> = Level::ALL.into_iter().filter_map(|level| count_keys.shared(level)).collect();
+            prop_assert_eq!(shared.last().map(|count_keys| count_keys.narrow.prefix_len()), Some(0));
             for (shared, level) in shared.iter().zip(Level::ALL.iter().skip(3 - shared.len())) {
-                prop_assert!(shared.narrow.is_shared() && !shared.has_wide() && shared.service() == claim.service());
-                prop_assert!(shared.narrow.prefix <= claim.narrow.prefix);
-                prop_assert_eq!(claim.narrow.source.cut(shared.narrow.prefix), shared.narrow.source);
+                prop_assert!(shared.narrow.is_shared() && !shared.has_wide() && shared.service() == count_keys.service());
+                prop_assert!(shared.narrow.prefix <= count_keys.narrow.prefix);
+                prop_assert_eq!(count_keys.narrow.source.cut(shared.narrow.prefix), shared.narrow.source);
                 prop_assert_eq!(shared.narrow.level, level.number);
-                prop_assert_ne!(shared.narrow, claim.narrow);
+                prop_assert_ne!(shared.narrow, count_keys.narrow);
             }
         }
 

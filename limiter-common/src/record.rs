@@ -2,14 +2,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, Claim, Key, ServiceId, Tier, key::Level};
+use crate::{Addr, CountKeys, Key, ServiceId, Tier, key::Level};
 
-/// The socket is counted in its claim.
+/// The socket is counted in its count_keys.
 pub const COUNTED: u8 = 1;
-/// The socket is counted in its claim, and was found by the census on a kernel that will not report
+/// The socket is counted in its count_keys, and was found by the census on a kernel that will not report
 /// how its state changes.
 pub const ADOPTED: u8 = 2;
-/// The socket is counted in its claim, and beyond a limit: its service only observed, and the verdict on it was a
+/// The socket is counted in its count_keys, and beyond a limit: its service only observed, and the verdict on it was a
 /// refusal.
 pub const OBSERVED: u8 = 3;
 /// The socket has given its place back, and the record is about to go.
@@ -50,15 +50,15 @@ impl ConnectionRecord {
     /// The longest prefix; with the number of a [`Level`] added, that.
     const SHARED: u8 = 128;
 
-    /// The record in this state on a connection that is counted in `claim`, or would be.
+    /// The record in this state on a connection that is counted in `count_keys`, or would be.
     #[inline(always)]
     #[must_use]
-    pub const fn new(state: u8, claim: &Claim) -> Self {
-        let key = &claim.narrow;
+    pub const fn new(state: u8, count_keys: &CountKeys) -> Self {
+        let key = &count_keys.narrow;
         // Calculated: for the verifier every branch is another way through what follows.
         let shared = 0_u8.wrapping_sub((key.level + 3) >> 2);
         let narrow = key.prefix & !shared | (Self::SHARED + key.level) & shared;
-        Self { state, service: key.service, narrow, wide: claim.wide.prefix }
+        Self { state, service: key.service, narrow, wide: count_keys.wide.prefix }
     }
 
     /// The service.
@@ -68,7 +68,7 @@ impl ConnectionRecord {
         ServiceId(self.service)
     }
 
-    /// Whether the connection holds its claim.
+    /// Whether the connection holds its count_keys.
     #[inline(always)]
     #[must_use]
     pub const fn is_counted(&self) -> bool {
@@ -92,17 +92,17 @@ impl ConnectionRecord {
     /// What the connection from `remote` is counted in.
     #[inline(always)]
     #[must_use]
-    pub const fn claim(&self, remote: &Addr) -> Claim {
+    pub const fn count_keys(&self, remote: &Addr) -> CountKeys {
         let (service, remote) = (ServiceId(self.service), &remote.host());
         if self.is_shared() {
             let level = Level::of(self.narrow - Self::SHARED);
             let narrow =
                 Key { level: level.number, ..Key::at(service, Tier::Narrow, level.prefix(remote), remote) };
-            return Claim { narrow, wide: Key::NONE };
+            return CountKeys { narrow, wide: Key::NONE };
         }
         let narrow = Key::at(service, Tier::Narrow, self.narrow, remote);
         let wide = if self.wide == 0 { Key::NONE } else { Key::at(service, Tier::Wide, self.wide, remote) };
-        Claim { narrow, wide }
+        CountKeys { narrow, wide }
     }
 }
 
@@ -130,8 +130,8 @@ impl Kept {
     /// What the connection is counted in.
     #[inline(always)]
     #[must_use]
-    pub const fn claim(&self) -> Claim {
-        self.record.claim(&self.remote)
+    pub const fn count_keys(&self) -> CountKeys {
+        self.record.count_keys(&self.remote)
     }
 }
 
@@ -167,18 +167,18 @@ mod tests {
             let policy = ServicePolicy {
                 narrow: prefixes(narrow), wide: prefixes(wide), network_max_connections, ..Default::default()
             };
-            let claim_of =
-                |remote: &Addr| Claim::new(ServiceId(service), &policy, Scope { source_prefix: prefix_of(own, remote), has_network }, remote);
+            let count_keys_of =
+                |remote: &Addr| CountKeys::new(ServiceId(service), &policy, Scope { source_prefix: prefix_of(own, remote), has_network }, remote);
             let translated = 0x0064_ff9b_u128 << 96 | u128::from(v4);
             let translated = Addr::from(IpAddr::V6(translated.into()));
-            prop_assert_eq!(ConnectionRecord::new(COUNTED, &claim_of(&translated)).claim(&translated), claim_of(&translated));
+            prop_assert_eq!(ConnectionRecord::new(COUNTED, &count_keys_of(&translated)).count_keys(&translated), count_keys_of(&translated));
             let remote = Addr::from(ip);
-            let claim = claim_of(&remote);
-            let recorded = ConnectionRecord::new(COUNTED, &claim);
-            prop_assert_eq!(recorded.claim(&remote), claim);
+            let count_keys = count_keys_of(&remote);
+            let recorded = ConnectionRecord::new(COUNTED, &count_keys);
+            prop_assert_eq!(recorded.count_keys(&remote), count_keys);
             prop_assert_eq!(ConnectionRecord::of_word(recorded.word()), recorded);
-            for shared in Level::ALL.into_iter().filter_map(|level| claim.shared(level)) {
-                prop_assert_eq!(ConnectionRecord::new(COUNTED, &shared).claim(&remote), shared);
+            for shared in Level::ALL.into_iter().filter_map(|level| count_keys.shared(level)) {
+                prop_assert_eq!(ConnectionRecord::new(COUNTED, &shared).count_keys(&remote), shared);
             }
         }
     }

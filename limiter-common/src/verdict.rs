@@ -1,7 +1,7 @@
 //! The verdict: the one place where it is decided whether a source may have one more connection.
 
 use crate::{
-    Claim, Places, Rate, Response, ServicePolicy,
+    CountKeys, Places, Rate, Response, ServicePolicy,
     key::Level,
     rule::{Action, Limit, RuleLimits, Say},
 };
@@ -61,12 +61,12 @@ impl Reason {
         matches!(self, Self::Concurrency | Self::Rate)
     }
 
-    /// The same where a connection is counted in `claim`: who shares an entry with others is refused for what is
+    /// The same where a connection is counted in `count_keys`: who shares an entry with others is refused for what is
     /// held around it, which no ban of its own could better.
     #[inline(always)]
     #[must_use]
-    pub const fn within(self, claim: &Claim) -> Self {
-        if self.is_of_source() && claim.narrow.is_shared() { Self::Network } else { self }
+    pub const fn within(self, count_keys: &CountKeys) -> Self {
+        if self.is_of_source() && count_keys.narrow.is_shared() { Self::Network } else { self }
     }
 
     /// The word for it in output, metrics and documents.
@@ -197,24 +197,24 @@ impl Limits {
         }
     }
 
-    /// The same for what is counted in `claim`: several sources in one entry have a multiple of what one has
+    /// The same for what is counted in `count_keys`: several sources in one entry have a multiple of what one has
     /// ([`crate::key::Level`]), and no more than their network has, if they are of one.
     #[inline(always)]
     #[must_use]
-    pub const fn within(self, claim: &Claim) -> Self {
-        let Together { shift, no_network, no_wide } = TOGETHER[(claim.narrow.level & 3) as usize];
+    pub const fn within(self, count_keys: &CountKeys) -> Self {
+        let Together { shift, no_network, no_wide } = TOGETHER[(count_keys.narrow.level & 3) as usize];
         let (together, network) = ((self.narrow as u64) << (shift & 7), (self.wide | no_network) as u64);
         let narrow = if together < network { together } else { network } as u32;
-        Self { narrow, wide: self.wide | no_wide, rate: self.rate.within(claim), ..self }
+        Self { narrow, wide: self.wide | no_wide, rate: self.rate.within(count_keys), ..self }
     }
 }
 
 impl Rate {
-    /// The same for what is counted in `claim`, as [`Limits::within`].
+    /// The same for what is counted in `count_keys`, as [`Limits::within`].
     #[inline(always)]
     #[must_use]
-    pub const fn within(self, claim: &Claim) -> Self {
-        let shift = TOGETHER[(claim.narrow.level & 3) as usize].shift;
+    pub const fn within(self, count_keys: &CountKeys) -> Self {
+        let shift = TOGETHER[(count_keys.narrow.level & 3) as usize].shift;
         Self { interval_ns: self.interval_ns >> (shift & 7), ..self }
     }
 }
@@ -493,11 +493,11 @@ mod tests {
                 max_connections, network_max_connections, rate: Rate::new(60, 60, 30),
                 narrow: crate::service::Prefixes { ipv4: 32, ipv6: 64 }, ..Default::default()
             };
-            let claim = Claim::new(crate::ServiceId(1), &policy, Scope::SERVICES, &ip.into());
+            let count_keys = CountKeys::new(crate::ServiceId(1), &policy, Scope::SERVICES, &ip.into());
             let limits = Limits::of(&policy, &Say { action: Action::from_u8(action), ..Say::NOTHING });
-            prop_assert_eq!(limits.within(&claim), limits);
+            prop_assert_eq!(limits.within(&count_keys), limits);
             for (level, times) in Level::ALL.into_iter().zip([4, 16, 64]) {
-                let shared = limits.within(&claim.shared(level).unwrap());
+                let shared = limits.within(&count_keys.shared(level).unwrap());
                 let narrow = if action == Action::Allow as u8 {
                     u32::MAX
                 } else if network != 0 && times != 64 {
@@ -508,10 +508,10 @@ mod tests {
                 prop_assert_eq!((shared.narrow, shared.wide), (narrow, u32::MAX));
                 prop_assert_eq!((shared.denied, shared.bannable, shared.total), (limits.denied, limits.bannable, limits.total));
                 prop_assert_eq!(shared.rate.interval_ns, limits.rate.interval_ns / u64::from(times));
-                let one = claim.shared(level).unwrap();
+                let one = count_keys.shared(level).unwrap();
                 prop_assert_eq!(Reason::Concurrency.within(&one), Reason::Network);
                 prop_assert_eq!(Reason::Total.within(&one), Reason::Total);
-                prop_assert_eq!(Reason::Rate.within(&claim), Reason::Rate);
+                prop_assert_eq!(Reason::Rate.within(&count_keys), Reason::Rate);
             }
         }
     }

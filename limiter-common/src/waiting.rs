@@ -19,7 +19,7 @@
 //! | Told | gone | daemon: it was told |
 //! | Held | gone | daemon: it got in or gave up, and the kernel could not remove it then |
 //!
-//! Whoever brings a record to `Held` is alone with it, and with what it is marked in ([`crate::claim::wait`]).
+//! Whoever brings a record to `Held` is alone with it, and with what it is marked in ([`crate::reservation::wait`]).
 //! No program stays there: it runs to its end, whatever becomes of the daemon. So a daemon that is
 //! killed at any step leaves records that the next one can go on with: one that is `Told` is told again, with
 //! the same words at the same sequence numbers, which its peer takes for a repetition.
@@ -29,7 +29,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, ConnectionRecord, Places, Reason, claim::Marks, places::Word};
+use crate::{Addr, ConnectionRecord, Places, Reason, places::Word, reservation::Marks};
 
 /// How many records there can be: of those that wait, and of those about to be told.
 pub const MAX_WAITERS: u32 = 16_384;

@@ -6,10 +6,10 @@ use aya_ebpf::{
     bindings::{bpf_sk_lookup, sk_action},
     programs::SkLookupContext,
 };
-use limiter_common::{Addr, Claim, Rate, Response, Verdict, listening::Listener, verdict, waiting::Flow};
+use limiter_common::{Addr, CountKeys, Rate, Response, Verdict, listening::Listener, verdict, waiting::Flow};
 
 use crate::{
-    atomic, claims, clock, ladder, listening,
+    atomic, clock, counts, ladder, listening,
     maps::{self, GREETER},
     pending, waiters,
 };
@@ -41,11 +41,11 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         return sk_action::SK_PASS;
     }
     let (scope, limits) = service.limits(&remote, &local);
-    let source = Claim::new(service.id, policy, scope, &remote);
-    let claim = claims::present(source);
-    let limits = limits.within(&claim);
-    let entry = maps::entry(&claim.narrow);
-    let usage = claims::usage(&source.narrow, &claim, entry, policy.max_total != 0);
+    let source = CountKeys::new(service.id, policy, scope, &remote);
+    let count_keys = counts::present(source);
+    let limits = limits.within(&count_keys);
+    let entry = maps::entry(&count_keys.narrow);
+    let usage = counts::usage(&source.narrow, &count_keys, entry, policy.max_total != 0);
     let replies = service.ladder().map_or_else(Rate::default, |ladder| ladder.replies);
 
     // Where nothing is a matter of time, the clock is not asked.
@@ -73,7 +73,7 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     if listener == Listener::OnInterface && response != Response::Drop {
         return sk_action::SK_PASS;
     }
-    let reason = reason.within(&claim);
+    let reason = reason.within(&count_keys);
     maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
     if let Some(entry) = entry {
         // SAFETY: found in this run.

@@ -17,13 +17,13 @@ use aya_ebpf::{
     },
 };
 use limiter_common::{
-    Addr, Claim, ConnectionRecord, Kept,
+    Addr, ConnectionRecord, CountKeys, Kept,
     census::{SocketRecord, kind},
     record,
 };
 
 use crate::{
-    claims, clock,
+    clock, counts,
     iterator::Meta,
     keepalive,
     kernel::Socket,
@@ -89,14 +89,14 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<SocketRecord> {
     if record.state == record::ADOPTED && shut {
         // What others report. A close is seen by the release.
         if let Some(kept) = records::take_kept(cookie) {
-            let claim = kept.claim();
+            let count_keys = kept.count_keys();
             let _was_counted =
-                ledger::release_apart(&raw const claim, record.is_beyond().into(), clock::now_s());
+                ledger::release_apart(&raw const count_keys, record.is_beyond().into(), clock::now_s());
         }
         return None;
     }
     let kind = if record.is_counted() { kind::COUNTED } else { kind::LET_GO };
-    Some(SocketRecord { cookie, kind, claim: record.claim(&remote), zero: 0 })
+    Some(SocketRecord { cookie, kind, count_keys: record.count_keys(&remote), zero: 0 })
 }
 
 /// Counts a connection without a record, if it is one of ours.
@@ -111,27 +111,27 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
     let mut record = SocketRecord {
         cookie,
         kind: kind::UNCOUNTED,
-        claim: Claim::new(service.id, service.policy, scope, remote),
+        count_keys: CountKeys::new(service.id, service.policy, scope, remote),
         zero: 0,
     };
-    claims::make_room(&raw mut record.claim);
-    if !ledger::count(&record.claim, &limits.rate.within(&record.claim), clock::now_s()) {
+    counts::make_room(&raw mut record.count_keys);
+    if !ledger::count(&record.count_keys, &limits.rate.within(&record.count_keys), clock::now_s()) {
         return Some(record);
     }
     let recorded = if will_report(sk) {
-        records::make(cookie, ConnectionRecord::new(record::COUNTED, &record.claim))
+        records::make(cookie, ConnectionRecord::new(record::COUNTED, &record.count_keys))
     } else {
-        let kept = Kept::new(ConnectionRecord::new(record::ADOPTED, &record.claim), *remote);
+        let kept = Kept::new(ConnectionRecord::new(record::ADOPTED, &record.count_keys), *remote);
         // SAFETY: as above. The mark first: what is kept without one is taken for gone.
         let marked = unsafe { SOCKETS.mark(sk) };
         marked && records::keep(cookie, &kept)
     };
     if !recorded {
-        let _was_counted = ledger::release_apart(&raw const record.claim, 0, clock::now_s());
+        let _was_counted = ledger::release_apart(&raw const record.count_keys, 0, clock::now_s());
         return Some(record);
     }
     maps::count(service.id, |counters| &mut counters.adopted);
-    if record.claim.narrow.is_shared() {
+    if record.count_keys.narrow.is_shared() {
         maps::count(service.id, |counters| &mut counters.shared);
     }
     // SAFETY: in an iterator `bpf_setsockopt` takes the socket.

@@ -7,13 +7,13 @@
 
 use aya_ebpf::{bindings::BPF_TCP_LISTEN, programs::SkBuffContext};
 use limiter_common::{
-    Action, Claim, Entry, Key, Reason, ServiceId,
-    claim::{self, Arrival, Outcome},
+    Action, CountKeys, Entry, Key, Reason, ServiceId,
+    reservation::{self, Arrival, Outcome},
 };
 
 use crate::{
-    claims::{self, Counts},
     clock,
+    counts::{self, Counts},
     kernel::{self, Handshake},
     maps::{self, Service},
     packet::{ACK, RST, SYN, Segment},
@@ -86,32 +86,32 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         arrival.overtakes = waiters::overtakes();
     }
     let (scope, limits) = service.limits(&remote, &tuple.local());
-    let claim = Claim::new(service.id, service.policy, scope, &remote);
+    let count_keys = CountKeys::new(service.id, service.policy, scope, &remote);
     if handshake == Handshake::Unknown {
         // A SYN cookie, perhaps: whoever sends any number gets here.
-        let entry = maps::entry(&claim.narrow);
+        let entry = maps::entry(&count_keys.narrow);
         if entry.is_none() && rooms::is_full() {
             waiters::go_on(ctx, waiters::NEW);
         }
-        return claims::is_over(&claim.narrow, &claim, &limits, entry) && held(service.id, entry);
+        return counts::is_over(&count_keys.narrow, &count_keys, &limits, entry) && held(service.id, entry);
     }
-    if !limits.denied && !claims::is_banned(&claim.narrow, &limits) {
+    if !limits.denied && !counts::is_banned(&count_keys.narrow, &limits) {
         let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
-        let Some(counts) = Counts::find(&claim) else {
-            pending::propose(&claim);
+        let Some(counts) = Counts::find(&count_keys) else {
+            pending::propose(&count_keys);
             waiters::go_on(ctx, waiters::ROOM);
             return held(service.id, None);
         };
         let words = counts.words();
-        match claim::reserve(&words, &limits, now_ns, arrival) {
-            Outcome::Taken if counts.belong_to(&claim) => {
-                pending::set(remote, tuple.remote_port(), claim, limits.rate.interval_ns);
+        match reservation::reserve(&words, &limits, now_ns, arrival) {
+            Outcome::Taken if counts.belong_to(&count_keys) => {
+                pending::set(remote, tuple.remote_port(), count_keys, limits.rate.interval_ns);
                 return false;
             }
             Outcome::Full(_) => {}
             outcome => {
                 if outcome == Outcome::Taken {
-                    claim::cancel(&words, limits.rate.interval_ns);
+                    reservation::cancel(&words, limits.rate.interval_ns);
                 }
                 maps::count(service.id, |counters| &mut counters.contended);
                 return true;
@@ -119,7 +119,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         }
     }
     waiters::go_on(ctx, waiters::HOLD);
-    held(service.id, maps::entry(&claim.narrow))
+    held(service.id, maps::entry(&count_keys.narrow))
 }
 
 /// Whether a SYN is one of who is denied or banned, which is told nothing. Where the listener is at another port than
@@ -131,7 +131,7 @@ fn is_refused_in_silence(service: &Service, syn: &Segment) -> bool {
     let source = Key::narrow(service.id, service.policy, scope.source_prefix, &peer.remote());
     let reason = match action {
         Action::Deny => Reason::Denied,
-        Action::Limit if claims::bans(&source) => Reason::Banned,
+        Action::Limit if counts::bans(&source) => Reason::Banned,
         Action::Limit | Action::Allow => return false,
     };
     maps::count(service.id, |counters| &mut counters.refused[reason as usize]);

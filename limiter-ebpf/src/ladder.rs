@@ -2,27 +2,27 @@
 
 use aya_ebpf::programs::SockOpsContext;
 use limiter_common::{
-    Addr, Claim, Key, Penalty, Reason,
+    Addr, CountKeys, Key, Penalty, Reason,
     ladder::{self, Words, cause},
 };
 
-use crate::{atomic::Shared, claims, clock, maps, report, rooms};
+use crate::{atomic::Shared, clock, counts, maps, report, rooms};
 
 /// Pays for the reply, and bans a source that went on for too long.
 #[inline(always)]
 pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local: &Addr) {
     let (scope, limits) = service.limits(remote, local);
-    let claim = Claim::new(service.id, service.policy, scope, remote);
-    let source = claim.narrow;
-    let claim = claims::present(claim);
-    let limits = limits.within(&claim);
-    let entry = maps::entry(&claim.narrow);
-    let usage = claims::usage(&source, &claim, entry, limits.total != u32::MAX);
+    let count_keys = CountKeys::new(service.id, service.policy, scope, remote);
+    let source = count_keys.narrow;
+    let count_keys = counts::present(count_keys);
+    let limits = limits.within(&count_keys);
+    let entry = maps::entry(&count_keys.narrow);
+    let usage = counts::usage(&source, &count_keys, entry, limits.total != u32::MAX);
     let now_ns = clock::now_ns();
     // By now a place may have come free: then it is not held against the source.
     let (reason, is_of_source) = match usage.over(&limits, now_ns) {
-        Some(reason) => (reason.within(&claim), reason.within(&claim).is_of_source()),
-        None => (usage.was_over(&limits, now_ns).within(&claim), false),
+        Some(reason) => (reason.within(&count_keys), reason.within(&count_keys).is_of_source()),
+        None => (usage.was_over(&limits, now_ns).within(&count_keys), false),
     };
     if !pay(service, &source, reason, is_of_source) {
         report::ladder_full(ctx, service.id);

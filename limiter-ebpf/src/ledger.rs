@@ -12,15 +12,14 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use limiter_common::{
-    Addr, Claim, ConnectionRecord, Ending, Kept, Limits, Rate,
-    claim::{self, Arrival, Outcome},
-    ending, rate, record,
+    Addr, ConnectionRecord, CountKeys, Ending, Kept, Limits, Rate, ending, rate, record,
+    reservation::{self, Arrival, Outcome},
 };
 
 use crate::{
-    atomic,
-    claims::{self, Counts},
-    clock, keepalive, kernel, ladder, listening,
+    atomic, clock,
+    counts::{self, Counts},
+    keepalive, kernel, ladder, listening,
     maps::{self, LEDGER_STAGES, MARKS, SOCKETS},
     pending,
     records::{self, ByCookie},
@@ -67,10 +66,10 @@ fn established(ctx: &SockOpsContext) {
         return go_on(ctx, REPLIED);
     }
     let cookie = cookie(ctx);
-    let record = match claim(ctx, &found, cookie) {
-        Claimed::Recorded(record) => record,
-        Claimed::Already => return,
-        Claimed::NoRoom => return report::ledger_full(ctx, service),
+    let record = match make(ctx, &found, cookie) {
+        Made::Recorded(record) => record,
+        Made::Already => return,
+        Made::NoRoom => return report::ledger_full(ctx, service),
     };
     if !records::make(cookie, record) {
         if record.is_counted() {
@@ -92,7 +91,7 @@ fn established(ctx: &SockOpsContext) {
 }
 
 /// What became of a new connection.
-enum Claimed {
+enum Made {
     /// This is its record: it is counted, or would have been refused.
     Recorded(ConnectionRecord),
     /// It has a record already: two generations of this program run for a moment when a daemon
@@ -104,23 +103,23 @@ enum Claimed {
 
 /// Counts the connection: by its reservation, or without one.
 #[inline(always)]
-fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed {
+fn make(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Made {
     let remote = remote(ctx);
     let remote_port = u32::from_be(ctx.remote_port());
-    if let Some(claim) = pending::take(service.id, &remote, remote_port) {
-        let Some(counts) = Counts::find(&claim) else { return Claimed::NoRoom };
-        stamp_arrival(&counts, claim::commit(&counts.words()), clock::tick_s());
-        return Claimed::Recorded(ConnectionRecord::new(record::COUNTED, &claim));
+    if let Some(count_keys) = pending::take(service.id, &remote, remote_port) {
+        let Some(counts) = Counts::find(&count_keys) else { return Made::NoRoom };
+        stamp_arrival(&counts, reservation::commit(&counts.words()), clock::tick_s());
+        return Made::Recorded(ConnectionRecord::new(record::COUNTED, &count_keys));
     }
     if records::of(cookie).is_some() {
-        return Claimed::Already;
+        return Made::Already;
     }
     let (scope, mut limits) = service.limits(&remote, &local(ctx));
-    let mut claim = Claim::new(service.id, service.policy, scope, &remote);
-    claims::make_room(&raw mut claim);
-    match count_without_reservation(service, &claim, &mut limits) {
-        0 => Claimed::NoRoom,
-        state => Claimed::Recorded(ConnectionRecord::new(state as u8, &claim)),
+    let mut count_keys = CountKeys::new(service.id, service.policy, scope, &remote);
+    counts::make_room(&raw mut count_keys);
+    match count_without_reservation(service, &count_keys, &mut limits) {
+        0 => Made::NoRoom,
+        state => Made::Recorded(ConnectionRecord::new(state as u8, &count_keys)),
     }
 }
 
@@ -128,15 +127,15 @@ fn claim(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Claimed 
 /// or a policy that came between ACK and here. Returns its record's state, 0 if there is no room. A call of its own, so
 /// that the verifier goes on in one way from here.
 #[inline(never)]
-fn count_without_reservation(service: &maps::Service, claim: &Claim, limits: &mut Limits) -> u32 {
-    *limits = limits.within(claim);
+fn count_without_reservation(service: &maps::Service, count_keys: &CountKeys, limits: &mut Limits) -> u32 {
+    *limits = limits.within(count_keys);
     if service.policy.observes() {
-        let state = observe(&raw const *claim, &raw mut *limits);
+        let state = observe(&raw const *count_keys, &raw mut *limits);
         if state != 0 {
             return state;
         }
     }
-    if !count(claim, &limits.rate, clock::tick_s()) {
+    if !count(count_keys, &limits.rate, clock::tick_s()) {
         return 0;
     }
     maps::count(service.id, |counters| &mut counters.unreserved);
@@ -147,59 +146,59 @@ fn count_without_reservation(service: &maps::Service, claim: &Claim, limits: &mu
 /// recorded, or 0 where there is no verdict. Verified by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn observe(claim: *const Claim, limits: *mut Limits) -> u32 {
-    let Some(claim) = rooms::given(claim) else { return 0 };
+extern "C" fn observe(count_keys: *const CountKeys, limits: *mut Limits) -> u32 {
+    let Some(count_keys) = rooms::given(count_keys) else { return 0 };
     // SAFETY: null, or limits that the caller has borrowed for the call; see `rooms::given`.
     let Some(limits) = (unsafe { limits.as_mut() }) else { return 0 };
-    let Some(counts) = Counts::find(&claim) else { return 0 };
+    let Some(counts) = Counts::find(&count_keys) else { return 0 };
     let now_ns = clock::now_ns();
     *limits = limits.above(&counts.beyond());
-    let usage = claims::usage(&claim.narrow, &claim, Some(counts.narrow), limits.total != u32::MAX);
+    let usage = counts::usage(&count_keys.narrow, &count_keys, Some(counts.narrow), limits.total != u32::MAX);
     let reason = match usage.over(limits, now_ns) {
         Some(reason) => reason,
-        None => match reserve(&claim, &counts, limits, now_ns) {
+        None => match reserve(&count_keys, &counts, limits, now_ns) {
             Outcome::Taken => return u32::from(record::COUNTED),
             Outcome::Full(reason) => reason,
             Outcome::Again => return 0,
         },
     };
     // It pays no rate: neither would it if it were refused.
-    if !count(&claim, &Rate::default(), clock::tick_s()) {
+    if !count(&count_keys, &Rate::default(), clock::tick_s()) {
         return 0;
     }
     counts.add_beyond(1);
     // SAFETY: found in this run.
     unsafe { atomic::add_u32(&raw mut (*counts.narrow).would_refuse, 1) };
-    let reason = reason.within(&claim);
-    maps::count(claim.service(), |counters| &mut counters.would_refuse[reason as usize]);
+    let reason = reason.within(&count_keys);
+    maps::count(count_keys.service(), |counters| &mut counters.would_refuse[reason as usize]);
     u32::from(record::OBSERVED)
 }
 
 /// Counts a connection if there is room under its limits, as the gate and the ledger do together where
 /// verdicts are carried out.
 #[inline(always)]
-fn reserve(claim: &Claim, counts: &Counts, limits: &Limits, now_ns: u64) -> Outcome {
+fn reserve(count_keys: &CountKeys, counts: &Counts, limits: &Limits, now_ns: u64) -> Outcome {
     let words = counts.words();
-    let outcome = claim::reserve(&words, limits, now_ns, Arrival::UNATTENDED);
+    let outcome = reservation::reserve(&words, limits, now_ns, Arrival::UNATTENDED);
     if outcome == Outcome::Taken {
-        if !counts.belong_to(claim) {
-            claim::cancel(&words, limits.rate.interval_ns);
+        if !counts.belong_to(count_keys) {
+            reservation::cancel(&words, limits.rate.interval_ns);
             return Outcome::Again;
         }
-        stamp_arrival(counts, claim::commit(&words), clock::tick_s());
+        stamp_arrival(counts, reservation::commit(&words), clock::tick_s());
     }
     outcome
 }
 
 /// Counts a connection that holds no reservation, at `now_s` by [`clock`]; its handshake pays for the `rate` of what it is counted in all the same.
-/// `false` when the entries that [`claims::make_room`] was to make are not there, or being deleted.
+/// `false` when the entries that [`counts::make_room`] was to make are not there, or being deleted.
 #[inline(always)]
-pub fn count(claim: &Claim, rate: &Rate, now_s: u32) -> bool {
-    let Some(counts) = Counts::find(claim) else { return false };
+pub fn count(count_keys: &CountKeys, rate: &Rate, now_s: u32) -> bool {
+    let Some(counts) = Counts::find(count_keys) else { return false };
     let words = counts.words();
-    let Some(connections) = claim::count(&words) else { return false };
-    if !counts.belong_to(claim) {
-        let _was_counted = claim::release(&words);
+    let Some(connections) = reservation::count(&words) else { return false };
+    if !counts.belong_to(count_keys) {
+        let _was_counted = reservation::release(&words);
         return false;
     }
     if rate.is_limited() {
@@ -284,7 +283,7 @@ pub fn ended(ctx: &SockOpsContext) {
 /// Gives back what a connection held that is not any more, or is not recorded any more.
 #[inline(always)]
 pub fn give_back<C: EbpfContext>(ctx: &C, kept: &Kept) {
-    if kept.record.is_counted() && !release(&kept.claim(), kept.record.is_beyond(), clock::tick_s()) {
+    if kept.record.is_counted() && !release(&kept.count_keys(), kept.record.is_beyond(), clock::tick_s()) {
         report::drift(ctx, kept.record.service());
     }
 }
@@ -292,9 +291,9 @@ pub fn give_back<C: EbpfContext>(ctx: &C, kept: &Kept) {
 /// The same as [`release`] where that is seldom, or there is little stack; 0 for `false`. Verified by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn release_apart(claim: *const Claim, is_beyond: u32, now_s: u32) -> u32 {
-    let Some(claim) = rooms::given(claim) else { return 0 };
-    u32::from(release(&claim, is_beyond != 0, now_s))
+pub extern "C" fn release_apart(count_keys: *const CountKeys, is_beyond: u32, now_s: u32) -> u32 {
+    let Some(count_keys) = rooms::given(count_keys) else { return 0 };
+    u32::from(release(&count_keys, is_beyond != 0, now_s))
 }
 
 /// The same of a connection with this record, in a word, from an address given in halves. Numbers alone: of a record in a
@@ -303,15 +302,15 @@ pub extern "C" fn release_apart(claim: *const Claim, is_beyond: u32, now_s: u32)
 #[inline(never)]
 extern "C" fn release_recorded(record: u32, first: u64, second: u64) -> u32 {
     let record = ConnectionRecord::of_word(record);
-    let claim = record.claim(&Addr::of_halves([first, second]));
-    u32::from(release(&claim, record.is_beyond(), clock::tick_s()))
+    let count_keys = record.count_keys(&Addr::of_halves([first, second]));
+    u32::from(release(&count_keys, record.is_beyond(), clock::tick_s()))
 }
 
 /// Gives back what a connection held, at `now_s` by [`clock`]; `false` if a count did not know of it.
 #[inline(always)]
-pub fn release(claim: &Claim, is_beyond: bool, now_s: u32) -> bool {
+pub fn release(count_keys: &CountKeys, is_beyond: bool, now_s: u32) -> bool {
     // They hold our connection, so they have not been collected.
-    let Some(counts) = Counts::find(claim) else { return false };
+    let Some(counts) = Counts::find(count_keys) else { return false };
     if is_beyond {
         counts.add_beyond(u32::MAX);
     }
@@ -322,9 +321,9 @@ pub fn release(claim: &Claim, is_beyond: bool, now_s: u32) -> bool {
             clock::seen(wide.as_ptr(), now_s);
         }
     }
-    let was_counted = claim::release(&counts.words());
-    waiters::freed(claim, &counts);
-    claims::let_go(claim, &counts);
+    let was_counted = reservation::release(&counts.words());
+    waiters::freed(count_keys, &counts);
+    counts::let_go(count_keys, &counts);
     was_counted
 }
 

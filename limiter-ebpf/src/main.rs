@@ -22,8 +22,8 @@
 mod admission;
 mod atomic;
 mod census;
-mod claims;
 mod clock;
+mod counts;
 mod frame;
 mod gate;
 mod iterator;

@@ -47,7 +47,7 @@ extern "C" fn do_step(step: *const Step) -> u32 {
 #[inline(never)]
 extern "C" fn give_back(cookie: u64) -> u32 {
     let Some(kept) = records::take_kept(cookie) else { return 0 };
-    u32::from(ledger::release(&kept.claim(), kept.record.is_beyond(), clock::tick_s()))
+    u32::from(ledger::release(&kept.count_keys(), kept.record.is_beyond(), clock::tick_s()))
 }
 
 #[inline(always)]

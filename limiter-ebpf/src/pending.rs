@@ -7,63 +7,63 @@
 //! CPU ever has.
 
 use aya_ebpf::helpers::generated::bpf_map_lookup_percpu_elem;
-use limiter_common::{Addr, Claim, Pending, ServiceId, claim, places::Word as _};
+use limiter_common::{Addr, CountKeys, Pending, ServiceId, places::Word as _, reservation};
 
-use crate::{atomic::Shared, claims::Counts, kernel, maps::PENDING, packet::Segment, waiters};
+use crate::{atomic::Shared, counts::Counts, kernel, maps::PENDING, packet::Segment, waiters};
 
-/// Notes that `claim` is reserved for the ACK of this peer, which paid `paid_ns` for its rate.
+/// Notes that `count_keys` is reserved for the ACK of this peer, which paid `paid_ns` for its rate.
 #[inline(always)]
-pub fn set(remote: Addr, remote_port: u32, claim: Claim, paid_ns: u64) {
+pub fn set(remote: Addr, remote_port: u32, count_keys: CountKeys, paid_ns: u64) {
     if let Some(slot) = PENDING.get_ptr_mut(0) {
         // SAFETY: this CPU's slot; see the module's text for who else comes here.
         let slot = unsafe { &mut *slot };
         slot.remote = remote;
         slot.remote_port = remote_port;
-        slot.claim = claim;
+        slot.count_keys = count_keys;
         slot.paid_ns = paid_ns;
         slot.last_generation += 1;
         slot.generation = slot.last_generation;
     }
 }
 
-/// Hands the claim of the packet on to the program that the gate goes on in. Nothing is pending: the gate has seen to that.
+/// Hands the count keys of the packet on to the program that the gate goes on in. Nothing is pending: the gate has seen to that.
 #[inline(always)]
-pub fn propose(claim: &Claim) {
+pub fn propose(count_keys: &CountKeys) {
     if let Some(slot) = PENDING.get_ptr_mut(0) {
         // SAFETY: as in `set`.
-        unsafe { (*slot).claim = *claim };
+        unsafe { (*slot).count_keys = *count_keys };
     }
 }
 
 /// What was handed on.
 #[inline(always)]
-pub fn proposed() -> Option<Claim> {
+pub fn proposed() -> Option<CountKeys> {
     // SAFETY: as in `set`.
-    PENDING.get_ptr_mut(0).map(|slot| unsafe { (*slot).claim })
+    PENDING.get_ptr_mut(0).map(|slot| unsafe { (*slot).count_keys })
 }
 
 /// Takes the reservation made for the ACK of this peer to `service`, if it is the one pending. The same
 /// peer at another port of the service falls under the same counts.
 #[inline(always)]
-pub fn take(service: ServiceId, remote: &Addr, remote_port: u32) -> Option<Claim> {
+pub fn take(service: ServiceId, remote: &Addr, remote_port: u32) -> Option<CountKeys> {
     let slot = PENDING.get_ptr_mut(0)?;
     let generation = generation(slot);
-    let claim = {
+    let count_keys = {
         // SAFETY: as in `set`; but for the generation, the maintenance program only reads.
         let slot = unsafe { &*slot };
         if generation == 0
             || slot.remote_port != remote_port
             || slot.remote != *remote
-            || slot.claim.service() != service
+            || slot.count_keys.service() != service
         {
             return None;
         }
-        slot.claim
+        slot.count_keys
     };
     // One of the same peer that came to nothing long ago may be what the maintenance program takes at this moment.
     // SAFETY: the first field of the slot, aligned to 8 bytes.
     let word = unsafe { Shared::word(&raw mut (*slot).generation) };
-    (word.compare_exchange(generation, 0) == generation).then_some(claim)
+    (word.compare_exchange(generation, 0) == generation).then_some(count_keys)
 }
 
 /// Gives back a reservation that came to nothing; `true` if there was one.
@@ -113,8 +113,9 @@ fn give_back(slot: *mut Pending, generation: u64) -> bool {
     // After the generation was seen, and before it is claimed: who comes in between and reserves something else has
     // another generation.
     // SAFETY: found in this run.
-    let (reserved, paid_ns) =
-        unsafe { ((&raw const (*slot).claim).read_volatile(), (&raw const (*slot).paid_ns).read_volatile()) };
+    let (reserved, paid_ns) = unsafe {
+        ((&raw const (*slot).count_keys).read_volatile(), (&raw const (*slot).paid_ns).read_volatile())
+    };
     // SAFETY: the first field of the slot, aligned to 8 bytes.
     let word = unsafe { Shared::word(&raw mut (*slot).generation) };
     if word.compare_exchange(generation, 0) != generation {
@@ -122,7 +123,7 @@ fn give_back(slot: *mut Pending, generation: u64) -> bool {
     }
     // They hold our reservation, so they have not been collected.
     if let Some(counts) = Counts::find(&reserved) {
-        claim::cancel(&counts.words(), paid_ns);
+        reservation::cancel(&counts.words(), paid_ns);
         waiters::freed(&reserved, &counts);
     }
     true

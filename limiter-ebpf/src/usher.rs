@@ -2,17 +2,18 @@
 //! daemon runs it (`BPF_PROG_TEST_RUN`), as it does [`crate::maintenance`].
 
 use limiter_common::{
-    Claim, Reason, Response, Waiter,
-    claim::{self, Marks, Wait},
+    CountKeys, Reason, Response, Waiter,
     places::Word as _,
+    reservation::{self, Marks, Wait},
     verdict,
     waiting::{self, Request, State, request},
 };
 
 use crate::{
     atomic::{self, Shared},
-    claims::{self, Counts},
-    clock, ladder,
+    clock,
+    counts::{self, Counts},
+    ladder,
     maps::{self, REQUEST, Service},
     waiters,
 };
@@ -58,24 +59,24 @@ pub fn run() {
 #[inline(always)]
 fn change(waiter: *mut Waiter, asked: &mut Request, record: &Shared, seen: u64) -> bool {
     // SAFETY: found in this run, and in hand.
-    let claim = unsafe { (*waiter).record.claim(&asked.flow.remote) };
-    let Some(counts) = Counts::find(&claim) else {
+    let count_keys = unsafe { (*waiter).record.count_keys(&asked.flow.remote) };
+    let Some(counts) = Counts::find(&count_keys) else {
         // Nothing is counted there, so it is marked nowhere.
-        return forget_or_put_back(asked, &claim, record, seen);
+        return forget_or_put_back(asked, &count_keys, record, seen);
     };
     let (done, to) = match (asked.kind, waiting::state(seen)) {
-        (request::ADMIT, Some(State::Crowded)) if waits(waiter, asked, &counts, &claim) => {
+        (request::ADMIT, Some(State::Crowded)) if waits(waiter, asked, &counts, &count_keys) => {
             (true, State::Waiting)
         }
         (request::WAIT_ON, Some(State::Waiting)) => (waits_on(waiter, asked, &counts), State::Waiting),
         (request::TELL, Some(State::Waiting | State::Crowded | State::Refused | State::Told)) => {
-            refuse(waiter, asked, &counts, &claim, seen as u8 == State::Told as u8);
+            refuse(waiter, asked, &counts, &count_keys, seen as u8 == State::Told as u8);
             (true, State::Told)
         }
         (request::FORGET, Some(_)) => {
             // SAFETY: found in this run, and in hand.
             unsafe { waiters::stop_waiting(waiter, &counts) };
-            return waiters::forget(&asked.flow, claim.service());
+            return waiters::forget(&asked.flow, count_keys.service());
         }
         _ => {
             waiting::put_back(record, seen, seen as u8);
@@ -87,9 +88,9 @@ fn change(waiter: *mut Waiter, asked: &mut Request, record: &Shared, seen: u64) 
 }
 
 #[inline(always)]
-fn forget_or_put_back(asked: &mut Request, claim: &Claim, record: &Shared, seen: u64) -> bool {
+fn forget_or_put_back(asked: &mut Request, count_keys: &CountKeys, record: &Shared, seen: u64) -> bool {
     if asked.kind == request::FORGET {
-        return waiters::forget(&asked.flow, claim.service());
+        return waiters::forget(&asked.flow, count_keys.service());
     }
     let to = if asked.kind == request::TELL { State::Told as u8 } else { seen as u8 };
     waiting::put_back(record, seen, to);
@@ -99,14 +100,14 @@ fn forget_or_put_back(asked: &mut Request, claim: &Claim, record: &Shared, seen:
 
 /// Whether a record, in hand, has become one that waits.
 #[inline(always)]
-fn waits(waiter: *mut Waiter, asked: &Request, counts: &Counts, claim: &Claim) -> bool {
+fn waits(waiter: *mut Waiter, asked: &Request, counts: &Counts, count_keys: &CountKeys) -> bool {
     // SAFETY: found in this run, and in hand.
     let waiter = unsafe { &mut *waiter };
-    let Some(service) = maps::service(claim.service()) else { return false };
-    let limits = service.limits(&asked.flow.remote, &asked.flow.local).1.within(claim);
+    let Some(service) = maps::service(count_keys.service()) else { return false };
+    let limits = service.limits(&asked.flow.remote, &asked.flow.local).1.within(count_keys);
     let (marks, room) = (Marks::of(waiter.reason()), u32::from(waiter.room));
     let most = waiting::most_of_source(limits.narrow, room);
-    let waits = claim::wait(&counts.words(), marks, most, room) == Wait::Waits;
+    let waits = reservation::wait(&counts.words(), marks, most, room) == Wait::Waits;
     if waits {
         waiter.marks = marks.0;
     }
@@ -120,7 +121,7 @@ fn waits_on(waiter: *mut Waiter, asked: &Request, counts: &Counts) -> bool {
     let waiter = unsafe { &mut *waiter };
     let reason = Reason::from_u8(asked.reason as u8);
     let to = Marks::of(reason);
-    let waits_on = waiter.marks() == to || claim::wait_on(&counts.words(), waiter.marks(), to);
+    let waits_on = waiter.marks() == to || reservation::wait_on(&counts.words(), waiter.marks(), to);
     if waits_on {
         waiter.marks = to.0;
         waiter.waits_for = reason as u8;
@@ -131,7 +132,13 @@ fn waits_on(waiter: *mut Waiter, asked: &Request, counts: &Counts) -> bool {
 /// Refuses a record, in hand: what it is told, and how, by the policy in force and by where its source stands on
 /// the ladder. A client that has given up, or was `refused_already`, is not refused, and only told.
 #[inline(always)]
-fn refuse(waiter: *mut Waiter, asked: &mut Request, counts: &Counts, claim: &Claim, refused_already: bool) {
+fn refuse(
+    waiter: *mut Waiter,
+    asked: &mut Request,
+    counts: &Counts,
+    count_keys: &CountKeys,
+    refused_already: bool,
+) {
     // SAFETY: found in this run, and in hand.
     let (reason, has_gone) = unsafe {
         waiters::stop_waiting(waiter, counts);
@@ -139,24 +146,24 @@ fn refuse(waiter: *mut Waiter, asked: &mut Request, counts: &Counts, claim: &Cla
     };
     asked.response = Response::Reset as u32;
     asked.reason = reason as u32;
-    let Some(service) = maps::service(claim.service()) else { return };
+    let Some(service) = maps::service(count_keys.service()) else { return };
     let (scope, limits) = service.limits(&asked.flow.remote, &asked.flow.local);
-    let limits = limits.within(claim);
+    let limits = limits.within(count_keys);
     let source = waiters::source(&service, scope, &asked.flow);
     // What has come since goes first: who is denied or banned is told nothing.
     let reason = if limits.denied {
         Reason::Denied
-    } else if claims::is_banned(&source, &limits) {
+    } else if counts::is_banned(&source, &limits) {
         Reason::Banned
     } else {
-        reason.within(claim)
+        reason.within(count_keys)
     };
     asked.reason = reason as u32;
-    let entry = maps::entry(&claim.narrow);
-    let usage = claims::usage(&source, claim, entry, true);
+    let entry = maps::entry(&count_keys.narrow);
+    let usage = counts::usage(&source, count_keys, entry, true);
     (asked.count, asked.limit) = match reason {
         Reason::Total => (usage.total, limits.total),
-        Reason::Network if claim.has_wide() => (usage.wide, limits.wide),
+        Reason::Network if count_keys.has_wide() => (usage.wide, limits.wide),
         _ => (usage.narrow, limits.narrow),
     };
     asked.response = respond(&service, reason, usage.replies_due_ns) as u32;

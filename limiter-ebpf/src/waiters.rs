@@ -5,17 +5,17 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
 use limiter_common::{
-    Addr, Claim, ConnectionRecord, Key, Reason, Scope, ServiceId, Waiter,
-    claim::{self, Arrival, Marks, Outcome, Wait},
+    Addr, ConnectionRecord, CountKeys, Key, Reason, Scope, ServiceId, Waiter,
     places::Word as _,
     record,
+    reservation::{self, Arrival, Marks, Outcome, Wait},
     waiting::{self, Event, Flow, State, event},
 };
 
 use crate::{
     atomic::{self, Shared},
-    claims::{self, Counts},
     clock,
+    counts::{self, Counts},
     kernel::{self, Handshake},
     maps::{self, EVENTS, STAGES, Service, WAITERS},
     packet::{FIN, Segment, Tuple},
@@ -104,11 +104,15 @@ pub fn tell(kind: u32, service: ServiceId, flow: &Flow) {
     }
 }
 
-/// A place of `claim` came free: tells the daemon if somebody waits for it.
+/// A place of `count_keys` came free: tells the daemon if somebody waits for it.
 #[inline(always)]
-pub fn freed(claim: &Claim, counts: &Counts) {
-    if claims::is_waited_for(&counts.words()) {
-        tell(event::FREED, claim.service(), &Flow { remote: claim.narrow.source, ..Flow::default() });
+pub fn freed(count_keys: &CountKeys, counts: &Counts) {
+    if counts::is_waited_for(&counts.words()) {
+        tell(
+            event::FREED,
+            count_keys.service(),
+            &Flow { remote: count_keys.narrow.source, ..Flow::default() },
+        );
     }
 }
 
@@ -133,9 +137,9 @@ impl Packet {
 
 /// Counts an ACK held back. Always true.
 #[inline(always)]
-fn held(service: ServiceId, claim: &Claim) -> bool {
+fn held(service: ServiceId, count_keys: &CountKeys) -> bool {
     maps::count(service, |counters| &mut counters.held);
-    count_held(&raw const claim.narrow);
+    count_held(&raw const count_keys.narrow);
     true
 }
 
@@ -159,27 +163,28 @@ pub fn hold(ctx: &SkBuffContext) -> bool {
     if handshake != Handshake::Completing {
         return handshake != Handshake::Void;
     }
-    let (claim, narrow, reason) = why(&service, &tuple);
-    make_record(ctx, &segment, &mut tuple, &service, &claim, narrow, reason);
-    held(service.id, &claim)
+    let (count_keys, narrow, reason) = why(&service, &tuple);
+    make_record(ctx, &segment, &mut tuple, &service, &count_keys, narrow, reason);
+    held(service.id, &count_keys)
 }
 
 /// What a peer is counted in for whom there is no place, how many connections it may have there, and what is in its way.
 #[inline(always)]
-fn why(service: &Service, tuple: &Tuple) -> (Claim, u32, Reason) {
+fn why(service: &Service, tuple: &Tuple) -> (CountKeys, u32, Reason) {
     let remote = tuple.remote();
     let (scope, limits) = service.limits(&remote, &tuple.local());
-    let claim = Claim::new(service.id, service.policy, scope, &remote);
-    let source = claim.narrow;
-    let claim = claims::present(claim);
-    let limits = limits.within(&claim);
-    let usage = claims::usage(&source, &claim, maps::entry(&claim.narrow), limits.total != u32::MAX);
+    let count_keys = CountKeys::new(service.id, service.policy, scope, &remote);
+    let source = count_keys.narrow;
+    let count_keys = counts::present(count_keys);
+    let limits = limits.within(&count_keys);
+    let usage =
+        counts::usage(&source, &count_keys, maps::entry(&count_keys.narrow), limits.total != u32::MAX);
     let reason = match usage.waits_for(&limits, clock::now_ns()) {
         Some(reason) => reason,
         // A place has come free since: it is noticed when the ACK comes again, as the daemon sees to at once.
         None => Reason::Concurrency,
     };
-    (claim, limits.narrow, reason)
+    (count_keys, limits.narrow, reason)
 }
 
 /// Makes the entries of a source that the ledger does not know, or finds it one that it shares with others. Goes on in
@@ -187,9 +192,9 @@ fn why(service: &Service, tuple: &Tuple) -> (Claim, u32, Reason) {
 /// true.
 #[inline(always)]
 pub fn room(ctx: &SkBuffContext) -> bool {
-    if let Some(mut claim) = pending::proposed() {
-        claims::make_room(&raw mut claim);
-        pending::propose(&claim);
+    if let Some(mut count_keys) = pending::proposed() {
+        counts::make_room(&raw mut count_keys);
+        pending::propose(&count_keys);
         go_on(ctx, NEW);
     }
     true
@@ -207,28 +212,28 @@ pub fn newcomer(ctx: &SkBuffContext) -> bool {
     if handshake == Handshake::Unknown {
         // As in the gate: this only looks.
         let (scope, limits) = service.limits(&remote, &tuple.local());
-        let claim = Claim::new(service.id, service.policy, scope, &remote);
-        let source = claim.narrow;
-        let claim = claims::present(claim);
-        let limits = limits.within(&claim);
-        let entry = maps::entry(&claim.narrow);
-        return claims::is_over(&source, &claim, &limits, entry) && held(service.id, &claim);
+        let count_keys = CountKeys::new(service.id, service.policy, scope, &remote);
+        let source = count_keys.narrow;
+        let count_keys = counts::present(count_keys);
+        let limits = limits.within(&count_keys);
+        let entry = maps::entry(&count_keys.narrow);
+        return counts::is_over(&source, &count_keys, &limits, entry) && held(service.id, &count_keys);
     }
-    let Some(claim) = pending::proposed() else { return true };
+    let Some(count_keys) = pending::proposed() else { return true };
     // Memory is short: the ledger says so once there is a connection that it cannot count.
-    let Some(counts) = Counts::find(&claim) else { return false };
-    let limits = service.limits(&remote, &tuple.local()).1.within(&claim);
+    let Some(counts) = Counts::find(&count_keys) else { return false };
+    let limits = service.limits(&remote, &tuple.local()).1.within(&count_keys);
     let words = counts.words();
     let overtakes = if has_records(service.id) { overtakes() } else { 0 };
-    match claim::reserve(&words, &limits, clock::now_ns(), Arrival { overtakes, ..Arrival::NEW }) {
-        Outcome::Taken if counts.belong_to(&claim) => {
-            pending::set(remote, tuple.remote_port(), claim, limits.rate.interval_ns);
+    match reservation::reserve(&words, &limits, clock::now_ns(), Arrival { overtakes, ..Arrival::NEW }) {
+        Outcome::Taken if counts.belong_to(&count_keys) => {
+            pending::set(remote, tuple.remote_port(), count_keys, limits.rate.interval_ns);
             return false;
         }
-        Outcome::Taken => claim::cancel(&words, limits.rate.interval_ns),
+        Outcome::Taken => reservation::cancel(&words, limits.rate.interval_ns),
         Outcome::Full(_) => {
             go_on(ctx, HOLD);
-            return held(service.id, &claim);
+            return held(service.id, &count_keys);
         }
         Outcome::Again => {}
     }
@@ -244,7 +249,7 @@ fn make_record(
     segment: &Segment,
     tuple: &mut Tuple,
     service: &Service,
-    claim: &Claim,
+    count_keys: &CountKeys,
     narrow: u32,
     reason: Reason,
 ) {
@@ -268,8 +273,8 @@ fn make_record(
     waiter.window = segment.window;
     waiter.waits_for = reason as u8;
     waiter.has_gone = u8::from(segment.flags & FIN != 0);
-    waiter.record = ConnectionRecord::new(record::COUNTED, claim);
-    let (counts, marks) = (Counts::find(claim), Marks::of(reason));
+    waiter.record = ConnectionRecord::new(record::COUNTED, count_keys);
+    let (counts, marks) = (Counts::find(count_keys), Marks::of(reason));
     let may_wait = service.policy.wait_s != 0
         && waiter.has_gone == 0
         && !matches!(reason, Reason::Denied | Reason::Banned);
@@ -277,13 +282,13 @@ fn make_record(
         Some(counts) if may_wait => {
             let room = u32::from(waiter.room);
             let most = waiting::most_of_source(narrow, room);
-            match claim::wait(&counts.words(), marks, most, room) {
-                Wait::Waits if counts.belong_to(claim) => {
+            match reservation::wait(&counts.words(), marks, most, room) {
+                Wait::Waits if counts.belong_to(count_keys) => {
                     waiter.marks = marks.0;
                     State::Waiting
                 }
                 Wait::Waits => {
-                    claim::leave(&counts.words(), marks);
+                    reservation::leave(&counts.words(), marks);
                     State::Refused
                 }
                 Wait::RoomFull => State::Crowded,
@@ -304,7 +309,7 @@ fn make_record(
         if state == State::Waiting
             && let Some(counts) = counts
         {
-            claim::leave(&counts.words(), marks);
+            reservation::leave(&counts.words(), marks);
         }
         return maps::count(id, |counters| &mut counters.unrecorded);
     }
@@ -331,8 +336,9 @@ pub fn again(ctx: &SkBuffContext) -> bool {
         // The kernel has given it up: the daemon says why. Without one the kernel's reset does, or it takes the ACK for
         // a SYN cookie.
         let (scope, limits) = service.limits(&flow.remote, &flow.local);
-        let claim = Claim::new(service.id, service.policy, scope, &flow.remote);
-        return attended || claims::is_over(&claim.narrow, &claim, &limits, maps::entry(&claim.narrow));
+        let count_keys = CountKeys::new(service.id, service.policy, scope, &flow.remote);
+        return attended
+            || counts::is_over(&count_keys.narrow, &count_keys, &limits, maps::entry(&count_keys.narrow));
     }
     let is_being_told = attended && seen as u8 == State::Told as u8;
     let is_stale = segment.ack != isn.wrapping_add(1) && !is_being_told;
@@ -341,19 +347,19 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     let has_turn = is_stale || is_in_window && (has_gone || waiting::may_try(seen as u8, attended));
     if !has_turn || !take_in_hand(waiter, &flow, seen) {
         let scope = service.scope(&flow.remote);
-        return held(service.id, &Claim::new(service.id, service.policy, scope, &flow.remote));
+        return held(service.id, &CountKeys::new(service.id, service.policy, scope, &flow.remote));
     }
-    let mut claim = Claim::default();
+    let mut count_keys = CountKeys::default();
     // SAFETY: as above, and in hand.
-    unsafe { recorded_claim(&raw const (*waiter).record, &raw const flow.remote, &raw mut claim) };
+    unsafe { recorded_count_keys(&raw const (*waiter).record, &raw const flow.remote, &raw mut count_keys) };
     if is_stale {
         // Of another handshake of the same addresses and ports, which has ended unseen. This one is recorded when
         // its ACK comes again.
-        remove(&flow, service.id, waiter, &claim);
-        return held(service.id, &claim);
+        remove(&flow, service.id, waiter, &count_keys);
+        return held(service.id, &count_keys);
     }
     // From here on nobody else changes the record, or what it is marked in.
-    let to = match Counts::find(&claim) {
+    let to = match Counts::find(&count_keys) {
         Some(counts) if has_gone => {
             maps::count(service.id, |counters| &mut counters.gone);
             // SAFETY: found in this run, and in hand.
@@ -363,13 +369,13 @@ pub fn again(ctx: &SkBuffContext) -> bool {
             }
             State::Refused as u8
         }
-        Some(counts) => try_again(&service, &flow, waiter, &claim, &counts, seen, overtakes),
+        Some(counts) => try_again(&service, &flow, waiter, &count_keys, &counts, seen, overtakes),
         None => State::Refused as u8,
     };
     if to != 0 {
         waiting::put_back(record, seen, to);
         tell(event::CHANGED, service.id, &flow);
-        return held(service.id, &claim);
+        return held(service.id, &count_keys);
     }
     let _in_hand = forget(&flow, service.id);
     maps::count(service.id, |counters| &mut counters.let_in);
@@ -377,14 +383,18 @@ pub fn again(ctx: &SkBuffContext) -> bool {
     false
 }
 
-/// Sets `claim` to what the record of a waiter from `remote` says. Verified by itself.
+/// Sets `count_keys` to what the record of a waiter from `remote` says. Verified by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn recorded_claim(record: *const ConnectionRecord, remote: *const Addr, claim: *mut Claim) -> u32 {
+extern "C" fn recorded_count_keys(
+    record: *const ConnectionRecord,
+    remote: *const Addr,
+    count_keys: *mut CountKeys,
+) -> u32 {
     let (Some(record), Some(remote)) = (rooms::given(record), rooms::given(remote)) else { return 0 };
-    // SAFETY: null, or a claim that the caller has borrowed for the call; see `rooms::given`.
-    if let Some(claim) = unsafe { claim.as_mut() } {
-        *claim = record.claim(&remote);
+    // SAFETY: null, or its count keys that the caller has borrowed for the call; see `rooms::given`.
+    if let Some(count_keys) = unsafe { count_keys.as_mut() } {
+        *count_keys = record.count_keys(&remote);
     }
     0
 }
@@ -393,13 +403,13 @@ extern "C" fn recorded_claim(record: *const ConnectionRecord, remote: *const Add
 ///
 /// # Safety
 ///
-/// `waiter` was found in this run, and is in hand; `counts` are those of its claim.
+/// `waiter` was found in this run, and is in hand; `counts` are those of its count_keys.
 #[inline(always)]
 pub unsafe fn stop_waiting(waiter: *mut Waiter, counts: &Counts) {
     // SAFETY: by the contract above.
     let waiter = unsafe { &mut *waiter };
     if !waiter.marks().is_none() {
-        claim::leave(&counts.words(), waiter.marks());
+        reservation::leave(&counts.words(), waiter.marks());
         waiter.marks = 0;
     }
 }
@@ -410,14 +420,14 @@ fn try_again(
     service: &Service,
     flow: &Flow,
     waiter: *mut Waiter,
-    claim: &Claim,
+    count_keys: &CountKeys,
     counts: &Counts,
     seen: u64,
     overtakes: u64,
 ) -> u8 {
     let (scope, limits) = service.limits(&flow.remote, &flow.local);
-    let limits = limits.within(claim);
-    if limits.denied || claims::is_banned(&source(service, scope, flow), &limits) {
+    let limits = limits.within(count_keys);
+    if limits.denied || counts::is_banned(&source(service, scope, flow), &limits) {
         // SAFETY: found in this run, and in hand.
         unsafe {
             (*waiter).waits_for = if limits.denied { Reason::Denied } else { Reason::Banned } as u8;
@@ -428,9 +438,9 @@ fn try_again(
     // SAFETY: as above.
     let arrival = Arrival { marks: unsafe { (*waiter).marks() }, overtakes };
     let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
-    match claim::reserve(&counts.words(), &limits, now_ns, arrival) {
+    match reservation::reserve(&counts.words(), &limits, now_ns, arrival) {
         Outcome::Taken => {
-            pending::set(flow.remote, u32::from(flow.remote_port), *claim, limits.rate.interval_ns);
+            pending::set(flow.remote, u32::from(flow.remote_port), *count_keys, limits.rate.interval_ns);
             return 0;
         }
         // SAFETY: as above. What it is marked in is the daemon's to change.
@@ -465,8 +475,8 @@ fn take_in_hand(waiter: *mut Waiter, flow: &Flow, seen: u64) -> bool {
 
 /// Removes a record that is in hand.
 #[inline(always)]
-fn remove(flow: &Flow, service: ServiceId, waiter: *mut Waiter, claim: &Claim) {
-    if let Some(counts) = Counts::find(claim) {
+fn remove(flow: &Flow, service: ServiceId, waiter: *mut Waiter, count_keys: &CountKeys) {
+    if let Some(counts) = Counts::find(count_keys) {
         // SAFETY: found in this run, and in hand.
         unsafe { stop_waiting(waiter, &counts) };
     }
@@ -492,7 +502,7 @@ pub fn reset(service: ServiceId, segment: &Segment) {
         return;
     }
     // SAFETY: as above, and in hand.
-    let claim = unsafe { (*waiter).record.claim(&flow.remote) };
+    let count_keys = unsafe { (*waiter).record.count_keys(&flow.remote) };
     maps::count(service, |counters| &mut counters.gone);
-    remove(&flow, service, waiter, &claim);
+    remove(&flow, service, waiter, &count_keys);
 }

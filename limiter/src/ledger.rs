@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Action, Addr, Claim, Entry, Key, Limits, Penalty, Places, Reason, Say, ServiceId, ServicePolicy, Usage,
-    key::Level, rule::Network, verdict::Beyond, waiting,
+    Action, Addr, CountKeys, Entry, Key, Limits, Penalty, Places, Reason, Say, ServiceId, ServicePolicy,
+    Usage, key::Level, rule::Network, verdict::Beyond, waiting,
 };
 use serde::Serialize;
 
@@ -80,8 +80,8 @@ impl Source {
             None => Say::NOTHING,
         };
         let limit = policy.and_then(|policy| {
-            let claim = Claim { narrow: *key, wide: Key::NONE };
-            let limits = Limits::of(policy, &say).within(&claim);
+            let count_keys = CountKeys { narrow: *key, wide: Key::NONE };
+            let limits = Limits::of(policy, &say).within(&count_keys);
             let limit = if key.is_wide() { Limits::of(policy, &say).wide } else { limits.narrow };
             if limits.denied { Some(0) } else { Some(limit).filter(|&limit| limit != u32::MAX) }
         });
@@ -205,9 +205,11 @@ pub fn waiting(tables: &Tables) -> Result<HashMap<Key, Waiting>> {
         if !waiting::is_marked(waiter.word) {
             continue;
         }
-        let claim = waiter.record.claim(&flow.remote);
-        let wide = claim.has_wide().then_some(claim.wide);
-        for key in [Some(claim.narrow), wide, Some(Key::total(claim.service()))].into_iter().flatten() {
+        let count_keys = waiter.record.count_keys(&flow.remote);
+        let wide = count_keys.has_wide().then_some(count_keys.wide);
+        for key in
+            [Some(count_keys.narrow), wide, Some(Key::total(count_keys.service()))].into_iter().flatten()
+        {
             let those = waiting.entry(key).or_insert(Waiting { count: 0, since_ns: u64::MAX });
             those.count += 1;
             those.since_ns = those.since_ns.min(waiter.since_ns);
@@ -247,49 +249,49 @@ pub fn sources(tables: &Tables) -> Result<Vec<Source>> {
     Ok(known.into_values().map(source).collect())
 }
 
-/// What the source of `claim` is counted in at this moment, as the kernel looks at it: its own entry, or, while there is
+/// What the source of `count_keys` is counted in at this moment, as the kernel looks at it: its own entry, or, while there is
 /// no room for one, the one that it would share with others.
-pub fn present(tables: &Tables, claim: Claim) -> Result<Claim> {
-    if tables.source(&claim.narrow)?.is_some() || !tables.is_full(now_s()?)? {
-        return Ok(claim);
+pub fn present(tables: &Tables, count_keys: CountKeys) -> Result<CountKeys> {
+    if tables.source(&count_keys.narrow)?.is_some() || !tables.is_full(now_s()?)? {
+        return Ok(count_keys);
     }
-    for shared in Level::ALL.into_iter().filter_map(|level| claim.shared(level)) {
+    for shared in Level::ALL.into_iter().filter_map(|level| count_keys.shared(level)) {
         if tables.source(&shared.narrow)?.is_some() {
             return Ok(shared);
         }
     }
-    Ok(claim)
+    Ok(count_keys)
 }
 
-/// Where the `source` stands that is counted in `claim`; zeros for what is not known.
-pub fn usage(tables: &Tables, source: &Key, claim: &Claim) -> Result<Usage> {
+/// Where the `source` stands that is counted in `count_keys`; zeros for what is not known.
+pub fn usage(tables: &Tables, source: &Key, count_keys: &CountKeys) -> Result<Usage> {
     let penalty = tables.penalty(source)?.unwrap_or_default();
     Ok(Usage {
         banned_until_ns: penalty.banned_until_ns,
         replies_due_ns: penalty.replies_due_ns,
-        total: tables.total(claim.service())?,
-        ..counts(tables, claim)?
+        total: tables.total(count_keys.service())?,
+        ..counts(tables, count_keys)?
     })
 }
 
 /// The same, without the ladder and the whole service.
-pub fn counts(tables: &Tables, claim: &Claim) -> Result<Usage> {
+pub fn counts(tables: &Tables, count_keys: &CountKeys) -> Result<Usage> {
     let entry = |key: &Key| -> Result<Entry> {
         let entry = tables.source(key)?.unwrap_or_default();
         Ok(if entry.places == Places::COLLECTED { Entry::default() } else { entry })
     };
-    let narrow = entry(&claim.narrow)?;
-    let wide = if claim.has_wide() { entry(&claim.wide)? } else { Entry::default() };
+    let narrow = entry(&count_keys.narrow)?;
+    let wide = if count_keys.has_wide() { entry(&count_keys.wide)? } else { Entry::default() };
     Ok(Usage { narrow: narrow.places, wide: wide.places, due_ns: narrow.due_ns, ..Usage::default() })
 }
 
-/// Connections in the counts of `claim` that were let through beyond limits, where refusals are only counted.
-pub fn beyond(tables: &Tables, claim: &Claim) -> Result<Beyond> {
+/// Connections in the counts of `count_keys` that were let through beyond limits, where refusals are only counted.
+pub fn beyond(tables: &Tables, count_keys: &CountKeys) -> Result<Beyond> {
     let of = |key: &Key| Ok::<_, anyhow::Error>(tables.source(key)?.unwrap_or_default().beyond);
     Ok(Beyond {
-        narrow: of(&claim.narrow)?,
-        wide: if claim.has_wide() { of(&claim.wide)? } else { 0 },
-        total: tables.total_beyond(claim.service())?,
+        narrow: of(&count_keys.narrow)?,
+        wide: if count_keys.has_wide() { of(&count_keys.wide)? } else { 0 },
+        total: tables.total_beyond(count_keys.service())?,
     })
 }
 
@@ -336,7 +338,7 @@ pub fn collect(maintenance: &mut Maintenance, idle: Duration) -> Result<u32> {
         // there: its network's may be 0.
         let waiters = maintenance.tables.waiters()?;
         let networks: HashSet<Key> =
-            waiters.iter().map(|(flow, waiter)| waiter.record.claim(&flow.remote).wide).collect();
+            waiters.iter().map(|(flow, waiter)| waiter.record.count_keys(&flow.remote).wide).collect();
         keys.retain(|key| !networks.contains(key));
     }
     maintenance.collect(&keys)

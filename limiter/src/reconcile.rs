@@ -216,7 +216,7 @@ impl Look {
 fn add_dead(records: &mut Vec<SocketRecord>, kept: &[(u64, Kept)]) {
     let found: HashSet<u64> = records.iter().map(|record| record.cookie).collect();
     records.extend(kept.iter().filter(|(cookie, _)| !found.contains(cookie)).map(|(cookie, kept)| {
-        SocketRecord { cookie: *cookie, kind: kind::DEAD, claim: kept.claim(), zero: 0 }
+        SocketRecord { cookie: *cookie, kind: kind::DEAD, count_keys: kept.count_keys(), zero: 0 }
     }));
 }
 
@@ -233,9 +233,9 @@ fn tally(records: &[SocketRecord]) -> Tally {
 
 /// The counts a connection is in.
 fn keys(record: &SocketRecord) -> impl Iterator<Item = Key> + use<> {
-    let claim = record.claim;
-    let wide = claim.has_wide().then_some(claim.wide);
-    [Some(claim.narrow), wide, Some(Key::total(claim.service()))].into_iter().flatten()
+    let count_keys = record.count_keys;
+    let wide = count_keys.has_wide().then_some(count_keys.wide);
+    [Some(count_keys.narrow), wide, Some(Key::total(count_keys.service()))].into_iter().flatten()
 }
 
 /// Every count there is.

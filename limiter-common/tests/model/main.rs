@@ -10,9 +10,9 @@ mod waiting;
 
 use limiter_common::{
     Limits, Places, Rate, Reason,
-    claim::{self, Arrival, Outcome, Words},
     places::{self, Word},
     rate,
+    reservation::{self, Arrival, Outcome, Words},
 };
 use loom::{
     sync::{
@@ -97,9 +97,9 @@ const NONE: Limits = Limits::NONE;
 /// A handshake completes on a CPU: the gate reserves, the ledger commits. Whether it got in.
 fn complete(counts: &Counts, source: usize, limits: &Limits) -> bool {
     let words = counts.words(source);
-    let taken = claim::reserve(&words, limits, 0, Arrival::NEW) == Outcome::Taken;
+    let taken = reservation::reserve(&words, limits, 0, Arrival::NEW) == Outcome::Taken;
     if taken {
-        assert_ne!(claim::commit(&words), 0);
+        assert_ne!(reservation::commit(&words), 0);
     }
     taken
 }
@@ -152,17 +152,17 @@ fn a_reservation_that_comes_to_nothing_leaves_no_trace_whatever_goes_on_beside_i
             let counts = Arc::clone(&counts);
             thread::spawn(move || {
                 let words = without_network(&counts);
-                if claim::reserve(&words, &limits, 0, Arrival::NEW) == Outcome::Taken {
-                    claim::cancel(&words, limits.rate.interval_ns);
+                if reservation::reserve(&words, &limits, 0, Arrival::NEW) == Outcome::Taken {
+                    reservation::cancel(&words, limits.rate.interval_ns);
                 }
             })
         };
         assert_eq!(
-            claim::reserve(&without_network(&counts), &limits, 0, Arrival::NEW),
+            reservation::reserve(&without_network(&counts), &limits, 0, Arrival::NEW),
             Outcome::Taken,
             "there is room for both"
         );
-        assert_eq!(claim::commit(&without_network(&counts)), 1);
+        assert_eq!(reservation::commit(&without_network(&counts)), 1);
         other.join().unwrap();
         assert_eq!(counts.connections(), [1, 0, 0, 1]);
         assert_eq!(counts.reserved(), [0; 4]);
@@ -178,7 +178,7 @@ fn a_place_that_is_given_back_is_there_for_the_next_ack() {
         assert!(complete(&counts, 0, &limits));
         let leaving = {
             let counts = Arc::clone(&counts);
-            thread::spawn(move || assert!(claim::release(&counts.words(0))))
+            thread::spawn(move || assert!(reservation::release(&counts.words(0))))
         };
         let here = complete(&counts, 0, &limits);
         leaving.join().unwrap();
@@ -201,7 +201,7 @@ fn an_entry_is_never_deleted_with_something_in_it() {
         assert!(let_in != collected, "the one or the other");
         if collected {
             assert_eq!((counts.connections(), counts.reserved()), ([0; 4], [0; 4]));
-            assert_eq!(claim::count(&counts.words(0)), None);
+            assert_eq!(reservation::count(&counts.words(0)), None);
         }
     });
 }
@@ -271,8 +271,9 @@ fn a_full_service_is_the_reason_whoever_asks() {
         let counts = Counts::new();
         let limits = Limits { narrow: 5, wide: 5, total: 1, rate: Rate::default(), ..Limits::NONE };
         assert!(complete(&counts, 0, &limits));
-        let ask =
-            move |counts: &Counts, source| claim::reserve(&counts.words(source), &limits, 0, Arrival::NEW);
+        let ask = move |counts: &Counts, source| {
+            reservation::reserve(&counts.words(source), &limits, 0, Arrival::NEW)
+        };
         let other = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || ask(&counts, 1))

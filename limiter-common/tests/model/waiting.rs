@@ -5,8 +5,8 @@
 
 use limiter_common::{
     Limits, Reason,
-    claim::{self, Arrival, Marks, Outcome, Wait},
     places::{self, Word as _},
+    reservation::{self, Arrival, Marks, Outcome, Wait},
     waiting::{self, State},
 };
 use loom::{cell::UnsafeCell, sync::Arc, thread};
@@ -33,8 +33,8 @@ impl Room {
             marks: UnsafeCell::new(Marks::of(Reason::Concurrency)),
         };
         let words = room.counts.words(0);
-        assert_eq!(claim::count(&words), Some(1));
-        assert_eq!(claim::wait(&words, Marks::of(Reason::Concurrency), ROOM, ROOM), Wait::Waits);
+        assert_eq!(reservation::count(&words), Some(1));
+        assert_eq!(reservation::wait(&words, Marks::of(Reason::Concurrency), ROOM, ROOM), Wait::Waits);
         Arc::new(room)
     }
 
@@ -50,9 +50,9 @@ impl Room {
             unsafe { *marks }
         });
         let arrival = Arrival { marks, overtakes };
-        if claim::reserve(&words, &LIMITS, 0, arrival) == Outcome::Taken {
+        if reservation::reserve(&words, &LIMITS, 0, arrival) == Outcome::Taken {
             // The record is removed, and with it goes who holds it.
-            assert_ne!(claim::commit(&words), 0);
+            assert_ne!(reservation::commit(&words), 0);
             return true;
         }
         waiting::put_back(&self.record, seen, State::Waiting as u8);
@@ -85,7 +85,7 @@ impl Room {
         self.marks.with_mut(|marks| {
             // SAFETY: in hand.
             let marks = unsafe { &mut *marks };
-            claim::leave(&self.counts.words(0), *marks);
+            reservation::leave(&self.counts.words(0), *marks);
             *marks = Marks::NONE;
         });
     }
@@ -104,9 +104,9 @@ fn nobody_overtakes_one_that_waits() {
         let room = Room::new(State::Granted);
         let leaving = {
             let room = Arc::clone(&room);
-            thread::spawn(move || assert!(claim::release(&room.counts.words(0))))
+            thread::spawn(move || assert!(reservation::release(&room.counts.words(0))))
         };
-        let newcomer = claim::reserve(&room.counts.words(0), &LIMITS, 0, Arrival::NEW);
+        let newcomer = reservation::reserve(&room.counts.words(0), &LIMITS, 0, Arrival::NEW);
         assert_eq!(newcomer, Outcome::Full(Reason::Concurrency));
         leaving.join().unwrap();
         assert!(room.ack(0));
@@ -118,7 +118,7 @@ fn nobody_overtakes_one_that_waits() {
 fn two_acks_of_one_that_waits_let_it_in_once() {
     loom::model(|| {
         let room = Room::new(State::Granted);
-        assert!(claim::release(&room.counts.words(0)));
+        assert!(reservation::release(&room.counts.words(0)));
         let other = {
             let room = Arc::clone(&room);
             thread::spawn(move || room.ack(0))
@@ -134,7 +134,7 @@ fn one_that_waits_gets_in_or_is_told_and_never_both() {
     loom::model(|| {
         // Nobody serves it for a moment, as when one daemon follows the other.
         let room = Room::new(State::Waiting);
-        assert!(claim::release(&room.counts.words(0)));
+        assert!(reservation::release(&room.counts.words(0)));
         let usher = {
             let room = Arc::clone(&room);
             thread::spawn(move || room.tell())
@@ -152,7 +152,7 @@ fn one_that_waits_gets_in_or_is_told_and_never_both() {
 fn one_that_gives_up_in_its_turn_gets_in_or_is_gone_and_leaves_nothing_behind() {
     loom::model(|| {
         let room = Room::new(State::Granted);
-        assert!(claim::release(&room.counts.words(0)));
+        assert!(reservation::release(&room.counts.words(0)));
         let reset = {
             let room = Arc::clone(&room);
             thread::spawn(move || room.take_away())
@@ -168,7 +168,7 @@ fn one_that_gives_up_in_its_turn_gets_in_or_is_gone_and_leaves_nothing_behind() 
 fn a_turn_is_used_or_lost() {
     loom::model(|| {
         let room = Room::new(State::Granted);
-        assert!(claim::release(&room.counts.words(0)));
+        assert!(reservation::release(&room.counts.words(0)));
         let usher = {
             let room = Arc::clone(&room);
             thread::spawn(move || waiting::step(&room.record, NUMBER, State::Granted, State::Waiting))
@@ -185,7 +185,7 @@ fn a_turn_is_used_or_lost() {
 fn no_more_of_a_source_wait_than_may() {
     loom::model(|| {
         let counts = Counts::new();
-        let wait = |counts: &Counts| claim::wait(&counts.words(0), Marks::of(Reason::Total), 1, ROOM);
+        let wait = |counts: &Counts| reservation::wait(&counts.words(0), Marks::of(Reason::Total), 1, ROOM);
         let other = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || wait(&counts) == Wait::Waits)
@@ -201,7 +201,7 @@ fn no_more_wait_in_all_than_there_is_room_for() {
     loom::model(|| {
         let counts = Counts::new();
         let wait = |counts: &Counts, source| {
-            claim::wait(&counts.words(source), Marks::of(Reason::Concurrency), ROOM, 1)
+            reservation::wait(&counts.words(source), Marks::of(Reason::Concurrency), ROOM, 1)
         };
         let other = {
             let counts = Arc::clone(&counts);
@@ -222,7 +222,7 @@ fn an_entry_is_never_deleted_while_somebody_waits_for_it() {
             let counts = Arc::clone(&counts);
             thread::spawn(move || places::collect(&counts.narrow[0]))
         };
-        let wait = claim::wait(&counts.words(0), Marks::of(Reason::Concurrency), ROOM, ROOM);
+        let wait = reservation::wait(&counts.words(0), Marks::of(Reason::Concurrency), ROOM, ROOM);
         let collected = maintenance.join().unwrap();
         assert!((wait == Wait::Waits) != collected);
         if collected {

@@ -6,7 +6,7 @@ use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use limiter_common::{
-    Action, Addr, Claim, Entry, Ladder, Limits, Penalty, Reason, Response, Say, ServicePolicy, Usage,
+    Action, Addr, CountKeys, Entry, Ladder, Limits, Penalty, Reason, Response, Say, ServicePolicy, Usage,
     rule::Network as Net, verdict::Beyond,
 };
 use serde::Serialize;
@@ -110,7 +110,7 @@ pub struct Facts {
     /// What it says.
     pub policy: ServicePolicy,
     /// The counts it is in.
-    pub claim: Claim,
+    pub count_keys: CountKeys,
     /// What the rules say of the address.
     pub say: Say,
     /// What they would say without the one for exactly this address.
@@ -160,19 +160,19 @@ fn explain(tables: &Tables, address: Addr, is_served: bool) -> Result<Explanatio
     let mut facts = Vec::new();
     for (id, policy) in tables.policy.services()? {
         let say = tables.policy.say(&address, id)?;
-        let source = Claim::new(id, &policy, say.scope(), &address);
-        let claim = ledger::present(tables, source)?;
+        let source = CountKeys::new(id, &policy, say.scope(), &address);
+        let count_keys = ledger::present(tables, source)?;
         let otherwise = policy::covering(&without, &address);
         facts.push(Facts {
             policy,
             say,
             otherwise: has_rule.then(|| otherwise.map_or(Say::NOTHING, |rule| policy::say(rule, id))),
-            has: ledger::usage(tables, &source.narrow, &claim)?,
-            beyond: ledger::beyond(tables, &claim)?,
-            entry: tables.source(&claim.narrow)?.unwrap_or_default(),
+            has: ledger::usage(tables, &source.narrow, &count_keys)?,
+            beyond: ledger::beyond(tables, &count_keys)?,
+            entry: tables.source(&count_keys.narrow)?.unwrap_or_default(),
             penalty: tables.penalty(&source.narrow)?.unwrap_or_default(),
-            claim,
-            waiting: waiting.get(&claim.narrow).copied().unwrap_or_default(),
+            count_keys,
+            waiting: waiting.get(&count_keys.narrow).copied().unwrap_or_default(),
         });
     }
     let rule = policy::covering(&rules, &address);
@@ -204,14 +204,14 @@ pub fn explanation(
 }
 
 fn at_service(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: bool) -> AtService {
-    let Facts { policy, claim, say, otherwise, has, beyond, entry, penalty, waiting } = facts;
-    let limits = Limits::of(policy, say).within(claim);
+    let Facts { policy, count_keys, say, otherwise, has, beyond, entry, penalty, waiting } = facts;
+    let limits = Limits::of(policy, say).within(count_keys);
     // As the kernel does it: those that got in by that take nobody's place.
     let over = if policy.observes() { limits.above(beyond) } else { limits };
-    let over = has.over(&over, now.boot_ns).map(|reason| reason.within(claim));
+    let over = has.over(&over, now.boot_ns).map(|reason| reason.within(count_keys));
     let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
     // Where it has no entry of its own, its count is not its own to raise.
-    let is_its_own = |reason: &Reason| *reason != Reason::Network || !claim.narrow.is_shared();
+    let is_its_own = |reason: &Reason| *reason != Reason::Network || !count_keys.narrow.is_shared();
     let remedied = over.filter(is_its_own).and_then(|reason| {
         Remedy::of(&Refused { policy, say: *say, otherwise: *otherwise, usage: has, reason })
     });
@@ -220,17 +220,17 @@ fn at_service(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: b
     let left = is_told.then(|| replies.left(has.replies_due_ns, now.boot_ns));
     AtService {
         service: policy.name().to_owned(),
-        source: ledger::network(&claim.narrow),
+        source: ledger::network(&count_keys.narrow),
         connections: has.narrow.connections(),
         limit: limit(if limits.denied { 0 } else { limits.narrow }),
-        network: claim.has_wide().then(|| Network {
-            network: ledger::network(&claim.wide),
+        network: count_keys.has_wide().then(|| Network {
+            network: ledger::network(&count_keys.wide),
             connections: has.wide.connections(),
             limit: limit(Limits::of(policy, say).wide),
         }),
         total: has.total.connections(),
         max_total: limit(limits.total),
-        shared: claim.narrow.is_shared(),
+        shared: count_keys.narrow.is_shared(),
         refused: refusals.at_least(entry),
         refusals,
         would_refuse: entry.would_refuse,

@@ -13,8 +13,8 @@ use std::{
 };
 
 use limiter_common::{
-    Addr, Claim, Counters, Entry, Key, Ladder, Penalty, Places, Reason, Say, ServiceId, ServicePolicy, Usage,
-    ladder::cause,
+    Addr, CountKeys, Counters, Entry, Key, Ladder, Penalty, Places, Reason, Say, ServiceId, ServicePolicy,
+    Usage, ladder::cause,
 };
 
 use super::{
@@ -87,9 +87,9 @@ impl World {
         *self.policy.services.iter().find(|(_, policy)| policy.name() == name).expect("no such service")
     }
 
-    fn claim(&self, service: &str, address: &str) -> Claim {
+    fn count_keys(&self, service: &str, address: &str) -> CountKeys {
         let (id, policy) = self.service(service);
-        Claim::new(id, &policy, limiter_common::Scope::SERVICES, &addr(address))
+        CountKeys::new(id, &policy, limiter_common::Scope::SERVICES, &addr(address))
     }
 
     fn count(&mut self, service: &str, change: impl FnOnce(&mut Counters)) {
@@ -99,9 +99,9 @@ impl World {
 
     /// So many connections are there.
     fn holds(mut self, service: &str, address: &str, connections: u32) -> Self {
-        let claim = self.claim(service, address);
-        let wide = claim.has_wide().then_some(claim.wide);
-        for key in [Some(claim.narrow), wide].into_iter().flatten() {
+        let count_keys = self.count_keys(service, address);
+        let wide = count_keys.has_wide().then_some(count_keys.wide);
+        for key in [Some(count_keys.narrow), wide].into_iter().flatten() {
             let entry = self.ledger.entry(key).or_default();
             entry.places.0 += u64::from(connections);
             entry.accepted += u64::from(connections) * 3;
@@ -114,7 +114,7 @@ impl World {
 
     /// It was refused for `reason`, so often; it has connected before.
     fn refused(mut self, service: &str, address: &str, reason: Reason, times: u64) -> Self {
-        let narrow = self.claim(service, address).narrow;
+        let narrow = self.count_keys(service, address).narrow;
         let interval_ns = self.ladder.replies.interval_ns;
         if let Some(entry) = self.ledger.get_mut(&narrow) {
             entry.refused += times as u32;
@@ -133,7 +133,7 @@ impl World {
     }
 
     fn banned(mut self, service: &str, address: &str, seconds: u64, by: u32) -> Self {
-        let narrow = self.claim(service, address).narrow;
+        let narrow = self.count_keys(service, address).narrow;
         let penalty = self.penalties.entry(narrow).or_default();
         *penalty = Penalty {
             banned_until_ns: NOW_NS + seconds * 1_000_000_000,
@@ -147,11 +147,11 @@ impl World {
     }
 
     fn waits(mut self, service: &str, address: &str, count: u32) -> Self {
-        let (claim, since_ns) = (self.claim(service, address), NOW_NS - 1_300_000_000);
-        for key in [claim.narrow, Key::total(claim.service())] {
+        let (count_keys, since_ns) = (self.count_keys(service, address), NOW_NS - 1_300_000_000);
+        for key in [count_keys.narrow, Key::total(count_keys.service())] {
             self.waiting.insert(key, Waiting::new(count, since_ns));
         }
-        self.ledger.entry(claim.narrow).or_default().places.0 += u64::from(count) << 48;
+        self.ledger.entry(count_keys.narrow).or_default().places.0 += u64::from(count) << 48;
         self.count(service, |counters| {
             counters.held += 7;
             counters.let_in += 4;
@@ -255,18 +255,23 @@ impl World {
             .services
             .iter()
             .map(|(id, policy)| {
-                let claim = Claim::new(*id, policy, limiter_common::Scope::SERVICES, &address);
-                let (narrow, penalty) = (self.of(&claim.narrow), self.penalties.get(&claim.narrow).copied());
+                let count_keys = CountKeys::new(*id, policy, limiter_common::Scope::SERVICES, &address);
+                let (narrow, penalty) =
+                    (self.of(&count_keys.narrow), self.penalties.get(&count_keys.narrow).copied());
                 let penalty = penalty.unwrap_or_default();
                 let rule = policy::covering(&self.policy.rules, &address);
                 explain::Facts {
                     policy: *policy,
-                    claim,
+                    count_keys,
                     say: rule.map_or(Say::NOTHING, |rule| policy::say(rule, *id)),
                     otherwise: None,
                     has: Usage {
                         narrow: narrow.places,
-                        wide: if claim.has_wide() { self.of(&claim.wide).places } else { Places(0) },
+                        wide: if count_keys.has_wide() {
+                            self.of(&count_keys.wide).places
+                        } else {
+                            Places(0)
+                        },
                         total: self.total(*id),
                         due_ns: narrow.due_ns,
                         banned_until_ns: penalty.banned_until_ns,
@@ -274,12 +279,12 @@ impl World {
                     },
                     beyond: limiter_common::verdict::Beyond {
                         narrow: narrow.beyond,
-                        wide: self.of(&claim.wide).beyond,
+                        wide: self.of(&count_keys.wide).beyond,
                         total: self.ledger.values().map(|entry| entry.beyond).sum(),
                     },
                     entry: narrow,
                     penalty,
-                    waiting: self.waiting.get(&claim.narrow).copied().unwrap_or_default(),
+                    waiting: self.waiting.get(&count_keys.narrow).copied().unwrap_or_default(),
                 }
             })
             .collect();
@@ -306,7 +311,7 @@ fn states() -> Vec<(&'static str, World)> {
     // Refused without a word, and once with one before the daemon ended.
     let unheard = |text: &str| {
         let mut world = both(text).refused("smtp", V4, Reason::Concurrency, 1);
-        let narrow = world.claim("smtp", V4).narrow;
+        let narrow = world.count_keys("smtp", V4).narrow;
         world.ledger.entry(narrow).or_default().refused = 9;
         world
     };
@@ -316,12 +321,12 @@ fn states() -> Vec<(&'static str, World)> {
     not_in_force.detached = vec!["gate", "ledger"];
     let mut observing = both("[service.smtp]\nmode = \"observe\"\nmax_connections = 4\n");
     observing.count("smtp", |counters| counters.would_refuse[Reason::Concurrency as usize] = 3);
-    let narrow = observing.claim("smtp", V4).narrow;
+    let narrow = observing.count_keys("smtp", V4).narrow;
     let entry = observing.ledger.entry(narrow).or_default();
     (entry.beyond, entry.would_refuse) = (2, 3);
     entry.places.0 += 2;
     let mut rate = both("[service.smtp]\nrate = \"6/min\"\nburst = 2\n");
-    let narrow = rate.claim("smtp", V4).narrow;
+    let narrow = rate.count_keys("smtp", V4).narrow;
     rate.ledger.entry(narrow).or_default().due_ns = NOW_NS + 19_977_000_000;
     let mut rule = both(
         "[service.smtp]\nmax_connections = 20\n\

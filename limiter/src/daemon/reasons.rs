@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use limiter_common::{Addr, Claim, Limits, Reason, ServiceId, ServicePolicy};
+use limiter_common::{Addr, CountKeys, Limits, Reason, ServiceId, ServicePolicy};
 
 use crate::{
     greeter::{Reasons, Refusal},
@@ -67,20 +67,20 @@ impl Reasons for PinnedReasons {
         let Known { set, service, policy, .. } = self.port(local_port)?;
         let source = Addr::from(remote);
         let say = self.tables.policy.say_in(set, &source, service).ok()?;
-        let claim = Claim::new(service, &policy, say.scope(), &source);
-        let claim = ledger::present(&self.tables, claim).ok()?;
-        let limits = Limits::of(&policy, &say).within(&claim);
-        let mut usage = ledger::counts(&self.tables, &claim).ok()?;
+        let count_keys = CountKeys::new(service, &policy, say.scope(), &source);
+        let count_keys = ledger::present(&self.tables, count_keys).ok()?;
+        let limits = Limits::of(&policy, &say).within(&count_keys);
+        let mut usage = ledger::counts(&self.tables, &count_keys).ok()?;
         if limits.total != u32::MAX {
             usage.total = self.tables.total(service).ok()?;
         }
         // What the client is told is why it was refused, not what holds by now.
-        let reason = usage.was_over(&limits, ledger::now_ns().ok()?).within(&claim);
+        let reason = usage.was_over(&limits, ledger::now_ns().ok()?).within(&count_keys);
         let connections = match reason {
             // These are told nothing.
             Reason::Denied | Reason::Banned => 0,
             Reason::Total => usage.total.connections().max(limits.total),
-            Reason::Network if claim.has_wide() => usage.wide.connections().max(limits.wide),
+            Reason::Network if count_keys.has_wide() => usage.wide.connections().max(limits.wide),
             _ => usage.narrow.connections().max(limits.narrow),
         };
         Refusal::at(&policy, local_port, reason, connections)

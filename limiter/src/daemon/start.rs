@@ -100,7 +100,7 @@ impl Before {
         let Some(Running { policy, protects }) = &self.running else { return Ok(()) };
         let mut tables = Tables::open(&instance.pins())?;
         if tables.protects()? != *protects {
-            tables.claim(protects.0, protects.1)?;
+            tables.count_keys(protects.0, protects.1)?;
         }
         if tables.policy.policy()? != *policy {
             tables.policy.replace(policy)?;

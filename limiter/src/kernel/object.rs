@@ -135,7 +135,7 @@ impl Target {
         if !is_takeover {
             tables.make_room(&room::rooms(self.max_sources, self.max_bans))?;
         }
-        tables.claim(self.netns, self.cgroup.id)?;
+        tables.count_keys(self.netns, self.cgroup.id)?;
         Ok(Loaded { ebpf, tables, dir, is_takeover, bits: layout.bits })
     }
 

@@ -164,7 +164,7 @@ impl Tables {
     }
 
     /// Marks the maps as being of this build's layout, and says what they protect.
-    pub fn claim(&mut self, netns: u64, cgroup: u64) -> Result<()> {
+    pub fn count_keys(&mut self, netns: u64, cgroup: u64) -> Result<()> {
         self.layout.set(NETNS, netns, 0)?;
         self.layout.set(CGROUP, cgroup, 0)?;
         self.layout.set(VERSION, limiter_common::LAYOUT_VERSION, 0)?;

@@ -32,7 +32,7 @@ impl Mismarked {
 pub fn compare(before: &Books, records: &[(Flow, Waiter)], after: &Books) -> Vec<Mismarked> {
     let mut waiting: HashMap<Key, u32> = HashMap::new();
     for (flow, waiter) in records.iter().filter(|(_, waiter)| waiting::is_marked(waiter.word)) {
-        for key in waiter.marks().keys(&waiter.record.claim(&flow.remote)) {
+        for key in waiter.marks().keys(&waiter.record.count_keys(&flow.remote)) {
             *waiting.entry(key).or_default() += 1;
         }
     }
@@ -67,7 +67,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use limiter_common::{
-        Addr, Claim, ConnectionRecord, Reason, ServiceId, ServicePolicy, claim::Marks, record,
+        Addr, ConnectionRecord, CountKeys, Reason, ServiceId, ServicePolicy, record, reservation::Marks,
     };
 
     use super::*;
@@ -77,12 +77,12 @@ mod tests {
         let mut policy = ServicePolicy { network_max_connections: 9, ..ServicePolicy::default() };
         (policy.narrow.ipv4, policy.wide.ipv4) = (32, 24);
         let remote = Addr::from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
-        let claim = Claim::new(ServiceId(1), &policy, limiter_common::Scope::SERVICES, &remote);
+        let count_keys = CountKeys::new(ServiceId(1), &policy, limiter_common::Scope::SERVICES, &remote);
         let record = |port, state, reason: Reason| {
             let waiter = Waiter {
                 word: waiting::word(1, state),
                 marks: Marks::of(reason).0,
-                record: ConnectionRecord::new(record::COUNTED, &claim),
+                record: ConnectionRecord::new(record::COUNTED, &count_keys),
                 ..Waiter::default()
             };
             (Flow { remote, remote_port: port, ..Flow::default() }, waiter)
@@ -95,7 +95,11 @@ mod tests {
         let total = Key::total(ServiceId(1));
         let book = |narrow: u32, wide, in_total| -> Books {
             let word = |waiting| (Places(4).with_waiting(waiting), 4);
-            Books::from([(claim.narrow, word(narrow)), (claim.wide, word(wide)), (total, word(in_total))])
+            Books::from([
+                (count_keys.narrow, word(narrow)),
+                (count_keys.wide, word(wide)),
+                (total, word(in_total)),
+            ])
         };
         let right = book(2, 1, 0);
         assert_eq!(compare(&right, &records, &right), []);
@@ -103,7 +107,7 @@ mod tests {
         let found = compare(&wrong, &records, &wrong);
         assert_eq!(
             found.iter().map(|found| (found.key, found.right())).collect::<Vec<_>>(),
-            [(claim.narrow, Places(4).with_waiting(2)), (total, Places(4)),]
+            [(count_keys.narrow, Places(4).with_waiting(2)), (total, Places(4)),]
         );
         // What changed meanwhile is not judged.
         assert_eq!(compare(&wrong, &records, &book(4, 2, 2)), []);

@@ -1,17 +1,19 @@
 use std::net::IpAddr;
 
-use limiter_common::{Addr, Claim, ConnectionRecord, ServiceId, ServicePolicy, record, service::Prefixes};
+use limiter_common::{
+    Addr, ConnectionRecord, CountKeys, ServiceId, ServicePolicy, record, service::Prefixes,
+};
 
 use super::*;
 
-fn claim(address: &str) -> Claim {
+fn count_keys(address: &str) -> CountKeys {
     let policy = ServicePolicy {
         narrow: Prefixes { ipv4: 32, ipv6: 64 },
         wide: Prefixes { ipv4: 24, ipv6: 48 },
         network_max_connections: 50,
         ..ServicePolicy::default()
     };
-    Claim::new(
+    CountKeys::new(
         ServiceId(1),
         &policy,
         limiter_common::Scope::SERVICES,
@@ -20,15 +22,15 @@ fn claim(address: &str) -> Claim {
 }
 
 fn records(kind: u32, address: &str, n: usize) -> Vec<SocketRecord> {
-    vec![SocketRecord { kind, claim: claim(address), ..SocketRecord::default() }; n]
+    vec![SocketRecord { kind, count_keys: count_keys(address), ..SocketRecord::default() }; n]
 }
 
 /// Books in which the sources hold so many connections.
 fn books(sources: &[(&str, u32)]) -> Books {
     let mut books = Books::new();
     for &(address, connections) in sources {
-        let claim = claim(address);
-        for key in [claim.narrow, claim.wide, Key::total(ServiceId(1))] {
+        let count_keys = count_keys(address);
+        for key in [count_keys.narrow, count_keys.wide, Key::total(ServiceId(1))] {
             let book = books.entry(key).or_insert((Places(0), 0));
             book.0.0 += u64::from(connections);
             book.1 += u64::from(connections);
@@ -56,13 +58,13 @@ fn a_count_too_many_and_one_too_few_are_differences() {
     let books = books(&[("192.0.2.1", 3), ("198.51.100.1", 0)]);
     let look = Look::compare(&books, &records(kind::COUNTED, "192.0.2.1", 2), &books);
     let found = |key| look.differences.iter().find(|difference| difference.key == key).copied();
-    let claim_1 = claim("192.0.2.1");
-    for key in [claim_1.narrow, claim_1.wide, Key::total(ServiceId(1))] {
+    let count_keys_1 = count_keys("192.0.2.1");
+    for key in [count_keys_1.narrow, count_keys_1.wide, Key::total(ServiceId(1))] {
         assert_eq!(found(key), Some(Difference { key, ledger: 3, sockets: 2 }));
     }
     assert_eq!(look.differences.len(), 3);
     let look = Look::compare(&books, &records(kind::COUNTED, "198.51.100.1", 1), &books);
-    let key = claim("198.51.100.1").narrow;
+    let key = count_keys("198.51.100.1").narrow;
     assert!(look.differences.contains(&Difference { key, ledger: 0, sockets: 1 }));
 }
 
@@ -87,11 +89,11 @@ fn what_moved_meanwhile_is_not_judged() {
 
 #[test]
 fn a_dead_connection_is_counted_once_whether_or_not_the_census_has_found_it() {
-    let record = |cookie, kind| SocketRecord { cookie, kind, claim: claim("192.0.2.1"), zero: 0 };
+    let record = |cookie, kind| SocketRecord { cookie, kind, count_keys: count_keys("192.0.2.1"), zero: 0 };
     let mut found = vec![record(1, kind::COUNTED), record(2, kind::COUNTED)];
     let kept = |cookie| {
-        let record = ConnectionRecord::new(record::COUNTED, &claim("192.0.2.1"));
-        (cookie, Kept::new(record, claim("192.0.2.1").narrow.source))
+        let record = ConnectionRecord::new(record::COUNTED, &count_keys("192.0.2.1"));
+        (cookie, Kept::new(record, count_keys("192.0.2.1").narrow.source))
     };
     // The second has died since the census found it.
     add_dead(&mut found, &[kept(2), kept(3)]);
@@ -103,6 +105,6 @@ fn a_suspicion_is_looked_at_again_soon() {
     let every = Duration::from_secs(30);
     let mut reconciler = Reconciler::default();
     assert_eq!(reconciler.wait(every), every);
-    reconciler.suspicions.push(Difference { key: claim("192.0.2.1").narrow, ledger: 1, sockets: 0 });
+    reconciler.suspicions.push(Difference { key: count_keys("192.0.2.1").narrow, ledger: 1, sockets: 0 });
     assert_eq!(reconciler.wait(every), LOOK_AGAIN);
 }

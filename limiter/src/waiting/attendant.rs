@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use limiter_common::{
     Key, Limits, Places, Reason, Response, ServiceId, ServicePolicy, Waiter,
-    claim::Marks,
+    reservation::Marks,
     waiting::{self, Flow, Request, State, event, request},
 };
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
@@ -262,9 +262,9 @@ impl Attendant {
             now_ns,
             |service| wait_ns(services, service),
             |asked| {
-                let policy = services.get(&asked.claim.service())?;
+                let policy = services.get(&asked.count_keys.service())?;
                 // The same for all of one address that wait for the same.
-                let key = (asked.claim.service(), asked.flow.remote, asked.marks.0);
+                let key = (asked.count_keys.service(), asked.flow.remote, asked.marks.0);
                 *known.entry(key).or_insert_with(|| free(tables, policy, asked).ok())
             },
         );
@@ -441,11 +441,11 @@ fn wait_ns(services: &HashMap<ServiceId, ServicePolicy>, service: ServiceId) -> 
 
 /// What is free for one that waits.
 fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Free> {
-    let service = asked.claim.service();
+    let service = asked.count_keys.service();
     let say = tables.policy.say(&asked.flow.remote, service)?;
-    let limits = Limits::of(policy, &say).within(&asked.claim);
+    let limits = Limits::of(policy, &say).within(&asked.count_keys);
     let source = Key::narrow(service, policy, say.source_prefix, &asked.flow.remote);
-    let usage = ledger::usage(tables, &source, &asked.claim)?;
+    let usage = ledger::usage(tables, &source, &asked.count_keys)?;
     let now_ns = ledger::now_ns()?;
     // As the gate will see it: where it is not marked, it leaves alone what others wait for.
     let left = |limit: u32, count: Places, reason: Reason| {

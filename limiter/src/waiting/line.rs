@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 
 use limiter_common::{
-    Claim, Key, Reason, ServiceId, Waiter,
-    claim::Marks,
+    CountKeys, Key, Reason, ServiceId, Waiter,
+    reservation::Marks,
     waiting::{self, Flow, State},
 };
 
@@ -47,7 +47,7 @@ pub struct Asked<'a> {
     /// Its addresses and ports.
     pub flow: &'a Flow,
     /// What it would be counted in.
-    pub claim: Claim,
+    pub count_keys: CountKeys,
     /// Where it is marked: there it overtakes nobody if it takes what others wait for.
     pub marks: Marks,
 }
@@ -74,7 +74,7 @@ struct Place {
     state: State,
     waits_for: Reason,
     marks: Marks,
-    claim: Claim,
+    count_keys: CountKeys,
     /// How many may wait in front of its listener.
     room: usize,
     since_ns: u64,
@@ -109,7 +109,7 @@ impl Line {
     pub fn update(&mut self, flow: &Flow, waiter: &Waiter, now_ns: u64) {
         let Some(state) = waiting::state(waiter.word) else { return };
         let number = waiting::number(waiter.word);
-        let claim = waiter.record.claim(&flow.remote);
+        let count_keys = waiter.record.count_keys(&flow.remote);
         let turn_ns = (2 * u64::from(waiter.rtt_us) * 1000).clamp(SHORTEST_TURN_NS, LONGEST_TURN_NS);
         let before = self.0.get(flow).filter(|before| before.number == number);
         let place = Place {
@@ -117,7 +117,7 @@ impl Line {
             state,
             waits_for: waiter.reason(),
             marks: waiter.marks(),
-            claim,
+            count_keys,
             room: waiter.room.into(),
             since_ns: waiter.since_ns,
             order: before.map_or(waiter.since_ns, |before| before.order),
@@ -192,7 +192,7 @@ impl Line {
         for (flow, place) in &self.0 {
             let act = match place.state {
                 State::Granted if place.until_ns <= now_ns => Act::Revoke,
-                State::Waiting if place.since_ns + wait_ns(place.claim.service()) <= now_ns => Act::Tell,
+                State::Waiting if place.since_ns + wait_ns(place.count_keys.service()) <= now_ns => Act::Tell,
                 State::Refused => Act::Tell,
                 _ => continue,
             };
@@ -206,7 +206,7 @@ impl Line {
     pub fn next_due_ns(&self, wait_ns: impl Fn(ServiceId) -> u64) -> Option<u64> {
         let due = |place: &Place| match place.state {
             State::Granted => Some(place.until_ns),
-            State::Waiting => Some(place.since_ns + wait_ns(place.claim.service())),
+            State::Waiting => Some(place.since_ns + wait_ns(place.count_keys.service())),
             State::Crowded | State::Refused => Some(0),
             _ => None,
         };
@@ -220,11 +220,12 @@ impl Line {
         let crowded = self.0.iter().filter(|(_, place)| place.state == State::Crowded);
         let Some((flow, place)) = crowded.min_by_key(|(_, place)| place.since_ns) else { return Vec::new() };
         let mut waiting: HashMap<Key, usize> = HashMap::new();
-        let of_service = || self.0.iter().filter(|(_, other)| other.claim.service() == place.claim.service());
+        let of_service =
+            || self.0.iter().filter(|(_, other)| other.count_keys.service() == place.count_keys.service());
         let mut in_all = 0;
         for (_, other) in of_service().filter(|(_, other)| other.state.is_marked()) {
             in_all += 1;
-            *waiting.entry(other.claim.narrow).or_default() += 1;
+            *waiting.entry(other.count_keys.narrow).or_default() += 1;
         }
         if place.tries >= MOST_TRIES {
             return vec![(*flow, Act::Tell)];
@@ -232,10 +233,11 @@ impl Line {
         if place.tries > 0 && in_all < place.room {
             return vec![(*flow, Act::Admit)];
         }
-        let own = waiting.get(&place.claim.narrow).copied().unwrap_or_default() + 1;
+        let own = waiting.get(&place.count_keys.narrow).copied().unwrap_or_default() + 1;
         let most = waiting.iter().filter(|(_, n)| **n > own).max_by_key(|(key, n)| (**n, key.source.0));
         let newest = most.and_then(|(key, _)| {
-            let of_it = of_service().filter(|(_, it)| it.claim.narrow == *key && it.state == State::Waiting);
+            let of_it =
+                of_service().filter(|(_, it)| it.count_keys.narrow == *key && it.state == State::Waiting);
             of_it.max_by_key(|(_, it)| it.since_ns)
         });
         match newest {
@@ -265,15 +267,15 @@ impl Line {
         let is_asked = |place: &Place| match among {
             Among::All => true,
             Among::Freed(service, source) => {
-                place.claim.service() == service
-                    && (place.claim.narrow.source == source
+                place.count_keys.service() == service
+                    && (place.count_keys.narrow.source == source
                         || matches!(place.waits_for, Reason::Network | Reason::Total))
             }
         };
         let waits = |place: &Place| {
             place.state == State::Waiting
                 && place.rests_until_ns <= now_ns
-                && now_ns < place.since_ns + wait_ns(place.claim.service())
+                && now_ns < place.since_ns + wait_ns(place.count_keys.service())
                 && is_asked(place)
         };
         let mut line: Vec<(&Flow, &Place)> = self.0.iter().filter(|(_, place)| waits(place)).collect();
@@ -283,15 +285,16 @@ impl Line {
         let mut ahead: HashMap<Key, u64> = HashMap::new();
         let mut turns = Vec::new();
         for (flow, place) in line {
-            let asked = Asked { flow, claim: place.claim, marks: place.marks };
+            let asked = Asked { flow, count_keys: place.count_keys, marks: place.marks };
             let Some(free) = free(&asked) else { continue };
             if free.is_refused {
                 turns.push((*flow, Act::Tell));
                 continue;
             }
             // Of a source with places for some, those behind wait for more of its own, not for the service's.
-            let before =
-                ahead.entry(place.claim.narrow).or_insert_with(|| granted_of(&granted, &place.claim.narrow));
+            let before = ahead
+                .entry(place.count_keys.narrow)
+                .or_insert_with(|| granted_of(&granted, &place.count_keys.narrow));
             let blocked_by =
                 if *before >= free.narrow { Some(Reason::Concurrency) } else { free.blocked_by() };
             *before += 1;
@@ -302,9 +305,10 @@ impl Line {
                 continue;
             }
             let granted_of = |key: &Key| granted_of(&granted, key);
-            let source_has_room = free.narrow.min(free.rate) > granted_of(&place.claim.narrow);
-            let others_have_room = (!place.claim.has_wide() || free.wide > granted_of(&place.claim.wide))
-                && free.total > granted_of(&Key::total(place.claim.service()));
+            let source_has_room = free.narrow.min(free.rate) > granted_of(&place.count_keys.narrow);
+            let others_have_room = (!place.count_keys.has_wide()
+                || free.wide > granted_of(&place.count_keys.wide))
+                && free.total > granted_of(&Key::total(place.count_keys.service()));
             if source_has_room && others_have_room {
                 for key in place.keys() {
                     *granted.entry(key).or_default() += 1;
@@ -336,8 +340,10 @@ impl Free {
 impl Place {
     /// The counts it falls under.
     fn keys(&self) -> impl Iterator<Item = Key> + use<> {
-        let wide = self.claim.has_wide().then_some(self.claim.wide);
-        [Some(self.claim.narrow), wide, Some(Key::total(self.claim.service()))].into_iter().flatten()
+        let wide = self.count_keys.has_wide().then_some(self.count_keys.wide);
+        [Some(self.count_keys.narrow), wide, Some(Key::total(self.count_keys.service()))]
+            .into_iter()
+            .flatten()
     }
 }
 

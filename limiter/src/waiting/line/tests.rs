@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use limiter_common::{Addr, Claim, ConnectionRecord, ServicePolicy, record};
+use limiter_common::{Addr, ConnectionRecord, CountKeys, ServicePolicy, record};
 use proptest::prelude::*;
 
 use super::*;
@@ -22,14 +22,14 @@ fn policy() -> ServicePolicy {
 
 /// A record of `flow`, made at `since_ns`, which is its number, too.
 fn waiter(flow: &Flow, state: State, since_ns: u64, waits_for: Reason) -> Waiter {
-    let claim = Claim::new(SERVICE, &policy(), limiter_common::Scope::SERVICES, &flow.remote);
+    let count_keys = CountKeys::new(SERVICE, &policy(), limiter_common::Scope::SERVICES, &flow.remote);
     Waiter {
         word: waiting::word(since_ns, state),
         since_ns,
         rtt_us: 1_000,
         waits_for: waits_for as u8,
         marks: if state.is_marked() { Marks::of(waits_for).0 } else { 0 },
-        record: ConnectionRecord::new(record::COUNTED, &claim),
+        record: ConnectionRecord::new(record::COUNTED, &count_keys),
         room: 50,
         ..Waiter::default()
     }

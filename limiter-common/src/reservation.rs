@@ -6,7 +6,7 @@
 //! moment, but never both get it.
 
 use crate::{
-    Claim, Key, Places,
+    CountKeys, Key, Places,
     places::{self, MAX_WAITING, Reservation, Turn, Word},
     rate,
     verdict::{Limits, Reason},
@@ -84,13 +84,13 @@ impl Marks {
         self.0 == 0
     }
 
-    /// Of the counts of `claim`, those in which one with these marks is.
-    pub fn keys(self, claim: &Claim) -> impl Iterator<Item = Key> + use<> {
+    /// Of the counts of `count_keys`, those in which one with these marks is.
+    pub fn keys(self, count_keys: &CountKeys) -> impl Iterator<Item = Key> + use<> {
         let [narrow, wide, total] = [Self::NARROW, Self::WIDE, Self::TOTAL].map(|tier| self.has(tier));
         let keys = [
-            narrow.then_some(claim.narrow),
-            (wide && claim.has_wide()).then_some(claim.wide),
-            total.then_some(Key::total(claim.service())),
+            narrow.then_some(count_keys.narrow),
+            (wide && count_keys.has_wide()).then_some(count_keys.wide),
+            total.then_some(Key::total(count_keys.service())),
         ];
         keys.into_iter().flatten()
     }

@@ -1,10 +1,10 @@
-//! A claim's counts, found in the maps.
+//! The counts that a connection is in, found in the maps.
 
 use core::ptr::NonNull;
 
 use limiter_common::{
-    Claim, Entry, Key, Limits, Penalty, Places, Total, Usage, claim::Words, key::Level, places::Word as _,
-    verdict::Beyond,
+    CountKeys, Entry, Key, Limits, Penalty, Places, Total, Usage, key::Level, places::Word as _,
+    reservation::Words, verdict::Beyond,
 };
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     clock, maps, rooms, waiters,
 };
 
-/// Where everything of one claim is counted; valid for the run in which it was found.
+/// Where everything that a connection is counted in is counted; valid for the run in which it was found.
 #[derive(Clone, Copy)]
 pub struct Counts {
     /// The source's entry.
@@ -24,24 +24,28 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// The counts of `claim`; `None` if one is not there.
+    /// The counts of `count_keys`; `None` if one is not there.
     #[inline(always)]
-    pub fn find(claim: &Claim) -> Option<Self> {
-        let narrow = maps::entry(&claim.narrow)?;
-        let wide = if claim.has_wide() { Some(NonNull::new(maps::entry(&claim.wide)?)?) } else { None };
-        Some(Self { narrow, wide, total: maps::total(claim.service())? })
+    pub fn find(count_keys: &CountKeys) -> Option<Self> {
+        let narrow = maps::entry(&count_keys.narrow)?;
+        let wide =
+            if count_keys.has_wide() { Some(NonNull::new(maps::entry(&count_keys.wide)?)?) } else { None };
+        Some(Self { narrow, wide, total: maps::total(count_keys.service())? })
     }
 
     /// The same, made where they are not there; `None` when there is no room for one.
     #[inline(always)]
-    pub fn find_or_make(claim: &Claim) -> Option<Self> {
-        let narrow = maps::entry_or_new(&claim.narrow)?;
-        let wide =
-            if claim.has_wide() { Some(NonNull::new(maps::entry_or_new(&claim.wide)?)?) } else { None };
-        Some(Self { narrow, wide, total: maps::total(claim.service())? })
+    pub fn find_or_make(count_keys: &CountKeys) -> Option<Self> {
+        let narrow = maps::entry_or_new(&count_keys.narrow)?;
+        let wide = if count_keys.has_wide() {
+            Some(NonNull::new(maps::entry_or_new(&count_keys.wide)?)?)
+        } else {
+            None
+        };
+        Some(Self { narrow, wide, total: maps::total(count_keys.service())? })
     }
 
-    /// The words that the steps of `limiter_common::claim` change.
+    /// The words that the steps of `limiter_common::reservation` change.
     #[inline(always)]
     pub fn words<'a>(&self) -> Words<'a, Shared> {
         // SAFETY: found in this run; the words are aligned, and every program changes them through
@@ -90,23 +94,23 @@ impl Counts {
         }
     }
 
-    /// Whether the entries are those of `claim`: a deleted entry's memory may serve another source at
+    /// Whether the entries are those of `count_keys`: a deleted entry's memory may serve another source at
     /// once.
     #[inline(always)]
-    pub fn belong_to(&self, claim: &Claim) -> bool {
+    pub fn belong_to(&self, count_keys: &CountKeys) -> bool {
         // SAFETY: found in this run.
         let is = |entry: *mut Entry, tag: u32| unsafe { (&raw const (*entry).tag).read_volatile() == tag };
-        is(self.narrow, claim.narrow.tag())
-            && self.wide.is_none_or(|wide| is(wide.as_ptr(), claim.wide.tag()))
+        is(self.narrow, count_keys.narrow.tag())
+            && self.wide.is_none_or(|wide| is(wide.as_ptr(), count_keys.wide.tag()))
     }
 }
 
-/// Makes the entries of `claim`, or else the finest shared one for which there is room; then `claim` is changed.
+/// Makes the entries of `count_keys`, or else the finest shared one for which there is room; then `count_keys` is changed.
 /// Verified by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn make_room(claim: *mut Claim) -> u32 {
-    let Some(mut made) = rooms::given(claim) else { return 0 };
+pub extern "C" fn make_room(count_keys: *mut CountKeys) -> u32 {
+    let Some(mut made) = rooms::given(count_keys) else { return 0 };
     rooms::clear_room();
     if Counts::find_or_make(&made).is_some() {
         return 0;
@@ -118,16 +122,16 @@ pub extern "C" fn make_room(claim: *mut Claim) -> u32 {
         }
     }
     // SAFETY: not null; see `rooms::given`.
-    unsafe { *claim = made };
+    unsafe { *count_keys = made };
     0
 }
 
 /// A connection was let go: an entry that has none now may go when there is no room for others.
 #[inline(always)]
-pub fn let_go(claim: &Claim, counts: &Counts) {
-    rooms::may_be_idle(&claim.narrow, counts.narrow);
+pub fn let_go(count_keys: &CountKeys, counts: &Counts) {
+    rooms::may_be_idle(&count_keys.narrow, counts.narrow);
     if let Some(wide) = counts.wide {
-        rooms::may_be_idle(&claim.wide, wide.as_ptr());
+        rooms::may_be_idle(&count_keys.wide, wide.as_ptr());
     }
 }
 
@@ -138,15 +142,15 @@ pub fn is_waited_for(words: &Words<'_, Shared>) -> bool {
     waits(words.narrow) || waits(words.total) || words.wide.is_some_and(waits)
 }
 
-/// What the source of `claim` is counted in at this moment: its own entry, or, while there is no room for one, the one
+/// What the source of `count_keys` is counted in at this moment: its own entry, or, while there is no room for one, the one
 /// that it would share with others.
 #[inline(always)]
-pub fn present(mut claim: Claim) -> Claim {
-    if maps::entry(&claim.narrow).is_none() && rooms::is_full() {
-        claim.wide = Key::NONE;
-        look_for_shared(&raw mut claim.narrow);
+pub fn present(mut count_keys: CountKeys) -> CountKeys {
+    if maps::entry(&count_keys.narrow).is_none() && rooms::is_full() {
+        count_keys.wide = Key::NONE;
+        look_for_shared(&raw mut count_keys.narrow);
     }
-    claim
+    count_keys
 }
 
 /// Makes `key` that of the finest shared entry there is; of the last level, if there is none. Verified by itself.
@@ -178,20 +182,20 @@ pub fn bans(source: &Key) -> bool {
     maps::penalty(source).is_some_and(is_banned)
 }
 
-/// Whether one more connection of the `source` that is counted in `claim`, of which `narrow` is the entry, would be over a
+/// Whether one more connection of the `source` that is counted in `count_keys`, of which `narrow` is the entry, would be over a
 /// limit: a look that makes and holds nothing in the source's name.
 #[inline(always)]
-pub fn is_over(source: &Key, claim: &Claim, limits: &Limits, narrow: Option<*mut Entry>) -> bool {
-    let usage = usage(source, claim, narrow, limits.total != u32::MAX);
+pub fn is_over(source: &Key, count_keys: &CountKeys, limits: &Limits, narrow: Option<*mut Entry>) -> bool {
+    let usage = usage(source, count_keys, narrow, limits.total != u32::MAX);
     // Where nothing is a matter of time, the clock is not asked.
     let is_of_time = limits.rate.is_limited() || usage.is_on_the_ladder();
     usage.over(limits, if is_of_time { clock::now_ns() } else { 0 }).is_some()
 }
 
-/// Where the `source` stands that is counted in `claim`; zeros for what is not known. What is limited by nothing is not
+/// Where the `source` stands that is counted in `count_keys`; zeros for what is not known. What is limited by nothing is not
 /// looked up.
 #[inline(always)]
-pub fn usage(source: &Key, claim: &Claim, narrow: Option<*mut Entry>, with_total: bool) -> Usage {
+pub fn usage(source: &Key, count_keys: &CountKeys, narrow: Option<*mut Entry>, with_total: bool) -> Usage {
     let mut usage = Usage::default();
     if let Some(penalty) = maps::penalty(source) {
         // SAFETY: found in this run.
@@ -207,13 +211,13 @@ pub fn usage(source: &Key, claim: &Claim, narrow: Option<*mut Entry>, with_total
             usage.due_ns = (&raw const (*entry).due_ns).read_volatile();
         }
     }
-    if claim.has_wide()
-        && let Some(entry) = maps::entry(&claim.wide)
+    if count_keys.has_wide()
+        && let Some(entry) = maps::entry(&count_keys.wide)
     {
         // SAFETY: found in this run.
         usage.wide = unsafe { (&raw const (*entry).places).read_volatile() };
     }
-    if with_total && let Some(total) = maps::total(claim.service()) {
+    if with_total && let Some(total) = maps::total(count_keys.service()) {
         // SAFETY: found in this run.
         usage.total = unsafe { (&raw const (*total).places).read_volatile() };
     }
