@@ -9,9 +9,9 @@ use crate::{Addr, ServiceId, ServicePolicy, room::rooms};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tier {
     /// The source itself: /32 and /64 by default.
-    Narrow = 0,
+    Source = 0,
     /// The source's network: /24 and /48 by default.
-    Wide = 1,
+    Network = 1,
     /// The whole service. Not in the ledger: it has a table of its own.
     Total = 2,
 }
@@ -63,12 +63,12 @@ impl Level {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Pod, Zeroable)]
 pub struct Key {
     /// The source: an address with the bits behind the prefix cleared.
-    pub source: Addr,
+    pub addr: Addr,
     /// The service, a [`ServiceId`].
     pub service: u8,
     /// A [`Tier`].
     pub tier: u8,
-    /// Prefix length of `source` as an IPv6 address: 96 + n for IPv4.
+    /// Prefix length of `addr` as an IPv6 address: 96 + n for IPv4.
     pub prefix: u8,
     /// 0: the entry is one source's, or one network's. Otherwise the number of its [`Level`].
     pub level: u8,
@@ -80,44 +80,49 @@ pub struct Key {
 impl Key {
     /// Nobody's.
     pub const NONE: Self =
-        Self { source: Addr([0; 4]), service: 0, tier: 0, prefix: 0, level: 0, zero: [0; 4] };
+        Self { addr: Addr([0; 4]), service: 0, tier: 0, prefix: 0, level: 0, zero: [0; 4] };
 
     /// The key under which a connection from `remote` to `service` is counted, whose rule says `source_prefix` of what makes a
     /// source of it ([`Scope::source_prefix`]).
     #[inline(always)]
     #[must_use]
-    pub const fn narrow(
+    pub const fn source(
         service: ServiceId,
         policy: &ServicePolicy,
         source_prefix: u8,
         remote: &Addr,
     ) -> Self {
         let host = remote.host();
-        let prefix = if source_prefix != 0 { source_prefix } else { policy.narrow.of(&host) };
-        Self::at(service, Tier::Narrow, prefix, &host)
+        let prefix = if source_prefix != 0 { source_prefix } else { policy.source.of(&host) };
+        Self::at(service, Tier::Source, prefix, &host)
     }
 
     /// The key under which the network of `remote` is counted. It is as much larger than the source as the service says,
     /// if the source is smaller than the service's are, and never smaller than the source.
     #[inline(always)]
     #[must_use]
-    pub const fn wide(service: ServiceId, policy: &ServicePolicy, source_prefix: u8, remote: &Addr) -> Self {
+    pub const fn network(
+        service: ServiceId,
+        policy: &ServicePolicy,
+        source_prefix: u8,
+        remote: &Addr,
+    ) -> Self {
         let host = remote.host();
-        let (narrow, wide) = (policy.narrow.of(&host), policy.wide.of(&host));
+        let (of_source, of_network) = (policy.source.of(&host), policy.network.of(&host));
         let prefix = if source_prefix == 0 {
-            wide
+            of_network
         } else {
-            let moved = wide.wrapping_add(source_prefix.saturating_sub(narrow));
+            let moved = of_network.wrapping_add(source_prefix.saturating_sub(of_source));
             if moved < source_prefix { moved } else { source_prefix }
         };
-        Self::at(service, Tier::Wide, prefix, &host)
+        Self::at(service, Tier::Network, prefix, &host)
     }
 
     /// The name of a service's total, for whom it is a count like others.
     #[must_use]
     pub const fn total(service: ServiceId) -> Self {
         Self {
-            source: Addr([0; 4]),
+            addr: Addr([0; 4]),
             service: service.0,
             tier: Tier::Total as u8,
             prefix: 0,
@@ -128,8 +133,8 @@ impl Key {
 
     /// Whether this is the network of a source, not the source itself.
     #[must_use]
-    pub const fn is_wide(&self) -> bool {
-        self.tier == Tier::Wide as u8
+    pub const fn is_network(&self) -> bool {
+        self.tier == Tier::Network as u8
     }
 
     /// Whether several sources are counted here, for want of room.
@@ -150,11 +155,11 @@ impl Key {
     /// Changes this key to what [`Self::shared`] makes of it; `false` where it would be no coarser, and is as it was.
     #[inline(always)]
     pub const fn share(&mut self, level: Level) -> bool {
-        let prefix = level.prefix(&self.source);
+        let prefix = level.prefix(&self.addr);
         if prefix >= self.prefix && level.number != Level::LAST.number {
             return false;
         }
-        self.source = self.source.cut(prefix);
+        self.addr = self.addr.cut(prefix);
         self.prefix = prefix;
         self.level = level.number;
         true
@@ -177,7 +182,7 @@ impl Key {
     #[inline(always)]
     pub(crate) const fn at(service: ServiceId, tier: Tier, prefix: u8, remote: &Addr) -> Self {
         Self {
-            source: remote.cut(prefix),
+            addr: remote.cut(prefix),
             service: service.0,
             tier: tier as u8,
             prefix,
@@ -192,7 +197,7 @@ impl Key {
     #[must_use]
     pub const fn tag(&self) -> u32 {
         // FNV-1a's step (offset and prime of the 32-bit variant) over words instead of bytes.
-        let [a, b, c, d] = self.source.0;
+        let [a, b, c, d] = self.addr.0;
         let scope = self.service as u32
             | (self.tier as u32) << 8
             | (self.prefix as u32) << 16
@@ -208,7 +213,7 @@ impl Key {
     /// Prefix length as people write it: 0 to 32 for IPv4, 0 to 128 for IPv6.
     #[must_use]
     pub const fn prefix_len(&self) -> u8 {
-        if self.source.is_v4() && self.prefix >= 96 { self.prefix - 96 } else { self.prefix }
+        if self.addr.is_v4() && self.prefix >= 96 { self.prefix - 96 } else { self.prefix }
     }
 }
 
@@ -228,8 +233,8 @@ mod tests {
     use crate::service::Prefixes;
 
     fn key(ip: IpAddr) -> Key {
-        let policy = ServicePolicy { narrow: Prefixes { ipv4: 32, ipv6: 64 }, ..Default::default() };
-        Key::narrow(ServiceId(1), &policy, 0, &Addr::from(ip))
+        let policy = ServicePolicy { source: Prefixes { ipv4: 32, ipv6: 64 }, ..Default::default() };
+        Key::source(ServiceId(1), &policy, 0, &Addr::from(ip))
     }
 
     proptest! {

@@ -56,9 +56,9 @@ pub struct Total {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct CountKeys {
     /// The source's entry, or the one it shares with others. Its service is the one whose total is counted.
-    pub narrow: Key,
+    pub source: Key,
     /// Its network's entry; zeros (no service) where that is not counted.
-    pub wide: Key,
+    pub network: Key,
 }
 
 impl CountKeys {
@@ -67,16 +67,16 @@ impl CountKeys {
     #[must_use]
     pub const fn new(service: ServiceId, policy: &ServicePolicy, scope: Scope, remote: &Addr) -> Self {
         let prefix = scope.source_prefix;
-        let has_wide = policy.has_network() | scope.has_network;
-        let wide = if has_wide { Key::wide(service, policy, prefix, remote) } else { Key::NONE };
-        Self { narrow: Key::narrow(service, policy, prefix, remote), wide }
+        let has_network = policy.has_network() | scope.has_network;
+        let of_network = if has_network { Key::network(service, policy, prefix, remote) } else { Key::NONE };
+        Self { source: Key::source(service, policy, prefix, remote), network: of_network }
     }
 
     /// The service.
     #[inline(always)]
     #[must_use]
     pub const fn service(&self) -> ServiceId {
-        ServiceId(self.narrow.service)
+        ServiceId(self.source.service)
     }
 
     /// The same for a source without an entry of its own, in one that it shares with others; `None` where that would
@@ -84,8 +84,8 @@ impl CountKeys {
     #[inline(always)]
     #[must_use]
     pub const fn shared(&self, level: Level) -> Option<Self> {
-        match self.narrow.shared(level) {
-            Some(narrow) => Some(Self { narrow, wide: Key::NONE }),
+        match self.source.shared(level) {
+            Some(of_source) => Some(Self { source: of_source, network: Key::NONE }),
             None => None,
         }
     }
@@ -93,8 +93,8 @@ impl CountKeys {
     /// Whether the network is counted, too.
     #[inline(always)]
     #[must_use]
-    pub const fn has_wide(&self) -> bool {
-        self.wide.service != 0
+    pub const fn has_network(&self) -> bool {
+        self.network.service != 0
     }
 }
 
@@ -168,17 +168,17 @@ pub(crate) mod tests {
             ip: IpAddr, ipv4 in 1u8..=32, ipv6 in 1u8..=128,
         ) {
             let policy = ServicePolicy {
-                narrow: Prefixes { ipv4: 32, ipv6: 128 },
-                wide: Prefixes { ipv4, ipv6 },
+                source: Prefixes { ipv4: 32, ipv6: 128 },
+                network: Prefixes { ipv4, ipv6 },
                 network_max_connections: 1,
                 ..Default::default()
             };
             let count_keys = CountKeys::new(ServiceId(3), &policy, Scope::SERVICES, &Addr::from(ip));
-            prop_assert!(count_keys.has_wide() && count_keys.wide.is_wide() && !count_keys.narrow.is_wide());
-            prop_assert_ne!(count_keys.wide, count_keys.narrow);
-            prop_assert_eq!(count_keys.narrow.source.cut(count_keys.wide.prefix), count_keys.wide.source);
+            prop_assert!(count_keys.has_network() && count_keys.network.is_network() && !count_keys.source.is_network());
+            prop_assert_ne!(count_keys.network, count_keys.source);
+            prop_assert_eq!(count_keys.source.addr.cut(count_keys.network.prefix), count_keys.network.addr);
             let alone = ServicePolicy { network_max_connections: 0, ..policy };
-            prop_assert!(!CountKeys::new(ServiceId(3), &alone, Scope::SERVICES, &Addr::from(ip)).has_wide());
+            prop_assert!(!CountKeys::new(ServiceId(3), &alone, Scope::SERVICES, &Addr::from(ip)).has_network());
             // A rule may have a limit for networks where the service has none: the same network is counted.
             let by_rule = Scope { has_network: true, ..Scope::SERVICES };
             prop_assert_eq!(CountKeys::new(ServiceId(3), &alone, by_rule, &Addr::from(ip)), count_keys);
@@ -188,35 +188,35 @@ pub(crate) mod tests {
         #[test]
         fn a_rule_makes_sources_of_its_own_that_lie_within_their_networks(
             ip: IpAddr, other: u128, own in any_source_prefix(),
-            narrow in (1u8..=32, 1u8..=128), larger_by in (0u8..32, 0u8..128),
+            of_source in (1u8..=32, 1u8..=128), larger_by in (0u8..32, 0u8..128),
         ) {
-            let wide = Prefixes {
-                ipv4: narrow.0.saturating_sub(larger_by.0).max(1), ipv6: narrow.1.saturating_sub(larger_by.1).max(1),
+            let of_network = Prefixes {
+                ipv4: of_source.0.saturating_sub(larger_by.0).max(1), ipv6: of_source.1.saturating_sub(larger_by.1).max(1),
             };
-            let narrow = Prefixes { ipv4: narrow.0, ipv6: narrow.1 };
-            let policy = ServicePolicy { narrow, wide, network_max_connections: 1, ..Default::default() };
+            let of_source = Prefixes { ipv4: of_source.0, ipv6: of_source.1 };
+            let policy = ServicePolicy { source: of_source, network: of_network, network_max_connections: 1, ..Default::default() };
             let remote = Addr::from(ip);
             let own = prefix_of(own, &remote);
             let count_keys = CountKeys::new(ServiceId(3), &policy, scope(own), &remote);
             let services = CountKeys::new(ServiceId(3), &policy, Scope::SERVICES, &remote);
-            prop_assert_eq!(services.narrow.prefix, narrow.of(&remote.host()));
-            prop_assert_eq!(count_keys.narrow.prefix, if own == 0 { services.narrow.prefix } else { own });
-            prop_assert_eq!(count_keys.narrow.source, remote.host().cut(count_keys.narrow.prefix));
-            prop_assert_eq!(count_keys.narrow.source.cut(count_keys.wide.prefix), count_keys.wide.source);
-            prop_assert!(count_keys.wide.prefix != 0 && count_keys.wide.prefix <= count_keys.narrow.prefix);
-            if own != 0 && own < services.narrow.prefix {
-                prop_assert_eq!(count_keys.wide.prefix, services.wide.prefix.min(own));
+            prop_assert_eq!(services.source.prefix, of_source.of(&remote.host()));
+            prop_assert_eq!(count_keys.source.prefix, if own == 0 { services.source.prefix } else { own });
+            prop_assert_eq!(count_keys.source.addr, remote.host().cut(count_keys.source.prefix));
+            prop_assert_eq!(count_keys.source.addr.cut(count_keys.network.prefix), count_keys.network.addr);
+            prop_assert!(count_keys.network.prefix != 0 && count_keys.network.prefix <= count_keys.source.prefix);
+            if own != 0 && own < services.source.prefix {
+                prop_assert_eq!(count_keys.network.prefix, services.network.prefix.min(own));
             } else {
-                let distance = |count_keys: &CountKeys| count_keys.narrow.prefix - count_keys.wide.prefix;
+                let distance = |count_keys: &CountKeys| count_keys.source.prefix - count_keys.network.prefix;
                 prop_assert_eq!(distance(&count_keys), distance(&services));
             }
             // Whoever differs within the prefix alone is the same source, and nobody else is.
-            let behind = if count_keys.narrow.prefix == 128 { 0 } else { u128::MAX >> count_keys.narrow.prefix };
+            let behind = if count_keys.source.prefix == 128 { 0 } else { u128::MAX >> count_keys.source.prefix };
             let bits = u128::from_be_bytes(bytemuck::cast(remote.host().0));
             let same = Addr(bytemuck::cast((bits & !behind | other & behind).to_be_bytes()));
-            prop_assert_eq!(Key::at(ServiceId(3), Tier::Narrow, count_keys.narrow.prefix, &same), count_keys.narrow);
+            prop_assert_eq!(Key::at(ServiceId(3), Tier::Source, count_keys.source.prefix, &same), count_keys.source);
             let another = Addr(bytemuck::cast((bits ^ (behind + 1)).to_be_bytes()));
-            prop_assert_ne!(Key::at(ServiceId(3), Tier::Narrow, count_keys.narrow.prefix, &another), count_keys.narrow);
+            prop_assert_ne!(Key::at(ServiceId(3), Tier::Source, count_keys.source.prefix, &another), count_keys.source);
         }
 
         #[test]
@@ -235,18 +235,18 @@ pub(crate) mod tests {
         fn a_shared_entry_has_the_whole_source_in_it_and_is_nobodys_own(
             ip: IpAddr, ipv4 in 1u8..=32, ipv6 in 1u8..=128, own in any_source_prefix(),
         ) {
-            let policy = ServicePolicy { narrow: Prefixes { ipv4, ipv6 }, ..Default::default() };
+            let policy = ServicePolicy { source: Prefixes { ipv4, ipv6 }, ..Default::default() };
             let remote = Addr::from(ip);
             let own = prefix_of(own, &remote);
             let count_keys = CountKeys::new(ServiceId(1), &policy, scope(own), &remote);
             let shared: std::vec::Vec<_> = Level::ALL.into_iter().filter_map(|level| count_keys.shared(level)).collect();
-            prop_assert_eq!(shared.last().map(|count_keys| count_keys.narrow.prefix_len()), Some(0));
+            prop_assert_eq!(shared.last().map(|count_keys| count_keys.source.prefix_len()), Some(0));
             for (shared, level) in shared.iter().zip(Level::ALL.iter().skip(3 - shared.len())) {
-                prop_assert!(shared.narrow.is_shared() && !shared.has_wide() && shared.service() == count_keys.service());
-                prop_assert!(shared.narrow.prefix <= count_keys.narrow.prefix);
-                prop_assert_eq!(count_keys.narrow.source.cut(shared.narrow.prefix), shared.narrow.source);
-                prop_assert_eq!(shared.narrow.level, level.number);
-                prop_assert_ne!(shared.narrow, count_keys.narrow);
+                prop_assert!(shared.source.is_shared() && !shared.has_network() && shared.service() == count_keys.service());
+                prop_assert!(shared.source.prefix <= count_keys.source.prefix);
+                prop_assert_eq!(count_keys.source.addr.cut(shared.source.prefix), shared.source.addr);
+                prop_assert_eq!(shared.source.level, level.number);
+                prop_assert_ne!(shared.source, count_keys.source);
             }
         }
 

@@ -26,9 +26,9 @@ pub struct ConnectionRecord {
     /// The service, a [`ServiceId`].
     service: u8,
     /// Prefix length of the source, as in [`Key`]; or [`ConnectionRecord::SHARED`] and a [`Level`]'s number.
-    narrow: u8,
+    source: u8,
     /// Prefix length of its network; 0 where that is not counted.
-    wide: u8,
+    network: u8,
 }
 
 impl ConnectionRecord {
@@ -36,15 +36,15 @@ impl ConnectionRecord {
     #[inline(always)]
     #[must_use]
     pub const fn word(self) -> u32 {
-        u32::from_le_bytes([self.state, self.service, self.narrow, self.wide])
+        u32::from_le_bytes([self.state, self.service, self.source, self.network])
     }
 
     /// What such a word says.
     #[inline(always)]
     #[must_use]
     pub const fn of_word(word: u32) -> Self {
-        let [state, service, narrow, wide] = word.to_le_bytes();
-        Self { state, service, narrow, wide }
+        let [state, service, of_source, of_network] = word.to_le_bytes();
+        Self { state, service, source: of_source, network: of_network }
     }
 
     /// The longest prefix; with the number of a [`Level`] added, that.
@@ -54,11 +54,11 @@ impl ConnectionRecord {
     #[inline(always)]
     #[must_use]
     pub const fn new(state: u8, count_keys: &CountKeys) -> Self {
-        let key = &count_keys.narrow;
+        let key = &count_keys.source;
         // Calculated: for the verifier every branch is another way through what follows.
         let shared = 0_u8.wrapping_sub((key.level + 3) >> 2);
-        let narrow = key.prefix & !shared | (Self::SHARED + key.level) & shared;
-        Self { state, service: key.service, narrow, wide: count_keys.wide.prefix }
+        let of_source = key.prefix & !shared | (Self::SHARED + key.level) & shared;
+        Self { state, service: key.service, source: of_source, network: count_keys.network.prefix }
     }
 
     /// The service.
@@ -86,7 +86,7 @@ impl ConnectionRecord {
     #[inline(always)]
     #[must_use]
     pub const fn is_shared(&self) -> bool {
-        self.narrow > Self::SHARED
+        self.source > Self::SHARED
     }
 
     /// What the connection from `remote` is counted in.
@@ -95,14 +95,15 @@ impl ConnectionRecord {
     pub const fn count_keys(&self, remote: &Addr) -> CountKeys {
         let (service, remote) = (ServiceId(self.service), &remote.host());
         if self.is_shared() {
-            let level = Level::of(self.narrow - Self::SHARED);
-            let narrow =
-                Key { level: level.number, ..Key::at(service, Tier::Narrow, level.prefix(remote), remote) };
-            return CountKeys { narrow, wide: Key::NONE };
+            let level = Level::of(self.source - Self::SHARED);
+            let of_source =
+                Key { level: level.number, ..Key::at(service, Tier::Source, level.prefix(remote), remote) };
+            return CountKeys { source: of_source, network: Key::NONE };
         }
-        let narrow = Key::at(service, Tier::Narrow, self.narrow, remote);
-        let wide = if self.wide == 0 { Key::NONE } else { Key::at(service, Tier::Wide, self.wide, remote) };
-        CountKeys { narrow, wide }
+        let of_source = Key::at(service, Tier::Source, self.source, remote);
+        let of_network =
+            if self.network == 0 { Key::NONE } else { Key::at(service, Tier::Network, self.network, remote) };
+        CountKeys { source: of_source, network: of_network }
     }
 }
 
@@ -160,12 +161,12 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_and_the_peers_address_tell_what_it_is_counted_in(
-            ip: IpAddr, v4: u32, service in 1u8..64, narrow in (1u8..=32, 1u8..=128), wide in (1u8..=32, 1u8..=128),
+            ip: IpAddr, v4: u32, service in 1u8..64, of_source in (1u8..=32, 1u8..=128), of_network in (1u8..=32, 1u8..=128),
             network_max_connections in 0u32..2, has_network: bool, own in any_source_prefix(),
         ) {
             let prefixes = |(ipv4, ipv6)| Prefixes { ipv4, ipv6 };
             let policy = ServicePolicy {
-                narrow: prefixes(narrow), wide: prefixes(wide), network_max_connections, ..Default::default()
+                source: prefixes(of_source), network: prefixes(of_network), network_max_connections, ..Default::default()
             };
             let count_keys_of =
                 |remote: &Addr| CountKeys::new(ServiceId(service), &policy, Scope { source_prefix: prefix_of(own, remote), has_network }, remote);

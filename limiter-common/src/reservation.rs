@@ -1,6 +1,6 @@
 //! What a connection takes: a place in each count it falls under, all of them or none.
 //!
-//! The counts are taken in one fixed order (narrow, wide, total), each by one atomic step of
+//! The counts are taken in one fixed order (source, network, total), each by one atomic step of
 //! [`crate::places`], then the rate is paid; what cannot be completed is given back. So no count is
 //! ever over its limit, and two sources that race for the last place of a service may both wait for a
 //! moment, but never both get it.
@@ -16,9 +16,9 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct Words<'a, W> {
     /// The source's count.
-    pub narrow: &'a W,
+    pub source: &'a W,
     /// Its network's count, where that is counted.
-    pub wide: Option<&'a W>,
+    pub network: Option<&'a W>,
     /// The service's count.
     pub total: &'a W,
     /// All that wait for a place of the service, whatever for.
@@ -62,8 +62,8 @@ pub struct Marks(pub u8);
 impl Marks {
     /// In none.
     pub const NONE: Self = Self(0);
-    const NARROW: u8 = 1;
-    const WIDE: u8 = 2;
+    const SOURCE: u8 = 1;
+    const NETWORK: u8 = 2;
     const TOTAL: u8 = 4;
 
     /// Those of a handshake that waits because of `reason`.
@@ -71,9 +71,9 @@ impl Marks {
     #[must_use]
     pub const fn of(reason: Reason) -> Self {
         match reason {
-            Reason::Network => Self(Self::NARROW | Self::WIDE),
-            Reason::Total => Self(Self::NARROW | Self::TOTAL),
-            _ => Self(Self::NARROW),
+            Reason::Network => Self(Self::SOURCE | Self::NETWORK),
+            Reason::Total => Self(Self::SOURCE | Self::TOTAL),
+            _ => Self(Self::SOURCE),
         }
     }
 
@@ -86,10 +86,11 @@ impl Marks {
 
     /// Of the counts of `count_keys`, those in which one with these marks is.
     pub fn keys(self, count_keys: &CountKeys) -> impl Iterator<Item = Key> + use<> {
-        let [narrow, wide, total] = [Self::NARROW, Self::WIDE, Self::TOTAL].map(|tier| self.has(tier));
+        let [of_source, of_network, total] =
+            [Self::SOURCE, Self::NETWORK, Self::TOTAL].map(|tier| self.has(tier));
         let keys = [
-            narrow.then_some(count_keys.narrow),
-            (wide && count_keys.has_wide()).then_some(count_keys.wide),
+            of_source.then_some(count_keys.source),
+            (of_network && count_keys.has_network()).then_some(count_keys.network),
             total.then_some(Key::total(count_keys.service())),
         ];
         keys.into_iter().flatten()
@@ -128,16 +129,16 @@ impl Arrival {
 #[inline(always)]
 #[must_use]
 pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arrival: Arrival) -> Outcome {
-    let (narrow, network, total) = (arrival.turn(0), arrival.turn(1), arrival.turn(2));
-    match places::reserve(words.narrow, limits.narrow, narrow) {
+    let (of_source, network, total) = (arrival.turn(0), arrival.turn(1), arrival.turn(2));
+    match places::reserve(words.source, limits.source, of_source) {
         Reservation::Taken => {}
         other => return not_taken(other, Reason::Concurrency),
     }
-    if let Some(wide) = words.wide {
-        match places::reserve(wide, limits.wide, network) {
+    if let Some(of_network) = words.network {
+        match places::reserve(of_network, limits.network, network) {
             Reservation::Taken => {}
             other => {
-                places::undo(words.narrow, narrow);
+                places::undo(words.source, of_source);
                 return not_taken(other, Reason::Network);
             }
         }
@@ -157,10 +158,10 @@ pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arri
         },
         other => not_taken(other, Reason::Total),
     };
-    if let Some(wide) = words.wide {
-        places::undo(wide, network);
+    if let Some(of_network) = words.network {
+        places::undo(of_network, network);
     }
-    places::undo(words.narrow, narrow);
+    places::undo(words.source, of_source);
     outcome
 }
 
@@ -171,7 +172,7 @@ fn pay<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arrival: Arr
         return Outcome::Taken;
     }
     if arrival.marks.is_none() && arrival.overtakes == 0 {
-        let waiting = Places(words.narrow.load()).waiting();
+        let waiting = Places(words.source.load()).waiting();
         if waiting != 0 && !limits.rate.allows_behind(words.due.load(), now_ns, waiting) {
             return Outcome::Full(Reason::Rate);
         }
@@ -196,7 +197,7 @@ const fn not_taken(reservation: Reservation, reason: Reason) -> Outcome {
 #[inline(always)]
 #[must_use]
 pub fn wait<W: Word>(words: &Words<'_, W>, marks: Marks, most: u32, room: u32) -> Wait {
-    match places::wait(words.narrow, most) {
+    match places::wait(words.source, most) {
         Reservation::Taken => {}
         Reservation::Full => return Wait::SourceFull,
         Reservation::Contended | Reservation::Collected => return Wait::Again,
@@ -213,7 +214,7 @@ pub fn wait<W: Word>(words: &Words<'_, W>, marks: Marks, most: u32, room: u32) -
         Reservation::Full => Wait::RoomFull,
         Reservation::Contended | Reservation::Collected => Wait::Again,
     };
-    places::leave(words.narrow);
+    places::leave(words.source);
     waits
 }
 
@@ -224,7 +225,7 @@ pub fn leave<W: Word>(words: &Words<'_, W>, marks: Marks) {
         places::leave(word);
     }
     places::leave(words.room);
-    places::leave(words.narrow);
+    places::leave(words.source);
 }
 
 /// Waits where `to` says, no longer where `from` does; `false`, and nothing is changed, where there is no room for
@@ -248,8 +249,8 @@ pub fn wait_on<W: Word>(words: &Words<'_, W>, from: Marks, to: Marks) -> bool {
 const fn tier<'a, W: Word>(words: &Words<'a, W>, marks: Marks) -> Option<&'a W> {
     if marks.has(Marks::TOTAL) {
         Some(words.total)
-    } else if marks.has(Marks::WIDE) {
-        words.wide
+    } else if marks.has(Marks::NETWORK) {
+        words.network
     } else {
         None
     }
@@ -260,10 +261,10 @@ const fn tier<'a, W: Word>(words: &Words<'a, W>, marks: Marks) -> Option<&'a W> 
 #[must_use]
 pub fn commit<W: Word>(words: &Words<'_, W>) -> u32 {
     places::commit(words.total);
-    if let Some(wide) = words.wide {
-        places::commit(wide);
+    if let Some(of_network) = words.network {
+        places::commit(of_network);
     }
-    places::commit(words.narrow)
+    places::commit(words.source)
 }
 
 /// Gives a reservation back, and the `paid_ns` that its handshake paid.
@@ -273,10 +274,10 @@ pub fn cancel<W: Word>(words: &Words<'_, W>, paid_ns: u64) {
         rate::refund(words.due, paid_ns);
     }
     places::cancel(words.total);
-    if let Some(wide) = words.wide {
-        places::cancel(wide);
+    if let Some(of_network) = words.network {
+        places::cancel(of_network);
     }
-    places::cancel(words.narrow);
+    places::cancel(words.source);
 }
 
 /// Counts a connection that holds no reservation; returns the connections the source has now, or
@@ -284,18 +285,18 @@ pub fn cancel<W: Word>(words: &Words<'_, W>, paid_ns: u64) {
 #[inline(always)]
 #[must_use]
 pub fn count<W: Word>(words: &Words<'_, W>) -> Option<u32> {
-    let connections = places::count(words.narrow)?;
-    if let Some(wide) = words.wide
-        && places::count(wide).is_none()
+    let connections = places::count(words.source)?;
+    if let Some(of_network) = words.network
+        && places::count(of_network).is_none()
     {
-        places::release(words.narrow);
+        places::release(words.source);
         return None;
     }
     if places::count(words.total).is_none() {
-        if let Some(wide) = words.wide {
-            places::release(wide);
+        if let Some(of_network) = words.network {
+            places::release(of_network);
         }
-        places::release(words.narrow);
+        places::release(words.source);
         return None;
     }
     Some(connections)
@@ -305,12 +306,12 @@ pub fn count<W: Word>(words: &Words<'_, W>) -> Option<u32> {
 #[inline(always)]
 #[must_use]
 pub fn release<W: Word>(words: &Words<'_, W>) -> bool {
-    let narrow = places::release(words.narrow);
-    let wide = match words.wide {
-        Some(wide) => places::release(wide),
+    let of_source = places::release(words.source);
+    let of_network = match words.network {
+        Some(of_network) => places::release(of_network),
         None => true,
     };
-    places::release(words.total) && wide && narrow
+    places::release(words.total) && of_network && of_source
 }
 
 #[cfg(test)]

@@ -202,7 +202,7 @@ pub struct RuleLimits {
     pub rate: RuleRate,
     /// Connections one source may hold.
     pub max_connections: Limit,
-    /// Connections the network (the wide tier) around a source may hold, for that source to get in.
+    /// Connections the network around a source may hold, for that source to get in.
     pub network: Limit,
 }
 

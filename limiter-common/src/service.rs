@@ -152,8 +152,8 @@ pub struct ServicePolicy {
     pub keepalive: Keepalive,
     /// Connections one source may hold, 1 to [`Self::MAX_LIMIT`].
     pub max_connections: u32,
-    /// Connections one network (the wide tier) may hold, up to [`Self::MAX_LIMIT`]; 0: no limit, and
-    /// the wide tier is not counted.
+    /// Connections one network may hold, up to [`Self::MAX_LIMIT`]; 0: no limit, and
+    /// networks are not counted.
     pub network_max_connections: u32,
     /// Connections of the whole service, up to [`Self::MAX_LIMIT`]; 0: no limit.
     pub max_total: u32,
@@ -161,9 +161,9 @@ pub struct ServicePolicy {
     /// [`Self::MAX_LIMIT`].
     pub reserve: u32,
     /// What makes a source of an address.
-    pub narrow: Prefixes,
-    /// What makes a network of an address: at most as long as `narrow`.
-    pub wide: Prefixes,
+    pub source: Prefixes,
+    /// What makes a network of an address: at most as long as [`Self::source`].
+    pub network: Prefixes,
     /// A [`Protocol`].
     pub protocol: u8,
     /// A [`Response`].
@@ -192,7 +192,7 @@ impl ServicePolicy {
         matches!(Mode::from_u8(self.mode), Mode::Observe)
     }
 
-    /// Whether networks (the wide tier) have a limit, and so are counted.
+    /// Whether networks have a limit, and so are counted.
     #[inline(always)]
     #[must_use]
     pub const fn has_network(&self) -> bool {

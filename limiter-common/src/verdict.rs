@@ -17,7 +17,7 @@ pub enum Reason {
     Banned = 1,
     /// The service as a whole holds as many connections as it may.
     Total = 2,
-    /// The source's network (wide tier) holds as many connections as it may.
+    /// The source's network holds as many connections as it may.
     Network = 3,
     /// The source holds as many connections as it may.
     Concurrency = 4,
@@ -66,7 +66,7 @@ impl Reason {
     #[inline(always)]
     #[must_use]
     pub const fn within(self, count_keys: &CountKeys) -> Self {
-        if self.is_of_source() && count_keys.narrow.is_shared() { Self::Network } else { self }
+        if self.is_of_source() && count_keys.source.is_shared() { Self::Network } else { self }
     }
 
     /// The word for it in output, metrics and documents.
@@ -99,9 +99,9 @@ pub struct Limits {
     /// Handshakes in a time.
     pub rate: Rate,
     /// Connections of the source; `u32::MAX`: no limit.
-    pub narrow: u32,
+    pub source: u32,
     /// Connections of its network; `u32::MAX`: no limit.
-    pub wide: u32,
+    pub network: u32,
     /// Connections of the whole service; `u32::MAX`: no limit.
     pub total: u32,
     /// Whether it may have nothing at all.
@@ -116,8 +116,8 @@ impl Limits {
     /// There are none.
     pub const NONE: Self = Self {
         rate: Rate { interval_ns: 0, tolerance_ns: 0 },
-        narrow: u32::MAX,
-        wide: u32::MAX,
+        source: u32::MAX,
+        network: u32::MAX,
         total: u32::MAX,
         denied: false,
         bannable: true,
@@ -143,8 +143,8 @@ impl Limits {
     pub const fn of_service(policy: &ServicePolicy) -> Self {
         Self {
             rate: policy.rate,
-            narrow: policy.max_connections,
-            wide: if policy.has_network() { policy.network_max_connections } else { u32::MAX },
+            source: policy.max_connections,
+            network: if policy.has_network() { policy.network_max_connections } else { u32::MAX },
             total: if policy.max_total == 0 { u32::MAX } else { policy.max_total },
             denied: false,
             bannable: true,
@@ -158,7 +158,7 @@ impl Limits {
     pub const fn allow(&mut self, policy: &ServicePolicy) {
         // Not the whole: for sixteen zeros the compiler calls a function, which costs a frame of the gate's stack on 6.1.
         self.rate.interval_ns = 0;
-        (self.narrow, self.wide) = (u32::MAX, u32::MAX);
+        (self.source, self.network) = (u32::MAX, u32::MAX);
         self.bannable = false;
         // Without a total it is as large as it can be.
         self.total = self.total.saturating_add(policy.reserve);
@@ -169,28 +169,28 @@ impl Limits {
     /// held below it by its network's.
     #[inline(always)]
     pub const fn rule(&mut self, max_connections: Limit, one: Option<&RuleLimits>, all: Option<&RuleLimits>) {
-        let mut narrow = max_connections.connections();
+        let mut of_source = max_connections.connections();
         if let Some(all) = all {
-            self.take(&mut narrow, all);
+            self.take(&mut of_source, all);
         }
         if let Some(one) = one {
-            self.take(&mut narrow, one);
+            self.take(&mut of_source, one);
         }
-        if narrow != 0 {
-            self.narrow = narrow;
-            if self.wide < narrow {
-                self.wide = narrow;
+        if of_source != 0 {
+            self.source = of_source;
+            if self.network < of_source {
+                self.network = of_source;
             }
         }
     }
 
     #[inline(always)]
-    const fn take(&mut self, narrow: &mut u32, said: &RuleLimits) {
+    const fn take(&mut self, of_source: &mut u32, said: &RuleLimits) {
         if said.max_connections.is_said() {
-            *narrow = said.max_connections.connections();
+            *of_source = said.max_connections.connections();
         }
         if said.network.is_said() {
-            self.wide = said.network.connections();
+            self.network = said.network.connections();
         }
         if let Some(rate) = said.rate.said() {
             self.rate = rate;
@@ -202,10 +202,15 @@ impl Limits {
     #[inline(always)]
     #[must_use]
     pub const fn within(self, count_keys: &CountKeys) -> Self {
-        let Together { shift, no_network, no_wide } = TOGETHER[(count_keys.narrow.level & 3) as usize];
-        let (together, network) = ((self.narrow as u64) << (shift & 7), (self.wide | no_network) as u64);
-        let narrow = if together < network { together } else { network } as u32;
-        Self { narrow, wide: self.wide | no_wide, rate: self.rate.within(count_keys), ..self }
+        let Together { shift, no_network, not_beside } = TOGETHER[(count_keys.source.level & 3) as usize];
+        let (together, network) = ((self.source as u64) << (shift & 7), (self.network | no_network) as u64);
+        let of_source = if together < network { together } else { network } as u32;
+        Self {
+            source: of_source,
+            network: self.network | not_beside,
+            rate: self.rate.within(count_keys),
+            ..self
+        }
     }
 }
 
@@ -214,7 +219,7 @@ impl Rate {
     #[inline(always)]
     #[must_use]
     pub const fn within(self, count_keys: &CountKeys) -> Self {
-        let shift = TOGETHER[(count_keys.narrow.level & 3) as usize].shift;
+        let shift = TOGETHER[(count_keys.source.level & 3) as usize].shift;
         Self { interval_ns: self.interval_ns >> (shift & 7), ..self }
     }
 }
@@ -224,9 +229,9 @@ impl Rate {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Beyond {
     /// Of the source.
-    pub narrow: u32,
+    pub source: u32,
     /// Of its network.
-    pub wide: u32,
+    pub network: u32,
     /// Of the service.
     pub total: u32,
 }
@@ -238,8 +243,8 @@ impl Limits {
     #[must_use]
     pub const fn above(self, beyond: &Beyond) -> Self {
         Self {
-            narrow: self.narrow.saturating_add(beyond.narrow),
-            wide: self.wide.saturating_add(beyond.wide),
+            source: self.source.saturating_add(beyond.source),
+            network: self.network.saturating_add(beyond.network),
             total: self.total.saturating_add(beyond.total),
             ..self
         }
@@ -253,16 +258,16 @@ struct Together {
     /// All bits: the network's limit is none for the entry.
     no_network: u32,
     /// All bits: the network is not counted beside it.
-    no_wide: u32,
+    not_beside: u32,
 }
 
 static TOGETHER: [Together; 4] = {
     let [first, second, last] = Level::ALL;
     [
-        Together { shift: 0, no_network: u32::MAX, no_wide: 0 },
-        Together { shift: first.shift, no_network: 0, no_wide: u32::MAX },
-        Together { shift: second.shift, no_network: 0, no_wide: u32::MAX },
-        Together { shift: last.shift, no_network: u32::MAX, no_wide: u32::MAX },
+        Together { shift: 0, no_network: u32::MAX, not_beside: 0 },
+        Together { shift: first.shift, no_network: 0, not_beside: u32::MAX },
+        Together { shift: second.shift, no_network: 0, not_beside: u32::MAX },
+        Together { shift: last.shift, no_network: u32::MAX, not_beside: u32::MAX },
     ]
 };
 
@@ -270,9 +275,9 @@ static TOGETHER: [Together; 4] = {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Connections of the source.
-    pub narrow: Places,
-    /// Connections of its network; zero where the wide tier is not counted.
-    pub wide: Places,
+    pub source: Places,
+    /// Connections of its network; zero where networks are not counted.
+    pub network: Places,
     /// Connections of the whole service.
     pub total: Places,
     /// When the source is due, in nanoseconds of `CLOCK_BOOTTIME`.
@@ -304,9 +309,9 @@ impl Usage {
             Some(Reason::Banned)
         } else if self.total.wanted() >= limits.total as u64 {
             Some(Reason::Total)
-        } else if self.wide.wanted() >= limits.wide as u64 {
+        } else if self.network.wanted() >= limits.network as u64 {
             Some(Reason::Network)
-        } else if self.narrow.wanted() >= limits.narrow as u64 {
+        } else if self.source.wanted() >= limits.source as u64 {
             Some(Reason::Concurrency)
         } else if !self.rate_allows(limits, now_ns) {
             Some(Reason::Rate)
@@ -318,7 +323,7 @@ impl Usage {
     /// Whether the rate allows one more that is new, and leaves those that wait theirs.
     #[inline(always)]
     const fn rate_allows(&self, limits: &Limits, now_ns: u64) -> bool {
-        limits.rate.allows_behind(self.due_ns, now_ns, self.narrow.waiting())
+        limits.rate.allows_behind(self.due_ns, now_ns, self.source.waiting())
     }
 
     /// What a handshake that is complete waits for at `now_ns`: the limit of the fewest that stands in its way. Who
@@ -330,9 +335,9 @@ impl Usage {
             Some(Reason::Denied)
         } else if limits.bannable && now_ns < self.banned_until_ns {
             Some(Reason::Banned)
-        } else if self.narrow.wanted() >= limits.narrow as u64 {
+        } else if self.source.wanted() >= limits.source as u64 {
             Some(Reason::Concurrency)
-        } else if self.wide.wanted() >= limits.wide as u64 {
+        } else if self.network.wanted() >= limits.network as u64 {
             Some(Reason::Network)
         } else if self.total.wanted() >= limits.total as u64 {
             Some(Reason::Total)
@@ -353,8 +358,12 @@ impl Usage {
         const MOMENT_NS: u64 = 2_000_000_000;
         let limits = &Limits { bannable: false, ..*limits };
         let before = |places: Places| Places(places.0.saturating_add(1));
-        let one_more =
-            Self { narrow: before(self.narrow), wide: before(self.wide), total: before(self.total), ..*self };
+        let one_more = Self {
+            source: before(self.source),
+            network: before(self.network),
+            total: before(self.total),
+            ..*self
+        };
         self.over(limits, now_ns)
             .or_else(|| one_more.over(limits, now_ns.saturating_sub(MOMENT_NS)))
             .unwrap_or(Reason::Concurrency)
@@ -424,10 +433,10 @@ mod tests {
             let policy = ServicePolicy {
                 rate, max_connections, network_max_connections, max_total, reserve, response, ..Default::default()
             };
-            let (narrow, wide, total) = held;
+            let (of_source, of_network, total) = held;
             let usage = Usage {
-                narrow: count(narrow, reserved, waiting),
-                wide: count(wide, reserved, waiting),
+                source: count(of_source, reserved, waiting),
+                network: count(of_network, reserved, waiting),
                 total: count(total, reserved, waiting),
                 due_ns: due_s * 1_000_000_000,
                 banned_until_ns: banned_until_s * 1_000_000_000,
@@ -449,7 +458,7 @@ mod tests {
             }.max(own_limit);
             let rate = said.rate.said().unwrap_or(rate);
             let may_have = if allowed { max_total + reserve } else { max_total };
-            let [narrow, wide, total] = [narrow, wide, total].map(|held| held + reserved + waiting);
+            let [of_source, of_network, total] = [of_source, of_network, total].map(|held| held + reserved + waiting);
             let expected = if say.action == Action::Deny {
                 Some(Reason::Denied)
             } else if !allowed && now_s < banned_until_s {
@@ -458,9 +467,9 @@ mod tests {
                 Some(Reason::Total)
             } else if allowed {
                 None
-            } else if wide >= network {
+            } else if of_network >= network {
                 Some(Reason::Network)
-            } else if narrow >= limit {
+            } else if of_source >= limit {
                 Some(Reason::Concurrency)
             } else if rate.left(usage.due_ns, now) <= u64::from(waiting) {
                 Some(Reason::Rate)
@@ -491,21 +500,21 @@ mod tests {
             let network_max_connections = if network == 0 { 0 } else { max_connections.saturating_add(network) };
             let policy = ServicePolicy {
                 max_connections, network_max_connections, rate: Rate::new(60, 60, 30),
-                narrow: crate::service::Prefixes { ipv4: 32, ipv6: 64 }, ..Default::default()
+                source: crate::service::Prefixes { ipv4: 32, ipv6: 64 }, ..Default::default()
             };
             let count_keys = CountKeys::new(crate::ServiceId(1), &policy, Scope::SERVICES, &ip.into());
             let limits = Limits::of(&policy, &Say { action: Action::from_u8(action), ..Say::NOTHING });
             prop_assert_eq!(limits.within(&count_keys), limits);
             for (level, times) in Level::ALL.into_iter().zip([4, 16, 64]) {
                 let shared = limits.within(&count_keys.shared(level).unwrap());
-                let narrow = if action == Action::Allow as u8 {
+                let of_source = if action == Action::Allow as u8 {
                     u32::MAX
                 } else if network != 0 && times != 64 {
                     network_max_connections.min(times * max_connections)
                 } else {
                     times * max_connections
                 };
-                prop_assert_eq!((shared.narrow, shared.wide), (narrow, u32::MAX));
+                prop_assert_eq!((shared.source, shared.network), (of_source, u32::MAX));
                 prop_assert_eq!((shared.denied, shared.bannable, shared.total), (limits.denied, limits.bannable, limits.total));
                 prop_assert_eq!(shared.rate.interval_ns, limits.rate.interval_ns / u64::from(times));
                 let one = count_keys.shared(level).unwrap();
@@ -527,9 +536,9 @@ mod tests {
         };
         let limits = Limits::of(&policy, &Say::NOTHING);
         let now = 1_000_000_000_000;
-        let usage = |narrow, wide, total, due_ns| Usage {
-            narrow: count(narrow, 0, 0),
-            wide: count(wide, 0, 0),
+        let usage = |of_source, of_network, total, due_ns| Usage {
+            source: count(of_source, 0, 0),
+            network: count(of_network, 0, 0),
             total: count(total, 0, 0),
             due_ns,
             ..Default::default()

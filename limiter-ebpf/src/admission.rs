@@ -44,8 +44,8 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     let source = CountKeys::new(service.id, policy, scope, &remote);
     let count_keys = counts::present(source);
     let limits = limits.within(&count_keys);
-    let entry = maps::entry(&count_keys.narrow);
-    let usage = counts::usage(&source.narrow, &count_keys, entry, policy.max_total != 0);
+    let entry = maps::entry(&count_keys.source);
+    let usage = counts::usage(&source.source, &count_keys, entry, policy.max_total != 0);
     let replies = service.ladder().map_or_else(Rate::default, |ladder| ladder.replies);
 
     // Where nothing is a matter of time, the clock is not asked.
@@ -80,7 +80,7 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         unsafe { atomic::add_u32(&raw mut (*entry).refused, 1) };
     }
     if response != Response::Reply {
-        ladder::record_refused(&raw const source.narrow, reason as u32);
+        ladder::record_refused(&raw const source.source, reason as u32);
     }
     if response == Response::Drop {
         // On to the listener, in front of which the gate takes it away.

@@ -131,7 +131,7 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
         return Some(record);
     }
     maps::count(service.id, |counters| &mut counters.adopted);
-    if record.count_keys.narrow.is_shared() {
+    if record.count_keys.source.is_shared() {
         maps::count(service.id, |counters| &mut counters.shared);
     }
     // SAFETY: in an iterator `bpf_setsockopt` takes the socket.

@@ -16,10 +16,10 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct Counts {
     /// The source's entry.
-    pub narrow: *mut Entry,
+    pub source: *mut Entry,
     /// Its network's entry, where that is counted. Nothing but the pointer says whether it is: of a flag
     /// beside it, older verifiers (6.1) forget what it means for the pointer.
-    pub wide: Option<NonNull<Entry>>,
+    pub network: Option<NonNull<Entry>>,
     total: *mut Total,
 }
 
@@ -27,22 +27,25 @@ impl Counts {
     /// The counts of `count_keys`; `None` if one is not there.
     #[inline(always)]
     pub fn find(count_keys: &CountKeys) -> Option<Self> {
-        let narrow = maps::entry(&count_keys.narrow)?;
-        let wide =
-            if count_keys.has_wide() { Some(NonNull::new(maps::entry(&count_keys.wide)?)?) } else { None };
-        Some(Self { narrow, wide, total: maps::total(count_keys.service())? })
+        let of_source = maps::entry(&count_keys.source)?;
+        let of_network = if count_keys.has_network() {
+            Some(NonNull::new(maps::entry(&count_keys.network)?)?)
+        } else {
+            None
+        };
+        Some(Self { source: of_source, network: of_network, total: maps::total(count_keys.service())? })
     }
 
     /// The same, made where they are not there; `None` when there is no room for one.
     #[inline(always)]
     pub fn find_or_make(count_keys: &CountKeys) -> Option<Self> {
-        let narrow = maps::entry_or_new(&count_keys.narrow)?;
-        let wide = if count_keys.has_wide() {
-            Some(NonNull::new(maps::entry_or_new(&count_keys.wide)?)?)
+        let of_source = maps::entry_or_new(&count_keys.source)?;
+        let of_network = if count_keys.has_network() {
+            Some(NonNull::new(maps::entry_or_new(&count_keys.network)?)?)
         } else {
             None
         };
-        Some(Self { narrow, wide, total: maps::total(count_keys.service())? })
+        Some(Self { source: of_source, network: of_network, total: maps::total(count_keys.service())? })
     }
 
     /// The words that the steps of `limiter_common::reservation` change.
@@ -52,14 +55,14 @@ impl Counts {
         // `Shared` only.
         unsafe {
             Words {
-                narrow: Shared::places(self.narrow),
-                wide: match self.wide {
-                    Some(wide) => Some(Shared::places(wide.as_ptr())),
+                source: Shared::places(self.source),
+                network: match self.network {
+                    Some(of_network) => Some(Shared::places(of_network.as_ptr())),
                     None => None,
                 },
                 total: Shared::word((&raw mut (*self.total).places).cast()),
                 room: Shared::word((&raw mut (*self.total).room).cast()),
-                due: Shared::word(&raw mut (*self.narrow).due_ns),
+                due: Shared::word(&raw mut (*self.source).due_ns),
             }
         }
     }
@@ -70,9 +73,9 @@ impl Counts {
         // SAFETY: found in this run.
         unsafe {
             Beyond {
-                narrow: (&raw const (*self.narrow).beyond).read_volatile(),
-                wide: match self.wide {
-                    Some(wide) => (&raw const (*wide.as_ptr()).beyond).read_volatile(),
+                source: (&raw const (*self.source).beyond).read_volatile(),
+                network: match self.network {
+                    Some(of_network) => (&raw const (*of_network.as_ptr()).beyond).read_volatile(),
                     None => 0,
                 },
                 total: (&raw const (*self.total).beyond).read_volatile(),
@@ -86,9 +89,9 @@ impl Counts {
     pub fn add_beyond(&self, one: u32) {
         // SAFETY: found in this run, and holding the connection.
         unsafe {
-            atomic::add_u32(&raw mut (*self.narrow).beyond, one);
-            if let Some(wide) = self.wide {
-                atomic::add_u32(&raw mut (*wide.as_ptr()).beyond, one);
+            atomic::add_u32(&raw mut (*self.source).beyond, one);
+            if let Some(of_network) = self.network {
+                atomic::add_u32(&raw mut (*of_network.as_ptr()).beyond, one);
             }
             atomic::add_u32(&raw mut (*self.total).beyond, one);
         }
@@ -100,8 +103,8 @@ impl Counts {
     pub fn belong_to(&self, count_keys: &CountKeys) -> bool {
         // SAFETY: found in this run.
         let is = |entry: *mut Entry, tag: u32| unsafe { (&raw const (*entry).tag).read_volatile() == tag };
-        is(self.narrow, count_keys.narrow.tag())
-            && self.wide.is_none_or(|wide| is(wide.as_ptr(), count_keys.wide.tag()))
+        is(self.source, count_keys.source.tag())
+            && self.network.is_none_or(|of_network| is(of_network.as_ptr(), count_keys.network.tag()))
     }
 }
 
@@ -115,9 +118,9 @@ pub extern "C" fn make_room(count_keys: *mut CountKeys) -> u32 {
     if Counts::find_or_make(&made).is_some() {
         return 0;
     }
-    made.wide = Key::NONE;
+    made.network = Key::NONE;
     for level in Level::ALL {
-        if made.narrow.share(level) && maps::entry_or_new(&made.narrow).is_some() {
+        if made.source.share(level) && maps::entry_or_new(&made.source).is_some() {
             break;
         }
     }
@@ -129,9 +132,9 @@ pub extern "C" fn make_room(count_keys: *mut CountKeys) -> u32 {
 /// A connection was let go: an entry that has none now may go when there is no room for others.
 #[inline(always)]
 pub fn let_go(count_keys: &CountKeys, counts: &Counts) {
-    rooms::may_be_idle(&count_keys.narrow, counts.narrow);
-    if let Some(wide) = counts.wide {
-        rooms::may_be_idle(&count_keys.wide, wide.as_ptr());
+    rooms::may_be_idle(&count_keys.source, counts.source);
+    if let Some(of_network) = counts.network {
+        rooms::may_be_idle(&count_keys.network, of_network.as_ptr());
     }
 }
 
@@ -139,16 +142,16 @@ pub fn let_go(count_keys: &CountKeys, counts: &Counts) {
 #[inline(always)]
 pub fn is_waited_for(words: &Words<'_, Shared>) -> bool {
     let waits = |word: &Shared| Places(word.load()).waiting() != 0;
-    waits(words.narrow) || waits(words.total) || words.wide.is_some_and(waits)
+    waits(words.source) || waits(words.total) || words.network.is_some_and(waits)
 }
 
 /// What the source of `count_keys` is counted in at this moment: its own entry, or, while there is no room for one, the one
 /// that it would share with others.
 #[inline(always)]
 pub fn present(mut count_keys: CountKeys) -> CountKeys {
-    if maps::entry(&count_keys.narrow).is_none() && rooms::is_full() {
-        count_keys.wide = Key::NONE;
-        look_for_shared(&raw mut count_keys.narrow);
+    if maps::entry(&count_keys.source).is_none() && rooms::is_full() {
+        count_keys.network = Key::NONE;
+        look_for_shared(&raw mut count_keys.source);
     }
     count_keys
 }
@@ -182,11 +185,11 @@ pub fn bans(source: &Key) -> bool {
     maps::penalty(source).is_some_and(is_banned)
 }
 
-/// Whether one more connection of the `source` that is counted in `count_keys`, of which `narrow` is the entry, would be over a
+/// Whether one more connection of the `source` that is counted in `count_keys`, of which `of_source` is the entry, would be over a
 /// limit: a look that makes and holds nothing in the source's name.
 #[inline(always)]
-pub fn is_over(source: &Key, count_keys: &CountKeys, limits: &Limits, narrow: Option<*mut Entry>) -> bool {
-    let usage = usage(source, count_keys, narrow, limits.total != u32::MAX);
+pub fn is_over(source: &Key, count_keys: &CountKeys, limits: &Limits, of_source: Option<*mut Entry>) -> bool {
+    let usage = usage(source, count_keys, of_source, limits.total != u32::MAX);
     // Where nothing is a matter of time, the clock is not asked.
     let is_of_time = limits.rate.is_limited() || usage.is_on_the_ladder();
     usage.over(limits, if is_of_time { clock::now_ns() } else { 0 }).is_some()
@@ -195,7 +198,7 @@ pub fn is_over(source: &Key, count_keys: &CountKeys, limits: &Limits, narrow: Op
 /// Where the `source` stands that is counted in `count_keys`; zeros for what is not known. What is limited by nothing is not
 /// looked up.
 #[inline(always)]
-pub fn usage(source: &Key, count_keys: &CountKeys, narrow: Option<*mut Entry>, with_total: bool) -> Usage {
+pub fn usage(source: &Key, count_keys: &CountKeys, of_source: Option<*mut Entry>, with_total: bool) -> Usage {
     let mut usage = Usage::default();
     if let Some(penalty) = maps::penalty(source) {
         // SAFETY: found in this run.
@@ -204,28 +207,28 @@ pub fn usage(source: &Key, count_keys: &CountKeys, narrow: Option<*mut Entry>, w
             usage.replies_due_ns = (&raw const (*penalty).replies_due_ns).read_volatile();
         }
     }
-    if let Some(entry) = narrow {
+    if let Some(entry) = of_source {
         // SAFETY: found in this run.
         unsafe {
-            usage.narrow = (&raw const (*entry).places).read_volatile();
+            usage.source = (&raw const (*entry).places).read_volatile();
             usage.due_ns = (&raw const (*entry).due_ns).read_volatile();
         }
     }
-    if count_keys.has_wide()
-        && let Some(entry) = maps::entry(&count_keys.wide)
+    if count_keys.has_network()
+        && let Some(entry) = maps::entry(&count_keys.network)
     {
         // SAFETY: found in this run.
-        usage.wide = unsafe { (&raw const (*entry).places).read_volatile() };
+        usage.network = unsafe { (&raw const (*entry).places).read_volatile() };
     }
     if with_total && let Some(total) = maps::total(count_keys.service()) {
         // SAFETY: found in this run.
         usage.total = unsafe { (&raw const (*total).places).read_volatile() };
     }
-    let waiting = usage.narrow.waiting() | usage.wide.waiting() | usage.total.waiting();
+    let waiting = usage.source.waiting() | usage.network.waiting() | usage.total.waiting();
     if waiting != 0 && !waiters::are_attended() {
         // Nobody serves them: what they wait for is not kept free.
-        usage.narrow = usage.narrow.without_waiting();
-        usage.wide = usage.wide.without_waiting();
+        usage.source = usage.source.without_waiting();
+        usage.network = usage.network.without_waiting();
         usage.total = usage.total.without_waiting();
     }
     usage

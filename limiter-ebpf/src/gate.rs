@@ -89,13 +89,13 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
     let count_keys = CountKeys::new(service.id, service.policy, scope, &remote);
     if handshake == Handshake::Unknown {
         // A SYN cookie, perhaps: whoever sends any number gets here.
-        let entry = maps::entry(&count_keys.narrow);
+        let entry = maps::entry(&count_keys.source);
         if entry.is_none() && rooms::is_full() {
             waiters::go_on(ctx, waiters::NEW);
         }
-        return counts::is_over(&count_keys.narrow, &count_keys, &limits, entry) && held(service.id, entry);
+        return counts::is_over(&count_keys.source, &count_keys, &limits, entry) && held(service.id, entry);
     }
-    if !limits.denied && !counts::is_banned(&count_keys.narrow, &limits) {
+    if !limits.denied && !counts::is_banned(&count_keys.source, &limits) {
         let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
         let Some(counts) = Counts::find(&count_keys) else {
             pending::propose(&count_keys);
@@ -119,7 +119,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         }
     }
     waiters::go_on(ctx, waiters::HOLD);
-    held(service.id, maps::entry(&count_keys.narrow))
+    held(service.id, maps::entry(&count_keys.source))
 }
 
 /// Whether a SYN is one of who is denied or banned, which is told nothing. Where the listener is at another port than
@@ -128,7 +128,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
 fn is_refused_in_silence(service: &Service, syn: &Segment) -> bool {
     let Some(peer) = syn.tuple() else { return false };
     let (scope, action) = service.action(&peer.remote(), &peer.local());
-    let source = Key::narrow(service.id, service.policy, scope.source_prefix, &peer.remote());
+    let source = Key::source(service.id, service.policy, scope.source_prefix, &peer.remote());
     let reason = match action {
         Action::Deny => Reason::Denied,
         Action::Limit if counts::bans(&source) => Reason::Banned,

@@ -13,10 +13,10 @@ use crate::{atomic::Shared, clock, counts, maps, report, rooms};
 pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local: &Addr) {
     let (scope, limits) = service.limits(remote, local);
     let count_keys = CountKeys::new(service.id, service.policy, scope, remote);
-    let source = count_keys.narrow;
+    let source = count_keys.source;
     let count_keys = counts::present(count_keys);
     let limits = limits.within(&count_keys);
-    let entry = maps::entry(&count_keys.narrow);
+    let entry = maps::entry(&count_keys.source);
     let usage = counts::usage(&source, &count_keys, entry, limits.total != u32::MAX);
     let now_ns = clock::now_ns();
     // By now a place may have come free: then it is not held against the source.

@@ -153,7 +153,7 @@ extern "C" fn observe(count_keys: *const CountKeys, limits: *mut Limits) -> u32 
     let Some(counts) = Counts::find(&count_keys) else { return 0 };
     let now_ns = clock::now_ns();
     *limits = limits.above(&counts.beyond());
-    let usage = counts::usage(&count_keys.narrow, &count_keys, Some(counts.narrow), limits.total != u32::MAX);
+    let usage = counts::usage(&count_keys.source, &count_keys, Some(counts.source), limits.total != u32::MAX);
     let reason = match usage.over(limits, now_ns) {
         Some(reason) => reason,
         None => match reserve(&count_keys, &counts, limits, now_ns) {
@@ -168,7 +168,7 @@ extern "C" fn observe(count_keys: *const CountKeys, limits: *mut Limits) -> u32 
     }
     counts.add_beyond(1);
     // SAFETY: found in this run.
-    unsafe { atomic::add_u32(&raw mut (*counts.narrow).would_refuse, 1) };
+    unsafe { atomic::add_u32(&raw mut (*counts.source).would_refuse, 1) };
     let reason = reason.within(&count_keys);
     maps::count(count_keys.service(), |counters| &mut counters.would_refuse[reason as usize]);
     u32::from(record::OBSERVED)
@@ -213,19 +213,19 @@ pub fn count(count_keys: &CountKeys, rate: &Rate, now_s: u32) -> bool {
 fn stamp_arrival(counts: &Counts, connections: u32, now_s: u32) {
     // SAFETY: found in this run, and holding our connection. `peak` may lose a race by one.
     unsafe {
-        atomic::add(&raw mut (*counts.narrow).accepted, 1);
-        if (*counts.narrow).peak < connections {
-            (*counts.narrow).peak = connections;
+        atomic::add(&raw mut (*counts.source).accepted, 1);
+        if (*counts.source).peak < connections {
+            (*counts.source).peak = connections;
         }
-        clock::seen(counts.narrow, now_s);
-        if let Some(wide) = counts.wide {
-            let wide = wide.as_ptr();
-            atomic::add(&raw mut (*wide).accepted, 1);
-            let connections = (*wide).places.connections();
-            if (*wide).peak < connections {
-                (*wide).peak = connections;
+        clock::seen(counts.source, now_s);
+        if let Some(of_network) = counts.network {
+            let of_network = of_network.as_ptr();
+            atomic::add(&raw mut (*of_network).accepted, 1);
+            let connections = (*of_network).places.connections();
+            if (*of_network).peak < connections {
+                (*of_network).peak = connections;
             }
-            clock::seen(wide, now_s);
+            clock::seen(of_network, now_s);
         }
     }
 }
@@ -316,9 +316,9 @@ pub fn release(count_keys: &CountKeys, is_beyond: bool, now_s: u32) -> bool {
     }
     // SAFETY: found in this run.
     unsafe {
-        clock::seen(counts.narrow, now_s);
-        if let Some(wide) = counts.wide {
-            clock::seen(wide.as_ptr(), now_s);
+        clock::seen(counts.source, now_s);
+        if let Some(of_network) = counts.network {
+            clock::seen(of_network.as_ptr(), now_s);
         }
     }
     let was_counted = reservation::release(&counts.words());

@@ -74,7 +74,7 @@ fn done(step: &Step) -> bool {
         rooms::may_be_idle(&step.key, entry);
     }
     // A connection is drift once, not once in each of its counts.
-    if step.step == step::CORRECT && !step.key.is_wide() && !step.key.is_total() {
+    if step.step == step::CORRECT && !step.key.is_network() && !step.key.is_total() {
         let off = step.from.connections().abs_diff(step.to.connections());
         maps::add(ServiceId(step.key.service), |counters: &mut Counters| &mut counters.drift, u64::from(off));
     }

@@ -464,7 +464,7 @@ pub fn cached_drop(syn: &Syn) -> Option<&'static mut CachedDrop> {
 #[inline(always)]
 pub fn penalty_of(cached: &CachedDrop) -> Option<*mut Penalty> {
     let (service, remote) = (service(ServiceId(cached.service))?, cached.remote());
-    penalty(&Key::narrow(service.id, service.policy, service.scope(&remote).source_prefix, &remote))
+    penalty(&Key::source(service.id, service.policy, service.scope(&remote).source_prefix, &remote))
 }
 
 /// The total of a service.

@@ -73,7 +73,7 @@ fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
     let change = maps::change();
     let Some(service) = maps::service_of(frame.local_port()) else { return false };
     let prefix = service.scope(&frame.remote).source_prefix;
-    let penalty = find(&Key::narrow(service.id, service.policy, prefix, &frame.remote));
+    let penalty = find(&Key::source(service.id, service.policy, prefix, &frame.remote));
     let begins = frame.begins();
     let (ban, left_ns) = banned(penalty);
     if !begins && ban.is_none() {

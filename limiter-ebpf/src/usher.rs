@@ -106,7 +106,7 @@ fn waits(waiter: *mut Waiter, asked: &Request, counts: &Counts, count_keys: &Cou
     let Some(service) = maps::service(count_keys.service()) else { return false };
     let limits = service.limits(&asked.flow.remote, &asked.flow.local).1.within(count_keys);
     let (marks, room) = (Marks::of(waiter.reason()), u32::from(waiter.room));
-    let most = waiting::most_of_source(limits.narrow, room);
+    let most = waiting::most_of_source(limits.source, room);
     let waits = reservation::wait(&counts.words(), marks, most, room) == Wait::Waits;
     if waits {
         waiter.marks = marks.0;
@@ -159,12 +159,12 @@ fn refuse(
         reason.within(count_keys)
     };
     asked.reason = reason as u32;
-    let entry = maps::entry(&count_keys.narrow);
+    let entry = maps::entry(&count_keys.source);
     let usage = counts::usage(&source, count_keys, entry, true);
     (asked.count, asked.limit) = match reason {
         Reason::Total => (usage.total, limits.total),
-        Reason::Network if count_keys.has_wide() => (usage.wide, limits.wide),
-        _ => (usage.narrow, limits.narrow),
+        Reason::Network if count_keys.has_network() => (usage.network, limits.network),
+        _ => (usage.source, limits.source),
     };
     asked.response = respond(&service, reason, usage.replies_due_ns) as u32;
     if !has_gone && !refused_already {

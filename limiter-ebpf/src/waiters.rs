@@ -108,11 +108,7 @@ pub fn tell(kind: u32, service: ServiceId, flow: &Flow) {
 #[inline(always)]
 pub fn freed(count_keys: &CountKeys, counts: &Counts) {
     if counts::is_waited_for(&counts.words()) {
-        tell(
-            event::FREED,
-            count_keys.service(),
-            &Flow { remote: count_keys.narrow.source, ..Flow::default() },
-        );
+        tell(event::FREED, count_keys.service(), &Flow { remote: count_keys.source.addr, ..Flow::default() });
     }
 }
 
@@ -139,7 +135,7 @@ impl Packet {
 #[inline(always)]
 fn held(service: ServiceId, count_keys: &CountKeys) -> bool {
     maps::count(service, |counters| &mut counters.held);
-    count_held(&raw const count_keys.narrow);
+    count_held(&raw const count_keys.source);
     true
 }
 
@@ -163,8 +159,8 @@ pub fn hold(ctx: &SkBuffContext) -> bool {
     if handshake != Handshake::Completing {
         return handshake != Handshake::Void;
     }
-    let (count_keys, narrow, reason) = why(&service, &tuple);
-    make_record(ctx, &segment, &mut tuple, &service, &count_keys, narrow, reason);
+    let (count_keys, of_source, reason) = why(&service, &tuple);
+    make_record(ctx, &segment, &mut tuple, &service, &count_keys, of_source, reason);
     held(service.id, &count_keys)
 }
 
@@ -174,17 +170,17 @@ fn why(service: &Service, tuple: &Tuple) -> (CountKeys, u32, Reason) {
     let remote = tuple.remote();
     let (scope, limits) = service.limits(&remote, &tuple.local());
     let count_keys = CountKeys::new(service.id, service.policy, scope, &remote);
-    let source = count_keys.narrow;
+    let source = count_keys.source;
     let count_keys = counts::present(count_keys);
     let limits = limits.within(&count_keys);
     let usage =
-        counts::usage(&source, &count_keys, maps::entry(&count_keys.narrow), limits.total != u32::MAX);
+        counts::usage(&source, &count_keys, maps::entry(&count_keys.source), limits.total != u32::MAX);
     let reason = match usage.waits_for(&limits, clock::now_ns()) {
         Some(reason) => reason,
         // A place has come free since: it is noticed when the ACK comes again, as the daemon sees to at once.
         None => Reason::Concurrency,
     };
-    (count_keys, limits.narrow, reason)
+    (count_keys, limits.source, reason)
 }
 
 /// Makes the entries of a source that the ledger does not know, or finds it one that it shares with others. Goes on in
@@ -213,10 +209,10 @@ pub fn newcomer(ctx: &SkBuffContext) -> bool {
         // As in the gate: this only looks.
         let (scope, limits) = service.limits(&remote, &tuple.local());
         let count_keys = CountKeys::new(service.id, service.policy, scope, &remote);
-        let source = count_keys.narrow;
+        let source = count_keys.source;
         let count_keys = counts::present(count_keys);
         let limits = limits.within(&count_keys);
-        let entry = maps::entry(&count_keys.narrow);
+        let entry = maps::entry(&count_keys.source);
         return counts::is_over(&source, &count_keys, &limits, entry) && held(service.id, &count_keys);
     }
     let Some(count_keys) = pending::proposed() else { return true };
@@ -241,7 +237,7 @@ pub fn newcomer(ctx: &SkBuffContext) -> bool {
     true
 }
 
-/// Records a handshake for which there is no place, because of `reason`; what it is counted in may have `narrow`
+/// Records a handshake for which there is no place, because of `reason`; what it is counted in may have `of_source`
 /// connections.
 #[inline(always)]
 fn make_record(
@@ -250,7 +246,7 @@ fn make_record(
     tuple: &mut Tuple,
     service: &Service,
     count_keys: &CountKeys,
-    narrow: u32,
+    of_source: u32,
     reason: Reason,
 ) {
     let id = service.id;
@@ -281,7 +277,7 @@ fn make_record(
     let state = match counts {
         Some(counts) if may_wait => {
             let room = u32::from(waiter.room);
-            let most = waiting::most_of_source(narrow, room);
+            let most = waiting::most_of_source(of_source, room);
             match reservation::wait(&counts.words(), marks, most, room) {
                 Wait::Waits if counts.belong_to(count_keys) => {
                     waiter.marks = marks.0;
@@ -338,7 +334,7 @@ pub fn again(ctx: &SkBuffContext) -> bool {
         let (scope, limits) = service.limits(&flow.remote, &flow.local);
         let count_keys = CountKeys::new(service.id, service.policy, scope, &flow.remote);
         return attended
-            || counts::is_over(&count_keys.narrow, &count_keys, &limits, maps::entry(&count_keys.narrow));
+            || counts::is_over(&count_keys.source, &count_keys, &limits, maps::entry(&count_keys.source));
     }
     let is_being_told = attended && seen as u8 == State::Told as u8;
     let is_stale = segment.ack != isn.wrapping_add(1) && !is_being_told;
@@ -454,7 +450,7 @@ fn try_again(
 /// What the source of a record is known as on the ladder, whatever it is counted in.
 #[inline(always)]
 pub fn source(service: &Service, scope: Scope, flow: &Flow) -> Key {
-    Key::narrow(service.id, service.policy, scope.source_prefix, &flow.remote)
+    Key::source(service.id, service.policy, scope.source_prefix, &flow.remote)
 }
 
 /// Takes the record of `flow` in hand, which was seen with this word. `false` if it is another one's by now: memory

@@ -73,7 +73,7 @@ pub fn all(tables: &Tables) -> Result<Bans> {
     // In this order what is noted meanwhile is missed, and nothing counted twice.
     let uncounted = tables.uncounted_drops()?;
     penalties.retain(|(_, penalty)| penalty.is_banned(now_ns));
-    penalties.sort_by_key(|(key, penalty)| (penalty.banned_until_ns, key.source.to_ip(), key.service));
+    penalties.sort_by_key(|(key, penalty)| (penalty.banned_until_ns, key.addr.to_ip(), key.service));
     let mut all = Bans::default();
     for (key, penalty) in penalties {
         let Some((_, policy)) = services.iter().find(|(id, _)| id.0 == key.service) else { continue };
@@ -102,10 +102,10 @@ fn idle(tables: &Tables, services: &[(ServiceId, ServicePolicy)], key: &Key) -> 
     };
     // The kernel looks up no other.
     if !tables.policy.is_source(policy, key)? {
-        let now = tables.policy.source(service, policy, &key.source)?;
+        let now = tables.policy.source(service, policy, &key.addr)?;
         return Ok(Some(format!("a source is a /{} now", now.prefix_len())));
     }
-    let network = Network { prefix: key.prefix.into(), addr: key.source };
+    let network = Network { prefix: key.prefix.into(), addr: key.addr };
     if tables.policy.is_allowed(&network)? {
         return Ok(Some("a rule allows it".to_owned()));
     }
@@ -129,8 +129,8 @@ pub fn covering(
 ) -> Vec<Key> {
     let mut keys = Vec::new();
     for length in 0..=128_u8 {
-        let policy = ServicePolicy { narrow: Prefixes { ipv4: length.min(32), ipv6: length }, ..*policy };
-        let key = Key::narrow(service, &policy, 0, address);
+        let policy = ServicePolicy { source: Prefixes { ipv4: length.min(32), ipv6: length }, ..*policy };
+        let key = Key::source(service, &policy, 0, address);
         if keys.last() != Some(&key) && banned.contains(&key) {
             keys.push(key);
         }
@@ -232,9 +232,9 @@ mod tests {
                         cause: if *kind == 1 { cause::LADDER } else { cause::ADMIN }, ..Penalty::default()
                     },
                 };
-                (Key { source: Addr([0, 0, 0, nth]), service: 1, ..Key::default() }, penalty)
+                (Key { addr: Addr([0, 0, 0, nth]), service: 1, ..Key::default() }, penalty)
             }).collect();
-            let gone: Vec<u32> = beyond(&penalties, bans, refused, &ladder, NOW).iter().map(|key| key.source.0[3]).collect();
+            let gone: Vec<u32> = beyond(&penalties, bans, refused, &ladder, NOW).iter().map(|key| key.addr.0[3]).collect();
             let of = |wanted: u8| (0_u32..).zip(&kinds).filter(move |(_, kind)| **kind == wanted).map(|(nth, _)| nth);
             let gone_of = |wanted: u8| of(wanted).filter(|nth| gone.contains(nth)).collect::<Vec<_>>();
             prop_assert_eq!(gone_of(2), Vec::<u32>::new());

@@ -108,7 +108,7 @@ pub struct RateWithBurst {
     pub burst: u32,
 }
 
-/// The limit of the wide tier.
+/// The limit of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Network {
     /// How much of an IPv4 address makes a network, 1 to the service's `ipv4_prefix`.
@@ -143,8 +143,8 @@ impl Service {
             network_max_connections: self.network.map_or(0, |network| network.max_connections),
             max_total: self.max_total.unwrap_or(0),
             reserve: self.reserve,
-            narrow: Prefixes { ipv4: self.ipv4_prefix, ipv6: self.ipv6_prefix },
-            wide: self.network.map_or_else(
+            source: Prefixes { ipv4: self.ipv4_prefix, ipv6: self.ipv6_prefix },
+            network: self.network.map_or_else(
                 || Network::prefixes(self.ipv4_prefix, self.ipv6_prefix),
                 |network| Prefixes { ipv4: network.ipv4_prefix, ipv6: network.ipv6_prefix },
             ),

@@ -22,7 +22,7 @@ use crate::{
 pub struct Source {
     /// The service's name.
     pub service: String,
-    /// `source`, `network` for the wide tier, or `shared` for sources without an entry of their own.
+    /// `source`, `network`, or `shared` for sources without an entry of their own.
     pub tier: &'static str,
     /// The source, as people write networks.
     pub source: String,
@@ -67,30 +67,31 @@ impl Source {
         rules: &Lookup<'_>,
         now: u32,
     ) -> Self {
-        let network = Network { prefix: key.prefix.into(), addr: key.source };
+        let network = Network { prefix: key.prefix.into(), addr: key.addr };
         let rule = rules.covering(&network).filter(|_| !key.is_shared());
         // Of a network it is what a rule for all of it says of networks.
         let rule = rule.filter(|rule| {
             let limits = policy::say(rule, ServiceId(key.service)).limits;
-            !key.is_wide() || (rule.action == Action::Limit && limits.network.is_said())
+            !key.is_network() || (rule.action == Action::Limit && limits.network.is_said())
         });
         let say = match rule {
             Some(rule) => policy::say(rule, ServiceId(key.service)),
-            None if key.source.is_loopback() => Say::ALLOW,
+            None if key.addr.is_loopback() => Say::ALLOW,
             None => Say::NOTHING,
         };
         let limit = policy.and_then(|policy| {
-            let count_keys = CountKeys { narrow: *key, wide: Key::NONE };
+            let count_keys = CountKeys { source: *key, network: Key::NONE };
             let limits = Limits::of(policy, &say).within(&count_keys);
-            let limit = if key.is_wide() { Limits::of(policy, &say).wide } else { limits.narrow };
+            let limit = if key.is_network() { Limits::of(policy, &say).network } else { limits.source };
             if limits.denied { Some(0) } else { Some(limit).filter(|&limit| limit != u32::MAX) }
         });
         // What is built in is no rule that anybody has made; what a rule does not say, the service does.
-        let is_by_rule = say.action != Action::Limit || key.is_wide() || say.limits.max_connections.is_said();
+        let is_by_rule =
+            say.action != Action::Limit || key.is_network() || say.limits.max_connections.is_said();
         let rule = rule.filter(|rule| !rule.built_in && is_by_rule);
         Self {
             tier: match key {
-                key if key.is_wide() => "network",
+                key if key.is_network() => "network",
                 key if key.is_shared() => "shared",
                 _ => "source",
             },
@@ -103,7 +104,7 @@ impl Source {
             waiting_seconds: 0.0,
             limit,
             rule: rule.map(|rule| prefixed(&rule.network.addr, rule.network.prefix)),
-            divided: !key.is_wide() && !key.is_shared() && rules.is_divided(&network),
+            divided: !key.is_network() && !key.is_shared() && rules.is_divided(&network),
             peak: entry.peak,
             accepted: entry.accepted,
             refused: refusals.at_least(entry),
@@ -162,7 +163,7 @@ pub fn counted(key: &Key) -> String {
 
 /// A key's source as people write networks.
 pub fn network(key: &Key) -> String {
-    prefixed(&key.source, u32::from(key.prefix))
+    prefixed(&key.addr, u32::from(key.prefix))
 }
 
 /// A network as people write it; `prefix` is that of an IPv6 address: 96 + n for IPv4.
@@ -206,9 +207,10 @@ pub fn waiting(tables: &Tables) -> Result<HashMap<Key, Waiting>> {
             continue;
         }
         let count_keys = waiter.record.count_keys(&flow.remote);
-        let wide = count_keys.has_wide().then_some(count_keys.wide);
-        for key in
-            [Some(count_keys.narrow), wide, Some(Key::total(count_keys.service()))].into_iter().flatten()
+        let of_network = count_keys.has_network().then_some(count_keys.network);
+        for key in [Some(count_keys.source), of_network, Some(Key::total(count_keys.service()))]
+            .into_iter()
+            .flatten()
         {
             let those = waiting.entry(key).or_insert(Waiting { count: 0, since_ns: u64::MAX });
             those.count += 1;
@@ -227,7 +229,7 @@ pub fn sources(tables: &Tables) -> Result<Vec<Source>> {
     let (now, now_ns, boot_ns) = (now_s()?, monotonic_ns()?, self::now_ns()?);
     let mut known: BTreeMap<_, (Key, Entry, Penalty)> = BTreeMap::new();
     // As people count: 9 comes before 10.
-    let place = |key: &Key| (key.source.to_ip(), key.prefix, key.tier, key.level, key.service);
+    let place = |key: &Key| (key.addr.to_ip(), key.prefix, key.tier, key.level, key.service);
     for (key, penalty) in tables.penalties()?.into_iter().filter(|(_, penalty)| penalty.refused_ns != 0) {
         // Who was refused for others' connections may have had none.
         let idle_s = boot_ns.saturating_sub(penalty.refused_ns) / 1_000_000_000;
@@ -252,11 +254,11 @@ pub fn sources(tables: &Tables) -> Result<Vec<Source>> {
 /// What the source of `count_keys` is counted in at this moment, as the kernel looks at it: its own entry, or, while there is
 /// no room for one, the one that it would share with others.
 pub fn present(tables: &Tables, count_keys: CountKeys) -> Result<CountKeys> {
-    if tables.source(&count_keys.narrow)?.is_some() || !tables.is_full(now_s()?)? {
+    if tables.source(&count_keys.source)?.is_some() || !tables.is_full(now_s()?)? {
         return Ok(count_keys);
     }
     for shared in Level::ALL.into_iter().filter_map(|level| count_keys.shared(level)) {
-        if tables.source(&shared.narrow)?.is_some() {
+        if tables.source(&shared.source)?.is_some() {
             return Ok(shared);
         }
     }
@@ -280,17 +282,22 @@ pub fn counts(tables: &Tables, count_keys: &CountKeys) -> Result<Usage> {
         let entry = tables.source(key)?.unwrap_or_default();
         Ok(if entry.places == Places::COLLECTED { Entry::default() } else { entry })
     };
-    let narrow = entry(&count_keys.narrow)?;
-    let wide = if count_keys.has_wide() { entry(&count_keys.wide)? } else { Entry::default() };
-    Ok(Usage { narrow: narrow.places, wide: wide.places, due_ns: narrow.due_ns, ..Usage::default() })
+    let of_source = entry(&count_keys.source)?;
+    let of_network = if count_keys.has_network() { entry(&count_keys.network)? } else { Entry::default() };
+    Ok(Usage {
+        source: of_source.places,
+        network: of_network.places,
+        due_ns: of_source.due_ns,
+        ..Usage::default()
+    })
 }
 
 /// Connections in the counts of `count_keys` that were let through beyond limits, where refusals are only counted.
 pub fn beyond(tables: &Tables, count_keys: &CountKeys) -> Result<Beyond> {
     let of = |key: &Key| Ok::<_, anyhow::Error>(tables.source(key)?.unwrap_or_default().beyond);
     Ok(Beyond {
-        narrow: of(&count_keys.narrow)?,
-        wide: if count_keys.has_wide() { of(&count_keys.wide)? } else { 0 },
+        source: of(&count_keys.source)?,
+        network: if count_keys.has_network() { of(&count_keys.network)? } else { 0 },
         total: tables.total_beyond(count_keys.service())?,
     })
 }
@@ -329,7 +336,7 @@ pub fn collect(maintenance: &mut Maintenance, idle: Duration) -> Result<u32> {
     let (mut keys, mut has_networks) = (Vec::new(), false);
     maintenance.tables.each_source(|key, entry| {
         if long_gone(&entry) {
-            has_networks |= key.is_wide();
+            has_networks |= key.is_network();
             keys.push(key);
         }
     })?;
@@ -338,7 +345,7 @@ pub fn collect(maintenance: &mut Maintenance, idle: Duration) -> Result<u32> {
         // there: its network's may be 0.
         let waiters = maintenance.tables.waiters()?;
         let networks: HashSet<Key> =
-            waiters.iter().map(|(flow, waiter)| waiter.record.count_keys(&flow.remote).wide).collect();
+            waiters.iter().map(|(flow, waiter)| waiter.record.count_keys(&flow.remote).network).collect();
         keys.retain(|key| !networks.contains(key));
     }
     maintenance.collect(&keys)

@@ -206,7 +206,7 @@ impl Look {
             .filter(|difference| difference.ledger != difference.sockets)
             .collect();
         differences
-            .sort_by_key(|difference| (difference.key.service, difference.key.tier, difference.key.source));
+            .sort_by_key(|difference| (difference.key.service, difference.key.tier, difference.key.addr));
         let words = after.iter().map(|(key, (places, _))| (*key, *places)).collect();
         Self { differences, orphans: HashSet::new(), connections, dead, mismarked: Vec::new(), words }
     }
@@ -234,8 +234,8 @@ fn tally(records: &[SocketRecord]) -> Tally {
 /// The counts a connection is in.
 fn keys(record: &SocketRecord) -> impl Iterator<Item = Key> + use<> {
     let count_keys = record.count_keys;
-    let wide = count_keys.has_wide().then_some(count_keys.wide);
-    [Some(count_keys.narrow), wide, Some(Key::total(count_keys.service()))].into_iter().flatten()
+    let of_network = count_keys.has_network().then_some(count_keys.network);
+    [Some(count_keys.source), of_network, Some(Key::total(count_keys.service()))].into_iter().flatten()
 }
 
 /// Every count there is.

@@ -11,18 +11,18 @@ const SECOND: u64 = 1_000_000_000;
 /// Two sources of one network at one service.
 #[derive(Default)]
 struct Counts {
-    narrow: [AtomicU64; 2],
+    source: [AtomicU64; 2],
     due: [AtomicU64; 2],
-    wide: AtomicU64,
+    network: AtomicU64,
     total: AtomicU64,
     room: AtomicU64,
 }
 
 impl Counts {
-    fn words(&self, source: usize, with_wide: bool) -> Words<'_, AtomicU64> {
+    fn words(&self, source: usize, with_network: bool) -> Words<'_, AtomicU64> {
         Words {
-            narrow: &self.narrow[source],
-            wide: with_wide.then_some(&self.wide),
+            source: &self.source[source],
+            network: with_network.then_some(&self.network),
             total: &self.total,
             room: &self.room,
             due: &self.due[source],
@@ -30,7 +30,7 @@ impl Counts {
     }
 
     fn held(&self) -> [Places; 4] {
-        [&self.narrow[0], &self.narrow[1], &self.wide, &self.total].map(|word| Places(word.load(SeqCst)))
+        [&self.source[0], &self.source[1], &self.network, &self.total].map(|word| Places(word.load(SeqCst)))
     }
 }
 
@@ -54,21 +54,21 @@ proptest! {
     /// not given back.
     #[test]
     fn all_counts_are_taken_or_none(
-        narrow in 1u32..6, wide in 1u32..8, total in 1u32..10, with_wide: bool,
+        of_source in 1u32..6, of_network in 1u32..8, total in 1u32..10, with_network: bool,
         steps in prop::collection::vec(any_step(), 0..300),
     ) {
-        let limits = Limits { narrow, wide, total, rate: Rate::new(1, 1, 1000), ..Limits::NONE };
+        let limits = Limits { source: of_source, network: of_network, total, rate: Rate::new(1, 1, 1000), ..Limits::NONE };
         let counts = Counts::default();
         let (mut connections, mut reserved, mut paid) = ([0_u32; 2], [0_u32; 2], [0_u64; 2]);
         for (step, source) in steps {
-            let words = counts.words(source, with_wide);
+            let words = counts.words(source, with_network);
             let held = |source: usize| connections[source] + reserved[source];
             let both = held(0) + held(1);
             match step {
                 Step::Reserve => {
-                    let expected = if held(source) >= narrow {
+                    let expected = if held(source) >= of_source {
                         Outcome::Full(Reason::Concurrency)
-                    } else if with_wide && both >= wide {
+                    } else if with_network && both >= of_network {
                         Outcome::Full(Reason::Network)
                     } else if both >= total {
                         Outcome::Full(Reason::Total)
@@ -105,7 +105,7 @@ proptest! {
             let expected = [
                 (connections[0], reserved[0]),
                 (connections[1], reserved[1]),
-                if with_wide { (sum(connections), sum(reserved)) } else { (0, 0) },
+                if with_network { (sum(connections), sum(reserved)) } else { (0, 0) },
                 (sum(connections), sum(reserved)),
             ];
             for (places, expected) in counts.held().into_iter().zip(expected) {
@@ -121,7 +121,7 @@ proptest! {
 #[test]
 fn a_rate_that_is_used_up_holds_no_place() {
     let counts = Counts::default();
-    let limits = Limits { narrow: 5, wide: 5, total: 5, rate: Rate::new(1, 1, 2), ..Limits::NONE };
+    let limits = Limits { source: 5, network: 5, total: 5, rate: Rate::new(1, 1, 2), ..Limits::NONE };
     let words = counts.words(0, true);
     let outcomes: Vec<_> = (0..3).map(|_| reserve(&words, &limits, 9 * SECOND, Arrival::NEW)).collect();
     assert_eq!(outcomes, [Outcome::Taken, Outcome::Taken, Outcome::Full(Reason::Rate)]);
@@ -135,10 +135,10 @@ fn a_rate_that_is_used_up_holds_no_place() {
 
 #[test]
 fn an_entry_that_is_being_deleted_takes_nothing_and_leaves_nothing() {
-    let limits = Limits { narrow: 5, wide: 5, total: 5, rate: Rate::default(), ..Limits::NONE };
-    for collected in ["narrow", "wide"] {
+    let limits = Limits { source: 5, network: 5, total: 5, rate: Rate::default(), ..Limits::NONE };
+    for collected in ["of_source", "of_network"] {
         let counts = Counts::default();
-        let word = if collected == "narrow" { &counts.narrow[0] } else { &counts.wide };
+        let word = if collected == "of_source" { &counts.source[0] } else { &counts.network };
         assert!(places::collect(word));
         let words = counts.words(0, true);
         assert_eq!(reserve(&words, &limits, 0, Arrival::NEW), Outcome::Again, "{collected}");
@@ -153,7 +153,7 @@ fn a_release_too_many_is_told_whichever_count_it_is() {
     let counts = Counts::default();
     let words = counts.words(0, true);
     assert_eq!(count(&words), Some(1));
-    assert!(places::release(words.wide.unwrap()));
+    assert!(places::release(words.network.unwrap()));
     assert!(!release(&words));
     assert_eq!(counts.held(), [Places(0); 4]);
 }
@@ -193,10 +193,10 @@ proptest! {
     /// those; who waits gets in exactly where there is a place, and is marked where it waits and nowhere else.
     #[test]
     fn who_waits_is_marked_where_it_waits_and_overtaken_only_where_nobody_serves_it(
-        narrow in 1u32..5, wide in 1u32..7, total in 1u32..8, most in 1u32..4, room in 1u32..6,
+        of_source in 1u32..5, of_network in 1u32..7, total in 1u32..8, most in 1u32..4, room in 1u32..6,
         turns in prop::collection::vec(any_turn(), 0..200),
     ) {
-        let limits = Limits { narrow, wide, total, rate: Rate::default(), ..Limits::NONE };
+        let limits = Limits { source: of_source, network: of_network, total, rate: Rate::default(), ..Limits::NONE };
         let counts = Counts::default();
         let (mut connections, mut waiters) = ([0_u32; 2], Vec::<Waiter>::new());
         for (turn, source) in turns {
@@ -204,13 +204,13 @@ proptest! {
             let both = connections[0] + connections[1];
             let marked = |waiters: &[Waiter], of: fn(&Waiter) -> bool| waiters.iter().filter(|w| of(w)).count() as u32;
             let mine = waiters.iter().filter(|waiter| waiter.source == source).count() as u32;
-            let wide_marks = marked(&waiters, |waiter| waiter.waits_for == Reason::Network);
+            let network_marks = marked(&waiters, |waiter| waiter.waits_for == Reason::Network);
             let total_marks = marked(&waiters, |waiter| waiter.waits_for == Reason::Total);
             // What is kept free for others, if anything is.
-            let expected = |own: u32, in_wide: u32, in_total: u32| {
-                if connections[source] + own >= narrow {
+            let expected = |own: u32, in_network: u32, in_total: u32| {
+                if connections[source] + own >= of_source {
                     Outcome::Full(Reason::Concurrency)
-                } else if both + in_wide >= wide {
+                } else if both + in_network >= of_network {
                     Outcome::Full(Reason::Network)
                 } else if both + in_total >= total {
                     Outcome::Full(Reason::Total)
@@ -221,7 +221,7 @@ proptest! {
             match turn {
                 Turn::New { overtakes } => {
                     let kept = u32::from(!overtakes);
-                    let expected = expected(mine * kept, wide_marks * kept, total_marks * kept);
+                    let expected = expected(mine * kept, network_marks * kept, total_marks * kept);
                     let arrival = Arrival { overtakes: u64::from(overtakes), ..Arrival::NEW };
                     prop_assert_eq!(reserve(&words, &limits, 0, arrival), expected);
                     if expected == Outcome::Taken {
@@ -255,7 +255,7 @@ proptest! {
                     let waits_for = waiters[at].waits_for;
                     let kept = |reason, marks| if overtakes || waits_for == reason { 0 } else { marks };
                     let expected =
-                        expected(0, kept(Reason::Network, wide_marks), kept(Reason::Total, total_marks));
+                        expected(0, kept(Reason::Network, network_marks), kept(Reason::Total, total_marks));
                     let arrival = Arrival { marks: Marks::of(waits_for), overtakes: u64::from(overtakes) };
                     prop_assert_eq!(reserve(&words, &limits, 0, arrival), expected);
                     if expected == Outcome::Taken {

@@ -51,9 +51,9 @@ impl Word for Shared {
 
 /// The counts of two sources of one network at one service.
 struct Counts {
-    narrow: [Shared; 2],
+    source: [Shared; 2],
     due: [Shared; 2],
-    wide: Shared,
+    network: Shared,
     total: Shared,
     room: Shared,
 }
@@ -65,13 +65,13 @@ impl Counts {
 
     fn zero() -> Self {
         let zero = || Shared::new(0);
-        Self { narrow: [zero(), zero()], due: [zero(), zero()], wide: zero(), total: zero(), room: zero() }
+        Self { source: [zero(), zero()], due: [zero(), zero()], network: zero(), total: zero(), room: zero() }
     }
 
     fn words(&self, source: usize) -> Words<'_, Shared> {
         Words {
-            narrow: &self.narrow[source],
-            wide: Some(&self.wide),
+            source: &self.source[source],
+            network: Some(&self.network),
             total: &self.total,
             room: &self.room,
             due: &self.due[source],
@@ -79,7 +79,7 @@ impl Counts {
     }
 
     fn all(&self) -> [Places; 4] {
-        [&self.narrow[0], &self.narrow[1], &self.wide, &self.total].map(Shared::places)
+        [&self.source[0], &self.source[1], &self.network, &self.total].map(Shared::places)
     }
 
     fn connections(&self) -> [u32; 4] {
@@ -108,7 +108,7 @@ fn complete(counts: &Counts, source: usize, limits: &Limits) -> bool {
 fn two_cpus_at_the_last_place_of_a_source_let_one_in() {
     loom::model(|| {
         let counts = Counts::new();
-        let limits = Limits { narrow: 1, ..NONE };
+        let limits = Limits { source: 1, ..NONE };
         let other = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || complete(&counts, 0, &limits))
@@ -122,7 +122,7 @@ fn two_cpus_at_the_last_place_of_a_source_let_one_in() {
 
 #[test]
 fn two_sources_at_the_last_place_of_their_network_or_service_let_one_in() {
-    for limits in [Limits { wide: 1, ..NONE }, Limits { total: 1, ..NONE }] {
+    for limits in [Limits { network: 1, ..NONE }, Limits { total: 1, ..NONE }] {
         loom::model(move || {
             let counts = Counts::new();
             let other = {
@@ -140,14 +140,14 @@ fn two_sources_at_the_last_place_of_their_network_or_service_let_one_in() {
 /// The counts of a source without its network, which is one like the others: with it there are a hundred
 /// times as many interleavings.
 fn without_network(counts: &Counts) -> Words<'_, Shared> {
-    Words { wide: None, ..counts.words(0) }
+    Words { network: None, ..counts.words(0) }
 }
 
 #[test]
 fn a_reservation_that_comes_to_nothing_leaves_no_trace_whatever_goes_on_beside_it() {
     loom::model(|| {
         let counts = Counts::new();
-        let limits = Limits { narrow: 2, wide: 2, total: 2, rate: Rate::new(1, 1, 5), ..Limits::NONE };
+        let limits = Limits { source: 2, network: 2, total: 2, rate: Rate::new(1, 1, 5), ..Limits::NONE };
         let other = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || {
@@ -174,7 +174,7 @@ fn a_reservation_that_comes_to_nothing_leaves_no_trace_whatever_goes_on_beside_i
 fn a_place_that_is_given_back_is_there_for_the_next_ack() {
     loom::model(|| {
         let counts = Counts::new();
-        let limits = Limits { narrow: 1, ..NONE };
+        let limits = Limits { source: 1, ..NONE };
         assert!(complete(&counts, 0, &limits));
         let leaving = {
             let counts = Arc::clone(&counts);
@@ -191,10 +191,10 @@ fn a_place_that_is_given_back_is_there_for_the_next_ack() {
 fn an_entry_is_never_deleted_with_something_in_it() {
     loom::model(|| {
         let counts = Counts::new();
-        let limits = Limits { narrow: 1, ..NONE };
+        let limits = Limits { source: 1, ..NONE };
         let maintenance = {
             let counts = Arc::clone(&counts);
-            thread::spawn(move || places::collect(&counts.narrow[0]))
+            thread::spawn(move || places::collect(&counts.source[0]))
         };
         let let_in = complete(&counts, 0, &limits);
         let collected = maintenance.join().unwrap();
@@ -210,10 +210,10 @@ fn an_entry_is_never_deleted_with_something_in_it() {
 fn a_network_that_is_deleted_takes_nothing_from_its_source() {
     loom::model(|| {
         let counts = Counts::new();
-        let limits = Limits { wide: 5, ..NONE };
+        let limits = Limits { network: 5, ..NONE };
         let maintenance = {
             let counts = Arc::clone(&counts);
-            thread::spawn(move || places::collect(&counts.wide))
+            thread::spawn(move || places::collect(&counts.network))
         };
         let let_in = complete(&counts, 0, &limits);
         let collected = maintenance.join().unwrap();
@@ -269,7 +269,7 @@ fn two_handshakes_pay_twice_or_one_waits() {
 fn a_full_service_is_the_reason_whoever_asks() {
     loom::model(|| {
         let counts = Counts::new();
-        let limits = Limits { narrow: 5, wide: 5, total: 1, rate: Rate::default(), ..Limits::NONE };
+        let limits = Limits { source: 5, network: 5, total: 1, rate: Rate::default(), ..Limits::NONE };
         assert!(complete(&counts, 0, &limits));
         let ask = move |counts: &Counts, source| {
             reservation::reserve(&counts.words(source), &limits, 0, Arrival::NEW)

@@ -95,7 +95,7 @@ impl Room {
     }
 }
 
-const LIMITS: Limits = Limits { narrow: 1, ..NONE };
+const LIMITS: Limits = Limits { source: 1, ..NONE };
 
 /// A newcomer whose handshake completes while the place that somebody waits for comes free.
 #[test]
@@ -220,7 +220,7 @@ fn an_entry_is_never_deleted_while_somebody_waits_for_it() {
         let counts = Counts::new();
         let maintenance = {
             let counts = Arc::clone(&counts);
-            thread::spawn(move || places::collect(&counts.narrow[0]))
+            thread::spawn(move || places::collect(&counts.source[0]))
         };
         let wait = reservation::wait(&counts.words(0), Marks::of(Reason::Concurrency), ROOM, ROOM);
         let collected = maintenance.join().unwrap();

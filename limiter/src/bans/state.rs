@@ -32,7 +32,7 @@ pub(super) fn written(services: &[(ServiceId, ServicePolicy)], key: &Key, penalt
 /// Who is meant by a key, likewise.
 pub(super) fn who(services: &[(ServiceId, ServicePolicy)], key: &Key) -> Option<Who> {
     let (_, policy) = services.iter().find(|(id, _)| id.0 == key.service)?;
-    let source = IpNet::new(key.source.to_ip(), key.prefix_len()).ok()?;
+    let source = IpNet::new(key.addr.to_ip(), key.prefix_len()).ok()?;
     Some(Who { service: policy.name().to_owned(), source })
 }
 
@@ -41,9 +41,9 @@ pub(super) fn who(services: &[(ServiceId, ServicePolicy)], key: &Key) -> Option<
 pub(super) fn key(services: &[(ServiceId, ServicePolicy)], who: &Who) -> Option<Key> {
     let (id, policy) = services.iter().find(|(_, policy)| policy.name() == who.service)?;
     let length = who.source.prefix_len();
-    let as_it_was = ServicePolicy { narrow: Prefixes { ipv4: length, ipv6: length }, ..*policy };
-    let key = Key::narrow(*id, &as_it_was, 0, &Addr::from(who.source.addr()));
-    (key.source.to_ip() == who.source.addr() && key.prefix_len() == length).then_some(key)
+    let as_it_was = ServicePolicy { source: Prefixes { ipv4: length, ipv6: length }, ..*policy };
+    let key = Key::source(*id, &as_it_was, 0, &Addr::from(who.source.addr()));
+    (key.addr.to_ip() == who.source.addr() && key.prefix_len() == length).then_some(key)
 }
 
 /// Those that matter after a restart, or for the length of the next ban.
@@ -280,16 +280,16 @@ mod tests {
         ) {
             let prefixes = |length: u8| Prefixes { ipv4: length.min(32), ipv6: length };
             let policy = |length| ServicePolicy {
-                name: ServicePolicy::pack_name("smtp").unwrap(), narrow: prefixes(length), ..ServicePolicy::default()
+                name: ServicePolicy::pack_name("smtp").unwrap(), source: prefixes(length), ..ServicePolicy::default()
             };
             let address = if v4 { std::net::IpAddr::from(std::net::Ipv4Addr::from(address as u32)) } else { std::net::Ipv6Addr::from(address).into() };
-            let banned = Key::narrow(ServiceId(4), &policy(made), 0, &Addr::from(address));
+            let banned = Key::source(ServiceId(4), &policy(made), 0, &Addr::from(address));
             let who = who(&[(ServiceId(4), policy(made))], &banned).unwrap();
             let again = key(&[(ServiceId(9), policy(now))], &who);
             // What is counted as another source than its own bits say is never somebody else's.
             prop_assert!(again.is_none_or(|again| again == Key { service: 9, ..banned }), "{:?} {:?}", banned, again);
-            let is_mapped = !v4 && banned.source.is_v4();
-            prop_assert!(again.is_some() || is_mapped || Addr::from(who.source.addr()) != banned.source || made < 96);
+            let is_mapped = !v4 && banned.addr.is_v4();
+            prop_assert!(again.is_some() || is_mapped || Addr::from(who.source.addr()) != banned.addr || made < 96);
         }
     }
 }

@@ -237,15 +237,15 @@ pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
             if meant.prefix < u32::from(source.prefix) {
                 let within = all.iter().filter(|key| {
                     key.service == id.0
-                        && meant.covers(&Network { prefix: key.prefix.into(), addr: key.source })
+                        && meant.covers(&Network { prefix: key.prefix.into(), addr: key.addr })
                 });
                 banned.extend(within);
-                banned.sort_by_key(|key| (key.source.to_ip(), key.prefix));
+                banned.sort_by_key(|key| (key.addr.to_ip(), key.prefix));
             }
             if banned.is_empty() {
                 // Of a network it is the network that nobody of is banned.
                 let prefix = source.prefix.min(meant.prefix as u8);
-                banned.push(Key { prefix, source: source.source.cut(prefix), ..source });
+                banned.push(Key { prefix, addr: source.addr.cut(prefix), ..source });
             }
             keys.extend(banned.into_iter().filter(|key| seen.insert(*key)));
         }

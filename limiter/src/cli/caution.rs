@@ -71,7 +71,7 @@ pub fn of_deny(
 pub fn of_ban(sources: &[Key], login: Option<IpAddr>) -> Option<String> {
     let is_banned = |login: &IpAddr| {
         let host = Network::of(Addr::from(*login).host());
-        sources.iter().any(|key| Network { prefix: key.prefix.into(), addr: key.source }.covers(&host))
+        sources.iter().any(|key| Network { prefix: key.prefix.into(), addr: key.addr }.covers(&host))
     };
     login.filter(is_banned).map(yourself)
 }
@@ -157,7 +157,7 @@ mod tests {
     fn a_ban_of_whoever_counts_as_the_same_source_shuts_oneself_out_as_well() {
         let said = |source: &str, login: &str| {
             let network = config::network(&config::parse_network(source).unwrap());
-            let key = Key { prefix: network.prefix as u8, source: network.addr, ..Key::NONE };
+            let key = Key { prefix: network.prefix as u8, addr: network.addr, ..Key::NONE };
             of_ban(&[key], login.parse().ok()).is_some()
         };
         // What 2001:db8:7::8 counts as is a /64, and it is what is banned.

@@ -167,12 +167,12 @@ fn explain(tables: &Tables, address: Addr, is_served: bool) -> Result<Explanatio
             policy,
             say,
             otherwise: has_rule.then(|| otherwise.map_or(Say::NOTHING, |rule| policy::say(rule, id))),
-            has: ledger::usage(tables, &source.narrow, &count_keys)?,
+            has: ledger::usage(tables, &source.source, &count_keys)?,
             beyond: ledger::beyond(tables, &count_keys)?,
-            entry: tables.source(&count_keys.narrow)?.unwrap_or_default(),
-            penalty: tables.penalty(&source.narrow)?.unwrap_or_default(),
+            entry: tables.source(&count_keys.source)?.unwrap_or_default(),
+            penalty: tables.penalty(&source.source)?.unwrap_or_default(),
             count_keys,
-            waiting: waiting.get(&count_keys.narrow).copied().unwrap_or_default(),
+            waiting: waiting.get(&count_keys.source).copied().unwrap_or_default(),
         });
     }
     let rule = policy::covering(&rules, &address);
@@ -211,7 +211,7 @@ fn at_service(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: b
     let over = has.over(&over, now.boot_ns).map(|reason| reason.within(count_keys));
     let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
     // Where it has no entry of its own, its count is not its own to raise.
-    let is_its_own = |reason: &Reason| *reason != Reason::Network || !count_keys.narrow.is_shared();
+    let is_its_own = |reason: &Reason| *reason != Reason::Network || !count_keys.source.is_shared();
     let remedied = over.filter(is_its_own).and_then(|reason| {
         Remedy::of(&Refused { policy, say: *say, otherwise: *otherwise, usage: has, reason })
     });
@@ -220,17 +220,17 @@ fn at_service(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: b
     let left = is_told.then(|| replies.left(has.replies_due_ns, now.boot_ns));
     AtService {
         service: policy.name().to_owned(),
-        source: ledger::network(&count_keys.narrow),
-        connections: has.narrow.connections(),
-        limit: limit(if limits.denied { 0 } else { limits.narrow }),
-        network: count_keys.has_wide().then(|| Network {
-            network: ledger::network(&count_keys.wide),
-            connections: has.wide.connections(),
-            limit: limit(Limits::of(policy, say).wide),
+        source: ledger::network(&count_keys.source),
+        connections: has.source.connections(),
+        limit: limit(if limits.denied { 0 } else { limits.source }),
+        network: count_keys.has_network().then(|| Network {
+            network: ledger::network(&count_keys.network),
+            connections: has.network.connections(),
+            limit: limit(Limits::of(policy, say).network),
         }),
         total: has.total.connections(),
         max_total: limit(limits.total),
-        shared: count_keys.narrow.is_shared(),
+        shared: count_keys.source.is_shared(),
         refused: refusals.at_least(entry),
         refusals,
         would_refuse: entry.would_refuse,

@@ -100,8 +100,8 @@ impl World {
     /// So many connections are there.
     fn holds(mut self, service: &str, address: &str, connections: u32) -> Self {
         let count_keys = self.count_keys(service, address);
-        let wide = count_keys.has_wide().then_some(count_keys.wide);
-        for key in [Some(count_keys.narrow), wide].into_iter().flatten() {
+        let of_network = count_keys.has_network().then_some(count_keys.network);
+        for key in [Some(count_keys.source), of_network].into_iter().flatten() {
             let entry = self.ledger.entry(key).or_default();
             entry.places.0 += u64::from(connections);
             entry.accepted += u64::from(connections) * 3;
@@ -114,12 +114,12 @@ impl World {
 
     /// It was refused for `reason`, so often; it has connected before.
     fn refused(mut self, service: &str, address: &str, reason: Reason, times: u64) -> Self {
-        let narrow = self.count_keys(service, address).narrow;
+        let of_source = self.count_keys(service, address).source;
         let interval_ns = self.ladder.replies.interval_ns;
-        if let Some(entry) = self.ledger.get_mut(&narrow) {
+        if let Some(entry) = self.ledger.get_mut(&of_source) {
             entry.refused += times as u32;
         }
-        let penalty = self.penalties.entry(narrow).or_default();
+        let penalty = self.penalties.entry(of_source).or_default();
         if !matches!(reason, Reason::Denied | Reason::Banned) {
             penalty.replies_due_ns = NOW_NS + times * interval_ns;
         }
@@ -133,8 +133,8 @@ impl World {
     }
 
     fn banned(mut self, service: &str, address: &str, seconds: u64, by: u32) -> Self {
-        let narrow = self.count_keys(service, address).narrow;
-        let penalty = self.penalties.entry(narrow).or_default();
+        let of_source = self.count_keys(service, address).source;
+        let penalty = self.penalties.entry(of_source).or_default();
         *penalty = Penalty {
             banned_until_ns: NOW_NS + seconds * 1_000_000_000,
             banned_at_ns: NOW_NS - 30_000_000_000,
@@ -148,10 +148,10 @@ impl World {
 
     fn waits(mut self, service: &str, address: &str, count: u32) -> Self {
         let (count_keys, since_ns) = (self.count_keys(service, address), NOW_NS - 1_300_000_000);
-        for key in [count_keys.narrow, Key::total(count_keys.service())] {
+        for key in [count_keys.source, Key::total(count_keys.service())] {
             self.waiting.insert(key, Waiting::new(count, since_ns));
         }
-        self.ledger.entry(count_keys.narrow).or_default().places.0 += u64::from(count) << 48;
+        self.ledger.entry(count_keys.source).or_default().places.0 += u64::from(count) << 48;
         self.count(service, |counters| {
             counters.held += 7;
             counters.let_in += 4;
@@ -165,7 +165,7 @@ impl World {
 
     /// All connections of a service.
     fn total(&self, id: ServiceId) -> Places {
-        let of_service = self.ledger.iter().filter(|(key, _)| key.service == id.0 && !key.is_wide());
+        let of_service = self.ledger.iter().filter(|(key, _)| key.service == id.0 && !key.is_network());
         Places(of_service.map(|(_, entry)| u64::from(entry.places.connections())).sum())
     }
 
@@ -208,7 +208,7 @@ impl World {
     fn list(&self, width: Width) -> Screen {
         let rules = Lookup::new(&self.policy.rules);
         let mut entries: Vec<_> = self.ledger.iter().collect();
-        entries.sort_by_key(|(key, _)| (key.service, key.source.to_ip(), key.tier));
+        entries.sort_by_key(|(key, _)| (key.service, key.addr.to_ip(), key.tier));
         let sources: Vec<Source> = entries
             .into_iter()
             .map(|(key, entry)| {
@@ -256,8 +256,8 @@ impl World {
             .iter()
             .map(|(id, policy)| {
                 let count_keys = CountKeys::new(*id, policy, limiter_common::Scope::SERVICES, &address);
-                let (narrow, penalty) =
-                    (self.of(&count_keys.narrow), self.penalties.get(&count_keys.narrow).copied());
+                let (of_source, penalty) =
+                    (self.of(&count_keys.source), self.penalties.get(&count_keys.source).copied());
                 let penalty = penalty.unwrap_or_default();
                 let rule = policy::covering(&self.policy.rules, &address);
                 explain::Facts {
@@ -266,25 +266,25 @@ impl World {
                     say: rule.map_or(Say::NOTHING, |rule| policy::say(rule, *id)),
                     otherwise: None,
                     has: Usage {
-                        narrow: narrow.places,
-                        wide: if count_keys.has_wide() {
-                            self.of(&count_keys.wide).places
+                        source: of_source.places,
+                        network: if count_keys.has_network() {
+                            self.of(&count_keys.network).places
                         } else {
                             Places(0)
                         },
                         total: self.total(*id),
-                        due_ns: narrow.due_ns,
+                        due_ns: of_source.due_ns,
                         banned_until_ns: penalty.banned_until_ns,
                         replies_due_ns: penalty.replies_due_ns,
                     },
                     beyond: limiter_common::verdict::Beyond {
-                        narrow: narrow.beyond,
-                        wide: self.of(&count_keys.wide).beyond,
+                        source: of_source.beyond,
+                        network: self.of(&count_keys.network).beyond,
                         total: self.ledger.values().map(|entry| entry.beyond).sum(),
                     },
-                    entry: narrow,
+                    entry: of_source,
                     penalty,
-                    waiting: self.waiting.get(&count_keys.narrow).copied().unwrap_or_default(),
+                    waiting: self.waiting.get(&count_keys.source).copied().unwrap_or_default(),
                 }
             })
             .collect();
@@ -311,8 +311,8 @@ fn states() -> Vec<(&'static str, World)> {
     // Refused without a word, and once with one before the daemon ended.
     let unheard = |text: &str| {
         let mut world = both(text).refused("smtp", V4, Reason::Concurrency, 1);
-        let narrow = world.count_keys("smtp", V4).narrow;
-        world.ledger.entry(narrow).or_default().refused = 9;
+        let of_source = world.count_keys("smtp", V4).source;
+        world.ledger.entry(of_source).or_default().refused = 9;
         world
     };
     let mut refused_no_daemon = unheard("[service.smtp]\nmax_connections = 4\n");
@@ -321,13 +321,13 @@ fn states() -> Vec<(&'static str, World)> {
     not_in_force.detached = vec!["gate", "ledger"];
     let mut observing = both("[service.smtp]\nmode = \"observe\"\nmax_connections = 4\n");
     observing.count("smtp", |counters| counters.would_refuse[Reason::Concurrency as usize] = 3);
-    let narrow = observing.count_keys("smtp", V4).narrow;
-    let entry = observing.ledger.entry(narrow).or_default();
+    let of_source = observing.count_keys("smtp", V4).source;
+    let entry = observing.ledger.entry(of_source).or_default();
     (entry.beyond, entry.would_refuse) = (2, 3);
     entry.places.0 += 2;
     let mut rate = both("[service.smtp]\nrate = \"6/min\"\nburst = 2\n");
-    let narrow = rate.count_keys("smtp", V4).narrow;
-    rate.ledger.entry(narrow).or_default().due_ns = NOW_NS + 19_977_000_000;
+    let of_source = rate.count_keys("smtp", V4).source;
+    rate.ledger.entry(of_source).or_default().due_ns = NOW_NS + 19_977_000_000;
     let mut rule = both(
         "[service.smtp]\nmax_connections = 20\n\
          [[rule]]\nnetwork = \"198.51.100.0/24\"\nmax_connections = { smtp = 40, imap = 200, \"*\" = 30 }\n\

@@ -287,8 +287,8 @@ impl Service {
             rate: config::RateSpec::of(&policy.rate).map(|spec| spec.to_string()),
             burst: policy.rate.is_limited().then(|| policy.rate.burst()),
             network: policy.has_network().then_some(config::Network {
-                ipv4_prefix: policy.wide.ipv4,
-                ipv6_prefix: policy.wide.ipv6,
+                ipv4_prefix: policy.network.ipv4,
+                ipv6_prefix: policy.network.ipv6,
                 max_connections: policy.network_max_connections,
             }),
             max_total: (policy.max_total != 0).then_some(policy.max_total),

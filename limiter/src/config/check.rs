@@ -336,11 +336,12 @@ pub fn shown_duration(seconds: u32) -> String {
 pub fn together(policy: &ServicePolicy) -> Result<(), Complaint> {
     let (service, max_connections) = (policy.name().to_owned(), policy.max_connections);
     if policy.has_network() {
-        let (wide, narrow) = (policy.wide, policy.narrow);
-        for (family, network, narrow) in [("ipv4", wide.ipv4, narrow.ipv4), ("ipv6", wide.ipv6, narrow.ipv6)]
+        let (of_network, of_source) = (policy.network, policy.source);
+        for (family, network, of_source) in
+            [("ipv4", of_network.ipv4, of_source.ipv4), ("ipv6", of_network.ipv6, of_source.ipv6)]
         {
-            if network > narrow {
-                return Err(Complaint::NetworkWithinSource { service, family, network, narrow });
+            if network > of_source {
+                return Err(Complaint::NetworkWithinSource { service, family, network, of_source });
             }
         }
         if policy.network_max_connections < max_connections {

@@ -193,13 +193,13 @@ fn set_network(table: &mut Home<'_>, limit: Option<u32>, wanted: &ServicePolicy)
         return network.put("max_connections", i64::from(limit).into());
     }
     // The prefixes of the network in [defaults] go with it.
-    let (wide, narrow, usual) = (wanted.wide, wanted.narrow, Network::PREFIXES);
+    let (of_network, of_source, usual) = (wanted.network, wanted.source, Network::PREFIXES);
     let mut network = InlineTable::new();
-    if wide.ipv4 != usual.ipv4.min(narrow.ipv4) {
-        network.insert("ipv4_prefix", i64::from(wide.ipv4).into());
+    if of_network.ipv4 != usual.ipv4.min(of_source.ipv4) {
+        network.insert("ipv4_prefix", i64::from(of_network.ipv4).into());
     }
-    if wide.ipv6 != usual.ipv6.min(narrow.ipv6) {
-        network.insert("ipv6_prefix", i64::from(wide.ipv6).into());
+    if of_network.ipv6 != usual.ipv6.min(of_source.ipv6) {
+        network.insert("ipv6_prefix", i64::from(of_network.ipv6).into());
     }
     network.insert("max_connections", i64::from(limit).into());
     table.put("network", Value::InlineTable(network));

@@ -236,7 +236,7 @@ pub enum Complaint {
     },
     /// A network smaller than a source.
     #[error(
-        "the {family}_prefix {network} of a network is longer than the {family}_prefix {narrow} of a source at service {service}; give a shorter one"
+        "the {family}_prefix {network} of a network is longer than the {family}_prefix {of_source} of a source at service {service}; give a shorter one"
     )]
     NetworkWithinSource {
         /// The service.
@@ -246,7 +246,7 @@ pub enum Complaint {
         /// Prefix length of a network.
         network: u8,
         /// Prefix length of a source.
-        narrow: u8,
+        of_source: u8,
     },
     /// Something else than a list of rules.
     #[error("rule must be a list of tables, not {0}; write [[rule]] above the keys of each")]

@@ -83,11 +83,11 @@ impl Setting {
             Self::Burst(burst) => policy.rate.tolerance_ns = u64::from(burst - 1) * policy.rate.interval_ns,
             Self::NetworkMaxConnections(None) => {
                 policy.network_max_connections = 0;
-                policy.wide = Network::prefixes(policy.narrow.ipv4, policy.narrow.ipv6);
+                policy.network = Network::prefixes(policy.source.ipv4, policy.source.ipv6);
             }
             Self::NetworkMaxConnections(Some(limit)) => {
                 if !policy.has_network() {
-                    policy.wide = Network::prefixes(policy.narrow.ipv4, policy.narrow.ipv6);
+                    policy.network = Network::prefixes(policy.source.ipv4, policy.source.ipv6);
                 }
                 policy.network_max_connections = limit;
             }

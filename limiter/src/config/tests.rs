@@ -224,7 +224,7 @@ fn a_policy_holds_what_the_service_says() {
         let policy = service.policy();
         assert_eq!(policy.name(), service.name);
         assert_eq!(policy.max_connections, service.max_connections);
-        assert_eq!((policy.narrow.ipv4, policy.narrow.ipv6), (service.ipv4_prefix, service.ipv6_prefix));
+        assert_eq!((policy.source.ipv4, policy.source.ipv6), (service.ipv4_prefix, service.ipv6_prefix));
         assert_eq!(Protocol::from_u8(policy.protocol), Some(service.protocol));
         assert_eq!(Response::from_u8(policy.response), service.response);
         assert_eq!(
@@ -239,7 +239,7 @@ fn a_policy_holds_what_the_service_says() {
     assert_eq!(policy.rate, Rate::new(6, 60, 2));
     assert_eq!((policy.keepalive.seconds(), policy.max_total, policy.reserve), (60, 99, 3));
     assert_eq!(policy.wait_s, 12);
-    assert_eq!((policy.network_max_connections, policy.wide.ipv4, policy.wide.ipv6), (50, 24, 40));
+    assert_eq!((policy.network_max_connections, policy.network.ipv4, policy.network.ipv6), (50, 24, 40));
 }
 
 #[test]

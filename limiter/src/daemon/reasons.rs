@@ -80,8 +80,8 @@ impl Reasons for PinnedReasons {
             // These are told nothing.
             Reason::Denied | Reason::Banned => 0,
             Reason::Total => usage.total.connections().max(limits.total),
-            Reason::Network if count_keys.has_wide() => usage.wide.connections().max(limits.wide),
-            _ => usage.narrow.connections().max(limits.narrow),
+            Reason::Network if count_keys.has_network() => usage.network.connections().max(limits.network),
+            _ => usage.source.connections().max(limits.source),
         };
         Refusal::at(&policy, local_port, reason, connections)
     }

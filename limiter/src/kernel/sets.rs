@@ -250,18 +250,18 @@ impl Sets {
 
     /// What an address counts as at a service: the key of its source.
     pub fn source(&self, service: ServiceId, policy: &ServicePolicy, address: &Addr) -> Result<Key> {
-        Ok(Key::narrow(service, policy, self.say(address, service)?.source_prefix, address))
+        Ok(Key::source(service, policy, self.say(address, service)?.source_prefix, address))
     }
 
     /// Whether any address counts as the source of `key` at its service. Rules for less than all of that are left out
     /// of account. The source of a translated address is one of IPv4, for which rules for IPv4 say nothing.
     pub fn is_source(&self, policy: &ServicePolicy, key: &Key) -> Result<bool> {
-        let services = policy.narrow.of(&key.source);
-        let network = Network { prefix: key.prefix.into(), addr: key.source };
+        let services = policy.source.of(&key.addr);
+        let network = Network { prefix: key.prefix.into(), addr: key.addr };
         let rule = self.rule(self.active()? as usize, &network)?;
-        let own = rule.map_or(0, |rule| rule.source_prefix(&key.source));
+        let own = rule.map_or(0, |rule| rule.source_prefix(&key.addr));
         let by_rule = if own == 0 { services } else { own };
-        Ok(key.prefix == by_rule || (key.source.is_v4() && key.prefix == services))
+        Ok(key.prefix == by_rule || (key.addr.is_v4() && key.prefix == services))
     }
 
     /// The rule that counts for all of a network: with a shorter key the trie looks no further.

@@ -151,11 +151,11 @@ type Get = fn(&ServicePolicy) -> String;
 /// What `limiter set` has no key for.
 const KEYS: [(&str, Get); 4] = [
     ("protocol", |policy| config::protocol_name(policy.protocol).to_owned()),
-    ("ipv4_prefix", |policy| policy.narrow.ipv4.to_string()),
-    ("ipv6_prefix", |policy| policy.narrow.ipv6.to_string()),
+    ("ipv4_prefix", |policy| policy.source.ipv4.to_string()),
+    ("ipv6_prefix", |policy| policy.source.ipv6.to_string()),
     ("network prefixes", |policy| {
         if policy.has_network() {
-            format!("/{} and /{}", policy.wide.ipv4, policy.wide.ipv6)
+            format!("/{} and /{}", policy.network.ipv4, policy.network.ipv6)
         } else {
             NONE.to_owned()
         }

@@ -46,7 +46,7 @@ pub fn compare(before: &Books, records: &[(Flow, Waiter)], after: &Books) -> Vec
         })
         .filter(|found| found.seen.waiting() != found.records)
         .collect();
-    mismarked.sort_by_key(|found| (found.key.service, found.key.tier, found.key.source));
+    mismarked.sort_by_key(|found| (found.key.service, found.key.tier, found.key.addr));
     mismarked
 }
 
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn a_count_that_knows_of_others_than_the_records_is_found_and_made_right() {
         let mut policy = ServicePolicy { network_max_connections: 9, ..ServicePolicy::default() };
-        (policy.narrow.ipv4, policy.wide.ipv4) = (32, 24);
+        (policy.source.ipv4, policy.network.ipv4) = (32, 24);
         let remote = Addr::from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
         let count_keys = CountKeys::new(ServiceId(1), &policy, limiter_common::Scope::SERVICES, &remote);
         let record = |port, state, reason: Reason| {
@@ -93,11 +93,11 @@ mod tests {
             record(3, waiting::State::Told, Reason::Total),
         ];
         let total = Key::total(ServiceId(1));
-        let book = |narrow: u32, wide, in_total| -> Books {
+        let book = |of_source: u32, of_network, in_total| -> Books {
             let word = |waiting| (Places(4).with_waiting(waiting), 4);
             Books::from([
-                (count_keys.narrow, word(narrow)),
-                (count_keys.wide, word(wide)),
+                (count_keys.source, word(of_source)),
+                (count_keys.network, word(of_network)),
                 (total, word(in_total)),
             ])
         };
@@ -107,7 +107,7 @@ mod tests {
         let found = compare(&wrong, &records, &wrong);
         assert_eq!(
             found.iter().map(|found| (found.key, found.right())).collect::<Vec<_>>(),
-            [(count_keys.narrow, Places(4).with_waiting(2)), (total, Places(4)),]
+            [(count_keys.source, Places(4).with_waiting(2)), (total, Places(4)),]
         );
         // What changed meanwhile is not judged.
         assert_eq!(compare(&wrong, &records, &book(4, 2, 2)), []);

@@ -8,8 +8,8 @@ use super::*;
 
 fn count_keys(address: &str) -> CountKeys {
     let policy = ServicePolicy {
-        narrow: Prefixes { ipv4: 32, ipv6: 64 },
-        wide: Prefixes { ipv4: 24, ipv6: 48 },
+        source: Prefixes { ipv4: 32, ipv6: 64 },
+        network: Prefixes { ipv4: 24, ipv6: 48 },
         network_max_connections: 50,
         ..ServicePolicy::default()
     };
@@ -30,7 +30,7 @@ fn books(sources: &[(&str, u32)]) -> Books {
     let mut books = Books::new();
     for &(address, connections) in sources {
         let count_keys = count_keys(address);
-        for key in [count_keys.narrow, count_keys.wide, Key::total(ServiceId(1))] {
+        for key in [count_keys.source, count_keys.network, Key::total(ServiceId(1))] {
             let book = books.entry(key).or_insert((Places(0), 0));
             book.0.0 += u64::from(connections);
             book.1 += u64::from(connections);
@@ -59,12 +59,12 @@ fn a_count_too_many_and_one_too_few_are_differences() {
     let look = Look::compare(&books, &records(kind::COUNTED, "192.0.2.1", 2), &books);
     let found = |key| look.differences.iter().find(|difference| difference.key == key).copied();
     let count_keys_1 = count_keys("192.0.2.1");
-    for key in [count_keys_1.narrow, count_keys_1.wide, Key::total(ServiceId(1))] {
+    for key in [count_keys_1.source, count_keys_1.network, Key::total(ServiceId(1))] {
         assert_eq!(found(key), Some(Difference { key, ledger: 3, sockets: 2 }));
     }
     assert_eq!(look.differences.len(), 3);
     let look = Look::compare(&books, &records(kind::COUNTED, "198.51.100.1", 1), &books);
-    let key = count_keys("198.51.100.1").narrow;
+    let key = count_keys("198.51.100.1").source;
     assert!(look.differences.contains(&Difference { key, ledger: 0, sockets: 1 }));
 }
 
@@ -93,7 +93,7 @@ fn a_dead_connection_is_counted_once_whether_or_not_the_census_has_found_it() {
     let mut found = vec![record(1, kind::COUNTED), record(2, kind::COUNTED)];
     let kept = |cookie| {
         let record = ConnectionRecord::new(record::COUNTED, &count_keys("192.0.2.1"));
-        (cookie, Kept::new(record, count_keys("192.0.2.1").narrow.source))
+        (cookie, Kept::new(record, count_keys("192.0.2.1").source.addr))
     };
     // The second has died since the census found it.
     add_dead(&mut found, &[kept(2), kept(3)]);
@@ -105,6 +105,6 @@ fn a_suspicion_is_looked_at_again_soon() {
     let every = Duration::from_secs(30);
     let mut reconciler = Reconciler::default();
     assert_eq!(reconciler.wait(every), every);
-    reconciler.suspicions.push(Difference { key: count_keys("192.0.2.1").narrow, ledger: 1, sockets: 0 });
+    reconciler.suspicions.push(Difference { key: count_keys("192.0.2.1").source, ledger: 1, sockets: 0 });
     assert_eq!(reconciler.wait(every), LOOK_AGAIN);
 }

@@ -444,7 +444,7 @@ fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Fr
     let service = asked.count_keys.service();
     let say = tables.policy.say(&asked.flow.remote, service)?;
     let limits = Limits::of(policy, &say).within(&asked.count_keys);
-    let source = Key::narrow(service, policy, say.source_prefix, &asked.flow.remote);
+    let source = Key::source(service, policy, say.source_prefix, &asked.flow.remote);
     let usage = ledger::usage(tables, &source, &asked.count_keys)?;
     let now_ns = ledger::now_ns()?;
     // As the gate will see it: where it is not marked, it leaves alone what others wait for.
@@ -453,8 +453,8 @@ fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Fr
         u64::from(limit).saturating_sub(kept)
     };
     Ok(Free {
-        narrow: u64::from(limits.narrow).saturating_sub(usage.narrow.taken()),
-        wide: left(limits.wide, usage.wide, Reason::Network),
+        source: u64::from(limits.source).saturating_sub(usage.source.taken()),
+        network: left(limits.network, usage.network, Reason::Network),
         total: left(limits.total, usage.total, Reason::Total),
         rate: limits.rate.left(usage.due_ns, now_ns),
         is_refused: limits.denied || limits.bannable && now_ns < usage.banned_until_ns,

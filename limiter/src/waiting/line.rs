@@ -56,9 +56,9 @@ pub struct Asked<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Free {
     /// Of its source.
-    pub narrow: u64,
+    pub source: u64,
     /// Of its network.
-    pub wide: u64,
+    pub network: u64,
     /// Of the service.
     pub total: u64,
     /// Handshakes of its source that the rate allows now.
@@ -225,7 +225,7 @@ impl Line {
         let mut in_all = 0;
         for (_, other) in of_service().filter(|(_, other)| other.state.is_marked()) {
             in_all += 1;
-            *waiting.entry(other.count_keys.narrow).or_default() += 1;
+            *waiting.entry(other.count_keys.source).or_default() += 1;
         }
         if place.tries >= MOST_TRIES {
             return vec![(*flow, Act::Tell)];
@@ -233,11 +233,11 @@ impl Line {
         if place.tries > 0 && in_all < place.room {
             return vec![(*flow, Act::Admit)];
         }
-        let own = waiting.get(&place.count_keys.narrow).copied().unwrap_or_default() + 1;
-        let most = waiting.iter().filter(|(_, n)| **n > own).max_by_key(|(key, n)| (**n, key.source.0));
+        let own = waiting.get(&place.count_keys.source).copied().unwrap_or_default() + 1;
+        let most = waiting.iter().filter(|(_, n)| **n > own).max_by_key(|(key, n)| (**n, key.addr.0));
         let newest = most.and_then(|(key, _)| {
             let of_it =
-                of_service().filter(|(_, it)| it.count_keys.narrow == *key && it.state == State::Waiting);
+                of_service().filter(|(_, it)| it.count_keys.source == *key && it.state == State::Waiting);
             of_it.max_by_key(|(_, it)| it.since_ns)
         });
         match newest {
@@ -268,7 +268,7 @@ impl Line {
             Among::All => true,
             Among::Freed(service, source) => {
                 place.count_keys.service() == service
-                    && (place.count_keys.narrow.source == source
+                    && (place.count_keys.source.addr == source
                         || matches!(place.waits_for, Reason::Network | Reason::Total))
             }
         };
@@ -293,10 +293,10 @@ impl Line {
             }
             // Of a source with places for some, those behind wait for more of its own, not for the service's.
             let before = ahead
-                .entry(place.count_keys.narrow)
-                .or_insert_with(|| granted_of(&granted, &place.count_keys.narrow));
+                .entry(place.count_keys.source)
+                .or_insert_with(|| granted_of(&granted, &place.count_keys.source));
             let blocked_by =
-                if *before >= free.narrow { Some(Reason::Concurrency) } else { free.blocked_by() };
+                if *before >= free.source { Some(Reason::Concurrency) } else { free.blocked_by() };
             *before += 1;
             if let Some(reason) = blocked_by {
                 if reason != place.waits_for {
@@ -305,9 +305,9 @@ impl Line {
                 continue;
             }
             let granted_of = |key: &Key| granted_of(&granted, key);
-            let source_has_room = free.narrow.min(free.rate) > granted_of(&place.count_keys.narrow);
-            let others_have_room = (!place.count_keys.has_wide()
-                || free.wide > granted_of(&place.count_keys.wide))
+            let source_has_room = free.source.min(free.rate) > granted_of(&place.count_keys.source);
+            let others_have_room = (!place.count_keys.has_network()
+                || free.network > granted_of(&place.count_keys.network))
                 && free.total > granted_of(&Key::total(place.count_keys.service()));
             if source_has_room && others_have_room {
                 for key in place.keys() {
@@ -323,9 +323,9 @@ impl Line {
 impl Free {
     /// What stands in the way of one more, if anything does, whatever was granted to others.
     const fn blocked_by(&self) -> Option<Reason> {
-        if self.narrow == 0 {
+        if self.source == 0 {
             Some(Reason::Concurrency)
-        } else if self.wide == 0 {
+        } else if self.network == 0 {
             Some(Reason::Network)
         } else if self.total == 0 {
             Some(Reason::Total)
@@ -340,8 +340,8 @@ impl Free {
 impl Place {
     /// The counts it falls under.
     fn keys(&self) -> impl Iterator<Item = Key> + use<> {
-        let wide = self.count_keys.has_wide().then_some(self.count_keys.wide);
-        [Some(self.count_keys.narrow), wide, Some(Key::total(self.count_keys.service()))]
+        let of_network = self.count_keys.has_network().then_some(self.count_keys.network);
+        [Some(self.count_keys.source), of_network, Some(Key::total(self.count_keys.service()))]
             .into_iter()
             .flatten()
     }

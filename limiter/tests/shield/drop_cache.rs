@@ -127,7 +127,7 @@ fn a_change_for_somebody_else_changes_nothing() {
 fn banned_until_ns(ground: &Ground, source: IpAddr) -> u64 {
     let (source, Penalties(penalties, smtp)) = (Addr::from(source), Penalties::open(&ground.limiter));
     let mut penalties = penalties.iter().map(Result::unwrap);
-    let is_it = |key: &Key| key.service == smtp.0 && source.cut(key.prefix) == key.source;
+    let is_it = |key: &Key| key.service == smtp.0 && source.cut(key.prefix) == key.addr;
     penalties.find(|(key, _)| is_it(key)).expect("it is banned").1.banned_until_ns
 }
 

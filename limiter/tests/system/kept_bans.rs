@@ -160,14 +160,14 @@ fn after_a_reload_with_another_prefix_bans_lists_what_holds_and_unban_ends_what_
         ));
         limiter.ok(&["reload"]);
     };
-    for (wide, narrow) in [((32, 64), (24, 48)), ((24, 48), (32, 64))] {
-        prefixes(wide.0, wide.1);
+    for (of_network, of_source) in [((32, 64), (24, 48)), ((24, 48), (32, 64))] {
+        prefixes(of_network.0, of_network.1);
         for family in [V4, V6] {
             limiter.ok(&["ban", &family.source().to_string(), "--service", "smtp", "--for", "1h"]);
         }
         let banned = in_force(&limiter);
         assert_eq!(banned.len(), 2);
-        prefixes(narrow.0, narrow.1);
+        prefixes(of_source.0, of_source.1);
         assert_eq!((in_force(&limiter), listed(&limiter, "not_in_force")), (vec![], banned.clone()));
         eventually("the log says so", SOON, || {
             let log = limiter.log();
@@ -181,7 +181,7 @@ fn after_a_reload_with_another_prefix_bans_lists_what_holds_and_unban_ends_what_
             assert!(said.contains(": not banned (was: banned for another "), "{said}");
         }
         assert_eq!(listed(&limiter, "not_in_force"), Vec::<String>::new());
-        prefixes(wide.0, wide.1);
+        prefixes(of_network.0, of_network.1);
         assert_eq!(in_force(&limiter), Vec::<String>::new());
     }
 }

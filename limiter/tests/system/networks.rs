@@ -1,4 +1,4 @@
-//! The wide tier: what all sources of one network may hold together.
+//! Networks: what all sources of one network may hold together.
 
 use std::net::TcpStream;
 

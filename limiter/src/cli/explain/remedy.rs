@@ -55,8 +55,8 @@ impl Remedy {
             }
             Reason::Banned => Some(Self::Unban),
             Reason::Rate => Some(Self::NoRate),
-            Reason::Network => one_more(usage.wide.wanted()).map(Self::Network),
-            Reason::Concurrency => one_more(usage.narrow.wanted()).map(Self::Limit),
+            Reason::Network => one_more(usage.network.wanted()).map(Self::Network),
+            Reason::Concurrency => one_more(usage.source.wanted()).map(Self::Limit),
             Reason::Total => {
                 let held = usage.total.wanted();
                 // What an allowed source has on top stays what it is.
@@ -99,8 +99,8 @@ mod tests {
             name: ServicePolicy::pack_name("smtp").unwrap(),
             max_connections,
             network_max_connections: network,
-            narrow: Prefixes { ipv4: 32, ipv6: 64 },
-            wide: if network == 0 { Prefixes::default() } else { Prefixes { ipv4: 24, ipv6: 48 } },
+            source: Prefixes { ipv4: 32, ipv6: 64 },
+            network: if network == 0 { Prefixes::default() } else { Prefixes { ipv4: 24, ipv6: 48 } },
             max_total,
             reserve,
             rate: if rate { Rate::new(1, 60, 1) } else { Rate::default() },
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_helps_is_for_the_address_that_is_refused_and_no_one_else() {
-        let usage = Usage { narrow: places(50, 2), wide: places(60, 2), ..Usage::default() };
+        let usage = Usage { source: places(50, 2), network: places(60, 2), ..Usage::default() };
         let of = |say: Say, otherwise, reason| {
             let policy = policy(50, 60, 0, 0, true);
             let refused = Refused { policy: &policy, say, otherwise, usage: &usage, reason };
@@ -142,7 +142,7 @@ mod tests {
         let largest = ServicePolicy::MAX_LIMIT;
         let policy = policy(largest, largest, largest, 0, false);
         let full = places(largest, 0);
-        let usage = Usage { narrow: full, wide: full, total: full, ..Usage::default() };
+        let usage = Usage { source: full, network: full, total: full, ..Usage::default() };
         for reason in [Reason::Total, Reason::Network, Reason::Concurrency] {
             let refused =
                 Refused { policy: &policy, say: Say::NOTHING, otherwise: None, usage: &usage, reason };
@@ -170,8 +170,8 @@ mod tests {
                 Say { action: Action::from_u8(action), limits: connections(own_limit), ..Say::NOTHING };
             let otherwise = otherwise.map(|action| Say { action: Action::from_u8(action), ..Say::NOTHING });
             let mut usage = Usage {
-                narrow: places(held.0, waiting),
-                wide: places(held.1.max(held.0), waiting),
+                source: places(held.0, waiting),
+                network: places(held.1.max(held.0), waiting),
                 total: places(held.2.max(held.1).max(held.0), waiting),
                 due_ns: u64::from(rate) * 1_000_000_000_000,
                 banned_until_ns: u64::from(banned),

@@ -139,7 +139,7 @@ fn a_rate_without_a_burst_brings_its_own_as_it_does_live() {
 fn a_network_limit_keeps_the_prefixes_there_are() {
     let own = "[service.smtp]\nnetwork = { ipv4_prefix = 20, max_connections = 50 } # eight\n";
     assert_eq!(set(own, "smtp", &["network_max_connections=60"]), own.replace("50", "60"));
-    let below = "[service.smtp]\nreserve = 0\n[service.smtp.network] # wide\nmax_connections = 50\n";
+    let below = "[service.smtp]\nreserve = 0\n[service.smtp.network] # of_network\nmax_connections = 50\n";
     assert_eq!(set(below, "smtp", &["network_max_connections=60"]), below.replace("50", "60"));
     let of_defaults = "[defaults]\nnetwork = { ipv6_prefix = 40, max_connections = 50 }\n";
     assert_eq!(

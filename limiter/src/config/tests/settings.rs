@@ -27,10 +27,10 @@ fn a_setting_changes_its_key_and_no_other() {
     assert_eq!(set("keepalive=10m"), ServicePolicy { keepalive: Keepalive::within(600), ..before });
     assert_eq!(set("wait=10s"), ServicePolicy { wait_s: 10, ..before });
     assert_eq!(set("wait=0 response=drop").response, Response::Drop as u8);
-    let wide = Prefixes { ipv4: 24, ipv6: 48 };
+    let of_network = Prefixes { ipv4: 24, ipv6: 48 };
     assert_eq!(
         set("network_max_connections=50"),
-        ServicePolicy { network_max_connections: 50, wide, ..before }
+        ServicePolicy { network_max_connections: 50, network: of_network, ..before }
     );
     assert_eq!(parse_setting("max_connections=1000000"), Ok(Setting::MaxConnections(1_000_000)));
 }

@@ -16,7 +16,7 @@ fn flow(source: u8, port: u16) -> Flow {
 
 fn policy() -> ServicePolicy {
     let mut policy = ServicePolicy { max_connections: 3, ..ServicePolicy::default() };
-    (policy.narrow.ipv4, policy.narrow.ipv6) = (32, 64);
+    (policy.source.ipv4, policy.source.ipv6) = (32, 64);
     policy
 }
 
@@ -43,8 +43,8 @@ fn line(of: &[(Flow, State, u64)]) -> Line {
     line
 }
 
-fn free(narrow: u64) -> Free {
-    Free { narrow, wide: u64::MAX, total: u64::MAX, rate: u64::MAX, is_refused: false }
+fn free(of_source: u64) -> Free {
+    Free { source: of_source, network: u64::MAX, total: u64::MAX, rate: u64::MAX, is_refused: false }
 }
 
 fn turns(line: &Line, now_ns: u64, places: u64) -> Vec<Flow> {

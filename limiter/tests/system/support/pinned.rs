@@ -25,7 +25,7 @@ impl Ledger {
     fn entry(&self, source: IpAddr) -> (Key, Entry) {
         let source = Addr::from(source);
         let mut of_source =
-            self.0.iter().map(Result::unwrap).filter(|(key, _)| source.cut(key.prefix) == key.source);
+            self.0.iter().map(Result::unwrap).filter(|(key, _)| source.cut(key.prefix) == key.addr);
         let found = of_source.next().expect("the source is known");
         assert!(of_source.next().is_none(), "the source is known once");
         found
@@ -166,10 +166,10 @@ impl Penalties {
 
     /// Bans sources from smtp for an hour because of `cause`, the `nth` of them as if `nth` nanoseconds after the host started.
     pub fn ban(&mut self, cause: u32, nths: Range<u32>, address: impl Fn(u32) -> IpAddr) {
-        let smtp = ServicePolicy { narrow: Prefixes { ipv4: 32, ipv6: 64 }, ..ServicePolicy::default() };
+        let smtp = ServicePolicy { source: Prefixes { ipv4: 32, ipv6: 64 }, ..ServicePolicy::default() };
         let banned_until_ns = now_ns() + 3_600_000_000_000;
         for nth in nths {
-            let key = Key::narrow(self.1, &smtp, 0, &Addr::from(address(nth)));
+            let key = Key::source(self.1, &smtp, 0, &Addr::from(address(nth)));
             let banned_at_ns = u64::from(nth) + 1;
             let penalty = Penalty { banned_at_ns, banned_until_ns, cause, ..Penalty::default() };
             self.0.insert(key, penalty, 0).expect("there is room");

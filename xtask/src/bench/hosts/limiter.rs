@@ -110,7 +110,7 @@ impl Limiter {
     fn fill(&self, sources: u32) -> Result<()> {
         let ledger = MapData::from_pin(self.pins().join("LEDGER"))?;
         let mut ledger: HashMap<_, Key, Entry> = Map::HashMap(ledger).try_into()?;
-        let policy = ServicePolicy { narrow: Prefixes { ipv4: 32, ipv6: 64 }, ..ServicePolicy::default() };
+        let policy = ServicePolicy { source: Prefixes { ipv4: 32, ipv6: 64 }, ..ServicePolicy::default() };
         let now_s = clock_gettime(ClockId::CLOCK_MONOTONIC)?.tv_sec() as u32;
         for number in 0..sources {
             if number % 65_536 == 0 {
@@ -122,7 +122,7 @@ impl Limiter {
             } else {
                 Addr([0x2002_u32.to_be() | (number >> 16).to_be(), number.to_be(), 0, 0])
             };
-            let key = Key::narrow(ServiceId(1), &policy, 0, &remote);
+            let key = Key::source(ServiceId(1), &policy, 0, &remote);
             let entry = Entry {
                 places: Places(0),
                 accepted: 1,
