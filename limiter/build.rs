@@ -6,12 +6,12 @@ use std::{env, fs, path::PathBuf};
 const OBJECT: &str = "LIMITER_BPF_OBJECT";
 
 /// Where `cargo xtask build` leaves them, from this crate.
-const PLACE: &str = "../target/bpf/limiter.bpf.o";
+const OBJECT_PATH: &str = "../target/bpf/limiter.bpf.o";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={OBJECT}");
-    let object = env::var_os(OBJECT).map_or_else(|| PathBuf::from(PLACE), PathBuf::from);
+    let object = env::var_os(OBJECT).map_or_else(|| PathBuf::from(OBJECT_PATH), PathBuf::from);
     println!("cargo::rerun-if-changed={}", object.display());
     let Some(out) = env::var_os("OUT_DIR") else {
         println!("cargo::error=OUT_DIR is not set; cargo sets it for a build script");

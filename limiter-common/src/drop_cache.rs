@@ -9,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{Addr, Reason};
 
-/// Cached drops of each CPU, 64 bytes each. A SYN has one place in which it may be remembered.
+/// Cached drops of each CPU, 64 bytes each. A SYN has one slot in which it may be remembered.
 pub const CACHED_DROPS: usize = 256;
 
 /// How long a drop is remembered, in ticks of the kernel (jiffies), of which a second has 100 to 1000: then the maps
@@ -37,11 +37,11 @@ impl Syn {
         Self { remote: remote.halves(), local: local.halves(), port }
     }
 
-    /// Its place among the [`CACHED_DROPS`]. Whoever chooses addresses that share one only pays more for being dropped,
+    /// Its slot among the [`CACHED_DROPS`]. Whoever chooses addresses that share one only pays more for being dropped,
     /// and makes the other pay as much as without the cache.
     #[inline(always)]
     #[must_use]
-    pub const fn place(&self) -> usize {
+    pub const fn slot(&self) -> usize {
         let ([a, b], [_, c]) = (self.remote, self.local);
         let mixed = (a ^ b ^ c >> 32 ^ self.port as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> (u64::BITS - CACHED_DROPS.ilog2())) as usize
@@ -213,18 +213,18 @@ mod tests {
         }
 
         #[test]
-        fn an_empty_place_holds_for_nothing(a: (IpAddr, IpAddr, u16), now: u64) {
+        fn an_empty_slot_holds_for_nothing(a: (IpAddr, IpAddr, u16), now: u64) {
             prop_assert!(!CachedDrop::default().holds(&syn(a), 0, now));
         }
 
         #[test]
-        fn neighbours_are_spread_over_the_places(first: u32, net: u64, local: IpAddr, port: u16) {
+        fn neighbours_are_spread_over_the_slots(first: u32, net: u64, local: IpAddr, port: u16) {
             let v4 = |n: u32| IpAddr::from(first.wrapping_add(n).to_be_bytes());
             let v6 = |n: u32| IpAddr::from((u128::from(net.wrapping_add(n.into())) << 64 | 1).to_be_bytes());
             for sources in [(0..256).map(v4).collect::<Vec<_>>(), (0..256).map(v6).collect()] {
                 let mut taken = [false; CACHED_DROPS];
                 for source in sources {
-                    taken[syn((source, local, port)).place()] = true;
+                    taken[syn((source, local, port)).slot()] = true;
                 }
                 // At random, 256 sources would take 162 of as many places.
                 prop_assert!(taken.iter().filter(|&&taken| taken).count() > 100);

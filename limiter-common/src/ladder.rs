@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Rate,
-    places::{TRIES, Word},
+    count::{TRIES, Word},
     rate,
 };
 

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, Key, Places, Scope, ServiceId, ServicePolicy, key::Level};
+use crate::{Addr, Count, Key, Scope, ServiceId, ServicePolicy, key::Level};
 
 /// What is known of one source, or of one network. 48 bytes: with the kernel's 48 of a hash element
 /// and the key's 24 (kernel/bpf/hashtab.c) an entry stays within a 128-byte allocation.
@@ -15,8 +15,8 @@ pub struct Entry {
     /// When a connection was last counted or let go, in seconds of `CLOCK_MONOTONIC`: the kernel's coarse one,
     /// which costs the path of a connection next to nothing.
     pub last_seen_s: u32,
-    /// The live count; changed only by the steps of [`crate::places`].
-    pub places: Places,
+    /// The live count; changed only by the steps of [`crate::count`].
+    pub count: Count,
     /// When the source is due ([`crate::rate`]), in nanoseconds of `CLOCK_BOOTTIME`.
     pub due_ns: u64,
     /// Connections counted since the entry exists.
@@ -39,10 +39,10 @@ pub struct Entry {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Total {
-    /// The live count; changed only by the steps of [`crate::places`].
-    pub places: Places,
+    /// The live count; changed only by the steps of [`crate::count`].
+    pub count: Count,
     /// The handshakes that wait for a place, whatever for, and nothing else: changed by the same steps.
-    pub room: Places,
+    pub room: Count,
     /// Records of handshakes that were held back, in whatever state.
     pub records: u64,
     /// Of the connections, those that were let through where refusals are only counted.

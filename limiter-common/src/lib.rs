@@ -5,7 +5,7 @@
 //! out). The kernel runs the same code that the host tests by properties.
 //!
 //! Counting follows the laws of `docs/design.md`: only a completed handshake counts, and the limit is
-//! exact. [`places`] holds the protocol that makes it exact on many CPUs.
+//! exact. [`count`] holds the protocol that makes it exact on many CPUs.
 #![no_std]
 
 #[cfg(test)]
@@ -13,6 +13,7 @@ extern crate std;
 
 pub mod addr;
 pub mod census;
+pub mod count;
 pub mod counters;
 pub mod coverage;
 pub mod drop_cache;
@@ -23,7 +24,6 @@ pub mod ladder;
 pub mod ledger;
 pub mod listening;
 pub mod maintenance;
-pub mod places;
 pub mod rate;
 pub mod record;
 pub mod reservation;
@@ -35,13 +35,13 @@ pub mod verdict;
 pub mod waiting;
 
 pub use addr::Addr;
+pub use count::Count;
 pub use counters::Counters;
 pub use drop_cache::{CachedDrop, DropCache, Syn};
 pub use ending::Ending;
 pub use key::{Key, Tier};
 pub use ladder::{Ladder, Penalty};
 pub use ledger::{CountKeys, Entry, Pending, Total};
-pub use places::Places;
 pub use rate::Rate;
 pub use record::{ConnectionRecord, Kept};
 pub use room::Room;
@@ -53,7 +53,7 @@ pub use waiting::Waiter;
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
 /// meaning. A daemon that finds another version replaces the pins, it never reads them.
-pub const LAYOUT_VERSION: u64 = 11;
+pub const LAYOUT_VERSION: u64 = 12;
 
 /// The most services an instance can have; service 0 means "no service".
 pub const MAX_SERVICES: u32 = 64;

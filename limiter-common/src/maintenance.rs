@@ -6,7 +6,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Key, Places};
+use crate::{Count, Key};
 
 /// Steps one request can have.
 ///
@@ -38,9 +38,9 @@ pub struct Step {
     /// Always 0.
     pub zero: u32,
     /// The count as it was seen; or a cookie.
-    pub from: Places,
+    pub from: Count,
     /// The count as it should be.
-    pub to: Places,
+    pub to: Count,
 }
 
 /// Steps, and the outcome.

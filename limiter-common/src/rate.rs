@@ -7,7 +7,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::places::{TRIES, Word};
+use crate::count::{TRIES, Word};
 
 /// A rate as the kernel reads it.
 #[repr(C)]

@@ -1,13 +1,13 @@
 //! What a connection takes: a place in each count it falls under, all of them or none.
 //!
 //! The counts are taken in one fixed order (source, network, total), each by one atomic step of
-//! [`crate::places`], then the rate is paid; what cannot be completed is given back. So no count is
+//! [`crate::count`], then the rate is paid; what cannot be completed is given back. So no count is
 //! ever over its limit, and two sources that race for the last place of a service may both wait for a
 //! moment, but never both get it.
 
 use crate::{
-    CountKeys, Key, Places,
-    places::{self, MAX_WAITING, Reservation, Turn, Word},
+    Count, CountKeys, Key,
+    count::{self, MAX_WAITING, Reservation, Turn, Word},
     rate,
     verdict::{Limits, Reason},
 };
@@ -130,38 +130,38 @@ impl Arrival {
 #[must_use]
 pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arrival: Arrival) -> Outcome {
     let (of_source, network, total) = (arrival.turn(0), arrival.turn(1), arrival.turn(2));
-    match places::reserve(words.source, limits.source, of_source) {
+    match count::reserve(words.source, limits.source, of_source) {
         Reservation::Taken => {}
         other => return not_taken(other, Reason::Concurrency),
     }
     if let Some(of_network) = words.network {
-        match places::reserve(of_network, limits.network, network) {
+        match count::reserve(of_network, limits.network, network) {
             Reservation::Taken => {}
             other => {
-                places::undo(words.source, of_source);
+                count::undo(words.source, of_source);
                 return not_taken(other, Reason::Network);
             }
         }
     }
-    let outcome = match places::reserve(words.total, limits.total, total) {
+    let outcome = match count::reserve(words.total, limits.total, total) {
         Reservation::Taken => match pay(words, limits, now_ns, arrival) {
             Outcome::Taken => {
                 if !arrival.marks.is_none() {
-                    places::leave(words.room);
+                    count::leave(words.room);
                 }
                 return Outcome::Taken;
             }
             other => {
-                places::undo(words.total, total);
+                count::undo(words.total, total);
                 other
             }
         },
         other => not_taken(other, Reason::Total),
     };
     if let Some(of_network) = words.network {
-        places::undo(of_network, network);
+        count::undo(of_network, network);
     }
-    places::undo(words.source, of_source);
+    count::undo(words.source, of_source);
     outcome
 }
 
@@ -172,7 +172,7 @@ fn pay<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arrival: Arr
         return Outcome::Taken;
     }
     if arrival.marks.is_none() && arrival.overtakes == 0 {
-        let waiting = Places(words.source.load()).waiting();
+        let waiting = Count(words.source.load()).waiting();
         if waiting != 0 && !limits.rate.allows_behind(words.due.load(), now_ns, waiting) {
             return Outcome::Full(Reason::Rate);
         }
@@ -197,24 +197,24 @@ const fn not_taken(reservation: Reservation, reason: Reason) -> Outcome {
 #[inline(always)]
 #[must_use]
 pub fn wait<W: Word>(words: &Words<'_, W>, marks: Marks, most: u32, room: u32) -> Wait {
-    match places::wait(words.source, most) {
+    match count::wait(words.source, most) {
         Reservation::Taken => {}
         Reservation::Full => return Wait::SourceFull,
         Reservation::Contended | Reservation::Collected => return Wait::Again,
     }
-    let waits = match places::wait(words.room, room) {
+    let waits = match count::wait(words.room, room) {
         Reservation::Taken => {
             let Some(word) = tier(words, marks) else { return Wait::Waits };
-            if matches!(places::wait(word, MAX_WAITING), Reservation::Taken) {
+            if matches!(count::wait(word, MAX_WAITING), Reservation::Taken) {
                 return Wait::Waits;
             }
-            places::leave(words.room);
+            count::leave(words.room);
             Wait::Again
         }
         Reservation::Full => Wait::RoomFull,
         Reservation::Contended | Reservation::Collected => Wait::Again,
     };
-    places::leave(words.source);
+    count::leave(words.source);
     waits
 }
 
@@ -222,10 +222,10 @@ pub fn wait<W: Word>(words: &Words<'_, W>, marks: Marks, most: u32, room: u32) -
 #[inline(always)]
 pub fn leave<W: Word>(words: &Words<'_, W>, marks: Marks) {
     if let Some(word) = tier(words, marks) {
-        places::leave(word);
+        count::leave(word);
     }
-    places::leave(words.room);
-    places::leave(words.source);
+    count::leave(words.room);
+    count::leave(words.source);
 }
 
 /// Waits where `to` says, no longer where `from` does; `false`, and nothing is changed, where there is no room for
@@ -234,12 +234,12 @@ pub fn leave<W: Word>(words: &Words<'_, W>, marks: Marks) {
 #[must_use]
 pub fn wait_on<W: Word>(words: &Words<'_, W>, from: Marks, to: Marks) -> bool {
     if let Some(word) = tier(words, to)
-        && !matches!(places::wait(word, MAX_WAITING), Reservation::Taken)
+        && !matches!(count::wait(word, MAX_WAITING), Reservation::Taken)
     {
         return false;
     }
     if let Some(word) = tier(words, from) {
-        places::leave(word);
+        count::leave(word);
     }
     true
 }
@@ -260,11 +260,11 @@ const fn tier<'a, W: Word>(words: &Words<'a, W>, marks: Marks) -> Option<&'a W> 
 #[inline(always)]
 #[must_use]
 pub fn commit<W: Word>(words: &Words<'_, W>) -> u32 {
-    places::commit(words.total);
+    count::commit(words.total);
     if let Some(of_network) = words.network {
-        places::commit(of_network);
+        count::commit(of_network);
     }
-    places::commit(words.source)
+    count::commit(words.source)
 }
 
 /// Gives a reservation back, and the `paid_ns` that its handshake paid.
@@ -273,11 +273,11 @@ pub fn cancel<W: Word>(words: &Words<'_, W>, paid_ns: u64) {
     if paid_ns != 0 {
         rate::refund(words.due, paid_ns);
     }
-    places::cancel(words.total);
+    count::cancel(words.total);
     if let Some(of_network) = words.network {
-        places::cancel(of_network);
+        count::cancel(of_network);
     }
-    places::cancel(words.source);
+    count::cancel(words.source);
 }
 
 /// Counts a connection that holds no reservation; returns the connections the source has now, or
@@ -285,18 +285,18 @@ pub fn cancel<W: Word>(words: &Words<'_, W>, paid_ns: u64) {
 #[inline(always)]
 #[must_use]
 pub fn count<W: Word>(words: &Words<'_, W>) -> Option<u32> {
-    let connections = places::count(words.source)?;
+    let connections = count::count(words.source)?;
     if let Some(of_network) = words.network
-        && places::count(of_network).is_none()
+        && count::count(of_network).is_none()
     {
-        places::release(words.source);
+        count::release(words.source);
         return None;
     }
-    if places::count(words.total).is_none() {
+    if count::count(words.total).is_none() {
         if let Some(of_network) = words.network {
-            places::release(of_network);
+            count::release(of_network);
         }
-        places::release(words.source);
+        count::release(words.source);
         return None;
     }
     Some(connections)
@@ -306,12 +306,12 @@ pub fn count<W: Word>(words: &Words<'_, W>) -> Option<u32> {
 #[inline(always)]
 #[must_use]
 pub fn release<W: Word>(words: &Words<'_, W>) -> bool {
-    let of_source = places::release(words.source);
+    let of_source = count::release(words.source);
     let of_network = match words.network {
-        Some(of_network) => places::release(of_network),
+        Some(of_network) => count::release(of_network),
         None => true,
     };
-    places::release(words.total) && of_network && of_source
+    count::release(words.total) && of_network && of_source
 }
 
 #[cfg(test)]

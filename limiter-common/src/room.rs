@@ -11,7 +11,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::places::Word;
+use crate::count::Word;
 
 /// One table's room, or a part of one.
 #[repr(C)]

@@ -7,7 +7,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{ConnectionRecord, places::Word};
+use crate::{ConnectionRecord, count::Word};
 
 /// How many there are: 256 KiB, which stay in the caches of a processor.
 pub const SLOTS: u32 = 16_384;

@@ -1,7 +1,7 @@
 //! The verdict: the one place where it is decided whether a source may have one more connection.
 
 use crate::{
-    CountKeys, Places, Rate, Response, ServicePolicy,
+    Count, CountKeys, Rate, Response, ServicePolicy,
     key::Level,
     rule::{Action, Limit, RuleLimits, Say},
 };
@@ -275,11 +275,11 @@ static TOGETHER: [Together; 4] = {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Connections of the source.
-    pub source: Places,
+    pub source: Count,
     /// Connections of its network; zero where networks are not counted.
-    pub network: Places,
+    pub network: Count,
     /// Connections of the whole service.
-    pub total: Places,
+    pub total: Count,
     /// When the source is due, in nanoseconds of `CLOCK_BOOTTIME`.
     pub due_ns: u64,
     /// When its ban ends or ended, likewise; 0: there was none.
@@ -357,7 +357,7 @@ impl Usage {
     pub fn was_over(&self, limits: &Limits, now_ns: u64) -> Reason {
         const MOMENT_NS: u64 = 2_000_000_000;
         let limits = &Limits { bannable: false, ..*limits };
-        let before = |places: Places| Places(places.0.saturating_add(1));
+        let before = |count: Count| Count(count.0.saturating_add(1));
         let one_more = Self {
             source: before(self.source),
             network: before(self.network),
@@ -413,8 +413,8 @@ mod tests {
     use crate::{Scope, rule::tests::any_limits};
 
     /// A count in which reservations are held, too, and for which some wait.
-    fn count(connections: u32, reserved: u32, waiting: u32) -> Places {
-        Places(u64::from(waiting) << 48 | u64::from(reserved) << 32 | u64::from(connections))
+    fn count(connections: u32, reserved: u32, waiting: u32) -> Count {
+        Count(u64::from(waiting) << 48 | u64::from(reserved) << 32 | u64::from(connections))
     }
 
     proptest! {

@@ -29,7 +29,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, ConnectionRecord, Places, Reason, places::Word, reservation::Marks};
+use crate::{Addr, ConnectionRecord, Count, Reason, count::Word, reservation::Marks};
 
 /// How many records there can be: of those that wait, and of those about to be told.
 pub const MAX_WAITERS: u32 = 16_384;
@@ -222,7 +222,7 @@ pub const fn most_of_source(limit: u32, room: u32) -> u32 {
 #[must_use]
 pub const fn room(backlog: u32) -> u16 {
     let half = backlog / 2;
-    (if half < crate::places::MAX_WAITING { half } else { crate::places::MAX_WAITING }) as u16
+    (if half < crate::count::MAX_WAITING { half } else { crate::count::MAX_WAITING }) as u16
 }
 
 /// Whether a segment is within the window that the kernel would take a reset in (`tcp_check_req`,
@@ -274,7 +274,7 @@ pub struct Request {
     /// Of [`request::TELL`]: the [`crate::Response`].
     pub response: u32,
     /// Of [`request::TELL`]: the count that the reason is of.
-    pub count: Places,
+    pub count: Count,
     /// Of [`request::TELL`]: the limit that the reason is of.
     pub limit: u32,
     /// Always 0.
@@ -381,7 +381,7 @@ mod tests {
         #[test]
         fn half_of_the_backlog_may_wait_and_of_a_source_no_more_than_may_connect(backlog: u32, limit: u32) {
             let room = u32::from(room(backlog));
-            prop_assert_eq!(room, (backlog / 2).min(crate::places::MAX_WAITING));
+            prop_assert_eq!(room, (backlog / 2).min(crate::count::MAX_WAITING));
             prop_assert_eq!(most_of_source(limit, room), limit.min(room));
         }
     }

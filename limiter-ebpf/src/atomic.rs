@@ -9,7 +9,7 @@ use core::{
     intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg, atomic_xadd},
 };
 
-use limiter_common::{Entry, places::Word};
+use limiter_common::{Entry, count::Word};
 
 /// A 64-bit word in a map value, shared with other CPUs.
 #[repr(transparent)]
@@ -23,17 +23,17 @@ impl Shared {
     /// `entry` points to a map value found in this run of the program: the kernel keeps its memory
     /// valid until the run ends (RCU), and aligned to 8 bytes.
     #[inline(always)]
-    pub unsafe fn places<'a>(entry: *mut Entry) -> &'a Self {
-        // SAFETY: by the contract above; `Places` is a transparent u64, and every program changes it
+    pub unsafe fn count<'a>(entry: *mut Entry) -> &'a Self {
+        // SAFETY: by the contract above; `Count` is a transparent u64, and every program changes it
         // through this type only.
-        unsafe { &*(&raw mut (*entry).places).cast::<Self>() }
+        unsafe { &*(&raw mut (*entry).count).cast::<Self>() }
     }
 
     /// Any aligned 64-bit word of a map value.
     ///
     /// # Safety
     ///
-    /// As for [`Self::places`].
+    /// As for [`Self::count`].
     #[inline(always)]
     pub unsafe fn word<'a>(word: *mut u64) -> &'a Self {
         // SAFETY: by the contract above.

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use limiter_common::{
-    CountKeys, Entry, Key, Limits, Penalty, Places, Total, Usage, key::Level, places::Word as _,
+    Count, CountKeys, Entry, Key, Limits, Penalty, Total, Usage, count::Word as _, key::Level,
     reservation::Words, verdict::Beyond,
 };
 
@@ -55,12 +55,12 @@ impl Counts {
         // `Shared` only.
         unsafe {
             Words {
-                source: Shared::places(self.source),
+                source: Shared::count(self.source),
                 network: match self.network {
-                    Some(of_network) => Some(Shared::places(of_network.as_ptr())),
+                    Some(of_network) => Some(Shared::count(of_network.as_ptr())),
                     None => None,
                 },
-                total: Shared::word((&raw mut (*self.total).places).cast()),
+                total: Shared::word((&raw mut (*self.total).count).cast()),
                 room: Shared::word((&raw mut (*self.total).room).cast()),
                 due: Shared::word(&raw mut (*self.source).due_ns),
             }
@@ -141,7 +141,7 @@ pub fn let_go(count_keys: &CountKeys, counts: &Counts) {
 /// Whether somebody waits for a place of one of these counts.
 #[inline(always)]
 pub fn is_waited_for(words: &Words<'_, Shared>) -> bool {
-    let waits = |word: &Shared| Places(word.load()).waiting() != 0;
+    let waits = |word: &Shared| Count(word.load()).waiting() != 0;
     waits(words.source) || waits(words.total) || words.network.is_some_and(waits)
 }
 
@@ -210,7 +210,7 @@ pub fn usage(source: &Key, count_keys: &CountKeys, of_source: Option<*mut Entry>
     if let Some(entry) = of_source {
         // SAFETY: found in this run.
         unsafe {
-            usage.source = (&raw const (*entry).places).read_volatile();
+            usage.source = (&raw const (*entry).count).read_volatile();
             usage.due_ns = (&raw const (*entry).due_ns).read_volatile();
         }
     }
@@ -218,11 +218,11 @@ pub fn usage(source: &Key, count_keys: &CountKeys, of_source: Option<*mut Entry>
         && let Some(entry) = maps::entry(&count_keys.network)
     {
         // SAFETY: found in this run.
-        usage.network = unsafe { (&raw const (*entry).places).read_volatile() };
+        usage.network = unsafe { (&raw const (*entry).count).read_volatile() };
     }
     if with_total && let Some(total) = maps::total(count_keys.service()) {
         // SAFETY: found in this run.
-        usage.total = unsafe { (&raw const (*total).places).read_volatile() };
+        usage.total = unsafe { (&raw const (*total).count).read_volatile() };
     }
     let waiting = usage.source.waiting() | usage.network.waiting() | usage.total.waiting();
     if waiting != 0 && !waiters::are_attended() {

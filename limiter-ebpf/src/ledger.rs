@@ -221,7 +221,7 @@ fn stamp_arrival(counts: &Counts, connections: u32, now_s: u32) {
         if let Some(of_network) = counts.network {
             let of_network = of_network.as_ptr();
             atomic::add(&raw mut (*of_network).accepted, 1);
-            let connections = (*of_network).places.connections();
+            let connections = (*of_network).count.connections();
             if (*of_network).peak < connections {
                 (*of_network).peak = connections;
             }

@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use limiter_common::{
     Addr,
+    count::Word as _,
     listening::{self, Endpoint, Listener},
-    places::Word as _,
 };
 
 use crate::{

@@ -2,9 +2,9 @@
 //! atomic step. It is attached nowhere; the daemon runs it (`BPF_PROG_TEST_RUN`).
 
 use limiter_common::{
-    Counters, Key, Places, ServiceId,
+    Count, Counters, Key, ServiceId,
+    count::{self, Word as _},
     maintenance::{BATCH, Step, step},
-    places::{self, Word as _},
 };
 
 use crate::{
@@ -58,7 +58,7 @@ fn done(step: &Step) -> bool {
     let Some(word) = word(&step.key) else { return false };
     if step.step == step::COLLECT {
         // Collected before, and not removed: until it is, its source waits at the gate.
-        let is_unused = places::collect(word) || word.load() == Places::COLLECTED.0;
+        let is_unused = count::collect(word) || word.load() == Count::COLLECTED.0;
         let is_deleted = !step.key.is_total() && is_unused && LEDGER.remove(step.key).is_ok();
         if is_deleted {
             rooms::give_back(&step.key);
@@ -88,9 +88,9 @@ fn word<'a>(key: &Key) -> Option<&'a Shared> {
     unsafe {
         if key.is_total() {
             let total = maps::total(ServiceId(key.service))?;
-            Some(Shared::word((&raw mut (*total).places).cast()))
+            Some(Shared::word((&raw mut (*total).count).cast()))
         } else {
-            Some(Shared::places(maps::entry(key)?))
+            Some(Shared::count(maps::entry(key)?))
         }
     }
 }

@@ -457,7 +457,7 @@ pub fn attended_until_ns() -> u64 {
 pub fn cached_drop(syn: &Syn) -> Option<&'static mut CachedDrop> {
     let cache = DROP_CACHE.get_ptr_mut(0)?;
     // SAFETY: this CPU's slot, in which nobody else is: XDP programs do not interrupt each other.
-    Some(unsafe { &mut (*cache).0[syn.place()] })
+    Some(unsafe { &mut (*cache).0[syn.slot()] })
 }
 
 /// Where the source of what is remembered stands, by what makes a source today.

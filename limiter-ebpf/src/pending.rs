@@ -7,7 +7,7 @@
 //! CPU ever has.
 
 use aya_ebpf::helpers::generated::bpf_map_lookup_percpu_elem;
-use limiter_common::{Addr, CountKeys, Pending, ServiceId, places::Word as _, reservation};
+use limiter_common::{Addr, CountKeys, Pending, ServiceId, count::Word as _, reservation};
 
 use crate::{atomic::Shared, counts::Counts, kernel, maps::PENDING, packet::Segment, waiters};
 

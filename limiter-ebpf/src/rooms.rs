@@ -10,9 +10,9 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use limiter_common::{
-    Entry, Key, Penalty, Places, Room,
+    Count, Entry, Key, Penalty, Room,
+    count::{self, Word as _},
     ladder::cause,
-    places::{self, Word as _},
     room::{self, LOOKS, LOOKS_AHEAD, rooms},
 };
 
@@ -93,7 +93,7 @@ pub fn give_back(key: &Key) {
 #[inline(always)]
 pub fn may_be_idle(key: &Key, entry: *mut Entry) {
     // SAFETY: found in this run, aligned, and changed through `Shared` only.
-    if Places(unsafe { Shared::places(entry) }.load()).connections() != 0 {
+    if Count(unsafe { Shared::count(entry) }.load()).connections() != 0 {
         return;
     }
     let Some(room) = room(key.room()) else { return };
@@ -148,7 +148,7 @@ extern "C" fn push_entry(key: *const Key) -> u32 {
         // SAFETY: found in this run.
         && unsafe { (&raw const (*entry).ring_number).read_volatile() } == before
         // SAFETY: as above; aligned, and changed through `Shared` only.
-        && places::collect(unsafe { Shared::places(entry) })
+        && count::collect(unsafe { Shared::count(entry) })
         && LEDGER.remove(&old).is_ok()
     {
         room.give_back();
@@ -197,22 +197,22 @@ extern "C" fn look_at_entry(room: u32, looks: u32) -> u32 {
     // SAFETY: found in this run, aligned, and changed through `Shared` only.
     let (word, ring_number, due_ns) = unsafe {
         (
-            Shared::places(entry),
+            Shared::count(entry),
             (&raw const (*entry).ring_number).read_volatile(),
             (&raw const (*entry).due_ns).read_volatile(),
         )
     };
-    let places = Places(word.load());
-    if ring_number != number || places.connections() != 0 {
+    let count = Count(word.load());
+    if ring_number != number || count.connections() != 0 {
         return NEXT;
     }
     // A reservation or a waiter may come to nothing, and nobody tells.
-    if places != Places::default() || looks > 0 && due_ns > clock::now_ns() {
+    if count != Count::default() || looks > 0 && due_ns > clock::now_ns() {
         // SAFETY: found in this run.
         unsafe { (*entry).ring_number = room.push(&key) };
         return NEXT;
     }
-    if places::collect(word) && LEDGER.remove(&key).is_ok() { FOUND } else { NEXT }
+    if count::collect(word) && LEDGER.remove(&key).is_ok() { FOUND } else { NEXT }
 }
 
 /// Deletes a penalty that is of no ban; `false` if none is found.

@@ -3,7 +3,7 @@
 
 use limiter_common::{
     CountKeys, Reason, Response, Waiter,
-    places::Word as _,
+    count::Word as _,
     reservation::{self, Marks, Wait},
     verdict,
     waiting::{self, Request, State, request},

@@ -6,7 +6,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
 use limiter_common::{
     Addr, ConnectionRecord, CountKeys, Key, Reason, Scope, ServiceId, Waiter,
-    places::Word as _,
+    count::Word as _,
     record,
     reservation::{self, Arrival, Marks, Outcome, Wait},
     waiting::{self, Event, Flow, State, event},
@@ -49,7 +49,7 @@ pub fn are_attended() -> bool {
 /// 1 where nobody serves those that wait, so that others may overtake them, and 0 where a daemon does.
 #[inline(always)]
 pub fn overtakes() -> u64 {
-    // The sign, and no branch: see `limiter_common::places::Turn`.
+    // The sign, and no branch: see `limiter_common::count::Turn`.
     maps::attended_until_ns().wrapping_sub(clock::tick_ns()) >> 63
 }
 

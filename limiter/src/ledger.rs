@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Action, Addr, CountKeys, Entry, Key, Limits, Penalty, Places, Reason, Say, ServiceId, ServicePolicy,
+    Action, Addr, Count, CountKeys, Entry, Key, Limits, Penalty, Reason, Say, ServiceId, ServicePolicy,
     Usage, key::Level, rule::Network, verdict::Beyond, waiting,
 };
 use serde::Serialize;
@@ -98,8 +98,8 @@ impl Source {
             service: policy
                 .map_or_else(|| format!("(removed {})", key.service), |policy| policy.name().to_owned()),
             source: self::network(key),
-            connections: entry.places.connections(),
-            reserved: entry.places.reserved(),
+            connections: entry.count.connections(),
+            reserved: entry.count.reserved(),
             waiting: 0,
             waiting_seconds: 0.0,
             limit,
@@ -229,15 +229,15 @@ pub fn sources(tables: &Tables) -> Result<Vec<Source>> {
     let (now, now_ns, boot_ns) = (now_s()?, monotonic_ns()?, self::now_ns()?);
     let mut known: BTreeMap<_, (Key, Entry, Penalty)> = BTreeMap::new();
     // As people count: 9 comes before 10.
-    let place = |key: &Key| (key.addr.to_ip(), key.prefix, key.tier, key.level, key.service);
+    let order = |key: &Key| (key.addr.to_ip(), key.prefix, key.tier, key.level, key.service);
     for (key, penalty) in tables.penalties()?.into_iter().filter(|(_, penalty)| penalty.refused_ns != 0) {
         // Who was refused for others' connections may have had none.
         let idle_s = boot_ns.saturating_sub(penalty.refused_ns) / 1_000_000_000;
         let last_seen_s = now.saturating_sub(u32::try_from(idle_s).unwrap_or(u32::MAX));
-        known.insert(place(&key), (key, Entry { last_seen_s, ..Entry::default() }, penalty));
+        known.insert(order(&key), (key, Entry { last_seen_s, ..Entry::default() }, penalty));
     }
-    for (key, entry) in tables.sources()?.into_iter().filter(|(_, entry)| entry.places != Places::COLLECTED) {
-        known.entry(place(&key)).or_insert((key, entry, Penalty::default())).1 = entry;
+    for (key, entry) in tables.sources()?.into_iter().filter(|(_, entry)| entry.count != Count::COLLECTED) {
+        known.entry(order(&key)).or_insert((key, entry, Penalty::default())).1 = entry;
     }
     let source = |(key, entry, penalty): (Key, Entry, Penalty)| {
         let waiting = waiting.get(&key).copied().unwrap_or_default();
@@ -280,13 +280,13 @@ pub fn usage(tables: &Tables, source: &Key, count_keys: &CountKeys) -> Result<Us
 pub fn counts(tables: &Tables, count_keys: &CountKeys) -> Result<Usage> {
     let entry = |key: &Key| -> Result<Entry> {
         let entry = tables.source(key)?.unwrap_or_default();
-        Ok(if entry.places == Places::COLLECTED { Entry::default() } else { entry })
+        Ok(if entry.count == Count::COLLECTED { Entry::default() } else { entry })
     };
     let of_source = entry(&count_keys.source)?;
     let of_network = if count_keys.has_network() { entry(&count_keys.network)? } else { Entry::default() };
     Ok(Usage {
-        source: of_source.places,
-        network: of_network.places,
+        source: of_source.count,
+        network: of_network.count,
         due_ns: of_source.due_ns,
         ..Usage::default()
     })
@@ -327,11 +327,11 @@ pub fn collect(maintenance: &mut Maintenance, idle: Duration) -> Result<u32> {
     let (now, now_ns) = (now_s()?, now_ns()?);
     let idle = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
     let long_gone = |entry: &Entry| {
-        if entry.places == Places::COLLECTED {
+        if entry.count == Count::COLLECTED {
             return true;
         }
         // What is not due yet has handshakes to pay for: forgotten, they would be free.
-        entry.places == Places(0) && entry.due_ns <= now_ns && now.saturating_sub(entry.last_seen_s) >= idle
+        entry.count == Count(0) && entry.due_ns <= now_ns && now.saturating_sub(entry.last_seen_s) >= idle
     };
     let (mut keys, mut has_networks) = (Vec::new(), false);
     maintenance.tables.each_source(|key, entry| {

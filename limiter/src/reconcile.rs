@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::Result;
 use limiter_common::{
-    Kept, Key, Places,
+    Count, Kept, Key,
     census::{SocketRecord, kind},
     maintenance::{Step, step},
 };
@@ -35,7 +35,7 @@ use crate::{
 pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A count, and what changes whenever a connection is added to it.
-type Books = HashMap<Key, (Places, u64)>;
+type Books = HashMap<Key, (Count, u64)>;
 /// Connections by count.
 type Tally = HashMap<Key, u32>;
 
@@ -62,7 +62,7 @@ struct Look {
     /// Counts that do not know how many wait for them.
     mismarked: Vec<Mismarked>,
     /// The counts as they were seen last.
-    words: HashMap<Key, Places>,
+    words: HashMap<Key, Count>,
 }
 
 /// Compares at intervals, and corrects.
@@ -195,19 +195,19 @@ impl Look {
         let of_kind = |kind| records.iter().filter(|record| record.kind == kind).count();
         let (connections, dead) = (of_kind(kind::COUNTED), of_kind(kind::DEAD));
         let stood_still = before.iter().filter(|&(key, book)| {
-            after.get(key) == Some(book) && book.0 != Places::COLLECTED && book.0.reserved() == 0
+            after.get(key) == Some(book) && book.0 != Count::COLLECTED && book.0.reserved() == 0
         });
         let mut differences: Vec<Difference> = stood_still
-            .map(|(key, (places, _))| Difference {
+            .map(|(key, (count, _))| Difference {
                 key: *key,
-                ledger: places.connections(),
+                ledger: count.connections(),
                 sockets: counted.get(key).copied().unwrap_or_default(),
             })
             .filter(|difference| difference.ledger != difference.sockets)
             .collect();
         differences
             .sort_by_key(|difference| (difference.key.service, difference.key.tier, difference.key.addr));
-        let words = after.iter().map(|(key, (places, _))| (*key, *places)).collect();
+        let words = after.iter().map(|(key, (count, _))| (*key, *count)).collect();
         Self { differences, orphans: HashSet::new(), connections, dead, mismarked: Vec::new(), words }
     }
 }
@@ -242,7 +242,7 @@ fn keys(record: &SocketRecord) -> impl Iterator<Item = Key> + use<> {
 fn books(tables: &Tables) -> Result<Books> {
     let mut books = Books::new();
     tables.each_source(|key, entry| {
-        books.insert(key, (entry.places, entry.accepted));
+        books.insert(key, (entry.count, entry.accepted));
     })?;
     for (id, _) in tables.policy.services()? {
         let counters = tables.counters(id)?;

@@ -43,7 +43,7 @@ pub enum Mode {
 
 /// The shield on one interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct Attachment {
     /// Its name.
     pub interface: String,
     /// Its number; none if there is no such interface.
@@ -69,7 +69,7 @@ pub struct Keeper {
     last: Option<(Interfaces, Instant)>,
     /// Whether something has changed while it was put in place.
     is_stale: bool,
-    places: Vec<Place>,
+    attachments: Vec<Attachment>,
 }
 
 impl Keeper {
@@ -77,8 +77,8 @@ impl Keeper {
     pub fn new(shield: Shield, instance: &Instance) -> Result<Self> {
         let watch = Watch::new(netlink::LINKS | netlink::ADDRESSES | netlink::ROUTES)?;
         // What another daemon has found.
-        let places = places(instance).unwrap_or_default();
-        Ok(Self { shield, watch, instance: instance.clone(), last: None, is_stale: false, places })
+        let attachments = attachments(instance).unwrap_or_default();
+        Ok(Self { shield, watch, instance: instance.clone(), last: None, is_stale: false, attachments })
     }
 
     /// Puts the shield where it should be, if anything has changed since the last call.
@@ -93,17 +93,17 @@ impl Keeper {
         self.last = Some((interfaces.clone(), Instant::now()));
         self.is_stale = false;
         match self.look_after(interfaces, is_new) {
-            Ok(places) => self.tell(places, is_first),
+            Ok(attachments) => self.tell(attachments, is_first),
             Err(problem) => error!("cannot look after the shield: {problem:#}"),
         }
     }
 
-    fn look_after(&mut self, interfaces: &Interfaces, is_new: bool) -> Result<Vec<Place>> {
+    fn look_after(&mut self, interfaces: &Interfaces, is_new: bool) -> Result<Vec<Attachment>> {
         let network = Network::read()?;
-        let places = self.settle(&network, interfaces, is_new)?;
+        let attachments = self.settle(&network, interfaces, is_new)?;
         // Some drivers have the link flap, even where they refuse: that alone is no reason to try again.
         self.is_stale = self.watch.has_changed() && Network::read()?.has_other_links(&network);
-        Ok(places)
+        Ok(attachments)
     }
 
     /// Whether it is not where it was put: someone has detached it.
@@ -116,7 +116,12 @@ impl Keeper {
     /// Where it is, it stays until the configuration says something new, though the interface may face the
     /// world no longer: it harms nothing there, and some drivers take the link down for a moment when a
     /// program comes or goes, and with the link its routes.
-    fn settle(&mut self, network: &Network, interfaces: &Interfaces, is_new: bool) -> Result<Vec<Place>> {
+    fn settle(
+        &mut self,
+        network: &Network,
+        interfaces: &Interfaces,
+        is_new: bool,
+    ) -> Result<Vec<Attachment>> {
         let mut wanted = network.wanted(interfaces);
         let indices: BTreeSet<u32> = wanted
             .iter()
@@ -146,12 +151,12 @@ impl Keeper {
                 _ => self.shield.detach(device)?,
             }
         }
-        let mut places = Vec::new();
+        let mut attachments = Vec::new();
         for Wanted { name, index, left_alone } in wanted {
             let is_left_alone = left_alone.is_some();
             let (mode, why) = match index {
                 _ if is_left_alone => (Mode::None, left_alone),
-                Some(device) => self.place(network, device, on.contains(&device), interfaces),
+                Some(device) => self.attachment(network, device, on.contains(&device), interfaces),
                 None => (Mode::None, Some("there is no such interface".to_owned())),
             };
             let driver = index.and_then(|device| network.links.get(&device)?.driver.as_deref());
@@ -160,14 +165,21 @@ impl Keeper {
                 Mode::Generic => Some(driver::generic_cost()),
                 Mode::None => None,
             };
-            places.push(Place { interface: name, index, mode, why, left_alone: is_left_alone, cost });
+            attachments.push(Attachment {
+                interface: name,
+                index,
+                mode,
+                why,
+                left_alone: is_left_alone,
+                cost,
+            });
         }
-        places.sort_by(|a, b| a.interface.cmp(&b.interface));
-        Ok(places)
+        attachments.sort_by(|a, b| a.interface.cmp(&b.interface));
+        Ok(attachments)
     }
 
     /// Attaches it to a device, unless it is on it already.
-    fn place(
+    fn attachment(
         &mut self,
         network: &Network,
         device: u32,
@@ -178,8 +190,10 @@ impl Keeper {
         if is_on {
             let is_native = link.program.is_some_and(|program| program.is_native);
             // Why it is not native was said when it was attached, perhaps by another daemon.
-            let before = self.places.iter().find(|place| place.index == Some(device));
-            let why = before.filter(|place| place.mode == Mode::Generic).and_then(|place| place.why.clone());
+            let before = self.attachments.iter().find(|attachment| attachment.index == Some(device));
+            let why = before
+                .filter(|attachment| attachment.mode == Mode::Generic)
+                .and_then(|attachment| attachment.why.clone());
             return if is_native { (Mode::Native, None) } else { (Mode::Generic, why) };
         }
         if !self.shield.is_loaded() {
@@ -213,25 +227,29 @@ impl Keeper {
     }
 
     /// Says what is new, once.
-    fn tell(&mut self, places: Vec<Place>, is_first: bool) {
-        if places == self.places && !is_first {
+    fn tell(&mut self, attachments: Vec<Attachment>, is_first: bool) {
+        if attachments == self.attachments && !is_first {
             return;
         }
-        for place in places.iter().filter(|place| is_first || !self.places.contains(place)) {
-            match place.mode {
-                Mode::None if place.left_alone => {
-                    info!("the shield is not on {}: {}", place.interface, place.reason());
+        for attachment in
+            attachments.iter().filter(|attachment| is_first || !self.attachments.contains(attachment))
+        {
+            match attachment.mode {
+                Mode::None if attachment.left_alone => {
+                    info!("the shield is not on {}: {}", attachment.interface, attachment.reason());
                 }
-                Mode::None => warn!("{}", place.warning()),
-                Mode::Native | Mode::Generic => info!("the shield is on {place}"),
+                Mode::None => warn!("{}", attachment.warning()),
+                Mode::Native | Mode::Generic => info!("the shield is on {attachment}"),
             }
         }
-        for gone in &self.places {
-            if gone.mode != Mode::None && !places.iter().any(|place| place.interface == gone.interface) {
+        for gone in &self.attachments {
+            if gone.mode != Mode::None
+                && !attachments.iter().any(|attachment| attachment.interface == gone.interface)
+            {
                 info!("the shield is on {} no longer", gone.interface);
             }
         }
-        self.places = places;
+        self.attachments = attachments;
         if let Err(problem) = self.write() {
             error!("`limiter status` cannot know where the shield is: {problem:#}");
         }
@@ -239,13 +257,13 @@ impl Keeper {
 
     fn write(&self) -> Result<()> {
         let path = self.instance.shield_path();
-        let replaced = staged::replace(&path, &serde_json::to_vec(&self.places)?, staged::PUBLIC);
+        let replaced = staged::replace(&path, &serde_json::to_vec(&self.attachments)?, staged::PUBLIC);
         replaced.with_context(|| format!("cannot write {}", path.display()))?.or_not();
         Ok(())
     }
 }
 
-impl Place {
+impl Attachment {
     /// Whether it should be there, and is not.
     pub fn is_missing(&self) -> bool {
         self.mode == Mode::None && !self.left_alone
@@ -265,7 +283,7 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Attachment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mode = match self.mode {
             Mode::Native => "native",
@@ -289,26 +307,26 @@ fn stays(interfaces: &Interfaces, is_new: bool, is_wanted: bool, is_native: bool
 }
 
 /// Where the shield of an instance is, as its daemon said last; what of it is true no longer is not said.
-pub fn places(instance: &Instance) -> Result<Vec<Place>> {
+pub fn attachments(instance: &Instance) -> Result<Vec<Attachment>> {
     let path = instance.shield_path();
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let mut places: Vec<Place> =
+    let mut attachments: Vec<Attachment> =
         serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
-    for place in &mut places {
-        if let Some(device) = place.index
-            && place.mode != Mode::None
+    for attachment in &mut attachments {
+        if let Some(device) = attachment.index
+            && attachment.mode != Mode::None
             && !shield::is_on(&instance.pins(), device)?
         {
-            place.mode = Mode::None;
-            place.why = Some("the interface is gone, or someone has detached it".to_owned());
-            place.cost = None;
+            attachment.mode = Mode::None;
+            attachment.why = Some("the interface is gone, or someone has detached it".to_owned());
+            attachment.cost = None;
         }
     }
-    Ok(places)
+    Ok(attachments)
 }
 
 #[cfg(test)]
@@ -332,7 +350,7 @@ mod tests {
     fn what_an_older_daemon_has_written_can_be_read() {
         let text =
             r#"[{"interface":"eth0","index":2,"mode":"generic","why":"its driver has no native mode"}]"#;
-        let places: Vec<Place> = serde_json::from_str(text).unwrap();
-        assert!(!places[0].left_alone && places[0].cost.is_none());
+        let attachments: Vec<Attachment> = serde_json::from_str(text).unwrap();
+        assert!(!attachments[0].left_alone && attachments[0].cost.is_none());
     }
 }

@@ -309,8 +309,8 @@ impl Package {
 /// PATH, and where Debian keeps the programs of root, which are not on everyone's PATH.
 pub fn path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
-    let places = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    env::join_paths(places).unwrap_or(path)
+    let paths = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    env::join_paths(paths).unwrap_or(path)
 }
 
 /// A program on [`path`].

@@ -4,7 +4,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Places, Rate};
+use crate::{Count, Rate};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -29,8 +29,8 @@ impl Counts {
         }
     }
 
-    fn held(&self) -> [Places; 4] {
-        [&self.source[0], &self.source[1], &self.network, &self.total].map(|word| Places(word.load(SeqCst)))
+    fn held(&self) -> [Count; 4] {
+        [&self.source[0], &self.source[1], &self.network, &self.total].map(|word| Count(word.load(SeqCst)))
     }
 }
 
@@ -108,8 +108,8 @@ proptest! {
                 if with_network { (sum(connections), sum(reserved)) } else { (0, 0) },
                 (sum(connections), sum(reserved)),
             ];
-            for (places, expected) in counts.held().into_iter().zip(expected) {
-                prop_assert_eq!((places.connections(), places.reserved()), expected);
+            for (count, expected) in counts.held().into_iter().zip(expected) {
+                prop_assert_eq!((count.connections(), count.reserved()), expected);
             }
             for (due, paid) in counts.due.iter().zip(paid) {
                 prop_assert_eq!(due.load(SeqCst).saturating_sub(SECOND), paid * SECOND);
@@ -125,7 +125,7 @@ fn a_rate_that_is_used_up_holds_no_place() {
     let words = counts.words(0, true);
     let outcomes: Vec<_> = (0..3).map(|_| reserve(&words, &limits, 9 * SECOND, Arrival::NEW)).collect();
     assert_eq!(outcomes, [Outcome::Taken, Outcome::Taken, Outcome::Full(Reason::Rate)]);
-    assert_eq!(counts.held().map(Places::reserved), [2, 0, 2, 2]);
+    assert_eq!(counts.held().map(Count::reserved), [2, 0, 2, 2]);
     assert_eq!(
         reserve(&words, &limits, 10 * SECOND, Arrival::NEW),
         Outcome::Taken,
@@ -139,11 +139,11 @@ fn an_entry_that_is_being_deleted_takes_nothing_and_leaves_nothing() {
     for collected in ["of_source", "of_network"] {
         let counts = Counts::default();
         let word = if collected == "of_source" { &counts.source[0] } else { &counts.network };
-        assert!(places::collect(word));
+        assert!(count::collect(word));
         let words = counts.words(0, true);
         assert_eq!(reserve(&words, &limits, 0, Arrival::NEW), Outcome::Again, "{collected}");
         assert_eq!(count(&words), None, "{collected}");
-        let left = counts.held().map(|places| places.connections() + places.reserved());
+        let left = counts.held().map(|count| count.connections() + count.reserved());
         assert_eq!(left, [0; 4], "{collected}");
     }
 }
@@ -153,9 +153,9 @@ fn a_release_too_many_is_told_whichever_count_it_is() {
     let counts = Counts::default();
     let words = counts.words(0, true);
     assert_eq!(count(&words), Some(1));
-    assert!(places::release(words.network.unwrap()));
+    assert!(count::release(words.network.unwrap()));
     assert!(!release(&words));
-    assert_eq!(counts.held(), [Places(0); 4]);
+    assert_eq!(counts.held(), [Count(0); 4]);
 }
 
 /// One that waits, of a source, and why.
@@ -282,11 +282,11 @@ proptest! {
                 (connections[0] + connections[1], marked(&waiters, |waiter| waiter.waits_for == Reason::Network)),
                 (connections[0] + connections[1], marked(&waiters, |waiter| waiter.waits_for == Reason::Total)),
             ];
-            for (places, expected) in counts.held().into_iter().zip(expected) {
-                prop_assert_eq!((places.connections(), places.waiting()), expected);
-                prop_assert_eq!(places.reserved(), 0);
+            for (count, expected) in counts.held().into_iter().zip(expected) {
+                prop_assert_eq!((count.connections(), count.waiting()), expected);
+                prop_assert_eq!(count.reserved(), 0);
             }
-            prop_assert_eq!(Places(counts.room.load(SeqCst)).waiting(), waiters.len() as u32);
+            prop_assert_eq!(Count(counts.room.load(SeqCst)).waiting(), waiters.len() as u32);
         }
     }
 }

@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use limiter_common::{
     Kept,
+    count::Word as _,
     ending::{self, Records},
-    places::Word as _,
     slot,
 };
 use loom::{sync::Arc, thread};

@@ -9,8 +9,8 @@ mod ending;
 mod waiting;
 
 use limiter_common::{
-    Limits, Places, Rate, Reason,
-    places::{self, Word},
+    Count, Limits, Rate, Reason,
+    count::{self, Word},
     rate,
     reservation::{self, Arrival, Outcome, Words},
 };
@@ -30,8 +30,8 @@ impl Shared {
         Self(AtomicU64::new(value))
     }
 
-    fn places(&self) -> Places {
-        Places(self.0.load(SeqCst))
+    fn count(&self) -> Count {
+        Count(self.0.load(SeqCst))
     }
 }
 
@@ -78,16 +78,16 @@ impl Counts {
         }
     }
 
-    fn all(&self) -> [Places; 4] {
-        [&self.source[0], &self.source[1], &self.network, &self.total].map(Shared::places)
+    fn all(&self) -> [Count; 4] {
+        [&self.source[0], &self.source[1], &self.network, &self.total].map(Shared::count)
     }
 
     fn connections(&self) -> [u32; 4] {
-        self.all().map(Places::connections)
+        self.all().map(Count::connections)
     }
 
     fn reserved(&self) -> [u32; 4] {
-        self.all().map(Places::reserved)
+        self.all().map(Count::reserved)
     }
 }
 
@@ -194,7 +194,7 @@ fn an_entry_is_never_deleted_with_something_in_it() {
         let limits = Limits { source: 1, ..NONE };
         let maintenance = {
             let counts = Arc::clone(&counts);
-            thread::spawn(move || places::collect(&counts.source[0]))
+            thread::spawn(move || count::collect(&counts.source[0]))
         };
         let let_in = complete(&counts, 0, &limits);
         let collected = maintenance.join().unwrap();
@@ -213,7 +213,7 @@ fn a_network_that_is_deleted_takes_nothing_from_its_source() {
         let limits = Limits { network: 5, ..NONE };
         let maintenance = {
             let counts = Arc::clone(&counts);
-            thread::spawn(move || places::collect(&counts.network))
+            thread::spawn(move || count::collect(&counts.network))
         };
         let let_in = complete(&counts, 0, &limits);
         let collected = maintenance.join().unwrap();
@@ -235,14 +235,14 @@ fn a_correction_never_undoes_what_came_or_went_meanwhile() {
                 thread::spawn(move || word.compare_exchange(2, 1) == 2)
             };
             if leaves {
-                assert!(places::release(&*word));
+                assert!(count::release(&*word));
             } else {
-                assert_eq!(places::reserve(&*word, 9, places::Turn::NEW), places::Reservation::Taken);
-                assert_ne!(places::commit(&*word), 0);
+                assert_eq!(count::reserve(&*word, 9, count::Turn::NEW), count::Reservation::Taken);
+                assert_ne!(count::commit(&*word), 0);
             }
             let corrected = corrector.join().unwrap();
             let right = if leaves { 0 } else { 2 };
-            assert_eq!(word.places(), Places(right + u64::from(!corrected)));
+            assert_eq!(word.count(), Count(right + u64::from(!corrected)));
         });
     }
 }

@@ -5,7 +5,7 @@
 
 use limiter_common::{
     Limits, Reason,
-    places::{self, Word as _},
+    count::{self, Word as _},
     reservation::{self, Arrival, Marks, Outcome, Wait},
     waiting::{self, State},
 };
@@ -91,7 +91,7 @@ impl Room {
     }
 
     fn waiting(&self) -> [u32; 4] {
-        self.counts.all().map(limiter_common::Places::waiting)
+        self.counts.all().map(limiter_common::Count::waiting)
     }
 }
 
@@ -192,7 +192,7 @@ fn no_more_of_a_source_wait_than_may() {
         };
         let here = wait(&counts) == Wait::Waits;
         assert!(here != other.join().unwrap());
-        assert_eq!(counts.all().map(limiter_common::Places::waiting), [1, 0, 0, 1]);
+        assert_eq!(counts.all().map(limiter_common::Count::waiting), [1, 0, 0, 1]);
     });
 }
 
@@ -209,7 +209,7 @@ fn no_more_wait_in_all_than_there_is_room_for() {
         };
         let here = wait(&counts, 0) == Wait::Waits;
         assert!(here != other.join().unwrap());
-        let [first, second, ..] = counts.all().map(limiter_common::Places::waiting);
+        let [first, second, ..] = counts.all().map(limiter_common::Count::waiting);
         assert_eq!(first + second, 1, "the other is marked nowhere");
     });
 }
@@ -220,7 +220,7 @@ fn an_entry_is_never_deleted_while_somebody_waits_for_it() {
         let counts = Counts::new();
         let maintenance = {
             let counts = Arc::clone(&counts);
-            thread::spawn(move || places::collect(&counts.source[0]))
+            thread::spawn(move || count::collect(&counts.source[0]))
         };
         let wait = reservation::wait(&counts.words(0), Marks::of(Reason::Concurrency), ROOM, ROOM);
         let collected = maintenance.join().unwrap();

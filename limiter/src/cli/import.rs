@@ -18,16 +18,16 @@ pub struct Args {
     /// Read Postfix's: of this host, or what `postconf -x; postconf -M; postconf -P` printed (`-`: standard
     /// input)
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    postfix: Option<Place>,
+    postfix: Option<Input>,
 
     /// Read Exim's: of this host, or what `exim -bV; exim -bP` printed, and `exim -bP +NAME` for the host lists it
     /// refers to
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    exim: Option<Place>,
+    exim: Option<Input>,
 
     /// Read Dovecot's: of this host, or what `doveconf` or `doveconf -n` printed
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    dovecot: Option<Place>,
+    dovecot: Option<Input>,
 }
 
 const EXAMPLES: &str = "\
@@ -37,14 +37,14 @@ Examples:
 
 /// Where the settings of a daemon are.
 #[derive(Clone)]
-enum Place {
+enum Input {
     /// On this host.
     Here,
     /// In a file that its program's output was saved in.
     File(PathBuf),
 }
 
-impl FromStr for Place {
+impl FromStr for Input {
     type Err = Infallible;
 
     fn from_str(file: &str) -> Result<Self, Infallible> {
@@ -53,19 +53,19 @@ impl FromStr for Place {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let asked: [(&Reader, &Option<Place>); 3] =
+    let asked: [(&Reader, &Option<Input>); 3] =
         [(&import::POSTFIX, &args.postfix), (&import::EXIM, &args.exim), (&import::DOVECOT, &args.dovecot)];
-    let is_stdin = |place: &Option<Place>| matches!(place, Some(Place::File(file)) if file == Path::new("-"));
-    if asked.iter().filter(|(_, place)| is_stdin(place)).count() > 1 {
+    let is_stdin = |input: &Option<Input>| matches!(input, Some(Input::File(file)) if file == Path::new("-"));
+    if asked.iter().filter(|(_, input)| is_stdin(input)).count() > 1 {
         bail!(WrongUsage(
             "standard input holds the settings of one daemon; give those of the others as files".to_owned()
         ));
     }
-    let all = asked.iter().all(|(_, place)| place.is_none());
+    let all = asked.iter().all(|(_, input)| input.is_none());
     let (mut daemons, mut missing, mut failed) = (Vec::new(), Vec::new(), false);
-    for (reader, place) in asked.into_iter().filter(|(_, place)| all || place.is_some()) {
-        let result = match place {
-            Some(Place::File(path)) => gather::saved(reader, path).map(Some),
+    for (reader, input) in asked.into_iter().filter(|(_, input)| all || input.is_some()) {
+        let result = match input {
+            Some(Input::File(path)) => gather::saved(reader, path).map(Some),
             _ => gather::here(reader),
         };
         let sentence = match result {

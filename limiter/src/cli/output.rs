@@ -221,14 +221,14 @@ impl Screen {
             let broken = last.map(|last| wrapped(cell(last), Some(sizes[last]))).unwrap_or_default();
             for number in 0..broken.len().max(1) {
                 let mut line = String::new();
-                for (place, &index) in shown.iter().enumerate() {
+                for (nth, &index) in shown.iter().enumerate() {
                     let width = sizes[index];
                     let text = match broken.get(number).filter(|_| Some(index) == last) {
                         Some(part) => part,
                         None if number == 0 => cell(index),
                         None => "",
                     };
-                    if place > 0 {
+                    if nth > 0 {
                         line.push_str("  ");
                     }
                     let padded = if columns[index].is_number {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use limiter_common::{
-    Addr, CountKeys, Counters, Entry, Key, Ladder, Penalty, Places, Reason, Say, ServiceId, ServicePolicy,
+    Addr, Count, CountKeys, Counters, Entry, Key, Ladder, Penalty, Reason, Say, ServiceId, ServicePolicy,
     Usage, ladder::cause,
 };
 
@@ -29,7 +29,7 @@ use crate::{
     kernel::sets::PolicySet,
     ledger::{Refusals, Source, Waiting, network},
     policy::{self, Lookup},
-    shield::{Mode, Place},
+    shield::{Attachment, Mode},
 };
 
 /// A moment of every clock: seconds, and nanoseconds.
@@ -52,7 +52,7 @@ struct World {
     penalties: HashMap<Key, Penalty>,
     waiting: HashMap<Key, Waiting>,
     counters: BTreeMap<u8, Counters>,
-    shield: Vec<Place>,
+    shield: Vec<Attachment>,
 }
 
 impl World {
@@ -103,9 +103,9 @@ impl World {
         let of_network = count_keys.has_network().then_some(count_keys.network);
         for key in [Some(count_keys.source), of_network].into_iter().flatten() {
             let entry = self.ledger.entry(key).or_default();
-            entry.places.0 += u64::from(connections);
+            entry.count.0 += u64::from(connections);
             entry.accepted += u64::from(connections) * 3;
-            entry.peak = entry.places.connections() + 1;
+            entry.peak = entry.count.connections() + 1;
             entry.last_seen_s = NOW_S - 95;
         }
         self.count(service, |counters| counters.accepted += u64::from(connections) * 3);
@@ -151,7 +151,7 @@ impl World {
         for key in [count_keys.source, Key::total(count_keys.service())] {
             self.waiting.insert(key, Waiting::new(count, since_ns));
         }
-        self.ledger.entry(count_keys.source).or_default().places.0 += u64::from(count) << 48;
+        self.ledger.entry(count_keys.source).or_default().count.0 += u64::from(count) << 48;
         self.count(service, |counters| {
             counters.held += 7;
             counters.let_in += 4;
@@ -164,9 +164,9 @@ impl World {
     }
 
     /// All connections of a service.
-    fn total(&self, id: ServiceId) -> Places {
+    fn total(&self, id: ServiceId) -> Count {
         let of_service = self.ledger.iter().filter(|(key, _)| key.service == id.0 && !key.is_network());
-        Places(of_service.map(|(_, entry)| u64::from(entry.places.connections())).sum())
+        Count(of_service.map(|(_, entry)| u64::from(entry.count.connections())).sum())
     }
 
     fn status(&self, width: Width) -> Screen {
@@ -266,11 +266,11 @@ impl World {
                     say: rule.map_or(Say::NOTHING, |rule| policy::say(rule, *id)),
                     otherwise: None,
                     has: Usage {
-                        source: of_source.places,
+                        source: of_source.count,
                         network: if count_keys.has_network() {
-                            self.of(&count_keys.network).places
+                            self.of(&count_keys.network).count
                         } else {
-                            Places(0)
+                            Count(0)
                         },
                         total: self.total(*id),
                         due_ns: of_source.due_ns,
@@ -324,7 +324,7 @@ fn states() -> Vec<(&'static str, World)> {
     let of_source = observing.count_keys("smtp", V4).source;
     let entry = observing.ledger.entry(of_source).or_default();
     (entry.beyond, entry.would_refuse) = (2, 3);
-    entry.places.0 += 2;
+    entry.count.0 += 2;
     let mut rate = both("[service.smtp]\nrate = \"6/min\"\nburst = 2\n");
     let of_source = rate.count_keys("smtp", V4).source;
     rate.ledger.entry(of_source).or_default().due_ns = NOW_NS + 19_977_000_000;
@@ -407,7 +407,7 @@ fn busy() -> World {
         counters.replied = 123_456;
         counters.held = 4_567_890;
     });
-    let place = |interface: &str, mode, why: Option<&str>| Place {
+    let attachment = |interface: &str, mode, why: Option<&str>| Attachment {
         interface: interface.to_owned(),
         index: Some(2),
         mode,
@@ -416,8 +416,8 @@ fn busy() -> World {
         cost: None,
     };
     world.shield = vec![
-        place("enp3s0f1", Mode::Native, None),
-        place(
+        attachment("enp3s0f1", Mode::Native, None),
+        attachment(
             "eth0",
             Mode::None,
             Some("\"auto\" leaves the driver virtio_net alone, whose offloads it would turn off"),

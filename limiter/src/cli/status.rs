@@ -46,7 +46,7 @@ pub struct Status {
     pub(super) in_force: bool,
     pub(super) daemon: Daemon,
     /// Where denied and banned sources are dropped before anything is spent on them.
-    pub(super) shield: Vec<shield::Place>,
+    pub(super) shield: Vec<shield::Attachment>,
     /// Bans in force.
     pub(super) bans: usize,
     /// With `--verify`, what it found.
@@ -194,14 +194,15 @@ fn look(instance: &Instance, compares: bool) -> Result<Option<Status>> {
     let daemon = instance.daemon()?;
     let detached = pins::detached(instance)?;
     let mut warnings = of_the_instance(instance, &detached, &daemon, &services);
-    let shield = shield::places(instance).unwrap_or_else(|problem| {
+    let shield = shield::attachments(instance).unwrap_or_else(|problem| {
         warnings.push(format!(
             "it cannot be told where the shield is until the daemon starts anew, and the limits hold: {problem:#}"
         ));
         Vec::new()
     });
     warnings.extend(environment::real_time_warning().map(str::to_owned));
-    warnings.extend(shield.iter().filter(|place| place.is_missing()).map(shield::Place::warning));
+    warnings
+        .extend(shield.iter().filter(|attachment| attachment.is_missing()).map(shield::Attachment::warning));
     warnings.extend(crowded(instance, &tables)?);
     // What is asked of another network namespace comes last.
     enter_protected(instance, &tables)?;
@@ -449,9 +450,9 @@ fn crowded(instance: &Instance, tables: &Tables) -> Result<Option<String>> {
     }
     let (mut entries, mut connections) = (0_u32, 0_u64);
     tables.each_source(|key, entry| {
-        if key.is_shared() && entry.places.connections() > 0 {
+        if key.is_shared() && entry.count.connections() > 0 {
             entries += 1;
-            connections += u64::from(entry.places.connections());
+            connections += u64::from(entry.count.connections());
         }
     })?;
     if entries == 0 && !is_full {
@@ -491,7 +492,7 @@ pub fn screen(status: &Status, width: output::Width) -> Screen {
     screen.table(&COLUMNS, &rows);
     screen.paragraph(status.services.iter().filter_map(Service::further_limits));
     screen.paragraph(status.services.iter().filter_map(Service::waits));
-    screen.paragraph(status.shield.iter().map(|place| format!("shield on {place}")));
+    screen.paragraph(status.shield.iter().map(|attachment| format!("shield on {attachment}")));
     if status.bans > 0 {
         screen.paragraph([format!(
             "bans in force: {}; `limiter --instance {} bans` shows them",

@@ -81,12 +81,12 @@ pub enum Complaint {
     #[error("there is a NUL character here; remove it")]
     Nul,
     /// A key nobody knows.
-    #[error("unknown key {key} {place} (known: {known}); {advice}")]
+    #[error("unknown key {key} {section} (known: {known}); {advice}")]
     UnknownKey {
         /// The key.
         key: String,
         /// Where it stands: "in [defaults]".
-        place: String,
+        section: String,
         /// The keys known there.
         known: String,
         /// What to do.

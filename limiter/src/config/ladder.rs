@@ -9,7 +9,7 @@ use super::{
     check::{self, NONE, Number, Value, shown_duration},
     error::Complaint,
     load::Located,
-    written::{Place, Said, in_order, name, number, start, unknown},
+    written::{Said, Section, in_order, name, number, start, unknown},
 };
 
 /// The ladder, resolved.
@@ -91,7 +91,7 @@ pub fn read(value: &Said<'_>) -> Result<LadderConfig, Located> {
                 longest = Some(start(value));
             }
             "max_bans" => ladder.max_bans = number(&MAX_BANS, value)?,
-            _ => return Err(unknown(key, Place::Ladder)),
+            _ => return Err(unknown(key, Section::Ladder)),
         }
     }
     if let (Some(ban_after), Some(replies), Some(at)) = (ladder.ban_after, ladder.replies, banning)

@@ -148,7 +148,7 @@ pub fn resolve(written: Written, line: &dyn Fn(usize) -> usize) -> Result<Config
     for said in &written.services {
         let service = overlay(services.remove(said.name.get_ref()), said, &defaults)?;
         check::together(&service.policy()).map_err(|complaint| {
-            let at = place(&complaint, said, &written.defaults);
+            let at = position(&complaint, said, &written.defaults);
             complaint.at(at)
         })?;
         services.insert(service.name.clone(), service);
@@ -198,13 +198,13 @@ fn overlay(known: Option<Service>, said: &WrittenService, defaults: &Defaults) -
 
 /// Where the file says what does not fit at the service `said`: what stands there of it, or else what
 /// it has from `[defaults]`.
-fn place(complaint: &Complaint, said: &WrittenService, defaults: &Limits) -> usize {
+fn position(complaint: &Complaint, said: &WrittenService, defaults: &Limits) -> usize {
     let own = &said.limits;
     let network = |of_a_source: Option<usize>| {
         let network = own.network.as_ref().map(start).or(of_a_source);
         network.or_else(|| defaults.network.as_ref().map(start))
     };
-    let place = match complaint {
+    let position = match complaint {
         Complaint::ReserveOfNothing(_) => said.reserve.as_ref().map(start),
         Complaint::TotalBelowSource { .. } => said.max_total.as_ref().map(start),
         Complaint::NetworkWithinSource { family: "ipv4", .. } => network(own.ipv4_prefix.as_ref().map(start)),
@@ -212,7 +212,7 @@ fn place(complaint: &Complaint, said: &WrittenService, defaults: &Limits) -> usi
         Complaint::NetworkBelowSource { .. } => network(own.max_connections.as_ref().map(start)),
         _ => None,
     };
-    place.unwrap_or_else(|| start(&said.name))
+    position.unwrap_or_else(|| start(&said.name))
 }
 
 /// Refuses a port that is in two services or twice in one. What the file says is judged against the

@@ -15,7 +15,7 @@ use super::{
     error::{Complaint, shown},
     load::Located,
     rate_spec::RateSpec,
-    written::{Key, Place, Said, in_order, name, number, placed, start, unknown},
+    written::{Key, Said, Section, in_order, name, number, placed, start, unknown},
 };
 
 /// In the limits of a rule: every service that is not among them. No service can be called that.
@@ -238,7 +238,7 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
                 network_max_connections = PerService::read(value, &mut services_at, one)?;
                 network_limit_at = start(key);
             }
-            _ => return Err(unknown(key, Place::Rule)),
+            _ => return Err(unknown(key, Section::Rule)),
         }
     }
     let at = start(value);

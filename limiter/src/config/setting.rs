@@ -223,8 +223,8 @@ pub fn parse_setting(text: &str) -> Result<Setting, SettingError> {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => "other keys are changed in the file".to_owned(),
             };
-            let (key, place) = (shown(key), "of a running service".to_owned());
-            return Err(Complaint::UnknownKey { key, place, known: known.join(", "), advice }.into());
+            let (key, section) = (shown(key), "of a running service".to_owned());
+            return Err(Complaint::UnknownKey { key, section, known: known.join(", "), advice }.into());
         }
     })
 }

@@ -126,8 +126,8 @@ pub fn read(text: &str) -> Result<Written, Located> {
             "ladder" => written.ladder = Some(ladder::read(value)?),
             "defaults" => {
                 for (key, value) in in_order(table("defaults", value, Complaint::NotATable)?) {
-                    if !written.defaults.read(key, value, Place::Defaults)? {
-                        return Err(unknown(key, Place::Defaults));
+                    if !written.defaults.read(key, value, Section::Defaults)? {
+                        return Err(unknown(key, Section::Defaults));
                     }
                 }
             }
@@ -137,7 +137,7 @@ pub fn read(text: &str) -> Result<Written, Located> {
                 }
             }
             "rule" => written.rules = rules::read(value)?,
-            _ => return Err(unknown(key, Place::Top)),
+            _ => return Err(unknown(key, Section::Top)),
         }
     }
     Ok(written)
@@ -160,7 +160,7 @@ fn service(key: &Key<'_>, value: &Said<'_>) -> Result<WrittenService, Located> {
         mode: None,
         limits: Limits::default(),
     };
-    let place = Place::Service(service);
+    let section = Section::Service(service);
     for (key, value) in in_order(table(service, value, Complaint::NotAService)?) {
         match name(key) {
             "ports" => written.ports = Some(ports(value)?),
@@ -178,8 +178,8 @@ fn service(key: &Key<'_>, value: &Said<'_>) -> Result<WrittenService, Located> {
                 let mode = check::mode(&Value::from(value.get_ref()));
                 written.mode = Some(mode.map_err(|complaint| complaint.at(start(value)))?);
             }
-            _ if written.limits.read(key, value, place)? => {}
-            _ => return Err(unknown(key, place)),
+            _ if written.limits.read(key, value, section)? => {}
+            _ => return Err(unknown(key, section)),
         }
     }
     Ok(written)
@@ -187,7 +187,7 @@ fn service(key: &Key<'_>, value: &Said<'_>) -> Result<WrittenService, Located> {
 
 impl Limits {
     /// Takes the key, which stands in `place`, if it is one of these; says whether it was.
-    fn read(&mut self, key: &Key<'_>, value: &Said<'_>, place: Place<'_>) -> Result<bool, Located> {
+    fn read(&mut self, key: &Key<'_>, value: &Said<'_>, section: Section<'_>) -> Result<bool, Located> {
         match name(key) {
             "max_connections" => self.max_connections = Some(placed(&check::MAX_CONNECTIONS, value)?),
             "ipv4_prefix" => self.ipv4_prefix = Some(placed(&check::IPV4_PREFIX, value)?),
@@ -201,7 +201,7 @@ impl Limits {
                 self.rate = Some(OrNone(rate.map_err(|complaint| complaint.at(start(value)))?));
             }
             "burst" => self.burst = Some(Spanned::new(key.span(), number(&check::BURST, value)?)),
-            "network" => self.network = Some(Spanned::new(key.span(), OrNone(network(value, place)?))),
+            "network" => self.network = Some(Spanned::new(key.span(), OrNone(network(value, section)?))),
             "keepalive" => {
                 let keepalive = check::keepalive(&Value::from(value.get_ref()));
                 self.keepalive = Some(OrNone(keepalive.map_err(|complaint| complaint.at(start(value)))?));
@@ -217,7 +217,7 @@ impl Limits {
 }
 
 /// The `network` of `place`.
-fn network(value: &Said<'_>, place: Place<'_>) -> Result<Option<WrittenNetwork>, Located> {
+fn network(value: &Said<'_>, section: Section<'_>) -> Result<Option<WrittenNetwork>, Located> {
     let said = Value::from(value.get_ref());
     if check::is_none(&said) {
         return Ok(None);
@@ -231,7 +231,7 @@ fn network(value: &Said<'_>, place: Place<'_>) -> Result<Option<WrittenNetwork>,
             "ipv4_prefix" => network.ipv4_prefix = Some(small(&check::NETWORK_IPV4_PREFIX, value)?),
             "ipv6_prefix" => network.ipv6_prefix = Some(small(&check::NETWORK_IPV6_PREFIX, value)?),
             "max_connections" => network.max_connections = number(&check::NETWORK_MAX_CONNECTIONS, value)?,
-            _ => return Err(unknown(key, Place::Network(&place))),
+            _ => return Err(unknown(key, Section::Network(&section))),
         }
     }
     if network.max_connections == 0 {
@@ -292,7 +292,7 @@ fn ports(value: &Said<'_>) -> Result<Vec<Spanned<u16>>, Located> {
 
 /// A table of the file, by the keys it knows.
 #[derive(Clone, Copy)]
-pub enum Place<'a> {
+pub enum Section<'a> {
     /// Above the first table.
     Top,
     /// `[defaults]`.
@@ -300,7 +300,7 @@ pub enum Place<'a> {
     /// `[service.NAME]`.
     Service(&'a str),
     /// The network of one of these.
-    Network(&'a Place<'a>),
+    Network(&'a Section<'a>),
     /// A `[[rule]]`.
     Rule,
     /// `[ladder]`.
@@ -319,7 +319,7 @@ const LIMITS: [&str; 9] = [
     "wait",
 ];
 
-impl Place<'_> {
+impl Section<'_> {
     fn known(self) -> Vec<&'static str> {
         match self {
             Self::Top => vec![
@@ -366,28 +366,28 @@ impl Place<'_> {
     }
 }
 
-pub fn unknown(key: &Key<'_>, place: Place<'_>) -> Located {
+pub fn unknown(key: &Key<'_>, section: Section<'_>) -> Located {
     let name = name(key);
-    let known = place.known();
+    let known = section.known();
     // A key before any table, or one typed below a table it does not belong to, is TOML's classic.
     let elsewhere = [
-        (Place::Top, "above the first table"),
-        (Place::Defaults, "to [defaults]"),
-        (Place::Ladder, "to [ladder]"),
-        (Place::Service(""), "to a [service.NAME]"),
+        (Section::Top, "above the first table"),
+        (Section::Defaults, "to [defaults]"),
+        (Section::Ladder, "to [ladder]"),
+        (Section::Service(""), "to a [service.NAME]"),
     ];
-    let home = elsewhere.iter().find(|(place, _)| place.known().contains(&name));
-    let advice = match (place, home, similar(name, &known)) {
+    let home = elsewhere.iter().find(|(section, _)| section.known().contains(&name));
+    let advice = match (section, home, similar(name, &known)) {
         // What stands below the header [service.NAME.network] is of the network, whatever was meant.
-        (Place::Network(owner), ..) if owner.known().contains(&name) => {
+        (Section::Network(owner), ..) if owner.known().contains(&name) => {
             format!("move it above network, {}", owner.shown())
         }
         (_, Some((_, home)), _) => format!("move it {home}"),
         (_, None, Some(meant)) => format!("did you mean {meant}?"),
         (_, None, None) => "remove it".to_owned(),
     };
-    let place = place.shown();
-    Complaint::UnknownKey { key: shown(name), place, known: known.join(", "), advice }.at(start(key))
+    let section = section.shown();
+    Complaint::UnknownKey { key: shown(name), section, known: known.join(", "), advice }.at(start(key))
 }
 
 /// The known key that `key` is a slip of, if there is one.

@@ -125,7 +125,7 @@ fn service(output: &Output, master: &Master, daemon: &mut Daemon) {
     let Some(port) = words::port(port_name) else {
         return daemon.leave_out(what, format!("the port of {port_name} is not known here: give it by hand"));
     };
-    if output.without_options.contains(&master.place()) {
+    if output.without_options.contains(&master.service_id()) {
         daemon.leave_out(
             format!("{what} -o …"),
             "what it says behind the program is not understood, so its limits are not known: the output of \
@@ -222,7 +222,7 @@ impl Of<'_> {
             return (Limit::Unknown, self.not_known(parameter));
         };
         let shown = self.shown(parameter, &value);
-        if self.output.without_options.iter().any(|place| place == self.name) {
+        if self.output.without_options.iter().any(|service_id| service_id == self.name) {
             return (Limit::Unknown, shown);
         }
         let limit = value.parse().map_or(Limit::Unknown, Limit::or_none);
@@ -369,8 +369,8 @@ impl Of<'_> {
             format!("master.cf: {name} pass {command}, maxproc {processes}"),
             "it limits what postscreen lets through, which the limiter cannot tell from the rest: Postfix keeps it",
         );
-        let place = master.place();
-        let mut handed_on = Of { output: self.output, name: &place, daemon: self.daemon };
+        let service_id = master.service_id();
+        let mut handed_on = Of { output: self.output, name: &service_id, daemon: self.daemon };
         let parameters = ["smtpd_client_connection_count_limit", "smtpd_client_connection_rate_limit"];
         for parameter in parameters {
             let (limit, shown) = handed_on.limit(parameter);

@@ -9,7 +9,7 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use limiter_common::{
-    Key, Places,
+    Count, Key,
     maintenance::{BATCH, MaintenanceRequest, Step, step},
 };
 use nix::{
@@ -51,7 +51,7 @@ impl Maintenance {
     pub fn forget(&mut self, cookies: impl Iterator<Item = u64>) -> Result<u32> {
         self.run_all(cookies.map(|cookie| Step {
             step: step::FORGET,
-            from: Places(cookie),
+            from: Count(cookie),
             ..Step::default()
         }))
     }
@@ -60,7 +60,7 @@ impl Maintenance {
     pub fn give_back(&mut self, cookies: impl Iterator<Item = u64>) -> Result<u32> {
         self.run_all(cookies.map(|cookie| Step {
             step: step::GIVE_BACK,
-            from: Places(cookie),
+            from: Count(cookie),
             ..Step::default()
         }))
     }

@@ -43,14 +43,14 @@ impl Limit {
 /// The tightest limit; none where there is none, or none can be found.
 pub fn limit() -> Option<Limit> {
     let of_process = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let places = of_process.lines().filter_map(|line| place(line, &mounts));
-    places.flat_map(|(root, below, file)| limits(&root, &below, file)).min_by_key(|limit| limit.bytes)
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mounts = of_process.lines().filter_map(|line| mounted(line, &mountinfo));
+    mounts.flat_map(|(root, below, file)| limits(&root, &below, file)).min_by_key(|limit| limit.bytes)
 }
 
 /// Root of the tree, path below it, and the file with the limit, of a line of `/proc/self/cgroup` (cgroups(7)) that is
 /// about memory.
-fn place(line: &str, mounts: &str) -> Option<(PathBuf, PathBuf, &'static str)> {
+fn mounted(line: &str, mounts: &str) -> Option<(PathBuf, PathBuf, &'static str)> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (controllers, below) = (parts.next()?, parts.next()?);
     let (kind, option, file) = match controllers {
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_limit_is_looked_for_in_the_tree_that_has_it() {
-        let found = |line| place(line, MOUNTS).map(|(root, below, file)| root.join(below).join(file));
+        let found = |line| mounted(line, MOUNTS).map(|(root, below, file)| root.join(below).join(file));
         assert_eq!(
             found("0::/system.slice/limiter.service"),
             Some("/sys/fs/cgroup/system.slice/limiter.service/memory.max".into())

@@ -1,6 +1,6 @@
 //! What is mounted where, as `/proc/PID/mountinfo` tells (`proc_pid_mountinfo(5)`).
 
-/// What is mounted at one place.
+/// What is mounted at one mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mount<'a> {
     /// Its device, as `MAJOR:MINOR`.
@@ -28,9 +28,9 @@ pub fn all(mountinfo: &str) -> impl DoubleEndedIterator<Item = Mount<'_>> {
 }
 
 fn mount(line: &str) -> Option<Mount<'_>> {
-    let (place, about) = line.split_once(" - ")?;
-    let mut place = place.split(' ').skip(2);
-    let (device, root, at) = (place.next()?, place.next()?, place.next()?);
+    let (mount, about) = line.split_once(" - ")?;
+    let mut mount = mount.split(' ').skip(2);
+    let (device, root, at) = (mount.next()?, mount.next()?, mount.next()?);
     let mut about = about.split(' ');
     let (kind, options) = (about.next()?, about.nth(1)?);
     Some(Mount { device, root, at, kind, options })

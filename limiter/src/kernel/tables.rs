@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use limiter_common::{
-    ConnectionRecord, Counters, DropCache, Entry, Kept, Key, Penalty, Pending, Places, Room, ServiceId, Slot,
+    ConnectionRecord, Count, Counters, DropCache, Entry, Kept, Key, Penalty, Pending, Room, ServiceId, Slot,
     Total, Waiter, maintenance::MaintenanceRequest, room::rooms, waiting::Flow,
 };
 
@@ -282,8 +282,8 @@ impl Tables {
     }
 
     /// The live count of a service as a whole.
-    pub fn total(&self, id: ServiceId) -> Result<Places> {
-        Ok(self.totals.get(&u32::from(id.0), 0)?.places)
+    pub fn total(&self, id: ServiceId) -> Result<Count> {
+        Ok(self.totals.get(&u32::from(id.0), 0)?.count)
     }
 
     /// Of a whole service's connections, those that were let through where refusals are only counted.

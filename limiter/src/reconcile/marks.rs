@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt};
 
 use limiter_common::{
-    Key, Places, Waiter,
+    Count, Key, Waiter,
     waiting::{self, Flow},
 };
 
@@ -16,14 +16,14 @@ pub struct Mismarked {
     /// Whose count.
     pub key: Key,
     /// The count as it was seen.
-    pub seen: Places,
+    pub seen: Count,
     /// How many wait for it, by the records.
     pub records: u32,
 }
 
 impl Mismarked {
     /// The count as it should be.
-    pub const fn right(&self) -> Places {
+    pub const fn right(&self) -> Count {
         self.seen.with_waiting(self.records)
     }
 }
@@ -37,7 +37,7 @@ pub fn compare(before: &Books, records: &[(Flow, Waiter)], after: &Books) -> Vec
         }
     }
     let stood_still =
-        before.iter().filter(|&(key, book)| after.get(key) == Some(book) && book.0 != Places::COLLECTED);
+        before.iter().filter(|&(key, book)| after.get(key) == Some(book) && book.0 != Count::COLLECTED);
     let mut mismarked: Vec<Mismarked> = stood_still
         .map(|(key, (seen, _))| Mismarked {
             key: *key,
@@ -94,7 +94,7 @@ mod tests {
         ];
         let total = Key::total(ServiceId(1));
         let book = |of_source: u32, of_network, in_total| -> Books {
-            let word = |waiting| (Places(4).with_waiting(waiting), 4);
+            let word = |waiting| (Count(4).with_waiting(waiting), 4);
             Books::from([
                 (count_keys.source, word(of_source)),
                 (count_keys.network, word(of_network)),
@@ -107,7 +107,7 @@ mod tests {
         let found = compare(&wrong, &records, &wrong);
         assert_eq!(
             found.iter().map(|found| (found.key, found.right())).collect::<Vec<_>>(),
-            [(count_keys.source, Places(4).with_waiting(2)), (total, Places(4)),]
+            [(count_keys.source, Count(4).with_waiting(2)), (total, Count(4)),]
         );
         // What changed meanwhile is not judged.
         assert_eq!(compare(&wrong, &records, &book(4, 2, 2)), []);

@@ -31,7 +31,7 @@ fn books(sources: &[(&str, u32)]) -> Books {
     for &(address, connections) in sources {
         let count_keys = count_keys(address);
         for key in [count_keys.source, count_keys.network, Key::total(ServiceId(1))] {
-            let book = books.entry(key).or_insert((Places(0), 0));
+            let book = books.entry(key).or_insert((Count(0), 0));
             book.0.0 += u64::from(connections);
             book.1 += u64::from(connections);
         }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Key, Limits, Places, Reason, Response, ServiceId, ServicePolicy, Waiter,
+    Count, Key, Limits, Reason, Response, ServiceId, ServicePolicy, Waiter,
     reservation::Marks,
     waiting::{self, Flow, Request, State, event, request},
 };
@@ -448,7 +448,7 @@ fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Fr
     let usage = ledger::usage(tables, &source, &asked.count_keys)?;
     let now_ns = ledger::now_ns()?;
     // As the gate will see it: where it is not marked, it leaves alone what others wait for.
-    let left = |limit: u32, count: Places, reason: Reason| {
+    let left = |limit: u32, count: Count, reason: Reason| {
         let kept = if asked.marks == Marks::of(reason) { count.taken() } else { count.wanted() };
         u64::from(limit).saturating_sub(kept)
     };

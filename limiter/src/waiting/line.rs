@@ -69,7 +69,7 @@ pub struct Free {
 
 /// One that was held back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Place {
+struct Queued {
     number: u64,
     state: State,
     waits_for: Reason,
@@ -93,7 +93,7 @@ struct Place {
 
 /// Everyone who was held back.
 #[derive(Default, Debug)]
-pub struct Line(HashMap<Flow, Place>);
+pub struct Line(HashMap<Flow, Queued>);
 
 /// Whose turn may have come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,7 +112,7 @@ impl Line {
         let count_keys = waiter.record.count_keys(&flow.remote);
         let turn_ns = (2 * u64::from(waiter.rtt_us) * 1000).clamp(SHORTEST_TURN_NS, LONGEST_TURN_NS);
         let before = self.0.get(flow).filter(|before| before.number == number);
-        let place = Place {
+        let queued = Queued {
             number,
             state,
             waits_for: waiter.reason(),
@@ -134,13 +134,13 @@ impl Line {
             },
             tries: before.map_or(0, |before| before.tries),
         };
-        self.0.insert(*flow, place);
+        self.0.insert(*flow, queued);
     }
 
     /// It was not let in: somebody came first, or its source may have no more who wait.
     pub fn was_not_admitted(&mut self, flow: &Flow) {
-        if let Some(place) = self.0.get_mut(flow) {
-            place.tries = place.tries.saturating_add(1);
+        if let Some(queued) = self.0.get_mut(flow) {
+            queued.tries = queued.tries.saturating_add(1);
         }
     }
 
@@ -161,38 +161,40 @@ impl Line {
 
     /// The number of a record.
     pub fn number(&self, flow: &Flow) -> Option<u64> {
-        self.0.get(flow).map(|place| place.number)
+        self.0.get(flow).map(|queued| queued.number)
     }
 
     /// Those that wait and have not been granted a place.
     pub fn waiting(&self) -> impl Iterator<Item = &Flow> {
-        self.0.iter().filter(|(_, place)| place.state == State::Waiting).map(|(flow, _)| flow)
+        self.0.iter().filter(|(_, queued)| queued.state == State::Waiting).map(|(flow, _)| flow)
     }
 
     /// What was asked has been done, at `now_ns`.
     pub fn done(&mut self, flow: &Flow, act: Act, now_ns: u64) {
-        let Some(place) = self.0.get_mut(flow) else { return };
+        let Some(queued) = self.0.get_mut(flow) else { return };
         match act {
             Act::Grant => {
-                place.state = State::Granted;
-                place.until_ns = now_ns + place.turn_ns;
-                place.kept_until_ns = now_ns + place.turn_ns.min(LONGEST_KEPT_NS);
+                queued.state = State::Granted;
+                queued.until_ns = now_ns + queued.turn_ns;
+                queued.kept_until_ns = now_ns + queued.turn_ns.min(LONGEST_KEPT_NS);
             }
             // To the end of the line.
-            Act::Revoke => (place.state, place.order) = (State::Waiting, now_ns),
-            Act::Admit => (place.state, place.marks) = (State::Waiting, Marks::of(place.waits_for)),
-            Act::WaitOn(reason) => (place.waits_for, place.marks) = (reason, Marks::of(reason)),
-            Act::Tell => place.state = State::Told,
+            Act::Revoke => (queued.state, queued.order) = (State::Waiting, now_ns),
+            Act::Admit => (queued.state, queued.marks) = (State::Waiting, Marks::of(queued.waits_for)),
+            Act::WaitOn(reason) => (queued.waits_for, queued.marks) = (reason, Marks::of(reason)),
+            Act::Tell => queued.state = State::Told,
         }
     }
 
     /// What time asks for at `now_ns`, if one of a service waits for `wait_ns` at the most.
     pub fn due(&self, now_ns: u64, wait_ns: impl Fn(ServiceId) -> u64) -> Vec<(Flow, Act)> {
         let mut acts = Vec::new();
-        for (flow, place) in &self.0 {
-            let act = match place.state {
-                State::Granted if place.until_ns <= now_ns => Act::Revoke,
-                State::Waiting if place.since_ns + wait_ns(place.count_keys.service()) <= now_ns => Act::Tell,
+        for (flow, queued) in &self.0 {
+            let act = match queued.state {
+                State::Granted if queued.until_ns <= now_ns => Act::Revoke,
+                State::Waiting if queued.since_ns + wait_ns(queued.count_keys.service()) <= now_ns => {
+                    Act::Tell
+                }
                 State::Refused => Act::Tell,
                 _ => continue,
             };
@@ -204,9 +206,9 @@ impl Line {
 
     /// When [`Self::due`] has something to say next, in nanoseconds.
     pub fn next_due_ns(&self, wait_ns: impl Fn(ServiceId) -> u64) -> Option<u64> {
-        let due = |place: &Place| match place.state {
-            State::Granted => Some(place.until_ns),
-            State::Waiting => Some(place.since_ns + wait_ns(place.count_keys.service())),
+        let due = |queued: &Queued| match queued.state {
+            State::Granted => Some(queued.until_ns),
+            State::Waiting => Some(queued.since_ns + wait_ns(queued.count_keys.service())),
             State::Crowded | State::Refused => Some(0),
             _ => None,
         };
@@ -217,23 +219,25 @@ impl Line {
     /// waiters, it itself among them. Who was beaten to the room that was made for it is let in where there is some
     /// now, and else more is made.
     fn crowded(&self) -> Vec<(Flow, Act)> {
-        let crowded = self.0.iter().filter(|(_, place)| place.state == State::Crowded);
-        let Some((flow, place)) = crowded.min_by_key(|(_, place)| place.since_ns) else { return Vec::new() };
+        let crowded = self.0.iter().filter(|(_, queued)| queued.state == State::Crowded);
+        let Some((flow, queued)) = crowded.min_by_key(|(_, queued)| queued.since_ns) else {
+            return Vec::new();
+        };
         let mut waiting: HashMap<Key, usize> = HashMap::new();
         let of_service =
-            || self.0.iter().filter(|(_, other)| other.count_keys.service() == place.count_keys.service());
+            || self.0.iter().filter(|(_, other)| other.count_keys.service() == queued.count_keys.service());
         let mut in_all = 0;
         for (_, other) in of_service().filter(|(_, other)| other.state.is_marked()) {
             in_all += 1;
             *waiting.entry(other.count_keys.source).or_default() += 1;
         }
-        if place.tries >= MOST_TRIES {
+        if queued.tries >= MOST_TRIES {
             return vec![(*flow, Act::Tell)];
         }
-        if place.tries > 0 && in_all < place.room {
+        if queued.tries > 0 && in_all < queued.room {
             return vec![(*flow, Act::Admit)];
         }
-        let own = waiting.get(&place.count_keys.source).copied().unwrap_or_default() + 1;
+        let own = waiting.get(&queued.count_keys.source).copied().unwrap_or_default() + 1;
         let most = waiting.iter().filter(|(_, n)| **n > own).max_by_key(|(key, n)| (**n, key.addr.0));
         let newest = most.and_then(|(key, _)| {
             let of_it =
@@ -242,7 +246,7 @@ impl Line {
         });
         match newest {
             // Unless there are so many at another listener of the service that one less is no help.
-            Some((newest, _)) if in_all <= place.room => vec![(*newest, Act::Tell), (*flow, Act::Admit)],
+            Some((newest, _)) if in_all <= queued.room => vec![(*newest, Act::Tell), (*flow, Act::Admit)],
             _ => vec![(*flow, Act::Tell)],
         }
     }
@@ -256,36 +260,36 @@ impl Line {
         wait_ns: impl Fn(ServiceId) -> u64,
         mut free: impl FnMut(&Asked<'_>) -> Option<Free>,
     ) -> Vec<(Flow, Act)> {
-        // Places that were granted and are not taken yet.
+        // Count that were granted and are not taken yet.
         let mut granted: HashMap<Key, u64> = HashMap::new();
-        let is_kept = |place: &&Place| place.state == State::Granted && now_ns < place.kept_until_ns;
-        for place in self.0.values().filter(is_kept) {
-            for key in place.keys() {
+        let is_kept = |queued: &&Queued| queued.state == State::Granted && now_ns < queued.kept_until_ns;
+        for queued in self.0.values().filter(is_kept) {
+            for key in queued.keys() {
                 *granted.entry(key).or_default() += 1;
             }
         }
-        let is_asked = |place: &Place| match among {
+        let is_asked = |queued: &Queued| match among {
             Among::All => true,
             Among::Freed(service, source) => {
-                place.count_keys.service() == service
-                    && (place.count_keys.source.addr == source
-                        || matches!(place.waits_for, Reason::Network | Reason::Total))
+                queued.count_keys.service() == service
+                    && (queued.count_keys.source.addr == source
+                        || matches!(queued.waits_for, Reason::Network | Reason::Total))
             }
         };
-        let waits = |place: &Place| {
-            place.state == State::Waiting
-                && place.rests_until_ns <= now_ns
-                && now_ns < place.since_ns + wait_ns(place.count_keys.service())
-                && is_asked(place)
+        let waits = |queued: &Queued| {
+            queued.state == State::Waiting
+                && queued.rests_until_ns <= now_ns
+                && now_ns < queued.since_ns + wait_ns(queued.count_keys.service())
+                && is_asked(queued)
         };
-        let mut line: Vec<(&Flow, &Place)> = self.0.iter().filter(|(_, place)| waits(place)).collect();
-        line.sort_unstable_by_key(|(flow, place)| (place.order, flow.remote_port));
+        let mut line: Vec<(&Flow, &Queued)> = self.0.iter().filter(|(_, queued)| waits(queued)).collect();
+        line.sort_unstable_by_key(|(flow, queued)| (queued.order, flow.remote_port));
         let granted_of =
             |granted: &HashMap<Key, u64>, key: &Key| granted.get(key).copied().unwrap_or_default();
         let mut ahead: HashMap<Key, u64> = HashMap::new();
         let mut turns = Vec::new();
-        for (flow, place) in line {
-            let asked = Asked { flow, count_keys: place.count_keys, marks: place.marks };
+        for (flow, queued) in line {
+            let asked = Asked { flow, count_keys: queued.count_keys, marks: queued.marks };
             let Some(free) = free(&asked) else { continue };
             if free.is_refused {
                 turns.push((*flow, Act::Tell));
@@ -293,24 +297,24 @@ impl Line {
             }
             // Of a source with places for some, those behind wait for more of its own, not for the service's.
             let before = ahead
-                .entry(place.count_keys.source)
-                .or_insert_with(|| granted_of(&granted, &place.count_keys.source));
+                .entry(queued.count_keys.source)
+                .or_insert_with(|| granted_of(&granted, &queued.count_keys.source));
             let blocked_by =
                 if *before >= free.source { Some(Reason::Concurrency) } else { free.blocked_by() };
             *before += 1;
             if let Some(reason) = blocked_by {
-                if reason != place.waits_for {
+                if reason != queued.waits_for {
                     turns.push((*flow, Act::WaitOn(reason)));
                 }
                 continue;
             }
             let granted_of = |key: &Key| granted_of(&granted, key);
-            let source_has_room = free.source.min(free.rate) > granted_of(&place.count_keys.source);
-            let others_have_room = (!place.count_keys.has_network()
-                || free.network > granted_of(&place.count_keys.network))
-                && free.total > granted_of(&Key::total(place.count_keys.service()));
+            let source_has_room = free.source.min(free.rate) > granted_of(&queued.count_keys.source);
+            let others_have_room = (!queued.count_keys.has_network()
+                || free.network > granted_of(&queued.count_keys.network))
+                && free.total > granted_of(&Key::total(queued.count_keys.service()));
             if source_has_room && others_have_room {
-                for key in place.keys() {
+                for key in queued.keys() {
                     *granted.entry(key).or_default() += 1;
                 }
                 turns.push((*flow, Act::Grant));
@@ -337,7 +341,7 @@ impl Free {
     }
 }
 
-impl Place {
+impl Queued {
     /// The counts it falls under.
     fn keys(&self) -> impl Iterator<Item = Key> + use<> {
         let of_network = self.count_keys.has_network().then_some(self.count_keys.network);

@@ -185,7 +185,7 @@ fn every_drop_is_counted_once_and_with_its_ban() {
 fn sources_that_share_a_place_are_told_apart() {
     let Some(ground) = Ground::new() else { return };
     let place = |source: Ipv4Addr| {
-        Syn::new(&Addr::from(IpAddr::from(source)), &Addr::from(V4.host), SMTP.to_be()).place()
+        Syn::new(&Addr::from(IpAddr::from(source)), &Addr::from(V4.host), SMTP.to_be()).slot()
     };
     let [first, second, ordinary] = {
         let first = Ipv4Addr::new(203, 0, 113, 77);

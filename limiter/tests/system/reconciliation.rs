@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use limiter_common::{Places, slot::SLOTS};
+use limiter_common::{Count, slot::SLOTS};
 
 use crate::support::pinned::{Ledger, Records};
 use crate::support::{Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
@@ -75,7 +75,7 @@ fn a_source_without_connections_is_forgotten_when_its_time_is_over_and_not_befor
     for family in [V4, V6] {
         drop(lab.served(family.source(), family.port(25)));
         truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
-        Ledger::open(&limiter).set_places(family.source(), Places::COLLECTED);
+        Ledger::open(&limiter).set_count(family.source(), Count::COLLECTED);
         drop(lab.served(family.source(), family.port(25)));
     }
     truth::settled(&lab.host, &limiter, 25);

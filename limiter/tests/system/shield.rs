@@ -19,19 +19,19 @@ fn answer(lab: &Lab, source: IpAddr) -> Answer {
     lab.client.run(|| dial::answer(source, to, A_WHILE).1)
 }
 
-/// Interface and mode of each place.
-fn places(limiter: &Limiter) -> Vec<(String, String)> {
+/// Interface and mode of each attachment.
+fn attachments(limiter: &Limiter) -> Vec<(String, String)> {
     let status = limiter.json(&["status"]);
-    let places = status["shield"].as_array().expect("a list of places").clone();
-    let text = |place: &Value, key: &str| place[key].as_str().expect("text").to_owned();
-    places.iter().map(|place| (text(place, "interface"), text(place, "mode"))).collect()
+    let attachments = status["shield"].as_array().expect("a list of attachments").clone();
+    let text = |attachment: &Value, key: &str| attachment[key].as_str().expect("text").to_owned();
+    attachments.iter().map(|attachment| (text(attachment, "interface"), text(attachment, "mode"))).collect()
 }
 
 #[track_caller]
 fn comes_to(limiter: &Limiter, expected: &[(&str, &str)]) {
     let expected: Vec<_> = expected.iter().map(|&(name, mode)| (name.to_owned(), mode.to_owned())).collect();
     eventually("the shield is where it should be", SOON, || {
-        same("places", &places(limiter), &expected)
+        same("attachments", &attachments(limiter), &expected)
             .map_err(|complaint| format!("{complaint}\n{}", limiter.log()))
     });
 }
@@ -39,9 +39,10 @@ fn comes_to(limiter: &Limiter, expected: &[(&str, &str)]) {
 /// Why the shield is not there, or not native.
 fn why(limiter: &Limiter, interface: &str) -> String {
     let status = limiter.json(&["status"]);
-    let places = status["shield"].as_array().expect("a list of places");
-    let place = places.iter().find(|place| place["interface"] == interface).expect("a place");
-    place["why"].as_str().unwrap_or_default().to_owned()
+    let attachments = status["shield"].as_array().expect("a list of attachments");
+    let attachment =
+        attachments.iter().find(|attachment| attachment["interface"] == interface).expect("a place");
+    attachment["why"].as_str().unwrap_or_default().to_owned()
 }
 
 fn bpftool(line: &str) -> String {
@@ -101,7 +102,7 @@ fn it_drops_who_is_denied_before_anything_else_sees_them() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &format!("{ON_THE_WIRE}{DENIED}"));
-    assert_eq!(places(&limiter), [("wire".to_owned(), "generic".to_owned())], "{}", limiter.log());
+    assert_eq!(attachments(&limiter), [("wire".to_owned(), "generic".to_owned())], "{}", limiter.log());
     let text = limiter.ok(&["status"]);
     assert!(
         text.contains(
@@ -138,7 +139,7 @@ fn without_it_the_other_programs_refuse_the_same() {
     let Some(lab) = Lab::new() else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &format!("interfaces = []\n{DENIED}"));
-    assert_eq!(places(&limiter), []);
+    assert_eq!(attachments(&limiter), []);
     assert_eq!(attached(&lab), json!([]));
     refuses(&lab, &limiter);
     assert_eq!(limiter.counter("smtp", "dropped"), 0);
@@ -181,7 +182,7 @@ fn where_another_program_is_status_says_so_and_it_is_attached_when_that_is_gone(
     let _sink = Sink::start(&lab, 25);
     Constant::new(xdp::PASS).attach(&lab.host, "wire");
     let limiter = Limiter::start_with(&lab, &format!("{ON_THE_WIRE}{DENIED}"));
-    assert_eq!(places(&limiter), [("wire".to_owned(), "none".to_owned())]);
+    assert_eq!(attachments(&limiter), [("wire".to_owned(), "none".to_owned())]);
     assert!(why(&limiter, "wire").contains("another XDP program"));
     let status = limiter.json(&["status"]);
     let warning = status["warnings"][0].as_str().unwrap_or_default();
@@ -201,7 +202,7 @@ fn it_follows_interfaces_that_come_and_go() {
     let Some(lab) = Lab::new() else { return };
     let limiter = Limiter::start_with(&lab, "interfaces = [\"late\", \"wire\"]\n");
     assert_eq!(
-        places(&limiter),
+        attachments(&limiter),
         [("late".to_owned(), "none".to_owned()), ("wire".to_owned(), "generic".to_owned())]
     );
     assert_eq!(why(&limiter, "late"), "there is no such interface");
@@ -292,7 +293,7 @@ fn by_itself_it_leaves_alone_where_other_traffic_would_pay_and_the_same_are_refu
 fn what_an_older_limiter_has_attached_by_itself_is_taken_away() {
     let Some(lab) = Lab::new() else { return };
     let mut limiter = Limiter::start_with(&lab, ON_THE_WIRE);
-    assert_eq!(places(&limiter), [("wire".to_owned(), "generic".to_owned())], "{}", limiter.log());
+    assert_eq!(attachments(&limiter), [("wire".to_owned(), "generic".to_owned())], "{}", limiter.log());
     limiter.kill();
     limiter.configure("");
     limiter.run();
@@ -347,22 +348,22 @@ fn it_works_without_the_daemon_and_the_next_one_takes_it_over() {
     let dropped = limiter.counter("smtp", "dropped");
     refuses(&lab, &limiter);
     assert!(limiter.counter("smtp", "dropped") >= dropped + 2);
-    assert_eq!(places(&limiter), [("wire".to_owned(), "generic".to_owned())]);
+    assert_eq!(attachments(&limiter), [("wire".to_owned(), "generic".to_owned())]);
     limiter.run();
     let (same_id, another) = link(&limiter);
     assert_eq!(same_id, id, "it was attached all the time");
     assert_ne!(another, program, "the program is that of the new daemon");
-    assert_eq!(places(&limiter), [("wire".to_owned(), "generic".to_owned())]);
+    assert_eq!(attachments(&limiter), [("wire".to_owned(), "generic".to_owned())]);
     refuses(&lab, &limiter);
     // Someone detaches it.
     let pin = std::fs::read_dir(limiter.pins()).unwrap().map(|pin| pin.unwrap().path());
     let pin = pin.into_iter().find(|pin| pin.to_string_lossy().contains("link-shield")).unwrap();
     limiter.kill();
     bpftool(&format!("link detach pinned {}", pin.display()));
-    assert_eq!(places(&limiter), [("wire".to_owned(), "none".to_owned())]);
+    assert_eq!(attachments(&limiter), [("wire".to_owned(), "none".to_owned())]);
     refuses(&lab, &limiter);
     limiter.run();
-    assert_eq!(places(&limiter), [("wire".to_owned(), "generic".to_owned())]);
+    assert_eq!(attachments(&limiter), [("wire".to_owned(), "generic".to_owned())]);
     bpftool(&format!("link detach pinned {}", pin.display()));
     comes_to(&limiter, &[("wire", "generic")]);
     assert_ne!(attached(&lab), json!([]));
@@ -389,7 +390,7 @@ fn behind_the_driver_it_drops_the_same() {
         }
     }
     let limiter = Limiter::start_with(&lab, &format!("interfaces = [\"bridge\"]\n{DENIED}"));
-    assert_eq!(places(&limiter), [("bridge".to_owned(), "generic".to_owned())]);
+    assert_eq!(attachments(&limiter), [("bridge".to_owned(), "generic".to_owned())]);
     refuses(&lab, &limiter);
     assert!(limiter.counter("smtp", "dropped") >= 2);
     assert_eq!(limiter.counter("smtp", "held"), 0);

@@ -188,7 +188,7 @@ fn ten_takeovers_under_load_let_nobody_over_the_limit_and_refuse_nobody_below_it
     let surprises =
         [over.surprises, below.surprises].map(|list| list.into_inner().expect("no panic held it")).concat();
     assert_eq!(surprises, Vec::<String>::new());
-    assert!(over.refused.into_inner() > 100, "six clients on four places: many are refused");
+    assert!(over.refused.into_inner() > 100, "six clients on four count: many are refused");
     assert_eq!(sink.tally(greedy).peak, LIMIT, "by what the server held at once");
     assert!((1..=LIMIT).contains(&peaks[&greedy]), "by the kernel's table: {peaks:?}");
     let (refused, kept_waiting) = (below.refused.into_inner(), below.kept_waiting.into_inner());

@@ -62,17 +62,17 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// When it is in none of the places where Debian has had it.
+    /// When it is in none of the paths where Debian has had it.
     pub fn image(&self) -> Result<PathBuf> {
         let (_, modules) = modules::folder(&self.folder, &self.release)?;
         // Beside the modules since 7.1; without a signature where Debian has not signed it yet.
-        let mut places = [
+        let mut paths = [
             self.folder.join("boot").join(format!("vmlinuz-{}", self.release)),
             modules.join("vmlinuz"),
             modules.join("vmlinuz.unsigned"),
         ]
         .into_iter();
-        places
+        paths
             .find(|place| place.is_file())
             .with_context(|| format!("{} has no kernel in it", self.folder.display()))
     }

@@ -87,10 +87,8 @@ fn module_name(path: &str) -> &str {
 /// When they are in neither place.
 pub fn folder(unpacked: &Path, release: &str) -> Result<(PathBuf, PathBuf)> {
     let bases = [unpacked.to_owned(), unpacked.join("usr")];
-    let mut places = bases.into_iter().map(|base| (base.clone(), base.join("lib/modules").join(release)));
-    places
-        .find(|(_, folder)| folder.is_dir())
-        .with_context(|| format!("Linux {release} came without modules"))
+    let mut paths = bases.into_iter().map(|base| (base.clone(), base.join("lib/modules").join(release)));
+    paths.find(|(_, folder)| folder.is_dir()).with_context(|| format!("Linux {release} came without modules"))
 }
 
 #[cfg(test)]

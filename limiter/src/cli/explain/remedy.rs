@@ -86,7 +86,7 @@ impl Remedy {
 #[cfg(test)]
 mod tests {
     use limiter_common::{
-        Action, Places, Rate,
+        Action, Count, Rate,
         rule::{Limit, RuleLimits, RuleRate},
         service::Prefixes,
     };
@@ -108,13 +108,13 @@ mod tests {
         }
     }
 
-    fn places(connections: u32, waiting: u32) -> Places {
-        Places(u64::from(waiting) << 48 | u64::from(connections))
+    fn count(connections: u32, waiting: u32) -> Count {
+        Count(u64::from(waiting) << 48 | u64::from(connections))
     }
 
     #[test]
     fn what_helps_is_for_the_address_that_is_refused_and_no_one_else() {
-        let usage = Usage { source: places(50, 2), network: places(60, 2), ..Usage::default() };
+        let usage = Usage { source: count(50, 2), network: count(60, 2), ..Usage::default() };
         let of = |say: Say, otherwise, reason| {
             let policy = policy(50, 60, 0, 0, true);
             let refused = Refused { policy: &policy, say, otherwise, usage: &usage, reason };
@@ -141,7 +141,7 @@ mod tests {
     fn beyond_the_largest_limit_nothing_helps() {
         let largest = ServicePolicy::MAX_LIMIT;
         let policy = policy(largest, largest, largest, 0, false);
-        let full = places(largest, 0);
+        let full = count(largest, 0);
         let usage = Usage { source: full, network: full, total: full, ..Usage::default() };
         for reason in [Reason::Total, Reason::Network, Reason::Concurrency] {
             let refused =
@@ -170,9 +170,9 @@ mod tests {
                 Say { action: Action::from_u8(action), limits: connections(own_limit), ..Say::NOTHING };
             let otherwise = otherwise.map(|action| Say { action: Action::from_u8(action), ..Say::NOTHING });
             let mut usage = Usage {
-                source: places(held.0, waiting),
-                network: places(held.1.max(held.0), waiting),
-                total: places(held.2.max(held.1).max(held.0), waiting),
+                source: count(held.0, waiting),
+                network: count(held.1.max(held.0), waiting),
+                total: count(held.2.max(held.1).max(held.0), waiting),
                 due_ns: u64::from(rate) * 1_000_000_000_000,
                 banned_until_ns: u64::from(banned),
                 ..Usage::default()

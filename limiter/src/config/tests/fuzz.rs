@@ -52,7 +52,7 @@ impl Dice {
     }
 
     /// Somewhere in `text`, between two characters.
-    fn place(&mut self, text: &str) -> usize {
+    fn position(&mut self, text: &str) -> usize {
         let mut at = self.below(text.len() + 1);
         while !text.is_char_boundary(at) {
             at -= 1;
@@ -66,7 +66,7 @@ impl Dice {
     }
 
     fn change(&mut self, text: &mut String, corpus: &[String]) {
-        let at = self.place(text);
+        let at = self.position(text);
         match self.below(8) {
             // Another character there, or none.
             0 => drop(text[at..].chars().next().map(|_| text.remove(at))),
@@ -95,7 +95,7 @@ impl Dice {
             // The rest from another text.
             _ => {
                 let other = &corpus[self.below(corpus.len())];
-                let from = self.place(other);
+                let from = self.position(other);
                 text.truncate(at);
                 text.push_str(&other[from..]);
             }

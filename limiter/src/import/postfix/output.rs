@@ -81,8 +81,8 @@ impl Master {
     }
 
     /// Under what its parameters are kept. The service `smtp` is there twice: to accept and to send.
-    pub fn place(&self) -> String {
-        place(&self.name, &self.kind)
+    pub fn service_id(&self) -> String {
+        service_id(&self.name, &self.kind)
     }
 
     /// What its `-o` say; `None` if something of it is not understood.
@@ -116,7 +116,7 @@ impl Master {
     }
 }
 
-fn place(service: &str, kind: &str) -> String {
+fn service_id(service: &str, kind: &str) -> String {
     if kind == "inet" { service.to_owned() } else { format!("{service}/{kind}") }
 }
 
@@ -157,9 +157,9 @@ impl Output {
             } else if let Some(master) = Master::read(line) {
                 output.masters.push(master);
                 last = Last::Master;
-            } else if let Some((place, value)) = parameter(line) {
-                output.parameters.insert(place.clone(), value);
-                last = Last::Parameter(place);
+            } else if let Some((service_id, value)) = parameter(line) {
+                output.parameters.insert(service_id.clone(), value);
+                last = Last::Parameter(service_id);
             } else {
                 output.not_understood.push(format!("line {}: {line}", index + 1));
                 // What goes on with it belongs to it.
@@ -192,8 +192,8 @@ impl Output {
                     append(&mut master.arguments, &words);
                 }
             }
-            Last::Parameter(place) => {
-                if let Some(value) = self.parameters.get_mut(place) {
+            Last::Parameter(service_id) => {
+                if let Some(value) = self.parameters.get_mut(service_id) {
                     append(value, rest);
                 }
             }
@@ -204,15 +204,15 @@ impl Output {
     /// What -o says in the lines of -M, where -P does not say it.
     fn take_options(&mut self) {
         for master in &self.masters {
-            let place = master.place();
+            let service_id = master.service_id();
             match master.options() {
                 Some(options) => {
                     for (name, value) in options {
-                        self.parameters.entry((place.clone(), name)).or_insert(value);
+                        self.parameters.entry((service_id.clone(), name)).or_insert(value);
                     }
                 }
-                None if self.parameters.keys().any(|(of, _)| *of == place) => {}
-                None => self.without_options.push(place),
+                None if self.parameters.keys().any(|(of, _)| *of == service_id) => {}
+                None => self.without_options.push(service_id),
             }
         }
     }
@@ -345,12 +345,12 @@ fn parameter(line: &str) -> Option<((String, String), String)> {
     if name.is_empty() || !name.chars().all(is_parameter) {
         return None;
     }
-    let place = match (kind, service) {
-        (Some(kind), Some(service)) if !service.contains(char::is_whitespace) => place(service, kind),
+    let service_id = match (kind, service) {
+        (Some(kind), Some(service)) if !service.contains(char::is_whitespace) => service_id(service, kind),
         (None, None) => String::new(),
         _ => return None,
     };
-    Some(((place, name.to_owned()), value.trim().to_owned()))
+    Some(((service_id, name.to_owned()), value.trim().to_owned()))
 }
 
 /// Words behind others.

@@ -188,7 +188,7 @@ fn what_one_waits_for_is_marked_where_it_is() {
     assert_eq!(acts(&line, full), [(of, Act::WaitOn(Reason::Total))]);
     line.done(&of, Act::WaitOn(Reason::Total), 3);
     assert_eq!(acts(&line, full), []);
-    // Places of its own source come first: one of the service is of no use to it without.
+    // Count of its own source come first: one of the service is of no use to it without.
     assert_eq!(acts(&line, Free { total: 0, ..free(0) }), [(of, Act::WaitOn(Reason::Concurrency))]);
     line.done(&of, Act::WaitOn(Reason::Concurrency), 4);
     // Marked in the same counts, and told something else.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use limiter_common::{
-    Addr, ConnectionRecord, Entry, Kept, Key, MAX_SERVICES, Penalty, Pending, Places, ServiceId,
+    Addr, ConnectionRecord, Count, Entry, Kept, Key, MAX_SERVICES, Penalty, Pending, ServiceId,
     ServicePolicy, Slot, Waiter, service::Prefixes, slot::SLOTS, waiting::Flow,
 };
 
@@ -38,13 +38,13 @@ impl Ledger {
 
     /// Makes the only entry of `source` hold so many connections, in one write that nobody may disturb.
     pub fn set_connections(&mut self, source: IpAddr, connections: u32) {
-        self.set_places(source, Places(u64::from(connections)));
+        self.set_count(source, Count(u64::from(connections)));
     }
 
     /// The same for the count as a whole.
-    pub fn set_places(&mut self, source: IpAddr, places: Places) {
+    pub fn set_count(&mut self, source: IpAddr, count: Count) {
         let (key, entry) = self.entry(source);
-        self.0.insert(key, Entry { places, ..entry }, 0).expect("the entry is there");
+        self.0.insert(key, Entry { count, ..entry }, 0).expect("the entry is there");
     }
 }
 

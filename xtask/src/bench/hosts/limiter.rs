@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{HashMap, Map, MapData};
-use limiter_common::{Addr, Entry, Key, Places, ServiceId, ServicePolicy, service::Prefixes};
+use limiter_common::{Addr, Count, Entry, Key, ServiceId, ServicePolicy, service::Prefixes};
 use nix::{
     sys::signal::{Signal, kill},
     time::{ClockId, clock_gettime},
@@ -124,7 +124,7 @@ impl Limiter {
             };
             let key = Key::source(ServiceId(1), &policy, 0, &remote);
             let entry = Entry {
-                places: Places(0),
+                count: Count(0),
                 accepted: 1,
                 last_seen_s: now_s,
                 tag: key.tag(),

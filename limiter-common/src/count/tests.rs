@@ -17,8 +17,8 @@ impl Word for AtomicU64 {
     }
 }
 
-fn now(word: &AtomicU64) -> Places {
-    Places(Word::load(word))
+fn now(word: &AtomicU64) -> Count {
+    Count(Word::load(word))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +79,7 @@ proptest! {
             prop_assert_eq!(reserve(&word, 8, Turn::NEW), Reservation::Collected);
             prop_assert_eq!(count(&word), None);
             prop_assert!(!release(&word));
-            prop_assert_eq!(now(&word), Places::COLLECTED);
+            prop_assert_eq!(now(&word), Count::COLLECTED);
             prop_assert_eq!(now(&word).connections(), 0);
         }
     }
@@ -87,14 +87,14 @@ proptest! {
 
 #[test]
 fn a_snapshot_is_what_it_is_made_of() {
-    let places = Places(3 * WAITING + 2 * RESERVED + 5);
-    assert_eq!((places.connections(), places.reserved(), places.waiting()), (5, 2, 3));
-    assert_eq!((places.taken(), places.wanted()), (7, 10));
-    assert_eq!(places.without_waiting(), Places(2 * RESERVED + 5));
-    assert_eq!(places.with_connections(9), Places(3 * WAITING + 2 * RESERVED + 9));
-    assert_eq!(Places::COLLECTED.without_waiting(), Places::COLLECTED);
-    assert!(places.has_room(8, Turn::WAITED) && !places.has_room(7, Turn::WAITED));
-    assert!(places.has_room(11, Turn::NEW) && !places.has_room(10, Turn::NEW));
+    let count = Count(3 * WAITING + 2 * RESERVED + 5);
+    assert_eq!((count.connections(), count.reserved(), count.waiting()), (5, 2, 3));
+    assert_eq!((count.taken(), count.wanted()), (7, 10));
+    assert_eq!(count.without_waiting(), Count(2 * RESERVED + 5));
+    assert_eq!(count.with_connections(9), Count(3 * WAITING + 2 * RESERVED + 9));
+    assert_eq!(Count::COLLECTED.without_waiting(), Count::COLLECTED);
+    assert!(count.has_room(8, Turn::WAITED) && !count.has_room(7, Turn::WAITED));
+    assert!(count.has_room(11, Turn::NEW) && !count.has_room(10, Turn::NEW));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_lowered_limit_admits_nobody_until_there_is_room() {
 fn a_release_too_many_is_reported_and_changes_nothing() {
     let word = AtomicU64::new(RESERVED);
     assert!(!release(&word));
-    assert_eq!(now(&word), Places(RESERVED));
+    assert_eq!(now(&word), Count(RESERVED));
 }
 
 #[test]
@@ -142,5 +142,5 @@ fn threads_racing_for_the_last_places_never_take_one_too_many() {
         .collect();
     let taken: u32 = threads.into_iter().map(|t| t.join().unwrap()).sum();
     assert!(taken > 0);
-    assert_eq!(now(&word), Places(0));
+    assert_eq!(now(&word), Count(0));
 }

@@ -13,7 +13,7 @@
 //! | gate, when no connection came of it | [`cancel`] | -1 reserved |
 //! | ledger, for what came in without reservation | [`count`] | +1 connection |
 //! | ledger or release, when the connection is let go | [`release`] | -1 connection |
-//! | maintenance, for a source long gone | [`collect`] | 0 becomes [`Places::COLLECTED`], for ever |
+//! | maintenance, for a source long gone | [`collect`] | 0 becomes [`Count::COLLECTED`], for ever |
 //!
 //! A collected word accepts no reservation, so its entry can be deleted without losing a count: there
 //! is none, and none can come.
@@ -23,7 +23,7 @@ use bytemuck::{Pod, Zeroable};
 /// A snapshot of a count.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
-pub struct Places(pub u64);
+pub struct Count(pub u64);
 
 const ONE: u64 = 1;
 const RESERVED: u64 = 1 << 32;
@@ -33,7 +33,7 @@ const WAITING: u64 = 1 << 48;
 /// step apart cannot get there.
 pub const MAX_WAITING: u32 = 1 << 14;
 
-impl Places {
+impl Count {
     /// The mark of an entry that is about to be deleted. No live count reaches it: it would be
     /// 2³²-1 connections.
     pub const COLLECTED: Self = Self(u64::MAX);
@@ -59,14 +59,14 @@ impl Places {
         if self.0 == Self::COLLECTED.0 { 0 } else { (self.0 >> 48) as u32 }
     }
 
-    /// Places that are not free: connections and reservations.
+    /// Count that are not free: connections and reservations.
     #[inline(always)]
     #[must_use]
     pub const fn taken(self) -> u64 {
         self.connections() as u64 + self.reserved() as u64
     }
 
-    /// Places that are not free for somebody new: those taken, and one for each that waits.
+    /// Count that are not free for somebody new: those taken, and one for each that waits.
     #[inline(always)]
     #[must_use]
     pub const fn wanted(self) -> u64 {
@@ -159,10 +159,10 @@ pub enum Reservation {
 pub fn reserve<W: Word>(word: &W, limit: u32, turn: Turn) -> Reservation {
     let mut now = word.load();
     for _ in 0..TRIES {
-        if now == Places::COLLECTED.0 {
+        if now == Count::COLLECTED.0 {
             return Reservation::Collected;
         }
-        if !Places(now).has_room(limit, turn) {
+        if !Count(now).has_room(limit, turn) {
             return Reservation::Full;
         }
         let before = word.compare_exchange(now, now.wrapping_add(turn.step()));
@@ -199,10 +199,10 @@ pub fn wait<W: Word>(word: &W, most: u32) -> Reservation {
     let most = if most < MAX_WAITING { most } else { MAX_WAITING };
     let mut now = word.load();
     for _ in 0..TRIES {
-        if now == Places::COLLECTED.0 {
+        if now == Count::COLLECTED.0 {
             return Reservation::Collected;
         }
-        if Places(now).waiting() >= most {
+        if Count(now).waiting() >= most {
             return Reservation::Full;
         }
         let before = word.compare_exchange(now, now.wrapping_add(WAITING));
@@ -226,7 +226,7 @@ pub fn leave<W: Word>(word: &W) {
 pub fn count<W: Word>(word: &W) -> Option<u32> {
     let mut now = word.load();
     for _ in 0..TRIES {
-        if now == Places::COLLECTED.0 {
+        if now == Count::COLLECTED.0 {
             return None;
         }
         let before = word.compare_exchange(now, now.wrapping_add(ONE));
@@ -243,7 +243,7 @@ pub fn count<W: Word>(word: &W) -> Option<u32> {
 #[inline(always)]
 pub fn release<W: Word>(word: &W) -> bool {
     let before = word.fetch_add(ONE.wrapping_neg());
-    if before as u32 == 0 || before == Places::COLLECTED.0 {
+    if before as u32 == 0 || before == Count::COLLECTED.0 {
         word.fetch_add(ONE);
         return false;
     }
@@ -253,7 +253,7 @@ pub fn release<W: Word>(word: &W) -> bool {
 /// Marks an unused word as collected; `false` if it is in use, or already collected.
 #[inline(always)]
 pub fn collect<W: Word>(word: &W) -> bool {
-    word.compare_exchange(0, Places::COLLECTED.0) == 0
+    word.compare_exchange(0, Count::COLLECTED.0) == 0
 }
 
 #[cfg(test)]
