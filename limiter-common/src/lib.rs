@@ -45,7 +45,7 @@ pub use ledger::{CountKeys, Entry, Pending, Total};
 pub use rate::Rate;
 pub use record::{ConnectionRecord, Kept};
 pub use room::Room;
-pub use rule::{Action, Rule, Say, Scope};
+pub use rule::{Action, Rule, RuleMatch, Scope};
 pub use service::{Keepalive, Mode, Protocol, Response, ServiceId, ServicePolicy};
 pub use slot::Slot;
 pub use verdict::{Limits, Reason, Usage, Verdict};

@@ -85,11 +85,11 @@ impl Limit {
     const INHERITED: u32 = 1 << 31;
 
     /// The rule says nothing.
-    pub const UNSAID: Self = Self(0);
+    pub const UNSET: Self = Self(0);
     /// The rule says that there is no limit.
     pub const NONE: Self = Self(!Self::INHERITED);
 
-    /// The rule's own limit, 1 to [`crate::ServicePolicy::MAX_LIMIT`]; 0: [`Self::UNSAID`].
+    /// The rule's own limit, 1 to [`crate::ServicePolicy::MAX_LIMIT`]; 0: [`Self::UNSET`].
     #[must_use]
     pub const fn of_rule(connections: u32) -> Self {
         Self(connections)
@@ -98,13 +98,13 @@ impl Limit {
     /// The same limit, as one that a longer rule inherits.
     #[must_use]
     pub const fn inherited(self) -> Self {
-        if self.is_said() { Self(self.0 | Self::INHERITED) } else { self }
+        if self.is_set() { Self(self.0 | Self::INHERITED) } else { self }
     }
 
     /// Whether the rule, or a shorter one, says anything.
     #[inline(always)]
     #[must_use]
-    pub const fn is_said(self) -> bool {
+    pub const fn is_set(self) -> bool {
         self.0 != 0
     }
 
@@ -138,7 +138,7 @@ pub struct Origin(u8);
 
 impl Origin {
     /// Nobody.
-    pub const UNSAID: Self = Self(0);
+    pub const UNSET: Self = Self(0);
     /// The rule.
     pub const ITSELF: Self = Self(1);
     /// A shorter rule.
@@ -156,7 +156,7 @@ pub struct RuleRate {
 
 impl RuleRate {
     /// The rule says nothing.
-    pub const UNSAID: Self = Self::from(Rate { interval_ns: 0, tolerance_ns: 0 }, Origin::UNSAID);
+    pub const UNSET: Self = Self::from(Rate { interval_ns: 0, tolerance_ns: 0 }, Origin::UNSET);
 
     /// The rule's own; without a limit if `rate` has none.
     #[must_use]
@@ -167,14 +167,14 @@ impl RuleRate {
     /// The same, as what a longer rule inherits.
     #[must_use]
     pub const fn inherited(self) -> Self {
-        if self.is_said() { Self::from(self.rate, Origin::INHERITED) } else { self }
+        if self.is_set() { Self::from(self.rate, Origin::INHERITED) } else { self }
     }
 
     /// Whether the rule, or a shorter one, says anything.
     #[inline(always)]
     #[must_use]
-    pub const fn is_said(&self) -> bool {
-        self.origin.0 != Origin::UNSAID.0
+    pub const fn is_set(&self) -> bool {
+        self.origin.0 != Origin::UNSET.0
     }
 
     /// Whether it is what a shorter rule says.
@@ -185,8 +185,8 @@ impl RuleRate {
 
     /// The rate; `None`: it is not said.
     #[must_use]
-    pub const fn said(&self) -> Option<Rate> {
-        if self.is_said() { Some(self.rate) } else { None }
+    pub const fn get(&self) -> Option<Rate> {
+        if self.is_set() { Some(self.rate) } else { None }
     }
 
     const fn from(rate: Rate, origin: Origin) -> Self {
@@ -210,47 +210,47 @@ const _: () = assert!(size_of::<RuleLimits>() == 32);
 
 impl RuleLimits {
     /// Nothing.
-    pub const UNSAID: Self =
-        Self { rate: RuleRate::UNSAID, max_connections: Limit::UNSAID, network: Limit::UNSAID };
+    pub const UNSET: Self =
+        Self { rate: RuleRate::UNSET, max_connections: Limit::UNSET, network: Limit::UNSET };
 
     /// Nothing but how many connections a source may hold.
     #[must_use]
     pub const fn connections(max_connections: Limit) -> Self {
-        Self { max_connections, ..Self::UNSAID }
+        Self { max_connections, ..Self::UNSET }
     }
 
     /// Whether anything is said.
     #[must_use]
-    pub fn is_said(&self) -> bool {
-        *self != Self::UNSAID
+    pub fn is_set(&self) -> bool {
+        *self != Self::UNSET
     }
 
     /// These, and what `others` say where these say nothing.
     #[must_use]
     pub const fn or(self, others: &Self) -> Self {
         Self {
-            rate: if self.rate.is_said() { self.rate } else { others.rate },
-            max_connections: if self.max_connections.is_said() {
+            rate: if self.rate.is_set() { self.rate } else { others.rate },
+            max_connections: if self.max_connections.is_set() {
                 self.max_connections
             } else {
                 others.max_connections
             },
-            network: if self.network.is_said() { self.network } else { others.network },
+            network: if self.network.is_set() { self.network } else { others.network },
         }
     }
 
     /// Of these what `others` leave unsaid.
     #[must_use]
-    pub const fn unsaid_by(self, others: &Self) -> Self {
-        self.keep(!others.rate.is_said(), !others.max_connections.is_said(), !others.network.is_said())
+    pub const fn unset_by(self, others: &Self) -> Self {
+        self.keep(!others.rate.is_set(), !others.max_connections.is_set(), !others.network.is_set())
     }
 
     /// Of these the ones that are to be kept.
     const fn keep(self, rate: bool, max_connections: bool, network: bool) -> Self {
         Self {
-            rate: if rate { self.rate } else { RuleRate::UNSAID },
-            max_connections: if max_connections { self.max_connections } else { Limit::UNSAID },
-            network: if network { self.network } else { Limit::UNSAID },
+            rate: if rate { self.rate } else { RuleRate::UNSET },
+            max_connections: if max_connections { self.max_connections } else { Limit::UNSET },
+            network: if network { self.network } else { Limit::UNSET },
         }
     }
 
@@ -398,7 +398,7 @@ impl Scope {
 #[must_use]
 pub const fn has_network(one: Option<&RuleLimits>, all: Option<&RuleLimits>) -> bool {
     match (one, all) {
-        (Some(one), _) if one.network.is_said() => one.network.is_number(),
+        (Some(one), _) if one.network.is_set() => one.network.is_number(),
         (_, Some(all)) => all.network.is_number(),
         _ => false,
     }
@@ -406,7 +406,7 @@ pub const fn has_network(one: Option<&RuleLimits>, all: Option<&RuleLimits>) -> 
 
 /// What the rules say of one source at one service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Say {
+pub struct RuleMatch {
     /// What becomes of it.
     pub action: Action,
     /// What makes a source of it: [`Scope::source_prefix`].
@@ -415,11 +415,11 @@ pub struct Say {
     pub limits: RuleLimits,
 }
 
-impl Say {
+impl RuleMatch {
     /// No rule says anything.
-    pub const NOTHING: Self = Self { action: Action::Limit, source_prefix: 0, limits: RuleLimits::UNSAID };
+    pub const NONE: Self = Self { action: Action::Limit, source_prefix: 0, limits: RuleLimits::UNSET };
     /// It is allowed.
-    pub const ALLOW: Self = Self { action: Action::Allow, ..Self::NOTHING };
+    pub const ALLOW: Self = Self { action: Action::Allow, ..Self::NONE };
 
     /// Where the source is counted.
     #[must_use]
@@ -438,7 +438,7 @@ pub(crate) mod tests {
 
     fn limit(number: Option<u32>) -> Limit {
         match number {
-            None => Limit::UNSAID,
+            None => Limit::UNSET,
             Some(0) => Limit::NONE,
             Some(number) => Limit::of_rule(number),
         }
@@ -450,7 +450,7 @@ pub(crate) mod tests {
             |(connections, network, rate)| {
                 let of =
                     |(count, burst)| if count == 0 { Rate::default() } else { Rate::new(count, 60, burst) };
-                let rate = rate.map_or(RuleRate::UNSAID, |said| RuleRate::of_rule(of(said)));
+                let rate = rate.map_or(RuleRate::UNSET, |said| RuleRate::of_rule(of(said)));
                 let max_connections = Limit::of_rule(connections.unwrap_or(0));
                 RuleLimits { rate, max_connections, network: limit(network) }
             },
@@ -474,9 +474,9 @@ pub(crate) mod tests {
             let (one, all) = (own, others);
             let both = own.or(&others.inherited());
             prop_assert_eq!(both.without_inherited(), own);
-            prop_assert_eq!(others.inherited().without_inherited(), RuleLimits::UNSAID);
+            prop_assert_eq!(others.inherited().without_inherited(), RuleLimits::UNSET);
             let meant = |limits: &RuleLimits| {
-                (limits.rate.said(), limits.max_connections.connections(), limits.network.connections())
+                (limits.rate.get(), limits.max_connections.connections(), limits.network.connections())
             };
             prop_assert_eq!(meant(&both), meant(&own.or(&others)));
             let (own, others, both) = (meant(&own), meant(&others), meant(&both));
@@ -484,9 +484,9 @@ pub(crate) mod tests {
             prop_assert_eq!(both.1, if own.1 == 0 { others.1 } else { own.1 });
             prop_assert_eq!(both.2, if own.2 == 0 { others.2 } else { own.2 });
             let said = |one: Option<RuleLimits>, all: Option<RuleLimits>| {
-                let limits = one.unwrap_or(RuleLimits::UNSAID).or(&all.unwrap_or(RuleLimits::UNSAID));
-                let say = Say { limits, ..Say::NOTHING };
-                (has_network(one.as_ref(), all.as_ref()), say.scope().has_network)
+                let limits = one.unwrap_or(RuleLimits::UNSET).or(&all.unwrap_or(RuleLimits::UNSET));
+                let rule_match = RuleMatch { limits, ..RuleMatch::NONE };
+                (has_network(one.as_ref(), all.as_ref()), rule_match.scope().has_network)
             };
             for (one, all) in [(None, None), (Some(one), None), (None, Some(all)), (Some(one), Some(all))] {
                 let (found, expected) = said(one, all);

@@ -3,7 +3,7 @@
 use crate::{
     Count, CountKeys, Rate, Response, ServicePolicy,
     key::Level,
-    rule::{Action, Limit, RuleLimits, Say},
+    rule::{Action, Limit, RuleLimits, RuleMatch},
 };
 
 /// Why a connection is refused, in the order in which the reasons are looked at: what holds for more
@@ -127,12 +127,12 @@ impl Limits {
     /// The limits that apply to who is at a service with this policy, and of whom the rules `say` this.
     #[inline(always)]
     #[must_use]
-    pub const fn of(policy: &ServicePolicy, say: &Say) -> Self {
+    pub const fn of(policy: &ServicePolicy, rule_match: &RuleMatch) -> Self {
         let mut limits = Self::of_service(policy);
-        match say.action {
+        match rule_match.action {
             Action::Allow => limits.allow(policy),
             Action::Deny => limits.denied = true,
-            Action::Limit => limits.rule(Limit::UNSAID, Some(&say.limits), None),
+            Action::Limit => limits.rule(Limit::UNSET, Some(&rule_match.limits), None),
         }
         limits
     }
@@ -186,13 +186,13 @@ impl Limits {
 
     #[inline(always)]
     const fn take(&mut self, of_source: &mut u32, said: &RuleLimits) {
-        if said.max_connections.is_said() {
+        if said.max_connections.is_set() {
             *of_source = said.max_connections.connections();
         }
-        if said.network.is_said() {
+        if said.network.is_set() {
             self.network = said.network.connections();
         }
-        if let Some(rate) = said.rate.said() {
+        if let Some(rate) = said.rate.get() {
             self.rate = rate;
         }
     }
@@ -445,8 +445,8 @@ mod tests {
             let replies = replies.map_or_else(Rate::default, |count| Rate::new(count, 60, count));
             let now = now_s * 1_000_000_000;
             let said = one.or(&all);
-            let say = Say { action: Action::from_u8(action), limits: said, source_prefix: 0 };
-            let allowed = say.action == Action::Allow;
+            let rule_match = RuleMatch { action: Action::from_u8(action), limits: said, source_prefix: 0 };
+            let allowed = rule_match.action == Action::Allow;
             let own_limit = said.max_connections.connections();
             let limit = if own_limit == 0 { max_connections } else { own_limit };
             // A rule's word on the network counts, whether the service has one or not; and never less than the rule's
@@ -456,10 +456,10 @@ mod tests {
                 0 => network_max_connections,
                 network => network,
             }.max(own_limit);
-            let rate = said.rate.said().unwrap_or(rate);
+            let rate = said.rate.get().unwrap_or(rate);
             let may_have = if allowed { max_total + reserve } else { max_total };
             let [of_source, of_network, total] = [of_source, of_network, total].map(|held| held + reserved + waiting);
-            let expected = if say.action == Action::Deny {
+            let expected = if rule_match.action == Action::Deny {
                 Some(Reason::Denied)
             } else if !allowed && now_s < banned_until_s {
                 Some(Reason::Banned)
@@ -482,13 +482,13 @@ mod tests {
                 response => Response::from_u8(response),
             };
             let expected = expected.map_or(Verdict::Admit, |reason| Verdict::Refuse(reason, answer(reason)));
-            prop_assert_eq!(judge(&policy, &Limits::of(&policy, &say), &usage, &replies, now), expected);
+            prop_assert_eq!(judge(&policy, &Limits::of(&policy, &rule_match), &usage, &replies, now), expected);
             // The kernel programs find what a rule says in up to three places.
-            if say.action == Action::Limit {
+            if rule_match.action == Action::Limit {
                 let mut limits = Limits::of_service(&policy);
-                let beside = RuleLimits { max_connections: Limit::UNSAID, ..all };
+                let beside = RuleLimits { max_connections: Limit::UNSET, ..all };
                 limits.rule(all.max_connections, Some(&one), Some(&beside));
-                prop_assert_eq!(limits, Limits::of(&policy, &say));
+                prop_assert_eq!(limits, Limits::of(&policy, &rule_match));
             }
         }
 
@@ -503,7 +503,7 @@ mod tests {
                 source: crate::service::Prefixes { ipv4: 32, ipv6: 64 }, ..Default::default()
             };
             let count_keys = CountKeys::new(crate::ServiceId(1), &policy, Scope::SERVICES, &ip.into());
-            let limits = Limits::of(&policy, &Say { action: Action::from_u8(action), ..Say::NOTHING });
+            let limits = Limits::of(&policy, &RuleMatch { action: Action::from_u8(action), ..RuleMatch::NONE });
             prop_assert_eq!(limits.within(&count_keys), limits);
             for (level, times) in Level::ALL.into_iter().zip([4, 16, 64]) {
                 let shared = limits.within(&count_keys.shared(level).unwrap());
@@ -534,7 +534,7 @@ mod tests {
             rate: Rate::new(30, 60, 1),
             ..Default::default()
         };
-        let limits = Limits::of(&policy, &Say::NOTHING);
+        let limits = Limits::of(&policy, &RuleMatch::NONE);
         let now = 1_000_000_000_000;
         let usage = |of_source, of_network, total, due_ns| Usage {
             source: count(of_source, 0, 0),

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Action, Addr, Count, CountKeys, Entry, Key, Limits, Penalty, Reason, Say, ServiceId, ServicePolicy,
+    Action, Addr, Count, CountKeys, Entry, Key, Limits, Penalty, Reason, RuleMatch, ServiceId, ServicePolicy,
     Usage, key::Level, rule::Network, verdict::Beyond, waiting,
 };
 use serde::Serialize;
@@ -71,23 +71,25 @@ impl Source {
         let rule = rules.covering(&network).filter(|_| !key.is_shared());
         // Of a network it is what a rule for all of it says of networks.
         let rule = rule.filter(|rule| {
-            let limits = policy::say(rule, ServiceId(key.service)).limits;
-            !key.is_network() || (rule.action == Action::Limit && limits.network.is_said())
+            let limits = policy::rule_match(rule, ServiceId(key.service)).limits;
+            !key.is_network() || (rule.action == Action::Limit && limits.network.is_set())
         });
-        let say = match rule {
-            Some(rule) => policy::say(rule, ServiceId(key.service)),
-            None if key.addr.is_loopback() => Say::ALLOW,
-            None => Say::NOTHING,
+        let rule_match = match rule {
+            Some(rule) => policy::rule_match(rule, ServiceId(key.service)),
+            None if key.addr.is_loopback() => RuleMatch::ALLOW,
+            None => RuleMatch::NONE,
         };
         let limit = policy.and_then(|policy| {
             let count_keys = CountKeys { source: *key, network: Key::NONE };
-            let limits = Limits::of(policy, &say).within(&count_keys);
-            let limit = if key.is_network() { Limits::of(policy, &say).network } else { limits.source };
+            let limits = Limits::of(policy, &rule_match).within(&count_keys);
+            let limit =
+                if key.is_network() { Limits::of(policy, &rule_match).network } else { limits.source };
             if limits.denied { Some(0) } else { Some(limit).filter(|&limit| limit != u32::MAX) }
         });
         // What is built in is no rule that anybody has made; what a rule does not say, the service does.
-        let is_by_rule =
-            say.action != Action::Limit || key.is_network() || say.limits.max_connections.is_said();
+        let is_by_rule = rule_match.action != Action::Limit
+            || key.is_network()
+            || rule_match.limits.max_connections.is_set();
         let rule = rule.filter(|rule| !rule.built_in && is_by_rule);
         Self {
             tier: match key {

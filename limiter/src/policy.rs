@@ -15,7 +15,7 @@ use tracing::debug;
 
 pub use limiting::limit;
 pub use local::{addresses, built_in};
-pub use rules::{Lookup, admins_rules, covering, inherit, say};
+pub use rules::{Lookup, admins_rules, covering, inherit, rule_match};
 pub use words::{
     Difference, OF_NO_SERVICE, differences, differences_of_the_rest, limits_in_words, service_name, words,
 };

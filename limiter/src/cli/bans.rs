@@ -117,7 +117,7 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
             let address = Addr::from(network.addr());
             let key = tables.policy.source(*id, policy, &address)?;
             refuse_many(instance, network, &key, policy.name())?;
-            if tables.policy.say(&address, *id)?.action == Action::Allow {
+            if tables.policy.rule_match(&address, *id)?.action == Action::Allow {
                 return Err(allowed(instance, &tables, network.addr(), policy.name())?);
             }
             if seen.insert(key) {

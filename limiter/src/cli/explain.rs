@@ -6,8 +6,8 @@ use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use limiter_common::{
-    Action, Addr, CountKeys, Entry, Ladder, Limits, Penalty, Reason, Response, Say, ServicePolicy, Usage,
-    rule::Network as Net, verdict::Beyond,
+    Action, Addr, CountKeys, Entry, Ladder, Limits, Penalty, Reason, Response, RuleMatch, ServicePolicy,
+    Usage, rule::Network as Net, verdict::Beyond,
 };
 use serde::Serialize;
 
@@ -112,9 +112,9 @@ pub struct Facts {
     /// The counts it is in.
     pub count_keys: CountKeys,
     /// What the rules say of the address.
-    pub say: Say,
+    pub rule_match: RuleMatch,
     /// What they would say without the one for exactly this address.
-    pub otherwise: Option<Say>,
+    pub otherwise: Option<RuleMatch>,
     /// What it has.
     pub has: Usage,
     /// Of that, what got in because refusals are only counted.
@@ -159,14 +159,15 @@ fn explain(tables: &Tables, address: Addr, is_served: bool) -> Result<Explanatio
     let waiting = ledger::waiting(tables)?;
     let mut facts = Vec::new();
     for (id, policy) in tables.policy.services()? {
-        let say = tables.policy.say(&address, id)?;
-        let source = CountKeys::new(id, &policy, say.scope(), &address);
+        let rule_match = tables.policy.rule_match(&address, id)?;
+        let source = CountKeys::new(id, &policy, rule_match.scope(), &address);
         let count_keys = ledger::present(tables, source)?;
         let otherwise = policy::covering(&without, &address);
         facts.push(Facts {
             policy,
-            say,
-            otherwise: has_rule.then(|| otherwise.map_or(Say::NOTHING, |rule| policy::say(rule, id))),
+            rule_match,
+            otherwise: has_rule
+                .then(|| otherwise.map_or(RuleMatch::NONE, |rule| policy::rule_match(rule, id))),
             has: ledger::usage(tables, &source.source, &count_keys)?,
             beyond: ledger::beyond(tables, &count_keys)?,
             entry: tables.source(&count_keys.source)?.unwrap_or_default(),
@@ -204,8 +205,8 @@ pub fn explanation(
 }
 
 fn at_service(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: bool) -> AtService {
-    let Facts { policy, count_keys, say, otherwise, has, beyond, entry, penalty, waiting } = facts;
-    let limits = Limits::of(policy, say).within(count_keys);
+    let Facts { policy, count_keys, rule_match, otherwise, has, beyond, entry, penalty, waiting } = facts;
+    let limits = Limits::of(policy, rule_match).within(count_keys);
     // As the kernel does it: those that got in by that take nobody's place.
     let over = if policy.observes() { limits.above(beyond) } else { limits };
     let over = has.over(&over, now.boot_ns).map(|reason| reason.within(count_keys));
@@ -213,7 +214,7 @@ fn at_service(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: b
     // Where it has no entry of its own, its count is not its own to raise.
     let is_its_own = |reason: &Reason| *reason != Reason::Network || !count_keys.source.is_shared();
     let remedied = over.filter(is_its_own).and_then(|reason| {
-        Remedy::of(&Refused { policy, say: *say, otherwise: *otherwise, usage: has, reason })
+        Remedy::of(&Refused { policy, rule_match: *rule_match, otherwise: *otherwise, usage: has, reason })
     });
     let (replies, refusals) = (ladder.replies, Refusals::of(penalty, now.boot_ns));
     let is_told = is_served && policy.response == Response::Reply as u8 && replies.is_limited();
@@ -226,7 +227,7 @@ fn at_service(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: b
         network: count_keys.has_network().then(|| Network {
             network: ledger::network(&count_keys.network),
             connections: has.network.connections(),
-            limit: limit(Limits::of(policy, say).network),
+            limit: limit(Limits::of(policy, rule_match).network),
         }),
         total: has.total.connections(),
         max_total: limit(limits.total),

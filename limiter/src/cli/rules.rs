@@ -272,12 +272,12 @@ struct Limits {
 
 impl Limits {
     fn new(limits: &RuleLimits) -> Self {
-        let (rate, network) = (limits.rate.said(), limits.network.connections());
+        let (rate, network) = (limits.rate.get(), limits.network.connections());
         Self {
             max_connections: Some(limits.max_connections.connections()).filter(|&limit| limit != 0),
             rate: rate.map(|rate| Setting::Rate(config::RateSpec::of(&rate)).to_string()),
             burst: rate.map(|rate| rate.burst()).filter(|&burst| burst != 0),
-            network_max_connections: limits.network.is_said().then(|| {
+            network_max_connections: limits.network.is_set().then(|| {
                 Setting::NetworkMaxConnections(Some(network).filter(|&limit| limit != u32::MAX)).to_string()
             }),
         }
@@ -308,7 +308,7 @@ pub fn rules(policy: &PolicySet) -> Rules {
         services: rule
             .limits
             .iter()
-            .filter(|(_, limits)| limits.max_connections.is_said())
+            .filter(|(_, limits)| limits.max_connections.is_set())
             .map(|(id, limits)| {
                 (policy::service_name(&policy.services, *id), limits.max_connections.connections())
             })

@@ -13,8 +13,8 @@ use std::{
 };
 
 use limiter_common::{
-    Addr, Count, CountKeys, Counters, Entry, Key, Ladder, Penalty, Reason, Say, ServiceId, ServicePolicy,
-    Usage, ladder::cause,
+    Addr, Count, CountKeys, Counters, Entry, Key, Ladder, Penalty, Reason, RuleMatch, ServiceId,
+    ServicePolicy, Usage, ladder::cause,
 };
 
 use super::{
@@ -263,7 +263,7 @@ impl World {
                 explain::Facts {
                     policy: *policy,
                     count_keys,
-                    say: rule.map_or(Say::NOTHING, |rule| policy::say(rule, *id)),
+                    rule_match: rule.map_or(RuleMatch::NONE, |rule| policy::rule_match(rule, *id)),
                     otherwise: None,
                     has: Usage {
                         source: of_source.count,

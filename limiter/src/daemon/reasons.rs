@@ -66,10 +66,10 @@ impl Reasons for PinnedReasons {
     fn reason(&self, local_port: u16, remote: IpAddr) -> Option<Refusal> {
         let Known { set, service, policy, .. } = self.port(local_port)?;
         let source = Addr::from(remote);
-        let say = self.tables.policy.say_in(set, &source, service).ok()?;
-        let count_keys = CountKeys::new(service, &policy, say.scope(), &source);
+        let rule_match = self.tables.policy.rule_match_in(set, &source, service).ok()?;
+        let count_keys = CountKeys::new(service, &policy, rule_match.scope(), &source);
         let count_keys = ledger::present(&self.tables, count_keys).ok()?;
-        let limits = Limits::of(&policy, &say).within(&count_keys);
+        let limits = Limits::of(&policy, &rule_match).within(&count_keys);
         let mut usage = ledger::counts(&self.tables, &count_keys).ok()?;
         if limits.total != u32::MAX {
             usage.total = self.tables.total(service).ok()?;

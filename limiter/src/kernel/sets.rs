@@ -12,7 +12,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, lpm_trie};
 use limiter_common::{
-    Addr, Key, Ladder, MAX_SERVICES, PORT_WORDS, Rule, SCOPES, SETS, Say, ServiceId, ServicePolicy, coverage,
+    Addr, Key, Ladder, MAX_SERVICES, PORT_WORDS, Rule, RuleMatch, SCOPES, SETS, ServiceId, ServicePolicy,
+    coverage,
     rule::{Action, Limit, Network, RuleLimits, RuleService, SourcePrefix},
 };
 
@@ -60,7 +61,7 @@ impl RuleEntry {
             action,
             built_in: false,
             is_local: false,
-            all: RuleLimits::UNSAID,
+            all: RuleLimits::UNSET,
             limits: Vec::new(),
             source_prefix: SourcePrefix::NONE,
         }
@@ -68,7 +69,7 @@ impl RuleEntry {
 
     /// Says `limits` of one service, beside what it says of it already.
     pub fn limit_at(&mut self, service: ServiceId, limits: RuleLimits) {
-        if !limits.is_said() {
+        if !limits.is_set() {
             return;
         }
         match self.limits.iter_mut().find(|(said, _)| *said == service) {
@@ -82,9 +83,9 @@ impl RuleEntry {
     pub fn limit(&mut self, limits: RuleLimits) {
         self.all = limits.or(&self.all);
         for (_, said) in &mut self.limits {
-            *said = said.unsaid_by(&limits);
+            *said = said.unset_by(&limits);
         }
-        self.limits.retain(|(_, said)| said.is_said());
+        self.limits.retain(|(_, said)| said.is_set());
     }
 
     /// Whether it says where sources are counted, or what networks may hold.
@@ -98,8 +99,8 @@ impl RuleEntry {
     /// What is written of it beside the rule itself: for each service, and as 0 for all others what does not fit into
     /// the rule.
     fn limits_beside(&self) -> Vec<(u32, RuleLimits)> {
-        let all = RuleLimits { max_connections: Limit::UNSAID, ..self.all };
-        let all = all.is_said().then_some((0, all));
+        let all = RuleLimits { max_connections: Limit::UNSET, ..self.all };
+        let all = all.is_set().then_some((0, all));
         let single = self.limits.iter().map(|&(service, limits)| (u32::from(service.0), limits));
         all.into_iter().chain(single).collect()
     }
@@ -226,31 +227,35 @@ impl Sets {
 
     /// What the rules say of a source at a service. The host's local addresses are only known as far as
     /// the daemon has told the kernel.
-    pub fn say(&self, source: &Addr, service: ServiceId) -> Result<Say> {
-        self.say_in(self.active()?, source, service)
+    pub fn rule_match(&self, source: &Addr, service: ServiceId) -> Result<RuleMatch> {
+        self.rule_match_in(self.active()?, source, service)
     }
 
     /// The same of a set that was in force a moment ago.
-    pub fn say_in(&self, set: u32, source: &Addr, service: ServiceId) -> Result<Say> {
+    pub fn rule_match_in(&self, set: u32, source: &Addr, service: ServiceId) -> Result<RuleMatch> {
         let set = (set % SETS) as usize;
         let Some(rule) = self.rule(set, &Network::of(*source))? else {
-            return Ok(if source.is_loopback() { Say::ALLOW } else { Say::NOTHING });
+            return Ok(if source.is_loopback() { RuleMatch::ALLOW } else { RuleMatch::NONE });
         };
         let limits = |service: ServiceId| -> Result<RuleLimits> {
             if !rule.limits(service) {
-                return Ok(RuleLimits::UNSAID);
+                return Ok(RuleLimits::UNSET);
             }
             let key = RuleService { rule: rule.id, service: u32::from(service.0) };
             Ok(found(self.limits[set].get(&key, 0)).context(UNREADABLE)?.unwrap_or_default())
         };
         let all = RuleLimits { max_connections: rule.max_connections, ..limits(ServiceId(0))? };
         let limits = limits(service)?.or(&all);
-        Ok(Say { action: Action::from_u8(rule.action), source_prefix: rule.source_prefix(source), limits })
+        Ok(RuleMatch {
+            action: Action::from_u8(rule.action),
+            source_prefix: rule.source_prefix(source),
+            limits,
+        })
     }
 
     /// What an address counts as at a service: the key of its source.
     pub fn source(&self, service: ServiceId, policy: &ServicePolicy, address: &Addr) -> Result<Key> {
-        Ok(Key::source(service, policy, self.say(address, service)?.source_prefix, address))
+        Ok(Key::source(service, policy, self.rule_match(address, service)?.source_prefix, address))
     }
 
     /// Whether any address counts as the source of `key` at its service. Rules for less than all of that are left out

@@ -23,11 +23,11 @@ pub fn limit(
     let number = |limit: OrNone<u32>| limit.0.map_or(Limit::NONE, Limit::of_rule);
     let rate = limiting.bursting()?;
     let limits = RuleLimits {
-        rate: rate.map_or(RuleRate::UNSAID, |rate| {
+        rate: rate.map_or(RuleRate::UNSET, |rate| {
             RuleRate::of_rule(rate.0.map_or_else(Rate::default, |rate| rate.spec.rate(rate.burst)))
         }),
-        max_connections: limiting.max_connections.map_or(Limit::UNSAID, Limit::of_rule),
-        network: limiting.network_max_connections.map_or(Limit::UNSAID, number),
+        max_connections: limiting.max_connections.map_or(Limit::UNSET, Limit::of_rule),
+        network: limiting.network_max_connections.map_or(Limit::UNSET, number),
     };
     match service {
         Some(service) => rule.limit_at(service, limits),
@@ -49,14 +49,14 @@ pub fn limit(
 /// Another burst for the rates there are; `None` if there are none.
 fn burst(rule: &mut RuleEntry, service: Option<ServiceId>, burst: u32) -> Option<()> {
     let with = |rate: &RuleRate| {
-        let rate = rate.said().filter(Rate::is_limited)?;
+        let rate = rate.get().filter(Rate::is_limited)?;
         let tolerance_ns = u64::from(burst.saturating_sub(1)) * rate.interval_ns;
         Some(RuleRate::of_rule(Rate { tolerance_ns, ..rate }))
     };
     if let Some(service) = service {
         let said = rule.limits.iter().find(|(said, _)| *said == service);
         let rate = with(&said.map_or(rule.all, |(_, one)| one.or(&rule.all)).rate)?;
-        rule.limit_at(service, RuleLimits { rate, ..RuleLimits::UNSAID });
+        rule.limit_at(service, RuleLimits { rate, ..RuleLimits::UNSET });
         return Some(());
     }
     let rates = rule.limits.iter_mut().map(|(_, limits)| limits).chain([&mut rule.all]);

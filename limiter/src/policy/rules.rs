@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use limiter_common::{
-    Action, Addr, Rate, Say, ServiceId,
+    Action, Addr, Rate, RuleMatch, ServiceId,
     rule::{Limit, Network, RuleLimits, RuleRate, SourcePrefix},
 };
 
@@ -36,12 +36,12 @@ pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<Rule
 /// What a rule says of one service apart from others; without a name, of all others.
 fn limits_of(rule: &Rule, service: Option<&str>) -> RuleLimits {
     RuleLimits {
-        rate: said(&rule.rate, service).map_or(RuleRate::UNSAID, |rate| {
+        rate: said(&rule.rate, service).map_or(RuleRate::UNSET, |rate| {
             RuleRate::of_rule(rate.map_or_else(Rate::default, |rate| rate.spec.rate(rate.burst)))
         }),
-        max_connections: said(&rule.max_connections, service).map_or(Limit::UNSAID, Limit::of_rule),
+        max_connections: said(&rule.max_connections, service).map_or(Limit::UNSET, Limit::of_rule),
         network: said(&rule.network_max_connections, service)
-            .map_or(Limit::UNSAID, |limit| limit.map_or(Limit::NONE, Limit::of_rule)),
+            .map_or(Limit::UNSET, |limit| limit.map_or(Limit::NONE, Limit::of_rule)),
     }
 }
 
@@ -58,7 +58,7 @@ pub fn admins_rules(mut rules: Vec<RuleEntry>) -> Vec<RuleEntry> {
         for (_, limits) in &mut rule.limits {
             *limits = limits.without_inherited();
         }
-        rule.limits.retain(|(_, limits)| limits.is_said());
+        rule.limits.retain(|(_, limits)| limits.is_set());
         if rule.source_prefix.is_inherited() {
             rule.source_prefix = SourcePrefix::NONE;
         }
@@ -86,20 +86,20 @@ pub fn inherit(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>) -> Vec<RuleEntr
     // Of what no rule says anything, nothing is inherited.
     let limits =
         || rules.values().flat_map(|rule| rule.limits.iter().map(|(_, limits)| limits).chain([&rule.all]));
-    let no_rate = limits().all(|limits| !limits.rate.is_said());
-    let no_network = limits().all(|limits| !limits.network.is_said());
+    let no_rate = limits().all(|limits| !limits.rate.is_set());
+    let no_network = limits().all(|limits| !limits.network.is_set());
     let no_source = rules.values().all(|rule| rule.source_prefix == SourcePrefix::NONE);
     // Shorter prefixes come first: what they inherit is in them when longer ones look.
     for network in &networks {
         // A rule that leaves nothing unsaid, as most of a long list do, inherits nothing.
-        let leaves_nothing_unsaid = |rule: &RuleEntry| {
+        let leaves_nothing_unset = |rule: &RuleEntry| {
             let RuleLimits { rate, max_connections, network } = &rule.all;
-            max_connections.is_said()
-                && (no_rate || rate.is_said())
-                && (no_network || network.is_said())
+            max_connections.is_set()
+                && (no_rate || rate.is_set())
+                && (no_network || network.is_set())
                 && (no_source || rule.source_prefix != SourcePrefix::NONE)
         };
-        if rules.get(network).is_none_or(|rule| rule.action != Action::Limit || leaves_nothing_unsaid(rule)) {
+        if rules.get(network).is_none_or(|rule| rule.action != Action::Limit || leaves_nothing_unset(rule)) {
             continue;
         }
         let shorter = prefixes.iter().rev().filter(|prefix| **prefix < network.prefix);
@@ -130,10 +130,10 @@ fn take(rule: &mut RuleEntry, around: &RuleEntry) {
     rule.action = around.action;
     for (service, limits) in &around.limits {
         // What the rule says of every service goes before what the other says of one.
-        let left = limits.unsaid_by(&rule.all).inherited();
+        let left = limits.unset_by(&rule.all).inherited();
         match rule.limits.iter_mut().find(|(said, _)| said == service) {
             Some((_, said)) => *said = said.or(&left),
-            None if left.is_said() => rule.limits.push((*service, left)),
+            None if left.is_set() => rule.limits.push((*service, left)),
             None => {}
         }
     }
@@ -200,9 +200,9 @@ fn translated(network: &Network) -> [Option<Network>; 2] {
 }
 
 /// What a rule says of one service.
-pub fn say(rule: &RuleEntry, service: ServiceId) -> Say {
+pub fn rule_match(rule: &RuleEntry, service: ServiceId) -> RuleMatch {
     let one = rule.limits.iter().find(|(said, _)| *said == service);
-    Say {
+    RuleMatch {
         action: rule.action,
         source_prefix: rule.source_prefix.bits(),
         limits: one.map_or(rule.all, |(_, one)| one.or(&rule.all)),
@@ -247,7 +247,7 @@ mod tests {
 
     /// What a rule says of the limits at a service.
     fn limits_at(rule: &RuleEntry, service: u8) -> RuleLimits {
-        say(rule, ServiceId(service)).limits
+        rule_match(rule, ServiceId(service)).limits
     }
 
     fn limit_of(rules: &[RuleEntry], address: &str, service: u8) -> u32 {
@@ -286,15 +286,15 @@ mod tests {
         );
         let lookup = Lookup::new(&rules);
         let of = |text: &str| config::network(&config::parse_network(text).unwrap());
-        let said = |text: &str| lookup.covering(&of(text)).map(|rule| say(rule, ServiceId(1)));
-        let limit = |connections| Say {
+        let said = |text: &str| lookup.covering(&of(text)).map(|rule| rule_match(rule, ServiceId(1)));
+        let limit = |connections| RuleMatch {
             limits: RuleLimits::connections(Limit::of_rule(connections)),
-            ..Say::NOTHING
+            ..RuleMatch::NONE
         };
         assert_eq!(said("2001:db8:7::/64"), Some(limit(3)), "the /128 in it counts for itself only");
         assert!(lookup.is_divided(&of("2001:db8:7::/64")) && !lookup.is_divided(&of("2001:db8:7:1::/64")));
         assert_eq!(said("203.0.113.7"), Some(limit(4)));
-        assert_eq!(said("203.0.113.8").map(|say| say.action), Some(Action::Deny));
+        assert_eq!(said("203.0.113.8").map(|rule_match| rule_match.action), Some(Action::Deny));
         assert!(lookup.is_divided(&of("203.0.113.0/24")) && !lookup.is_divided(&of("203.0.113.7")));
         assert_eq!(said("192.0.2.1"), None);
     }
@@ -421,7 +421,7 @@ mod tests {
                     return said;
                 }
                 let bits = if source == 0 { 96 + network.prefix_len() } else { 0 };
-                let limits = limits.into_iter().filter(|(_, limits)| limits.is_said());
+                let limits = limits.into_iter().filter(|(_, limits)| limits.is_set());
                 let limits = limits.map(|(service, limits)| (ServiceId(service), limits)).collect();
                 RuleEntry { source_prefix: SourcePrefix::of_rule(bits), all, limits, ..said }
             });
@@ -431,13 +431,13 @@ mod tests {
 
     /// Limits of which each may be said, or not.
     fn any_limits() -> impl Strategy<Value = RuleLimits> {
-        let number = || prop_oneof![2 => Just(Limit::UNSAID), 2 => (1u32..9).prop_map(Limit::of_rule), 1 => Just(Limit::NONE)];
+        let number = || prop_oneof![2 => Just(Limit::UNSET), 2 => (1u32..9).prop_map(Limit::of_rule), 1 => Just(Limit::NONE)];
         let rate = prop_oneof![
-            2 => Just(RuleRate::UNSAID),
+            2 => Just(RuleRate::UNSET),
             2 => (1u32..9).prop_map(|count| RuleRate::of_rule(Rate::new(count, 60, 1))),
             1 => Just(RuleRate::of_rule(Rate::default())),
         ];
-        let connections = prop_oneof![Just(Limit::UNSAID), (1u32..9).prop_map(Limit::of_rule)];
+        let connections = prop_oneof![Just(Limit::UNSET), (1u32..9).prop_map(Limit::of_rule)];
         (rate, connections, number()).prop_map(|(rate, max_connections, network)| RuleLimits {
             rate,
             max_connections,
@@ -464,15 +464,15 @@ mod tests {
                 .map(|(_, rule)| limits_at(rule, service))
                 .take_while(|_| around[0].action == Action::Limit)
                 .collect();
-            let rate = said.iter().find_map(|limits| limits.rate.said());
+            let rate = said.iter().find_map(|limits| limits.rate.get());
             let first = |limit: fn(&RuleLimits) -> Limit| {
-                said.iter().map(limit).find(|limit| limit.is_said()).map_or(0, Limit::connections)
+                said.iter().map(limit).find(|limit| limit.is_set()).map_or(0, Limit::connections)
             };
             let (connections, network) = (first(|limits| limits.max_connections), first(|limits| limits.network));
             let all = inherit(rules.clone(), Vec::new());
-            let found = covering(&all, &address).map_or(RuleLimits::UNSAID, |rule| limits_at(rule, service));
+            let found = covering(&all, &address).map_or(RuleLimits::UNSET, |rule| limits_at(rule, service));
             prop_assert_eq!(
-                (found.rate.said(), found.max_connections.connections(), found.network.connections()),
+                (found.rate.get(), found.max_connections.connections(), found.network.connections()),
                 (rate, connections, network)
             );
         }

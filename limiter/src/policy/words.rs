@@ -43,8 +43,8 @@ pub fn words(rule: &RuleEntry, services: &Services) -> String {
 pub fn limits_in_words(rule: &RuleEntry, services: &Services) -> Vec<String> {
     let single =
         rule.limits.iter().flat_map(|(id, limits)| limit_words(limits, |_| service_name(services, *id)));
-    let every = |is_said: fn(&RuleLimits) -> bool| {
-        let has_others = rule.limits.iter().any(|(_, limits)| is_said(limits));
+    let every = |is_set: fn(&RuleLimits) -> bool| {
+        let has_others = rule.limits.iter().any(|(_, limits)| is_set(limits));
         if has_others { "each other service" } else { "each service" }.to_owned()
     };
     single.chain(limit_words(&rule.all, every)).collect()
@@ -53,21 +53,20 @@ pub fn limits_in_words(rule: &RuleEntry, services: &Services) -> Vec<String> {
 /// What is said of limits; `whose` has the name of what they are of, by which limit is said.
 fn limit_words(limits: &RuleLimits, whose: impl Fn(fn(&RuleLimits) -> bool) -> String) -> Vec<String> {
     let RuleLimits { rate, max_connections, network } = limits;
-    let connections = max_connections.is_said().then(|| {
-        format!("{} to {}", max_connections.connections(), whose(|other| other.max_connections.is_said()))
+    let connections = max_connections.is_set().then(|| {
+        format!("{} to {}", max_connections.connections(), whose(|other| other.max_connections.is_set()))
     });
-    let rate = rate.said().map(|rate| {
-        let (spec, service) =
-            (Setting::Rate(RateSpec::of(&rate)), whose(|other| other.rate.said().is_some()));
+    let rate = rate.get().map(|rate| {
+        let (spec, service) = (Setting::Rate(RateSpec::of(&rate)), whose(|other| other.rate.get().is_some()));
         if rate.is_limited() {
             format!("rate {spec} ({} at once) to {service}", rate.burst())
         } else {
             format!("rate {spec} to {service}")
         }
     });
-    let network = network.is_said().then(|| {
+    let network = network.is_set().then(|| {
         let limit = Some(network.connections()).filter(|&limit| limit != u32::MAX);
-        let service = whose(|other| other.network.is_said());
+        let service = whose(|other| other.network.is_set());
         format!("{} from the network to {service}", Setting::NetworkMaxConnections(limit))
     });
     connections.into_iter().chain(rate).chain(network).collect()

@@ -442,9 +442,9 @@ fn wait_ns(services: &HashMap<ServiceId, ServicePolicy>, service: ServiceId) -> 
 /// What is free for one that waits.
 fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Free> {
     let service = asked.count_keys.service();
-    let say = tables.policy.say(&asked.flow.remote, service)?;
-    let limits = Limits::of(policy, &say).within(&asked.count_keys);
-    let source = Key::source(service, policy, say.source_prefix, &asked.flow.remote);
+    let rule_match = tables.policy.rule_match(&asked.flow.remote, service)?;
+    let limits = Limits::of(policy, &rule_match).within(&asked.count_keys);
+    let source = Key::source(service, policy, rule_match.source_prefix, &asked.flow.remote);
     let usage = ledger::usage(tables, &source, &asked.count_keys)?;
     let now_ns = ledger::now_ns()?;
     // As the gate will see it: where it is not marked, it leaves alone what others wait for.

@@ -1,7 +1,7 @@
 //! What would let one more connection in: the least that does, for this address and not for everybody, where that can be
 //! said of an address.
 
-use limiter_common::{Limits, Reason, Say, ServicePolicy, Usage};
+use limiter_common::{Limits, Reason, RuleMatch, ServicePolicy, Usage};
 
 use crate::config::{self, Setting};
 
@@ -27,9 +27,9 @@ pub struct Refused<'a> {
     /// What the service says.
     pub policy: &'a ServicePolicy,
     /// What the rules say.
-    pub say: Say,
+    pub rule_match: RuleMatch,
     /// What they would say without the rule for exactly this address; none if there is no such rule.
-    pub otherwise: Option<Say>,
+    pub otherwise: Option<RuleMatch>,
     /// What it has.
     pub usage: &'a Usage,
     /// Why it is refused.
@@ -39,7 +39,7 @@ pub struct Refused<'a> {
 impl Remedy {
     /// What helps; none where nothing that can be said does: not beyond the largest limit there is.
     pub fn of(refused: &Refused<'_>) -> Option<Self> {
-        let Refused { policy, say, otherwise, usage, reason } = *refused;
+        let Refused { policy, rule_match, otherwise, usage, reason } = *refused;
         // Those that wait want a place, too.
         let one_more = |wanted: u64| {
             let limit = u32::try_from(wanted + 1).ok();
@@ -47,7 +47,7 @@ impl Remedy {
         };
         match reason {
             Reason::Denied => {
-                let is_denied = |say: Say| Limits::of(policy, &say).denied;
+                let is_denied = |rule_match: RuleMatch| Limits::of(policy, &rule_match).denied;
                 match otherwise {
                     Some(otherwise) if !is_denied(otherwise) => Some(Self::Forget),
                     _ => Some(Self::Limit(policy.max_connections)),
@@ -60,7 +60,7 @@ impl Remedy {
             Reason::Total => {
                 let held = usage.total.wanted();
                 // What an allowed source has on top stays what it is.
-                let reserve = if Limits::of(policy, &say).bannable { 0 } else { policy.reserve };
+                let reserve = if Limits::of(policy, &rule_match).bannable { 0 } else { policy.reserve };
                 let total = one_more(held.saturating_sub(u64::from(reserve)))?;
                 let setting = Setting::MaxTotal(Some(total));
                 config::apply(&[setting], policy).ok().map(|_| Self::MaxTotal(total))
@@ -115,19 +115,19 @@ mod tests {
     #[test]
     fn what_helps_is_for_the_address_that_is_refused_and_no_one_else() {
         let usage = Usage { source: count(50, 2), network: count(60, 2), ..Usage::default() };
-        let of = |say: Say, otherwise, reason| {
+        let of = |rule_match: RuleMatch, otherwise, reason| {
             let policy = policy(50, 60, 0, 0, true);
-            let refused = Refused { policy: &policy, say, otherwise, usage: &usage, reason };
+            let refused = Refused { policy: &policy, rule_match, otherwise, usage: &usage, reason };
             Remedy::of(&refused).map(|remedy| remedy.words("192.0.2.7", &["imap", "smtp"]))
         };
-        let deny = Say { action: Action::Deny, ..Say::NOTHING };
-        let said = |reason| of(Say::NOTHING, None, reason).unwrap();
+        let deny = RuleMatch { action: Action::Deny, ..RuleMatch::NONE };
+        let said = |reason| of(RuleMatch::NONE, None, reason).unwrap();
         assert_eq!(said(Reason::Concurrency), "limit 192.0.2.7 53 --service imap,smtp", "two wait as well");
         assert_eq!(said(Reason::Network), "limit 192.0.2.7 --network-max-connections 63 --service imap,smtp");
         assert_eq!(said(Reason::Banned), "unban 192.0.2.7 --service imap,smtp");
         assert_eq!(said(Reason::Rate), "limit 192.0.2.7 --rate none --service imap,smtp");
         assert_eq!(of(deny, None, Reason::Denied).unwrap(), "limit 192.0.2.7 50 --service imap,smtp");
-        assert_eq!(of(deny, Some(Say::NOTHING), Reason::Denied).unwrap(), "forget 192.0.2.7");
+        assert_eq!(of(deny, Some(RuleMatch::NONE), Reason::Denied).unwrap(), "forget 192.0.2.7");
         assert_eq!(of(deny, Some(deny), Reason::Denied).unwrap(), "limit 192.0.2.7 50 --service imap,smtp");
     }
 
@@ -144,8 +144,13 @@ mod tests {
         let full = count(largest, 0);
         let usage = Usage { source: full, network: full, total: full, ..Usage::default() };
         for reason in [Reason::Total, Reason::Network, Reason::Concurrency] {
-            let refused =
-                Refused { policy: &policy, say: Say::NOTHING, otherwise: None, usage: &usage, reason };
+            let refused = Refused {
+                policy: &policy,
+                rule_match: RuleMatch::NONE,
+                otherwise: None,
+                usage: &usage,
+                reason,
+            };
             assert_eq!(Remedy::of(&refused), None);
         }
     }
@@ -166,9 +171,9 @@ mod tests {
                 rate,
             );
             let connections = |limit| RuleLimits::connections(Limit::of_rule(limit));
-            let mut say =
-                Say { action: Action::from_u8(action), limits: connections(own_limit), ..Say::NOTHING };
-            let otherwise = otherwise.map(|action| Say { action: Action::from_u8(action), ..Say::NOTHING });
+            let mut rule_match =
+                RuleMatch { action: Action::from_u8(action), limits: connections(own_limit), ..RuleMatch::NONE };
+            let otherwise = otherwise.map(|action| RuleMatch { action: Action::from_u8(action), ..RuleMatch::NONE });
             let mut usage = Usage {
                 source: count(held.0, waiting),
                 network: count(held.1.max(held.0), waiting),
@@ -178,25 +183,25 @@ mod tests {
                 ..Usage::default()
             };
             for _ in 0..6 {
-                let Some(reason) = usage.over(&Limits::of(&policy, &say), 0) else { break };
-                let refused = Refused { policy: &policy, say, otherwise, usage: &usage, reason };
+                let Some(reason) = usage.over(&Limits::of(&policy, &rule_match), 0) else { break };
+                let refused = Refused { policy: &policy, rule_match, otherwise, usage: &usage, reason };
                 match Remedy::of(&refused).unwrap() {
-                    Remedy::Forget => say = otherwise.unwrap(),
+                    Remedy::Forget => rule_match = otherwise.unwrap(),
                     Remedy::Unban => usage.banned_until_ns = 0,
                     // A rule without limits is replaced, and one with limits keeps the others.
-                    Remedy::Limit(limit) if say.action != Action::Limit => {
-                        say = Say { limits: connections(limit), ..Say::NOTHING };
+                    Remedy::Limit(limit) if rule_match.action != Action::Limit => {
+                        rule_match = RuleMatch { limits: connections(limit), ..RuleMatch::NONE };
                     }
-                    Remedy::Limit(limit) => say.limits.max_connections = Limit::of_rule(limit),
-                    Remedy::NoRate => say.limits.rate = RuleRate::of_rule(Rate::default()),
-                    Remedy::Network(limit) => say.limits.network = Limit::of_rule(limit),
+                    Remedy::Limit(limit) => rule_match.limits.max_connections = Limit::of_rule(limit),
+                    Remedy::NoRate => rule_match.limits.rate = RuleRate::of_rule(Rate::default()),
+                    Remedy::Network(limit) => rule_match.limits.network = Limit::of_rule(limit),
                     Remedy::MaxTotal(total) => {
                         policy = config::apply(&[Setting::MaxTotal(Some(total))], &policy).unwrap();
                     }
                 }
-                prop_assert_ne!(usage.over(&Limits::of(&policy, &say), 0), Some(reason));
+                prop_assert_ne!(usage.over(&Limits::of(&policy, &rule_match), 0), Some(reason));
             }
-            prop_assert_eq!(usage.over(&Limits::of(&policy, &say), 0), None);
+            prop_assert_eq!(usage.over(&Limits::of(&policy, &rule_match), 0), None);
         }
     }
 }

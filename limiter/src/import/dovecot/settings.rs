@@ -213,8 +213,8 @@ impl Settings {
         let is_count = name == self.service_count();
         let value = self.value_of_service(service, name);
         // In 2.3, 0 is the default of all services.
-        if let Some((value, is_said)) = value.filter(|(value, _)| is_count || *value != "0") {
-            return (self.number(value), shown(name, value, is_said));
+        if let Some((value, is_set)) = value.filter(|(value, _)| is_count || *value != "0") {
+            return (self.number(value), shown(name, value, is_set));
         }
         let default = format!("default_{name}");
         match self.value(&default) {
@@ -239,8 +239,8 @@ impl Settings {
 }
 
 /// A setting, and whether the text has it.
-fn shown(name: &str, value: &str, is_said: bool) -> String {
-    let by_default = if is_said { "" } else { " (its default)" };
+fn shown(name: &str, value: &str, is_set: bool) -> String {
+    let by_default = if is_set { "" } else { " (its default)" };
     format!("{}{by_default}", setting(name, value))
 }
 
