@@ -1,6 +1,6 @@
 //! The configuration: what the file says, resolved to what the limiter does.
 //!
-//! Two steps and two types. [`written`] reads the file as its author wrote it, refuses what cannot be
+//! Two steps and two types. [`schema`] reads the file as its author wrote it, refuses what cannot be
 //! meant, and remembers where each thing stands; [`resolve`] lays that over the design's services and
 //! defaults and yields [`Config`], in which nothing is left open. No file is needed:
 //! `Config::default()` is what an empty one means.
@@ -14,17 +14,19 @@ mod edit;
 mod error;
 mod file;
 mod interfaces;
+mod keys;
 mod ladder;
 mod limiting;
 mod load;
 mod rate_spec;
+mod reader;
 mod render;
 mod resolve;
 mod rules;
+mod schema;
 mod setting;
 #[cfg(test)]
 mod tests;
-mod written;
 
 use limiter_common::{Keepalive, Mode, Protocol, Rate, Response, ServicePolicy, service::Prefixes};
 
@@ -39,8 +41,8 @@ pub use load::{load, parse, read};
 pub use rate_spec::RateSpec;
 pub use resolve::WAIT_SECONDS;
 pub use rules::{PerService, Rule, bits, network, parse_network, prefix_len};
+pub use schema::OrNone;
 pub use setting::{Setting, SettingError, apply, changes, parse_setting};
-pub use written::OrNone;
 
 /// The resolved configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

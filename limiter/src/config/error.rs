@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::check::Number;
+use super::keys::Number;
 use crate::trust::Distrust;
 
 /// Longest piece of somebody's text repeated in an error, in characters.
@@ -414,4 +414,20 @@ pub fn shown(text: &str) -> String {
         line.push('…');
     }
     line
+}
+
+/// A complaint and the byte of the text it is about.
+#[derive(Debug)]
+pub struct Located {
+    /// Where.
+    pub at: usize,
+    /// What.
+    pub complaint: Complaint,
+}
+
+impl Complaint {
+    /// With its place.
+    pub fn at(self, at: usize) -> Located {
+        Located { at, complaint: self }
+    }
 }

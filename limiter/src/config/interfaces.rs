@@ -6,9 +6,8 @@ use toml::de::DeValue;
 
 use super::{
     check::Value,
-    error::Complaint,
-    load::Located,
-    written::{Said, start},
+    error::{Complaint, Located},
+    reader::{Node, start},
 };
 
 /// Longest name of an interface, with the zero behind it (`IFNAMSIZ`, include/uapi/linux/if.h).
@@ -26,9 +25,9 @@ pub enum Interfaces {
 }
 
 /// Reads the value.
-pub fn read(value: &Said<'_>) -> Result<Interfaces, Located> {
+pub fn read(value: &Node<'_>) -> Result<Interfaces, Located> {
     let wrong =
-        |value: &Said<'_>| Complaint::Interfaces(Value::from(value.get_ref()).shown()).at(start(value));
+        |value: &Node<'_>| Complaint::Interfaces(Value::from(value.get_ref()).shown()).at(start(value));
     match value.get_ref() {
         DeValue::String(text) if text == "auto" => Ok(Interfaces::Auto),
         DeValue::Array(names) => {

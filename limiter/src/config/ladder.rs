@@ -6,10 +6,10 @@ use limiter_common::{Ladder, Rate};
 
 use super::{
     RateSpec,
-    check::{self, NONE, Number, Value, shown_duration},
-    error::Complaint,
-    load::Located,
-    written::{Said, Section, in_order, name, number, start, unknown},
+    check::{self, NONE, Value, shown_duration},
+    error::{Complaint, Located},
+    keys::{Number, Section},
+    reader::{Node, in_order, name, number, start, unknown},
 };
 
 /// The ladder, resolved.
@@ -69,7 +69,7 @@ impl LadderConfig {
 }
 
 /// Reads the table.
-pub fn read(value: &Said<'_>) -> Result<LadderConfig, Located> {
+pub fn read(value: &Node<'_>) -> Result<LadderConfig, Located> {
     let toml::de::DeValue::Table(table) = value.get_ref() else {
         let given = Value::from(value.get_ref()).shown();
         return Err(Complaint::NotATable("ladder".to_owned(), given).at(start(value)));

@@ -2,26 +2,14 @@
 
 use std::{io::Read as _, path::Path};
 
-use super::{Config, ConfigError, error::Complaint, file, resolve, written};
+use super::{
+    Config, ConfigError,
+    error::{Complaint, Located},
+    file, resolve, schema,
+};
 
 /// Largest configuration file that is read, in bytes: enough for 100,000 rules with a comment each.
 pub const MAX_FILE_BYTES: u64 = 8 << 20;
-
-/// A complaint and the byte of the text it is about.
-#[derive(Debug)]
-pub struct Located {
-    /// Where.
-    pub at: usize,
-    /// What.
-    pub complaint: Complaint,
-}
-
-impl Complaint {
-    /// With its place.
-    pub(super) fn at(self, at: usize) -> Located {
-        Located { at, complaint: self }
-    }
-}
 
 /// Reads the file at `path`.
 ///
@@ -59,8 +47,8 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
 pub fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
     // Editors of other systems leave a byte order mark; it is no character of any line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    written::read(text)
-        .and_then(|written| resolve::resolve(written, &|at| position(text, at).0))
+    schema::read(text)
+        .and_then(|schema| resolve::resolve(schema, &|at| position(text, at).0))
         .map_err(|located| invalid(text, name, located))
 }
 

@@ -8,10 +8,10 @@ use toml::Spanned;
 
 use super::{
     Config, Network, RateSpec, RateWithBurst, Service, check,
-    error::Complaint,
-    load::Located,
+    error::{Complaint, Located},
+    reader::start,
     rules,
-    written::{Limits, OrNone, Written, WrittenNetwork, WrittenService, start},
+    schema::{FileSchema, Limits, NetworkSchema, OrNone, ServiceSchema},
 };
 
 /// `max_sources` without a file: a quarter of a million, 32 MiB of kernel memory when full.
@@ -48,7 +48,7 @@ pub struct Defaults {
     mode: Mode,
     rate: Option<RateSpec>,
     burst: Option<u32>,
-    network: Option<WrittenNetwork>,
+    network: Option<NetworkSchema>,
     keepalive: Option<u32>,
     wait: u8,
 }
@@ -139,16 +139,16 @@ pub fn built_in(defaults: &Defaults) -> Vec<Service> {
 }
 
 /// Completes what the file says; `line` tells the line of a byte of it.
-pub fn resolve(written: Written, line: &dyn Fn(usize) -> usize) -> Result<Config, Located> {
-    let mode = written.mode.unwrap_or(Mode::Enforce);
-    let defaults = Defaults { mode, ..Defaults::default().overlaid(&written.defaults)? };
+pub fn resolve(schema: FileSchema, line: &dyn Fn(usize) -> usize) -> Result<Config, Located> {
+    let mode = schema.mode.unwrap_or(Mode::Enforce);
+    let defaults = Defaults { mode, ..Defaults::default().overlaid(&schema.defaults)? };
     let mut services: BTreeMap<String, Service> =
         built_in(&defaults).into_iter().map(|service| (service.name.clone(), service)).collect();
-    refuse_shared_ports(&services, &written.services, line)?;
-    for said in &written.services {
+    refuse_shared_ports(&services, &schema.services, line)?;
+    for said in &schema.services {
         let service = overlay(services.remove(said.name.get_ref()), said, &defaults)?;
         check::together(&service.policy()).map_err(|complaint| {
-            let at = position(&complaint, said, &written.defaults);
+            let at = position(&complaint, said, &schema.defaults);
             complaint.at(at)
         })?;
         services.insert(service.name.clone(), service);
@@ -157,27 +157,27 @@ pub fn resolve(written: Written, line: &dyn Fn(usize) -> usize) -> Result<Config
         }
     }
     // Of what the file does not name only the network may not fit: [defaults] has no other such key.
-    if let Some(network) = &written.defaults.network {
+    if let Some(network) = &schema.defaults.network {
         for service in services.values() {
             check::together(&service.policy()).map_err(|complaint| complaint.at(start(network)))?;
         }
     }
     let services: Vec<Service> = services.into_values().collect();
-    let rules = rules::resolve(written.rules, &services, line)?;
+    let rules = rules::resolve(schema.rules, &services, line)?;
     Ok(Config {
-        hostname: written.hostname,
-        max_sources: written.max_sources.unwrap_or(MAX_SOURCES),
-        remember_seconds: written.remember_seconds.unwrap_or(REMEMBER_SECONDS),
-        reconcile_seconds: written.reconcile_seconds.unwrap_or(RECONCILE_SECONDS),
-        interfaces: written.interfaces.unwrap_or_default(),
-        ladder: written.ladder.unwrap_or_default(),
+        hostname: schema.hostname,
+        max_sources: schema.max_sources.unwrap_or(MAX_SOURCES),
+        remember_seconds: schema.remember_seconds.unwrap_or(REMEMBER_SECONDS),
+        reconcile_seconds: schema.reconcile_seconds.unwrap_or(RECONCILE_SECONDS),
+        interfaces: schema.interfaces.unwrap_or_default(),
+        ladder: schema.ladder.unwrap_or_default(),
         services,
         rules,
     })
 }
 
 /// One service of the file, laid over the built-in one of the same name if there is one.
-fn overlay(known: Option<Service>, said: &WrittenService, defaults: &Defaults) -> Result<Service, Located> {
+fn overlay(known: Option<Service>, said: &ServiceSchema, defaults: &Defaults) -> Result<Service, Located> {
     let name = said.name.get_ref();
     let lacking = |complaint: fn(String) -> Complaint| complaint(name.clone()).at(start(&said.name));
     let ports = said.ports.as_ref().map(|ports| ports.iter().map(|port| *port.get_ref()).collect());
@@ -198,7 +198,7 @@ fn overlay(known: Option<Service>, said: &WrittenService, defaults: &Defaults) -
 
 /// Where the file says what does not fit at the service `said`: what stands there of it, or else what
 /// it has from `[defaults]`.
-fn position(complaint: &Complaint, said: &WrittenService, defaults: &Limits) -> usize {
+fn position(complaint: &Complaint, said: &ServiceSchema, defaults: &Limits) -> usize {
     let own = &said.limits;
     let network = |of_a_source: Option<usize>| {
         let network = own.network.as_ref().map(start).or(of_a_source);
@@ -219,7 +219,7 @@ fn position(complaint: &Complaint, said: &WrittenService, defaults: &Limits) -> 
 /// built-in services whose ports it leaves alone, wherever it mentions them.
 fn refuse_shared_ports(
     built_in: &BTreeMap<String, Service>,
-    said: &[WrittenService],
+    said: &[ServiceSchema],
     line: &dyn Fn(usize) -> usize,
 ) -> Result<(), Located> {
     let moved =

@@ -12,10 +12,10 @@ use toml::de::DeValue;
 use super::{
     RateWithBurst,
     check::{self, NONE, Value},
-    error::{Complaint, shown},
-    load::Located,
+    error::{Complaint, Located, shown},
+    keys::{self, Section},
     rate_spec::RateSpec,
-    written::{Key, Said, Section, in_order, name, number, placed, start, unknown},
+    reader::{Key, Node, in_order, name, number, placed, start, unknown},
 };
 
 /// In the limits of a rule: every service that is not among them. No service can be called that.
@@ -74,9 +74,9 @@ impl<T> PerService<T> {
 
     /// Reads the value of a key: one for all, or a table by service. Notes where the services stand.
     fn read(
-        value: &Said<'_>,
+        value: &Node<'_>,
         services_at: &mut Vec<(String, usize)>,
-        one: impl Fn(&Said<'_>) -> Result<T, Located>,
+        one: impl Fn(&Node<'_>) -> Result<T, Located>,
     ) -> Result<Self, Located> {
         let DeValue::Table(table) = value.get_ref() else {
             return Ok(Self { all: Some(one(value)?), services: BTreeMap::new() });
@@ -183,7 +183,7 @@ pub fn parse_network(text: &str) -> Result<IpNet, Complaint> {
 
 /// A rule, and where its parts stand.
 #[derive(Debug)]
-pub struct WrittenRule {
+pub struct RuleSchema {
     /// What it says.
     pub rule: Rule,
     /// Where its network stands.
@@ -193,15 +193,15 @@ pub struct WrittenRule {
 }
 
 /// Reads the list of rules.
-pub fn read(value: &Said<'_>) -> Result<Vec<WrittenRule>, Located> {
+pub fn read(value: &Node<'_>) -> Result<Vec<RuleSchema>, Located> {
     let not_rules =
-        |value: &Said<'_>| Complaint::NotRules(Value::from(value.get_ref()).shown()).at(start(value));
+        |value: &Node<'_>| Complaint::NotRules(Value::from(value.get_ref()).shown()).at(start(value));
     let DeValue::Array(rules) = value.get_ref() else { return Err(not_rules(value)) };
     rules.iter().map(|rule| one(rule).and_then(|found| found.ok_or_else(|| not_rules(rule)))).collect()
 }
 
 /// One rule; `None` if it is no table.
-fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
+fn one(value: &Node<'_>) -> Result<Option<RuleSchema>, Located> {
     let DeValue::Table(table) = value.get_ref() else { return Ok(None) };
     let mut network = None;
     let (mut allow, mut deny) = (false, false);
@@ -215,24 +215,24 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
             "allow" => allow = is_true(key, value)?,
             "deny" => deny = is_true(key, value)?,
             "comment" => comment = Some(text(value)?),
-            "source_prefix" => source_prefix = Some(placed::<u8>(&check::SOURCE_PREFIX, value)?),
+            "source_prefix" => source_prefix = Some(placed::<u8>(&keys::SOURCE_PREFIX, value)?),
             "max_connections" => {
-                let one = |value: &Said<'_>| number(&check::MAX_CONNECTIONS, value);
+                let one = |value: &Node<'_>| number(&keys::MAX_CONNECTIONS, value);
                 max_connections = PerService::read(value, &mut services_at, one)?;
             }
             "rate" => {
-                let one = |value: &Said<'_>| {
+                let one = |value: &Node<'_>| {
                     check::rate(&Value::from(value.get_ref())).map_err(|complaint| complaint.at(start(value)))
                 };
                 specs = PerService::read(value, &mut services_at, one)?;
             }
             "burst" => {
-                let one = |value: &Said<'_>| number(&check::BURST, value);
+                let one = |value: &Node<'_>| number(&keys::BURST, value);
                 (bursts, burst_at) = (PerService::read(value, &mut services_at, one)?, start(key));
             }
             "network_max_connections" => {
-                let one = |value: &Said<'_>| {
-                    let limit = check::RULE_NETWORK.check_or_none(&Value::from(value.get_ref()));
+                let one = |value: &Node<'_>| {
+                    let limit = keys::RULE_NETWORK.check_or_none(&Value::from(value.get_ref()));
                     limit.map_err(|complaint| complaint.at(start(value)))
                 };
                 network_max_connections = PerService::read(value, &mut services_at, one)?;
@@ -262,7 +262,7 @@ fn one(value: &Said<'_>) -> Result<Option<WrittenRule>, Located> {
     let rule =
         Rule { network, action, max_connections, rate, network_max_connections, source_prefix, comment };
     check_network_limit(&rule).map_err(|complaint| complaint.at(network_limit_at))?;
-    Ok(Some(WrittenRule { rule, network_at, services_at }))
+    Ok(Some(RuleSchema { rule, network_at, services_at }))
 }
 
 /// Rates with their bursts: of a service the burst that is said of it, or else of all, or else the rate's number.
@@ -321,21 +321,21 @@ fn check_source_prefix(network: &IpNet, action: rule::Action, prefix: u8) -> Res
     Ok(prefix)
 }
 
-fn written_network(value: &Said<'_>) -> Result<IpNet, Located> {
+fn written_network(value: &Node<'_>) -> Result<IpNet, Located> {
     let said = Value::from(value.get_ref());
     let Value::Text(text) = said else { return Err(Complaint::Network(said.shown()).at(start(value))) };
     parse_network(text).map_err(|complaint| complaint.at(start(value)))
 }
 
 /// `allow` and `deny` are said, or left out: "not allowed" would mean nothing.
-fn is_true(key: &Key<'_>, value: &Said<'_>) -> Result<bool, Located> {
+fn is_true(key: &Key<'_>, value: &Node<'_>) -> Result<bool, Located> {
     match value.get_ref() {
         DeValue::Boolean(true) => Ok(true),
         _ => Err(Complaint::NotTrue(name(key).to_owned()).at(start(value))),
     }
 }
 
-fn text(value: &Said<'_>) -> Result<String, Located> {
+fn text(value: &Node<'_>) -> Result<String, Located> {
     match value.get_ref() {
         DeValue::String(text) => Ok(text.as_ref().to_owned()),
         other => Err(Complaint::Comment(Value::from(other).shown()).at(start(value))),
@@ -344,13 +344,13 @@ fn text(value: &Said<'_>) -> Result<String, Located> {
 
 /// Refuses two rules for one network, and services there are not; hands over the rules, by network.
 pub fn resolve(
-    written: Vec<WrittenRule>,
+    written: Vec<RuleSchema>,
     services: &[super::Service],
     line: &dyn Fn(usize) -> usize,
 ) -> Result<Vec<Rule>, Located> {
     let mut first: BTreeMap<IpNet, usize> = BTreeMap::new();
     let mut rules = Vec::with_capacity(written.len());
-    for WrittenRule { rule, network_at, services_at } in written {
+    for RuleSchema { rule, network_at, services_at } in written {
         if let Some((service, at)) =
             services_at.into_iter().find(|(name, _)| !services.iter().any(|service| service.name == *name))
         {

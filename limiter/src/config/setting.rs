@@ -11,7 +11,7 @@ use super::{
     Network, RateSpec, Service,
     check::{self, MODES, NONE, RESPONSES, Value, name_of, shown_duration},
     error::{Complaint, shown},
-    written::similar,
+    keys::{self, similar},
 };
 
 /// A change of one key.
@@ -203,16 +203,16 @@ pub fn parse_setting(text: &str) -> Result<Setting, SettingError> {
         return Err(Complaint::NotASetting(shown(text)).into());
     };
     let value = Value::from_word(value.trim());
-    let number = |of: &'static check::Number| of.check(&value);
+    let number = |of: &'static keys::Number| of.check(&value);
     Ok(match key.trim() {
-        "max_connections" => Setting::MaxConnections(number(&check::MAX_CONNECTIONS)?),
+        "max_connections" => Setting::MaxConnections(number(&keys::MAX_CONNECTIONS)?),
         "rate" => Setting::Rate(check::rate(&value)?),
-        "burst" => Setting::Burst(number(&check::BURST)?),
+        "burst" => Setting::Burst(number(&keys::BURST)?),
         "network_max_connections" => {
-            Setting::NetworkMaxConnections(check::NETWORK_MAX_CONNECTIONS.check_or_none(&value)?)
+            Setting::NetworkMaxConnections(keys::NETWORK_MAX_CONNECTIONS.check_or_none(&value)?)
         }
-        "max_total" => Setting::MaxTotal(check::MAX_TOTAL.check_or_none(&value)?),
-        "reserve" => Setting::Reserve(number(&check::RESERVE)?),
+        "max_total" => Setting::MaxTotal(keys::MAX_TOTAL.check_or_none(&value)?),
+        "reserve" => Setting::Reserve(number(&keys::RESERVE)?),
         "keepalive" => Setting::Keepalive(check::keepalive(&value)?),
         "wait" => Setting::Wait(check::wait(&value)?),
         "response" => Setting::Response(check::response(&value)?),
