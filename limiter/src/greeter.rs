@@ -14,14 +14,15 @@ mod event_loop;
 mod imap;
 mod listener;
 mod pop3;
+mod protocols;
 mod reply;
 mod seats;
 mod sieve;
 mod smtp;
 #[cfg(test)]
 mod tests;
+mod text;
 mod totals;
-mod words;
 
 use std::{
     io,

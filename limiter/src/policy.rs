@@ -2,10 +2,10 @@
 //!
 //! A service keeps its number as long as it keeps its name, because the ledger counts by number.
 
+mod description;
 mod limiting;
 mod local;
 mod rules;
-mod words;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,12 +13,12 @@ use anyhow::{Result, bail};
 use limiter_common::{MAX_SERVICES, ServiceId, ServicePolicy};
 use tracing::debug;
 
+pub use description::{
+    Difference, OF_NO_SERVICE, describe, describe_limits, differences, differences_of_the_rest, service_name,
+};
 pub use limiting::limit;
 pub use local::{addresses, built_in};
 pub use rules::{Lookup, admins_rules, covering, inherit, rule_match};
-pub use words::{
-    Difference, OF_NO_SERVICE, differences, differences_of_the_rest, limits_in_words, service_name, words,
-};
 
 use crate::{
     config::Config,

@@ -230,7 +230,7 @@ fn rule(
 /// What the admin says of exactly this network, in words.
 fn said(policy: &PolicySet, rules: &[RuleEntry], network: &IpNet) -> Option<String> {
     let network = config::network(network);
-    rules.iter().find(|rule| rule.network == network).map(|rule| policy::words(rule, &policy.services))
+    rules.iter().find(|rule| rule.network == network).map(|rule| policy::describe(rule, &policy.services))
 }
 
 #[derive(Serialize)]
@@ -319,7 +319,7 @@ pub fn rules(policy: &PolicySet) -> Rules {
             .iter()
             .map(|(id, limits)| (policy::service_name(&policy.services, *id), Limits::new(limits)))
             .collect(),
-        words: policy::limits_in_words(rule, &policy.services),
+        words: policy::describe_limits(rule, &policy.services),
         source_prefix: config::prefix_len(&rule.network, rule.source_prefix),
     };
     Rules { rules: all.iter().map(shown).collect() }

@@ -77,17 +77,17 @@ pub fn read(value: &Node<'_>) -> Result<LadderConfig, Located> {
     let mut ladder = LadderConfig::default();
     let (mut longest, mut banning) = (None, None);
     for (key, value) in in_order(table) {
-        let said = Value::from(value.get_ref());
+        let given = Value::from(value.get_ref());
         let at = |complaint: Complaint| complaint.at(start(value));
         match name(key) {
-            "replies" => ladder.replies = replies(&said).map_err(at)?,
+            "replies" => ladder.replies = replies(&given).map_err(at)?,
             "ban_after" => {
-                ladder.ban_after = ban_after(&said).map_err(at)?;
+                ladder.ban_after = ban_after(&given).map_err(at)?;
                 banning = Some(start(value));
             }
-            "ban" => ladder.ban = check::ban("ban", &said).map_err(at)?,
+            "ban" => ladder.ban = check::ban("ban", &given).map_err(at)?,
             "ban_max" => {
-                ladder.ban_max = check::ban("ban_max", &said).map_err(at)?;
+                ladder.ban_max = check::ban("ban_max", &given).map_err(at)?;
                 longest = Some(start(value));
             }
             "max_bans" => ladder.max_bans = number(&MAX_BANS, value)?,

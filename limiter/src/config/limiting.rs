@@ -66,21 +66,21 @@ impl Limiting {
     /// When what comes of it makes no sense, as it would not in the file.
     pub fn change(&self, rule: &mut Rule, service: Option<&str>) -> Result<(), SettingError> {
         put(&mut rule.max_connections, service, self.max_connections);
-        put(&mut rule.network_max_connections, service, self.network_max_connections.map(|said| said.0));
+        put(&mut rule.network_max_connections, service, self.network_max_connections.map(|given| given.0));
         match (self.bursting()?, self.burst) {
             (None, Some(burst)) => self::burst(&mut rule.rate, service, burst)?,
-            (rate, _) => put(&mut rule.rate, service, rate.map(|said| said.0)),
+            (rate, _) => put(&mut rule.rate, service, rate.map(|given| given.0)),
         }
         Ok(check_network_limit(rule)?)
     }
 }
 
 /// Says `value` of a service, or of all and of none apart.
-fn put<T>(said: &mut PerService<T>, service: Option<&str>, value: Option<T>) {
+fn put<T>(given: &mut PerService<T>, service: Option<&str>, value: Option<T>) {
     let Some(value) = value else { return };
     match service {
-        Some(service) => drop(said.services.insert(service.to_owned(), value)),
-        None => *said = PerService { all: Some(value), services: BTreeMap::new() },
+        Some(service) => drop(given.services.insert(service.to_owned(), value)),
+        None => *given = PerService { all: Some(value), services: BTreeMap::new() },
     }
 }
 

@@ -79,10 +79,10 @@ impl Defaults {
             ipv6_prefix: value_of(limits.ipv6_prefix.as_ref()).unwrap_or(self.ipv6_prefix),
             response: limits.response.unwrap_or(self.response),
             mode: self.mode,
-            rate: limits.rate.map_or(self.rate, |said| said.0),
+            rate: limits.rate.map_or(self.rate, |given| given.0),
             burst: value_of(limits.burst.as_ref()).or(self.burst),
-            network: value_of(limits.network.as_ref()).map_or(self.network, |said| said.0),
-            keepalive: limits.keepalive.map_or(self.keepalive, |said| said.0),
+            network: value_of(limits.network.as_ref()).map_or(self.network, |given| given.0),
+            keepalive: limits.keepalive.map_or(self.keepalive, |given| given.0),
             wait: limits.wait.unwrap_or(self.wait),
         };
         match &limits.burst {
@@ -129,8 +129,8 @@ impl Defaults {
 }
 
 /// What is said, without its place.
-fn value_of<T: Copy>(said: Option<&Spanned<T>>) -> Option<T> {
-    said.map(|said| *said.get_ref())
+fn value_of<T: Copy>(given: Option<&Spanned<T>>) -> Option<T> {
+    given.map(|given| *given.get_ref())
 }
 
 /// The built-in services under `defaults`.
@@ -145,15 +145,15 @@ pub fn resolve(schema: FileSchema, line: &dyn Fn(usize) -> usize) -> Result<Conf
     let mut services: BTreeMap<String, Service> =
         built_in(&defaults).into_iter().map(|service| (service.name.clone(), service)).collect();
     refuse_shared_ports(&services, &schema.services, line)?;
-    for said in &schema.services {
-        let service = overlay(services.remove(said.name.get_ref()), said, &defaults)?;
+    for given in &schema.services {
+        let service = overlay(services.remove(given.name.get_ref()), given, &defaults)?;
         check::together(&service.policy()).map_err(|complaint| {
-            let at = position(&complaint, said, &schema.defaults);
+            let at = position(&complaint, given, &schema.defaults);
             complaint.at(at)
         })?;
         services.insert(service.name.clone(), service);
         if services.len() >= MAX_SERVICES as usize {
-            return Err(Complaint::TooManyServices(MAX_SERVICES - 1).at(start(&said.name)));
+            return Err(Complaint::TooManyServices(MAX_SERVICES - 1).at(start(&given.name)));
         }
     }
     // Of what the file does not name only the network may not fit: [defaults] has no other such key.
@@ -177,58 +177,58 @@ pub fn resolve(schema: FileSchema, line: &dyn Fn(usize) -> usize) -> Result<Conf
 }
 
 /// One service of the file, laid over the built-in one of the same name if there is one.
-fn overlay(known: Option<Service>, said: &ServiceSchema, defaults: &Defaults) -> Result<Service, Located> {
-    let name = said.name.get_ref();
-    let lacking = |complaint: fn(String) -> Complaint| complaint(name.clone()).at(start(&said.name));
-    let ports = said.ports.as_ref().map(|ports| ports.iter().map(|port| *port.get_ref()).collect());
+fn overlay(known: Option<Service>, given: &ServiceSchema, defaults: &Defaults) -> Result<Service, Located> {
+    let name = given.name.get_ref();
+    let lacking = |complaint: fn(String) -> Complaint| complaint(name.clone()).at(start(&given.name));
+    let ports = given.ports.as_ref().map(|ports| ports.iter().map(|port| *port.get_ref()).collect());
     let (ports, protocol) = match known {
-        Some(known) => (ports.unwrap_or(known.ports), said.protocol.unwrap_or(known.protocol)),
+        Some(known) => (ports.unwrap_or(known.ports), given.protocol.unwrap_or(known.protocol)),
         None => (
             ports.ok_or_else(|| lacking(Complaint::NoPorts))?,
-            said.protocol.ok_or_else(|| lacking(Complaint::NoProtocol))?,
+            given.protocol.ok_or_else(|| lacking(Complaint::NoProtocol))?,
         ),
     };
-    let mut service = defaults.overlaid(&said.limits)?.service(name, ports, protocol);
+    let mut service = defaults.overlaid(&given.limits)?.service(name, ports, protocol);
     service.ports.sort_unstable();
-    service.mode = said.mode.unwrap_or(service.mode);
-    service.max_total = value_of(said.max_total.as_ref()).and_then(|OrNone(max_total)| max_total);
-    service.reserve = value_of(said.reserve.as_ref()).unwrap_or(0);
+    service.mode = given.mode.unwrap_or(service.mode);
+    service.max_total = value_of(given.max_total.as_ref()).and_then(|OrNone(max_total)| max_total);
+    service.reserve = value_of(given.reserve.as_ref()).unwrap_or(0);
     Ok(service)
 }
 
 /// Where the file says what does not fit at the service `said`: what stands there of it, or else what
 /// it has from `[defaults]`.
-fn position(complaint: &Complaint, said: &ServiceSchema, defaults: &Limits) -> usize {
-    let own = &said.limits;
+fn position(complaint: &Complaint, given: &ServiceSchema, defaults: &Limits) -> usize {
+    let own = &given.limits;
     let network = |of_a_source: Option<usize>| {
         let network = own.network.as_ref().map(start).or(of_a_source);
         network.or_else(|| defaults.network.as_ref().map(start))
     };
     let position = match complaint {
-        Complaint::ReserveOfNothing(_) => said.reserve.as_ref().map(start),
-        Complaint::TotalBelowSource { .. } => said.max_total.as_ref().map(start),
+        Complaint::ReserveOfNothing(_) => given.reserve.as_ref().map(start),
+        Complaint::TotalBelowSource { .. } => given.max_total.as_ref().map(start),
         Complaint::NetworkWithinSource { family: "ipv4", .. } => network(own.ipv4_prefix.as_ref().map(start)),
         Complaint::NetworkWithinSource { .. } => network(own.ipv6_prefix.as_ref().map(start)),
         Complaint::NetworkBelowSource { .. } => network(own.max_connections.as_ref().map(start)),
         _ => None,
     };
-    position.unwrap_or_else(|| start(&said.name))
+    position.unwrap_or_else(|| start(&given.name))
 }
 
 /// Refuses a port that is in two services or twice in one. What the file says is judged against the
 /// built-in services whose ports it leaves alone, wherever it mentions them.
 fn refuse_shared_ports(
     built_in: &BTreeMap<String, Service>,
-    said: &[ServiceSchema],
+    given: &[ServiceSchema],
     line: &dyn Fn(usize) -> usize,
 ) -> Result<(), Located> {
     let moved =
-        |name: &str| said.iter().any(|service| service.name.get_ref() == name && service.ports.is_some());
+        |name: &str| given.iter().any(|service| service.name.get_ref() == name && service.ports.is_some());
     let mut owners: BTreeMap<u16, (&str, Option<&Spanned<u16>>)> = BTreeMap::new();
     for service in built_in.values().filter(|service| !moved(&service.name)) {
         owners.extend(service.ports.iter().map(|&port| (port, (service.name.as_str(), None))));
     }
-    for service in said {
+    for service in given {
         let name = service.name.get_ref();
         for spanned in service.ports.iter().flatten() {
             let port = *spanned.get_ref();

@@ -81,30 +81,30 @@ impl<T> PerService<T> {
         let DeValue::Table(table) = value.get_ref() else {
             return Ok(Self { all: Some(one(value)?), services: BTreeMap::new() });
         };
-        let mut said = Self::default();
+        let mut given = Self::default();
         for (service, value) in in_order(table) {
             if name(service) == EVERY_OTHER {
-                said.all = Some(one(value)?);
+                given.all = Some(one(value)?);
                 continue;
             }
             services_at.push((name(service).to_owned(), start(service)));
-            said.services.insert(name(service).to_owned(), one(value)?);
+            given.services.insert(name(service).to_owned(), one(value)?);
         }
-        Ok(said)
+        Ok(given)
     }
 
     /// The value as the file writes it, if anything is said.
     fn text(&self, one: impl Fn(&T) -> Option<String>) -> Option<String> {
-        let single = self.services.iter().filter_map(|(name, said)| Some((name.as_str(), one(said)?)));
+        let single = self.services.iter().filter_map(|(name, given)| Some((name.as_str(), one(given)?)));
         let all = self.all.as_ref().and_then(&one);
-        let single: Vec<String> = single.map(|(name, said)| format!("{name} = {said}")).collect();
+        let single: Vec<String> = single.map(|(name, given)| format!("{name} = {given}")).collect();
         match all {
             None if single.is_empty() => None,
             Some(all) if self.services.is_empty() => Some(all),
             all => {
-                let all = all.map(|said| format!("\"{EVERY_OTHER}\" = {said}"));
-                let said: Vec<String> = single.into_iter().chain(all).collect();
-                Some(format!("{{ {} }}", said.join(", ")))
+                let all = all.map(|given| format!("\"{EVERY_OTHER}\" = {given}"));
+                let given: Vec<String> = single.into_iter().chain(all).collect();
+                Some(format!("{{ {} }}", given.join(", ")))
             }
         }
     }
@@ -322,8 +322,8 @@ fn check_source_prefix(network: &IpNet, action: rule::Action, prefix: u8) -> Res
 }
 
 fn written_network(value: &Node<'_>) -> Result<IpNet, Located> {
-    let said = Value::from(value.get_ref());
-    let Value::Text(text) = said else { return Err(Complaint::Network(said.shown()).at(start(value))) };
+    let given = Value::from(value.get_ref());
+    let Value::Text(text) = given else { return Err(Complaint::Network(given.shown()).at(start(value))) };
     parse_network(text).map_err(|complaint| complaint.at(start(value)))
 }
 
@@ -344,13 +344,13 @@ fn text(value: &Node<'_>) -> Result<String, Located> {
 
 /// Refuses two rules for one network, and services there are not; hands over the rules, by network.
 pub fn resolve(
-    written: Vec<RuleSchema>,
+    schema: Vec<RuleSchema>,
     services: &[super::Service],
     line: &dyn Fn(usize) -> usize,
 ) -> Result<Vec<Rule>, Located> {
     let mut first: BTreeMap<IpNet, usize> = BTreeMap::new();
-    let mut rules = Vec::with_capacity(written.len());
-    for RuleSchema { rule, network_at, services_at } in written {
+    let mut rules = Vec::with_capacity(schema.len());
+    for RuleSchema { rule, network_at, services_at } in schema {
         if let Some((service, at)) =
             services_at.into_iter().find(|(name, _)| !services.iter().any(|service| service.name == *name))
         {
@@ -407,8 +407,8 @@ impl fmt::Display for Rule {
                     ("burst", burst),
                     ("network_max_connections", network),
                 ];
-                let said = keys.into_iter().filter_map(|(key, value)| Some((key, value?)));
-                said.into_iter().try_for_each(|(key, value)| writeln!(out, "{key} = {value}"))
+                let given = keys.into_iter().filter_map(|(key, value)| Some((key, value?)));
+                given.into_iter().try_for_each(|(key, value)| writeln!(out, "{key} = {value}"))
             }
         }
     }

@@ -110,15 +110,15 @@ pub fn read(text: &str) -> Result<FileSchema, Located> {
     })?;
     let mut schema = FileSchema::default();
     for (key, value) in in_order(document.get_ref()) {
-        let said = Value::from(value.get_ref());
+        let given = Value::from(value.get_ref());
         match name(key) {
-            "hostname" => schema.hostname = Some(check::hostname(&said).map_err(|c| c.at(start(value)))?),
+            "hostname" => schema.hostname = Some(check::hostname(&given).map_err(|c| c.at(start(value)))?),
             "max_sources" => schema.max_sources = Some(number(&keys::MAX_SOURCES, value)?),
             "remember_seconds" => schema.remember_seconds = Some(number(&keys::REMEMBER_SECONDS, value)?),
             "reconcile_seconds" => {
                 schema.reconcile_seconds = Some(number(&keys::RECONCILE_SECONDS, value)?);
             }
-            "mode" => schema.mode = Some(check::mode(&said).map_err(|c| c.at(start(value)))?),
+            "mode" => schema.mode = Some(check::mode(&given).map_err(|c| c.at(start(value)))?),
             "interfaces" => schema.interfaces = Some(interfaces::read(value)?),
             "ladder" => schema.ladder = Some(ladder::read(value)?),
             "defaults" => {
@@ -210,12 +210,12 @@ impl Limits {
 
 /// The `network` of `section`.
 fn network(value: &Node<'_>, section: Section<'_>) -> Result<Option<NetworkSchema>, Located> {
-    let said = Value::from(value.get_ref());
-    if check::is_none(&said) {
+    let given = Value::from(value.get_ref());
+    if check::is_none(&given) {
         return Ok(None);
     }
     let DeValue::Table(table) = value.get_ref() else {
-        return Err(Complaint::NotANetwork(said.shown()).at(start(value)));
+        return Err(Complaint::NotANetwork(given.shown()).at(start(value)));
     };
     let mut network = NetworkSchema::default();
     for (key, value) in in_order(table) {

@@ -5,12 +5,12 @@ use std::time::Instant;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 
-use super::reply::Said;
+use super::reply::Sent;
 
 /// Clients that were told why.
 #[derive(Debug, Default)]
 pub struct Clients {
-    told: Slab<Said>,
+    told: Slab<Sent>,
     /// Those of them that [`settle`](Self::settle) has not seen.
     new: Vec<usize>,
     /// Nobody's time is up before.
@@ -24,16 +24,16 @@ impl Clients {
     }
 
     /// Takes one more in.
-    pub fn join(&mut self, said: Said) {
-        self.look_at.get_or_insert(said.until());
-        let client = self.told.insert(said);
+    pub fn join(&mut self, sent: Sent) {
+        self.look_at.get_or_insert(sent.until());
+        let client = self.told.insert(sent);
         self.new.push(client);
     }
 
     /// Listens to one of whom something came, and lets it go if that was all. Where another has its
     /// place by now, that one is listened to, which does no harm.
     pub fn hear(&mut self, client: usize) {
-        if self.told.get_mut(client).is_some_and(Said::is_over) {
+        if self.told.get_mut(client).is_some_and(Sent::is_over) {
             self.told.remove(client);
         }
     }
@@ -43,12 +43,12 @@ impl Clients {
     /// A client that is near may have closed while others were told, and saves the kernel the trouble.
     pub fn settle(&mut self, registry: &Registry) {
         for client in self.new.drain(..) {
-            let Some(said) = self.told.get_mut(client) else { continue };
-            if said.is_over() {
+            let Some(sent) = self.told.get_mut(client) else { continue };
+            if sent.is_over() {
                 self.told.remove(client);
             } else {
                 // Short of memory, it is not listened to, and closed in time.
-                let _deaf = registry.register(said.stream(), Token(client), Interest::READABLE);
+                let _deaf = registry.register(sent.stream(), Token(client), Interest::READABLE);
             }
         }
     }
@@ -56,8 +56,8 @@ impl Clients {
     /// Lets go of those whose time is up.
     pub fn dismiss(&mut self, now: Instant) {
         if self.look_at.is_some_and(|at| at <= now) {
-            self.told.retain(|_, said| said.until() > now);
-            self.look_at = self.told.iter().map(|(_, said)| said.until()).min();
+            self.told.retain(|_, sent| sent.until() > now);
+            self.look_at = self.told.iter().map(|(_, sent)| sent.until()).min();
         }
     }
 

@@ -26,9 +26,9 @@ use tracing::{debug, warn};
 use super::{
     Handed, Limits, Listener, Reasons, Refusal, Totals,
     clients::Clients,
-    reply,
+    protocols, reply,
     seats::{Seat, Seats},
-    words::{self, Words},
+    text::{self, Text},
 };
 
 /// Rest after `accept` failed for want of something; shorter would be spinning.
@@ -79,7 +79,7 @@ impl<R: Reasons> EventLoop<R> {
         let waker = Waker::new(poll.registry(), ORDERS)?;
         let mut listener = TcpListener::from_std(listener.into());
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let name = words::hostname(hostname.borrow_and_update().clone());
+        let name = text::hostname(hostname.borrow_and_update().clone());
         let event_loop = Self {
             poll,
             listener: Some(listener),
@@ -194,8 +194,8 @@ impl<R: Reasons> EventLoop<R> {
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            let line = self.words(refusal, peer.ip().to_canonical());
-            self.say(TcpStream::from_std(stream), line, now, seat);
+            let line = self.compose(refusal, peer.ip().to_canonical());
+            self.send(TcpStream::from_std(stream), line, now, seat);
         }
     }
 
@@ -206,14 +206,14 @@ impl<R: Reasons> EventLoop<R> {
             return reply::reset(stream);
         };
         let line = self.line(&stream, peer);
-        self.say(stream, line, now, seat);
+        self.send(stream, line, now, seat);
     }
 
     /// Says `line`, if there is something that can be said.
-    fn say(&mut self, stream: TcpStream, line: Option<String>, now: Instant, seat: Seat) {
+    fn send(&mut self, stream: TcpStream, line: Option<String>, now: Instant, seat: Seat) {
         let told = match line {
             Some(line) => {
-                reply::say(stream, line.as_bytes(), self.limits.bytes, now + self.limits.time, seat)
+                reply::send(stream, line.as_bytes(), self.limits.bytes, now + self.limits.time, seat)
             }
             None => Err(stream),
         };
@@ -236,15 +236,15 @@ impl<R: Reasons> EventLoop<R> {
         // Whatever is wrong there costs this one connection; the panic is reported by its hook.
         let refusal = catch_unwind(AssertUnwindSafe(|| self.reasons.reason(port, remote))).ok()??;
         debug!("{remote} is refused at port {port}: {}", refusal.reason.word());
-        self.words(refusal, remote)
+        self.compose(refusal, remote)
     }
 
-    fn words(&mut self, refusal: Refusal, remote: net::IpAddr) -> Option<String> {
+    fn compose(&mut self, refusal: Refusal, remote: net::IpAddr) -> Option<String> {
         let Refusal { protocol, reason, connections, tls: false } = refusal else { return None };
         if self.hostname.has_changed().is_ok_and(|changed| changed) {
-            self.name = words::hostname(self.hostname.borrow_and_update().clone());
+            self.name = text::hostname(self.hostname.borrow_and_update().clone());
         }
-        Some(Words { hostname: &self.name, reason, connections, remote }.line(protocol))
+        Some(protocols::line(&Text { hostname: &self.name, reason, connections, remote }, protocol))
     }
 }
 

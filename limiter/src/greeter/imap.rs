@@ -1,26 +1,26 @@
 //! IMAP: an untagged BYE instead of the greeting (RFC 9051, 7.1.5), with the code of what is
 //! unavailable for now (RFC 5530, 3).
 
-use super::words::Words;
+use super::text::Text;
 
 /// The reply.
-pub fn line(words: &Words<'_>) -> String {
-    let code = if words.is_final() { "NOPERM" } else { "UNAVAILABLE" };
-    format!("* BYE [{code}] {}\r\n", words.because(""))
+pub fn line(text: &Text<'_>) -> String {
+    let code = if text.is_final() { "NOPERM" } else { "UNAVAILABLE" };
+    format!("* BYE [{code}] {}\r\n", text.because(""))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::words, line};
+    use super::{super::text, line};
 
     #[test]
     fn the_reply_is_a_bye_instead_of_a_greeting() {
         assert_eq!(
-            line(&words::V4),
+            line(&text::V4),
             "* BYE [UNAVAILABLE] Too many connections (8) from this IP [203.0.113.7]\r\n"
         );
         assert_eq!(
-            line(&words::V6),
+            line(&text::V6),
             "* BYE [UNAVAILABLE] Too many connections (8) from this IP [2001:db8::7]\r\n"
         );
     }

@@ -23,7 +23,7 @@ pub fn reset(stream: TcpStream) {
 /// Closing with something unread, or before something arrives, makes the kernel send RST, and a client
 /// that gets one may throw away the reply unread (RFC 1122, 4.2.2.13).
 #[derive(Debug)]
-pub struct Said {
+pub struct Sent {
     stream: TcpStream,
     /// How many bytes are read, and discarded.
     left: usize,
@@ -37,24 +37,24 @@ pub struct Said {
 ///
 /// It is not asked first whether the socket is writable: a new connection's buffer holds any line. If
 /// the kernel will not take it whole (no memory, or the client is gone), the stream comes back.
-pub fn say(
+pub fn send(
     stream: TcpStream,
     line: &[u8],
     bytes: usize,
     until: Instant,
     seat: Seat,
-) -> Result<Said, TcpStream> {
+) -> Result<Sent, TcpStream> {
     let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
     let socket = SockRef::from(&stream);
     let whole = socket.send_with_flags(line, flags).is_ok_and(|sent| sent == line.len());
     if whole && socket.shutdown(Shutdown::Write).is_ok() {
-        Ok(Said { stream, left: bytes, until, _seat: seat })
+        Ok(Sent { stream, left: bytes, until, _seat: seat })
     } else {
         Err(stream)
     }
 }
 
-impl Said {
+impl Sent {
     /// Reads and discards what there is; whether nothing more is to come, or to be read.
     pub fn is_over(&mut self) -> bool {
         let mut bytes = [0; 4096];

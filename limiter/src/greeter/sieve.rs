@@ -1,26 +1,26 @@
 //! `ManageSieve`: BYE instead of the greeting, with the code that asks to try again later
 //! (RFC 5804, 1.2 and 1.3).
 
-use super::words::Words;
+use super::text::Text;
 
 /// The reply. The text is a quoted string; nothing in it needs escaping.
-pub fn line(words: &Words<'_>) -> String {
-    let code = if words.is_final() { "" } else { "(TRYLATER) " };
-    format!("BYE {code}\"{}\"\r\n", words.because(""))
+pub fn line(text: &Text<'_>) -> String {
+    let code = if text.is_final() { "" } else { "(TRYLATER) " };
+    format!("BYE {code}\"{}\"\r\n", text.because(""))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::words, line};
+    use super::{super::text, line};
 
     #[test]
     fn the_reply_is_a_bye_that_asks_to_try_later() {
         assert_eq!(
-            line(&words::V4),
+            line(&text::V4),
             "BYE (TRYLATER) \"Too many connections (8) from this IP [203.0.113.7]\"\r\n"
         );
         assert_eq!(
-            line(&words::V6),
+            line(&text::V6),
             "BYE (TRYLATER) \"Too many connections (8) from this IP [2001:db8::7]\"\r\n"
         );
     }

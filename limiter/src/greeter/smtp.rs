@@ -4,30 +4,30 @@
 
 use std::net::IpAddr;
 
-use super::words::Words;
+use super::text::Text;
 
 /// The reply. IPv6 addresses have the form of SMTP's address literals (RFC 5321, 4.1.3).
-pub fn line(words: &Words<'_>) -> String {
-    let tag = match words.remote {
+pub fn line(text: &Text<'_>) -> String {
+    let tag = match text.remote {
         IpAddr::V4(_) => "",
         IpAddr::V6(_) => "IPv6:",
     };
-    let code = if words.is_final() { "554 5.7.1" } else { "421 4.7.0" };
-    format!("{code} {} {}\r\n", words.hostname, words.because(tag))
+    let code = if text.is_final() { "554 5.7.1" } else { "421 4.7.0" };
+    format!("{code} {} {}\r\n", text.hostname, text.because(tag))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::words, line};
+    use super::{super::text, line};
 
     #[test]
     fn the_reply_is_a_421_with_the_name_and_the_address() {
         assert_eq!(
-            line(&words::V4),
+            line(&text::V4),
             "421 4.7.0 mail.example.org Too many connections (8) from this IP [203.0.113.7]\r\n"
         );
         assert_eq!(
-            line(&words::V6),
+            line(&text::V6),
             "421 4.7.0 mail.example.org Too many connections (8) from this IP [IPv6:2001:db8::7]\r\n"
         );
     }

@@ -54,8 +54,8 @@ fn burst(rule: &mut RuleEntry, service: Option<ServiceId>, burst: u32) -> Option
         Some(RuleRate::of_rule(Rate { tolerance_ns, ..rate }))
     };
     if let Some(service) = service {
-        let said = rule.limits.iter().find(|(said, _)| *said == service);
-        let rate = with(&said.map_or(rule.all, |(_, one)| one.or(&rule.all)).rate)?;
+        let given = rule.limits.iter().find(|(given, _)| *given == service);
+        let rate = with(&given.map_or(rule.all, |(_, one)| one.or(&rule.all)).rate)?;
         rule.limit_at(service, RuleLimits { rate, ..RuleLimits::UNSET });
         return Some(());
     }

@@ -36,16 +36,16 @@ pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<Rule
 /// What a rule says of one service apart from others; without a name, of all others.
 fn limits_of(rule: &Rule, service: Option<&str>) -> RuleLimits {
     RuleLimits {
-        rate: said(&rule.rate, service).map_or(RuleRate::UNSET, |rate| {
+        rate: given(&rule.rate, service).map_or(RuleRate::UNSET, |rate| {
             RuleRate::of_rule(rate.map_or_else(Rate::default, |rate| rate.spec.rate(rate.burst)))
         }),
-        max_connections: said(&rule.max_connections, service).map_or(Limit::UNSET, Limit::of_rule),
-        network: said(&rule.network_max_connections, service)
+        max_connections: given(&rule.max_connections, service).map_or(Limit::UNSET, Limit::of_rule),
+        network: given(&rule.network_max_connections, service)
             .map_or(Limit::UNSET, |limit| limit.map_or(Limit::NONE, Limit::of_rule)),
     }
 }
 
-fn said<T: Copy>(key: &PerService<T>, service: Option<&str>) -> Option<T> {
+fn given<T: Copy>(key: &PerService<T>, service: Option<&str>) -> Option<T> {
     service.map_or(key.all, |service| key.services.get(service).copied())
 }
 
@@ -131,8 +131,8 @@ fn take(rule: &mut RuleEntry, around: &RuleEntry) {
     for (service, limits) in &around.limits {
         // What the rule says of every service goes before what the other says of one.
         let left = limits.unset_by(&rule.all).inherited();
-        match rule.limits.iter_mut().find(|(said, _)| said == service) {
-            Some((_, said)) => *said = said.or(&left),
+        match rule.limits.iter_mut().find(|(given, _)| given == service) {
+            Some((_, given)) => *given = given.or(&left),
             None if left.is_set() => rule.limits.push((*service, left)),
             None => {}
         }
@@ -201,7 +201,7 @@ fn translated(network: &Network) -> [Option<Network>; 2] {
 
 /// What a rule says of one service.
 pub fn rule_match(rule: &RuleEntry, service: ServiceId) -> RuleMatch {
-    let one = rule.limits.iter().find(|(said, _)| *said == service);
+    let one = rule.limits.iter().find(|(given, _)| *given == service);
     RuleMatch {
         action: rule.action,
         source_prefix: rule.source_prefix.bits(),
@@ -286,17 +286,17 @@ mod tests {
         );
         let lookup = Lookup::new(&rules);
         let of = |text: &str| config::network(&config::parse_network(text).unwrap());
-        let said = |text: &str| lookup.covering(&of(text)).map(|rule| rule_match(rule, ServiceId(1)));
+        let given = |text: &str| lookup.covering(&of(text)).map(|rule| rule_match(rule, ServiceId(1)));
         let limit = |connections| RuleMatch {
             limits: RuleLimits::connections(Limit::of_rule(connections)),
             ..RuleMatch::NONE
         };
-        assert_eq!(said("2001:db8:7::/64"), Some(limit(3)), "the /128 in it counts for itself only");
+        assert_eq!(given("2001:db8:7::/64"), Some(limit(3)), "the /128 in it counts for itself only");
         assert!(lookup.is_divided(&of("2001:db8:7::/64")) && !lookup.is_divided(&of("2001:db8:7:1::/64")));
-        assert_eq!(said("203.0.113.7"), Some(limit(4)));
-        assert_eq!(said("203.0.113.8").map(|rule_match| rule_match.action), Some(Action::Deny));
+        assert_eq!(given("203.0.113.7"), Some(limit(4)));
+        assert_eq!(given("203.0.113.8").map(|rule_match| rule_match.action), Some(Action::Deny));
         assert!(lookup.is_divided(&of("203.0.113.0/24")) && !lookup.is_divided(&of("203.0.113.7")));
-        assert_eq!(said("192.0.2.1"), None);
+        assert_eq!(given("192.0.2.1"), None);
     }
 
     #[test]
@@ -416,14 +416,14 @@ mod tests {
             let entries = rules.into_iter().map(|([a, b], prefix, action, all, limits, source)| {
                 let network = ipnet::Ipv4Net::new([10, 0, a % 2, b].into(), 16 + prefix).unwrap().trunc();
                 let action = Action::from_u8(action);
-                let said = rule(&network.to_string(), action, 0, &[]);
+                let given = rule(&network.to_string(), action, 0, &[]);
                 if action != Action::Limit {
-                    return said;
+                    return given;
                 }
                 let bits = if source == 0 { 96 + network.prefix_len() } else { 0 };
                 let limits = limits.into_iter().filter(|(_, limits)| limits.is_set());
                 let limits = limits.map(|(service, limits)| (ServiceId(service), limits)).collect();
-                RuleEntry { source_prefix: SourcePrefix::of_rule(bits), all, limits, ..said }
+                RuleEntry { source_prefix: SourcePrefix::of_rule(bits), all, limits, ..given }
             });
             entries.filter(|entry| seen.insert(entry.network)).collect()
         })
@@ -457,16 +457,16 @@ mod tests {
                 rules.iter().filter(|rule| rule.network.covers(&Network::of(address))).collect();
             around.sort_by_key(|rule| std::cmp::Reverse(rule.network.prefix));
             // What is allowed or denied hands nothing on, and does not keep others from it.
-            let said: Vec<RuleLimits> = around
+            let given: Vec<RuleLimits> = around
                 .iter()
                 .enumerate()
                 .filter(|(nth, rule)| *nth == 0 || rule.action == Action::Limit)
                 .map(|(_, rule)| limits_at(rule, service))
                 .take_while(|_| around[0].action == Action::Limit)
                 .collect();
-            let rate = said.iter().find_map(|limits| limits.rate.get());
+            let rate = given.iter().find_map(|limits| limits.rate.get());
             let first = |limit: fn(&RuleLimits) -> Limit| {
-                said.iter().map(limit).find(|limit| limit.is_set()).map_or(0, Limit::connections)
+                given.iter().map(limit).find(|limit| limit.is_set()).map_or(0, Limit::connections)
             };
             let (connections, network) = (first(|limits| limits.max_connections), first(|limits| limits.network));
             let all = inherit(rules.clone(), Vec::new());

@@ -1,4 +1,4 @@
-//! `[[rule]]`: what is said of one network.
+//! `[[rule]]`: the rule of one network.
 
 use ipnet::IpNet;
 use limiter_common::Action;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::config::{Rule, SettingError, check::NONE, parse_network, rules::EVERY_OTHER};
 
-/// `rules` with what is said of `network`, as `limiter allow`, `deny`, `limit` and `forget` mean it.
+/// `rules` with the rule of `network`, as `limiter allow`, `deny`, `limit` and `forget` mean it.
 ///
 /// # Errors
 /// When limits make no sense together.
@@ -45,8 +45,8 @@ pub fn rule(
     wanted: Option<&Rule>,
 ) -> Option<()> {
     let is_it = |table: &dyn TableLike| {
-        let written = table.get("network").and_then(Item::as_str);
-        written.and_then(|written| parse_network(written).ok()) == Some(network)
+        let text = table.get("network").and_then(Item::as_str);
+        text.and_then(|text| parse_network(text).ok()) == Some(network)
     };
     match document.get_mut("rule") {
         None | Some(Item::ArrayOfTables(_)) => {
@@ -55,11 +55,11 @@ pub fn rule(
             match (index, ruling) {
                 (None, Ruling::Forget) => {}
                 (Some(index), Ruling::Forget) => take_out(document, "rule", index)?,
-                (Some(index), _) => say(&mut Home::Lines(rules?.get_mut(index)?), ruling, wanted)?,
+                (Some(index), _) => write_rule(&mut Home::Lines(rules?.get_mut(index)?), ruling, wanted)?,
                 (None, _) => {
                     let mut rule = Table::new();
                     rule.insert("network", Item::Value(shown(network).into()));
-                    say(&mut Home::Lines(&mut rule), ruling, wanted)?;
+                    write_rule(&mut Home::Lines(&mut rule), ruling, wanted)?;
                     append(document, "rule", rule)?;
                 }
             }
@@ -72,12 +72,12 @@ pub fn rule(
                 (Some(index), Ruling::Forget) => drop(rules.remove(index)),
                 (Some(index), _) => {
                     let rule = rules.get_mut(index)?.as_inline_table_mut()?;
-                    say(&mut Home::Braces(rule), ruling, wanted)?;
+                    write_rule(&mut Home::Braces(rule), ruling, wanted)?;
                 }
                 (None, _) => {
                     let mut rule = InlineTable::new();
                     rule.insert("network", shown(network).into());
-                    say(&mut Home::Braces(&mut rule), ruling, wanted)?;
+                    write_rule(&mut Home::Braces(&mut rule), ruling, wanted)?;
                     push(rules, rule);
                 }
             }
@@ -103,7 +103,7 @@ fn shown(network: IpNet) -> String {
 }
 
 /// Makes a rule, which is `wanted` then, say `ruling`; `None` if there is no place for it.
-fn say(rule: &mut Home<'_>, ruling: Ruling<'_>, wanted: Option<&Rule>) -> Option<()> {
+fn write_rule(rule: &mut Home<'_>, ruling: Ruling<'_>, wanted: Option<&Rule>) -> Option<()> {
     let (limiting, service) = match ruling {
         Ruling::Forget => return Some(()),
         Ruling::Allow | Ruling::Deny => {
@@ -128,7 +128,7 @@ fn say(rule: &mut Home<'_>, ruling: Ruling<'_>, wanted: Option<&Rule>) -> Option
     if limiting.rate.is_none() && limiting.burst.is_none() {
         return Some(());
     }
-    // What is said of the burst of others hangs on it, so both are written anew.
+    // The burst of others depends on it, so both are written anew.
     let rates = &wanted?.rate;
     let (rate, burst) = rates.texts();
     put(rule, "rate", rate?.parse().ok()?);
@@ -145,9 +145,9 @@ fn say(rule: &mut Home<'_>, ruling: Ruling<'_>, wanted: Option<&Rule>) -> Option
 
 /// Makes a rule say `verdict` and nothing else.
 fn decide(rule: &mut Home<'_>, verdict: &str) {
-    let mut said = DECISIONS.into_iter().chain(LIMITS).filter(|said| rule.has(said));
+    let mut given = DECISIONS.into_iter().chain(LIMITS).filter(|given| rule.has(given));
     // The first gives its place.
-    let (first, others): (Option<&str>, Vec<&str>) = (said.next(), said.collect());
+    let (first, others): (Option<&str>, Vec<&str>) = (given.next(), given.collect());
     for other in others {
         rule.remove(other);
     }
@@ -159,7 +159,7 @@ fn decide(rule: &mut Home<'_>, verdict: &str) {
 
 /// Makes a rule with limits say `value`.
 fn put(rule: &mut Home<'_>, key: &str, value: Value) {
-    match DECISIONS.into_iter().find(|said| rule.has(said)) {
+    match DECISIONS.into_iter().find(|given| rule.has(given)) {
         Some(decided) => rule.exchange(decided, key, value),
         None => rule.put(key, value),
     }
@@ -168,15 +168,15 @@ fn put(rule: &mut Home<'_>, key: &str, value: Value) {
 /// The same, of one service beside what it says of others.
 fn put_at(rule: &mut Home<'_>, key: &str, value: Value, service: Option<&str>) {
     let Some(service) = service else { return put(rule, key, value) };
-    if let Some(mut said) = rule.table(key) {
-        return said.put(service, value);
+    if let Some(mut given) = rule.table(key) {
+        return given.put(service, value);
     }
-    let mut said = InlineTable::new();
-    said.insert(service, value);
+    let mut given = InlineTable::new();
+    given.insert(service, value);
     // What it says of all services it still says of the others.
     if let Some(mut all) = rule.keys().get(key).and_then(Item::as_value).cloned() {
         *all.decor_mut() = Decor::default();
-        said.insert(EVERY_OTHER, all);
+        given.insert(EVERY_OTHER, all);
     }
-    put(rule, key, Value::InlineTable(said));
+    put(rule, key, Value::InlineTable(given));
 }

@@ -22,7 +22,7 @@ fn set(text: &str, service: &str, words: &[&str]) -> String {
     changed(text, &Change::Settings { service, settings: &settings })
 }
 
-fn say(text: &str, network: &str, ruling: Ruling<'_>) -> String {
+fn ruled(text: &str, network: &str, ruling: Ruling<'_>) -> String {
     changed(text, &Change::Rule { network: parse_network(network).unwrap(), ruling })
 }
 
@@ -175,7 +175,7 @@ fn tables_in_braces_and_dotted_keys_stay_what_they_are() {
         "[service]\n# a\nsmtp.max_connections = 6 # b\n"
     );
     assert_eq!(
-        say(
+        ruled(
             "rule = [\n  { network = '10.0.0.0/8', deny = true }, # ten\n  # last\n  { network = '11.0.0.0/8', allow = true },\n]\n",
             "12.0.0.0/8",
             Ruling::Deny
@@ -183,7 +183,7 @@ fn tables_in_braces_and_dotted_keys_stay_what_they_are() {
         "rule = [\n  { network = '10.0.0.0/8', deny = true }, # ten\n  # last\n  { network = '11.0.0.0/8', allow = true },\n  { network = \"12.0.0.0/8\", deny = true },\n]\n"
     );
     assert_eq!(
-        say(
+        ruled(
             "rule = [{ network = '10.0.0.0/8', deny = true }]\n",
             "10.0.0.0/8",
             Ruling::Limit(Limiting::connections(5), Some("imap"))
@@ -191,31 +191,31 @@ fn tables_in_braces_and_dotted_keys_stay_what_they_are() {
         "rule = [{ network = '10.0.0.0/8', max_connections = { imap = 5 } }]\n"
     );
     assert_eq!(
-        say("rule = [{ network = '10.0.0.0/8', deny = true }]\n", "10.0.0.0/8", Ruling::Forget),
+        ruled("rule = [{ network = '10.0.0.0/8', deny = true }]\n", "10.0.0.0/8", Ruling::Forget),
         "rule = []\n"
     );
 }
 
 #[test]
 fn a_rule_is_changed_where_it_stands() {
-    assert_eq!(say(FILE, "198.51.100.7", Ruling::Allow), with(&[("deny = true", "allow = true")]));
+    assert_eq!(ruled(FILE, "198.51.100.7", Ruling::Allow), with(&[("deny = true", "allow = true")]));
     assert_eq!(
-        say(FILE, "203.0.113.0/24", Ruling::Limit(Limiting::connections(250), Some("imap"))),
+        ruled(FILE, "203.0.113.0/24", Ruling::Limit(Limiting::connections(250), Some("imap"))),
         with(&[("imap = 200", "imap = 250")])
     );
     assert_eq!(
-        say(FILE, "203.0.113.0/24", Ruling::Limit(Limiting::connections(5), Some("smtp"))),
+        ruled(FILE, "203.0.113.0/24", Ruling::Limit(Limiting::connections(5), Some("smtp"))),
         with(&[("submission = 40 }", "submission = 40, smtp = 5 }")])
     );
     assert_eq!(
-        say(FILE, "203.0.113.0/24", Ruling::Limit(Limiting::connections(50), None)),
+        ruled(FILE, "203.0.113.0/24", Ruling::Limit(Limiting::connections(50), None)),
         with(&[("{ imap = 200, submission = 40 }", "50")])
     );
     assert_eq!(
-        say(FILE, "203.0.113.0/24", Ruling::Deny),
+        ruled(FILE, "203.0.113.0/24", Ruling::Deny),
         with(&[("max_connections = { imap = 200, submission = 40 }", "deny = true")])
     );
-    let both = say(
+    let both = ruled(
         "[[rule]]\nnetwork = '10.0.0.0/8'\nmax_connections = 5\n",
         "10.0.0.0/8",
         Ruling::Limit(Limiting::connections(9), Some("imap")),
@@ -226,16 +226,16 @@ fn a_rule_is_changed_where_it_stands() {
 #[test]
 fn what_makes_a_source_is_said_as_long_as_the_rule_has_limits() {
     let rule = "[[rule]]\nnetwork = \"2001:db8::/32\"\nsource_prefix = 48 # a customer\n";
-    let limited = say(rule, "2001:db8::/32", Ruling::Limit(Limiting::connections(5), None));
+    let limited = ruled(rule, "2001:db8::/32", Ruling::Limit(Limiting::connections(5), None));
     assert_eq!(limited, format!("{rule}max_connections = 5\n"));
-    let other = say(&limited, "2001:db8::/32", Ruling::Limit(Limiting::connections(6), Some("smtp")));
+    let other = ruled(&limited, "2001:db8::/32", Ruling::Limit(Limiting::connections(6), Some("smtp")));
     assert_eq!(other, format!("{rule}max_connections = {{ smtp = 6, \"*\" = 5 }}\n"));
     assert_eq!(
-        say(rule, "2001:db8::/32", Ruling::Deny),
+        ruled(rule, "2001:db8::/32", Ruling::Deny),
         "[[rule]]\nnetwork = \"2001:db8::/32\"\ndeny = true # a customer\n"
     );
     assert_eq!(
-        say(&limited, "2001:db8::/32", Ruling::Allow),
+        ruled(&limited, "2001:db8::/32", Ruling::Allow),
         "[[rule]]\nnetwork = \"2001:db8::/32\"\nallow = true\n"
     );
 }
@@ -243,40 +243,40 @@ fn what_makes_a_source_is_said_as_long_as_the_rule_has_limits() {
 #[test]
 fn a_rate_and_a_network_limit_stay_as_long_as_the_rule_has_limits() {
     let rule = "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = \"60/min\" # printers\nburst = { imap = 5 }\nnetwork_max_connections = 90\n";
-    let limited = say(rule, "10.0.0.0/8", Ruling::Limit(Limiting::connections(5), None));
+    let limited = ruled(rule, "10.0.0.0/8", Ruling::Limit(Limiting::connections(5), None));
     assert_eq!(limited, format!("{rule}max_connections = 5\n"));
-    let other = say(&limited, "10.0.0.0/8", Ruling::Limit(Limiting::connections(6), Some("smtp")));
+    let other = ruled(&limited, "10.0.0.0/8", Ruling::Limit(Limiting::connections(6), Some("smtp")));
     assert_eq!(other, format!("{rule}max_connections = {{ smtp = 6, \"*\" = 5 }}\n"));
-    let denied = say(rule, "10.0.0.0/8", Ruling::Deny);
+    let denied = ruled(rule, "10.0.0.0/8", Ruling::Deny);
     assert_eq!(denied, "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true # printers\n");
-    let allowed = say(&other, "10.0.0.0/8", Ruling::Allow);
+    let allowed = ruled(&other, "10.0.0.0/8", Ruling::Allow);
     assert_eq!(allowed, "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\n");
 }
 
 #[test]
 fn each_limit_is_put_beside_those_there_are() {
     let rule = "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = 5 # printers\n";
-    let said =
-        |text: &str, limiting: Limiting, service| say(text, "10.0.0.0/8", Ruling::Limit(limiting, service));
+    let given =
+        |text: &str, limiting: Limiting, service| ruled(text, "10.0.0.0/8", Ruling::Limit(limiting, service));
     let rate = |text| Limiting { rate: Some(OrNone(RateSpec::parse(text))), ..Limiting::default() };
     let burst = |burst| Limiting { burst: Some(burst), ..Limiting::default() };
     let network = |limit| Limiting { network_max_connections: Some(OrNone(limit)), ..Limiting::default() };
-    let one = said(rule, rate("60/min"), None);
+    let one = given(rule, rate("60/min"), None);
     assert_eq!(one, format!("{rule}rate = \"60/min\"\n"));
-    assert_eq!(said(&one, burst(5), None), format!("{one}burst = 5\n"));
-    let two = said(&one, rate("none"), Some("smtp"));
+    assert_eq!(given(&one, burst(5), None), format!("{one}burst = 5\n"));
+    let two = given(&one, rate("none"), Some("smtp"));
     assert_eq!(two, format!("{rule}rate = {{ smtp = \"none\", \"*\" = \"60/min\" }}\n"));
-    let three = said(&two, burst(5), Some("imap"));
+    let three = given(&two, burst(5), Some("imap"));
     let rates = "rate = { imap = \"60/min\", smtp = \"none\", \"*\" = \"60/min\" }\nburst = { imap = 5, \"*\" = 60 }\n";
     assert_eq!(three, format!("{rule}{rates}"));
-    assert_eq!(said(&three, rate("none"), None), format!("{rule}rate = \"none\"\n"));
-    let around = said(rule, network(Some(9)), None);
+    assert_eq!(given(&three, rate("none"), None), format!("{rule}rate = \"none\"\n"));
+    let around = given(rule, network(Some(9)), None);
     assert_eq!(around, format!("{rule}network_max_connections = 9\n"));
-    let around = said(&around, network(None), Some("imap"));
+    let around = given(&around, network(None), Some("imap"));
     assert_eq!(around, format!("{rule}network_max_connections = {{ imap = \"none\", \"*\" = 9 }}\n"));
     let denied = "[[rule]]\nnetwork = '10.0.0.0/8'\ndeny = true # no\n";
     assert_eq!(
-        said(denied, rate("7/s"), Some("smtp")),
+        given(denied, rate("7/s"), Some("smtp")),
         "[[rule]]\nnetwork = '10.0.0.0/8'\nrate = { smtp = \"7/s\" } # no\n"
     );
     let refused = |limiting, words: &str| {
@@ -292,32 +292,32 @@ fn each_limit_is_put_beside_those_there_are() {
 #[test]
 fn a_new_rule_comes_last_and_what_stands_at_the_end_stays_above_it() {
     assert_eq!(
-        say(FILE, "2001:db8::/32", Ruling::Limit(Limiting::connections(4), Some("smtp"))),
+        ruled(FILE, "2001:db8::/32", Ruling::Limit(Limiting::connections(4), Some("smtp"))),
         format!("{FILE}\n[[rule]]\nnetwork = \"2001:db8::/32\"\nmax_connections = {{ smtp = 4 }}\n")
     );
     assert_eq!(
-        say(
+        ruled(
             "[[rule]]\nnetwork = '10.0.0.0/8'\ndeny = true\n# of the defaults\n[defaults]\n",
             "10.1.0.0/16",
             Ruling::Allow
         ),
         "[[rule]]\nnetwork = '10.0.0.0/8'\ndeny = true\n\n[[rule]]\nnetwork = \"10.1.0.0/16\"\nallow = true\n# of the defaults\n[defaults]\n"
     );
-    assert_eq!(say("", "192.0.2.1", Ruling::Deny), "[[rule]]\nnetwork = \"192.0.2.1\"\ndeny = true\n");
+    assert_eq!(ruled("", "192.0.2.1", Ruling::Deny), "[[rule]]\nnetwork = \"192.0.2.1\"\ndeny = true\n");
 }
 
 #[test]
 fn a_forgotten_rule_takes_the_comment_above_it_along_and_no_other() {
     assert_eq!(
-        say(FILE, "198.51.100.7", Ruling::Forget),
+        ruled(FILE, "198.51.100.7", Ruling::Forget),
         with(&[("# bad\n[[rule]]\nnetwork = \"198.51.100.7\"\ndeny = true\n\n", "")])
     );
     let graz = FILE.find("# Graz").unwrap()..FILE.find("# bad").unwrap();
     let mut without = FILE.to_owned();
     without.replace_range(graz, "");
-    assert_eq!(say(FILE, "203.0.113.0/24", Ruling::Forget), without);
-    assert_eq!(say(&say(FILE, "10.0.0.0/8", Ruling::Deny), "10.0.0.0/8", Ruling::Forget), FILE);
-    assert_eq!(say(FILE, "10.0.0.0/8", Ruling::Forget), FILE, "there is none");
+    assert_eq!(ruled(FILE, "203.0.113.0/24", Ruling::Forget), without);
+    assert_eq!(ruled(&ruled(FILE, "10.0.0.0/8", Ruling::Deny), "10.0.0.0/8", Ruling::Forget), FILE);
+    assert_eq!(ruled(FILE, "10.0.0.0/8", Ruling::Forget), FILE, "there is none");
 }
 
 #[test]
@@ -327,7 +327,10 @@ fn line_ends_and_the_mark_before_the_text_stay() {
     for (service, word) in [("smtp", "max_connections=12"), ("pop3", "max_total=300"), ("imap", "rate=5/s")] {
         assert_eq!(set(&windows, service, &[word]), expected(&set(FILE, service, &[word])));
     }
-    assert_eq!(say(&windows, "10.0.0.0/8", Ruling::Deny), expected(&say(FILE, "10.0.0.0/8", Ruling::Deny)));
+    assert_eq!(
+        ruled(&windows, "10.0.0.0/8", Ruling::Deny),
+        expected(&ruled(FILE, "10.0.0.0/8", Ruling::Deny))
+    );
     let mixed = "# a\r\n[service.smtp]\nmax_connections = 5\r\n# b\n";
     assert_eq!(set(mixed, "smtp", &["max_connections=6"]), mixed.replace('5', "6"));
 }
@@ -384,13 +387,13 @@ proptest! {
                 3 => set(&text, service, &["network_max_connections=900", "mode=observe"]),
                 4 => set(&text, service, &["network_max_connections=none", "max_total=none", "reserve=0"]),
                 5 => set(&text, service, &["max_total=500", "reserve=9", "keepalive=none", "wait=9s"]),
-                6 => say(&text, network, Ruling::Allow),
-                7 => say(&text, network, Ruling::Deny),
-                8 => say(&text, network, Ruling::Limit(Limiting::connections(8), None)),
-                9 => say(&text, network, Ruling::Limit(Limiting::connections(9), Some(service))),
-                10 => say(&text, network, Ruling::Limit(Limiting::connections(3), Some("imap"))),
+                6 => ruled(&text, network, Ruling::Allow),
+                7 => ruled(&text, network, Ruling::Deny),
+                8 => ruled(&text, network, Ruling::Limit(Limiting::connections(8), None)),
+                9 => ruled(&text, network, Ruling::Limit(Limiting::connections(9), Some(service))),
+                10 => ruled(&text, network, Ruling::Limit(Limiting::connections(3), Some("imap"))),
                 _ if which == 0 => continue,
-                _ => say(&text, network, Ruling::Forget),
+                _ => ruled(&text, network, Ruling::Forget),
             };
             prop_assert_eq!(comments(&text), before, "{}", text);
         }

@@ -143,15 +143,15 @@ fn judge(text: &str, dice: &mut Dice) -> String {
             format!("{} services, {} rules", config.services.len(), config.rules.len().min(4))
         }
         Err(error) => {
-            let said = error.to_string();
-            one_sentence(&said);
-            assert!(!said.contains(char::is_control) && said.len() < 1000, "{said:?}");
+            let given = error.to_string();
+            one_sentence(&given);
+            assert!(!given.contains(char::is_control) && given.len() < 1000, "{given:?}");
             let ConfigError::Invalid { line, column, complaint, .. } = error else {
-                panic!("no place: {said}")
+                panic!("no place: {given}")
             };
             let mut lines = text.strip_prefix('\u{feff}').unwrap_or(text).split('\n');
             let characters = lines.nth(line - 1).map(|line| line.chars().count());
-            assert!(characters.is_some_and(|end| (1..=end + 1).contains(&column)), "{said}");
+            assert!(characters.is_some_and(|end| (1..=end + 1).contains(&column)), "{given}");
             // Without what was given, or there would be as many answers as texts.
             match *complaint {
                 Complaint::Syntax(words) => words.split(['`', '"']).next().unwrap_or_default().to_owned(),

@@ -91,9 +91,9 @@ proptest! {
             rule.comment = (!comment.is_empty()).then_some(comment);
             if action == limiter_common::Action::Limit {
                 let (max_connections, rate, network_max_connections) = limits;
-                let said = !max_connections.is_empty() || !rate.is_empty() || !network_max_connections.is_empty();
+                let given = !max_connections.is_empty() || !rate.is_empty() || !network_max_connections.is_empty();
                 let has_prefix = prefix > 0 && !is_translated;
-                if !said && !has_prefix {
+                if !given && !has_prefix {
                     continue;
                 }
                 rule.source_prefix = has_prefix.then_some(prefix);

@@ -23,14 +23,14 @@ pub fn service_name(services: &Services, id: ServiceId) -> String {
 }
 
 /// What a rule says: `allow`, `deny`, or `limit` with its numbers.
-pub fn words(rule: &RuleEntry, services: &Services) -> String {
+pub fn describe(rule: &RuleEntry, services: &Services) -> String {
     match rule.action {
         Action::Allow => "allow".to_owned(),
         Action::Deny => "deny".to_owned(),
         Action::Limit => {
             let prefix = config::prefix_len(&rule.network, rule.source_prefix);
             let source = prefix.map(|prefix| format!("each /{prefix} is a source"));
-            let limits = limits_in_words(rule, services).join(", ");
+            let limits = describe_limits(rule, services).join(", ");
             let limits = (!limits.is_empty()).then(|| format!("limit {limits}"));
             let words: Vec<String> = limits.into_iter().chain(source).collect();
             if words.is_empty() { "limit".to_owned() } else { words.join(", ") }
@@ -40,18 +40,18 @@ pub fn words(rule: &RuleEntry, services: &Services) -> String {
 
 /// What a rule says of limits: those of single services, then those of every service, or of every other one. Each limit is
 /// said for itself, so of one it may be every service, and every other one of the next.
-pub fn limits_in_words(rule: &RuleEntry, services: &Services) -> Vec<String> {
+pub fn describe_limits(rule: &RuleEntry, services: &Services) -> Vec<String> {
     let single =
-        rule.limits.iter().flat_map(|(id, limits)| limit_words(limits, |_| service_name(services, *id)));
+        rule.limits.iter().flat_map(|(id, limits)| describe_limit(limits, |_| service_name(services, *id)));
     let every = |is_set: fn(&RuleLimits) -> bool| {
         let has_others = rule.limits.iter().any(|(_, limits)| is_set(limits));
         if has_others { "each other service" } else { "each service" }.to_owned()
     };
-    single.chain(limit_words(&rule.all, every)).collect()
+    single.chain(describe_limit(&rule.all, every)).collect()
 }
 
 /// What is said of limits; `whose` has the name of what they are of, by which limit is said.
-fn limit_words(limits: &RuleLimits, whose: impl Fn(fn(&RuleLimits) -> bool) -> String) -> Vec<String> {
+fn describe_limit(limits: &RuleLimits, whose: impl Fn(fn(&RuleLimits) -> bool) -> String) -> Vec<String> {
     let RuleLimits { rate, max_connections, network } = limits;
     let connections = max_connections.is_set().then(|| {
         format!("{} to {}", max_connections.connections(), whose(|other| other.max_connections.is_set()))
@@ -179,14 +179,14 @@ fn of_rules(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {
     networks.retain(|network| says(was.get(network)) != says(is.get(network)));
     networks.sort_by_key(|network| (network.addr.to_ip(), network.prefix));
     networks.dedup();
-    let words = |rule: Option<&RuleEntry>, policy: &PolicySet| {
-        rule.map_or_else(|| NONE.to_owned(), |rule| words(rule, &policy.services))
+    let shown = |rule: Option<&RuleEntry>, policy: &PolicySet| {
+        rule.map_or_else(|| NONE.to_owned(), |rule| describe(rule, &policy.services))
     };
     let difference = |network: Network| Difference {
         what: format!("rule {}", ledger::prefixed(&network.addr, network.prefix)),
         key: None,
-        was: words(was.get(&network), before),
-        is: words(is.get(&network), after),
+        was: shown(was.get(&network), before),
+        is: shown(is.get(&network), after),
     };
     networks.into_iter().map(difference).filter(|difference| difference.was != difference.is).collect()
 }
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use crate::policy::of_config;
 
-    fn said(before: &str, after: &str) -> Vec<String> {
+    fn given(before: &str, after: &str) -> Vec<String> {
         let [before, after] = [before, after].map(|text| config::parse(text, "a file").unwrap());
         let [was, is] = [&before, &after].map(|config| of_config(config, &HashMap::new(), Vec::new()));
         let mut all = differences(&was, &is);
@@ -210,13 +210,13 @@ mod tests {
     fn every_kind_of_difference_between_two_files_is_said() {
         let before = "[service.smtp]\nmax_connections = 4\n[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\n\
                       [[rule]]\nnetwork = \"9.0.0.0/8\"\nmax_connections = 3\n";
-        assert_eq!(said(before, before), [""; 0]);
+        assert_eq!(given(before, before), [""; 0]);
         let after = "interfaces = [\"eth0\"]\nhostname = \"mx.example.net\"\n[ladder]\nban = \"5m\"\n\
                      [service.smtp]\nmax_connections = 5\nports = [25, 2525]\nipv4_prefix = 24\nrate = \"60/min\"\n\
                      [service.lmtp]\nports = [24]\nprotocol = \"smtp\"\n\
                      [[rule]]\nnetwork = \"9.0.0.0/8\"\nmax_connections = { smtp = 7, \"*\" = 3 }\n";
         assert_eq!(
-            said(before, after),
+            given(before, after),
             [
                 "lmtp ports none -> 24",
                 "smtp ports 25 -> 25,2525",
@@ -233,9 +233,9 @@ mod tests {
         );
         let rule = |bits| format!("[[rule]]\nnetwork = \"2001:db8::/48\"\nsource_prefix = {bits}\n");
         assert_eq!(
-            said(&rule(128), &rule(56)),
+            given(&rule(128), &rule(56)),
             ["rule 2001:db8::/48  each /128 is a source -> each /56 is a source"]
         );
-        assert_eq!(said("", "[service.sieve]\nports = []\n"), ["sieve ports 4190 -> none"]);
+        assert_eq!(given("", "[service.sieve]\nports = []\n"), ["sieve ports 4190 -> none"]);
     }
 }
