@@ -9,7 +9,7 @@ use crate::CountKeys;
 
 /// What a socket is to the limiter.
 pub mod kind {
-    /// It is counted in its count_keys.
+    /// It is counted in its count keys.
     pub const COUNTED: u32 = 0;
     /// It is counted, and in no table: its connection is dead, and its owner still holds the socket, or it is in
     /// an accept queue. The census itself never sees such.

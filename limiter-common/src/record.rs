@@ -4,12 +4,12 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{Addr, CountKeys, Key, ServiceId, Tier, key::Level};
 
-/// The socket is counted in its count_keys.
+/// The socket is counted in its count keys.
 pub const COUNTED: u8 = 1;
-/// The socket is counted in its count_keys, and was found by the census on a kernel that will not report
+/// The socket is counted in its count keys, and was found by the census on a kernel that will not report
 /// how its state changes.
 pub const ADOPTED: u8 = 2;
-/// The socket is counted in its count_keys, and beyond a limit: its service only observed, and the verdict on it was a
+/// The socket is counted in its count keys, and beyond a limit: its service only observed, and the verdict on it was a
 /// refusal.
 pub const OBSERVED: u8 = 3;
 /// The socket has given its place back, and the record is about to go.
@@ -68,7 +68,7 @@ impl ConnectionRecord {
         ServiceId(self.service)
     }
 
-    /// Whether the connection holds its count_keys.
+    /// Whether the connection is counted.
     #[inline(always)]
     #[must_use]
     pub const fn is_counted(&self) -> bool {

@@ -9,7 +9,7 @@ use limiter_common::{
 
 use crate::{
     atomic::{self, Shared},
-    clock, maps, rooms, waiters,
+    attended, clock, maps, rooms,
 };
 
 /// Where everything that a connection is counted in is counted; valid for the run in which it was found.
@@ -39,9 +39,9 @@ impl Counts {
     /// The same, made where they are not there; `None` when there is no room for one.
     #[inline(always)]
     pub fn find_or_make(count_keys: &CountKeys) -> Option<Self> {
-        let of_source = maps::entry_or_new(&count_keys.source)?;
+        let of_source = rooms::entry_or_new(&count_keys.source)?;
         let of_network = if count_keys.has_network() {
-            Some(NonNull::new(maps::entry_or_new(&count_keys.network)?)?)
+            Some(NonNull::new(rooms::entry_or_new(&count_keys.network)?)?)
         } else {
             None
         };
@@ -120,7 +120,7 @@ pub extern "C" fn make_room(count_keys: *mut CountKeys) -> u32 {
     }
     made.network = Key::NONE;
     for level in Level::ALL {
-        if made.source.share(level) && maps::entry_or_new(&made.source).is_some() {
+        if made.source.share(level) && rooms::entry_or_new(&made.source).is_some() {
             break;
         }
     }
@@ -225,7 +225,7 @@ pub fn usage(source: &Key, count_keys: &CountKeys, of_source: Option<*mut Entry>
         usage.total = unsafe { (&raw const (*total).count).read_volatile() };
     }
     let waiting = usage.source.waiting() | usage.network.waiting() | usage.total.waiting();
-    if waiting != 0 && !waiters::are_attended() {
+    if waiting != 0 && !attended::are_attended() {
         // Nobody serves them: what they wait for is not kept free.
         usage.source = usage.source.without_waiting();
         usage.network = usage.network.without_waiting();

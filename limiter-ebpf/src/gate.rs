@@ -12,7 +12,7 @@ use limiter_common::{
 };
 
 use crate::{
-    clock,
+    attended, clock,
     counts::{self, Counts},
     kernel::{self, Handshake},
     maps::{self, Service},
@@ -83,7 +83,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
             waiters::go_on(ctx, waiters::AGAIN);
             return held(service.id, None);
         }
-        arrival.overtakes = waiters::overtakes();
+        arrival.overtakes = attended::overtakes();
     }
     let (scope, limits) = service.limits(&remote, &tuple.local());
     let count_keys = CountKeys::new(service.id, service.policy, scope, &remote);

@@ -279,7 +279,7 @@ impl Full {
     }
 }
 
-/// What the kernel knows of the handshake an ACK count_keys to complete.
+/// What the kernel knows of the handshake an ACK claims to complete.
 #[derive(PartialEq, Eq)]
 pub enum Handshake {
     /// It has the request, and the ACK bears the number only the owner of the address was told.

@@ -46,7 +46,7 @@ pub extern "C" fn record_refused(source: *const Key, reason: u32) -> u32 {
 #[inline(always)]
 pub fn pay(service: &maps::Service, source: &Key, reason: Reason, is_of_source: bool) -> bool {
     let Some(ladder) = service.ladder() else { return true };
-    let Some(penalty) = maps::penalty_or_new(source) else { return false };
+    let Some(penalty) = rooms::penalty_or_new(source) else { return false };
     let now_ns = clock::now_ns();
     // SAFETY: found in this run; aligned, and the kernel programs change them through `Shared` only.
     let words = unsafe {

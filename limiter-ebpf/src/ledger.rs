@@ -19,11 +19,11 @@ use limiter_common::{
 use crate::{
     atomic, clock,
     counts::{self, Counts},
-    keepalive, kernel, ladder, listening,
+    events, keepalive, kernel, ladder, listening,
     maps::{self, LEDGER_STAGES, MARKS, SOCKETS},
     pending,
     records::{self, ByCookie},
-    report, rooms, waiters,
+    report, rooms,
 };
 
 const AF_INET: u32 = 2;
@@ -322,7 +322,7 @@ pub fn release(count_keys: &CountKeys, is_beyond: bool, now_s: u32) -> bool {
         }
     }
     let was_counted = reservation::release(&counts.words());
-    waiters::freed(count_keys, &counts);
+    events::freed(count_keys, &counts);
     counts::let_go(count_keys, &counts);
     was_counted
 }

@@ -21,9 +21,11 @@
 
 mod admission;
 mod atomic;
+mod attended;
 mod census;
 mod clock;
 mod counts;
+mod events;
 mod frame;
 mod gate;
 mod iterator;

@@ -23,8 +23,6 @@ use limiter_common::{
     waiting::{Event, Flow, MAX_WAITERS, Request, Waiter},
 };
 
-use crate::rooms;
-
 /// Which layout these maps have (`limiter_common::LAYOUT_VERSION`), for each set the fingerprint of the
 /// configuration it was made of, the network namespace and the cgroup protected. The kernel reads none.
 #[btf_map]
@@ -479,28 +477,8 @@ pub fn penalty(key: &Key) -> Option<*mut Penalty> {
     PENALTIES.get_ptr_mut(key)
 }
 
-/// The same, made if there is none; `None` when there is no room for it.
-#[inline(always)]
-pub fn penalty_or_new(key: &Key) -> Option<*mut Penalty> {
-    if let Some(penalty) = penalty(key) {
-        return Some(penalty);
-    }
-    rooms::make_penalty(key);
-    penalty(key)
-}
-
 /// The entry of `key`.
 #[inline(always)]
 pub fn entry(key: &Key) -> Option<*mut Entry> {
     LEDGER.get_ptr_mut(key)
-}
-
-/// The entry of `key`, made if there is none; `None` when there is no room for it.
-#[inline(always)]
-pub fn entry_or_new(key: &Key) -> Option<*mut Entry> {
-    if let Some(entry) = entry(key) {
-        return Some(entry);
-    }
-    rooms::make_entry(key);
-    entry(key)
 }

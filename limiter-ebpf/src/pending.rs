@@ -9,7 +9,7 @@
 use aya_ebpf::helpers::generated::bpf_map_lookup_percpu_elem;
 use limiter_common::{Addr, CountKeys, Pending, ServiceId, count::Word as _, reservation};
 
-use crate::{atomic::Shared, counts::Counts, kernel, maps::PENDING, packet::Segment, waiters};
+use crate::{atomic::Shared, counts::Counts, events, kernel, maps::PENDING, packet::Segment};
 
 /// Notes that `count_keys` is reserved for the ACK of this peer, which paid `paid_ns` for its rate.
 #[inline(always)]
@@ -124,7 +124,7 @@ fn give_back(slot: *mut Pending, generation: u64) -> bool {
     // They hold our reservation, so they have not been collected.
     if let Some(counts) = Counts::find(&reserved) {
         reservation::cancel(&counts.words(), paid_ns);
-        waiters::freed(&reserved, &counts);
+        events::freed(&reserved, &counts);
     }
     true
 }

@@ -350,3 +350,23 @@ impl Slots {
         Room::slot(unsafe { (*self.0).first }, self.most(), number)
     }
 }
+
+/// The penalty of `key`, made if there is none; `None` when there is no room for it.
+#[inline(always)]
+pub fn penalty_or_new(key: &Key) -> Option<*mut Penalty> {
+    if let Some(penalty) = maps::penalty(key) {
+        return Some(penalty);
+    }
+    make_penalty(key);
+    maps::penalty(key)
+}
+
+/// The entry of `key`, made if there is none; `None` when there is no room for it.
+#[inline(always)]
+pub fn entry_or_new(key: &Key) -> Option<*mut Entry> {
+    if let Some(entry) = maps::entry(key) {
+        return Some(entry);
+    }
+    make_entry(key);
+    maps::entry(key)
+}

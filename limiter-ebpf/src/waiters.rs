@@ -9,15 +9,17 @@ use limiter_common::{
     count::Word as _,
     record,
     reservation::{self, Arrival, Marks, Outcome, Wait},
-    waiting::{self, Event, Flow, State, event},
+    waiting::{self, Flow, State, event},
 };
 
 use crate::{
     atomic::{self, Shared},
+    attended::overtakes,
     clock,
     counts::{self, Counts},
+    events::tell,
     kernel::{self, Handshake},
-    maps::{self, EVENTS, STAGES, Service, WAITERS},
+    maps::{self, STAGES, Service, WAITERS},
     packet::{FIN, Segment, Tuple},
     pending, rooms,
 };
@@ -38,19 +40,6 @@ pub const NEW: u32 = 3;
 pub fn go_on(ctx: &SkBuffContext, stage: u32) {
     // SAFETY: nothing here has a destructor.
     unsafe { STAGES.tail_call(ctx, stage) };
-}
-
-/// Whether a daemon serves those that wait.
-#[inline(always)]
-pub fn are_attended() -> bool {
-    overtakes() == 0
-}
-
-/// 1 where nobody serves those that wait, so that others may overtake them, and 0 where a daemon does.
-#[inline(always)]
-pub fn overtakes() -> u64 {
-    // The sign, and no branch: see `limiter_common::count::Turn`.
-    maps::attended_until_ns().wrapping_sub(clock::tick_ns()) >> 63
 }
 
 /// Whether there are records of handshakes of the service.
@@ -92,23 +81,6 @@ fn add_record(service: ServiceId, one: u64) {
     if let Some(total) = maps::total(service) {
         // SAFETY: found in this run.
         unsafe { atomic::add(&raw mut (*total).records, one) };
-    }
-}
-
-/// Tells the daemon. Where there is no room for more, it finds out when it next looks through the records.
-#[inline(always)]
-pub fn tell(kind: u32, service: ServiceId, flow: &Flow) {
-    if let Some(mut event) = EVENTS.reserve(0) {
-        event.write(Event { kind, service: u32::from(service.0), flow: *flow });
-        event.submit(0);
-    }
-}
-
-/// A place of `count_keys` came free: tells the daemon if somebody waits for it.
-#[inline(always)]
-pub fn freed(count_keys: &CountKeys, counts: &Counts) {
-    if counts::is_waited_for(&counts.words()) {
-        tell(event::FREED, count_keys.service(), &Flow { remote: count_keys.source.addr, ..Flow::default() });
     }
 }
 
@@ -399,7 +371,7 @@ extern "C" fn recorded_count_keys(
 ///
 /// # Safety
 ///
-/// `waiter` was found in this run, and is in hand; `counts` are those of its count_keys.
+/// `waiter` was found in this run, and is in hand; `counts` are those of its count keys.
 #[inline(always)]
 pub unsafe fn stop_waiting(waiter: *mut Waiter, counts: &Counts) {
     // SAFETY: by the contract above.

@@ -3,6 +3,7 @@
 
 mod cgroup;
 mod files;
+mod options;
 mod reasons;
 mod refusals;
 mod start;
@@ -11,7 +12,7 @@ mod upkeep;
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::{Arc, mpsc},
     time::Duration,
@@ -26,13 +27,14 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+pub use self::options::Options;
 use self::{cgroup::Followed, reasons::PinnedReasons, refusals::Refusals, start::Before, upkeep::Upkeep};
 use crate::{
     bans, changes,
     config::{self, Config},
     greeter::{Greeter, Limits},
     instance::{Applied, DaemonLock, Instance},
-    kernel::{Found, Tables, environment, listening::Listening, pins, privilege},
+    kernel::{Found, Tables, environment, grace::Grace, listening::Listening, pins, privilege},
     netlink, policy,
     reconcile::{Departures, Reconciler},
     shield::Keeper,
@@ -46,21 +48,11 @@ const END_PATIENCE: Duration = Duration::from_secs(2);
 const UNKNOWN: &str = "`limiter reload` has put a configuration in force that the daemon does not know: its host name, \
                        interfaces and times stay as they were until the next reload";
 
-/// What `limiter run` was asked for.
-pub struct Options {
-    /// The network namespace to protect; the present one if none.
-    pub netns: Option<PathBuf>,
-    /// The cgroup to protect; all if none.
-    pub cgroup: Option<PathBuf>,
-    /// The configuration's file; the built-in services if none.
-    pub file: Option<PathBuf>,
-    /// The configuration.
-    pub config: Config,
-}
-
 /// Runs until a signal ends it. The limits stay in force after that.
 pub fn run(instance: &Instance, options: &Options) -> Result<()> {
     privilege::check_to_load(options.netns.is_some())?;
+    // The one call all rests on.
+    Grace::prepare()?;
     environment::check()?;
     let limits = files::raise()?;
     if let Some(warning) = environment::real_time_warning() {

@@ -12,9 +12,11 @@
 mod clients;
 mod event_loop;
 mod imap;
+mod limits;
 mod listener;
 mod pop3;
 mod protocols;
+mod refusal;
 mod reply;
 mod seats;
 mod sieve;
@@ -31,45 +33,19 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender, channel},
     },
-    time::Duration,
 };
 
-use event_loop::EventLoop;
-use limiter_common::{Protocol, Reason, ServicePolicy};
+use event_loop::{EventLoop, Handed};
 use mio::Waker;
 use seats::{Seat, Seats};
 use tokio::sync::watch;
 
+pub use limits::Limits;
 pub use listener::Listener;
+pub use refusal::{Reasons, Refusal};
 #[cfg(test)]
 pub use totals::Snapshot;
 pub use totals::Totals;
-
-/// What a refused client is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What the client speaks.
-    pub protocol: Protocol,
-    /// Why it was refused.
-    pub reason: Reason,
-    /// The connections there are of what is over its limit: of the source, its network, or the whole
-    /// service.
-    pub connections: u32,
-    /// Whether the port starts with TLS: then nothing can be said in plain text.
-    pub tls: bool,
-}
-
-/// Ports where TLS starts at once (RFC 8314, 3; RFC 9051, 11.1): no plain text can be said there.
-const IMPLICIT_TLS: [u16; 3] = [465, 993, 995];
-
-impl Refusal {
-    /// Of a client of `local_port`, whose service has this policy; `None` for one that speaks nothing.
-    #[must_use]
-    pub fn at(policy: &ServicePolicy, local_port: u16, reason: Reason, connections: u32) -> Option<Self> {
-        let protocol = Protocol::from_u8(policy.protocol)?;
-        Some(Self { protocol, reason, connections, tls: IMPLICIT_TLS.contains(&local_port) })
-    }
-}
 
 /// Hands the greeter connections that did not come to its listener.
 #[derive(Debug)]
@@ -79,9 +55,6 @@ pub struct Teller {
     totals: Totals,
     waker: Arc<Waker>,
 }
-
-/// A client that did not come to the listener, what it is told, and its seat.
-type Handed = (TcpStream, Refusal, Seat);
 
 impl Teller {
     /// A seat for a client at `remote`, before a socket is made for it; none if there is no room for it, and it has to
@@ -99,43 +72,6 @@ impl Teller {
         let _has_ended = self.clients.send((client, refusal, seat));
         // An eventfd can always be written to.
         let _never_fails = self.waker.wake();
-    }
-}
-
-/// Knows why a connection was refused.
-pub trait Reasons: Send + Sync + 'static {
-    /// Why `remote` was refused at `local_port`; `None` if it was not, or is not known.
-    ///
-    /// Called once a connection, on the greeter's thread: meanwhile nobody else is told anything.
-    /// `remote` is IPv4 where the client is, never the mapped form.
-    fn reason(&self, local_port: u16, remote: IpAddr) -> Option<Refusal>;
-}
-
-/// The greeter's bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections at once; one more is reset.
-    pub connections: usize,
-    /// Of these, how many one source may have.
-    pub per_source: usize,
-    /// How long a client has to read the reply and close.
-    pub time: Duration,
-    /// How many bytes of what a client sends are read, and discarded.
-    pub bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let all = Self { connections: 0, per_source: 0, time: Duration::from_secs(2), bytes: 4096 };
-        all.with_connections(1024)
-    }
-}
-
-impl Limits {
-    /// These, with other `connections`. One source may have an eighth of them.
-    #[must_use]
-    pub fn with_connections(self, connections: usize) -> Self {
-        Self { connections, per_source: connections.div_ceil(8), ..self }
     }
 }
 

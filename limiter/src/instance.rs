@@ -15,12 +15,23 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub use self::daemon::{Daemon, Process};
-use self::locks::{BANS, CHANGES, MAINTENANCE, PID, POLICY};
 pub use self::locks::{DaemonLock, Lock};
 use crate::staged::{self, Durable, Staged};
 
 /// Where locks are kept, and what daemon and commands leave for each other.
 const RUN_DIR: &str = "/run/limiter";
+
+// The locks, by the ends of their files' names.
+/// Held by the daemon; it bears its number.
+const PID: &str = "pid";
+/// Held by whoever changes the policy.
+const POLICY: &str = "policy";
+/// Held by whoever bans and unbans.
+const BANS: &str = "bans";
+/// Held by whoever leaves word of a change, and by the daemon that takes it; it bears the word.
+const CHANGES: &str = "changes";
+/// Held by whoever runs a request of the maintenance program.
+const MAINTENANCE: &str = "maintenance";
 
 /// Where what outlives a restart of the host is kept (FHS 3.0, 5.8).
 const STATE_DIR: &str = "/var/lib/limiter";

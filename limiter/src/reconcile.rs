@@ -6,6 +6,7 @@
 //! is corrected, in one atomic step that fails if the count has moved since. In the same way the record on a
 //! connection is removed that is in the table in neither look.
 
+mod books;
 mod kept;
 mod marks;
 
@@ -25,7 +26,7 @@ use limiter_common::{
 use tracing::{info, warn};
 
 pub use self::kept::Departures;
-use self::marks::Mismarked;
+use self::{books::Books, marks::Mismarked};
 use crate::{
     kernel::{Tables, census, maintenance::Maintenance},
     ledger,
@@ -34,8 +35,6 @@ use crate::{
 /// Between the look that raises a suspicion and the one that confirms it.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A count, and what changes whenever a connection is added to it.
-type Books = HashMap<Key, (Count, u64)>;
 /// Connections by count.
 type Tally = HashMap<Key, u32>;
 

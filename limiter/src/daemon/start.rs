@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 use anyhow::{Context as _, Error, Result, anyhow};
 use tracing::{error, info, warn};
 
-use super::Options;
+use super::options::Options;
 use crate::{
     bans,
     greeter::Listener,

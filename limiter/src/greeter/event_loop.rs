@@ -24,12 +24,18 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::{
-    Handed, Limits, Listener, Reasons, Refusal, Totals,
+    Listener, Totals,
     clients::Clients,
-    protocols, reply,
+    limits::Limits,
+    protocols,
+    refusal::{Reasons, Refusal},
+    reply,
     seats::{Seat, Seats},
     text::{self, Text},
 };
+
+/// A client that did not come to the listener, what it is told, and its seat.
+pub type Handed = (net::TcpStream, Refusal, Seat);
 
 /// Rest after `accept` failed for want of something; shorter would be spinning.
 const REST: Duration = Duration::from_millis(100);

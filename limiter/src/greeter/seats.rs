@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::Limits;
+use super::limits::Limits;
 
 /// The seats there are. Clones share them.
 #[derive(Clone, Debug)]

@@ -7,9 +7,10 @@ use std::{
     net::{Ipv6Addr, Shutdown, SocketAddr, TcpStream as Client},
     process::Command,
     sync::Mutex,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use limiter_common::{Protocol, Reason};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 

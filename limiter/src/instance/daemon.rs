@@ -14,7 +14,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use super::{Instance, locks::PID};
+use super::{Instance, PID};
 
 /// The daemon of an instance as others see it.
 #[derive(Debug, serde::Serialize)]

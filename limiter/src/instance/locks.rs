@@ -16,18 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Instance, RUN_DIR};
-
-/// Held by the daemon; it bears its number.
-pub const PID: &str = "pid";
-/// Held by whoever changes the policy.
-pub const POLICY: &str = "policy";
-/// Held by whoever bans and unbans.
-pub const BANS: &str = "bans";
-/// Held by whoever leaves word of a change, and by the daemon that takes it; it bears the word.
-pub const CHANGES: &str = "changes";
-/// Held by whoever runs a request of the maintenance program.
-pub const MAINTENANCE: &str = "maintenance";
+use super::{BANS, CHANGES, Instance, MAINTENANCE, PID, POLICY, RUN_DIR};
 
 /// How long a lock is waited for: longer than any change takes.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -10,8 +10,8 @@ use limiter_common::{Addr, listening::Endpoint};
 use nix::libc;
 
 use super::{
+    map::{found, open},
     sets::Sets,
-    tables::{found, open},
     walk::walk,
 };
 use crate::listeners::{self, Listener};

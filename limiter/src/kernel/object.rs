@@ -25,6 +25,7 @@ use super::{
     link::PinnedLink,
     listening::Listening,
     maintenance::Maintenance,
+    map::open,
     memory,
     pins::{self, Found},
     privilege,
@@ -32,7 +33,7 @@ use super::{
     sets::{MAX_RULE_LIMITS, MAX_RULES},
     shield::Shield,
     sizes::Sizes,
-    tables::{Tables, open},
+    tables::Tables,
     waiting::{self, Room},
 };
 use crate::instance::Instance;

@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context as _, Error, Result, anyhow, ensure};
 use nix::errno::Errno;
 
-use super::{grace::Grace, release::Release};
+use super::release::Release;
 
 /// A capability, by its name and number (capabilities(7)).
 type Capability = (&'static str, u32);
@@ -38,8 +38,7 @@ pub fn check_to_load(enters: bool) -> Result<()> {
         OLDEST.0,
         OLDEST.1
     );
-    // The one call all rests on.
-    Grace::prepare().map(drop)
+    Ok(())
 }
 
 /// What `problem`, the kernel's refusal of `what`, comes of, as far as that can be told.

@@ -20,7 +20,7 @@ use limiter_common::{
 use super::{
     bulk,
     grace::Grace,
-    tables::{found, open},
+    map::{found, open},
     walk::{walk, walk_by_key},
 };
 

@@ -2,18 +2,18 @@
 
 use std::{
     collections::{HashMap as StdHashMap, HashSet},
-    io,
     path::Path,
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use limiter_common::{
     ConnectionRecord, Count, Counters, DropCache, Entry, Kept, Key, Penalty, Pending, Room, ServiceId, Slot,
     Total, Waiter, maintenance::MaintenanceRequest, room::rooms, waiting::Flow,
 };
 
 use super::{
+    map::{found, open},
     sets::Sets,
     walk::{walk, walk_by_key},
 };
@@ -102,12 +102,6 @@ impl UncountedDrops {
     pub fn of(&self, key: &Key, penalty: &Penalty) -> u64 {
         self.0.get(&(*key, penalty.banned_at_ns)).copied().unwrap_or_default()
     }
-}
-
-/// A map pinned in `dir`.
-pub(super) fn open(dir: &Path, name: &str) -> Result<MapData> {
-    let path = dir.join(name);
-    MapData::from_pin(&path).with_context(|| format!("cannot open the map {}", path.display()))
 }
 
 /// The layout version of a pinned `LAYOUT` map.
@@ -310,15 +304,5 @@ impl Tables {
     /// What became of it.
     pub(super) fn maintenance_request(&self) -> Result<MaintenanceRequest> {
         Ok(self.request.get(&0, 0)?)
-    }
-}
-
-/// What was looked up or removed, if it was there.
-pub(super) fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }

@@ -13,8 +13,8 @@ use limiter_common::waiting::{Event, Flow, Request, Waiter};
 
 use super::{
     btf::RequestBits,
+    map::{found, open},
     pins,
-    tables::{found, open},
 };
 use crate::instance::Instance;
 

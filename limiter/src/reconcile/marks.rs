@@ -7,7 +7,7 @@ use limiter_common::{
     waiting::{self, Flow},
 };
 
-use super::Books;
+use super::books::Books;
 use crate::ledger;
 
 /// A count that does not know how many wait for it.

@@ -22,9 +22,6 @@ use super::{
     wire::Wire,
 };
 
-/// Of the listener.
-pub const PORT: u16 = 25;
-
 sockopt_impl!(LongestSegment, SetOnly, libc::IPPROTO_TCP, libc::TCP_MAXSEG, u32);
 
 /// Whom a client calls, and who listens.

@@ -9,7 +9,10 @@ use etherparse::{SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice};
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{net::Netns, scene::PORT};
+use super::net::Netns;
+
+/// Of the listener.
+pub const PORT: u16 = 25;
 
 /// How long anything may take that should take no time at all, on a machine busy with other tests.
 pub const SOON: Duration = Duration::from_secs(10);

@@ -1,0 +1,8 @@
+//! The counts, as one reading found them.
+
+use std::collections::HashMap;
+
+use limiter_common::{Count, Key};
+
+/// A count, and what changes whenever a connection is added to it.
+pub type Books = HashMap<Key, (Count, u64)>;
