@@ -9,6 +9,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     Rate,
     count::{TRIES, Word},
+    names::names,
     rate,
 };
 
@@ -82,7 +83,7 @@ pub struct Penalty {
     pub dropped: u64,
     /// Bans in a row that the ladder made, remembered when the last one began.
     pub bans: u32,
-    /// One of [`cause`].
+    /// A [`Cause`]; 0: it is not banned.
     pub cause: u32,
     /// When it was refused the last time, in nanoseconds of `CLOCK_BOOTTIME`; 0: not since it is remembered.
     pub refused_ns: u64,
@@ -94,13 +95,24 @@ pub struct Penalty {
 }
 
 /// Why a source is banned.
-pub mod cause {
-    /// It is not.
-    pub const NONE: u32 = 0;
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
     /// The ladder: it went on for too long.
-    pub const LADDER: u32 = 1;
+    Ladder = 1,
     /// The admin.
-    pub const ADMIN: u32 = 2;
+    Admin = 2,
+}
+
+names!(Cause { Ladder => "ladder", Admin => "admin" });
+
+impl Cause {
+    /// From its number in [`Penalty::cause`]; who is not banned has none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_u32(value: u32) -> Self {
+        if value == Self::Admin as u32 { Self::Admin } else { Self::Ladder }
+    }
 }
 
 impl Penalty {

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, Rate, ServiceId};
+use crate::{Addr, Rate, ServiceId, names::names};
 
 /// A network as the kernel looks it up (`struct bpf_lpm_trie_key_u8`, include/uapi/linux/bpf.h).
 #[repr(C)]
@@ -40,6 +40,8 @@ pub enum Action {
     /// It gets nothing.
     Deny = 2,
 }
+
+names!(Action { Limit => "limit", Allow => "allow", Deny => "deny" });
 
 impl Action {
     /// From its number in [`Rule::action`].

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, Rate};
+use crate::{Addr, Rate, names::names};
 
 /// Index of a service in the policy table; 0 is "no service".
 #[repr(transparent)]
@@ -22,6 +22,8 @@ pub enum Protocol {
     /// `ManageSieve` (RFC 5804).
     Sieve = 4,
 }
+
+names!(Protocol { Smtp => "smtp", Imap => "imap", Pop3 => "pop3", Sieve => "sieve" });
 
 impl Protocol {
     /// From its number in [`ServicePolicy::protocol`].
@@ -49,6 +51,8 @@ pub enum Response {
     Drop = 2,
 }
 
+names!(Response { Reply => "reply", Reset => "reset", Drop => "drop" });
+
 impl Response {
     /// From its number in [`ServicePolicy::response`].
     #[inline(always)]
@@ -71,6 +75,8 @@ pub enum Mode {
     /// They are made and counted, and nobody is refused.
     Observe = 1,
 }
+
+names!(Mode { Enforce => "enforce", Observe => "observe" });
 
 impl Mode {
     /// From its number in [`ServicePolicy::mode`].

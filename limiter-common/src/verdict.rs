@@ -3,6 +3,7 @@
 use crate::{
     Count, CountKeys, Rate, Response, ServicePolicy,
     key::Level,
+    names::names,
     rule::{Action, Limit, RuleLimits, RuleMatch},
 };
 
@@ -25,11 +26,16 @@ pub enum Reason {
     Rate = 5,
 }
 
-impl Reason {
-    /// Every reason, in order; a reason's number is its index.
-    pub const ALL: [Self; 6] =
-        [Self::Denied, Self::Banned, Self::Total, Self::Network, Self::Concurrency, Self::Rate];
+names!(Reason {
+    Denied => "denied",
+    Banned => "banned",
+    Total => "total",
+    Network => "network",
+    Concurrency => "concurrency",
+    Rate => "rate",
+});
 
+impl Reason {
     /// From its number.
     #[inline(always)]
     #[must_use]
@@ -67,19 +73,6 @@ impl Reason {
     #[must_use]
     pub const fn within(self, count_keys: &CountKeys) -> Self {
         if self.is_of_source() && count_keys.source.is_shared() { Self::Network } else { self }
-    }
-
-    /// The word for it in output, metrics and documents.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Denied => "denied",
-            Self::Banned => "banned",
-            Self::Total => "total",
-            Self::Network => "network",
-            Self::Concurrency => "concurrency",
-            Self::Rate => "rate",
-        }
     }
 }
 

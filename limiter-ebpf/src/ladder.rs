@@ -2,8 +2,8 @@
 
 use aya_ebpf::programs::SockOpsContext;
 use limiter_common::{
-    Addr, CountKeys, Key, Penalty, Reason,
-    ladder::{self, Words, cause},
+    Addr, Cause, CountKeys, Key, Penalty, Reason,
+    ladder::{self, Words},
 };
 
 use crate::{atomic::Shared, clock, counts, maps, report, rooms};
@@ -65,7 +65,7 @@ pub fn pay(service: &maps::Service, source: &Key, reason: Reason, is_of_source: 
         let penalty: &mut Penalty = unsafe { &mut *penalty };
         penalty.banned_at_ns = now_ns;
         penalty.bans = bans;
-        penalty.cause = cause::LADDER;
+        penalty.cause = Cause::Ladder as u32;
         maps::count(service.id, |counters| &mut counters.banned);
     }
     true

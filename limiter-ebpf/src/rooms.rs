@@ -10,9 +10,8 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use limiter_common::{
-    Count, Entry, Key, Penalty, Room,
+    Cause, Count, Entry, Key, Penalty, Room,
     count::{self, Word as _},
-    ladder::cause,
     room::{self, LOOKS, LOOKS_AHEAD, rooms},
 };
 
@@ -239,7 +238,7 @@ extern "C" fn look_at_penalty() -> u32 {
     if !is_banned && PENALTIES.remove(&key).is_ok() {
         return FOUND;
     }
-    if cause == cause::LADDER {
+    if cause == Cause::Ladder as u32 {
         room.push(&key);
     }
     NEXT

@@ -10,8 +10,7 @@ use std::collections::HashSet;
 
 use anyhow::{Result, ensure};
 use limiter_common::{
-    Addr, Key, Ladder, Mode, Penalty, ServiceId, ServicePolicy, ladder::cause, rule::Network,
-    service::Prefixes,
+    Addr, Cause, Key, Ladder, Mode, Penalty, ServiceId, ServicePolicy, rule::Network, service::Prefixes,
 };
 use serde::Serialize;
 
@@ -31,7 +30,7 @@ pub struct Ban {
     /// Seconds since it began.
     pub since_seconds: u64,
     /// Who made it: `ladder` or `admin`.
-    pub reason: &'static str,
+    pub reason: Cause,
     /// How many bans in a row the ladder made of it, this one included.
     pub bans: u32,
     /// Packets dropped since it was banned first.
@@ -57,14 +56,6 @@ pub struct Bans {
     pub not_in_force: Vec<Idle>,
 }
 
-/// Who made a ban, in a word.
-pub const fn word(number: u32) -> &'static str {
-    match number {
-        cause::ADMIN => "admin",
-        _ => "ladder",
-    }
-}
-
 /// The bans that have not ended.
 pub fn all(tables: &Tables) -> Result<Bans> {
     let now_ns = ledger::now_ns()?;
@@ -82,7 +73,7 @@ pub fn all(tables: &Tables) -> Result<Bans> {
             source: ledger::network(&key),
             left_seconds: (penalty.banned_until_ns - now_ns).div_ceil(1_000_000_000),
             since_seconds: now_ns.saturating_sub(penalty.banned_at_ns) / 1_000_000_000,
-            reason: word(penalty.cause),
+            reason: Cause::from_u32(penalty.cause),
             bans: penalty.bans,
             dropped: penalty.dropped + uncounted.of(&key, &penalty),
         };
@@ -156,7 +147,7 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
             ban_due_ns: 0,
             banned_until_ns: until_ns,
             banned_at_ns: now_ns,
-            cause: cause::ADMIN,
+            cause: Cause::Admin as u32,
             dropped: before.dropped + uncounted.of(key, &before),
             ..before
         };
@@ -168,7 +159,7 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
     others.retain(|(key, _)| !is_banned.contains(key));
     let by_hand = others
         .iter()
-        .filter(|(_, penalty)| penalty.is_banned(now_ns) && penalty.cause == cause::ADMIN)
+        .filter(|(_, penalty)| penalty.is_banned(now_ns) && penalty.cause == Cause::Admin as u32)
         .count();
     ensure!(
         by_hand + keys.len() <= max,
@@ -200,7 +191,7 @@ fn beyond(
     let (banned, others): (Vec<_>, Vec<_>) =
         penalties.iter().copied().partition(|(_, penalty)| penalty.is_banned(now_ns));
     let over = [banned.len().saturating_sub(bans), others.len().saturating_sub(refused)];
-    let ladders = banned.into_iter().filter(|(_, penalty)| penalty.cause != cause::ADMIN).collect();
+    let ladders = banned.into_iter().filter(|(_, penalty)| penalty.cause != Cause::Admin as u32).collect();
     let oldest = |mut among: Vec<(Key, Penalty)>, n: usize| {
         among.sort_by_key(|(_, penalty)| penalty.since_ns(ladder));
         among.into_iter().take(n).map(|(key, _)| key).collect::<Vec<_>>()
@@ -229,7 +220,7 @@ mod tests {
                     0 => Penalty { replies_due_ns: since + ladder.replies.tolerance_ns, ..Penalty::default() },
                     kind => Penalty {
                         banned_at_ns: since, banned_until_ns: NOW + 1,
-                        cause: if *kind == 1 { cause::LADDER } else { cause::ADMIN }, ..Penalty::default()
+                        cause: if *kind == 1 { Cause::Ladder as u32 } else { Cause::Admin as u32 }, ..Penalty::default()
                     },
                 };
                 (Key { addr: Addr([0, 0, 0, nth]), service: 1, ..Key::default() }, penalty)

@@ -124,7 +124,7 @@ pub struct Refusals {
     /// How often, by [`Reason`].
     pub refused_for: BTreeMap<&'static str, u32>,
     /// The reason of the last one; none if none is remembered.
-    pub last_refused_for: Option<&'static str>,
+    pub last_refused_for: Option<Reason>,
     /// Seconds since the last one.
     pub last_refused_seconds: Option<u64>,
 }
@@ -132,11 +132,11 @@ pub struct Refusals {
 impl Refusals {
     /// What `penalty` says at `now_ns`.
     pub fn of(penalty: &Penalty, now_ns: u64) -> Self {
-        let times = Reason::ALL.into_iter().map(|reason| (reason.word(), penalty.refused[reason as usize]));
+        let times = Reason::ALL.into_iter().map(|reason| (reason.name(), penalty.refused[reason as usize]));
         let last = (penalty.refused_ns != 0).then_some(penalty);
         Self {
             refused_for: times.filter(|(_, times)| *times > 0).collect(),
-            last_refused_for: last.map(|penalty| Reason::from_u8(penalty.refused_for as u8).word()),
+            last_refused_for: last.map(|penalty| Reason::from_u8(penalty.refused_for as u8)),
             last_refused_seconds: last
                 .map(|penalty| now_ns.saturating_sub(penalty.refused_ns) / 1_000_000_000),
         }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use limiter_common::{Addr, Key, Penalty, ServiceId, ServicePolicy, ladder::cause, service::Prefixes};
+use limiter_common::{Addr, Cause, Key, Penalty, ServiceId, ServicePolicy, service::Prefixes};
 use tracing::{info, warn};
 
 use super::journal::{Ban, Clock, Contents, Journal, Line, Who};
@@ -25,7 +25,7 @@ pub(super) fn written(services: &[(ServiceId, ServicePolicy)], key: &Key, penalt
         since_ns: penalty.banned_at_ns,
         until_ns: penalty.banned_until_ns,
         bans: penalty.bans,
-        by: super::word(penalty.cause).to_owned(),
+        by: Cause::from_u32(penalty.cause).name().to_owned(),
     })
 }
 
@@ -112,8 +112,9 @@ pub fn restore(instance: &Instance, tables: &mut Tables) -> Result<usize> {
         }
     }
     // Those made by hand first, then the youngest, should there be less room than there was.
-    restored
-        .sort_by_key(|(_, penalty)| (penalty.cause != cause::ADMIN, std::cmp::Reverse(penalty.banned_at_ns)));
+    restored.sort_by_key(|(_, penalty)| {
+        (penalty.cause != Cause::Admin as u32, std::cmp::Reverse(penalty.banned_at_ns))
+    });
     dropped.no_room = restored.len().saturating_sub(room);
     restored.truncate(room);
     tables.change_penalties(|penalties| {
@@ -148,7 +149,7 @@ fn penalty(ban: &Ban, then_ns: u64, now_ns: u64) -> Penalty {
         // 0 is that of nobody's ban.
         banned_at_ns: now_ns.saturating_sub(then_ns.saturating_sub(ban.since_ns)).max(u64::from(now_ns > 0)),
         bans: ban.bans,
-        cause: if ban.by == super::word(cause::ADMIN) { cause::ADMIN } else { cause::LADDER },
+        cause: Cause::from_name(&ban.by).unwrap_or(Cause::Ladder) as u32,
         ..Penalty::default()
     }
 }

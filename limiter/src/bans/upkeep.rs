@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use limiter_common::{Key, Penalty, ServiceId, ServicePolicy, ladder::cause};
+use limiter_common::{Cause, Key, Penalty, ServiceId, ServicePolicy};
 use tracing::{debug, error, info, warn};
 
 use super::{
@@ -154,7 +154,7 @@ impl Upkeep {
                 continue;
             }
             let Some(written) = state::written(&self.services, key, penalty) else { continue };
-            if penalty.is_banned(now_ns) && penalty.cause == cause::LADDER {
+            if penalty.is_banned(now_ns) && penalty.cause == Cause::Ladder as u32 {
                 info!(
                     "{}: {} went on for too long, and is banned for {} (ban {} in a row)",
                     written.who.service,

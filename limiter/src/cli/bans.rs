@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use limiter_common::{Action, Addr, Key, ServiceId, ServicePolicy, rule::Network};
+use limiter_common::{Action, Addr, Cause, Key, ServiceId, ServicePolicy, rule::Network};
 
 use super::{
     WrongUsage,
@@ -320,8 +320,8 @@ pub fn screen(bans: &Bans, width: output::Width) -> Screen {
             .iter()
             .map(|ban| {
                 // Of bans by hand nobody counts how many there were.
-                let in_a_row = if ban.reason == "ladder" { ban.bans.to_string() } else { String::new() };
-                row(ban, [ban.reason.to_owned(), in_a_row])
+                let in_a_row = if ban.reason == Cause::Ladder { ban.bans.to_string() } else { String::new() };
+                row(ban, [ban.reason.to_string(), in_a_row])
             })
             .collect();
         screen.table(&COLUMNS, &rows);

@@ -15,7 +15,7 @@ use self::remedy::{Refused, Remedy};
 use super::{
     input, loaded,
     output::{self, Column, Format, Screen},
-    rules, steadily,
+    steadily,
 };
 use crate::{
     instance::Instance,
@@ -48,7 +48,7 @@ pub struct Explanation {
 struct Rule {
     network: String,
     /// `allow`, `deny` or `limit`.
-    action: &'static str,
+    action: Action,
 }
 
 /// Where the address stands with one service.
@@ -85,7 +85,7 @@ struct AtService {
     verdict: &'static str,
     /// Why it would be refused, or would be if the service did more than observe: `denied`, `banned`, `total`, `network`,
     /// `concurrency` or `rate`.
-    reason: Option<&'static str>,
+    reason: Option<Reason>,
     /// Seconds until its ban ends; 0 if there is none.
     banned_seconds: u64,
     /// Milliseconds until the rate allows its next connection; 0 if it does now.
@@ -197,7 +197,7 @@ pub fn explanation(
         local: rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow),
         rule: rule.filter(|rule| !rule.built_in).map(|rule| Rule {
             network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
-            action: rules::word(rule.action),
+            action: rule.action,
         }),
         address: text,
         services,
@@ -240,7 +240,7 @@ fn at_service(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: b
         waiting_seconds: waiting.seconds(now.monotonic_ns),
         observed: policy.observes(),
         verdict: if over.is_some() && !policy.observes() { "refuse" } else { "admit" },
-        reason: over.map(Reason::word),
+        reason: over,
         banned_seconds: if over == Some(Reason::Banned) {
             (has.banned_until_ns - now.boot_ns).div_ceil(1_000_000_000)
         } else {
@@ -373,7 +373,7 @@ fn refused_so_far(at: &AtService) -> Option<String> {
     };
     // Who is denied or banned gets no reply, whatever there is left.
     let next = match (at.reason, replies_left) {
-        (Some("denied" | "banned"), _) | (_, None) => String::new(),
+        (Some(Reason::Denied | Reason::Banned), _) | (_, None) => String::new(),
         (_, Some(0)) => "; refused again it gets a reset, not a reply".to_owned(),
         (_, Some(1)) => "; it gets 1 more reply, then resets".to_owned(),
         (_, Some(left)) => format!("; it gets {left} more replies, then resets"),
@@ -393,24 +393,24 @@ fn let_through(at: &AtService) -> Option<String> {
 fn why(address: &str, at: &AtService) -> String {
     let AtService { network, wait_ms, .. } = at;
     match (at.reason, network) {
-        (Some("denied"), _) => format!("a rule denies {address}; it gets in when the rule is changed"),
-        (Some("banned"), _) => format!(
+        (Some(Reason::Denied), _) => format!("a rule denies {address}; it gets in when the rule is changed"),
+        (Some(Reason::Banned), _) => format!(
             "{address} is banned for another {}; it gets in after that",
             output::time(Duration::from_secs(at.banned_seconds))
         ),
-        (Some("total"), _) => format!(
+        (Some(Reason::Total), _) => format!(
             "the whole service holds as many connections as it may; {address} gets in again when any of them ends"
         ),
-        (Some("network"), _) if at.shared => format!(
+        (Some(Reason::Network), _) if at.shared => format!(
             "the ledger has no room for {address} by itself, and the new sources in {} hold as many connections as they \
              may together; {address} gets in when one of them ends, or when max_sources is raised",
             at.source
         ),
-        (Some("network"), Some(Network { network, .. })) => format!(
+        (Some(Reason::Network), Some(Network { network, .. })) => format!(
             "the sources in {network} hold as many connections as they may together; {address} gets in again when one \
              of them ends"
         ),
-        (Some("rate"), _) => format!(
+        (Some(Reason::Rate), _) => format!(
             "{address} connects faster than it may; it gets in again in {}",
             output::time(Duration::from_millis(*wait_ms))
         ),

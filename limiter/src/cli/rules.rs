@@ -84,15 +84,6 @@ pub struct RulesArgs {
     pub format: Format,
 }
 
-/// What a rule does, in a word.
-pub const fn word(action: Action) -> &'static str {
-    match action {
-        Action::Allow => "allow",
-        Action::Deny => "deny",
-        Action::Limit => "limit",
-    }
-}
-
 /// `limiter allow CIDR…`.
 pub fn allow(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
     change(instance, whom, Rulings(&|_| Ok(vec![Ruling::Allow])), None)
@@ -241,7 +232,7 @@ pub struct Rules {
 #[derive(Serialize)]
 struct Rule {
     network: String,
-    action: &'static str,
+    action: Action,
     /// Whether it is one of the host's local addresses, allowed from the start.
     built_in: bool,
     /// Connections per source to every service that has none below.
@@ -302,7 +293,7 @@ pub fn rules(policy: &PolicySet) -> Rules {
     all.sort_by_key(|rule| (rule.network.addr.to_ip(), rule.network.prefix));
     let shown = |rule: &RuleEntry| Rule {
         network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
-        action: word(rule.action),
+        action: rule.action,
         built_in: rule.built_in,
         max_connections: Some(rule.all.max_connections.connections()).filter(|&limit| limit != 0),
         services: rule
@@ -339,7 +330,7 @@ pub fn screen(rules: &Rules, width: output::Width) -> Screen {
             let source = rule.source_prefix.map(|prefix| format!("each /{prefix} is a source"));
             let limits: Vec<String> = rule.words.iter().cloned().chain(source).collect();
             let says = if rule.built_in { "local address".to_owned() } else { limits.join(", ") };
-            vec![rule.network.clone(), rule.action.to_owned(), says]
+            vec![rule.network.clone(), rule.action.to_string(), says]
         })
         .collect();
     screen.table(&COLUMNS, &rows);

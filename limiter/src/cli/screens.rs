@@ -13,8 +13,8 @@ use std::{
 };
 
 use limiter_common::{
-    Addr, Count, CountKeys, Counters, Entry, Key, Ladder, Penalty, Reason, RuleMatch, ServiceId,
-    ServicePolicy, Usage, ladder::cause,
+    Addr, Cause, Count, CountKeys, Counters, Entry, Key, Ladder, Penalty, Reason, RuleMatch, ServiceId,
+    ServicePolicy, Usage,
 };
 
 use super::{
@@ -132,15 +132,15 @@ impl World {
         self
     }
 
-    fn banned(mut self, service: &str, address: &str, seconds: u64, by: u32) -> Self {
+    fn banned(mut self, service: &str, address: &str, seconds: u64, by: Cause) -> Self {
         let of_source = self.count_keys(service, address).source;
         let penalty = self.penalties.entry(of_source).or_default();
         *penalty = Penalty {
             banned_until_ns: NOW_NS + seconds * 1_000_000_000,
             banned_at_ns: NOW_NS - 30_000_000_000,
             dropped: 1234,
-            bans: u32::from(by == cause::LADDER) * 2,
-            cause: by,
+            bans: u32::from(by == Cause::Ladder) * 2,
+            cause: by as u32,
             ..*penalty
         };
         self
@@ -239,7 +239,7 @@ impl World {
                 source: network(key),
                 left_seconds: (penalty.banned_until_ns - NOW_NS).div_ceil(1_000_000_000),
                 since_seconds: 30,
-                reason: crate::bans::word(penalty.cause),
+                reason: Cause::from_u32(penalty.cause),
                 bans: penalty.bans,
                 dropped: penalty.dropped,
             })
@@ -355,9 +355,9 @@ fn states() -> Vec<(&'static str, World)> {
         (
             "refused-banned",
             both("")
-                .banned("smtp", V4, 7000, cause::LADDER)
-                .banned("imap", V4, 86_400, cause::ADMIN)
-                .banned("smtp", V6, 90, cause::ADMIN)
+                .banned("smtp", V4, 7000, Cause::Ladder)
+                .banned("imap", V4, 86_400, Cause::Admin)
+                .banned("smtp", V6, 90, Cause::Admin)
                 .refused("smtp", V4, Reason::Banned, 12),
         ),
         (
@@ -399,7 +399,7 @@ fn busy() -> World {
     )
     .holds("submissions", "2001:db8:aaaa:bbbb::1", 999)
     .holds("fifteen-letters", "2001:db8:cccc:dddd::1", 23_456)
-    .banned("fifteen-letters", "2001:db8:cccc:dddd::1", 2_592_000, cause::LADDER);
+    .banned("fifteen-letters", "2001:db8:cccc:dddd::1", 2_592_000, Cause::Ladder);
     world.asked = "2001:db8:cccc:dddd::1";
     world.count("fifteen-letters", |counters| {
         counters.accepted = 1_234_567_890;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use limiter_common::{Counters, Key, Reason, Response, ServiceId, ServicePolicy};
+use limiter_common::{Counters, Key, Mode, Reason, Response, ServiceId, ServicePolicy};
 use serde::Serialize;
 
 use super::{
@@ -72,8 +72,8 @@ pub struct Service {
     /// How long a handshake without a place waits for one; 0: its client is told at once.
     wait_seconds: u8,
     /// `enforce`, or `observe` where verdicts are only counted.
-    mode: &'static str,
-    response: &'static str,
+    mode: Mode,
+    response: Response,
     connections: u32,
     /// Handshakes that wait for a place.
     waiting: u32,
@@ -296,8 +296,8 @@ impl Service {
             reserve: policy.reserve,
             keepalive_seconds: Some(policy.keepalive.seconds()).filter(|&seconds| seconds != 0),
             wait_seconds: policy.wait_s,
-            mode: if policy.observes() { "observe" } else { "enforce" },
-            response: response(policy.response),
+            mode: Mode::from_u8(policy.mode),
+            response: Response::from_u8(policy.response),
             connections,
             waiting,
             waiting_first_seconds,
@@ -346,7 +346,7 @@ impl Service {
         vec![
             self.name.clone(),
             if ports.is_empty() { "(none)".to_owned() } else { ports },
-            self.response.to_owned(),
+            self.response.to_string(),
             self.max_connections.to_string(),
             match self.max_total {
                 Some(max) => format!("{} of {max}", self.connections),
@@ -405,7 +405,7 @@ impl From<Counters> for CounterValues {
             refused: refused.iter().sum(),
             would_refuse: Reason::ALL
                 .into_iter()
-                .map(|reason| (reason.word(), would_refuse[reason as usize]))
+                .map(|reason| (reason.name(), would_refuse[reason as usize]))
                 .collect(),
             refused_denied: refused[Reason::Denied as usize],
             refused_banned: refused[Reason::Banned as usize],
@@ -430,15 +430,6 @@ impl From<Counters> for CounterValues {
             adopted,
             drift,
         }
-    }
-}
-
-/// A response as the configuration names it.
-pub fn response(number: u8) -> &'static str {
-    match Response::from_u8(number) {
-        Response::Reply => "reply",
-        Response::Reset => "reset",
-        Response::Drop => "drop",
     }
 }
 

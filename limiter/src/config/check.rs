@@ -87,50 +87,30 @@ impl Number {
     }
 }
 
-/// The protocols by name.
-pub const PROTOCOLS: [(&str, Protocol); 4] = [
-    ("smtp", Protocol::Smtp),
-    ("imap", Protocol::Imap),
-    ("pop3", Protocol::Pop3),
-    ("sieve", Protocol::Sieve),
-];
-
-/// The responses by name.
-pub const RESPONSES: [(&str, Response); 3] =
-    [("reply", Response::Reply), ("reset", Response::Reset), ("drop", Response::Drop)];
-
 /// The protocol of that name.
 pub fn protocol(value: &Value<'_>) -> Result<Protocol, Complaint> {
-    choice(&PROTOCOLS, value).ok_or_else(|| Complaint::Protocol(value.shown()))
+    choice(Protocol::from_name, value).ok_or_else(|| Complaint::Protocol(value.shown()))
 }
-
-/// The modes by name.
-pub const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 
 /// The mode of that name.
 pub fn mode(value: &Value<'_>) -> Result<Mode, Complaint> {
-    choice(&MODES, value).ok_or_else(|| Complaint::Mode(value.shown()))
+    choice(Mode::from_name, value).ok_or_else(|| Complaint::Mode(value.shown()))
 }
 
 /// The response of that name.
 pub fn response(value: &Value<'_>) -> Result<Response, Complaint> {
-    choice(&RESPONSES, value).ok_or_else(|| Complaint::Response(value.shown()))
+    choice(Response::from_name, value).ok_or_else(|| Complaint::Response(value.shown()))
 }
 
 /// The protocol of this number, as the file names it.
 #[must_use]
 pub fn protocol_name(number: u8) -> &'static str {
-    Protocol::from_u8(number).map_or("unknown", |protocol| name_of(&PROTOCOLS, &protocol))
+    Protocol::from_u8(number).map_or("unknown", Protocol::name)
 }
 
-fn choice<T: Copy>(choices: &[(&str, T)], value: &Value<'_>) -> Option<T> {
+fn choice<T>(from_name: impl Fn(&str) -> Option<T>, value: &Value<'_>) -> Option<T> {
     let Value::Text(text) = value else { return None };
-    choices.iter().find(|(name, _)| name == text).map(|&(_, choice)| choice)
-}
-
-/// The name by which `choice` is chosen.
-pub fn name_of<T: PartialEq>(choices: &[(&'static str, T)], choice: &T) -> &'static str {
-    choices.iter().find(|(_, known)| known == choice).map_or("", |&(name, _)| name)
+    from_name(text)
 }
 
 /// The word that takes a limit away.

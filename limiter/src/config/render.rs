@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::{
     Config, Network, RateWithBurst, Service,
-    check::{MODES, NONE, PROTOCOLS, RESPONSES, name_of, shown_duration},
+    check::{NONE, shown_duration},
 };
 
 impl fmt::Display for Config {
@@ -45,12 +45,12 @@ impl fmt::Display for Service {
         } = self;
         writeln!(out, "[service.{name}]")?;
         writeln!(out, "ports = {ports:?}")?;
-        writeln!(out, "protocol = \"{}\"", name_of(&PROTOCOLS, protocol))?;
-        writeln!(out, "mode = \"{}\"", name_of(&MODES, mode))?;
+        writeln!(out, "protocol = \"{protocol}\"")?;
+        writeln!(out, "mode = \"{mode}\"")?;
         writeln!(out, "max_connections = {max_connections}")?;
         writeln!(out, "ipv4_prefix = {ipv4_prefix}")?;
         writeln!(out, "ipv6_prefix = {ipv6_prefix}")?;
-        writeln!(out, "response = \"{}\"", name_of(&RESPONSES, response))?;
+        writeln!(out, "response = \"{response}\"")?;
         match rate {
             Some(RateWithBurst { spec, burst }) => writeln!(out, "rate = \"{spec}\"\nburst = {burst}")?,
             None => writeln!(out, "rate = \"{NONE}\"")?,

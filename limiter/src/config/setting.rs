@@ -9,7 +9,7 @@ use limiter_common::{Keepalive, Mode, Rate, Response, ServicePolicy};
 
 use super::{
     Network, RateSpec, Service,
-    check::{self, MODES, NONE, RESPONSES, Value, name_of, shown_duration},
+    check::{self, NONE, Value, shown_duration},
     error::{Complaint, shown},
     keys::{self, similar},
 };
@@ -115,8 +115,8 @@ impl fmt::Display for Setting {
             Self::Rate(Some(spec)) => spec.fmt(out),
             Self::Keepalive(Some(seconds)) => out.write_str(&shown_duration(seconds)),
             Self::Wait(seconds) => out.write_str(&shown_duration(seconds.into())),
-            Self::Response(response) => out.write_str(name_of(&RESPONSES, &response)),
-            Self::Mode(mode) => out.write_str(name_of(&MODES, &mode)),
+            Self::Response(response) => response.fmt(out),
+            Self::Mode(mode) => mode.fmt(out),
             Self::MaxConnections(number)
             | Self::Burst(number)
             | Self::NetworkMaxConnections(Some(number))

@@ -61,7 +61,7 @@ fn sentence(before: &Counters, now: &Counters) -> Option<String> {
             .iter()
             .zip(before.iter().zip(now))
             .map(|(reason, (before, now))| (reason, now.wrapping_sub(*before)));
-        since.filter(|(_, n)| *n != 0).map(|(reason, n)| format!("{} {n}", reason.word())).collect()
+        since.filter(|(_, n)| *n != 0).map(|(reason, n)| format!("{} {n}", reason.name())).collect()
     };
     let refused = parts(&before.refused, &now.refused);
     let observed = parts(&before.would_refuse, &now.would_refuse);

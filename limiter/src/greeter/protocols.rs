@@ -31,8 +31,6 @@ mod tests {
         *,
     };
 
-    const PROTOCOLS: [Protocol; 4] = [Protocol::Smtp, Protocol::Imap, Protocol::Pop3, Protocol::Sieve];
-
     #[test]
     fn a_name_that_could_say_something_else_is_not_given() {
         let long = "a".repeat(254);
@@ -69,7 +67,7 @@ mod tests {
             for name in [&hostname(name), &longest] {
                 let remote = IpAddr::V6(Ipv6Addr::from(v6)).to_canonical();
                 let text = Text { hostname: name, reason, connections, remote };
-                for protocol in PROTOCOLS {
+                for protocol in Protocol::ALL {
                     let line = line(&text, protocol);
                     prop_assert!(line.len() <= MAX_LINE && line.is_ascii(), "{}", line);
                     let text = line.strip_suffix("\r\n").unwrap();

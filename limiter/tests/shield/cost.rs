@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use limiter_common::ladder::cause;
+use limiter_common::Cause;
 
 use crate::assembly::{DROP, PASS, by_turns, drops_after_one_look, drops_without_a_look};
 use crate::frame::{ACK, Frame};
@@ -44,8 +44,8 @@ fn report_of_ns_per_frame_with_one_and_a_thousand_and_a_million_bans() {
     println!("ns per frame: median (least, most) of {ROUNDS} rounds of {FRAMES} frames each");
     let mut bans = 0;
     for wanted in [1, 1_000, 1_000_000] {
-        Penalties::open(&limiter).ban(cause::ADMIN, bans..wanted, address);
-        Penalties::open(&limiter).ban(cause::ADMIN, bans.min(1000)..wanted.min(1000), address6);
+        Penalties::open(&limiter).ban(Cause::Admin, bans..wanted, address);
+        Penalties::open(&limiter).ban(Cause::Admin, bans.min(1000)..wanted.min(1000), address6);
         bans = wanted;
         let mut frames = vec![
             ("dropped without a look", &dropped, Frame::syn(address(0), to, 25), DROP),

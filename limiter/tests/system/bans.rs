@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use limiter_common::ladder::cause;
+use limiter_common::Cause;
 use serde_json::Value;
 
 use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, pinned, truth};
@@ -235,22 +235,22 @@ fn when_there_is_no_room_the_oldest_ban_of_the_ladder_is_given_up_and_none_made_
     let of = |n: u32| format!("smtp {}/32", address(n));
     let ban = |source: &str| limiter.cli(&["ban", source, "--service", "smtp", "--for", "1h"]);
     // The older half was banned by hand.
-    pinned::Penalties::open(&limiter).ban(cause::ADMIN, 0..512, address);
-    pinned::Penalties::open(&limiter).ban(cause::LADDER, 512..1024, address);
+    pinned::Penalties::open(&limiter).ban(Cause::Admin, 0..512, address);
+    pinned::Penalties::open(&limiter).ban(Cause::Ladder, 512..1024, address);
     assert_eq!(ban("192.0.2.200").code, Some(0));
     let now = bans(&limiter);
     assert_eq!(now.len(), 1024);
     assert!(now.contains(&"smtp 192.0.2.200/32".to_owned()));
     assert!(!now.contains(&of(512)), "the oldest of the ladder is gone");
     assert!(now.contains(&of(0)) && now.contains(&of(513)), "the others are not");
-    pinned::Penalties::open(&limiter).ban(cause::ADMIN, 513..1024, address);
+    pinned::Penalties::open(&limiter).ban(Cause::Admin, 513..1024, address);
     let outcome = ban("192.0.2.201");
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stderr.contains("1024 made by hand are in force, and max_bans is 1024"), "{outcome:?}");
     assert_eq!(bans(&limiter).len(), 1024, "nothing has changed");
     assert_eq!(ban("192.0.2.200").code, Some(0), "one that is there can be made anew");
     // What the ladder makes beyond that, the daemon gives up.
-    pinned::Penalties::open(&limiter).ban(cause::LADDER, 2000..2100, address);
+    pinned::Penalties::open(&limiter).ban(Cause::Ladder, 2000..2100, address);
     limiter.run();
     eventually("there are as many as there may be", SOON, || {
         let now = bans(&limiter);
@@ -271,7 +271,7 @@ fn sources_that_are_only_refused_push_out_no_ban_with_a_daemon_and_without() {
     let [source, banned, _] = V4.sources;
     limiter.ok(&["ban", &banned.to_string(), "--service", "smtp", "--for", "1h"]);
     let by_ladder = IpAddr::from([192, 0, 2, 77]);
-    pinned::Penalties::open(&limiter).ban(cause::LADDER, 0..1, |_| by_ladder);
+    pinned::Penalties::open(&limiter).ban(Cause::Ladder, 0..1, |_| by_ladder);
     let before = bans(&limiter);
     assert_eq!(before.len(), 2);
     let _held = lab.served(source, V4.port(25));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use limiter_common::{Addr, rule::Network};
+use limiter_common::{Addr, Mode, rule::Network};
 
 use super::{Service, output};
 use crate::{
@@ -38,7 +38,7 @@ pub fn of_the_instance(
         ));
     }
     for Service { name, mode, counters, .. } in services {
-        if *mode == "observe" {
+        if *mode == Mode::Observe {
             let would: Vec<String> = counters
                 .would_refuse
                 .iter()

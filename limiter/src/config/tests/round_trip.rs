@@ -8,7 +8,7 @@ use super::super::*;
 prop_compose! {
     pub fn any_service()(
         name in "[a-z0-9_-]{1,15}",
-        protocol in 0..check::PROTOCOLS.len(),
+        protocol in 0..Protocol::ALL.len(),
         max_connections in 1..=ServicePolicy::MAX_LIMIT,
         ipv4_prefix in 1u8..=32,
         ipv6_prefix in 1u8..=128,
@@ -19,7 +19,7 @@ prop_compose! {
         keepalive in proptest::option::of(30u32..=86_400),
         wait in 0..=ServicePolicy::MAX_WAIT_S,
     ) -> Service {
-        let protocol = check::PROTOCOLS[protocol].1;
+        let protocol = Protocol::ALL[protocol];
         let response = if reset { Response::Reset } else { Response::Reply };
         let above = |more: u32| (max_connections + more).min(ServicePolicy::MAX_LIMIT);
         Service {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use limiter_common::{
-    Addr, ConnectionRecord, Count, Entry, Kept, Key, MAX_SERVICES, Penalty, Pending, ServiceId,
+    Addr, Cause, ConnectionRecord, Count, Entry, Kept, Key, MAX_SERVICES, Penalty, Pending, ServiceId,
     ServicePolicy, Slot, Waiter, service::Prefixes, slot::SLOTS, waiting::Flow,
 };
 
@@ -165,13 +165,14 @@ impl Penalties {
     }
 
     /// Bans sources from smtp for an hour because of `cause`, the `nth` of them as if `nth` nanoseconds after the host started.
-    pub fn ban(&mut self, cause: u32, nths: Range<u32>, address: impl Fn(u32) -> IpAddr) {
+    pub fn ban(&mut self, cause: Cause, nths: Range<u32>, address: impl Fn(u32) -> IpAddr) {
         let smtp = ServicePolicy { source: Prefixes { ipv4: 32, ipv6: 64 }, ..ServicePolicy::default() };
         let banned_until_ns = now_ns() + 3_600_000_000_000;
         for nth in nths {
             let key = Key::source(self.1, &smtp, 0, &Addr::from(address(nth)));
             let banned_at_ns = u64::from(nth) + 1;
-            let penalty = Penalty { banned_at_ns, banned_until_ns, cause, ..Penalty::default() };
+            let penalty =
+                Penalty { banned_at_ns, banned_until_ns, cause: cause as u32, ..Penalty::default() };
             self.0.insert(key, penalty, 0).expect("there is room");
         }
     }
