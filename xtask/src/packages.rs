@@ -81,6 +81,7 @@ pub const TESTS: &[Package] = &[
         "swaks speaks no IPv6 without it, and only recommends it",
     ),
     package("python3", &["python3"], "the mail clients of its library"),
+    package("e2fsprogs", &["chattr"], "chattr: a directory that not even root can change"),
     NFTABLES,
     IPTABLES,
     BPFTOOL,

@@ -172,7 +172,7 @@ mod tests {
     /// The running kernel's, with other names for some members; none if it has no BTF.
     fn renamed(members: &[&str]) -> Option<Result<Layout>> {
         let Ok(mut bytes) = std::fs::read(VMLINUX) else {
-            eprintln!("skipped: this kernel has no BTF");
+            crate::skip::skip_without("CONFIG_DEBUG_INFO_BTF");
             return None;
         };
         for member in members {
@@ -216,8 +216,7 @@ mod tests {
     #[test]
     fn the_running_kernel_tells_its_offsets() {
         if !std::path::Path::new(VMLINUX).exists() {
-            eprintln!("skipped: this kernel has no BTF");
-            return;
+            return crate::skip::skip_without("CONFIG_DEBUG_INFO_BTF");
         }
         let Layout { offsets, bits, .. } = layout().unwrap();
         // A sock_common starts with addresses, ports, hash and state, then comes the namespace; a

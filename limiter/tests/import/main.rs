@@ -8,6 +8,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+#[expect(dead_code, reason = "of a kernel these need nothing")]
+#[path = "../system/support/skip.rs"]
+mod skip;
+
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import").join(path)
 }
@@ -26,11 +30,16 @@ fn said(output: &Output) -> (String, String) {
 /// Whether it is on the PATH, or where root's programs are.
 fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let installed = std::env::split_paths(&path)
+    std::env::split_paths(&path)
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
-        .any(|dir| dir.join(program).is_file());
+        .any(|dir| dir.join(program).is_file())
+}
+
+/// Whether it is installed, with a word to whoever ran the tests where it is not.
+fn has(program: &str) -> bool {
+    let installed = is_installed(program);
     if !installed {
-        eprintln!("SKIPPED: {program} is not installed");
+        skip::skip(&format!("{program} is not installed"));
     }
     installed
 }
@@ -43,7 +52,7 @@ fn keys(toml: &str) -> Vec<&str> {
 
 #[test]
 fn the_real_postfix_gives_what_its_saved_output_gives() {
-    if !is_installed("postconf") {
+    if !has("postconf") {
         return;
     }
     for name in ["default", "mx", "submission", "postscreen"] {
@@ -58,7 +67,7 @@ fn the_real_postfix_gives_what_its_saved_output_gives() {
 
 #[test]
 fn the_real_dovecot_gives_what_its_saved_output_gives() {
-    if !is_installed("doveconf") {
+    if !has("doveconf") {
         return;
     }
     for name in ["performance", "plain", "proxies"] {
@@ -73,7 +82,7 @@ fn the_real_dovecot_gives_what_its_saved_output_gives() {
 
 #[test]
 fn the_real_dovecot_gives_the_same_by_what_differs_from_its_defaults() {
-    if !is_installed("doveconf") {
+    if !has("doveconf") {
         return;
     }
     for name in ["performance", "plain", "proxies"] {
@@ -124,7 +133,7 @@ fn saved_output_comes_from_files_and_from_standard_input() {
 #[test]
 fn one_that_is_not_installed_is_one_sentence_and_nothing_found_is_a_failure() {
     if is_installed("exim") || is_installed("exim4") {
-        return;
+        return skip::skip("Exim is installed");
     }
     let output = limiter(&["--exim"]).output().unwrap();
     let (toml, errors) = said(&output);
@@ -166,7 +175,7 @@ fn one_daemon_alone_has_standard_input() {
 
 #[test]
 fn a_daemon_whose_program_fails_is_one_sentence_and_the_others_are_printed() {
-    if !is_installed("postconf") {
+    if !has("postconf") {
         return;
     }
     let exim = format!("--exim={}", fixture("exim/default/output.txt").display());

@@ -8,9 +8,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::dial::knock;
-use crate::support::lab::skip;
 use crate::support::pinned::Slots;
 use crate::support::sink::listener;
+use crate::support::skip::skip;
 use crate::support::{Lab, Limiter, SOON, V4, eventually, same, truth};
 
 /// A cpuset with CPU 0 alone, removed with the test.

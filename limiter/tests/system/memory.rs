@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::lab::skip;
 use crate::support::limiter::{BINARY, Outcome};
+use crate::support::skip::skip;
 use crate::support::{Lab, Limiter, Sink, V4, truth};
 
 /// A cgroup whose memory is limited, in whichever tree has that here.

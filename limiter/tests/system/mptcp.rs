@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::support::sink::listener;
-use crate::support::{Lab, Limiter, V4, V6, lab::skip};
+use crate::support::{Lab, Limiter, V4, V6, skip::skip_without};
 
 /// `IPPROTO_MPTCP`, `include/uapi/linux/in.h`.
 const MPTCP: i32 = 262;
@@ -39,7 +39,7 @@ fn status_warns_of_mail_ports_that_listen_for_multipath_tcp_and_of_no_others() {
     for family in [V4, V6] {
         let _plain = listener(&lab, family.port(25), 16);
         let Some(_elsewhere) = multipath(&lab, family.port(8080)) else {
-            return skip("this kernel has no Multipath TCP");
+            return skip_without("CONFIG_MPTCP");
         };
         assert_eq!(warnings(&limiter), Vec::<String>::new());
         let both = [143, 993].map(|port| multipath(&lab, family.port(port)));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::lab::skip;
 use crate::support::process::run;
+use crate::support::skip::skip_without;
 use crate::support::xdp::{self, Constant};
 use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, same, truth};
 
@@ -311,7 +311,7 @@ fn for_a_vlan_it_is_the_device_below_that_counts() {
     command.args(["-n", lab.host.name()]).args(vlan);
     if let Err(complaint) = run(command) {
         assert!(complaint.contains("Unknown device type"), "{complaint}");
-        return skip("this kernel was built without VLANs");
+        return skip_without("CONFIG_VLAN_8021Q");
     }
     lab.host_ip(&["link", "set", "below.7", "up"]);
     lab.host_ip(&["addr", "add", "192.0.2.100/32", "dev", "below.7"]);

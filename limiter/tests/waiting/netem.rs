@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::crowd::{Caller, Crowd};
 use crate::figures::{ms, say, summary};
 use crate::ground::{Ground, SMTP, TIDY, WAIT, all_is_well, gently, nothing_is_left, slack};
-use crate::support::lab::{Netns, skip};
 use crate::support::{Answer, V4, V6};
+use crate::support::{lab::Netns, skip::skip_without};
 
 const LIMIT: usize = 3;
 const CLIENTS: usize = 30;
@@ -32,7 +32,7 @@ fn burst(rtt_ms: u64, loss_percent: u32) {
     let Some(ground) = Ground::near(LIMIT as u32) else { return };
     for host in [&ground.lab.client, &ground.lab.host] {
         if !shape(host, rtt / 2, loss_percent) {
-            return skip("this kernel has no netem (CONFIG_NET_SCH_NETEM)");
+            return skip_without("CONFIG_NET_SCH_NETEM");
         }
     }
     let families = [V4, V6];

@@ -60,11 +60,7 @@ impl Lab {
     /// `None`, with a word to whoever ran the tests, without root.
     pub fn new() -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
-            let thread = std::thread::current();
-            let test = thread.name().unwrap_or("a test");
-            // Past the test harness, which would keep it to itself.
-            let words = format!("SKIPPED {test}: it needs root, for network namespaces and TCP_REPAIR\n");
-            let _ = std::io::stderr().write_all(words.as_bytes());
+            crate::skip::skip("it needs root, for network namespaces and TCP_REPAIR");
             return None;
         }
         let lab = Self { client: Netns::new(), host: Netns::new() };

@@ -159,7 +159,7 @@ impl Lab {
     /// `None`, with a word to whoever ran the tests, without the privileges it takes.
     pub fn new() -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
-            skip("it needs root, for network namespaces and BPF");
+            super::skip::skip("it needs root, for network namespaces and BPF");
             return None;
         }
         PREPARED.call_once(|| {
@@ -250,15 +250,6 @@ impl Drop for Lab {
             let _ = Command::new("ip").args(["netns", "del", netns]).status();
         }
     }
-}
-
-/// Says that the running test proves nothing, where the test harness does not swallow it.
-pub fn skip(why: &str) {
-    use std::io::Write as _;
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    // In one piece, or other tests come in between.
-    let _ = std::io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes());
 }
 
 /// `ip -batch` lines. Without link-local addresses and DAD nothing has to be waited for.

@@ -13,6 +13,7 @@ pub mod postfix;
 pub mod process;
 pub mod seccomp;
 pub mod sink;
+pub mod skip;
 pub mod truth;
 pub mod watch;
 pub mod xdp;
