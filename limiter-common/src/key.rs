@@ -83,7 +83,7 @@ impl Key {
         Self { addr: Addr([0; 4]), service: 0, tier: 0, prefix: 0, level: 0, zero: [0; 4] };
 
     /// The key under which a connection from `remote` to `service` is counted, whose rule says `source_prefix` of what makes a
-    /// source of it ([`Scope::source_prefix`]).
+    /// source of it ([`crate::Scope::source_prefix`]).
     #[inline(always)]
     #[must_use]
     pub const fn source(

@@ -42,7 +42,7 @@ pub enum Outcome {
 /// What became of a handshake for which there is no place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wait {
-    /// It waits; [`reserve`] with [`Arrival::Waited`], or [`leave`], must follow.
+    /// It waits; [`reserve`] with its [`Arrival::marks`], or [`leave`], must follow.
     Waits,
     /// As many of its source wait as may. It is marked nowhere.
     SourceFull,

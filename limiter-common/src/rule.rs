@@ -70,7 +70,7 @@ pub struct Rule {
     pub max_connections: Limit,
     /// An [`Action`].
     pub action: u8,
-    /// [`Self::BUILT_IN`] and [`Self::OWN`], or 0: a rule of the admin's for others.
+    /// [`Self::BUILT_IN`] and [`Self::LOCAL`], or 0: a rule of the admin's for others.
     pub origin: u8,
     /// What makes a source in its network; none: what the services say.
     pub source_prefix: SourcePrefix,

@@ -1,15 +1,15 @@
 //! The kernel programs on the path of a connection, one file a program:
 //!
-//! - [`admission`] (`sk_lookup`): judges each SYN, refuses what is already over;
-//! - [`gate`] (`cgroup_skb`): makes the limit exact on the ACK that completes the handshake;
-//! - [`ledger`] (`sock_ops`): counts from establishment until the mail daemon lets go;
-//! - [`release`] (`cgroup/sock_release`): sees the mail daemon close a socket;
-//! - [`ladder`]: what a refused handshake that was completed costs its source;
-//! - [`shield`] (XDP): drops what is denied or banned before anything is spent on it;
-//! - [`census`] (`iter/tcp`): walks the kernel's socket table, counts what nobody has counted yet;
-//! - [`sockets`] (`iter/bpf_sk_storage_map`): tells which sockets of dead connections are still there;
-//! - [`maintenance`]: runs requests for the daemon, attached nowhere;
-//! - [`usher`]: the same for the records of those that wait ([`waiters`]).
+//! - [`mod@admission`] (`sk_lookup`): judges each SYN, refuses what is already over;
+//! - [`mod@gate`] (`cgroup_skb`): makes the limit exact on the ACK that completes the handshake;
+//! - [`mod@ledger`] (`sock_ops`): counts from establishment until the mail daemon lets go;
+//! - [`mod@release`] (`cgroup/sock_release`): sees the mail daemon close a socket;
+//! - [`mod@ladder`]: what a refused handshake that was completed costs its source;
+//! - [`mod@shield`] (XDP): drops what is denied or banned before anything is spent on it;
+//! - [`mod@census`] (`iter/tcp`): walks the kernel's socket table, counts what nobody has counted yet;
+//! - [`mod@sockets`] (`iter/bpf_sk_storage_map`): tells which sockets of dead connections are still there;
+//! - [`mod@maintenance`]: runs requests for the daemon, attached nowhere;
+//! - [`mod@usher`]: the same for the records of those that wait ([`mod@waiters`]).
 //!
 //! What they decide is in `limiter-common`; they read a context, look up, decide, act.
 #![no_std]

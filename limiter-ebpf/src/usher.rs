@@ -1,5 +1,5 @@
 //! The usher: changes to the records of those that wait, which the daemon asks for. It is attached nowhere; the
-//! daemon runs it (`BPF_PROG_TEST_RUN`), as it does [`crate::maintenance`].
+//! daemon runs it (`BPF_PROG_TEST_RUN`), as it does [`mod@crate::maintenance`].
 
 use limiter_common::{
     CountKeys, Reason, Response, Waiter,

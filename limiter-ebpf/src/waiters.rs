@@ -1,7 +1,7 @@
 //! Handshakes that are held back: their records, and what the gate makes of the next packet of each.
 //!
 //! What becomes of a record is decided in `limiter_common::waiting`. The daemon changes records through the
-//! [`crate::usher`] alone.
+//! [`mod@crate::usher`] alone.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
 use limiter_common::{

@@ -5,7 +5,7 @@
 //! it gets in, by being asked for its ACK again ([`probe`]), or it is told why not: the request is removed
 //! ([`diag`]), and a socket of our own with the same four numbers speaks in its place ([`repair`]).
 //!
-//! [`line`] decides, and knows neither maps nor sockets; [`Attendant`] does what it says, on a thread of its
+//! [`mod@line`] decides, and knows neither maps nor sockets; [`Attendant`] does what it says, on a thread of its
 //! own, in the network namespace of that thread.
 
 mod attendant;

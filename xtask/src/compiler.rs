@@ -13,16 +13,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command, linker::Linker, packages, paths};
+use crate::{command, linker::Linker, packages, paths, versions::OLDEST_RUST};
 
 /// How long rustup may take to fetch the source of `core` (3 MB).
 const RUSTUP_LIMIT: Duration = Duration::from_secs(120);
 
 /// Debian's compiler.
 const DEBIAN: &str = "/usr/bin/rustc";
-
-/// The oldest release that our dependencies take: minor version of 1.x.
-const OLDEST: u32 = 87;
 
 /// A compiler that has the source of its `core`.
 pub struct Compiler {
@@ -95,7 +92,7 @@ struct Release {
 
 impl Release {
     fn suits(&self, linker: &Linker) -> bool {
-        self.minor >= OLDEST && linker.llvm.is_none_or(|llvm| self.llvm <= llvm)
+        self.minor >= OLDEST_RUST && linker.llvm.is_none_or(|llvm| self.llvm <= llvm)
     }
 }
 

@@ -4,13 +4,10 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
 
-use crate::{command, packages, paths};
-
-/// LLVM of the bpf-linker we build: the newest of Debian 12. It reads the bitcode of older ones, not of newer.
-const LLVM: u32 = 22;
-
-/// Version of the bpf-linker we build.
-const VERSION: &str = "0.13.0";
+use crate::{
+    command, packages, paths,
+    versions::{BPF_LINKER, LLVM},
+};
 
 /// A bpf-linker.
 pub struct Linker {
@@ -27,24 +24,26 @@ impl Linker {
     ///
     /// When there is none; then the error is what to type.
     pub fn find() -> Result<Self> {
-        let folder = paths::tools().join(format!("bpf-linker-{VERSION}-llvm-{LLVM}"));
+        let folder = paths::tools().join(format!("bpf-linker-{BPF_LINKER}-llvm-{LLVM}"));
         let own = Self { path: folder.join("bin/bpf-linker"), llvm: Some(LLVM) };
         if own.path.exists() {
             return Ok(own);
         }
-        eprintln!("missing: bpf-linker {VERSION}: makes the kernel programs from what the compiler leaves");
+        eprintln!(
+            "missing: bpf-linker {BPF_LINKER}: makes the kernel programs from what the compiler leaves"
+        );
         if let Err(error) = packages::ensure(packages::LINKER) {
             if let Ok(path) = which::which("bpf-linker") {
                 eprintln!("using {} (no LLVM to build our own: {error:#})", path.display());
                 return Ok(Self { path, llvm: None });
             }
             bail!(
-                "{error:#}\nor put a bpf-linker on PATH: cargo install bpf-linker --version {VERSION} --locked"
+                "{error:#}\nor put a bpf-linker on PATH: cargo install bpf-linker --version {BPF_LINKER} --locked"
             );
         }
         let mut install = Command::new(paths::cargo());
         install
-            .args(["install", "bpf-linker", "--version", VERSION, "--locked", "--no-default-features"])
+            .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--no-default-features"])
             .args(["--features", &format!("llvm-{LLVM}"), "--root"])
             .arg(&folder)
             .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}"))

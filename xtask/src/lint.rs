@@ -1,8 +1,13 @@
-//! `cargo xtask lint`: formatting and lints of every crate, each for the target it is built for.
+//! `cargo xtask lint`: all that can be said of the sources without running them.
+
+mod files;
+mod links;
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
@@ -13,39 +18,112 @@ use crate::{
     compiler::Compiler,
     packages::{self, Package},
     paths,
+    versions::{CARGO_DENY, TYPOS},
 };
 
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Lint {}
 
+type Step = fn() -> Result<()>;
+
+/// What is checked, the cheap first.
+const STEPS: &[(&str, Step)] = &[
+    ("formatting", formatting),
+    ("spelling", spelling),
+    ("links of the documents", links),
+    ("shell scripts", shell),
+    ("licences and origin of the libraries", libraries),
+    ("the daemon and xtask", host),
+    ("the kernel programs", kernel),
+    ("links of the code's documentation", documentation),
+];
+
 impl Lint {
-    /// Checks all crates; a warning is an error.
+    /// Checks all; a warning is an error.
     ///
     /// # Errors
     ///
     /// When there is something to complain about, or a tool is missing and cannot be installed.
     #[expect(clippy::unused_self, reason = "every verb runs the same way")]
     pub fn run(&self) -> Result<()> {
-        beside(&paths::cargo(), "rustfmt", "rustfmt", packages::RUSTFMT)?;
-        command::run(cargo().args(["fmt", "--all", "--check"]))?;
-
-        // limiter includes the kernel programs.
-        build::object()?;
-        beside(&paths::cargo(), "cargo-clippy", "clippy", packages::CLIPPY)?;
-        let host = ["clippy", "--workspace", "--exclude", "limiter-ebpf", "--all-targets"];
-        // xtask as it is built for most verbs, and for the benchmark.
-        for features in ["", "xtask/bench"] {
-            command::run(cargo().args(host).args(["--features", features, "--", "-Dwarnings"]))?;
+        for (what, step) in STEPS {
+            let start = Instant::now();
+            step().with_context(|| format!("lint: {what}"))?;
+            eprintln!("lint: {what}: right ({:.1} s)", start.elapsed().as_secs_f64());
         }
-
-        let Compiler { rustc } = build::compiler()?;
-        let clippy = beside(&rustc, "clippy-driver", "clippy", packages::CLIPPY)?;
-        // What `cargo clippy` does, with the clippy of the compiler that has core for BPF.
-        let mut check = build::cargo("check")?;
-        check.env("RUSTC_WORKSPACE_WRAPPER", clippy).env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
-        command::run(&mut check)
+        Ok(())
     }
+}
+
+fn formatting() -> Result<()> {
+    beside(&paths::cargo(), "rustfmt", "rustfmt", packages::RUSTFMT)?;
+    command::run(cargo().args(["fmt", "--all", "--check"]))
+}
+
+/// What is none of ours to spell is in `typos.toml`.
+fn spelling() -> Result<()> {
+    let mut typos = Command::new(TYPOS.ensure()?);
+    command::run(typos.current_dir(paths::root()).args(["--format", "brief", ".", ".ci"]))
+}
+
+fn links() -> Result<()> {
+    links::check(&files::all()?, paths::root())
+}
+
+fn shell() -> Result<()> {
+    packages::ensure(packages::SHELLCHECK)?;
+    let mut shellcheck = Command::new("shellcheck");
+    command::run(shellcheck.args(files::all()?.iter().filter(|file| is_shell(file))))
+}
+
+/// By its name, or by its first line.
+fn is_shell(file: &Path) -> bool {
+    let first = || fs::read_to_string(file).ok()?.lines().next().map(str::to_owned);
+    let runs_shell = |line: String| line.starts_with("#!") && line.ends_with("sh");
+    file.extension().map_or_else(|| first().is_some_and(runs_shell), |extension| extension == "sh")
+}
+
+/// What is allowed is in `deny.toml`.
+fn libraries() -> Result<()> {
+    let mut deny = Command::new(CARGO_DENY.ensure()?);
+    deny.current_dir(paths::root())
+        .args(["--all-features", "--locked", "check", "--hide-inclusion-graph"])
+        // Known holes are in a repository that not every machine reaches.
+        .args(["bans", "licenses", "sources"]);
+    command::run(&mut deny)
+}
+
+fn host() -> Result<()> {
+    // limiter includes the kernel programs.
+    build::object()?;
+    beside(&paths::cargo(), "cargo-clippy", "clippy", packages::CLIPPY)?;
+    let all = ["clippy", "--workspace", "--exclude", "limiter-ebpf", "--all-targets"];
+    // xtask as it is built for most verbs, and for the benchmark.
+    for features in ["", "xtask/bench"] {
+        command::run(cargo().args(all).args(["--features", features, "--", "-Dwarnings"]))?;
+    }
+    Ok(())
+}
+
+fn kernel() -> Result<()> {
+    let Compiler { rustc } = build::compiler()?;
+    let clippy = beside(&rustc, "clippy-driver", "clippy", packages::CLIPPY)?;
+    // What `cargo clippy` does, with the clippy of the compiler that has core for BPF.
+    let mut check = build::cargo("check")?;
+    check.env("RUSTC_WORKSPACE_WRAPPER", clippy).env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
+    command::run(&mut check)
+}
+
+fn documentation() -> Result<()> {
+    let private = ["--no-deps", "--document-private-items"];
+    let host = ["doc", "--workspace", "--exclude", "limiter-ebpf", "--features", "xtask/bench"];
+    command::run(cargo().args(host).args(private).env("RUSTDOCFLAGS", "-Dwarnings"))?;
+    let Compiler { rustc } = build::compiler()?;
+    let mut kernel = build::cargo("doc")?;
+    // That of the same toolchain: another does not read what this compiler has made of core.
+    kernel.env("RUSTDOC", rustc.with_file_name("rustdoc"));
+    command::run(kernel.args(private).env("RUSTDOCFLAGS", "-Dwarnings"))
 }
 
 /// Our cargo, in the workspace.

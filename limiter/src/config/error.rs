@@ -85,7 +85,7 @@ pub enum Complaint {
     UnknownKey {
         /// The key.
         key: String,
-        /// Where it stands: "in [defaults]".
+        /// Where it stands: `in [defaults]`.
         section: String,
         /// The keys known there.
         known: String,

@@ -18,7 +18,7 @@ use super::{
     load,
 };
 
-/// Ports of the clients, apart from those of the [load](super::load).
+/// Ports of the clients, apart from those of the [load].
 const PORTS: Range<u16> = 42048..65500;
 
 /// Within this a banner comes.
