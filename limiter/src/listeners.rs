@@ -9,24 +9,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::{errno::Errno, libc, sys::socket::SockProtocol};
+use netlink_packet_core::{Nla, NlasIterator};
+use netlink_packet_sock_diag::{
+    AF_INET, AF_INET6, IPPROTO_TCP, SockDiagMessage,
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla as Attribute},
+};
+use nix::{errno::Errno, sys::socket::SockProtocol};
 
 use crate::netlink::{self, Message};
 
-/// `SOCK_DIAG_BY_FAMILY`, `include/uapi/linux/sock_diag.h`.
-const BY_FAMILY: u16 = 20;
-/// `TCP_LISTEN`, `include/net/tcp_states.h`.
-const LISTEN: u32 = 10;
-/// `struct inet_diag_req_v2`, `include/uapi/linux/inet_diag.h`.
-const REQUEST: usize = 56;
-/// `struct inet_diag_msg`; its attributes are behind.
-const MESSAGE: usize = 72;
-/// `INET_DIAG_SKV6ONLY`.
-const V6_ONLY: u16 = 11;
-/// `INET_DIAG_INFO`: the kernel tells of the upper layer to who asks for this (`inet_sk_diag_fill`,
-/// `net/ipv4/inet_diag.c`).
-const INFO: u8 = 2;
-/// `INET_DIAG_ULP_INFO`, and in it `INET_ULP_INFO_NAME`.
+/// `INET_DIAG_ULP_INFO`, and in it `INET_ULP_INFO_NAME`; netlink-packet-sock-diag knows neither, nor the next.
 const ULP_INFO: u16 = 19;
 const ULP_NAME: u16 = 1;
 /// `INET_DIAG_CGROUP_ID`, since Linux 5.9.
@@ -56,17 +48,19 @@ pub struct Listener {
 /// What the kernel says, which may lack the module `inet_diag`.
 pub fn all() -> Result<Vec<Listener>> {
     let mut all = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        // `struct inet_diag_req_v2`: any address, any port.
-        let mut request = [0; REQUEST];
-        request[0] = family as u8;
-        request[1] = libc::IPPROTO_TCP as u8;
-        request[2] = 1 << (INFO - 1);
-        request[4..8].copy_from_slice(&(1_u32 << LISTEN).to_ne_bytes());
-        match netlink::dump_of(SockProtocol::NetlinkSockDiag, BY_FAMILY, &request) {
+    for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        let request = InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            // The kernel tells of the upper layer to who asks for this (`inet_sk_diag_fill`, net/ipv4/inet_diag.c).
+            extensions: ExtensionFlags::INFO,
+            states: StateFlags::LISTEN,
+            socket_id: any,
+        };
+        match netlink::dump(SockProtocol::NetlinkSockDiag, SockDiagMessage::InetRequest(request)) {
             Ok(messages) => all.extend(messages.iter().filter_map(listener)),
             // A kernel without IPv6 has no such sockets.
-            Err(error) if family == libc::AF_INET6 && error.downcast_ref() == Some(&Errno::ENOENT) => {}
+            Err(error) if family == AF_INET6 && error.downcast_ref() == Some(&Errno::ENOENT) => {}
             Err(error) => return Err(error).context("cannot see who listens"),
         }
     }
@@ -74,25 +68,34 @@ pub fn all() -> Result<Vec<Listener>> {
 }
 
 fn listener(message: &Message) -> Option<Listener> {
-    let (fixed, attributes) = message.split(MESSAGE)?;
-    let of = |kind| netlink::attributes(attributes).find(|(found, _)| *found == kind).map(|(_, value)| value);
-    // One of Multipath TCP is a socket of TCP with an upper layer (ULP) of this name (`net/mptcp/subflow.c`).
-    let layer = of(ULP_INFO).and_then(|info| netlink::attributes(info).find(|(kind, _)| *kind == ULP_NAME));
-    let is_mptcp =
-        layer.is_some_and(|(_, name)| name.split(|byte| *byte == 0).next() == Some(b"mptcp".as_slice()));
-    let is_v6 = i32::from(fixed[0]) == libc::AF_INET6;
-    Some(Listener {
-        address: if is_v6 {
-            IpAddr::from(*fixed[8..].first_chunk::<16>()?)
-        } else {
-            IpAddr::from(*fixed[8..].first_chunk::<4>()?)
-        },
-        port: u16::from_be_bytes(*fixed[4..].first_chunk()?),
-        ifindex: netlink::number(fixed, 40)?,
-        takes_both: is_v6 && of(V6_ONLY).is_none_or(|only| only.first() == Some(&0)),
-        is_mptcp,
-        cgroup: of(CGROUP_ID).and_then(|id| Some(u64::from_ne_bytes(id.try_into().ok()?))),
-    })
+    let InetResponse { header, nlas } = message.whole()?;
+    let (mut takes_both, mut is_mptcp, mut cgroup) = (header.family == AF_INET6, false, None);
+    for attribute in nlas {
+        match attribute {
+            Attribute::SkV6Only(only) => takes_both &= !only,
+            Attribute::Other(other) => match (other.kind(), value(&other)) {
+                (ULP_INFO, info) => is_mptcp = is_mptcp_layer(&info),
+                (CGROUP_ID, id) => cgroup = id.try_into().ok().map(u64::from_ne_bytes),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    let SocketId { source_address: address, source_port: port, interface_id: ifindex, .. } = header.socket_id;
+    Some(Listener { address, port, ifindex, takes_both, is_mptcp, cgroup })
+}
+
+fn value(attribute: &impl Nla) -> Vec<u8> {
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    value
+}
+
+/// One of Multipath TCP is a socket of TCP with an upper layer (ULP) of this name (`net/mptcp/subflow.c`).
+fn is_mptcp_layer(info: &[u8]) -> bool {
+    let mut attributes = NlasIterator::new(info).map_while(Result::ok);
+    let name = attributes.find(|attribute| attribute.kind() == ULP_NAME);
+    name.is_some_and(|name| name.value().split(|byte| *byte == 0).next() == Some(b"mptcp"))
 }
 
 /// The ids of the cgroup `id` and of all below it, in the tree that is mounted at `root`; none if it is not there, or is
@@ -137,9 +140,12 @@ mod tests {
 
     use super::*;
 
-    fn message(family: i32, address: &[u8], attributes: &[u8]) -> Vec<u8> {
+    /// `struct inet_diag_msg`, `include/uapi/linux/inet_diag.h`; its attributes are behind.
+    const MESSAGE: usize = 72;
+
+    fn message(family: u8, address: &[u8], attributes: &[u8]) -> Vec<u8> {
         let mut message = vec![0; MESSAGE];
-        message[0] = family as u8;
+        message[0] = family;
         message[4..6].copy_from_slice(&143_u16.to_be_bytes());
         message[8..8 + address.len()].copy_from_slice(address);
         message[40] = 7;
@@ -157,23 +163,23 @@ mod tests {
         };
         let all = Ipv4Addr::UNSPECIFIED.octets();
         let any = Ipv6Addr::UNSPECIFIED;
-        assert_eq!(of(libc::AF_INET, &[192, 0, 2, 1], &[]), (IpAddr::from([192, 0, 2, 1]), false));
-        assert_eq!(of(libc::AF_INET, &all, &[]), (IpAddr::from(all), false));
-        assert_eq!(of(libc::AF_INET6, &any.octets(), &only(0)), (any.into(), true));
-        assert_eq!(of(libc::AF_INET6, &any.octets(), &only(1)), (any.into(), false));
-        assert_eq!(of(libc::AF_INET6, &any.octets(), &[]), (any.into(), true));
+        assert_eq!(of(AF_INET, &[192, 0, 2, 1], &[]), (IpAddr::from([192, 0, 2, 1]), false));
+        assert_eq!(of(AF_INET, &all, &[]), (IpAddr::from(all), false));
+        assert_eq!(of(AF_INET6, &any.octets(), &only(0)), (any.into(), true));
+        assert_eq!(of(AF_INET6, &any.octets(), &only(1)), (any.into(), false));
+        assert_eq!(of(AF_INET6, &any.octets(), &[]), (any.into(), true));
     }
 
     #[test]
     fn the_cgroup_of_a_listener_is_read() {
         let attribute = [12, 0, CGROUP_ID as u8, 0, 0x39, 5, 0, 0, 1, 0, 0, 0];
-        let read = listener(&Message::of(message(libc::AF_INET, &[0; 4], &attribute))).unwrap();
+        let read = listener(&Message::of(message(AF_INET, &[0; 4], &attribute))).unwrap();
         assert_eq!(read.cgroup, Some(0x1_0000_0539));
     }
 
     #[test]
     fn what_is_cut_off_is_not_read() {
-        let whole = message(libc::AF_INET, &[192, 0, 2, 1], &[]);
+        let whole = message(AF_INET, &[192, 0, 2, 1], &[]);
         for len in 0..whole.len() {
             assert_eq!(listener(&Message::of(whole[..len].to_vec())), None);
         }

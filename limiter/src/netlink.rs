@@ -1,9 +1,14 @@
 //! The kernel's network configuration, asked for and watched through rtnetlink(7); and what any netlink(7)
-//! protocol has in common.
+//! protocol has in common. The form of messages is that of the `netlink-packet-*` crates.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
+use netlink_packet_core::{
+    Emitable, ErrorBuffer, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator, Parseable,
+};
+use netlink_packet_route::route::RouteHeader;
 use nix::{
     errno::Errno,
     libc,
@@ -20,47 +25,33 @@ pub const LINKS: u32 = 1;
 pub const ROUTES: u32 = 0x40 | 0x400;
 
 const REFUSED: &str = "the kernel does not tell of its network";
-/// Of `struct nlmsghdr`, include/uapi/linux/netlink.h.
-const HEADER: usize = 16;
 
 /// One message of an answer, without its header.
 pub struct Message(Vec<u8>);
-
-/// An attribute of a message: its type and its value.
-pub type Attribute<'a> = (u16, &'a [u8]);
 
 /// A netlink socket, in the network namespace this thread is in.
 pub fn open(protocol: SockProtocol) -> nix::Result<OwnedFd> {
     socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
 }
 
-/// A message to the kernel: `flags` (`NLM_F_*`) beside `NLM_F_REQUEST`, and its body.
-pub fn request(kind: u16, flags: i32, body: &[u8]) -> Vec<u8> {
-    let mut message = vec![0_u8; HEADER];
-    message[..4].copy_from_slice(&((HEADER + body.len()) as u32).to_ne_bytes());
-    message[4..6].copy_from_slice(&kind.to_ne_bytes());
-    message[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
-    message.extend(body);
-    message
+/// A message to the kernel, with `flags` (`NLM_F_*`) beside `NLM_F_REQUEST`.
+pub fn request<M: NetlinkSerializable>(flags: u16, message: M) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
 }
 
-fn rtnetlink() -> Result<OwnedFd> {
-    open(SockProtocol::NetlinkRoute).context("cannot open a netlink socket")
-}
-
-/// Everything of the kind that `kind` asks for (`RTM_GET*`), in the network namespace this thread is in.
-pub fn dump(kind: u16) -> Result<Vec<Message>> {
-    // The longest fixed part, `struct ifinfomsg`, all zeros: whatever there is.
-    dump_of(SockProtocol::NetlinkRoute, kind, &[0; 16])
-}
-
-/// The same of any protocol, and with a body.
+/// Everything that `message` asks for, in the network namespace this thread is in.
 ///
 /// # Errors
 /// What the kernel says, an `Errno`.
-pub fn dump_of(protocol: SockProtocol, kind: u16, body: &[u8]) -> Result<Vec<Message>> {
+pub fn dump<M: NetlinkSerializable>(protocol: SockProtocol, message: M) -> Result<Vec<Message>> {
     let socket = open(protocol).context("cannot open a netlink socket")?;
-    let asked = request(kind, libc::NLM_F_DUMP, body);
+    let asked = request(NLM_F_DUMP, message);
     send(socket.as_raw_fd(), &asked, MsgFlags::empty()).context("cannot ask the kernel for its network")?;
 
     let mut messages = Vec::new();
@@ -71,11 +62,12 @@ pub fn dump_of(protocol: SockProtocol, kind: u16, body: &[u8]) -> Result<Vec<Mes
             received => received.context(REFUSED)?,
         };
         for (kind, body) in each(&buffer[..len]) {
-            match i32::from(kind) {
-                libc::NLMSG_DONE => return Ok(messages),
-                libc::NLMSG_ERROR => {
-                    let error = number(body, 0).unwrap_or_default() as i32;
-                    return Err(anyhow::Error::new(Errno::from_raw(-error)).context(REFUSED));
+            match kind {
+                NLMSG_DONE => return Ok(messages),
+                NLMSG_ERROR => {
+                    let code = ErrorBuffer::new_checked(body).ok().and_then(|error| error.code());
+                    let error = Errno::from_raw(-code.map_or(0, i32::from));
+                    return Err(anyhow::Error::new(error).context(REFUSED));
                 }
                 _ => messages.push(Message(body.to_owned())),
             }
@@ -84,32 +76,13 @@ pub fn dump_of(protocol: SockProtocol, kind: u16, body: &[u8]) -> Result<Vec<Mes
 }
 
 /// Kind and body of each message in what was received.
-pub fn each(mut received: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+fn each(mut received: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
-        let len = number(received, 0)? as usize;
-        let body = received.get(HEADER..len)?;
-        let kind = u16::from_ne_bytes([received[4], received[5]]);
-        received = received.get(len.next_multiple_of(4)..).unwrap_or_default();
+        let message = NetlinkBuffer::new_checked(received).ok()?;
+        let (kind, body) = (message.message_type(), message.payload());
+        received = received.get((message.length() as usize).next_multiple_of(4)..).unwrap_or_default();
         Some((kind, body))
     })
-}
-
-/// The attributes in `bytes` (`struct rtattr`).
-pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
-    /// `NLA_TYPE_MASK`, include/uapi/linux/netlink.h.
-    const TYPE: u16 = 0x3fff;
-    std::iter::from_fn(move || {
-        let len = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
-        let value = bytes.get(4..len)?;
-        let kind = u16::from_ne_bytes([bytes[2], bytes[3]]) & TYPE;
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-/// The 32-bit number at `offset`.
-pub fn number(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 impl Message {
@@ -119,9 +92,25 @@ impl Message {
         Self(bytes)
     }
 
-    /// Its fixed part and its attributes, if the fixed part is as long.
-    pub fn split(&self, fixed: usize) -> Option<(&[u8], &[u8])> {
-        self.0.split_at_checked(fixed)
+    /// All of it.
+    pub fn whole<M: Parseable<[u8]>>(&self) -> Option<M> {
+        M::parse(&self.0).ok()
+    }
+
+    /// Its fixed part, without attributes.
+    pub fn fixed<M: Parseable<[u8]> + Emitable + Default>(&self) -> Option<M> {
+        M::parse(self.0.get(..M::default().buffer_len())?).ok()
+    }
+
+    /// Its attributes, each in a message of its own: a parser that stumbles over one gives up the whole message, and
+    /// newer kernels have attributes of other forms, which are to cost no more than themselves.
+    pub fn each<M: Parseable<[u8]> + Emitable + Default>(&self) -> impl Iterator<Item = M> {
+        let (fixed, attributes) = self.0.split_at_checked(M::default().buffer_len()).unwrap_or_default();
+        let attributes = NlasIterator::new(attributes).map_while(Result::ok);
+        attributes.filter_map(move |attribute| {
+            let len = usize::from(attribute.length());
+            M::parse(&[fixed, &attribute.into_inner()[..len]].concat()).ok()
+        })
     }
 }
 
@@ -131,7 +120,7 @@ pub struct Watch(OwnedFd);
 impl Watch {
     /// Of the network namespace this thread is in: what `groups` names.
     pub fn new(groups: u32) -> Result<Self> {
-        let netlink = rtnetlink()?;
+        let netlink = open(SockProtocol::NetlinkRoute).context("cannot open a netlink socket")?;
         bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, groups)).context("cannot watch the network")?;
         Ok(Self(netlink))
     }
@@ -153,11 +142,16 @@ impl Watch {
 
 /// Routers learn and forget routes all day; only those for everywhere (`rtm_dst_len` of `struct rtmsg`) matter.
 fn matters(kind: u16, body: &[u8]) -> bool {
-    !matches!(kind, libc::RTM_NEWROUTE | libc::RTM_DELROUTE) || body.get(1) == Some(&0)
+    !matches!(kind, libc::RTM_NEWROUTE | libc::RTM_DELROUTE)
+        || RouteHeader::parse(body).is_ok_and(|route| route.destination_prefix_length == 0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+
     use super::*;
 
     #[test]
@@ -167,18 +161,33 @@ mod tests {
         for len in 0..whole.len() {
             assert_eq!(each(&whole[..len]).count(), 0);
         }
-        let attribute = [8, 0, 3, 0, 5, 6, 7, 8];
-        assert_eq!(attributes(&attribute).collect::<Vec<_>>(), [(3, &[5, 6, 7, 8][..])]);
+    }
+
+    #[test]
+    fn an_attribute_that_is_cut_off_or_of_no_known_form_is_not_read_and_the_others_are() {
+        let of = |attributes: &[u8]| -> Vec<AddressAttribute> {
+            let message = Message::of([&[0; 8], attributes].concat());
+            message.each::<AddressMessage>().flat_map(|message| message.attributes).collect()
+        };
+        let local = |last| AddressAttribute::Local(IpAddr::from([192, 0, 2, last]));
+        let attribute = [8, 0, 2, 0, 192, 0, 2, 1];
+        assert_eq!(of(&attribute), [local(1)]);
         for len in 0..attribute.len() {
-            assert_eq!(attributes(&attribute[..len]).count(), 0);
+            assert_eq!(of(&attribute[..len]), []);
         }
-        assert_eq!(attributes(&[0; 8]).count(), 0, "a length of zero ends it");
+        assert_eq!(of(&[0; 8]), [], "a length of zero ends it");
+        let odd = [7, 0, 2, 0, 192, 0, 2, 0];
+        assert_eq!(of(&[odd, attribute].concat()), [local(1)]);
+        let in_order = [192, 0, 2, 2];
+        assert_eq!(of(&[&attribute[..], &[8, 0, 2, 0], &in_order].concat()), [local(1), local(2)]);
+        assert_eq!(Message::of(vec![0; 7]).each::<AddressMessage>().count(), 0);
     }
 
     #[test]
     fn of_routes_only_those_to_everywhere_matter() {
-        assert!(matters(libc::RTM_NEWROUTE, &[2, 0, 0, 0]));
-        assert!(!matters(libc::RTM_DELROUTE, &[2, 24, 0, 0]));
+        let route = |prefix| [2, prefix, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert!(matters(libc::RTM_NEWROUTE, &route(0)));
+        assert!(!matters(libc::RTM_DELROUTE, &route(24)));
         assert!(matters(libc::RTM_NEWLINK, &[0, 9]));
     }
 }

@@ -2,16 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
 };
 
 use anyhow::{Context as _, Result};
-use nix::libc;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
+    route::{RouteAttribute, RouteMessage, RouteType},
+};
+use nix::sys::socket::SockProtocol;
 
 use super::driver::{self, Drivers};
 use crate::{
     config::Interfaces,
-    netlink::{attributes, dump, number},
+    netlink::{self, Message},
 };
 
 /// A network device.
@@ -63,26 +69,19 @@ impl Network {
     /// Of the network namespace this thread is in.
     pub fn read() -> Result<Self> {
         let mut network = Self::default();
-        for message in dump(libc::RTM_GETLINK)? {
-            // `struct ifinfomsg`.
-            if let Some((fixed, rest)) = message.split(16) {
-                network.links.extend(link(fixed, rest));
+        let dump = |message| netlink::dump(SockProtocol::NetlinkRoute, message);
+        for message in dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+            network.links.extend(link(&message));
+        }
+        for message in dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+            if local_address(&message).is_some_and(is_public) {
+                let index = message.fixed::<AddressMessage>().map(|message| message.header.index);
+                network.facing.extend(index);
             }
         }
-        for message in dump(libc::RTM_GETADDR)? {
-            // `struct ifaddrmsg`.
-            if let Some((fixed, rest)) = message.split(8) {
-                if local_address(rest).is_some_and(is_public) {
-                    network.facing.extend(number(fixed, 4));
-                }
-            }
-        }
-        for message in dump(libc::RTM_GETROUTE)? {
-            // `struct rtmsg`.
-            if let Some((fixed, rest)) = message.split(12)
-                && is_default(fixed)
-            {
-                network.facing.extend(ways(rest));
+        for message in dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()))? {
+            if is_default(&message) {
+                network.facing.extend(ways(&message));
             }
         }
         let drivers = Drivers::open().context("cannot ask for the drivers of interfaces")?;
@@ -143,99 +142,74 @@ impl Network {
     }
 }
 
-fn link(fixed: &[u8], rest: &[u8]) -> Option<(u32, Link)> {
-    /// `ARPHRD_ETHER`, `include/uapi/linux/if_arp.h`.
-    const ETHERNET: u16 = 1;
-    let index = number(fixed, 4)?;
-    let flags = number(fixed, 8)?;
-    if flags & libc::IFF_LOOPBACK as u32 != 0 {
+fn link(message: &Message) -> Option<(u32, Link)> {
+    let LinkMessage { header, .. } = message.fixed()?;
+    if header.flags.contains(LinkFlags::Loopback) {
         return None;
     }
     let mut link = Link {
-        is_up: flags & libc::IFF_UP as u32 != 0,
-        is_ethernet: u16::from_ne_bytes([fixed[2], fixed[3]]) == ETHERNET,
+        is_up: header.flags.contains(LinkFlags::Up),
+        is_ethernet: header.link_layer_type == LinkLayerType::Ether,
         ..Link::default()
     };
     let (mut below, mut is_vlan, mut is_below_elsewhere) = (None, false, false);
-    for (kind, value) in attributes(rest) {
-        match kind {
-            libc::IFLA_IFNAME => link.name = text(value),
-            libc::IFLA_LINK => below = number(value, 0),
-            libc::IFLA_LINK_NETNSID => is_below_elsewhere = true,
-            libc::IFLA_LINKINFO => {
-                let kind = attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
-                let kind = kind.map(|(_, value)| text(value)).unwrap_or_default();
-                is_vlan = kind == "vlan";
-                link.is_veth = kind == "veth";
+    for attribute in message.each::<LinkMessage>().flat_map(|message| message.attributes) {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Link(index) => below = Some(index),
+            LinkAttribute::LinkNetNsId(_) => is_below_elsewhere = true,
+            LinkAttribute::LinkInfo(infos) => {
+                is_vlan = infos.contains(&LinkInfo::Kind(InfoKind::Vlan));
+                link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
             }
-            libc::IFLA_XDP => link.program = program(value),
+            LinkAttribute::Xdp(said) => link.program = program(&said),
             _ => {}
         }
     }
     link.carrier = below.filter(|_| is_vlan && !is_below_elsewhere);
-    Some((index, link))
+    Some((header.index, link))
 }
 
-/// The value of `IFLA_XDP` (`include/uapi/linux/if_link.h`).
-fn program(value: &[u8]) -> Option<Program> {
-    const ATTACHED: u16 = 2;
-    const PROG_ID: u16 = 4;
-    const NONE: u8 = 0;
-    const GENERIC: u8 = 2;
-    let (mut id, mut attached) = (0, NONE);
-    for (kind, value) in attributes(value) {
-        match kind {
-            ATTACHED => attached = value.first().copied()?,
-            PROG_ID => id = number(value, 0)?,
-            _ => {}
-        }
-    }
-    (attached != NONE).then_some(Program { id, is_native: attached != GENERIC })
+fn program(said: &[LinkXdp]) -> Option<Program> {
+    let id = said.iter().find_map(|xdp| if let LinkXdp::ProgId(id) = xdp { Some(*id) } else { None });
+    let attached =
+        said.iter().find_map(|xdp| if let LinkXdp::Attached(how) = xdp { Some(*how) } else { None });
+    let is_native = match attached? {
+        XdpAttached::None => return None,
+        XdpAttached::SocketBuffer => false,
+        _ => true,
+    };
+    Some(Program { id: id.unwrap_or_default(), is_native })
 }
 
-/// Whether a `struct rtmsg` is of a route to everywhere: of any table, since a rule may point to it.
-fn is_default(fixed: &[u8]) -> bool {
-    fixed[1] == 0 && fixed[7] == libc::RTN_UNICAST
+/// Whether it is of a route to everywhere: of any table, since a rule may point to it.
+fn is_default(message: &Message) -> bool {
+    message.fixed::<RouteMessage>().is_some_and(|RouteMessage { header, .. }| {
+        header.destination_prefix_length == 0 && header.kind == RouteType::Unicast
+    })
 }
 
 /// The links that a route goes through.
-fn ways(rest: &[u8]) -> Vec<u32> {
-    /// Of `struct rtnexthop`.
-    const HOP: usize = 8;
-    let mut links = Vec::new();
-    for (kind, value) in attributes(rest) {
-        match kind {
-            libc::RTA_OIF => links.extend(number(value, 0)),
-            libc::RTA_MULTIPATH => {
-                let mut hops = value;
-                while hops.len() >= HOP {
-                    links.extend(number(hops, 4));
-                    let len = usize::from(u16::from_ne_bytes([hops[0], hops[1]]));
-                    hops = hops.get(len.max(HOP).next_multiple_of(4)..).unwrap_or_default();
-                }
-            }
-            _ => {}
-        }
-    }
-    links
+fn ways(message: &Message) -> Vec<u32> {
+    let of = |attribute| match attribute {
+        RouteAttribute::Oif(link) => vec![link],
+        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        _ => Vec::new(),
+    };
+    message.each::<RouteMessage>().flat_map(|message| message.attributes).flat_map(of).collect()
 }
 
 /// Of a point-to-point link `IFA_ADDRESS` is the other end's (`include/uapi/linux/if_addr.h`).
-fn local_address(rest: &[u8]) -> Option<IpAddr> {
-    let of =
-        |wanted| attributes(rest).find(|(kind, _)| *kind == wanted).and_then(|(_, value)| address(value));
-    of(libc::IFA_LOCAL).or_else(|| of(libc::IFA_ADDRESS))
-}
-
-fn text(value: &[u8]) -> String {
-    let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
-    String::from_utf8_lossy(&value[..end]).into_owned()
-}
-
-fn address(value: &[u8]) -> Option<IpAddr> {
-    let v4 = |bytes: [u8; 4]| IpAddr::from(Ipv4Addr::from(bytes));
-    let v6 = |bytes: [u8; 16]| IpAddr::from(Ipv6Addr::from(bytes));
-    value.try_into().map(v4).or_else(|_| value.try_into().map(v6)).ok()
+fn local_address(message: &Message) -> Option<IpAddr> {
+    let (mut local, mut address) = (None, None);
+    for attribute in message.each::<AddressMessage>().flat_map(|message| message.attributes) {
+        match attribute {
+            AddressAttribute::Local(said) => local = Some(said),
+            AddressAttribute::Address(said) => address = Some(said),
+            _ => {}
+        }
+    }
+    local.or(address)
 }
 
 /// Whether the world may be at the other end: not for private use (RFC 1918, RFC 6598, RFC 4193), nor for
@@ -347,6 +321,7 @@ mod tests {
 
     #[test]
     fn every_way_of_a_route_is_seen() {
+        let ways = |attributes: &[u8]| ways(&Message::of([&[0; 12], attributes].concat()));
         let single = [&8_u16.to_ne_bytes()[..], &4_u16.to_ne_bytes(), &7_u32.to_ne_bytes()].concat();
         assert_eq!(ways(&single), [7]);
         let hop = |link: u32| [&8_u16.to_ne_bytes()[..], &[0, 0], &link.to_ne_bytes()].concat();

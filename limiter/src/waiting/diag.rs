@@ -2,11 +2,15 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use bytemuck::{Pod, Zeroable};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
+use netlink_packet_sock_diag::{
+    AF_INET, AF_INET6, IPPROTO_TCP, SockDiagDestroy, SockDiagMessage, TCP_LISTEN,
+    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+};
 use nix::{
     errno::Errno,
     libc,
@@ -14,38 +18,10 @@ use nix::{
 };
 
 use super::held::Held;
-use crate::netlink::{self, number};
+use crate::netlink;
 
-/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`, `include/uapi/linux/sock_diag.h`.
-const BY_FAMILY: u16 = 20;
-const DESTROY: u16 = 21;
 /// Each half of `INET_DIAG_NOCOOKIE`, `include/uapi/linux/inet_diag.h`: whatever socket is found.
 const NO_COOKIE: u32 = u32::MAX;
-/// `TCP_LISTEN`, `include/net/tcp_states.h`.
-const LISTEN: u8 = 10;
-
-/// `struct inet_diag_req_v2` with its `struct inet_diag_sockid`, `include/uapi/linux/inet_diag.h`. Ports and
-/// addresses are in network order.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Request {
-    family: u8,
-    protocol: u8,
-    extensions: u8,
-    padding: u8,
-    states: u32,
-    local_port: [u8; 2],
-    remote_port: [u8; 2],
-    local: [u8; 16],
-    remote: [u8; 16],
-    ifindex: u32,
-    cookie: [u32; 2],
-}
-
-const _: () = assert!(size_of::<Request>() == 56);
-
-/// Where `struct inet_diag_msg` has the socket's cookie.
-const COOKIE: usize = 44;
 
 /// A socket that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +46,14 @@ impl Diag {
         let diag = Self(netlink::open(SockProtocol::NetlinkSockDiag)?);
         // Every socket in one of no states: of what is missing, a look-up for one socket would only say that it
         // has found nothing.
-        let nothing =
-            Request { family: libc::AF_INET as u8, protocol: libc::IPPROTO_TCP as u8, ..Zeroable::zeroed() };
-        diag.ask(BY_FAMILY, libc::NLM_F_DUMP, &nothing, |_| ())?;
+        let nothing = InetRequest {
+            family: AF_INET,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::empty(),
+            states: StateFlags::empty(),
+            socket_id: SocketId::new_v4(),
+        };
+        diag.ask(NLM_F_DUMP, SockDiagMessage::InetRequest(nothing))?;
         Ok(diag)
     }
 
@@ -82,7 +63,7 @@ impl Diag {
     /// What the kernel says, but for that there is none.
     pub fn find(&self, held: &Held) -> io::Result<Option<Found>> {
         // Without another socket the listener is found (`inet_lookup`, include/net/inet_hashtables.h).
-        Ok(self.find_any(held)?.filter(|found| found.state != LISTEN))
+        Ok(self.find_any(held)?.filter(|found| found.state != TCP_LISTEN))
     }
 
     /// Whether, without another socket with these four numbers, somebody listens where the client wanted to.
@@ -90,17 +71,17 @@ impl Diag {
     /// # Errors
     /// As of [`Self::find`].
     pub fn listens(&self, held: &Held) -> io::Result<bool> {
-        Ok(self.find_any(held)?.is_some_and(|found| found.state == LISTEN))
+        Ok(self.find_any(held)?.is_some_and(|found| found.state == TCP_LISTEN))
     }
 
     fn find_any(&self, held: &Held) -> io::Result<Option<Found>> {
         let request = request(held, [NO_COOKIE; 2]);
-        let found = self.ask(BY_FAMILY, 0, &request, |body| {
-            let cookie = [number(body, COOKIE)?, number(body, COOKIE + 4)?];
-            Some(Found { state: *body.get(1)?, cookie })
-        });
-        match found {
-            Ok(found) => Ok(found.flatten()),
+        match self.ask(0, request) {
+            Ok(Some(SockDiagMessage::InetResponse(found))) => {
+                let InetResponseHeader { state, socket_id, .. } = found.header;
+                Ok(Some(Found { state, cookie: bytemuck::cast(socket_id.cookie) }))
+            }
+            Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -116,7 +97,7 @@ impl Diag {
         if cookie == [NO_COOKIE; 2] {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        match self.ask(DESTROY, libc::NLM_F_ACK, &request(held, cookie), |_| ()) {
+        match self.ask(NLM_F_ACK, SockDiagDestroy::new(request(held, cookie))) {
             Ok(_) => Ok(true),
             // ESTALE: another socket has been found, by its cookie.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(false),
@@ -125,15 +106,8 @@ impl Diag {
     }
 
     /// Asks, and reads the one message of the answer; `None` for one that only says that all went well.
-    fn ask<T>(
-        &self,
-        kind: u16,
-        flags: i32,
-        request: &Request,
-        read: impl FnOnce(&[u8]) -> T,
-    ) -> io::Result<Option<T>> {
-        let message = netlink::request(kind, flags, bytemuck::bytes_of(request));
-        send(self.0.as_raw_fd(), &message, MsgFlags::empty())?;
+    fn ask(&self, flags: u16, request: impl NetlinkSerializable) -> io::Result<Option<SockDiagMessage>> {
+        send(self.0.as_raw_fd(), &netlink::request(flags, request), MsgFlags::empty())?;
         let mut buffer = [0_u8; 4096];
         let len = loop {
             // The answer is there by now; left there, it would be taken for that to the next question.
@@ -142,49 +116,41 @@ impl Diag {
                 received => break received?,
             }
         };
-        let (kind, body) = netlink::each(&buffer[..len]).next().ok_or(io::ErrorKind::UnexpectedEof)?;
-        if !matches!(i32::from(kind), libc::NLMSG_ERROR | libc::NLMSG_DONE) {
-            return Ok(Some(read(body)));
-        }
-        match number(body, 0).unwrap_or_default() as i32 {
-            0 => Ok(None),
-            error => Err(io::Error::from_raw_os_error(-error)),
+        let answer = NetlinkMessage::deserialize(&buffer[..len]).map_err(io::Error::other)?;
+        match answer.payload {
+            NetlinkPayload::InnerMessage(answer) => Ok(Some(answer)),
+            NetlinkPayload::Error(error) if error.code.is_some() => Err(error.into()),
+            NetlinkPayload::Done(done) if done.code != 0 => Err(io::Error::from_raw_os_error(-done.code)),
+            _ => Ok(None),
         }
     }
 }
 
 /// The question for the socket of `held`.
-fn request(held: &Held, cookie: [u32; 2]) -> Request {
-    let (family, local, remote) = match (held.local, held.remote) {
-        (SocketAddr::V4(local), SocketAddr::V4(remote)) => {
-            (libc::AF_INET, v4(local.ip().octets()), v4(remote.ip().octets()))
-        }
-        (local, remote) => (libc::AF_INET6, v6(local), v6(remote)),
+fn request(held: &Held, cookie: [u32; 2]) -> SockDiagMessage {
+    let (family, source_address, destination_address) = match (held.local.ip(), held.remote.ip()) {
+        (local @ IpAddr::V4(_), remote @ IpAddr::V4(_)) => (AF_INET, local, remote),
+        (local, remote) => (AF_INET6, v6(local), v6(remote)),
     };
-    Request {
-        family: family as u8,
-        protocol: libc::IPPROTO_TCP as u8,
-        extensions: 0,
-        padding: 0,
-        states: u32::MAX,
-        local_port: held.local.port().to_be_bytes(),
-        remote_port: held.remote.port().to_be_bytes(),
-        local,
-        remote,
-        ifindex: held.ifindex(),
-        cookie,
-    }
+    SockDiagMessage::InetRequest(InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::from_bits_retain(u32::MAX),
+        socket_id: SocketId {
+            source_port: held.local.port(),
+            destination_port: held.remote.port(),
+            source_address,
+            destination_address,
+            interface_id: held.ifindex(),
+            cookie: bytemuck::cast(cookie),
+        },
+    })
 }
 
-fn v4(octets: [u8; 4]) -> [u8; 16] {
-    let mut address = [0; 16];
-    address[..4].copy_from_slice(&octets);
-    address
-}
-
-fn v6(address: SocketAddr) -> [u8; 16] {
+fn v6(address: IpAddr) -> IpAddr {
     match address {
-        SocketAddr::V4(v4) => v4.ip().to_ipv6_mapped().octets(),
-        SocketAddr::V6(v6) => v6.ip().octets(),
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+        v6 @ IpAddr::V6(_) => v6,
     }
 }
