@@ -94,11 +94,6 @@ pub const TESTS: &[Package] = &[
     BPFTOOL,
     LIBIDN,
     LIBDANE,
-    package(
-        concat!("llvm-", llvm!()),
-        &[concat!("/usr/lib/llvm-", llvm!(), "/bin/llvm-objdump")],
-        "llvm-objdump: the compiled atomic steps are checked",
-    ),
 ];
 
 /// What the demo needs.
