@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Takes the kernel programs, which `cargo xtask build` made, to where the binary includes them from.
 
 use std::{env, fs, path::PathBuf};

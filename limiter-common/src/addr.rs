@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Addresses: 16 bytes everywhere, IPv4 mapped to `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The census: what the kernel's own socket table says, one record a socket of a mail port.
 //!
 //! The kernel program of that name walks the table (`bpf_iter_tcp`), counts what nobody has counted

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The count of one (service, tier, source), and the protocol that keeps it exact on many CPUs.
 //!
 //! A count is one 64-bit word: connections in the low half, reservations in the next 16 bits, handshakes

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Counters of one service, kept per CPU and summed by whoever reads them.
 
 use bytemuck::{Pod, Zeroable};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Which parts of the address space rules are about.
 //!
 //! To find no rule for a source takes the kernel's trie some ten steps, and most sources have none. So the

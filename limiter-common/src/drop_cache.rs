@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What each CPU remembers for a moment: drops of SYNs.
 //!
 //! Somebody whom the shield drops and who goes on sends the same SYN again and again. To judge each of them costs

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! When a connection ends for the limiter: not when its peer is gone, but when its owner has let go.
 //!
 //! A connection that the peer resets, or that times out, is **dead**. Its socket is still there, in the accept

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Where the running kernel keeps what the programs read of it.
 
 use bytemuck::{Pod, Zeroable};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the ledger counts by.
 
 use bytemuck::{Pod, Zeroable};

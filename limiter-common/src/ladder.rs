@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The ladder: a refusal is answered in words, then by a reset, then not at all.
 //!
 //! A source spends a budget on replies. When that is spent it gets resets until the budget has filled up

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The ledger: for each (service, tier, source) the live count and what is known of the source.
 
 use bytemuck::{Pod, Zeroable};

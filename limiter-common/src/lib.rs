@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the kernel programs and the daemon share.
 //!
 //! Two kinds of things live here: plain-data types, laid out once for both sides, and the decisions

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Where somebody listens: what admission looks at before it answers in a mail daemon's name.
 //!
 //! `sk_lookup` programs run before the kernel looks for a listener, and have no look-up of their own. So listeners of

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the daemon asks of the maintenance program, the kernel program that changes the ledger on its behalf.
 //!
 //! User space cannot change a map value in one atomic step, and a look followed by a write would

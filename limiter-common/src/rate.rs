@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Rate: how many handshakes a source may complete in a time.
 //!
 //! GCRA (ITU-T I.371, A.1), the token bucket of one timestamp: an entry remembers when its source is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The record of a connection: what it is counted in.
 
 use bytemuck::{Pod, Zeroable};

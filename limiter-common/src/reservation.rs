@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What a connection takes: a place in each count it falls under, all of them or none.
 //!
 //! The counts are taken in one fixed order (source, network, total), each by one atomic step of

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Room: how many entries a table may have, and which one makes room for another when there are as many.
 //!
 //! Whoever makes an entry puts its key into a ring, under the next number, and the number in the entry. When the room is

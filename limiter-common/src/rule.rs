@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Rules: what the admin says of a network. The longest prefix wins.
 
 use bytemuck::{Pod, Zeroable};

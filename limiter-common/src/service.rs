@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Services and their policy.
 
 use bytemuck::{Pod, Zeroable};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Where the records of connections are kept.
 //!
 //! Each cookie has one slot of an array, which serves one connection at a time. The kernel hands cookies out one

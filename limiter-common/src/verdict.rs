@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The verdict: the one place where it is decided whether a source may have one more connection.
 
 use crate::{

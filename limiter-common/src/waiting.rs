@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The waiting room: handshakes that are complete but for a place.
 //!
 //! The gate records such a handshake ([`Waiter`]) under its addresses and ports ([`Flow`]). From then on

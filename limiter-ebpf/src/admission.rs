@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Admission: each SYN for a mail port, judged by what its source holds already.
 //!
 //! It never reserves: a SYN proves nothing about its source (law 1).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Atomic steps on map values.
 //!
 //! `SeqCst` throughout: a `Relaxed` add whose result is used is miscompiled to a plain add on this

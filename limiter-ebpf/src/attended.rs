@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Whether a daemon is there to serve those that wait.
 
 use crate::{clock, maps};

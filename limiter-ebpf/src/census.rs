@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The census: one look at every socket of the kernel's table.
 //!
 //! It counts what nobody has counted yet (connections older than the limiter, or let through uncounted),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The clocks of the ledger.
 
 use aya_ebpf::helpers::{

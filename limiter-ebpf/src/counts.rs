@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The counts that a connection is in, found in the maps.
 
 use core::ptr::NonNull;

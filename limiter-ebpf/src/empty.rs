@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Programs that do nothing, on the hooks of the limiter's: what the hooks themselves cost, below which
 //! no limiter on them can get; and one that drops the frames of one source, below which no shield can. `cargo xtask
 //! bench` measures them.

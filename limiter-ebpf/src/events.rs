@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the daemon is told of those that wait.
 
 use limiter_common::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The TCP segment in a frame as it comes from the wire.
 
 use aya_ebpf::programs::XdpContext;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The gate: the ACK that completes a handshake takes a place, or waits.
 //!
 //! It is judged before the kernel makes a connection of it. Without a place the packet is dropped: the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What iterators have in common: the run they are part of, and the file that its reader reads.
 
 use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Keepalive on counted connections, so that a peer that vanished ends by itself.
 
 use aya_ebpf::{cty::c_void, helpers::generated::bpf_setsockopt};

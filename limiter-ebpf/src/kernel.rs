@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is read from the kernel's own structures.
 //!
 //! The offsets come from the running kernel's BTF; the loader sets them before the programs are

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The ladder: a refused source has completed a handshake with the greeter, which nobody can forge.
 
 use aya_ebpf::programs::SockOpsContext;

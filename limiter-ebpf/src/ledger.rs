@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The ledger: a connection counts from establishment until the mail daemon lets go of it.
 
 use aya_ebpf::{

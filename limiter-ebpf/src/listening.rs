@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Who listens at mail ports ([`limiter_common::listening`]): counted when a socket begins to listen, and when it ends.
 //!
 //! Nothing about the limits rests on it. Where nobody is known to listen, a SYN goes on to the kernel's own look-up,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The kernel programs on the path of a connection, one file a program:
 //!
 //! - [`mod@admission`] (`sk_lookup`): judges each SYN, refuses what is already over;

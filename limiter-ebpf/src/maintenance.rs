@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The maintenance program: changes to the ledger that the daemon asks for and only the kernel can make in one
 //! atomic step. It is attached nowhere; the daemon runs it (`BPF_PROG_TEST_RUN`).
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Every map, and how it is read. Names here are the names of the pins.
 
 use core::{cell::UnsafeCell, ptr::null_mut};

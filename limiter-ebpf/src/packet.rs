@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The TCP segment a listener is about to get, read from the packet.
 
 use core::mem::offset_of;

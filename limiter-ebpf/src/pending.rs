@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What one program tells the next about the packet this CPU is handling: the gate the ledger, what it has
 //! reserved; admission the gate, that a SYN is to be dropped.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The record of each connection, by its socket's cookie.
 //!
 //! Not in the socket's own storage, and only in a hash map where it must be: for both the kernel allocates and

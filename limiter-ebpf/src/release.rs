@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Release: the owner closes a socket, so what it held is given back.
 //!
 //! The kernel calls this when the last descriptor of a socket is closed, whatever has become of the connection

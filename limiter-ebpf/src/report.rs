@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What must not happen in silence: a counter, and a line in the daemon's log.
 //!
 //! The line comes with the 1st, 2nd, 4th, 8th, … time on a CPU: loud, and no flood. The functions are

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Room in the ledger, and for penalties: an entry is made, if need be in the place of an idle one.
 //!
 //! What stands in the rings, and why an idle entry is always found, is in `limiter_common::room`. To make an entry takes

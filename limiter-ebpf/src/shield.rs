@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The shield: frames of who is denied or banned go nowhere, before the kernel spends anything on them.
 //!
 //! It judges what would begin a connection to a mail port, and of a banned source whatever belongs to no

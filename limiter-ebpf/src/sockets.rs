@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Sockets: which of those are still there for which something is kept.
 //!
 //! A dead connection is in no table of the kernel, but the mark on its socket goes when the socket does, wherever

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The usher: changes to the records of those that wait, which the daemon asks for. It is attached nowhere; the
 //! daemon runs it (`BPF_PROG_TEST_RUN`), as it does [`mod@crate::maintenance`].
 

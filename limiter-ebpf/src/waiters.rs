@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Handshakes that are held back: their records, and what the gate makes of the next packet of each.
 //!
 //! What becomes of a record is decided in `limiter_common::waiting`. The daemon changes records through the

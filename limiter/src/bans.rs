@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Bans: who is banned, by whom, and for how long. The kernel makes those of the ladder and lets all of
 //! them end by themselves; here they are read, made and ended by hand, kept over a restart of the host, and
 //! forgotten when nothing of them matters any more.

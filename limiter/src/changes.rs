@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is changed by hand, for the daemon's log: a command leaves a line of who did what, and the daemon takes it.
 
 use std::{

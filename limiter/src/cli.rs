@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The command line: nouns read, verbs change. A file a verb.
 
 mod answer;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The configuration: what the file says, resolved to what the limiter does.
 //!
 //! Two steps and two types. [`schema`] reads the file as its author wrote it, refuses what cannot be

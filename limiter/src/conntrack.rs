@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the kernel tracks of connections whose port a firewall has changed: `REDIRECT` and `DNAT` do that before any
 //! socket, or the limiter, sees a packet.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The daemon: loads or takes over, then greets what is refused and keeps the ledger tidy. The limits
 //! do not need it.
 

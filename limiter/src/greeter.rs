@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The greeter: tells refused clients why, in their own protocol.
 //!
 //! The admission program steers refused handshakes to the greeter's [`Listener`], which no one can

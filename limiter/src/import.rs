@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The limits the mail daemons of a host have now, as a configuration of the limiter.
 //!
 //! From text to a [`model`] to TOML, all of it pure: one module a daemon reads what the daemon's own

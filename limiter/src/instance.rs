@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! An instance: the name under which everything of one limiter is found, so that several can live on
 //! one host.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The ledger as people see it, and its upkeep.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Who listens, as the kernel tells of sockets: for what matters of a listener beside its port.
 
 use std::{

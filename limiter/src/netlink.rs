@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The kernel's network configuration, asked for and watched through rtnetlink(7); and what any netlink(7)
 //! protocol has in common. The form of messages is that of the `netlink-packet-*` crates.
 

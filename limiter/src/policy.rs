@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A configuration, put into the kernel's tables.
 //!
 //! A service keeps its number as long as it keeps its name, because the ledger counts by number.

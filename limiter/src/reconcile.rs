@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Reconciliation: the ledger against the kernel's own socket table.
 //!
 //! Both change while they are looked at. So a count is only compared where it stood still: it is read

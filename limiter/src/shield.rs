@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Where the shield is: on the interfaces that lead to the world, as they come and go. Where it cannot be,
 //! admission and gate refuse the same, at a higher price.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A file that is replaced in one step: what it is to say is written beside it and made safe on disk, then takes its
 //! place. Whoever reads it meanwhile, or after a power failure, finds it as it was or as it was wanted.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Who decides what a file says: whoever owns it or may write to it, and whoever may put another in its place,
 //! in any directory on the way to it.
 

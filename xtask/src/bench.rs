@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask bench`: the limiter against everything a mail host could use instead.
 //!
 //! Each contestant has a network namespace of its own, on a wire to the one of the clients, and all of them

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The BPF file system, where the limiter pins what it loads. systemd mounts it; in a container, or with
 //! another init, perhaps nobody has.
 

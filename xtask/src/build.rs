@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask build`: the kernel programs, and the `limiter` that carries them.
 
 use std::{env, fs, path::PathBuf, process::Command};

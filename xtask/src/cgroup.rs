@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A cgroup of one host of a lab: every process of it, and what they cost. They end with it, whatever they have
 //! become meanwhile.
 //!

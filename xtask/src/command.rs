@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Runs other programs, and says which one failed.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A compiler that can build `core` for the BPF target.
 //!
 //! No toolchain ships `core` for BPF, so it is built from source, which takes the source of the very same

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A limiter of a lab, an instance of its own.
 
 use std::{

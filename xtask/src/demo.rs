@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask demo`: what a client sees that opens more connections than it may.
 //!
 //! Two network namespaces on one wire, a client and a mail host with a limiter of its own; nothing of it is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Checks the kernel programs for an atomic add that became a plain one.
 //!
 //! LLVM's BPF backend miscompiles a relaxed atomic add whose result is used: it selects the instruction

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask fuzz`: the configuration's parser, with texts that nobody would write.
 
 use std::process::Command;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Ctrl-C, when there is something to put back first.
 //!
 //! The programs we started get the signal too and end by it; we go on and clean up.

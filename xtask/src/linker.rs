@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! bpf-linker, which makes the kernel programs from the bitcode that the compiler leaves.
 
 use std::{path::PathBuf, process::Command};

@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask lint`: all that can be said of the sources without running them.
 
 mod files;
+mod licence;
 mod links;
 
 use std::{
@@ -31,6 +33,7 @@ type Step = fn() -> Result<()>;
 const STEPS: &[(&str, Step)] = &[
     ("formatting", formatting),
     ("spelling", spelling),
+    ("licence of each source file", licence),
     ("links of the documents", links),
     ("shell scripts", shell),
     ("licences and origin of the libraries", libraries),
@@ -65,6 +68,10 @@ fn formatting() -> Result<()> {
 fn spelling() -> Result<()> {
     let mut typos = Command::new(TYPOS.ensure()?);
     command::run(typos.current_dir(paths::root()).args(["--format", "brief", ".", ".ci"]))
+}
+
+fn licence() -> Result<()> {
+    licence::check(&files::all()?, paths::root())
 }
 
 fn links() -> Result<()> {

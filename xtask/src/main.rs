@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What a contributor types, each verb in a file of its own: `cargo xtask build`, `lint`, `test`, `run`, `demo`.
 //!
 //! What a verb needs and the machine lacks is named, with the reason, and installed; see [`packages`].

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Network namespaces: hosts without a host.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The Debian packages each verb needs, why, and their installation.
 
 use std::{

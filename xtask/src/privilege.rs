@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Root, or what stands in for it.
 
 use std::process::Command;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask run`: the `limiter` just built, as root, in the foreground.
 
 use std::os::unix::process::CommandExt as _;

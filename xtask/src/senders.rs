@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask senders`: how long mail servers take to hand over a queue to a host that lets a source hold three
 //! connections; with the receiving server's own limit, and with the limiter's.
 //!

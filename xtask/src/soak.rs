@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask soak`: what takes too long, or too much of a machine, for `cargo xtask test`. A census of a hundred
 //! thousand sockets while others connect, then connections by the million that end in every way.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What a benchmark, or another verb that makes hosts, leaves behind when it is killed: it is known by its name,
 //! and goes with the next one.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask test`: every test, with the mail software they talk to.
 
 use std::process::Command;

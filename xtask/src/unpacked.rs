@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Mail servers that cannot be installed beside Postfix: Debian lets a host have one. Their packages are unpacked
 //! into a folder of their own, and run from there.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The versions of all tools that build and check this, in one place. Those of libraries are in `Cargo.toml`, as is the
 //! oldest compiler that builds it (`rust-version`); the newest that is tried is Debian's, or rustup's stable.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask vm`: the kernel tests on the kernels that mail hosts run.
 //!
 //! Each of Debian's own kernels boots under QEMU, in emulation where there is no KVM, with a file system in

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Programs that PyPI has compiled. Each is there within seconds, the very file that is named here by its sum; where
 //! there is none for this machine, cargo builds it.
 

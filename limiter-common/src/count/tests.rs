@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::{sync::Arc, thread, vec::Vec};
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A connection that dies on one CPU while its owner closes it on another.
 
 use std::cell::Cell;

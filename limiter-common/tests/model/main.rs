@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Every interleaving of CPUs on the counts, by loom: reserve, commit, give back, release, collect,
 //! correct, and the rate's word.
 //!

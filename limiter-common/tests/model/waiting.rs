@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The waiting room: what the gate does on one CPU while it does the same on another, and the usher on a third.
 //!
 //! The programs hold a record in hand while they look at more of it than its word. A cell that loom watches

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The file of the bans: what was banned and what was ended, a line a command, appended. A line that is not whole never
 //! came to be, so a command is in the file as a whole or not at all. When most of what it says is over, it is written anew.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The bans between kernel and [file](super::journal): they outlive a restart of the host, where the kernel's memory does
 //! not.
 

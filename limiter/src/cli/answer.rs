@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What a verb that changes something answers: what is now, what was, and whether that is a change. Done twice, it says
 //! "unchanged", and is no error: what was asked for is so.
 

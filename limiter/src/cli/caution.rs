@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is seldom meant: to deny or ban the host itself, everybody, or oneself. It takes `--force`.
 
 use std::{env, fs, net::IpAddr, os::unix::ffi::OsStrExt as _};

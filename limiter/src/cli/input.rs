@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What people type: addresses, networks, services, numbers and times, in the forms they know from elsewhere. Whoever
 //! gives something else is told the form that is wanted.
 

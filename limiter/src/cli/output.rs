@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! How things are printed: screens for people, JSON for programs. A write that fails is an error like
 //! any other, never a panic.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `limiter allow`, `deny`, `limit`, `forget` and `rules`: what is said of networks, live.
 
 use std::process::ExitCode;

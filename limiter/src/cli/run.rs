@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `limiter run`
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A change of the running policy, and with `--save` of the configuration file: both, or neither.
 
 use std::path::{Path, PathBuf};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What `status`, `list`, `rules`, `bans` and `explain` show in each state, at 80 and at 60 columns, against the files in
 //! `screens`. A screen is a function of what is known, so none of it takes root; what is known is made here as the kernel
 //! would have it, from a configuration and who holds what.

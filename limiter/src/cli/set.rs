@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `limiter set SERVICE KEY=VALUE…`
 
 use std::process::ExitCode;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What may be said of each key: the ranges, the choices, and the advice given when it is not kept.
 //!
 //! Pure functions from a value to what it means or a [`Complaint`]; where the value stands is the

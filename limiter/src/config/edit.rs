@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The text of a configuration file with a change in it, and everything else as its author wrote it.
 //!
 //! The change is made in the parsed document by a crate that keeps comments and order. Nothing is taken

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is said of a configuration that cannot be meant: one sentence, with the place and the remedy.
 
 use std::io;

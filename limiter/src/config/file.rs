@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The configuration file on disk: opened with care, since root does what it says, and replaced in one
 //! step.
 

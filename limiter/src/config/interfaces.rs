@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `interfaces`: where the shield attaches.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The keys of the file: which table takes which, in what range, and what to do where one is not kept.
 
 use limiter_common::{Rate, ServicePolicy};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `[ladder]`: what every source may make of refusals.
 
 use std::fmt;

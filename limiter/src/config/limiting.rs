@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What `limiter limit` says of a network: a change of a rule's limits, for all services or for one.
 
 use std::collections::BTreeMap;

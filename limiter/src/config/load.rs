@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! From a path, or from text, to the resolved configuration.
 
 use std::{io::Read as _, path::Path};

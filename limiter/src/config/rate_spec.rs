@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A rate as people write it: `60/min`.
 
 use std::fmt;

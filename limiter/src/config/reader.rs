@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The TOML of the file: keys and values, each with where it stands.
 //!
 //! The TOML crate reads the grammar and keeps the spans; the tables are walked by hand rather than

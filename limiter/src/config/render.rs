@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The resolved configuration as text: TOML with every key, in one canonical form.
 //!
 //! Read again it yields the same configuration, so it can be shown to an administrator; and since

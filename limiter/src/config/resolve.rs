@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! From what the file says to what the limiter does: built-in services and defaults filled in, and
 //! what only shows when all of it is seen together, such as a port in two services, refused.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `[[rule]]`: what the file says of a network.
 
 use std::{

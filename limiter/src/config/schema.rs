@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The schema of the file: what each table holds, as its author wrote it.
 
 use limiter_common::{Mode, Protocol, Response};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! One KEY=VALUE of `limiter set`: a change of a running service's policy.
 //!
 //! Only what the kernel can take over at once, without another count, is a setting; the other keys

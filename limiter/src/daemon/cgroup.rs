@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Follows the path of `--cgroup`: a service that is started again has a new cgroup there.
 
 use std::path::PathBuf;

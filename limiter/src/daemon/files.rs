@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The descriptors of the daemon: as many as it needs, and some that nobody takes.
 
 use anyhow::{Context as _, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the daemon is started with.
 
 use std::path::PathBuf;

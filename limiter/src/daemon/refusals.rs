@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Refusals in the log: not each, of which there may be a million a second, but how many, at which service, and why.
 
 use std::{

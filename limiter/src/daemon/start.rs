@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The start: everything that can fail, before the daemon says that it serves; and what is done when it does fail.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};

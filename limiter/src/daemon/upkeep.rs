@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The thread that keeps the ledger true and tidy, and the host's local addresses current.
 
 use std::{

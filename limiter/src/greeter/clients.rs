@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The clients of the event loop: those that were told why, until they have heard.
 
 use std::time::Instant;

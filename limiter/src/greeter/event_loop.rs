@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The greeter's thread: accepts, tells, and listens until each client has heard.
 //!
 //! One thread and one epoll of its own serve all, so that a connection needs no task and no timer, and

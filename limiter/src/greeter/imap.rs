@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! IMAP: an untagged BYE instead of the greeting (RFC 9051, 7.1.5), with the code of what is
 //! unavailable for now (RFC 5530, 3).
 

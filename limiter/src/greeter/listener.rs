@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The listener no one can address.
 //!
 //! It is bound to 192.0.0.8, the IPv4 dummy address (RFC 7600, 4.8), which is no host's own: only the

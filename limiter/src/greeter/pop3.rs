@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! POP3: an error instead of the greeting, with the code of a problem that is the system's and will
 //! pass, so that no client asks its user for another password (RFC 3206, 4).
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The protocols: each puts what a client is told into its own form.
 
 use limiter_common::Protocol;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Why a client is refused, as the greeter is told.
 
 use std::net::IpAddr;

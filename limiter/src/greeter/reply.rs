@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! How a connection ends: with a reply the client can read to its end, or with a reset.
 
 use std::{

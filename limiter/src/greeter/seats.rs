@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Seats: how many clients the greeter has at once, in all and of each source.
 
 use std::{

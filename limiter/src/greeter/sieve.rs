@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `ManageSieve`: BYE instead of the greeting, with the code that asks to try again later
 //! (RFC 5804, 1.2 and 1.3).
 

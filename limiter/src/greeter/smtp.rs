@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! SMTP and submission: reply 421, "closing transmission channel" (RFC 5321, 4.2.3), with the enhanced
 //! status of a security or policy matter that may pass (RFC 3463, 3.8). Clients that get it try again
 //! later.

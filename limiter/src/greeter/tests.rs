@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The greeter over real sockets. The listener is at an address of the host here, which is all that
 //! differs: the kernel program is tested with the whole.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What a refused client is told, whatever the protocol.
 
 use std::{fmt, net::IpAddr};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Dovecot 2.3 and 2.4: what `doveconf` or `doveconf -n` prints.
 //!
 //! Dovecot limits a user from an address, after the login. Before it, an address may hold whatever the

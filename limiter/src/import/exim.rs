@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Exim: what `exim -bV` and `exim -bP` print, and `exim -bP +NAME` for each named list that matters.
 //!
 //! Exim counts the connections of its daemon, whatever port they came to: all of its ports are one

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the daemons' own programs print, or printed into a file. The only place of the import that
 //! touches the system.
 

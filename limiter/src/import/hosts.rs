@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A list of hosts in which the first match counts, with exceptions in it: Postfix's and Exim's.
 
 use ipnet::IpNet;

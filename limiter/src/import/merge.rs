@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The limits of all daemons together: each port, each name and each network once, every number in its
 //! range and fitting to the others.
 

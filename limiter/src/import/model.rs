@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What a daemon's settings mean to the limiter, whichever daemon it is.
 
 use std::fmt;

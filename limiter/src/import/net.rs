@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A network as the mail daemons write it.
 
 use std::net::IpAddr;

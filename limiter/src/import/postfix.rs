@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Postfix: what `postconf` (with or without `-x` or `-n`), `postconf -M` and `postconf -P` print, one
 //! after the other.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The configuration as text: TOML, each key with where it came from above it.
 
 use std::fmt::{self, Display};

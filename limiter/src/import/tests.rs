@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the daemons' programs printed, held against the configuration that is made of it.
 //!
 //! The texts in tests/import are what the real programs printed; `expected.toml` beside each is written

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Words on their way into comments.
 
 /// Longest piece of somebody's setting that is repeated, in characters.

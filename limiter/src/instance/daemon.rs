@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The daemon of an instance, as others see it.
 
 use std::{

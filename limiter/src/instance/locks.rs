@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The locks of an instance. Only root may take them: whoever can hold one holds up the daemon.
 
 use std::{

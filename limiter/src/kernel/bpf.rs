@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The system call, for what aya 0.14 has no function for.
 
 use bytemuck::{Pod, Zeroable};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Offsets in the running kernel's own structures, from its BTF.
 
 mod types;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Writes many entries of a map a system call: with one call each, 100,000 rules take most of the second in
 //! which they have to be in force.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Reading the census: the kernel's own socket table, as the limiter sees it.
 
 use std::path::Path;

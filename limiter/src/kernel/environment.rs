@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the limiter needs of the system it runs on, each with a sentence on what to do when it is
 //! missing.
 

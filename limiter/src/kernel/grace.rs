@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Waiting until every run of a kernel program that is under way has ended.
 //!
 //! The kernel does so whenever a map is put into a map of maps: when bpf(2) returns, no program that has begun before

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Links: what aya 0.14 has no function for is asked of the kernel directly.
 
 use std::{

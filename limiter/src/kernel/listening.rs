@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Who listens at mail ports, as admission knows it, against the kernel's own table.
 //!
 //! The programs count who begins and ends. Who began before them, or at a port that was nobody's then, is counted here.

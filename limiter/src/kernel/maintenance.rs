@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The daemon's side of the maintenance program: requests that only the kernel can run in one atomic step.
 
 use std::{fs::File, path::Path};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Maps as all that reads them needs them.
 
 use std::{io, path::Path};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Memory of this process, and of what it makes in the kernel: both are charged to the cgroup it is in.
 
 use std::{

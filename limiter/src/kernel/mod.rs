@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The kernel side, as the rest of the daemon sees it: load, attach, pin, take over, read. The only
 //! place that knows aya.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is mounted where, as `/proc/PID/mountinfo` tells (`proc_pid_mountinfo(5)`).
 
 /// What is mounted at one mount.

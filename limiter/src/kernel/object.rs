@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The kernel programs: loaded, attached or exchanged for those that are attached, and pinned.
 
 use std::{

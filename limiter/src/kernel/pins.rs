@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is pinned: recognised by its layout before anything of it is read.
 
 use std::{

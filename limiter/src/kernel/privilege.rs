@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the kernel asks of whoever loads programs, and a sentence for each thing that may be missing: containers,
 //! units and sandboxes take away one or the other, and then the kernel says no more than `EPERM`.
 

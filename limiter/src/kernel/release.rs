@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Which kernel runs.
 
 use std::fmt::{self, Display, Formatter};

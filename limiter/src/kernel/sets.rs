@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Ports, services and rules: two sets of them, one of which is in force.
 //!
 //! A change is made in the other set, which is then put in force in one step. So every verdict of the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The shield's program on network devices: one pinned link a device.
 
 use std::{

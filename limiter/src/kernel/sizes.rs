@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! How large the maps are made whose size the configuration says, and what memory that takes.
 
 use limiter_common::{

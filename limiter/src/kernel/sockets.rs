@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Which sockets are still there for which something is kept.
 
 use std::{collections::HashSet, path::Path};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The daemon's side of the waiting room: the records of handshakes that were held back, what the programs tell
 //! of them, and what is asked of the usher.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Reads a whole hash map, many entries a system call: with two calls an entry, as aya does it, a million
 //! sources take the daemon most of a second each time it looks through them.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What a policy says, in words: for a verb that replaces another's, and for what has changed from one policy to another.
 
 use std::collections::HashMap;

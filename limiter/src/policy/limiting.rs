@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `limiter limit`, of a rule as the kernel has it. [`Limiting::change`] does the same to a rule of the file.
 
 use limiter_common::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The host's local addresses: allowed from the start (law 4), and kept current.
 
 use anyhow::{Context as _, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Rules as the kernel looks them up: by the longest prefix, and nothing else. So what a shorter rule
 //! says and a longer one does not is put into the longer one.
 

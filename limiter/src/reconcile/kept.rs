@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is kept for sockets that are gone: dead connections that were in the queue of a listener when it was
 //! closed. The kernel reports nothing of those.
 

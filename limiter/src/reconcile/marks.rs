@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Those that wait, as the counts know them, against the records of them.
 
 use std::{collections::HashMap, fmt};

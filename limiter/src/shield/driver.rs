@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What an XDP program on a device costs traffic that it has nothing to say about, by the device's driver.
 
 use std::{

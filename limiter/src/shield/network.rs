@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The links of this network namespace, and which of them lead to the world.
 
 use std::{

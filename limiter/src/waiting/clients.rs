@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is done to clients whose handshakes were held back: they are asked again, told, or reset.
 
 use std::{

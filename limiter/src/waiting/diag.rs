@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Finding one socket in the kernel's table, and ending it: `sock_diag(7)`.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Who waits, in which order, and what is to be done about it.
 //!
 //! Pure: what the records say comes in, and the time, and how many places are free; what goes out is what the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Socket options of TCP that nix has no names for: those a socket in repair takes
 //! (include/uapi/linux/tcp.h).
 

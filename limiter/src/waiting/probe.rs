@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Single segments to a client whose handshake is held back, in the name of the host.
 
 use std::{

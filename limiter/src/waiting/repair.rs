@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A connection made of a handshake's numbers, without a packet: `TCP_REPAIR` (tcp(7), and CRIU, which it was
 //! made for).
 //!

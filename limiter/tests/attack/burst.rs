@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Five hundred handshakes of one source, completed at the same moment.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A census of a hundred thousand sockets, and what it does to those who connect meanwhile.
 
 use std::net::SocketAddr;

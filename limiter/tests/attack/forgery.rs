@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Packets in the name of an honest client, who works throughout.
 
 use std::collections::BTreeSet;

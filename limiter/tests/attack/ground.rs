@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A lab with networks behind the client that nobody lives in, and what else an attack takes.
 
 use std::fmt::Write as _;

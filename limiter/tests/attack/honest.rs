@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! An honest client: it connects, is greeted, stays a while and leaves, over and over.
 
 use std::collections::VecDeque;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What nobody proved moves nobody on the ladder.
 
 use std::time::Duration;

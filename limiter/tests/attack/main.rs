@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Attacks with hand-made packets, from addresses nobody owns and in the names of those who own theirs.
 //!
 //! [`raw`] writes every header itself, so that SYNs, ACKs, RSTs and FINs come in any order and number.

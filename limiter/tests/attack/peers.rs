@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What forged packets do to the usual limits, and to this one.
 
 use std::fmt::Write as _;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A mail server for crowds: greets, answers, and on `QUIT` closes first.
 
 use std::io::{BufRead as _, BufReader, Write as _};

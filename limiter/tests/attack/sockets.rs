@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The kernel's own socket table, through `sock_diag`: the same as `ss` shows, in one
 //! system call instead of a process.
 

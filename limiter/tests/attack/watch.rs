@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Looks at the mail host's socket table without a pause, and remembers the most it saw.
 
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What all threads know: how far it is, and when it is over.
 
 use std::sync::Arc;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Chance that needs no luck: the same sequence for the same seed.
 
 /// A generator of Marsaglia's (xorshift64*).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Ending a connection, with both its ends at hand.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A lab whose client host has thousands of addresses, and the doors of its mail host.
 
 use std::io;

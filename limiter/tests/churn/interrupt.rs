@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Ctrl-C: all that was set up is taken down again.
 
 use std::sync::Arc;

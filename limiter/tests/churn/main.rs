@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Churn: connections by the million that end in every way, while limits change and the daemon dies.
 //!
 //! Two workers hold both ends of their connections and go as fast as they can ([`worker`]); the ways to

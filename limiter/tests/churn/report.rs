@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! How it goes, and how it went.
 
 use std::fmt::Write as _;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The administrator who cannot leave it alone, and the daemon that dies.
 
 use std::sync::atomic::Ordering;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The ways a connection can end, and how often each is taken.
 
 use crate::dice::Dice;

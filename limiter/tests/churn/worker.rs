@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The mass of the connections.
 
 use std::collections::{HashMap, VecDeque};

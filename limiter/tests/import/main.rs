@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `limiter import` as it is typed, and with the real Postfix and Dovecot where they are installed. It
 //! needs no root, and nothing in the kernel.
 

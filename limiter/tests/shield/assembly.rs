@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! XDP programs of a few instructions, to compare the shield with, and the maps they use.
 
 use std::net::Ipv4Addr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What a verdict costs: figures to read, not to pass.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

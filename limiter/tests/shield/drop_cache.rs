@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the shield remembers: it is dropped as it was judged, counted as if it were judged each time, and forgotten
 //! with the first change.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A frame, field by field: nothing is put right that a test has made wrong.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! An instance with sources of every standing, and its shield.
 
 use std::net::IpAddr;

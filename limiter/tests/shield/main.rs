@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The shield's verdict on single frames, built field by field, and what a verdict costs: the kernel runs
 //! the pinned program on them (`BPF_PROG_TEST_RUN`), so no wire is needed. The lab and the limiter's harness
 //! are those of the system tests.

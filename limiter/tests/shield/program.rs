@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A pinned XDP program, run on frames by the kernel.
 
 use std::ffi::CString;

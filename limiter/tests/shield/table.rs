@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Frames and verdicts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

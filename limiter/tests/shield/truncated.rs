@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Frames that end too early, or are noise.
 
 use crate::frame::{CUSTOMER, DESTINATION, Frame, SERVICE, extension, fragment};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Connections older than the limiter.
 
 use std::net::TcpStream;

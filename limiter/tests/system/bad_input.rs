@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What cannot be done is said in one sentence, and changes nothing.
 
 use std::net::TcpStream;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The ladder's bans and the admin's: in force at once, for mail only, and over in time.
 
 use std::net::IpAddr;

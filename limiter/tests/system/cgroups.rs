@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A limiter for one cgroup, which comes and goes with a service.
 
 use crate::support::cgroup::Cgroup;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A port where nobody listens is closed for a source at its limit as for everyone: a reset by the kernel, nothing
 //! counted, nothing on the ladder.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The counts, held against the kernel's socket table at every step.
 
 use std::net::{SocketAddr, TcpStream};

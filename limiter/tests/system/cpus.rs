@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! CPUs that the daemon may not run on.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! More sources than the ledger has room for: those that are gone make room, and those that are there do not lift the
 //! limits of others.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Clients that connect and reset, and a mail daemon that is slow to accept.
 
 use std::net::TcpListener;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The daemon never runs out of descriptors, however many are refused at once.
 
 use std::net::IpAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Every way a connection can end: its place is given back, once, when its owner has let go.
 //!
 //! A connection that the client resets, or that times out, has not ended for the mail daemon: the dead socket is in

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Clients that vanish without a word.
 
 use std::time::{Duration, Instant};

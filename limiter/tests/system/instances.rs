@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Several instances on one machine, and what one leaves behind: nothing.
 
 use std::collections::BTreeSet;

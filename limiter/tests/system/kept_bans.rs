@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Bans that are written down: for just whom, for as long as they were made for, and whatever becomes of the host.
 
 use std::fs::{self, File};

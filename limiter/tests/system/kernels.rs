@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Kernels that are built otherwise, as far as that can be shown on this one; and threads that end.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Limits that change while connections live.
 
 use std::net::{IpAddr, TcpStream};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Who may hold the limiter up, and whom its commands may hit: nobody but root, and nobody but its daemon.
 
 use std::fs::{self, File, Permissions};

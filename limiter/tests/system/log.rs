@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the daemon's log has: who changed what, what was refused, and with `RUST_LOG=debug` more of the limiter.
 
 use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, dial, eventually};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The limiter binary, a real kernel and real mail software.
 //!
 //! Each test builds a [`support::Lab`]: a client host and a mail host, two network namespaces on one

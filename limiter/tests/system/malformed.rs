@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Configurations that cannot be meant: each is refused in one sentence that names the place, however it is
 //! read, and what is in force stays.
 //!

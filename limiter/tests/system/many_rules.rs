@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! As many rules as anyone imports from a list.
 //!
 //! What it takes is printed; to measure it: `sysctl kernel.bpf_stats_enabled=1`, then `cargo xtask test --

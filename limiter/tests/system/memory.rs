@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What it takes of memory to start, where a limit withholds it.
 
 use std::fs;

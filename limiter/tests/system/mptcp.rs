@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Mail daemons that listen for Multipath TCP.
 
 use std::net::SocketAddr;

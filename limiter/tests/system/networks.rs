@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Networks: what all sources of one network may hold together.
 
 use std::net::TcpStream;

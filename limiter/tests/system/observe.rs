@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Observing: verdicts are made and counted, and nobody is refused.
 
 use std::net::{IpAddr, TcpStream};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Where pins are not as usual: a BPF file system of a mount namespace's own, and one that is read-only.
 
 use std::fs;

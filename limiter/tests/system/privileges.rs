@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Not root enough: what is missing is said in one sentence, with the way to it, and nothing is left behind.
 
 use std::fs;

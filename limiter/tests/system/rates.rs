@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! How fast one source may connect.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Postfix and Dovecot behind the limiter, and the clients people use: what the ninth connection gets
 //! under a limit of 8, and that the mail daemons never hear of it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The ledger against the kernel's socket table.
 
 use std::net::TcpStream;

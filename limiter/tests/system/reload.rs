@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The whole new policy or, with any error, none of it.
 
 use std::fs;

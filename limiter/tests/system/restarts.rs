@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The mail daemon comes and goes; the limiter is not in its way.
 
 use std::net::SocketAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What rules say of the rate and of the network: for their networks instead of the service's word.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};

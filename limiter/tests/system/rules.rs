@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is said of networks: allowed, denied, with limits of their own.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpStream};

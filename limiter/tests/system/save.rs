@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `--save`: what is changed live is changed in the file, too, or neither is.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The shield on network devices: where it should be, as they come and go, and where it cannot be.
 
 use std::net::IpAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Rules that say what makes a source in their network.
 
 use std::{net::IpAddr, net::SocketAddr, net::TcpStream, time::Duration};

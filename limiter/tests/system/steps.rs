@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A failure at each step of each verb that changes something: afterwards everything is as it was, or as it was wanted,
 //! the exit code and the sentence say which, and the next command does the rest.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The daemon comes and goes; the limits and the counts stay.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};

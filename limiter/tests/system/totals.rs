@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What a service as a whole may hold, and the reserve of allowed sources.
 
 use std::net::TcpStream;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Firewall rules that hand what is for one port to a listener at another. With transparent proxying the port that
 //! counts is the one that the client has asked for; after a translation nobody knows it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! IPv4 hosts that come as IPv6 addresses, because a translator or a 6to4 router has written theirs into one.
 
 use std::net::IpAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the gate holds back is to be seen.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};

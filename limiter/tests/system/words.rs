@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What people type, and what they are told: taken in the forms they know, answered with what is, what was and whether
 //! that is a change; for monitoring and programs as well.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Thirty handshakes of one source at once, from near and from far.
 
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Clients of one source that compete for its places without delay: whatever one gets, it connects again.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Figures in one line, for whoever runs the tests.
 
 use std::io::Write as _;

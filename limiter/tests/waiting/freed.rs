@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! How long places stay free while somebody waits for one.
 
 use std::collections::VecDeque;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A lab with its server, its limiter and its link; and how to leave it.
 
 use std::net::IpAddr;

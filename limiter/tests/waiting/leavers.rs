@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Those who wait go away, in every way a client can: the others get in, in the order in which they came.
 
 use std::time::Duration;

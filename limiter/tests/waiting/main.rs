@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Handshakes that wait for a place, as clients far away see it: nobody waits in silence.
 //!
 //! The hosts of the lab are joined by a [`link`] that has a length, and may lose segments. A [`crowd`] opens

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What one source makes of its waiting room is no concern of the others.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The same burst over the kernel's own delay and loss (netem), where a kernel has it.
 
 use std::net::IpAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A place that becomes free while somebody waits for it is used at once.
 
 use std::time::{Duration, Instant};

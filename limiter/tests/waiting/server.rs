@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A mail server that keeps a journal: who came when, and when it had let go of them.
 
 use std::collections::{HashMap, HashSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Five hundred handshakes at once, from all CPUs, while the daemon is killed and another takes over.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! No place becomes free: who waits is told why when the wait is over.
 
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The limit, held against the kernel's own socket table, again and again.
 
 use std::collections::{HashMap, HashSet};

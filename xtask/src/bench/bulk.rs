@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Data, as much as goes, on connections that are there already.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! SYNs of one source who is banned, as fast as one processor sends them.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Connections that a source holds while others are measured: in a process of their own for each contestant,
 //! since a process may not open as many files as all of them take.
 

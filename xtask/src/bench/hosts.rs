@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The contestants, each in a network namespace and a cgroup of its own.
 //!
 //! Each limits the same ports: one where a source may hold plenty, which nobody reaches, and those where it

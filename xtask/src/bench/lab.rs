@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The network: a namespace of the clients, and one for each contestant on a wire of its own.
 //!
 //! Addresses are those reserved for benchmarks (RFC 2544, RFC 5180). The sources are on no interface: the

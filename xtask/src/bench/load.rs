@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The clients: two threads with epoll, each with many connections under way. Nothing is allocated for a
 //! connection, and it takes seven system calls, so that the clients are not what is measured.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Who takes part in what.
 
 use std::{fmt, time::Duration};

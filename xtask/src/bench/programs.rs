@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the kernel says of the limiter's programs: its own statistics, which cost some time themselves, so
 //! they are on only here.
 

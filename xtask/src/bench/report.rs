@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What was measured: a table in the terminal, a page of the documents, JSON, and pictures.
 
 mod document;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The rounds: everyone is up, and takes a turn, and another.
 
 use std::path::Path;

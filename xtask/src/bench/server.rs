@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The mail server that is measured: accepts, writes and closes, and nothing more, so that it is not what
 //! is measured. In a process of its own, which is told what to do on its standard input.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Medians, and how far the rounds lie apart.
 
 use serde::Serialize;

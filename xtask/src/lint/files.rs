@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The files of the project.
 
 use std::{fs, path::PathBuf};

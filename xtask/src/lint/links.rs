@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Links of the documents: the file is there, and has the heading. Those to other hosts are not tried.
 
 use std::{

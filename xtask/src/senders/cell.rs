@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! One turn: two hosts, a limit between them, and a queue that has to get across.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Exim. As a sender it starts a process for each message that comes in, and what one cannot deliver another one may
 //! take along whose connection is open.
 

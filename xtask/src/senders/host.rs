@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A host with a mail server: a network namespace, a cgroup, and a folder for its files.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A link with a delay, for hosts far from each other: a tun device in each, and every packet waits in between.
 //!
 //! In user space, since not every kernel has netem. IPv4, without loss, in order.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What a mail server has to be able to do, to send or to receive here: one file each.
 
 use anyhow::Result;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! OpenSMTPD. Its times to try again cannot be set, but it can be told to try.
 
 use std::{

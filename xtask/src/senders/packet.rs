@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! As much of a TCP segment as it takes to see what becomes of a connection.
 
 use std::net::Ipv4Addr;

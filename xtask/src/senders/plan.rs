@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is measured: which cells there are, and which of them are wanted.
 
 use std::{fmt, time::Duration};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Postfix. As a sender it counts a host that answers 421 as dead, and puts off what it has for it.
 
 use std::{fs, io::Write as _, process::Stdio};

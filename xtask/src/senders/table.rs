@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What was measured, as a table of Markdown.
 
 use std::time::Duration;

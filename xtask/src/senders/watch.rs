@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What a sender sees on the wire: which of its connections was served, which was told why not, and which one heard
 //! nothing. A passive look at its interface, apart from what anyone logs.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A file system in memory, in the form the kernel unpacks: cpio's "newc", described in the kernel's
 //! `Documentation/driver-api/early-userspace/buffer-format.rst`.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Where Debian's kernels come from: the releases of Debian that this system reads, and others read beside
 //! them, since a release has one or two series of the kernel, and the newest are in none that is stable.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The file system that a kernel's tests run in.
 
 use std::{

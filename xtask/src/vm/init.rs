@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Init of the virtual machine: process 1, started by the kernel with nothing set up.
 
 use std::{

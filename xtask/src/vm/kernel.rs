@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Debian's kernels: fetched from its packages once, and kept outside of the repository.
 
 use std::{

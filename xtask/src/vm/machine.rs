@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! QEMU, and what comes over the serial line.
 
 use std::{

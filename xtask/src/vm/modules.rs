@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Modules of a kernel that was fetched: which files, in which order, and what is in them.
 
 use std::{

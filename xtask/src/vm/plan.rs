@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the host tells init, and init the host.
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Releases of Debian's kernels, as `uname -r` says them: which ones there are to choose from, and which is
 //! the newest.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The smoke list: a few tests for every day. Under emulation all of them take the better part of an hour on
 //! each kernel, and most of what they find, any kernel would show. These are where kernels differ: the order in
 //! which a kernel calls the programs, what it keeps of a handshake, and what it tells when a connection ends.

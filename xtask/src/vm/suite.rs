@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The tests that run on other kernels, and the `limiter` they start, linked statically.
 
 use std::{path::PathBuf, process::Command};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A file of bans: whole or not at all, whatever it says and however it was cut.
 
 use proptest::prelude::*;

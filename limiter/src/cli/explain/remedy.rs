@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What would let one more connection in: the least that does, for this address and not for everybody, where that can be
 //! said of an address.
 

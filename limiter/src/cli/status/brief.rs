@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `limiter status --brief`: one line and an exit code, as monitoring plugins have them (Monitoring Plugins Development
 //! Guidelines: status, text, `|`, performance data as `label=value[UOM];warn;crit;min;max`).
 

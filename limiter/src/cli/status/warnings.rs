@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is not as it should be, and what to do about it.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Line ends and the byte order mark: the editor knows neither, and they stay as they are.
 
 const MARK: char = '\u{feff}';

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `[[rule]]`: the rule of one network.
 
 use ipnet::IpNet;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Keys and tables of a document, changed so that what stands around them stays.
 
 use toml_edit::{

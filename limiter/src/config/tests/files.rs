@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is read, and what is no file to be read.
 
 use std::{fs, io::Write as _};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Texts that nobody would write, by the thousand: a second of them in each run of the tests, as many as
 //! `LIMITER_FUZZ_SECONDS` has room for in `cargo xtask fuzz`.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is refused, with the exact sentence.
 
 use super::super::{parse, parse_setting};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Any configuration survives being written and read.
 
 use limiter_common::{Rate, ServicePolicy};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What `limiter set` makes of a policy, and how it is shown.
 
 use limiter_common::{Keepalive, Rate, Response, ServicePolicy, service::Prefixes};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the text says, with the defaults of its version beneath.
 
 use super::{

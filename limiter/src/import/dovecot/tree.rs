@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Dovecot's settings: values in blocks in blocks.
 
 /// Blocks inside blocks inside blocks; Dovecot itself has four.

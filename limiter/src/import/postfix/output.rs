@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The lines of `postconf`, `postconf -M` and `postconf -P`, which can be told apart.
 
 use std::{cell::Cell, collections::BTreeMap};

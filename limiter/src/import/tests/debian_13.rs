@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The daemons of Debian 13: Postfix 3.10, Exim 4.98 and Dovecot 2.4.
 
 use super::*;

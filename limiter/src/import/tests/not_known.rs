@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is not understood is said, and has no number; a text that is cut is refused.
 
 use super::{

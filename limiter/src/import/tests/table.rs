@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The tables of `docs/import.md`, row by row, and held against all settings of the real daemons.
 
 use std::collections::BTreeSet;

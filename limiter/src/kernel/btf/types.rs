@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The kernel's types, read where they stand (Documentation/bpf/btf.rst): 150,000 of them, of which a few are looked up.
 //! As structures of their own they would take ten times the memory of the file.
 

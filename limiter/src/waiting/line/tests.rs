@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 use std::net::{IpAddr, Ipv4Addr};
 
 use limiter_common::{Addr, ConnectionRecord, CountKeys, ServicePolicy, record};

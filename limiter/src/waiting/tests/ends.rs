@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A client that is reset hears it.
 
 use std::io::{self, Read as _};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Two network namespaces without names, so nothing is left of them.
 
 use std::{

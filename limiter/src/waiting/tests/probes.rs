@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A client that is asked repeats its ACK.
 
 use std::{

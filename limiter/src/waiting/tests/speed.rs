@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! How long a client is without a socket while it is taken over.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A client is told why, by a socket with the numbers of its handshake.
 
 use std::{

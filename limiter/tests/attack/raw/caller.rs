@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! One end of one connection, with as much TCP as the tests need.
 
 use std::net::SocketAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! TCP by hand: headers written byte by byte, sent and caught on the wire itself.
 //!
 //! The kernel of the client host knows nothing of it: it sees packets for addresses that are not its own,

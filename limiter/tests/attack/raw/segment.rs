@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! One TCP segment, and the Ethernet frame it travels in.
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The client's end of the wire, below its kernel's IP.
 
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! SYN cookies.
 
 use super::{FIRST_PORT, LIMIT, play, served};

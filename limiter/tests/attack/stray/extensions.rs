@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! IPv6 extension headers (RFC 8200, 4).
 
 use super::{LIMIT, Stage, served};

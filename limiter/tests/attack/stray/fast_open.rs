@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! TCP Fast Open (RFC 7413).
 
 use std::net::SocketAddr;

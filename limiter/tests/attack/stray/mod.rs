@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Segments in orders no client sends them in, and handshakes the kernel completes in other ways.
 //!
 //! After each the limiter's count is the kernel's, nothing stays reserved, and nothing had to be corrected.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Segments in orders no client sends them in.
 
 use std::sync::Barrier;

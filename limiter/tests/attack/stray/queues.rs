@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Handshakes the listener has no room for, or wants more of.
 
 use std::net::SocketAddr;

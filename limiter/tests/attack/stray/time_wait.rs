@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A pair of ends in `TIME_WAIT`, used again.
 
 use super::{FIRST_PORT, LIMIT, Stage, only, play, served};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The listener is closed with its queue full, and more at the door.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Ways to end that take more than a system call: each has a thread and a door of its own, and takes a fixed
 //! share.
 

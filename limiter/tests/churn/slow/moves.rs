@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The process that serves is moved to another cgroup, and the one its sockets belong to is removed.
 
 use std::fs;

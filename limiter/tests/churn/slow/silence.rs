@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The client falls silent: the server's patience ends, or it lets go, and nobody hears it.
 
 use std::io::{ErrorKind, Write as _};

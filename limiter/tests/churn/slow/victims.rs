@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The process that serves is killed, with what it has accepted and what waits in its queue.
 
 use std::io::Write as _;

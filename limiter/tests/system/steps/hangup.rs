@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A failure at each step of what SIGHUP has the daemon do.
 
 use std::collections::HashSet;

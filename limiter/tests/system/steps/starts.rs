@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A failure at each step of a start, of what takes another one over or replaces it, and of its end.
 
 use std::os::unix::fs::MetadataExt as _;

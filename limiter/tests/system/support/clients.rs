@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Clients as people use them: Python's mail libraries, and swaks.
 
 use std::io::{BufRead as _, BufReader, Write as _};

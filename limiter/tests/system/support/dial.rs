@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Connecting from the client host, as a mail client does, and as one does not.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Dovecot on ports 143, 110 and 4190 of a lab's mail host, apart from any Dovecot of the machine.
 
 use super::Lab;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Exim on the client host of a lab, with a queue for the mail host.
 //!
 //! Debian lets a host have one mail server, which is Postfix here; so `cargo xtask test` unpacks Exim beside it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Two hosts on one wire.
 
 use std::fs::File;

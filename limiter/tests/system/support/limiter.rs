@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! An instance of the limiter, on the mail host of a lab.
 
 use std::collections::BTreeMap;

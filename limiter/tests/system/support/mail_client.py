@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Mail clients from Python's standard library, opened, used and closed on request.
 
 Reads requests from standard input, one a line, and answers each with one line of JSON:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What Postfix and Dovecot have in common: files of their own, and an end with the test.
 
 use std::fs::{self, File, Permissions};

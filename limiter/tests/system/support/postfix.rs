@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Postfix on port 25 of a lab's mail host, apart from any Postfix of the machine.
 
 use super::Lab;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Processes that end with the test, however the test ends.
 
 use std::os::unix::process::CommandExt as _;

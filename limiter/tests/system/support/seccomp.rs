@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! System calls of a child that fail: always (what a seccomp filter forbids), or one of them, the so-many-th.
 
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A mail server that says little, and remembers who held how much of it at once.
 
 use std::collections::{HashMap, HashSet};

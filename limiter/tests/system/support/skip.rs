@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Tests that cannot prove anything where they run say so; with `cargo xtask test --no-skips` they fail.
 
 use std::{io::Write as _, path::Path, process::Command};

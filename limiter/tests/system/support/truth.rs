@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the kernel's own socket table says, read with `ss`.
 
 use std::collections::BTreeMap;

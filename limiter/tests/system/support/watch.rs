@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Watching the socket table while it changes.
 
 use std::collections::{HashMap, HashSet};

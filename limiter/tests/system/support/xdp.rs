@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! XDP programs of two instructions.
 
 use std::ffi::CString;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The loop that all clients of a crowd share.
 
 use std::cmp::Reverse;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Many clients at once, in one thread: what each hears, and when.
 
 mod engine;

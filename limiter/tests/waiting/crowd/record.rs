@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What came of one connection, as its client saw it.
 
 use std::net::SocketAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A link with a length: what is sent arrives in order, half a round trip later, or is lost.
 //!
 //! Not netem: few kernels of test machines have it, it cannot tell which segments it lost, and it loses others

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the link promises, without a limiter.
 
 use std::io::{Read as _, Write as _};

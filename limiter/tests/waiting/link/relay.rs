@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The thread between the two ends: a queue each way.
 
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! As much of a TCP segment as the link has to know.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

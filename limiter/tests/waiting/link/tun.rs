@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The two ends of a link: a TUN device in each host, and the routes over them.
 
 use std::fmt::Write as _;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Programs that do nothing, on the hooks of the limiter's; and one that drops one source, on that of the shield.
 
 use std::fs::File;

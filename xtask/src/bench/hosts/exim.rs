@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Exim alone. It counts the processes it has for each client.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The kernel's own firewalls, with the rules of their manuals.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `HAProxy` in TCP mode, with a stick table that counts the connections of each source.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The limiter, an instance of its own for the cgroup of its host: the sockets of the clients, who are on
 //! the same machine only here, are none of its business.
 

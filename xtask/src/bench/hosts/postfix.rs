@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Postfix alone. Its anvil counts the connections of each client.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The page about performance: its tables are ours, its words are not.
 
 use anyhow::{Context as _, Result};

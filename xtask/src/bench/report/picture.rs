@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A picture of each workload: a bar for everyone, as long as the median, with the rounds as a whisker.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Rows and columns, for the terminal and for the page.
 
 use comfy_table::{CellAlignment, Table, presets};
