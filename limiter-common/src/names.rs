@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
 //! The names of what is chosen from a few: the same in the configuration, in what is printed, in JSON and metrics.
 
 /// Gives an enum its names: `ALL`, in order, `name`, `from_name` and `Display`, and for user space `Serialize`.
