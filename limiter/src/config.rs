@@ -13,6 +13,7 @@
 mod check;
 mod edit;
 mod error;
+mod fields;
 mod file;
 mod interfaces;
 mod keys;

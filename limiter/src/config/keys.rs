@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! The keys of the file: which table takes which, in what range, and what to do where one is not kept.
+//! The ranges of the keys, and what to do where one is not kept. Which table takes which key is of `fields`.
 
 use limiter_common::{Rate, ServicePolicy};
 
@@ -128,6 +128,14 @@ pub static RECONCILE_SECONDS: Number = Number {
     advice: "give the seconds between two comparisons of the ledger with the kernel's socket table",
 };
 
+/// `max_bans`.
+pub static MAX_BANS: Number = Number {
+    key: "max_bans",
+    min: 1024,
+    max: 4_194_304,
+    advice: "give the number of refused and banned sources to remember",
+};
+
 /// Shortest and longest `keepalive`, in seconds.
 pub const KEEPALIVE_SECONDS: std::ops::RangeInclusive<u64> = 30..=86_400;
 
@@ -137,84 +145,6 @@ pub const WAIT_SECONDS: std::ops::RangeInclusive<u64> = 0..=ServicePolicy::MAX_W
 /// One element of `ports`.
 pub static PORT: Number =
     Number { key: "a port", min: 1, max: 65535, advice: "give the TCP port the service listens on" };
-
-/// A table of the file, by the keys it knows.
-#[derive(Clone, Copy)]
-pub enum Section<'a> {
-    /// Above the first table.
-    Top,
-    /// `[defaults]`.
-    Defaults,
-    /// `[service.NAME]`.
-    Service(&'a str),
-    /// The network of one of these.
-    Network(&'a Section<'a>),
-    /// A `[[rule]]`.
-    Rule,
-    /// `[ladder]`.
-    Ladder,
-}
-
-const LIMITS: [&str; 9] = [
-    "max_connections",
-    "ipv4_prefix",
-    "ipv6_prefix",
-    "response",
-    "rate",
-    "burst",
-    "network",
-    "keepalive",
-    "wait",
-];
-
-impl Section<'_> {
-    /// The keys it takes.
-    pub fn known(self) -> Vec<&'static str> {
-        match self {
-            Self::Top => vec![
-                "hostname",
-                "max_sources",
-                "remember_seconds",
-                "reconcile_seconds",
-                "mode",
-                "interfaces",
-                "defaults",
-                "service",
-                "ladder",
-                "rule",
-            ],
-            Self::Defaults => LIMITS.to_vec(),
-            Self::Service(_) => {
-                [["ports", "protocol", "mode", "max_total", "reserve"].as_slice(), &LIMITS].concat()
-            }
-            Self::Network(_) => vec!["ipv4_prefix", "ipv6_prefix", "max_connections"],
-            Self::Ladder => vec!["replies", "ban_after", "ban", "ban_max", "max_bans"],
-            Self::Rule => vec![
-                "network",
-                "allow",
-                "deny",
-                "max_connections",
-                "rate",
-                "burst",
-                "network_max_connections",
-                "source_prefix",
-                "comment",
-            ],
-        }
-    }
-
-    /// For an error message.
-    pub fn shown(self) -> String {
-        match self {
-            Self::Top => "at the top level".to_owned(),
-            Self::Defaults => "in [defaults]".to_owned(),
-            Self::Service(name) => format!("in [service.{name}]"),
-            Self::Rule => "in [[rule]]".to_owned(),
-            Self::Ladder => "in [ladder]".to_owned(),
-            Self::Network(owner) => format!("in the network of {}", owner.shown().trim_start_matches("in ")),
-        }
-    }
-}
 
 /// The known key that `key` is a slip of, if there is one.
 pub fn similar<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {

@@ -9,7 +9,8 @@ use super::{
     RateSpec,
     check::{self, NONE, Value, shown_duration},
     error::{Complaint, Located},
-    keys::{Number, Section},
+    fields::Section,
+    keys,
     reader::{Node, in_order, name, number, start, unknown},
 };
 
@@ -45,14 +46,6 @@ impl Default for LadderConfig {
         Self { replies, ban_after: None, ban: 600, ban_max: 86_400, max_bans: 65_536 }
     }
 }
-
-/// `max_bans`.
-pub static MAX_BANS: Number = Number {
-    key: "max_bans",
-    min: 1024,
-    max: 4_194_304,
-    advice: "give the number of refused and banned sources to remember",
-};
 
 impl LadderConfig {
     /// As the kernel reads it.
@@ -91,7 +84,7 @@ pub fn read(value: &Node<'_>) -> Result<LadderConfig, Located> {
                 ladder.ban_max = check::ban("ban_max", &given).map_err(at)?;
                 longest = Some(start(value));
             }
-            "max_bans" => ladder.max_bans = number(&MAX_BANS, value)?,
+            "max_bans" => ladder.max_bans = number(&keys::MAX_BANS, value)?,
             _ => return Err(unknown(key, Section::Ladder)),
         }
     }

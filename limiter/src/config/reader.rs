@@ -13,7 +13,8 @@ use toml::{
 use super::{
     check::Value,
     error::{Complaint, Located, shown},
-    keys::{self, Number, Section, similar},
+    fields::Section,
+    keys::{self, Number, similar},
 };
 
 /// A key, and where it stands.

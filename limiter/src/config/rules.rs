@@ -14,7 +14,8 @@ use super::{
     RateWithBurst,
     check::{self, NONE, Value},
     error::{Complaint, Located, shown},
-    keys::{self, Section},
+    fields::Section,
+    keys,
     rate_spec::RateSpec,
     reader::{Key, Node, in_order, name, number, placed, start, unknown},
 };

@@ -10,8 +10,9 @@ use toml::{
 use super::{
     check::{self, Value},
     error::{Complaint, Located},
+    fields::Section,
     interfaces::{self, Interfaces},
-    keys::{self, Section},
+    keys,
     ladder::{self, LadderConfig},
     rate_spec::RateSpec,
     reader::{Key, Node, in_order, name, number, placed, ports, small, start, table, unknown},

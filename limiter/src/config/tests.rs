@@ -2,6 +2,7 @@
 mod files;
 mod fuzz;
 mod malformed;
+mod reference;
 mod round_trip;
 mod settings;
 
