@@ -5,7 +5,7 @@
 //! themselves as pure functions (no maps, no clocks, no I/O: state and time come in, a verdict goes
 //! out). The kernel runs the same code that the host tests by properties.
 //!
-//! Counting follows the laws of `docs/design.md`: only a completed handshake counts, and the limit is
+//! Counting follows the laws of `docs/architecture.md`: only a completed handshake counts, and the limit is
 //! exact. [`count`] holds the protocol that makes it exact on many CPUs.
 #![no_std]
 

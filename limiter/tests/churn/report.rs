@@ -146,7 +146,7 @@ impl Books {
             "daemons have corrected counts, or found ends that nobody had reported"
         );
         // One that its owner is just closing, given back and not shut yet, may be counted again until it is, a moment
-        // later: see "Known faults" in docs/design.md. For each look at the table one at most.
+        // later: see "Known faults" in docs/operations.md. For each look at the table one at most.
         assert!(
             self.sum("adopted") <= looks,
             "{} connections that nobody had counted, in {looks} looks",

@@ -111,7 +111,7 @@ fn a_burst_by_fast_open_exceeds_the_limit_by_no_more_than_the_other_cpus() {
 }
 
 /// Without cookies nothing proves that a SYN comes from where it says, and the kernel makes a connection of it
-/// at once, which the mail daemon pays for: it has to count (`docs/design.md`). It counts no longer than the
+/// at once, which the mail daemon pays for: it has to count (`docs/architecture.md`). It counts no longer than the
 /// kernel keeps it.
 #[test]
 fn where_fast_open_asks_for_no_cookie_forged_syns_count_until_the_kernel_gives_up_on_them() {
