@@ -8,6 +8,8 @@ mod bench;
 mod bpffs;
 mod build;
 mod cgroup;
+#[cfg(test)]
+mod claims;
 mod command;
 mod compiler;
 mod daemon;
