@@ -17,9 +17,6 @@ mod netlink;
 mod policy;
 mod reconcile;
 mod shield;
-#[cfg(test)]
-#[path = "../tests/system/support/skip.rs"]
-mod skip;
 mod staged;
 mod trust;
 mod waiting;

@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn of_another_owner_or_group_nothing_is_trusted() {
         if !geteuid().is_root() {
-            return crate::skip::skip("only root can give files away");
+            return limiter_lab::skip("only root can give files away");
         }
         let (_top, dir) = tree();
         let (above, file) = (dir.parent().unwrap(), dir.join("file"));
@@ -224,7 +224,7 @@ mod tests {
             std::os::unix::fs::lchown(&second, Some(65_534), None).unwrap();
             assert_eq!(distrusted(&last), Some((second, Who::Owner(65_534))));
         } else {
-            crate::skip::skip("only root can give links away");
+            limiter_lab::skip("only root can give links away");
         }
         symlink("circle", top.path().join("circle")).unwrap();
         let circle = look(&top.path().join("circle")).unwrap_err();

@@ -121,7 +121,9 @@ impl Bench {
     /// When it does not build, cannot become root, is interrupted, or a contestant does not do what it
     /// should.
     pub fn run(&self) -> Result<()> {
-        use crate::{bpffs, build, command, interrupt, packages, privilege, unpacked};
+        use limiter_lab::interrupt;
+
+        use crate::{bpffs, build, command, packages, privilege, unpacked};
 
         let plan = plan::Plan::new(self.quick, &self.only, self.against.is_some())?;
         if !self.built {

@@ -3,11 +3,13 @@
 
 use std::{
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+use limiter_lab::poll;
+
+pub use limiter_lab::command::line;
 
 /// How often a program with a time limit is looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -47,26 +49,11 @@ pub fn output(command: &mut Command) -> Result<String> {
 ///
 /// When it cannot be started.
 pub fn succeeds_within(command: &mut Command, limit: Duration) -> Result<bool> {
-    let deadline = Instant::now() + limit;
     let mut child = command.spawn().with_context(|| format!("cannot start {}", line(command)))?;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status.success());
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Ok(false);
-        }
-        thread::sleep(POLL);
+    let ended = poll::until(limit, POLL, || Ok(child.try_wait()?))?;
+    if ended.is_none() {
+        child.kill()?;
+        child.wait()?;
     }
-}
-
-/// The command as one would type it.
-pub fn line(command: &Command) -> String {
-    let words: Vec<_> = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
-    words.join(" ")
+    Ok(ended.is_some_and(|status| status.success()))
 }

@@ -4,21 +4,18 @@
 //! Two network namespaces on one wire, a client and a mail host with a limiter of its own; nothing of it is
 //! left afterwards, also when it is interrupted.
 
-mod sink;
-
 use std::{
-    env,
-    io::{BufRead as _, BufReader},
-    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    env, fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     process,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use limiter_lab::{Answer, Namespace, Sink, answer, daemon::Daemon, interrupt, lab::WIRE};
 
-use crate::{bpffs, build, command, daemon::Daemon, interrupt, netns::Netns, packages, paths, privilege};
-use sink::Sink;
+use crate::{bpffs, build, command, packages, paths, privilege};
 
 /// The client, at an address of the documentation (RFC 5737).
 const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -73,22 +70,29 @@ impl Demo {
 /// The demo itself. What it makes is undone in reverse, by its guards.
 fn show() -> Result<()> {
     let name = format!("limiter-demo-{}", process::id());
-    let client = Netns::new(format!("{name}-client"))?;
-    let host = Netns::new(format!("{name}-host"))?;
-    client.wire_to(&host)?;
-    client.give(CLIENT, HOST)?;
-    host.give(HOST, CLIENT)?;
-    let _sink = host.run(|| Sink::listen(SocketAddrV4::new(HOST, PORT)))?;
-    let config = format!("[service.smtp]\nmax_connections = {LIMIT}\n");
+    let client = Namespace::new(format!("{name}-client"))?;
+    let host = Namespace::new(format!("{name}-host"))?;
+    client.veth_to(&host, WIRE)?;
+    client.connect(WIRE, CLIENT.into(), HOST.into())?;
+    host.connect(WIRE, HOST.into(), CLIENT.into())?;
+    let to = SocketAddr::new(HOST.into(), PORT);
+    let listener = host.run(|| TcpListener::bind(to)).with_context(|| format!("cannot listen on {to}"))?;
+    let _sink = Sink::serve(listener);
+    let files = tempfile::tempdir().context("cannot make a directory for the limiter's files")?;
+    let (config, netns) = (files.path().join("limiter.toml"), host.path());
+    fs::write(&config, format!("[service.smtp]\nmax_connections = {LIMIT}\n"))?;
     let limiter = paths::limiter("release")?;
-    let daemon = Daemon::start(&limiter, process::Command::new(&limiter), name.clone(), &host, &config)?;
+    let arguments = ["--netns".as_ref(), netns.as_os_str(), "--config".as_ref(), config.as_os_str()];
+    let launch = process::Command::new(&limiter);
+    let daemon = Daemon::start(&limiter, launch, &name, &arguments, files.path().join("log"))?;
 
     println!("{CLIENT} opens {CONNECTIONS} connections to {HOST}:{PORT}; it may hold {LIMIT}:\n");
     // Kept open, or they would not count.
     let mut held = Vec::new();
     for number in 1..=CONNECTIONS {
         interrupt::check()?;
-        let (connection, line) = client.run(connect)?;
+        let (connection, answer) = client.run(|| answer(CLIENT.into(), to, PATIENCE));
+        let Answer::Line(line) = answer else { bail!("{to} says nothing") };
         let outcome = if line.starts_with("220") { "served " } else { "refused" };
         println!("{number:4}  {outcome}  {line}");
         held.push(connection);
@@ -96,15 +100,4 @@ fn show() -> Result<()> {
     println!("\n$ limiter list");
     print!("{}", daemon.ask(&["list"])?);
     interrupt::check()
-}
-
-/// Opens a connection, and reads the first line that the other side says.
-fn connect() -> Result<(TcpStream, String)> {
-    let address = SocketAddrV4::new(HOST, PORT);
-    let connection = TcpStream::connect_timeout(&address.into(), PATIENCE)
-        .with_context(|| format!("{address} takes no connection"))?;
-    connection.set_read_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new(&connection).read_line(&mut line).with_context(|| format!("{address} says nothing"))?;
-    Ok((connection, line.trim_end().to_owned()))
 }

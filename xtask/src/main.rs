@@ -7,27 +7,22 @@ mod artifacts;
 mod bench;
 mod bpffs;
 mod build;
-mod cgroup;
 #[cfg(test)]
 mod claims;
 mod command;
 mod compiler;
-mod daemon;
 mod demo;
 #[cfg(test)]
 mod disassembly;
 mod fuzz;
-mod interrupt;
 mod linker;
 mod lint;
-mod netns;
 mod packages;
 mod paths;
 mod privilege;
 mod run;
 mod senders;
 mod soak;
-mod sweep;
 mod test;
 mod unpacked;
 mod versions;

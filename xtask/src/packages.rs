@@ -3,8 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    env,
-    ffi::OsString,
     fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -13,7 +11,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command, interrupt, paths, privilege, versions::llvm};
+use limiter_lab::interrupt;
+
+use crate::{command, paths, privilege, versions::llvm};
 
 /// A Debian package.
 #[derive(Clone, Copy, Debug)]
@@ -310,14 +310,7 @@ impl Package {
     }
 }
 
-/// PATH, and where Debian keeps the programs of root, which are not on everyone's PATH.
-pub fn path() -> OsString {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let paths = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    env::join_paths(paths).unwrap_or(path)
-}
-
-/// A program on [`path`].
+/// A program on [`command::path`](limiter_lab::command::path).
 pub fn program(name: &str) -> Option<PathBuf> {
-    which::which_in(name, Some(path()), "/").ok()
+    which::which_in(name, Some(limiter_lab::command::path()), "/").ok()
 }

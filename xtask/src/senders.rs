@@ -11,10 +11,8 @@
 mod cell;
 mod exim;
 mod host;
-mod link;
 mod mailer;
 mod opensmtpd;
-mod packet;
 mod plan;
 mod postfix;
 mod table;
@@ -31,9 +29,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, value_parser};
+use limiter_lab::{interrupt, sweep};
 
 use crate::{
-    bpffs, build, command, interrupt, packages, paths, privilege, sweep,
+    bpffs, build, command, packages, paths, privilege,
     unpacked::{EXIM, OPENSMTPD},
 };
 use cell::{Course, Outcome};

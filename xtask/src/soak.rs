@@ -6,8 +6,9 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, value_parser};
+use limiter_lab::interrupt;
 
-use crate::{artifacts, bpffs, build, command, interrupt, packages, paths, privilege};
+use crate::{artifacts, bpffs, build, command, packages, paths, privilege};
 
 /// Arguments of the verb.
 #[derive(Args)]
@@ -53,7 +54,7 @@ impl Soak {
             let found = found.with_context(|| format!("cargo built no test {name}"))?;
             found.path.to_str().context("the path of the workspace is not UTF-8")
         };
-        let path = packages::path();
+        let path = limiter_lab::command::path();
         let path = path.to_str().context("PATH is not UTF-8")?;
         let connections = self.connections.to_string();
         let variables = [("LIMITER_CHURN_CONNECTIONS", connections.as_str()), ("PATH", path)];

@@ -39,10 +39,9 @@ impl Test {
             .current_dir(paths::root())
             // The kernel programs have no tests of their own; limiter's load them.
             .args(["test", "--workspace", "--exclude", "limiter-ebpf", "--features", "xtask/bench"])
-            .env("PATH", packages::path());
+            .env("PATH", limiter_lab::command::path());
         if self.no_skips {
-            // limiter/tests/system/support/skip.rs
-            cargo.env("LIMITER_TEST_NO_SKIPS", "1");
+            cargo.env(limiter_lab::skip::NO_SKIPS, "1");
         }
         if privilege::is_root() || has_sudo {
             bpffs::ensure()?;

@@ -59,13 +59,13 @@ impl Running {
     }
 
     /// Waits for the counts: a client hears first, and is counted then.
-    async fn counts(&self, expected: Snapshot) {
-        eventually(&format!("{expected:?}"), || self.totals.snapshot() == expected).await;
+    fn counts(&self, expected: Snapshot) {
+        eventually(&format!("{expected:?}"), || self.totals.snapshot() == expected);
     }
 
     /// Waits until another client is greeted.
-    async fn has_room(&self) {
-        eventually("a place is free", || heard(&self.connect()).as_deref() == Ok(LINE)).await;
+    fn has_room(&self) {
+        eventually("a place is free", || heard(&self.connect()).as_deref() == Ok(LINE));
     }
 }
 
@@ -81,12 +81,10 @@ fn heard(mut client: &Client) -> Result<String, ErrorKind> {
     client.read_to_string(&mut text).map(|_| text).map_err(|error| error.kind())
 }
 
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "still not: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+/// The greeter runs on other threads meanwhile.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let check = || if holds() { Ok(()) } else { Err("still not".to_owned()) };
+    tokio::task::block_in_place(|| limiter_lab::eventually(what, PATIENCE, check));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,7 +116,7 @@ async fn each_protocol_hears_its_line_and_then_the_end() {
     for (protocol, host, line) in table {
         let greeter = start(Same(Some(refusal(protocol))), Limits::default());
         assert_eq!(heard(&connect(host, greeter.port)).as_deref(), Ok(line), "{host}");
-        greeter.counts(Snapshot { greeted: 1, ..Snapshot::default() }).await;
+        greeter.counts(Snapshot { greeted: 1, ..Snapshot::default() });
     }
 }
 
@@ -146,7 +144,7 @@ async fn who_cannot_be_told_is_reset() {
     for reason in [None, Some(tls)] {
         let greeter = start(Same(reason), Limits::default());
         assert_eq!(heard(&greeter.connect()), Err(ErrorKind::ConnectionReset));
-        greeter.counts(Snapshot { reset: 1, ..Snapshot::default() }).await;
+        greeter.counts(Snapshot { reset: 1, ..Snapshot::default() });
     }
 }
 
@@ -160,7 +158,7 @@ async fn a_client_that_sends_before_it_reads_hears_the_line_and_no_reset() {
         }
         client.shutdown(Shutdown::Write).unwrap();
         // The one place is free again, so the connection is closed, and the reply still unread.
-        greeter.has_room().await;
+        greeter.has_room();
         assert_eq!(heard(&client).as_deref(), Ok(LINE));
     }
 }
@@ -175,9 +173,9 @@ async fn a_client_that_neither_reads_nor_closes_gives_its_place_back_in_time() {
     let greeter = start(SMTP, limits);
     let start = Instant::now();
     let idle = greeter.connect();
-    eventually("the idle client is greeted", || greeter.totals.snapshot().greeted == 1).await;
+    eventually("the idle client is greeted", || greeter.totals.snapshot().greeted == 1);
     assert_eq!(heard(&greeter.connect()), Err(ErrorKind::ConnectionReset), "there is one place");
-    greeter.has_room().await;
+    greeter.has_room();
     let took = start.elapsed();
     assert!((limits.time..2 * limits.time).contains(&took), "{took:?}");
     assert_eq!(heard(&idle).as_deref(), Ok(LINE), "what was said is still there to read");
@@ -190,7 +188,7 @@ async fn a_client_that_does_not_stop_sending_is_not_listened_to() {
     let mut flood = greeter.connect();
     let flooding = tokio::task::spawn_blocking(move || while flood.write_all(&[b'x'; 4096]).is_ok() {});
     flooding.await.unwrap();
-    greeter.has_room().await;
+    greeter.has_room();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,18 +219,18 @@ async fn of_2000_connections_at_once_1024_are_greeted_and_the_others_reset() {
         }
     }
     assert_eq!((told, reset), (1024, 976));
-    greeter.counts(Snapshot { greeted: 1024, dropped_full: 976, ..Snapshot::default() }).await;
+    greeter.counts(Snapshot { greeted: 1024, dropped_full: 976, ..Snapshot::default() });
     drop(held);
-    eventually("places are free", || heard(&greeter.connect()).as_deref() == Ok(LINE)).await;
+    eventually("places are free", || heard(&greeter.connect()).as_deref() == Ok(LINE));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_told_to_stop_it_closes_the_listener_and_lets_the_last_client_hear() {
     let Running { port, totals, stop, serve } = start(SMTP, Limits::default());
     let last = connect("127.0.0.1", port);
-    eventually("the last client is greeted", || totals.snapshot().greeted == 1).await;
+    eventually("the last client is greeted", || totals.snapshot().greeted == 1);
     stop.send(true).unwrap();
-    eventually("the listener is closed", || Client::connect(("127.0.0.1", port)).is_err()).await;
+    eventually("the listener is closed", || Client::connect(("127.0.0.1", port)).is_err());
     assert!(!serve.is_finished(), "the last client has not closed");
     assert_eq!(heard(&last).as_deref(), Ok(LINE));
     drop(last);
@@ -260,7 +258,7 @@ async fn reasons_that_panic_cost_one_connection() {
     let limits = Limits { connections: 1, time: 4 * PATIENCE, ..Limits::default() };
     let greeter = start(Panicking(Mutex::new(true)), limits);
     assert_ne!(heard(&greeter.connect()).as_deref(), Ok(LINE));
-    greeter.has_room().await;
+    greeter.has_room();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,9 +270,9 @@ async fn one_source_never_has_the_greeter_for_itself() {
     assert_eq!(told, 2, "the others are reset");
     let other = connect("::1", greeter.port);
     assert!(heard(&other).is_ok_and(|line| line.starts_with("421 ")), "another source is told");
-    greeter.counts(Snapshot { greeted: 3, dropped_full: 18, ..Snapshot::default() }).await;
+    greeter.counts(Snapshot { greeted: 3, dropped_full: 18, ..Snapshot::default() });
     drop(clients);
-    greeter.has_room().await;
+    greeter.has_room();
 }
 
 /// In a process of its own, because what runs out is the process's.
@@ -304,7 +302,7 @@ fn out_of_descriptors_it_resets_and_recovers() {
         let files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
         tokio::spawn(greeter.serve(stopped));
         assert_eq!(heard(&client), Err(ErrorKind::ConnectionReset), "nobody waits");
-        eventually("it is counted", || totals.snapshot().accept_errors == 1).await;
+        eventually("it is counted", || totals.snapshot().accept_errors == 1);
         drop(files);
         assert_eq!(heard(&connect("127.0.0.1", port)).as_deref(), Ok(LINE));
     });

@@ -173,7 +173,7 @@ mod tests {
     /// The running kernel's, with other names for some members; none if it has no BTF.
     fn renamed(members: &[&str]) -> Option<Result<Layout>> {
         let Ok(mut bytes) = std::fs::read(VMLINUX) else {
-            crate::skip::skip_without("CONFIG_DEBUG_INFO_BTF");
+            limiter_lab::skip_without("CONFIG_DEBUG_INFO_BTF");
             return None;
         };
         for member in members {
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn the_running_kernel_tells_its_offsets() {
         if !std::path::Path::new(VMLINUX).exists() {
-            return crate::skip::skip_without("CONFIG_DEBUG_INFO_BTF");
+            return limiter_lab::skip_without("CONFIG_DEBUG_INFO_BTF");
         }
         let Layout { offsets, bits, .. } = layout().unwrap();
         // A sock_common starts with addresses, ports, hash and state, then comes the namespace; a

@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Instant;
 
-use crate::ground::{Ground, nobody, say};
+use crate::lab::{AttackLab, nobody};
 use crate::raw::Crowd;
-use crate::server::Server;
-use crate::support::{Family, Limiter, SOON, V4, V6, deadline, same, truth};
-use crate::watch::Watch;
+use limiter_lab::watch::Watch;
+use limiter_lab::{Family, Limiter, SOON, Sink, V4, V6, deadline, same, say, sockets};
 
 const LIMIT: usize = 8;
 const CROWD: RangeInclusive<u16> = 20_001..=20_500;
@@ -31,9 +30,9 @@ fn full(ports: &BTreeSet<u16>) -> Result<BTreeSet<u16>, String> {
 
 /// The `n`th burst, of a source of its own, of which eight are let in; then room is made, and as many of the
 /// others come in.
-fn round(ground: &Ground, limiter: &Limiter, watch: &Watch, family: Family, n: u16) {
+fn round(lab: &AttackLab, limiter: &Limiter, watch: &Watch, family: Family, n: u16) {
     let source = nobody(family, n);
-    let mut crowd = Crowd::new(ground, source, CROWD, family.port(25));
+    let mut crowd = Crowd::new(lab, source, CROWD, family.port(25));
     crowd.call();
     crowd.complete();
     let held = CROWD.len() - LIMIT;
@@ -68,16 +67,16 @@ fn round(ground: &Ground, limiter: &Limiter, watch: &Watch, family: Family, n: u
 
 #[test]
 fn of_500_handshakes_completed_at_once_eight_are_let_in_and_the_others_as_places_free() {
-    let Some(ground) = Ground::new() else { return };
-    ground.receive_on_all_cpus();
-    let _server = Server::start(&ground, 25, BACKLOG);
-    let limiter = Limiter::start(&ground, LIMIT as u32, "reset");
-    let watch = Watch::start(&ground, 25);
+    let Some(lab) = AttackLab::new() else { return };
+    lab.receive_on_all_cpus();
+    let _server = Sink::with_backlog(&lab, 25, BACKLOG);
+    let limiter = Limiter::start(&lab, LIMIT as u32, "reset");
+    let watch = Watch::start(&lab.host, 25, 1);
     let began = Instant::now();
-    let (ground, limiter, watch) = (&ground, &limiter, &watch);
+    let (lab, limiter, watch) = (&lab, &limiter, &watch);
     std::thread::scope(|scope| {
         for family in [V4, V6] {
-            let rounds = move || (0..ROUNDS).for_each(|n| round(ground, limiter, watch, family, n));
+            let rounds = move || (0..ROUNDS).for_each(|n| round(lab, limiter, watch, family, n));
             scope.spawn(rounds);
         }
     });
@@ -90,20 +89,20 @@ fn of_500_handshakes_completed_at_once_eight_are_let_in_and_the_others_as_places
         began.elapsed(),
         watch.interval()
     ));
-    truth::settled(&ground.host, limiter, 25);
+    sockets::settled(&lab.host, limiter, 25);
 }
 
 /// What the test above relies on.
 #[test]
 fn nine_at_one_time_would_be_seen() {
-    let Some(ground) = Ground::new() else { return };
-    ground.receive_on_all_cpus();
-    let _server = Server::start(&ground, 25, BACKLOG);
-    let limiter = Limiter::start(&ground, LIMIT as u32 + 1, "reset");
-    let watch = Watch::start(&ground, 25);
+    let Some(lab) = AttackLab::new() else { return };
+    lab.receive_on_all_cpus();
+    let _server = Sink::with_backlog(&lab, 25, BACKLOG);
+    let limiter = Limiter::start(&lab, LIMIT as u32 + 1, "reset");
+    let watch = Watch::start(&lab.host, 25, 1);
     for family in [V4, V6] {
         let source = nobody(family, 0);
-        let mut crowd = Crowd::new(&ground, source, CROWD, family.port(25));
+        let mut crowd = Crowd::new(&lab, source, CROWD, family.port(25));
         crowd.call();
         crowd.complete();
         // Once to see them, and once more to see that they were there at the same time.
@@ -114,5 +113,5 @@ fn nine_at_one_time_would_be_seen() {
         watch.until(source, "they are gone", SOON, |ports| same("connections", &ports.len(), &0));
         assert_eq!(watch.peak(source), LIMIT + 1);
     }
-    truth::settled(&ground.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

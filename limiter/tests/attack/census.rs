@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::ground::{Ground, nobody, say};
 use crate::honest::EndOf;
+use crate::lab::{AttackLab, nobody};
 use crate::raw::Crowd;
-use crate::server::Server;
-use crate::support::dial::answer;
-use crate::support::sink::listener;
-use crate::support::{Limiter, SOON, V4, eventually, same};
+use limiter_lab::client::answer;
+use limiter_lab::sink::listener;
+use limiter_lab::{Limiter, SOON, Sink, V4, eventually, same, say};
 
 const SOCKETS: u64 = 100_000;
 /// A source has so many of them, from these ports on.
@@ -25,8 +24,8 @@ const ROUNDS: u32 = 20;
 const LONGER: Duration = Duration::from_millis(50);
 
 /// How long it took from the SYN to the greeting, until `done`, in order.
-fn sample(ground: &Ground, done: impl Fn() -> bool + Sync) -> Vec<Duration> {
-    ground.client.run(|| {
+fn sample(lab: &AttackLab, done: impl Fn() -> bool + Sync) -> Vec<Duration> {
+    lab.client.run(|| {
         let mut took = Vec::new();
         while !done() {
             let called = Instant::now();
@@ -47,15 +46,15 @@ fn median_and_p99(mut took: Vec<Duration>) -> (Duration, Duration) {
 #[test]
 #[ignore = "cargo xtask soak runs it: its figures want a machine of their own"]
 fn a_census_of_100_000_sockets_does_not_disturb_who_connects_meanwhile() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(lab) = AttackLab::new() else { return };
     // Accepted by nobody: an established connection in the queue of a listener takes no file.
-    let _queue = listener(&ground, SocketAddr::from(([0_u16; 8], 25)), SOCKETS as i32);
-    let _server = Server::start(&ground, 587, 1_024);
-    let limiter = Limiter::start_with(&ground, "[defaults]\nmax_connections = 10000\nresponse = \"reset\"\n");
+    let _queue = listener(&lab, SocketAddr::from(([0_u16; 8], 25)), SOCKETS as i32);
+    let _server = Sink::with_backlog(&lab, 587, 1_024);
+    let limiter = Limiter::start_with(&lab, "[defaults]\nmax_connections = 10000\nresponse = \"reset\"\n");
     let crowds = u16::try_from(SOCKETS / u64::from(CROWD)).expect("a few");
     for n in 0..crowds {
         let ports = FIRST_PORT..=FIRST_PORT + (CROWD - 1);
-        let mut crowd = Crowd::new(&ground, nobody(V4, n), ports, V4.port(25));
+        let mut crowd = Crowd::new(&lab, nobody(V4, n), ports, V4.port(25));
         crowd.call();
         crowd.complete();
         crowd.answer_until("all are connected", || {
@@ -68,7 +67,7 @@ fn a_census_of_100_000_sockets_does_not_disturb_who_connects_meanwhile() {
         let began = Instant::now();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let meanwhile = scope.spawn(|| sample(&ground, || over.load(Ordering::Relaxed)));
+            let meanwhile = scope.spawn(|| sample(&lab, || over.load(Ordering::Relaxed)));
             let verified = {
                 let _end = EndOf(&over);
                 limiter.json(&["status", "--verify"])["verified"].clone()
@@ -81,7 +80,7 @@ fn a_census_of_100_000_sockets_does_not_disturb_who_connects_meanwhile() {
         let look = began.elapsed();
         looks.push(look);
         let until = Instant::now() + look;
-        without.extend(sample(&ground, || Instant::now() >= until));
+        without.extend(sample(&lab, || Instant::now() >= until));
     }
     let connections = (without.len(), with.len());
     let (without, with) = (median_and_p99(without), median_and_p99(with));

@@ -7,12 +7,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::ground::{Ground, agree, counted_by_the_kernel, nobody, say};
 use crate::honest::{self, EndOf, Work};
+use crate::lab::{AttackLab, agree, nobody};
 use crate::raw::{ACK, RST, SYN, Segment, Wire};
-use crate::server::Server;
-use crate::support::pinned::Ledger;
-use crate::support::{Family, Limiter, V4, V6};
+use limiter_lab::pinned::Ledger;
+use limiter_lab::{Family, Limiter, Sink, V4, V6, let_time_pass, proc_net, say};
 
 const LIMIT: u32 = 8;
 /// What a connection pays for its rate. The burst is larger than any number of connections here, so nobody is
@@ -100,14 +99,14 @@ pub fn attack(family: Family) -> &'static [Vec<u8>] {
 
 /// The honest client works at `to` while `meanwhile` runs; what it held in the end is still open.
 pub fn works_during(
-    ground: &Ground,
+    lab: &AttackLab,
     family: Family,
     meanwhile: impl FnOnce(),
 ) -> (Work, impl ExactSizeIterator<Item = std::net::TcpStream>) {
     let stop = AtomicBool::new(false);
     let (work, held) = std::thread::scope(|scope| {
         let work = || {
-            ground.client.enter();
+            lab.client.enter();
             honest::work(family.source(), family.port(25), HOLDS, &stop)
         };
         let honest = scope.spawn(work);
@@ -137,31 +136,33 @@ pub enum Victim {
 
 fn forgery(syncookies: &str, backlog: i32) {
     for victim in [Victim::Resets, Victim::IsSilent] {
-        let Some(ground) = Ground::new() else { return };
-        ground.host.sysctl("ipv4/tcp_syncookies", syncookies);
+        let Some(lab) = AttackLab::new() else { return };
+        lab.host.sysctl("ipv4/tcp_syncookies", syncookies).unwrap();
         if victim == Victim::IsSilent {
-            ground.lose_resets_of_the_client();
+            lab.lose_resets_of_the_client();
         }
-        let _server = Server::start(&ground, 25, backlog);
+        let _server = Sink::with_backlog(&lab, 25, backlog);
         let config = format!("[defaults]\nmax_connections = {LIMIT}\nresponse = \"reset\"\n{RATE}");
-        let limiter = Limiter::start_with(&ground, &config);
+        let limiter = Limiter::start_with(&lab, &config);
         let mut expected = BTreeSet::new();
         for family in [V4, V6] {
             let source = family.source();
             let frames = attack(family);
-            let wire = Wire::to_send(&ground);
-            let (peace, held) = works_during(&ground, family, || std::thread::sleep(PEACE));
+            let wire = Wire::to_send(&lab);
+            let (peace, held) = works_during(&lab, family, || let_time_pass(PEACE, "honest work in peace"));
             assert_eq!(peace.refusals, [], "refused in peace");
-            agree(&ground, &limiter, source, held.len());
+            agree(&lab, &limiter, source, held.len());
             drop(held);
-            agree(&ground, &limiter, source, 0);
+            agree(&lab, &limiter, source, 0);
 
             let due = Ledger::open(&limiter).due_ns(source);
-            let before = ["InSegs", "SyncookiesSent"].map(|counter| counted_by_the_kernel(&ground, counter));
+            let before =
+                ["InSegs", "SyncookiesSent"].map(|counter| proc_net::counter(&lab.host, counter).unwrap());
             let began = Instant::now();
-            let (war, held) = works_during(&ground, family, || wire.send_frames(frames));
+            let (war, held) = works_during(&lab, family, || wire.send_frames(frames));
             let lasted = began.elapsed();
-            let after = ["InSegs", "SyncookiesSent"].map(|counter| counted_by_the_kernel(&ground, counter));
+            let after =
+                ["InSegs", "SyncookiesSent"].map(|counter| proc_net::counter(&lab.host, counter).unwrap());
             say(&format!(
                 "forgery, tcp_syncookies={syncookies}, the victim {victim:?}, {source}: {} forged packets in \
                  {lasted:.1?}, {} SYN cookies; honest: {:.0} connections/s (in peace {:.0}), the slowest \
@@ -178,7 +179,7 @@ fn forgery(syncookies: &str, backlog: i32) {
             let arrived = after[0] - before[0];
             assert!(arrived >= frames.len() as u64, "of {} forged packets {arrived} arrived", frames.len());
             assert_eq!(war.refusals, [], "refused under attack");
-            agree(&ground, &limiter, source, held.len());
+            agree(&lab, &limiter, source, held.len());
             let counted = limiter.source("smtp", source);
             let ever = u64::from(peace.served + war.served);
             assert_eq!(
@@ -195,7 +196,7 @@ fn forgery(syncookies: &str, backlog: i32) {
             expected.insert(name(source));
             assert_eq!(known(&limiter), expected, "only who completed a handshake is known");
             drop(held);
-            agree(&ground, &limiter, source, 0);
+            agree(&lab, &limiter, source, 0);
         }
         assert_eq!(limiter.counter("smtp", "refused_concurrency"), 0);
     }

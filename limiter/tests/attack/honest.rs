@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::dial::{ask, first_line};
-use crate::support::{Answer, SOON, answer};
+use limiter_lab::client::{ask, first_line};
+use limiter_lab::{Answer, SOON, answer};
 
 /// What became of its connections.
 #[derive(Debug, Default, Clone)]

@@ -7,32 +7,31 @@ use aya::maps::{HashMap, Map, MapData};
 use limiter_common::{Key, Penalty};
 
 use crate::forgery::attack;
-use crate::ground::{Ground, counted_by_the_kernel, say};
+use crate::lab::AttackLab;
 use crate::raw::Wire;
-use crate::server::Server;
-use crate::support::{Answer, Limiter, SOON, V4, V6, dial, eventually};
+use limiter_lab::{Answer, Limiter, SOON, Sink, V4, V6, client, eventually, proc_net, say};
 
 /// A hundred thousand forged packets of all kinds in the name of one who holds its limit: each SYN is
 /// refused, and steered to the greeter. It stands where it stood, with all its replies, and is not banned.
 #[test]
 fn forged_packets_move_nobody_on_the_ladder() {
     for syncookies in ["1", "2"] {
-        let Some(ground) = Ground::new() else { return };
-        ground.host.sysctl("ipv4/tcp_syncookies", syncookies);
-        ground.lose_resets_of_the_client();
-        let _server = Server::start(&ground, 25, 16);
+        let Some(lab) = AttackLab::new() else { return };
+        lab.host.sysctl("ipv4/tcp_syncookies", syncookies).unwrap();
+        lab.lose_resets_of_the_client();
+        let _server = Sink::with_backlog(&lab, 25, 16);
         let limiter = Limiter::start_with(
-            &ground,
+            &lab,
             "[defaults]\nmax_connections = 1\n[ladder]\nreplies = \"2/min\"\nban_after = \"1 in 10min\"\n",
         );
         for family in [V4, V6] {
             let (source, smtp) = (family.source(), family.port(25));
-            let answer = || ground.client.run(|| dial::answer(source, smtp, Duration::from_secs(3)).1);
-            let held = ground.served(source, smtp);
+            let answer = || lab.client.run(|| client::answer(source, smtp, Duration::from_secs(3)).1);
+            let held = lab.served(source, smtp);
             let frames = &attack(family)[..100_000];
-            let arrived = counted_by_the_kernel(&ground, "InSegs");
-            Wire::to_send(&ground).send_frames(frames);
-            let arrived = counted_by_the_kernel(&ground, "InSegs") - arrived;
+            let arrived = proc_net::counter(&lab.host, "InSegs").unwrap();
+            Wire::to_send(&lab).send_frames(frames);
+            let arrived = proc_net::counter(&lab.host, "InSegs").unwrap() - arrived;
             let refused = limiter.counter("smtp", "refused_concurrency");
             say(&format!(
                 "ladder, tcp_syncookies={syncookies}, {source}: {arrived} forged packets arrived, {refused} SYNs \

@@ -3,7 +3,7 @@
 //!
 //! [`raw`] writes every header itself, so that SYNs, ACKs, RSTs and FINs come in any order and number.
 //! What the limiter says is held against the kernel's own socket table, read through `sock_diag` as fast
-//! as it goes ([`watch`]). The lab and the limiter's harness are those of the system tests.
+//! as it goes ([a watch](limiter_lab::watch)).
 //!
 //! The tests need root; without it each one says so and does nothing. `cargo test --test attack` runs
 //! everything, within a few minutes.
@@ -14,16 +14,9 @@
     reason = "a test that cannot go on fails, and says where; helpers of tests are no exception"
 )]
 
-#[expect(dead_code, reason = "the system tests' harness, of which these need a part")]
-#[path = "../system/support/mod.rs"]
-mod support;
-
-mod ground;
 mod honest;
+mod lab;
 mod raw;
-mod server;
-mod sockets;
-mod watch;
 
 mod burst;
 mod census;
@@ -31,3 +24,6 @@ mod forgery;
 mod ladder;
 mod peers;
 mod stray;
+
+/// The program under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_limiter");

@@ -5,11 +5,10 @@ use std::fmt::Write as _;
 use std::net::TcpStream;
 
 use crate::forgery::{ROOM_FOR_ALL, Victim, attack, works_during};
-use crate::ground::{Ground, agree, counted_by_the_kernel, feed, say};
+use crate::lab::{AttackLab, agree};
 use crate::raw::{SYN, Segment, Wire};
-use crate::server::Server;
-use crate::support::process::run;
-use crate::support::{Family, Limiter, SOON, V4, V6, answer, eventually};
+use limiter_lab::command::{feed, run};
+use limiter_lab::{Family, Limiter, SOON, Sink, V4, V6, answer, eventually, proc_net, say};
 
 const LIMIT: usize = 8;
 const FORGED: u16 = 20;
@@ -33,17 +32,17 @@ impl Protection {
     }
 
     /// Limits the mail host to eight connections a source.
-    fn set_up(self, ground: &Ground) -> Option<Limiter> {
+    fn set_up(self, lab: &AttackLab) -> Option<Limiter> {
         match self {
-            Self::Limiter => return Some(Limiter::start(ground, LIMIT as u32, "reset")),
+            Self::Limiter => return Some(Limiter::start(lab, LIMIT as u32, "reset")),
             Self::Nftables => {
-                let mut command = ground.host.command("nft");
+                let mut command = lab.host.command("nft");
                 command.args(["-f", "-"]);
-                feed(command, NFTABLES);
+                feed(command, NFTABLES).unwrap();
             }
             Self::Iptables => {
                 for (program, mask) in [("iptables", "32"), ("ip6tables", "64")] {
-                    let mut command = ground.host.command(program);
+                    let mut command = lab.host.command(program);
                     command.args(["-A", "INPUT", "-p", "tcp", "--syn", "--dport", "25", "-m", "connlimit"]);
                     command.args(["--connlimit-above", "8", "--connlimit-mask", mask]);
                     command.args(["-j", "REJECT", "--reject-with", "tcp-reset"]);
@@ -68,10 +67,10 @@ table inet peer {
 ";
 
 /// How many of nine connections that the honest client opens are served, all held.
-fn served_of_nine(ground: &Ground, family: Family) -> usize {
+fn served_of_nine(lab: &AttackLab, family: Family) -> usize {
     let sessions: Vec<TcpStream> = (0..=LIMIT)
         .filter_map(|_| {
-            let (stream, answer) = ground.client.run(|| answer(family.source(), family.port(25), SOON));
+            let (stream, answer) = lab.client.run(|| answer(family.source(), family.port(25), SOON));
             stream.filter(|_| answer.is_service())
         })
         .collect();
@@ -80,29 +79,29 @@ fn served_of_nine(ground: &Ground, family: Family) -> usize {
 
 /// As [`served_of_nine`], before and after SYNs in the client's name.
 fn measure(protection: Protection, victim: Victim, family: Family, forged: u16) -> usize {
-    let Some(ground) = Ground::new() else { return 0 };
+    let Some(lab) = AttackLab::new() else { return 0 };
     if victim == Victim::IsSilent {
-        ground.lose_resets_of_the_client();
+        lab.lose_resets_of_the_client();
     }
-    let _server = Server::start(&ground, 25, 1_024);
-    let _limiter = protection.set_up(&ground);
-    let arrived = || counted_by_the_kernel(&ground, "InSegs");
+    let _server = Sink::with_backlog(&lab, 25, 1_024);
+    let _limiter = protection.set_up(&lab);
+    let arrived = || proc_net::counter(&lab.host, "InSegs").unwrap();
     let before = arrived();
     let syns: Vec<Segment> = (0..forged)
         .map(|n| Segment::new((family.source(), 1_024 + n).into(), family.port(25), SYN, u32::from(n), 0))
         .collect();
-    Wire::to_send(&ground).send_all(&syns);
+    Wire::to_send(&lab).send_all(&syns);
     // What nftables and iptables reject does not come to TCP: the first eight do.
     eventually("the forged SYNs have arrived", SOON, || {
         let arrived = arrived() - before;
         if arrived >= u64::from(forged.min(8)) { Ok(()) } else { Err(format!("{arrived}")) }
     });
-    served_of_nine(&ground, family)
+    served_of_nine(&lab, family)
 }
 
 #[test]
 fn twenty_forged_syns_lock_an_honest_client_out_of_nftables_and_iptables_but_not_out_of_this() {
-    if Ground::new().is_none() {
+    if AttackLab::new().is_none() {
         return;
     }
     let mut table = "an honest client opens nine connections of eight allowed; served are:\n".to_owned();
@@ -139,18 +138,17 @@ fn an_attack_in_its_name_locks_an_honest_client_out_of_nftables_and_iptables_but
     let mut failures = Vec::new();
     for protection in PROTECTIONS {
         for (family, name) in [(V4, "IPv4"), (V6, "IPv6")] {
-            let Some(ground) = Ground::new() else { return };
-            ground.lose_resets_of_the_client();
-            let _server = Server::start(&ground, 25, ROOM_FOR_ALL);
-            let limiter = protection.set_up(&ground);
-            let (frames, wire) = (attack(family), Wire::to_send(&ground));
-            let (work, held) = works_during(&ground, family, || wire.send_frames(frames));
+            let Some(lab) = AttackLab::new() else { return };
+            lab.lose_resets_of_the_client();
+            let _server = Sink::with_backlog(&lab, 25, ROOM_FOR_ALL);
+            let limiter = protection.set_up(&lab);
+            let (frames, wire) = (attack(family), Wire::to_send(&lab));
+            let (work, held) = works_during(&lab, family, || wire.send_frames(frames));
             drop(held);
             if let Some(limiter) = &limiter {
-                agree(&ground, limiter, family.source(), 0);
+                agree(&lab, limiter, family.source(), 0);
             }
-            let (served, refused, after) =
-                (work.served, work.refusals.len(), served_of_nine(&ground, family));
+            let (served, refused, after) = (work.served, work.refusals.len(), served_of_nine(&lab, family));
             let _ = writeln!(
                 table,
                 "{:30} {name:5} {:>12} {served:>10} {refused:>10} {after:>12}",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::ways::{ALL, COUNTED, Way};
+use crate::ending::{ALL, COUNTED, Ending};
 
 /// At least one connection in so many ends in each of the slow ways.
 const RARE: u64 = 1000;
@@ -18,7 +18,7 @@ pub struct Churn {
     over: AtomicBool,
     interrupted: AtomicBool,
     took_ms: AtomicU64,
-    /// What [`crate::unrest`] did.
+    /// What [`crate::changes`] did.
     pub changes: AtomicU64,
     pub kills: AtomicU64,
     pub verifications: AtomicU64,
@@ -41,17 +41,17 @@ impl Churn {
         })
     }
 
-    pub fn ended(&self, way: Way, connections: u64) {
-        self.tally[way as usize].fetch_add(connections, Ordering::Relaxed);
+    pub fn ended(&self, ending: Ending, connections: u64) {
+        self.tally[ending as usize].fetch_add(connections, Ordering::Relaxed);
     }
 
-    pub fn of(&self, way: Way) -> u64 {
-        self.tally[way as usize].load(Ordering::Relaxed)
+    pub fn of(&self, ending: Ending) -> u64 {
+        self.tally[ending as usize].load(Ordering::Relaxed)
     }
 
     /// Connections that counted and have ended.
     pub fn done(&self) -> u64 {
-        ALL[..COUNTED].iter().map(|&(way, _)| self.of(way)).sum()
+        ALL[..COUNTED].iter().map(|&(ending, _)| self.of(ending)).sum()
     }
 
     /// Whether as many have ended as should or could, and enough of them in each way; from then on for good.
@@ -63,7 +63,7 @@ impl Churn {
     }
 
     fn is_enough(&self) -> bool {
-        let in_each = |number| ALL.iter().all(|&(way, _)| self.of(way) >= number);
+        let in_each = |number| ALL.iter().all(|&(ending, _)| self.of(ending) >= number);
         let late = self.within.is_some_and(|within| self.began.elapsed() > within);
         (late && in_each(1)) || (self.done() >= self.goal && in_each((self.goal / RARE).max(1)))
     }

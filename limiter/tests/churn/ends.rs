@@ -4,14 +4,15 @@
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::AsFd as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Socket;
 
-use crate::ground::Pair;
-use crate::support::{SOON, deadline};
-use crate::ways::Way;
+use crate::ending::Ending;
+use crate::lab::Pair;
+use limiter_lab::client::reset;
+use limiter_lab::{SOON, deadline};
 
 /// What reading gives once the other side has done what it does: over a wire in memory that is now, but for a
 /// CPU that is behind with its packets.
@@ -33,55 +34,48 @@ fn wait(socket: &Socket) {
     assert!(found > 0, "nothing comes: {socket:?}");
 }
 
-/// Closes with a reset instead of a FIN.
-pub fn reset(socket: Socket) {
-    // It fails where the other side was faster.
-    let _ = socket.set_linger(Some(Duration::ZERO));
-    drop(socket);
-}
-
 /// Ends the connection in a way of a worker's.
-pub fn end(Pair { client, server }: Pair, way: Way) {
-    match converse(client, server, way) {
+pub fn end(Pair { client, server }: Pair, ending: Ending) {
+    match converse(client, server, ending) {
         Ok(()) => {}
-        Err(error) => panic!("a connection that should be {way:?}: {error}"),
+        Err(error) => panic!("a connection that should be {ending:?}: {error}"),
     }
 }
 
-fn converse(client: Socket, server: Socket, way: Way) -> io::Result<()> {
+fn converse(client: Socket, server: Socket, ending: Ending) -> io::Result<()> {
     let over = |outcome: Result<usize, ErrorKind>| match outcome {
         Ok(0) => Ok(()),
         outcome => Err(io::Error::other(format!("reading gave {outcome:?} instead of the end"))),
     };
-    match way {
-        Way::FinByServer => {
+    match ending {
+        Ending::FinByServer => {
             drop(server);
             over(reads(&client))?;
         }
-        Way::HalfClosedByClient => {
+        Ending::HalfClosedByClient => {
             client.shutdown(Shutdown::Write)?;
             over(reads(&server))?;
             (&server).write_all(b"221 2.0.0 Bye\r\n")?;
             drop(server);
         }
-        Way::HalfClosedByServer => {
+        Ending::HalfClosedByServer => {
             server.shutdown(Shutdown::Write)?;
             over(reads(&client))?;
             (&client).write_all(b"late")?;
             reads(&server)?;
         }
-        Way::ResetByClient => reset(client),
-        Way::ResetByServer => reset(server),
-        Way::ResetForTheUnread => {
+        Ending::ResetByClient => reset(client),
+        Ending::ResetByServer => reset(server),
+        Ending::ResetForTheUnread => {
             (&client).write_all(b"unread")?;
             drop(server);
         }
-        Way::ResetInCloseWait => {
+        Ending::ResetInCloseWait => {
             client.shutdown(Shutdown::Write)?;
             over(reads(&server))?;
             reset(client);
         }
-        Way::ResetInFinWait => {
+        Ending::ResetInFinWait => {
             server.shutdown(Shutdown::Write)?;
             over(reads(&client))?;
             reset(client);

@@ -3,7 +3,7 @@
 //!
 //! Two workers hold both ends of their connections and go as fast as they can ([`worker`]); the ways to
 //! end that take more than a system call have a thread each ([`slow`]); one thread changes limits, kills
-//! the daemon and starts it again ([`unrest`]). Then every count has to be 0, and none may ever have been
+//! the daemon and starts it again ([`changes`]). Then every count has to be 0, and none may ever have been
 //! wrong.
 //!
 //! Two hundred thousand connections end, or, on a machine that is slow or busy, as many as do in four
@@ -17,26 +17,23 @@
     reason = "a test that cannot go on fails, and says where; helpers of tests are no exception"
 )]
 
-#[expect(dead_code, unused_imports, reason = "the system tests' harness, of which this needs a part")]
-#[path = "../system/support/mod.rs"]
-mod support;
-
+mod changes;
 mod churn;
-mod dice;
+mod ending;
 mod ends;
-mod ground;
-mod interrupt;
+mod lab;
 mod report;
 mod slow;
-mod unrest;
-mod ways;
 mod worker;
 
 use std::time::Duration;
 
 use crate::churn::Churn;
-use crate::ground::Ground;
-use crate::support::Limiter;
+use crate::lab::ChurnLab;
+use limiter_lab::{Limiter, interrupt};
+
+/// The program under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_limiter");
 
 /// How many connections end, unless the environment says otherwise.
 const CONNECTIONS: u64 = 200_000;
@@ -46,9 +43,9 @@ const WITHIN: Duration = Duration::from_secs(240);
 /// How often daemons compare counts, in seconds: as often as can be.
 const RECONCILED_EVERY_S: u64 = 5;
 
-/// Small limits, which [`unrest`] changes; sources are forgotten, and counts compared, as often as can be.
+/// Small limits, which change ([`changes`]); sources are forgotten, and counts compared, as often as can be.
 fn config() -> String {
-    let ports = |service: u16| (0..ground::DOORS).map(move |door| ground::port(service, door).to_string());
+    let ports = |service: u16| (0..lab::DOORS).map(move |door| lab::port(service, door).to_string());
     let ports = |service: u16| ports(service).collect::<Vec<_>>().join(", ");
     format!(
         "remember_seconds = 1\nreconcile_seconds = {RECONCILED_EVERY_S}\n\
@@ -62,35 +59,36 @@ fn config() -> String {
 
 #[test]
 fn connections_that_end_in_every_way_while_limits_change_and_daemons_die_leave_every_count_at_0() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(lab) = ChurnLab::new() else { return };
     let wanted = std::env::var("LIMITER_CHURN_CONNECTIONS").ok();
     let churn = match wanted {
         Some(number) => Churn::new(number.parse().expect("a number of connections"), None),
         None => Churn::new(CONNECTIONS, Some(WITHIN)),
     };
-    let mut limiter = Limiter::start_with(&ground, &config());
-    interrupt::heed(&churn);
+    let mut limiter = Limiter::start_with(&lab, &config());
+    // Ctrl-C ends the churn, and the test with it, in good order: all that was set up is taken down again.
+    interrupt::hold().unwrap();
     std::thread::scope(|scope| {
-        let (ground, churn) = (&ground, &*churn);
+        let (lab, churn) = (&lab, &*churn);
         let mut works: Vec<Box<dyn FnOnce() + Send + '_>> = vec![
-            Box::new(|| slow::doors::run(ground, churn)),
-            Box::new(|| slow::victims::run(ground, churn)),
-            Box::new(|| slow::silence::run(ground, churn)),
-            Box::new(|| slow::moves::run(ground, churn)),
+            Box::new(|| slow::doors::run(lab, churn)),
+            Box::new(|| slow::victims::run(lab, churn)),
+            Box::new(|| slow::silence::run(lab, churn)),
+            Box::new(|| slow::moves::run(lab, churn)),
             Box::new(|| report::progress(churn)),
         ];
-        for seat in 0..ground::WORKERS {
-            works.push(Box::new(move || worker::run(ground, churn, seat)));
+        for seat in 0..lab::WORKERS {
+            works.push(Box::new(move || worker::run(lab, churn, seat)));
         }
         for work in works {
             scope.spawn(|| churn.watched(work));
         }
         // Here, since the daemon ends with the thread that started it.
-        churn.watched(|| unrest::run(&mut limiter, churn));
+        churn.watched(|| changes::run(&mut limiter, churn));
     });
     let took = churn.took();
     assert!(!churn.interrupted(), "interrupted");
-    let books = report::settled(&ground, &limiter);
+    let books = report::settled(&lab, &limiter);
     report::summary(&churn, &books, took);
     books.check(churn.looks(took));
 }

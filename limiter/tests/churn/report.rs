@@ -8,27 +8,25 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::churn::Churn;
-use crate::ground::{DOORS, Ground, port};
-use crate::support::{Limiter, eventually, truth};
-use crate::ways::{ALL, COUNTED};
+use crate::ending::{ALL, COUNTED};
+use crate::lab::{ChurnLab, DOORS, port};
+use limiter_lab::{Limiter, eventually, interrupt, let_time_pass, poll, proc_net, say, sockets};
 
 /// Between two lines of progress.
 const EVERY: Duration = Duration::from_secs(10);
+/// Between two looks at how far it is.
+const EACH_LOOK: Duration = Duration::from_millis(100);
 /// So long without any connection that ends, and something hangs.
 const HUNG: Duration = Duration::from_secs(60);
 /// Within this time the kernel has forgotten what nobody holds any more, and so has the limiter.
 const SETTLED: Duration = Duration::from_secs(60);
+/// A reservation of which nothing came is given back within this time.
+const GIVEN_BACK: Duration = Duration::from_secs(5);
 /// At most one in so many of the kernel's `PassiveOpens` never becomes a connection. It counts a socket when it
 /// is made of the ACK (`tcp_create_openreq_child`, `net/ipv4/tcp_minisocks.c`), and the socket is given up at
 /// once if by then a reset on another CPU, or another ACK, has ended the handshake (`own_req` in
 /// `tcp_check_req`), or the listener was closed (`inet_csk_reqsk_queue_add`).
 const LOST: u64 = 200_000;
-
-/// To stderr, where the test harness does not swallow it.
-fn say(text: &str) {
-    use std::io::Write as _;
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
 
 /// `1234567` as `1,234,567`.
 fn grouped(number: u64) -> String {
@@ -47,7 +45,10 @@ fn grouped(number: u64) -> String {
 pub fn progress(churn: &Churn) {
     let (mut said, mut moved, mut before) = (Instant::now(), Instant::now(), 0);
     while !churn.is_over() {
-        std::thread::sleep(Duration::from_millis(100));
+        let_time_pass(EACH_LOOK, "the pace of the report");
+        if interrupt::check().is_err() {
+            churn.interrupt();
+        }
         let done = churn.done();
         if done != before {
             (moved, before) = (Instant::now(), done);
@@ -88,23 +89,27 @@ pub struct Books {
 }
 
 /// Waits until the kernel has no connection to any door, and looks.
-pub fn settled(ground: &Ground, limiter: &Limiter) -> Books {
+pub fn settled(lab: &ChurnLab, limiter: &Limiter) -> Books {
     for port in (0..DOORS).flat_map(|door| [port(0, door), port(1, door)]) {
         eventually(&format!("no connection to port {port} is left"), SETTLED, || {
-            let left =
-                [truth::established(&ground.host, port), truth::half_open(&ground.host, port)].concat();
+            let left = [sockets::established(&lab.host, port), sockets::half_open(&lab.host, port)].concat();
             if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
         });
     }
     let status = limiter.json(&["status", "--verify"]);
-    // A reservation of which nothing came is given back within seconds.
-    std::thread::sleep(Duration::from_secs(5));
-    let list = limiter.json(&["list"]);
-    let sources = list["sources"].as_array().expect("a list of sources");
-    let uneven = |source: &&Value| source["connections"] != 0 || source["reserved"] != 0;
-    let left = sources.iter().filter(uneven).cloned().collect();
-    let snmp = ground.host.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"));
-    let passive_opens = passive_opens(&snmp.expect("the kernel has statistics"));
+    let uneven = || -> Vec<Value> {
+        let list = limiter.json(&["list"]);
+        let sources = list["sources"].as_array().expect("a list of sources");
+        let is_uneven = |source: &&Value| source["connections"] != 0 || source["reserved"] != 0;
+        sources.iter().filter(is_uneven).cloned().collect()
+    };
+    let even = || Ok(uneven().is_empty().then_some(()));
+    // What is left then is a fault, and in the books.
+    let left = match poll::until(GIVEN_BACK, EACH_LOOK, even).unwrap() {
+        Some(()) => Vec::new(),
+        None => uneven(),
+    };
+    let passive_opens = proc_net::counter(&lab.host, "PassiveOpens").unwrap();
     let is_correction =
         |line: &&str| line.contains(": drift, corrected") || line.contains("ended without a report");
     let corrections = limiter.log().lines().filter(is_correction).count();
@@ -112,13 +117,6 @@ pub fn settled(ground: &Ground, limiter: &Limiter) -> Books {
     let given_back = given_back.lines().filter_map(|line| line.split_once("gave back ")?.1.split(' ').next());
     let departures = given_back.filter_map(|number| number.parse::<u64>().ok()).sum();
     Books { status, left, passive_opens, corrections, departures }
-}
-
-fn passive_opens(snmp: &str) -> u64 {
-    let mut tcp = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: ")).map(str::split_whitespace);
-    let (names, values) = (tcp.next().expect("names"), tcp.next().expect("values"));
-    let found = names.zip(values).find(|(name, _)| *name == "PassiveOpens");
-    found.and_then(|(_, value)| value.parse().ok()).expect("the kernel counts what it accepts")
 }
 
 impl Books {
@@ -168,11 +166,11 @@ pub fn summary(churn: &Churn, books: &Books, took: Duration) {
     let mut line = |what: &str, number: u64| {
         let _ = writeln!(text, "  {what:<42} {:>12}", grouped(number));
     };
-    for (index, &(way, words)) in ALL.iter().enumerate() {
+    for (index, &(ending, words)) in ALL.iter().enumerate() {
         if index == COUNTED {
             line("connections that ended", churn.done());
         }
-        line(words, churn.of(way));
+        line(words, churn.of(ending));
     }
     line("connections/s", rate(churn.done(), took));
     line("changes of limits", churn.changes.load(Ordering::Relaxed));

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use crate::churn::Churn;
-use crate::dice::Dice;
-use crate::ends::{end, reset};
-use crate::ground::{Client, Door, Ground, Pair};
-use crate::ways::Way;
+use crate::ending::Ending;
+use crate::ends::end;
+use crate::lab::{ChurnLab, Client, Door, Pair};
+use limiter_lab::client::reset;
+use limiter_lab::poll;
+use limiter_lab::random::Random;
 
 /// Connections a worker holds.
 const LIVE: usize = 160;
@@ -26,11 +28,11 @@ type Call = (usize, SocketAddr);
 
 struct Worker<'churn> {
     churn: &'churn Churn,
-    dice: Dice,
+    random: Random,
     doors: [Door; 2],
-    live: Vec<(Pair, Way)>,
+    live: Vec<(Pair, Ending)>,
     /// Those who called and were not accepted yet, and how long they are patient.
-    callers: HashMap<Call, (Client, Way, Instant)>,
+    callers: HashMap<Call, (Client, Ending, Instant)>,
     /// The same, in the order in which to ask them how they are.
     line: VecDeque<Call>,
     /// Accepted when the client was gone, and when.
@@ -38,12 +40,12 @@ struct Worker<'churn> {
 }
 
 /// Opens and ends connections until it is over.
-pub fn run(ground: &Ground, churn: &Churn, seat: u16) {
-    ground.client.enter();
+pub fn run(lab: &ChurnLab, churn: &Churn, seat: u16) {
+    lab.client.enter();
     let mut worker = Worker {
         churn,
-        dice: Dice::new(u64::from(seat) + 1),
-        doors: ground.doors(seat, 1024),
+        random: Random::new(u64::from(seat) + 1),
+        doors: lab.doors(seat, 1024),
         live: Vec::new(),
         callers: HashMap::new(),
         line: VecDeque::new(),
@@ -61,23 +63,23 @@ pub fn run(ground: &Ground, churn: &Churn, seat: u16) {
 
 impl Worker<'_> {
     fn call(&mut self) {
-        let way = Way::throw(&mut self.dice);
-        let door = self.dice.index(self.doors.len());
-        if matches!(way, Way::ClosedInQueue | Way::ResetInQueue) {
-            let calls = 1 + self.dice.below(8);
-            let clients: Vec<Client> = (0..calls).map(|_| self.doors[door].call(&mut self.dice)).collect();
+        let ending = Ending::throw(&mut self.random);
+        let door = self.random.index(self.doors.len());
+        if matches!(ending, Ending::ClosedInQueue | Ending::ResetInQueue) {
+            let calls = 1 + self.random.below(8);
+            let clients: Vec<Client> = (0..calls).map(|_| self.doors[door].call(&mut self.random)).collect();
             for client in clients {
-                if way == Way::ResetInQueue {
+                if ending == Ending::ResetInQueue {
                     reset(client.socket);
                 }
             }
         } else {
-            let client = self.doors[door].call(&mut self.dice);
+            let client = self.doors[door].call(&mut self.random);
             let patience =
-                if self.dice.chance(5) { 1200 + self.dice.below(2000) } else { self.dice.below(30) };
+                if self.random.chance(5) { 1200 + self.random.below(2000) } else { self.random.below(30) };
             let until = Instant::now() + Duration::from_millis(patience);
             self.line.push_back((door, client.address));
-            self.callers.insert((door, client.address), (client, way, until));
+            self.callers.insert((door, client.address), (client, ending, until));
         }
         self.accept(door);
     }
@@ -85,7 +87,7 @@ impl Worker<'_> {
     fn accept(&mut self, door: usize) {
         while let Some((server, remote)) = self.doors[door].accept() {
             match self.callers.remove(&(door, remote)) {
-                Some((client, way, _)) => self.live.push((Pair { client: client.socket, server }, way)),
+                Some((client, ending, _)) => self.live.push((Pair { client: client.socket, server }, ending)),
                 None => self.late.push_back((server, Instant::now())),
             }
         }
@@ -97,18 +99,18 @@ impl Worker<'_> {
         let Some((client, ..)) = self.callers.get(&call) else { return };
         let became = match (&client.socket).read(&mut [0; 256]).map_err(|error| error.kind()) {
             // A greeter that is killed between its accept and its words closes without any.
-            Ok(_) => Way::ToldWhy,
-            Err(ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => Way::Refused,
-            Err(ErrorKind::WouldBlock) => Way::GaveUp,
+            Ok(_) => Ending::ToldWhy,
+            Err(ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => Ending::Refused,
+            Err(ErrorKind::WouldBlock) => Ending::GaveUp,
             Err(kind) => panic!("the caller of {call:?} does not know what became of its call: {kind}"),
         };
-        if became == Way::GaveUp && self.callers[&call].2 > Instant::now() {
+        if became == Ending::GaveUp && self.callers[&call].2 > Instant::now() {
             self.line.push_back(call);
             return;
         }
         let Some((client, ..)) = self.callers.remove(&call) else { return };
         self.churn.ended(became, 1);
-        if became == Way::GaveUp && self.dice.chance(50) {
+        if became == Ending::GaveUp && self.random.chance(50) {
             reset(client.socket);
         }
     }
@@ -117,25 +119,25 @@ impl Worker<'_> {
     /// the goodbye may be lost, and its host tires of repeating it; then the server has to make an end.
     fn listen(&mut self) {
         let Some((server, since)) = self.late.pop_front() else { return };
-        let way = match (&server).read(&mut [0; 64]).map_err(|error| error.kind()) {
-            Ok(0) => Way::ClosedInQueue,
-            Err(ErrorKind::ConnectionReset) => Way::ResetInQueue,
+        let ending = match (&server).read(&mut [0; 64]).map_err(|error| error.kind()) {
+            Ok(0) => Ending::ClosedInQueue,
+            Err(ErrorKind::ConnectionReset) => Ending::ResetInQueue,
             Err(ErrorKind::WouldBlock) if since.elapsed() < PATIENCE => {
                 return self.late.push_back((server, since));
             }
-            Err(ErrorKind::WouldBlock) => Way::NeverAcknowledged,
+            Err(ErrorKind::WouldBlock) => Ending::NeverAcknowledged,
             outcome => panic!("nobody is there, and reading gave {outcome:?}"),
         };
-        self.churn.ended(way, 1);
+        self.churn.ended(ending, 1);
     }
 
     /// Ends connections until `left` are left.
     fn leave(&mut self, left: usize) {
         while self.live.len() > left {
-            let one = self.dice.index(self.live.len());
-            let (pair, way) = self.live.swap_remove(one);
-            end(pair, way);
-            self.churn.ended(way, 1);
+            let one = self.random.index(self.live.len());
+            let (pair, ending) = self.live.swap_remove(one);
+            end(pair, ending);
+            self.churn.ended(ending, 1);
         }
     }
 
@@ -145,11 +147,11 @@ impl Worker<'_> {
         for (_, (client, ..)) in self.callers.drain() {
             reset(client.socket);
         }
-        let until = Instant::now() + AFTERMATH;
-        while Instant::now() < until {
+        // Nobody knows who of them still gets in: it is looked all the time.
+        let _none = poll::until(AFTERMATH, Duration::from_millis(20), || {
             (0..self.doors.len()).for_each(|door| self.accept(door));
             (0..self.late.len()).for_each(|_| self.listen());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            Ok(None::<()>)
+        });
     }
 }

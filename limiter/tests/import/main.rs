@@ -9,10 +9,6 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-#[expect(dead_code, reason = "of a kernel these need nothing")]
-#[path = "../system/support/skip.rs"]
-mod skip;
-
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import").join(path)
 }
@@ -40,7 +36,7 @@ fn is_installed(program: &str) -> bool {
 fn has(program: &str) -> bool {
     let installed = is_installed(program);
     if !installed {
-        skip::skip(&format!("{program} is not installed"));
+        limiter_lab::skip(&format!("{program} is not installed"));
     }
     installed
 }
@@ -134,7 +130,7 @@ fn saved_output_comes_from_files_and_from_standard_input() {
 #[test]
 fn one_that_is_not_installed_is_one_sentence_and_nothing_found_is_a_failure() {
     if is_installed("exim") || is_installed("exim4") {
-        return skip::skip("Exim is installed");
+        return limiter_lab::skip("Exim is installed");
     }
     let output = limiter(&["--exim"]).output().unwrap();
     let (toml, errors) = said(&output);

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use nix::libc;
 
 use crate::program::Program;
-use crate::support::xdp::bpf;
+use limiter_lab::xdp::bpf;
 
 /// `enum xdp_action`, include/uapi/linux/bpf.h.
 pub const DROP: u32 = 1;

@@ -8,8 +8,8 @@ use limiter_common::Cause;
 use crate::assembly::{DROP, PASS, by_turns, drops_after_one_look, drops_without_a_look};
 use crate::frame::{ACK, Frame};
 use crate::program::Program;
-use crate::support::pinned::Penalties;
-use crate::support::{Lab, Limiter, V4, V6};
+use limiter_lab::pinned::Penalties;
+use limiter_lab::{Lab, Limiter, V4, V6};
 
 /// Frames of each measurement, and measurements of each frame.
 const FRAMES: u32 = 200_000;
@@ -32,7 +32,7 @@ fn median(mut values: Vec<u32>) -> (u32, u32, u32) {
 fn report_of_ns_per_frame_with_one_and_a_thousand_and_a_million_bans() {
     let address = |n: u32| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n));
     let address6 = |n: u32| IpAddr::V6(Ipv6Addr::new(0x2a00, 0, (n >> 16) as u16, n as u16, 0, 0, 0, 1));
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     // Room for more than are banned: the daemon gives up the oldest when nine tenths are taken.
     let config = "interfaces = []\n[ladder]\nmax_bans = 2097152\n\
                   [[rule]]\nnetwork = \"198.51.100.0/24\"\ndeny = true\n\

@@ -5,13 +5,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use limiter_common::{Addr, Key, Syn};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 
 use crate::frame::{CUSTOMER, Frame};
-use crate::ground::{Ground, Sources, Verdict};
-use crate::support::V4;
-use crate::support::pinned::{Penalties, now_ns};
+use crate::setup::{Setup, Sources, Verdict};
+use limiter_lab::pinned::{Penalties, now_ns};
+use limiter_lab::{V4, cpu};
 
 use Verdict::{Drop, Pass};
 
@@ -22,20 +20,16 @@ const TIMES: u32 = 5;
 
 /// Runs this on each CPU: each remembers for itself.
 fn on_each_cpu(mut run: impl FnMut()) -> u32 {
-    let myself = Pid::from_raw(0);
-    let all = nix::sched::sched_getaffinity(myself).expect("the kernel tells");
-    let cpus: Vec<_> = (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false)).collect();
+    let cpus = cpu::allowed().expect("the kernel tells");
     for &cpu in &cpus {
-        let mut one = CpuSet::new();
-        one.set(cpu).expect("there is such a CPU");
-        sched_setaffinity(myself, &one).expect("it may run there");
+        cpu::bind_to(&[cpu]).expect("it may run there");
         run();
     }
-    sched_setaffinity(myself, &all).expect("it may run anywhere");
+    cpu::bind_to(&cpus).expect("it may run anywhere");
     cpus.len() as u32
 }
 
-impl Ground {
+impl Setup {
     /// What becomes of a frame on each CPU, which must be the same; how many drops that were.
     #[track_caller]
     fn everywhere(&self, frame: &Frame, expected: Verdict) -> u64 {
@@ -68,65 +62,65 @@ fn shown(source: IpAddr) -> String {
 
 #[test]
 fn whatever_the_admin_changes_holds_for_the_very_next_frame() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(setup) = Setup::new() else { return };
     for sources in Sources::of_both() {
         let syn = |from| Frame::syn(from, sources.host, SMTP);
         let (banned, denied) = (syn(sources.banned), syn(sources.denied));
         let (banned_ip, denied_ip) = (sources.banned.to_string(), sources.denied.to_string());
         let network = if sources.host.is_ipv4() { "198.51.100.0/24" } else { "2001:db8:7::/48" };
-        let ok = |args: &[&str]| drop(ground.limiter.ok(args));
-        ground.everywhere(&banned, Drop);
+        let ok = |args: &[&str]| drop(setup.limiter.ok(args));
+        setup.everywhere(&banned, Drop);
         ok(&["unban", &banned_ip]);
-        ground.everywhere(&banned, Pass);
+        setup.everywhere(&banned, Pass);
         ok(&["ban", &banned_ip]);
-        ground.everywhere(&banned, Drop);
+        setup.everywhere(&banned, Drop);
         ok(&["allow", &banned_ip]);
-        ground.everywhere(&banned, Pass);
+        setup.everywhere(&banned, Pass);
         ok(&["forget", &banned_ip]);
-        ground.everywhere(&banned, Drop);
-        ground.everywhere(&denied, Drop);
+        setup.everywhere(&banned, Drop);
+        setup.everywhere(&denied, Drop);
         ok(&["allow", &denied_ip]);
-        ground.everywhere(&denied, Pass);
+        setup.everywhere(&denied, Pass);
         ok(&["forget", &denied_ip]);
-        ground.everywhere(&denied, Drop);
+        setup.everywhere(&denied, Drop);
         ok(&["forget", network]);
-        ground.everywhere(&denied, Pass);
+        setup.everywhere(&denied, Pass);
         ok(&["deny", network]);
-        ground.everywhere(&denied, Drop);
+        setup.everywhere(&denied, Drop);
         ok(&["set", "smtp", "mode=observe"]);
-        ground.everywhere(&denied, Pass);
-        ground.everywhere(&banned, Pass);
+        setup.everywhere(&denied, Pass);
+        setup.everywhere(&banned, Pass);
         // What the file says, and nothing else.
         ok(&["reload"]);
-        ground.everywhere(&denied, Drop);
-        ground.everywhere(&banned, Drop);
-        ground.limiter.configure("interfaces = []\n[service.smtp]\nports = [2525]\n");
+        setup.everywhere(&denied, Drop);
+        setup.everywhere(&banned, Drop);
+        setup.limiter.configure("interfaces = []\n[service.smtp]\nports = [2525]\n");
         ok(&["reload"]);
-        ground.everywhere(&denied, Pass);
-        ground.everywhere(&banned, Pass);
-        ground.limiter.configure(crate::ground::CONFIG);
+        setup.everywhere(&denied, Pass);
+        setup.everywhere(&banned, Pass);
+        setup.limiter.configure(crate::setup::CONFIG);
         ok(&["reload"]);
-        ground.everywhere(&banned, Drop);
+        setup.everywhere(&banned, Drop);
     }
 }
 
 #[test]
 fn a_change_for_somebody_else_changes_nothing() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(setup) = Setup::new() else { return };
     for sources in Sources::of_both() {
         let frame = Frame::syn(sources.banned, sources.host, SMTP);
-        let mut drops = ground.everywhere(&frame, Drop);
-        ground.limiter.ok(&["ban", "192.0.2.77"]);
-        drops += ground.everywhere(&frame, Drop);
-        ground.limiter.ok(&["unban", "192.0.2.77"]);
-        drops += ground.everywhere(&frame, Drop);
-        assert_eq!(ground.dropped_of(&shown(sources.banned)), drops);
+        let mut drops = setup.everywhere(&frame, Drop);
+        setup.limiter.ok(&["ban", "192.0.2.77"]);
+        drops += setup.everywhere(&frame, Drop);
+        setup.limiter.ok(&["unban", "192.0.2.77"]);
+        drops += setup.everywhere(&frame, Drop);
+        assert_eq!(setup.dropped_of(&shown(sources.banned)), drops);
     }
 }
 
 /// When the ban of a source from smtp ends, in nanoseconds of `CLOCK_BOOTTIME`.
-fn banned_until_ns(ground: &Ground, source: IpAddr) -> u64 {
-    let (source, Penalties(penalties, smtp)) = (Addr::from(source), Penalties::open(&ground.limiter));
+fn banned_until_ns(setup: &Setup, source: IpAddr) -> u64 {
+    let (source, Penalties(penalties, smtp)) = (Addr::from(source), Penalties::open(&setup.limiter));
     let mut penalties = penalties.iter().map(Result::unwrap);
     let is_it = |key: &Key| key.service == smtp.0 && source.cut(key.prefix) == key.addr;
     penalties.find(|(key, _)| is_it(key)).expect("it is banned").1.banned_until_ns
@@ -134,15 +128,15 @@ fn banned_until_ns(ground: &Ground, source: IpAddr) -> u64 {
 
 #[test]
 fn a_ban_ends_when_it_should() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(setup) = Setup::new() else { return };
     for sources in Sources::of_both() {
         let source = sources.was_banned;
-        ground.limiter.ok(&["ban", &source.to_string(), "--service", "smtp", "--for", "4s"]);
-        let until_ns = banned_until_ns(&ground, source);
+        setup.limiter.ok(&["ban", &source.to_string(), "--service", "smtp", "--for", "4s"]);
+        let until_ns = banned_until_ns(&setup, source);
         let frame = Frame::syn(source, sources.host, SMTP).bytes();
         loop {
             let before_ns = now_ns();
-            let verdict = ground.verdict(&frame);
+            let verdict = setup.verdict(&frame);
             if verdict == Drop {
                 assert!(before_ns < until_ns, "{} ms after its end", (before_ns - until_ns) / 1_000_000);
             } else {
@@ -155,36 +149,35 @@ fn a_ban_ends_when_it_should() {
 
 #[test]
 fn every_drop_is_counted_once_and_with_its_ban() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(setup) = Setup::new() else { return };
     for sources in Sources::of_both() {
         let frame = Frame::syn(sources.banned, sources.host, SMTP);
         let (source, name) = (sources.banned.to_string(), shown(sources.banned));
-        let counters =
-            || ["dropped", "refused_banned"].map(|counter| ground.limiter.counter("smtp", counter));
+        let counters = || ["dropped", "refused_banned"].map(|counter| setup.limiter.counter("smtp", counter));
         let [dropped, refused] = counters();
-        let mut drops = ground.everywhere(&frame, Drop);
+        let mut drops = setup.everywhere(&frame, Drop);
         assert_eq!(counters(), [dropped + drops, refused + drops]);
-        assert_eq!(ground.dropped_of(&name), drops);
+        assert_eq!(setup.dropped_of(&name), drops);
         // In frames of another look it is the same source.
-        drops += ground.everywhere(&frame.clone().with(|frame| frame.tags = vec![CUSTOMER]), Drop);
-        drops += ground.everywhere(&frame.clone().with(|frame| frame.ports.0 = 7), Drop);
+        drops += setup.everywhere(&frame.clone().with(|frame| frame.tags = vec![CUSTOMER]), Drop);
+        drops += setup.everywhere(&frame.clone().with(|frame| frame.ports.0 = 7), Drop);
         assert_eq!(counters(), [dropped + drops, refused + drops]);
-        assert_eq!(ground.dropped_of(&name), drops);
+        assert_eq!(setup.dropped_of(&name), drops);
         // Banned anew, it is the same ban for longer; after an end, another one.
-        ground.limiter.ok(&["ban", &source, "--service", "smtp", "--for", "2h"]);
-        assert_eq!(ground.dropped_of(&name), drops);
-        drops += ground.everywhere(&frame, Drop);
-        assert_eq!(ground.dropped_of(&name), drops);
-        ground.limiter.ok(&["unban", &source, "--service", "smtp"]);
-        ground.limiter.ok(&["ban", &source, "--service", "smtp", "--for", "2h"]);
-        assert_eq!(ground.dropped_of(&name), 0);
-        assert_eq!(ground.everywhere(&frame, Drop), ground.dropped_of(&name));
+        setup.limiter.ok(&["ban", &source, "--service", "smtp", "--for", "2h"]);
+        assert_eq!(setup.dropped_of(&name), drops);
+        drops += setup.everywhere(&frame, Drop);
+        assert_eq!(setup.dropped_of(&name), drops);
+        setup.limiter.ok(&["unban", &source, "--service", "smtp"]);
+        setup.limiter.ok(&["ban", &source, "--service", "smtp", "--for", "2h"]);
+        assert_eq!(setup.dropped_of(&name), 0);
+        assert_eq!(setup.everywhere(&frame, Drop), setup.dropped_of(&name));
     }
 }
 
 #[test]
 fn sources_that_share_a_place_are_told_apart() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(setup) = Setup::new() else { return };
     let place = |source: Ipv4Addr| {
         Syn::new(&Addr::from(IpAddr::from(source)), &Addr::from(V4.host), SMTP.to_be()).slot()
     };
@@ -195,51 +188,51 @@ fn sources_that_share_a_place_are_told_apart() {
         [first, others.next().unwrap(), others.next().unwrap()]
     };
     for banned in [first, second] {
-        ground.limiter.ok(&["ban", &banned.to_string(), "--service", "smtp", "--for", "1h"]);
+        setup.limiter.ok(&["ban", &banned.to_string(), "--service", "smtp", "--for", "1h"]);
     }
     let frames = [first, second, ordinary].map(|from| Frame::syn(from.into(), V4.host, SMTP));
     let mut drops = [0, 0];
     for _ in 0..TIMES {
-        drops[0] += ground.everywhere(&frames[0], Drop);
-        ground.everywhere(&frames[2], Pass);
-        drops[1] += ground.everywhere(&frames[1], Drop) + ground.everywhere(&frames[1], Drop);
-        ground.everywhere(&frames[2], Pass);
+        drops[0] += setup.everywhere(&frames[0], Drop);
+        setup.everywhere(&frames[2], Pass);
+        drops[1] += setup.everywhere(&frames[1], Drop) + setup.everywhere(&frames[1], Drop);
+        setup.everywhere(&frames[2], Pass);
     }
-    assert_eq!([first, second].map(|source| ground.dropped_of(&shown(source.into()))), drops);
+    assert_eq!([first, second].map(|source| setup.dropped_of(&shown(source.into()))), drops);
     // What one is denied, the other is not.
-    ground.limiter.ok(&["unban", &second.to_string()]);
-    ground.everywhere(&frames[0], Drop);
-    ground.everywhere(&frames[1], Pass);
-    ground.everywhere(&frames[0], Drop);
+    setup.limiter.ok(&["unban", &second.to_string()]);
+    setup.everywhere(&frames[0], Drop);
+    setup.everywhere(&frames[1], Pass);
+    setup.everywhere(&frames[0], Drop);
 }
 
 #[test]
 fn what_is_remembered_holds_for_one_address_and_port_of_the_host() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(setup) = Setup::new() else { return };
     for sources in Sources::of_both() {
-        ground.everywhere(&Frame::syn(sources.banned, sources.host, SMTP), Drop);
-        ground.everywhere(&Frame::syn(sources.banned, sources.host, 143), Pass);
-        ground.everywhere(&Frame::syn(sources.banned, sources.host, 80), Pass);
+        setup.everywhere(&Frame::syn(sources.banned, sources.host, SMTP), Drop);
+        setup.everywhere(&Frame::syn(sources.banned, sources.host, 143), Pass);
+        setup.everywhere(&Frame::syn(sources.banned, sources.host, 80), Pass);
         let next = match sources.host {
             IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from(u32::from(v4) + 90)),
             IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) + 90)),
         };
-        ground.everywhere(&Frame::syn(sources.banned, next, SMTP), Pass);
-        ground.everywhere(&Frame::syn(sources.banned_elsewhere, sources.host, SMTP), Pass);
+        setup.everywhere(&Frame::syn(sources.banned, next, SMTP), Pass);
+        setup.everywhere(&Frame::syn(sources.banned_elsewhere, sources.host, SMTP), Pass);
     }
 }
 
 #[test]
 fn a_daemon_that_takes_over_finds_what_is_remembered_and_can_change_it() {
-    let Some(mut ground) = Ground::new() else { return };
+    let Some(mut setup) = Setup::new() else { return };
     let [sources, _] = Sources::of_both();
     let frame = Frame::syn(sources.banned, sources.host, SMTP);
     let name = shown(sources.banned);
-    let mut drops = ground.everywhere(&frame, Drop);
-    ground.replace_daemon();
-    assert_eq!(ground.dropped_of(&name), drops);
-    drops += ground.everywhere(&frame, Drop);
-    assert_eq!(ground.dropped_of(&name), drops);
-    ground.limiter.ok(&["unban", &sources.banned.to_string()]);
-    ground.everywhere(&frame, Pass);
+    let mut drops = setup.everywhere(&frame, Drop);
+    setup.replace_daemon();
+    assert_eq!(setup.dropped_of(&name), drops);
+    drops += setup.everywhere(&frame, Drop);
+    assert_eq!(setup.dropped_of(&name), drops);
+    setup.limiter.ok(&["unban", &sources.banned.to_string()]);
+    setup.everywhere(&frame, Pass);
 }

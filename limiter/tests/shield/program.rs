@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::libc;
 
-use crate::support::xdp::bpf;
+use limiter_lab::xdp::bpf;
 
 /// A program, and what it would not work without.
 pub struct Program(pub OwnedFd, Option<OwnedFd>);

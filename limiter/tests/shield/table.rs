@@ -7,8 +7,8 @@ use crate::frame::{
     ACK, AUTHENTICATION, CUSTOMER, DESTINATION, ESP, FIN, Frame, HOP_BY_HOP, ROUTING, RST, SERVICE, SYN, UDP,
     authentication, extension, fragment,
 };
-use crate::ground::{Ground, Sources, Verdict};
-use crate::support::{Answer, SOON, V4, V6, dial, eventually, truth};
+use crate::setup::{Setup, Sources, Verdict};
+use limiter_lab::{Answer, SOON, V4, V6, client, eventually, sockets};
 
 use Verdict::{Drop, Pass};
 
@@ -147,7 +147,7 @@ fn of_v6(sources: &Sources) -> Vec<Case> {
 
 #[test]
 fn every_frame_gets_its_verdict_and_every_drop_is_counted() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(setup) = Setup::new() else { return };
     let mut wrong = Vec::new();
     let (mut tried, mut drops) = (0, 0);
     for sources in Sources::of_both() {
@@ -158,7 +158,7 @@ fn every_frame_gets_its_verdict_and_every_drop_is_counted() {
             // What was dropped once may be remembered.
             for time in 1..=3 {
                 drops += u64::from(expected == Drop);
-                let verdict = ground.verdict(&frame.bytes());
+                let verdict = setup.verdict(&frame.bytes());
                 if verdict != expected {
                     wrong.push(format!("{description}, {time}: {verdict:?}, not {expected:?}: {frame:?}"));
                 }
@@ -166,17 +166,17 @@ fn every_frame_gets_its_verdict_and_every_drop_is_counted() {
         }
     }
     assert!(wrong.is_empty(), "of {tried} frames:\n{}", wrong.join("\n"));
-    assert_eq!(ground.dropped(), drops);
+    assert_eq!(setup.dropped(), drops);
 }
 
 #[test]
 fn of_a_banned_source_what_belongs_to_a_connection_passes_until_it_has_ended() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(setup) = Setup::new() else { return };
     for family in [V4, V6] {
         let (source, smtp) = (family.source(), family.port(SMTP));
         // Denied is not banned.
-        ground.limiter.ok(&["forget", if source.is_ipv4() { "198.51.100.0/24" } else { "2001:db8:7::/48" }]);
-        let session = ground.lab.served(source, smtp);
+        setup.limiter.ok(&["forget", if source.is_ipv4() { "198.51.100.0/24" } else { "2001:db8:7::/48" }]);
+        let session = setup.lab.served(source, smtp);
         let port = session.local_addr().expect("it is connected").port();
         let frame = |port, flags| {
             Frame::syn(source, family.host, SMTP).with(|frame| {
@@ -184,20 +184,20 @@ fn of_a_banned_source_what_belongs_to_a_connection_passes_until_it_has_ended() {
                 frame.flags = flags;
             })
         };
-        let verdict = |port, flags| ground.verdict(&frame(port, flags).bytes());
+        let verdict = |port, flags| setup.verdict(&frame(port, flags).bytes());
         // A handshake that is not completed is no connection.
-        let half_open = ground.lab.client.run(|| {
-            ground.lab.deafen(source);
-            dial::knock(source, smtp)
+        let half_open = setup.lab.client.run(|| {
+            setup.lab.deafen(source);
+            client::knock(source, smtp)
         });
         let knocking: SocketAddr = half_open.local_addr().expect("it is bound");
         eventually("the handshake has begun", SOON, || {
-            let half_open = truth::half_open(&ground.lab.host, SMTP);
+            let half_open = sockets::half_open(&setup.lab.host, SMTP);
             if half_open.is_empty() { Err("no handshake".to_owned()) } else { Ok(()) }
         });
         assert_eq!(verdict(port, ACK), Pass);
         assert_eq!(verdict(knocking.port(), ACK), Pass);
-        ground.limiter.ok(&["ban", &source.to_string()]);
+        setup.limiter.ok(&["ban", &source.to_string()]);
         for flags in [ACK, FIN | ACK, RST, RST | ACK] {
             assert_eq!(verdict(port, flags), Pass, "of the connection: {flags:#x}");
             assert_eq!(verdict(knocking.port(), flags), Drop, "of the handshake: {flags:#x}");
@@ -205,13 +205,13 @@ fn of_a_banned_source_what_belongs_to_a_connection_passes_until_it_has_ended() {
         }
         assert_eq!(verdict(port, SYN), Drop, "it would begin another");
         drop(half_open);
-        ground.lab.undeafen(source);
-        let said = dial::ask(&session, "QUIT", SOON);
+        setup.lab.undeafen(source);
+        let said = client::ask(&session, "QUIT", SOON);
         assert_eq!(said, Answer::Line("221 2.0.0 Bye".to_owned()));
         // The server closes first, and its end lingers in TIME_WAIT: the last ACKs are for it.
         std::io::copy(&mut &session, &mut std::io::sink()).expect("it closes in good order");
         drop(session);
-        truth::agree(&ground.lab.host, &ground.limiter, ("smtp", SMTP), source, 0);
+        sockets::agree(&setup.lab.host, &setup.limiter, ("smtp", SMTP), source, 0);
         eventually("the connection has ended", SOON, || match verdict(port, RST | ACK) {
             Pass => Ok(()),
             Drop => Err("it is forgotten already".to_owned()),

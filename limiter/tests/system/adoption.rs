@@ -3,8 +3,8 @@
 
 use std::net::TcpStream;
 
-use crate::support::cgroup::Cgroup;
-use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+use crate::support::service::{cgroup, serve};
+use limiter_lab::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, sockets};
 
 /// More than a source may hold by far.
 const OLD: usize = 3000;
@@ -12,7 +12,7 @@ const LIMIT: u32 = 100;
 
 #[test]
 fn what_was_there_before_is_counted_from_the_first_moment_until_it_ends() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut old: Vec<(Family, Vec<TcpStream>)> = [V4, V6]
         .map(|family| (family, (0..OLD / 2).map(|_| lab.served(family.source(), family.port(25))).collect()))
@@ -21,27 +21,27 @@ fn what_was_there_before_is_counted_from_the_first_moment_until_it_ends() {
     assert!(limiter.log().contains("counted 3000 connections that were there before"), "{}", limiter.log());
     for (family, sessions) in &mut old {
         let (source, smtp) = (family.source(), family.port(25));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 1500);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 1500);
         assert_eq!(lab.answer(source, smtp), Answer::Reset, "far over its limit");
         for left in [1000, LIMIT as usize, LIMIT as usize - 1] {
             sessions.truncate(left);
-            truth::agree(&lab.host, &limiter, ("smtp", 25), source, left as u64);
+            sockets::agree(&lab.host, &limiter, ("smtp", 25), source, left as u64);
             let expected = left < LIMIT as usize;
             assert_eq!(lab.answer(source, smtp).is_service(), expected, "with {left} live");
             // The one that was served is closed.
-            truth::agree(&lab.host, &limiter, ("smtp", 25), source, left as u64);
+            sockets::agree(&lab.host, &limiter, ("smtp", 25), source, left as u64);
         }
         // A neighbour never had any.
         drop(lab.served(family.sources[1], smtp));
     }
     assert_eq!(limiter.counter("smtp", "adopted"), OLD as u64);
     drop(old);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn what_comes_while_the_limiter_is_loaded_is_counted_once() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     for _round in 0..3 {
         let stop = std::sync::atomic::AtomicBool::new(false);
@@ -53,7 +53,7 @@ fn what_comes_while_the_limiter_is_loaded_is_counted_once() {
                         lab.client.run(|| {
                             let mut held = Vec::new();
                             while !stop.load(std::sync::atomic::Ordering::Relaxed) && held.len() < 400 {
-                                held.extend(crate::support::dial::dial(
+                                held.extend(limiter_lab::client::dial(
                                     family.source(),
                                     family.port(25),
                                     SOON,
@@ -68,22 +68,22 @@ fn what_comes_while_the_limiter_is_loaded_is_counted_once() {
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             let held: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
             for (family, held) in [V4, V6].iter().zip(&held) {
-                truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), held.len() as u64);
+                sockets::agree(&lab.host, &limiter, ("smtp", 25), family.source(), held.len() as u64);
             }
             drop(held);
-            truth::settled(&lab.host, &limiter, 25);
+            sockets::settled(&lab.host, &limiter, 25);
         });
         eventually("the host is empty", SOON, || {
-            same("connections", &truth::established(&lab.host, 25).len(), &0)
+            same("connections", &sockets::established(&lab.host, 25).len(), &0)
         });
     }
 }
 
 #[test]
 fn of_a_cgroup_only_its_own_sockets_are_adopted() {
-    let Some(lab) = Lab::new() else { return };
-    let (group, other) = (Cgroup::new(&lab), Cgroup::new(&Lab::new().unwrap()));
-    let _server = group.serve(&lab);
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let (group, other) = (cgroup(&lab), cgroup(&Lab::new(crate::BINARY).unwrap()));
+    let _server = serve(&lab, &group);
     let _held: Vec<TcpStream> = [V4, V6].map(|family| lab.served(family.source(), family.port(25))).into();
 
     let stranger = Limiter::start_in(&lab, other.path());

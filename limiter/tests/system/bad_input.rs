@@ -4,10 +4,10 @@
 use std::net::TcpStream;
 use std::process::Command;
 
-use crate::support::limiter::{BINARY, Outcome};
 use crate::support::mail_daemon::Files;
-use crate::support::process::run;
-use crate::support::{Answer, Lab, Limiter, Sink, V4};
+use limiter_lab::command::Outcome;
+use limiter_lab::command::run;
+use limiter_lab::{Answer, Lab, Limiter, Sink, V4};
 
 /// A limiter in force, with a connection that it counts and one that it refused.
 struct InForce {
@@ -21,7 +21,7 @@ struct InForce {
 
 impl InForce {
     fn new() -> Option<Self> {
-        let lab = Lab::new()?;
+        let lab = Lab::new(crate::BINARY)?;
         let sink = Sink::start(&lab, 25);
         let limiter = Limiter::start(&lab, 1, "reset");
         let session = lab.served(V4.source(), V4.port(25));
@@ -127,7 +127,7 @@ fn a_machine_where_no_bpffs_can_be_mounted() {
     "#;
     let mut attempt = Command::new("unshare");
     attempt.args(["--mount", "--", "sh", "-c", script, "sh"]).arg(in_force.files.path(""));
-    attempt.args([BINARY, &in_force.limiter.instance]).arg(in_force.lab.host.path());
+    attempt.args([crate::BINARY, &in_force.limiter.instance]).arg(in_force.lab.host.path());
     in_force.refuses(1, &["bpffs|/sys/fs/bpf"], attempt);
 }
 
@@ -137,7 +137,7 @@ fn as_nobody(files: &Files, arguments: &[&str]) -> Command {
     // thread forks would inherit our open file, and a file open for writing is not executed (ETXTBSY).
     let binary = files.path("limiter");
     let mut install = Command::new("install");
-    install.args(["--mode=755", BINARY]).arg(&binary);
+    install.args(["--mode=755", crate::BINARY]).arg(&binary);
     run(install).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(binary).args(arguments);
@@ -169,7 +169,7 @@ fn addresses_instances_and_verbs_that_make_no_sense() {
     in_force.refuses(2, &["refuse-all"], limiter(&["refuse-all"]));
     in_force.refuses(2, &["--jsom"], limiter(&["list", "--jsom"]));
     for name in ["", "..", "a/b", "../limiter"] {
-        let mut attempt = Command::new(BINARY);
+        let mut attempt = Command::new(crate::BINARY);
         attempt.args(["--instance", name, "list"]);
         in_force.refuses(2, &["instance"], attempt);
     }
@@ -177,9 +177,9 @@ fn addresses_instances_and_verbs_that_make_no_sense() {
 
 #[test]
 fn an_instance_that_is_not_loaded() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = |arguments: &[&str]| {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(crate::BINARY);
         command.args(["--instance", &lab.name]).args(arguments);
         Outcome::of(command)
     };

@@ -7,13 +7,15 @@ use std::time::Duration;
 use limiter_common::Cause;
 use serde_json::Value;
 
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, pinned, truth};
+use limiter_lab::{
+    Answer, Lab, Limiter, SOON, Sink, V4, V6, client, eventually, let_time_pass, pinned, sockets,
+};
 
 /// Long enough for a SYN that is repeated once.
 const A_WHILE: Duration = Duration::from_millis(1500);
 
 fn answer(lab: &Lab, source: IpAddr, to: std::net::SocketAddr) -> Answer {
-    lab.client.run(|| dial::answer(source, to, A_WHILE).1)
+    lab.client.run(|| client::answer(source, to, A_WHILE).1)
 }
 
 /// The bans in force, as `service source`.
@@ -44,7 +46,7 @@ fn insist(lab: &Lab, source: IpAddr, to: std::net::SocketAddr) -> Vec<(Answer, u
 
 #[test]
 fn who_insists_gets_words_then_resets_then_is_dropped_by_the_shield_and_starts_politely_after_the_ban() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(
         &lab,
@@ -84,9 +86,9 @@ fn who_insists_gets_words_then_resets_then_is_dropped_by_the_shield_and_starts_p
             pinned::Penalties::open(&limiter).end_bans();
         }
         drop(held);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
         drop(lab.served(source, smtp));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
     }
     assert_eq!(limiter.counter("smtp", "banned"), 8);
     assert!(limiter.counter("smtp", "refused_banned") >= 8);
@@ -95,12 +97,12 @@ fn who_insists_gets_words_then_resets_then_is_dropped_by_the_shield_and_starts_p
         "{}",
         limiter.log()
     );
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn who_is_refused_because_others_fill_the_service_is_never_banned() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(
         &lab,
@@ -116,16 +118,16 @@ fn who_is_refused_because_others_fill_the_service_is_never_banned() {
         }
         assert_eq!(bans(&limiter), Vec::<String>::new());
         drop(held);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), busy, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), busy, 0);
         drop(lab.served(other, family.port(25)));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), other, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), other, 0);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn an_admins_ban_is_in_force_at_once_cuts_nobody_and_ends_by_itself() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sinks = [Sink::start(&lab, 25), Sink::start(&lab, 143)];
     let limiter = Limiter::start(&lab, 5, "reply");
     for family in [V4, V6] {
@@ -135,7 +137,7 @@ fn an_admins_ban_is_in_force_at_once_cuts_nobody_and_ends_by_itself() {
         limiter.ok(&["ban", &address, "--service", "smtp", "--for", "1h"]);
         assert_eq!(answer(&lab, source, smtp), Answer::Silence);
         drop((lab.served(source, imap), lab.served(other, smtp)));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 1);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 1);
         limiter.ok(&["ban", &address, "--for", "1h"]);
         assert_eq!(answer(&lab, source, imap), Answer::Silence);
         assert_eq!(bans(&limiter).len(), limiter.services().len());
@@ -154,12 +156,12 @@ fn an_admins_ban_is_in_force_at_once_cuts_nobody_and_ends_by_itself() {
         assert_eq!(limiter.ok(&["bans"]), "nobody is banned\n");
         drop(held);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_monitoring_host_banned_by_mistake_is_allowed_again_and_no_ban_holds_for_it() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(
         &lab,
@@ -179,14 +181,14 @@ fn a_monitoring_host_banned_by_mistake_is_allowed_again_and_no_ban_holds_for_it(
             "{outcome:?}"
         );
         drop((held, more));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn bans_outlive_the_daemon_a_reload_and_a_restart_of_the_host() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start(&lab, 5, "reply");
     let sources = [V4, V6].map(|family| (family.source(), family.port(25)));
@@ -229,7 +231,7 @@ fn bans_outlive_the_daemon_a_reload_and_a_restart_of_the_host() {
 
 #[test]
 fn when_there_is_no_room_the_oldest_ban_of_the_ladder_is_given_up_and_none_made_by_hand() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start_with(&lab, "[ladder]\nmax_bans = 1024\n");
     limiter.kill();
     let address = |n: u32| IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n));
@@ -262,7 +264,7 @@ fn when_there_is_no_room_the_oldest_ban_of_the_ladder_is_given_up_and_none_made_
 
 #[test]
 fn sources_that_are_only_refused_push_out_no_ban_with_a_daemon_and_without() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     lab.take_network("2001:db8:c::/48");
     let mut limiter = Limiter::start_with(
@@ -283,12 +285,11 @@ fn sources_that_are_only_refused_push_out_no_ban_with_a_daemon_and_without() {
         lab.client.run(|| {
             for nth in 0..2200 {
                 let source = IpAddr::from(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xc, nth, 0, 0, 0, 7));
-                let (_, answer) = dial::answer(source, V6.port(25), A_WHILE);
+                let (_, answer) = client::answer(source, V6.port(25), A_WHILE);
                 assert!(!answer.is_service(), "{source}: {answer:?}");
             }
         });
-        // More than a round of the daemon.
-        std::thread::sleep(A_WHILE);
+        let_time_pass(A_WHILE, "more than a round of the daemon");
         assert_eq!(bans(&limiter), before, "with a daemon: {has_daemon}");
         assert_eq!(answer(&lab, banned, V4.port(25)), Answer::Silence);
         assert_eq!(limiter.counter("smtp", "unjudged"), 0);
@@ -298,7 +299,7 @@ fn sources_that_are_only_refused_push_out_no_ban_with_a_daemon_and_without() {
 
 #[test]
 fn a_service_that_says_nothing_drops_what_it_refuses() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 1, "drop");
     for family in [V4, V6] {
@@ -307,19 +308,19 @@ fn a_service_that_says_nothing_drops_what_it_refuses() {
         assert_eq!(answer(&lab, source, family.port(25)), Answer::Silence);
         drop(lab.served(other, family.port(25)));
         drop(held);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
         drop(lab.served(source, family.port(25)));
     }
     assert!(limiter.counter("smtp", "refused_concurrency") >= 2);
     assert_eq!(limiter.counter("smtp", "replied"), 0);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 /// With SYN cookies the gate only looks, and looks at the time where somebody was banned.
 #[test]
 fn a_ban_that_is_over_holds_back_no_syn_cookie() {
-    let Some(lab) = Lab::new() else { return };
-    lab.host.sysctl("ipv4/tcp_syncookies", "2");
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    lab.host.sysctl("ipv4/tcp_syncookies", "2").unwrap();
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 2, "reset");
     for family in [V4, V6] {
@@ -330,5 +331,5 @@ fn a_ban_that_is_over_holds_back_no_syn_cookie() {
         });
         drop(lab.served(family.source(), family.port(25)));
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

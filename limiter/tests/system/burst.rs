@@ -6,13 +6,10 @@ use std::ops::RangeInclusive;
 use std::sync::Barrier;
 use std::time::Duration;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
-
-use crate::support::dial::{answer, ask, first_line, knock, reset};
-use crate::support::sink::listener;
-use crate::support::watch::{self, Watch};
-use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+use limiter_lab::client::{answer, ask, first_line, knock, reset};
+use limiter_lab::sink::listener;
+use limiter_lab::watch::Watch;
+use limiter_lab::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, cpu, eventually, same, sockets};
 
 const SMTP: (&str, u16) = ("smtp", 25);
 const LIMIT: usize = 8;
@@ -32,23 +29,15 @@ fn with_cookies(cpus: usize) -> RangeInclusive<usize> {
     LIMIT..=LIMIT + cpus - 1
 }
 
-/// The CPUs this process may run on.
-fn cpus() -> Vec<usize> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the kernel tells");
-    (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect()
-}
-
 /// Binds the calling thread to one of `cpus`: what it sends over the wire is received there as well, and so
 /// is what its TCP answers to the answers.
 fn bind_to_cpu(cpus: &[usize], nth: usize) {
-    let mut one = CpuSet::new();
-    one.set(cpus[nth % cpus.len()]).expect("the kernel named it");
-    sched_setaffinity(Pid::from_raw(0), &one).expect("it is one of those allowed");
+    cpu::bind_to(&[cpus[nth % cpus.len()]]).unwrap();
 }
 
 /// Runs `client` on `n` threads of the client host, bound to the CPUs in turn, all starting at once.
 fn at_once<T: Send>(lab: &Lab, n: usize, client: impl Fn() -> T + Sync) -> Vec<T> {
-    let (start, cpus) = (Barrier::new(n), cpus());
+    let (start, cpus) = (Barrier::new(n), cpu::allowed().unwrap());
     std::thread::scope(|scope| {
         let thread = |nth| {
             let (start, cpus, client) = (&start, &cpus, &client);
@@ -70,7 +59,7 @@ fn twenty_half_open(lab: &Lab, family: Family) -> Vec<TcpStream> {
     lab.deafen(source);
     let clients = at_once(lab, 20, || knock(source, smtp));
     eventually("every SYN is admitted", SOON, || {
-        same("half open", &truth::half_open(&lab.host, 25).len(), &20)
+        same("half open", &sockets::half_open(&lab.host, 25).len(), &20)
     });
     clients
 }
@@ -91,7 +80,7 @@ fn greeted(clients: Vec<TcpStream>, within: Duration) -> (Vec<TcpStream>, Vec<Tc
 
 #[test]
 fn of_twenty_handshakes_completed_together_eight_are_served_eight_wait_for_room_and_four_are_refused() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 8, "reset");
     for family in [V4, V6] {
@@ -101,7 +90,7 @@ fn of_twenty_handshakes_completed_together_eight_are_served_eight_wait_for_room_
         assert_eq!((counted.connections, counted.reserved), (0, 0), "nothing counts before its ACK");
 
         lab.undeafen(source);
-        truth::agree(&lab.host, &limiter, SMTP, source, LIMIT as u64);
+        sockets::agree(&lab.host, &limiter, SMTP, source, LIMIT as u64);
         eventually("the ACKs of the others are held", SOON, || {
             let held = limiter.source("smtp", source).held;
             if held >= 12 { Ok(()) } else { Err(format!("held: {held}")) }
@@ -109,7 +98,7 @@ fn of_twenty_handshakes_completed_together_eight_are_served_eight_wait_for_room_
         // As many wait as may connect: the others are told at once. One of those may have got in by now, where an
         // ACK that came twice had kept it waiting for a moment.
         eventually("four are refused", SOON, || {
-            let half_open = truth::half_open(&lab.host, 25).len();
+            let half_open = sockets::half_open(&lab.host, 25).len();
             if (7..=8).contains(&half_open) { Ok(()) } else { Err(format!("{half_open} half open")) }
         });
         let (mut served, waiting, refused) = greeted(clients, Duration::from_millis(50));
@@ -119,32 +108,32 @@ fn of_twenty_handshakes_completed_together_eight_are_served_eight_wait_for_room_
 
         served.truncate(5);
         eventually("three that waited get in", SOON, || same("served so far", &sink.tally(source).ever, &11));
-        truth::agree(&lab.host, &limiter, SMTP, source, LIMIT as u64);
+        sockets::agree(&lab.host, &limiter, SMTP, source, LIMIT as u64);
         for session in &served {
             assert_eq!(ask(session, "NOOP", SOON), Answer::Line("250 2.0.0 Ok".to_owned()));
         }
         drop((served, waiting));
         assert_eq!((sink.tally(source).peak, limiter.source("smtp", source).peak), (LIMIT, LIMIT as u64));
-        truth::settled(&lab.host, &limiter, 25);
+        sockets::settled(&lab.host, &limiter, 25);
     }
 }
 
 #[test]
 fn those_that_waited_and_gave_up_leave_nothing_behind() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 8, "reset");
     for family in [V4, V6] {
         let source = family.source();
         let clients = twenty_half_open(&lab, family);
         lab.undeafen(source);
-        truth::agree(&lab.host, &limiter, SMTP, source, LIMIT as u64);
+        sockets::agree(&lab.host, &limiter, SMTP, source, LIMIT as u64);
         drop(clients);
         // The FIN of one that waits completes its handshake, and so it may be served for a moment.
-        truth::settled(&lab.host, &limiter, 25);
+        sockets::settled(&lab.host, &limiter, 25);
         assert_eq!(limiter.source("smtp", source).peak, 8);
         drop(lab.served(source, family.port(25)));
-        truth::settled(&lab.host, &limiter, 25);
+        sockets::settled(&lab.host, &limiter, 25);
     }
 }
 
@@ -158,41 +147,33 @@ fn bursts_of_parallel_clients(
     const CLIENTS: usize = 32;
     // Who completes the handshake and is held at the gate hears nothing, and gives up.
     const PATIENCE: Duration = Duration::from_secs(1);
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     if syncookies {
-        lab.host.sysctl("ipv4/tcp_syncookies", "2");
+        lab.host.sysctl("ipv4/tcp_syncookies", "2").unwrap();
     }
     let sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_patient(&lab, 8, response);
-    let watch = Watch::default();
-    let peaks = std::thread::scope(|scope| {
-        let peaks = watch::start(scope, &lab, &sink, 25, &watch);
-        let bursts = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for family in [V4, V6, V4, V6] {
-                let (source, smtp) = (family.source(), family.port(25));
-                let outcomes = at_once(&lab, CLIENTS, || answer(source, smtp, PATIENCE));
-                let served = outcomes.iter().filter(|(_, answer)| answer.is_service()).count();
-                let refused = outcomes.iter().filter(|(_, answer)| *answer == refusal(source)).count();
-                let waiting = outcomes.iter().filter(|(_, answer)| *answer == Answer::Silence).count();
-                let answers: Vec<_> = outcomes.iter().map(|(_, answer)| answer).collect();
-                assert!(bound.contains(&served), "{served} of {bound:?} are served: {answers:#?}");
-                assert_eq!(served + refused + waiting, CLIENTS, "{answers:#?}");
-                truth::agree(&lab.host, &limiter, SMTP, source, served as u64);
-                // Another source finds its own eight places untouched.
-                let (_, other) = lab.client.run(|| answer(family.sources[1], smtp, SOON));
-                assert!(other.is_service(), "another source got {other:?}");
-                watch.sees();
-                drop(outcomes);
-                truth::settled(&lab.host, &limiter, 25);
-            }
-        }));
-        watch.end();
-        let peaks = peaks.join().expect("the watch does not fail");
-        bursts.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        peaks
-    });
+    let watch = Watch::start(&lab.host, 25, 1);
+    for family in [V4, V6, V4, V6] {
+        let (source, smtp) = (family.source(), family.port(25));
+        let outcomes = at_once(&lab, CLIENTS, || answer(source, smtp, PATIENCE));
+        let served = outcomes.iter().filter(|(_, answer)| answer.is_service()).count();
+        let refused = outcomes.iter().filter(|(_, answer)| *answer == refusal(source)).count();
+        let waiting = outcomes.iter().filter(|(_, answer)| *answer == Answer::Silence).count();
+        let answers: Vec<_> = outcomes.iter().map(|(_, answer)| answer).collect();
+        assert!(bound.contains(&served), "{served} of {bound:?} are served: {answers:#?}");
+        assert_eq!(served + refused + waiting, CLIENTS, "{answers:#?}");
+        sockets::agree(&lab.host, &limiter, SMTP, source, served as u64);
+        // Another source finds its own eight places untouched.
+        let (_, other) = lab.client.run(|| answer(family.sources[1], smtp, SOON));
+        assert!(other.is_service(), "another source got {other:?}");
+        watch.sees(source);
+        drop(outcomes);
+        sockets::settled(&lab.host, &limiter, 25);
+    }
     for source in [V4.source(), V6.source()] {
-        let (held, listed) = (sink.tally(source).peak, peaks[&source]);
+        let listed = watch.peak_of(source, |cookie| sink.accepted(*cookie));
+        let held = sink.tally(source).peak;
         assert!(bound.contains(&held), "{held} of {bound:?}, by what the server held at once");
         assert!(bound.contains(&listed), "{listed} of {bound:?}, by the kernel's table");
     }
@@ -211,7 +192,12 @@ fn a_burst_from_all_cpus_never_exceeds_the_limit_and_the_rest_is_told_or_waits()
 
 #[test]
 fn with_syn_cookies_in_force_a_burst_exceeds_the_limit_by_no_more_than_the_other_cpus() {
-    bursts_of_parallel_clients("reset", |_| Answer::Reset, true, &with_cookies(cpus().len()));
+    bursts_of_parallel_clients(
+        "reset",
+        |_| Answer::Reset,
+        true,
+        &with_cookies(cpu::allowed().unwrap().len()),
+    );
 }
 
 /// Two clients, each on a CPU of its own, that do nothing but connect, so that both CPUs handle completing
@@ -219,9 +205,9 @@ fn with_syn_cookies_in_force_a_burst_exceeds_the_limit_by_no_more_than_the_other
 fn races_for_the_last_place(syncookies: bool, bound: &RangeInclusive<usize>) {
     const ROUNDS: usize = 60;
     const KNOCKS: usize = 12;
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     if syncookies {
-        lab.host.sysctl("ipv4/tcp_syncookies", "2");
+        lab.host.sysctl("ipv4/tcp_syncookies", "2").unwrap();
     }
     let (source, smtp) = (V4.source(), V4.port(25));
     let server = listener(&lab, smtp, 64);
@@ -229,21 +215,21 @@ fn races_for_the_last_place(syncookies: bool, bound: &RangeInclusive<usize>) {
     for round in 0..ROUNDS {
         let clients =
             at_once(&lab, RACERS, || (0..KNOCKS).map(|_| knock(source, smtp)).collect::<Vec<TcpStream>>());
-        let held = truth::held(&lab.host, 25, &limiter).get(&source).map_or(0, |held| *held as usize);
+        let held = sockets::held(&lab.host, 25, &limiter).get(&source).map_or(0, |held| *held as usize);
         assert!(bound.contains(&held), "round {round}: {held} of {bound:?}, by ss");
         for client in clients.into_iter().flatten() {
             reset(client);
         }
         drop((0..held).map(|_| server.accept().unwrap().0).collect::<Vec<TcpStream>>());
         eventually("the round is over", SOON, || {
-            let left = truth::established(&lab.host, 25).len() + truth::half_open(&lab.host, 25).len();
+            let left = sockets::established(&lab.host, 25).len() + sockets::half_open(&lab.host, 25).len();
             same("connections left", &left, &0)
         });
     }
     let peak = limiter.source("smtp", source).peak as usize;
     assert!(bound.contains(&peak), "{peak} of {bound:?}, by limiter list");
     drop(server);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]

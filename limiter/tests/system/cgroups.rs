@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A limiter for one cgroup, which comes and goes with a service.
 
-use crate::support::cgroup::Cgroup;
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same};
+use crate::support::service::{cgroup, remake, serve};
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same};
 
 /// Two are served at most, of each family.
 fn is_limited(lab: &Lab) {
@@ -17,19 +17,19 @@ const TWO: &str = "[defaults]\nmax_connections = 2\nresponse = \"reset\"\n";
 
 #[test]
 fn a_service_that_is_started_again_in_a_new_cgroup_is_limited_again() {
-    let Some(lab) = Lab::new() else { return };
-    let group = Cgroup::new(&lab);
-    let mut server = group.serve(&lab);
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let group = cgroup(&lab);
+    let mut server = serve(&lab, &group);
     let limiter = Limiter::start_in_with(&lab, group.path(), TWO);
     is_limited(&lab);
     let pid = limiter.pid();
     for _ in 0..2 {
-        server.kill();
-        let id = group.remake();
+        server.kill().unwrap();
+        let id = remake(&group);
         eventually("status says so", SOON, || same("code", &limiter.cli(&["status"]).code, &Some(3)));
-        server = group.serve(&lab);
+        server = serve(&lab, &group);
         eventually("it is followed", SOON, || same("code", &limiter.cli(&["status"]).code, &Some(0)));
-        assert_ne!(group.id(), id);
+        assert_ne!(group.id().unwrap(), id);
         is_limited(&lab);
         assert_eq!(limiter.pid(), pid, "in the same process");
         assert_eq!(limiter.json(&["status"])["daemon"]["pid"], pid.unwrap());
@@ -41,14 +41,14 @@ fn a_service_that_is_started_again_in_a_new_cgroup_is_limited_again() {
 /// The advice of the warning helps: another daemon takes over.
 #[test]
 fn the_next_daemon_protects_the_cgroup_that_is_at_the_path_by_then() {
-    let Some(lab) = Lab::new() else { return };
-    let group = Cgroup::new(&lab);
-    let mut server = group.serve(&lab);
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let group = cgroup(&lab);
+    let mut server = serve(&lab, &group);
     let mut limiter = Limiter::start_in_with(&lab, group.path(), TWO);
     limiter.kill();
-    server.kill();
-    group.remake();
-    server = group.serve(&lab);
+    server.kill().unwrap();
+    remake(&group);
+    server = serve(&lab, &group);
     let said = limiter.cli(&["status"]);
     assert_eq!(said.code, Some(3), "{said:?}");
     assert!(said.stdout.contains("attached to nothing: ledger, release, gate"), "{said:?}");
@@ -60,8 +60,8 @@ fn the_next_daemon_protects_the_cgroup_that_is_at_the_path_by_then() {
 /// A socket has the cgroup of who has opened it, as with systemd's socket activation.
 #[test]
 fn a_listener_outside_of_the_cgroup_is_warned_of() {
-    let Some(lab) = Lab::new() else { return };
-    let group = Cgroup::new(&lab);
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let group = cgroup(&lab);
     let warned = |limiter: &Limiter| {
         let warnings = limiter.json(&["status"])["warnings"].clone();
         let warnings: Vec<String> = serde_json::from_value(warnings).unwrap();
@@ -71,7 +71,7 @@ fn a_listener_outside_of_the_cgroup_is_warned_of() {
             .cloned()
             .collect::<Vec<_>>()
     };
-    let server = group.serve(&lab);
+    let server = serve(&lab, &group);
     let limiter = Limiter::start_in_with(&lab, group.path(), TWO);
     assert_eq!(warned(&limiter), Vec::<String>::new());
     drop(server);

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::support::lab::Family;
-use crate::support::process;
-use crate::support::sink::listener;
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, same, truth};
+use limiter_lab::lab::Family;
+use limiter_lab::sink::listener;
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, client, command, eventually, same, sockets};
 
 /// Long enough for a SYN that is repeated once.
 const A_WHILE: Duration = Duration::from_millis(1500);
@@ -20,7 +19,7 @@ const OTHER: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2))];
 
 fn answer(lab: &Lab, source: IpAddr, to: SocketAddr) -> Answer {
-    lab.client.run(|| dial::answer(source, to, A_WHILE).1)
+    lab.client.run(|| client::answer(source, to, A_WHILE).1)
 }
 
 /// Gives the mail host the other addresses.
@@ -33,7 +32,7 @@ fn with_two_addresses(lab: &Lab) {
         for arguments in [&neighbour[..], &["route", "add", &address, "dev", "wire"]] {
             let mut command = lab.client.command("ip");
             command.args(arguments);
-            process::run(command).unwrap();
+            command::run(command).unwrap();
         }
     }
 }
@@ -76,7 +75,7 @@ fn held(lab: &Lab, source: IpAddr, to: SocketAddr) -> Vec<TcpStream> {
 
 #[test]
 fn an_address_where_nobody_listens_is_closed_whatever_listens_at_another() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     with_two_addresses(&lab);
     let limiter = patient(&lab, "reply");
     for (family, other) in [V4, V6].into_iter().zip(OTHER) {
@@ -87,13 +86,13 @@ fn an_address_where_nobody_listens_is_closed_whatever_listens_at_another() {
         is_told(&lab, &limiter, "smtp", source, smtp);
         is_closed(&lab, &limiter, "smtp", source, SocketAddr::new(other, 25));
         drop((held, only));
-        truth::settled(&lab.host, &limiter, 25);
+        sockets::settled(&lab.host, &limiter, 25);
     }
 }
 
 #[test]
 fn a_port_where_nobody_listens_is_closed_whatever_is_held_at_another_of_the_service() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     for response in ["reply", "reset", "drop"] {
         let _sink = Sink::start(&lab, 993);
         let limiter = patient(&lab, response);
@@ -105,7 +104,7 @@ fn a_port_where_nobody_listens_is_closed_whatever_is_held_at_another_of_the_serv
             assert_eq!(answer(&lab, source, imaps), expected, "implicit TLS");
             assert!(refused(&limiter, "imap").0 > 0);
             drop(held);
-            truth::settled(&lab.host, &limiter, 993);
+            sockets::settled(&lab.host, &limiter, 993);
         }
         assert_eq!(limiter.counter("imap", "drift"), 0);
     }
@@ -113,7 +112,7 @@ fn a_port_where_nobody_listens_is_closed_whatever_is_held_at_another_of_the_serv
 
 #[test]
 fn a_mail_daemon_that_is_stopped_is_closed_at_once_and_refuses_again_when_it_is_back() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let before = Sink::start(&lab, 25);
     let limiter = patient(&lab, "reply");
     let held: Vec<_> =
@@ -140,12 +139,12 @@ fn a_mail_daemon_that_is_stopped_is_closed_at_once_and_refuses_again_when_it_is_
         each(is_closed);
     }
     drop(held);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_family_that_no_listener_takes_is_closed() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 993);
     let limiter = patient(&lab, "reply");
     let held: Vec<_> =
@@ -163,12 +162,12 @@ fn a_family_that_no_listener_takes_is_closed() {
         at(takes, is_closed);
     }
     drop(held);
-    truth::settled(&lab.host, &limiter, 993);
+    sockets::settled(&lab.host, &limiter, 993);
 }
 
 #[test]
 fn of_two_listeners_that_share_a_port_one_may_end() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 993);
     let limiter = patient(&lab, "reply");
     let any = SocketAddr::from(([0_u16; 8], 143));
@@ -185,13 +184,13 @@ fn of_two_listeners_that_share_a_port_one_may_end() {
             is_closed(&lab, &limiter, "imap", family.source(), family.port(143));
         }
         drop(held);
-        truth::settled(&lab.host, &limiter, 993);
+        sockets::settled(&lab.host, &limiter, 993);
     }
 }
 
 #[test]
 fn a_listener_on_another_interface_leaves_a_port_closed() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 993);
     let limiter = patient(&lab, "reply");
     let any = SocketAddr::from(([0_u16; 8], 143));
@@ -200,14 +199,14 @@ fn a_listener_on_another_interface_leaves_a_port_closed() {
         let bound = bound(&lab, any, false, |socket| socket.bind_device(Some(b"lo")).unwrap());
         is_closed(&lab, &limiter, "imap", family.source(), family.port(143));
         drop((bound, held));
-        truth::settled(&lab.host, &limiter, 993);
+        sockets::settled(&lab.host, &limiter, 993);
     }
 }
 
 /// Only who is bound to the interface has a way back to the clients: what answers for it has to take it, too.
 #[test]
 fn who_is_refused_at_a_listener_on_an_interface_is_told_by_way_of_it() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     for response in ["reply", "reset"] {
         let config = format!(
             "[defaults]\nmax_connections = 2\nresponse = \"{response}\"\nwait = \"1s\"\n[ladder]\nreplies = \"none\"\n"
@@ -225,7 +224,7 @@ fn who_is_refused_at_a_listener_on_an_interface_is_told_by_way_of_it() {
                 socket.bind_device(Some(b"wire")).unwrap();
             });
             let held: Vec<_> = (0..2).map(|_| lab.dial(family.source(), family.port(143)).unwrap()).collect();
-            truth::agree(&lab.host, &limiter, ("imap", 143), family.source(), 2);
+            sockets::agree(&lab.host, &limiter, ("imap", 143), family.source(), 2);
             for _ in 0..2 {
                 let said = lab.answer(family.source(), family.port(143));
                 match response {
@@ -240,7 +239,7 @@ fn who_is_refused_at_a_listener_on_an_interface_is_told_by_way_of_it() {
             }
             assert_eq!(limiter.source("imap", family.source()).refused, 2);
             drop((only, held));
-            truth::settled(&lab.host, &limiter, 143);
+            sockets::settled(&lab.host, &limiter, 143);
             ip(&["rule", "del", "oif", "wire", "lookup", "100"]);
             ip(&["route", "del", "blackhole", &source]);
             ip(&["route", "del", &source, "dev", "wire", "table", "100"]);
@@ -267,7 +266,7 @@ fn bound(lab: &Lab, at: SocketAddr, only_v6: bool, set: impl Fn(&Socket) + Send 
 /// What was known is what is there, also of ports that have come to a service since.
 #[test]
 fn a_port_that_comes_to_a_service_is_known_within_seconds() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let (_imap, _other) = (Sink::start(&lab, 143), Sink::start(&lab, 1143));
     let limiter = patient(&lab, "reply");
     let held: Vec<_> =
@@ -284,5 +283,5 @@ fn a_port_that_comes_to_a_service_is_known_within_seconds() {
         is_told(&lab, &limiter, "imap", family.source(), family.port(1143));
     }
     drop(held);
-    truth::settled(&lab.host, &limiter, 143);
+    sockets::settled(&lab.host, &limiter, 143);
 }

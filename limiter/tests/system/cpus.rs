@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::dial::knock;
-use crate::support::pinned::Slots;
-use crate::support::sink::listener;
-use crate::support::skip::skip;
-use crate::support::{Lab, Limiter, SOON, V4, eventually, same, truth};
+use limiter_lab::client::knock;
+use limiter_lab::pinned::Slots;
+use limiter_lab::sink::listener;
+use limiter_lab::{Lab, Limiter, SOON, V4, eventually, same, skip, sockets};
 
 /// A cpuset with CPU 0 alone, removed with the test.
 struct OnlyCpu0(PathBuf);
@@ -59,7 +58,7 @@ impl Drop for OnlyCpu0 {
 
 #[test]
 fn a_place_on_a_cpu_that_the_daemon_may_not_run_on_is_given_back() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
         return skip("there is only one CPU");
     }
@@ -76,14 +75,16 @@ fn a_place_on_a_cpu_that_the_daemon_may_not_run_on_is_given_back() {
     kill(daemon, Signal::SIGSTOP).unwrap();
     lab.deafen(source);
     let clients: Vec<TcpStream> = lab.client.run(|| (0..4).map(|_| knock(source, smtp)).collect());
-    eventually("the SYNs are there", SOON, || same("half open", &truth::half_open(&lab.host, 25).len(), &4));
+    eventually("the SYNs are there", SOON, || {
+        same("half open", &sockets::half_open(&lab.host, 25).len(), &4)
+    });
     lab.undeafen(source);
     for client in &clients {
         eventually("the client has its SYN-ACK", SOON, || {
             same("connected", &client.peer_addr().is_ok(), &true)
         });
     }
-    truth::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
+    sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
     // From now on no packet comes to any CPU, and the last one has left a place reserved.
     lab.cut();
     let mut slots = Slots::open(&limiter);
@@ -96,6 +97,6 @@ fn a_place_on_a_cpu_that_the_daemon_may_not_run_on_is_given_back() {
         same("reserved", &limiter.source("smtp", source).reserved, &0)
     });
     assert_eq!(slots.generations(), vec![0; pending.len()]);
-    truth::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
+    sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
     drop((clients, others, server));
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, TcpStream};
 
 use serde_json::Value;
 
-use crate::support::{Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, truth};
+use limiter_lab::{Lab, Limiter, SOON, Sink, V4, V6, client, eventually, sockets};
 
 /// What an IPv6 customer has of addresses.
 const CROWD: &str = "2001:db8:c::/48";
@@ -20,14 +20,14 @@ fn of_crowd(nth: u16) -> IpAddr {
 /// One connection after the other from each of the first sources of the crowd.
 fn come(lab: &Lab, sources: std::ops::Range<u16>) -> Vec<TcpStream> {
     lab.client.run(|| {
-        sources.map(|nth| dial::dial(of_crowd(nth), V6.port(25), SOON).expect("it is served")).collect()
+        sources.map(|nth| client::dial(of_crowd(nth), V6.port(25), SOON).expect("it is served")).collect()
     })
 }
 
 /// How many of nine connections a source is served.
 fn served_of_nine(lab: &Lab, source: IpAddr) -> Vec<TcpStream> {
     let to = if source.is_ipv4() { V4.port(25) } else { V6.port(25) };
-    let one = |_| lab.client.run(|| dial::answer(source, to, SOON));
+    let one = |_| lab.client.run(|| client::answer(source, to, SOON));
     (0..9).map(one).filter(|(_, answer)| answer.is_service()).filter_map(|(stream, _)| stream).collect()
 }
 
@@ -36,7 +36,7 @@ fn served_of_nine(lab: &Lab, source: IpAddr) -> Vec<TcpStream> {
 fn served_exactly(lab: &Lab, limiter: &Limiter, source: IpAddr) -> Vec<TcpStream> {
     let held = served_of_nine(lab, source);
     assert_eq!(held.len(), 3, "{source}");
-    truth::agree(&lab.host, limiter, ("smtp", 25), source, 3);
+    sockets::agree(&lab.host, limiter, ("smtp", 25), source, 3);
     held
 }
 
@@ -55,7 +55,7 @@ fn warnings(limiter: &Limiter) -> String {
 
 #[test]
 fn a_network_that_came_and_went_leaves_every_newcomer_its_limit_and_no_more() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = start(&lab);
     for (has_daemon, families) in
@@ -66,26 +66,26 @@ fn a_network_that_came_and_went_leaves_every_newcomer_its_limit_and_no_more() {
         }
         lab.client.run(|| {
             for nth in 0..1200 {
-                drop(dial::dial(of_crowd(nth), V6.port(25), SOON).expect("it is served"));
+                drop(client::dial(of_crowd(nth), V6.port(25), SOON).expect("it is served"));
             }
         });
-        eventually("the crowd is gone", SOON, || match truth::established(&lab.host, 25).len() {
+        eventually("the crowd is gone", SOON, || match sockets::established(&lab.host, 25).len() {
             0 => Ok(()),
             live => Err(format!("{live} are there")),
         });
         for source in families {
             drop(served_exactly(&lab, &limiter, source));
-            truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+            sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
         }
         assert_eq!(limiter.counter("smtp", "uncounted") + limiter.counter("smtp", "shared"), 0);
         assert!(!warnings(&limiter).contains("in the ledger"), "{}", warnings(&limiter));
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn when_every_entry_is_in_use_a_newcomer_is_served_and_limited_with_its_network_until_there_is_room() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = start(&lab);
     let mut crowd = come(&lab, 0..ROOM);
@@ -133,7 +133,7 @@ fn when_every_entry_is_in_use_a_newcomer_is_served_and_limited_with_its_network_
             3 => Ok(()),
             n => Err(format!("{n} served")),
         });
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
     }
     // The warning's advice ends it, and loses nobody.
     limiter.configure(&config(2 * ROOM));
@@ -143,5 +143,5 @@ fn when_every_entry_is_in_use_a_newcomer_is_served_and_limited_with_its_network_
     assert_eq!(limiter.counter("smtp", "adopted"), u64::from(ROOM) - 8);
     drop(served_exactly(&lab, &limiter, V4.sources[1]));
     drop(crowd);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

@@ -3,9 +3,9 @@
 
 use std::net::TcpListener;
 
-use crate::support::dial::{dial, reset};
-use crate::support::sink::listener;
-use crate::support::{Answer, Family, Lab, Limiter, SOON, V4, V6, truth};
+use limiter_lab::client::{dial, reset};
+use limiter_lab::sink::listener;
+use limiter_lab::{Answer, Family, Lab, Limiter, SOON, V4, V6, sockets};
 
 const LIMIT: u32 = 8;
 const ATTEMPTS: usize = 66;
@@ -38,14 +38,14 @@ fn full_of_dead(lab: &Lab, limiter: &Limiter, family: Family) -> TcpListener {
 
 #[track_caller]
 fn agrees(lab: &Lab, limiter: &Limiter, family: Family) {
-    truth::with_dead(&lab.host, limiter, ("smtp", 25), family.source(), (0, u64::from(LIMIT)));
+    sockets::with_dead(&lab.host, limiter, ("smtp", 25), family.source(), (0, u64::from(LIMIT)));
     assert_eq!(limiter.source("smtp", family.source()).peak, u64::from(LIMIT));
     assert_eq!(limiter.counter("smtp", "drift"), 0);
 }
 
 #[test]
 fn who_connects_and_resets_fills_its_own_places_and_not_the_accept_queue() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, LIMIT, "reset");
     for family in [V4, V6] {
         let listener = full_of_dead(&lab, &limiter, family);
@@ -61,23 +61,23 @@ fn who_connects_and_resets_fills_its_own_places_and_not_the_accept_queue() {
         drop(listener.accept().expect("it is in the queue"));
         lab.dial(family.source(), family.port(25)).expect("its places are free again");
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn the_dead_in_a_queue_go_with_its_listener() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, LIMIT, "reset");
     for family in [V4, V6] {
         drop(full_of_dead(&lab, &limiter, family));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_daemon_that_starts_again_knows_the_dead() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, LIMIT, "reset");
     for family in [V4, V6] {
         let listener = full_of_dead(&lab, &limiter, family);
@@ -90,30 +90,30 @@ fn a_daemon_that_starts_again_knows_the_dead() {
             drop(listener.accept().expect("it is in the queue"));
         }
         drop(listener);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
         let listener = listener_at(&lab, family);
         assert_eq!(connect_and_reset(&lab, family), LIMIT as usize);
         drop(listener);
         assert_eq!(limiter.source("smtp", family.source()).connections, u64::from(LIMIT));
         limiter.run();
-        truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn who_is_refused_because_of_its_dead_is_told_so() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 2, "reply");
     for family in [V4, V6] {
         let listener = listener_at(&lab, family);
         for _ in 0..2 {
             reset(lab.dial(family.source(), family.port(25)).expect("there is room"));
         }
-        truth::with_dead(&lab.host, &limiter, ("smtp", 25), family.source(), (0, 2));
+        sockets::with_dead(&lab.host, &limiter, ("smtp", 25), family.source(), (0, 2));
         let reply = Limiter::smtp_reply(2, family.source());
         assert_eq!(lab.answer(family.source(), family.port(25)), Answer::Line(reply));
         drop(listener);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, truth};
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, client, eventually, sockets};
 
 /// Clients at once.
 const CLIENTS: usize = 2000;
@@ -25,11 +25,11 @@ fn crowd(lab: &Lab, clients: usize) -> Vec<Answer> {
     lab.client.run(|| {
         let to = |source: IpAddr| if source.is_ipv4() { V4.port(25) } else { V6.port(25) };
         let streams: Vec<_> =
-            sources.iter().cycle().take(clients).map(|&source| dial::knock(source, to(source))).collect();
+            sources.iter().cycle().take(clients).map(|&source| client::knock(source, to(source))).collect();
         let until = Instant::now() + PATIENCE;
         let answers = streams.iter().map(|stream| {
             let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            dial::first_line(stream, left)
+            client::first_line(stream, left)
         });
         answers.collect()
     })
@@ -43,7 +43,7 @@ fn open(limiter: &Limiter) -> usize {
 
 #[test]
 fn of_2000_refused_at_once_nobody_waits_and_what_the_admin_asks_for_is_done_however_few_files_there_are() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let config = "[defaults]\nmax_connections = 1\n[ladder]\nreplies = \"none\"\n";
     let limiter = Limiter::start_with_files(&lab, config, (128, 400));
@@ -74,7 +74,7 @@ fn of_2000_refused_at_once_nobody_waits_and_what_the_admin_asks_for_is_done_howe
     let log = limiter.log();
     assert!(!log.contains("Too many open files") && !log.contains("cannot accept"), "{log}");
     drop(held);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
     eventually("its descriptors are free again", SOON, || {
         let open = open(&limiter);
         if open <= at_rest + 4 { Ok(()) } else { Err(format!("{open} are open, {at_rest} were before")) }
@@ -83,7 +83,7 @@ fn of_2000_refused_at_once_nobody_waits_and_what_the_admin_asks_for_is_done_howe
 
 #[test]
 fn of_hundreds_that_waited_and_are_told_at_once_nobody_is_left_without_an_answer() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     // Half of the backlog may wait, and all of these are told within one second.
     let config = "[defaults]\nmax_connections = 40\nwait = \"1s\"\n[ladder]\nreplies = \"none\"\n";
@@ -94,12 +94,12 @@ fn of_hundreds_that_waited_and_are_told_at_once_nobody_is_left_without_an_answer
     assert_eq!(silent, 0, "{answers:?}");
     assert!(served >= 240, "{served} were served, 40 of each source at least");
     assert!(!limiter.log().contains("Too many open files"), "{}", limiter.log());
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn it_takes_as_many_files_as_it_may_have_and_no_more() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let soft_limit = |limiter: &Limiter| {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", limiter.pid().unwrap())).unwrap();
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap().to_owned();

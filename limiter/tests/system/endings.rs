@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::support::dial::{knock, reset};
-use crate::support::process::run;
-use crate::support::sink::listener;
-use crate::support::{Family, Lab, Limiter, SOON, V4, V6, eventually, same, truth};
+use limiter_lab::client::{knock, reset};
+use limiter_lab::command::run;
+use limiter_lab::sink::listener;
+use limiter_lab::{Family, Lab, Limiter, SOON, V4, V6, eventually, same, sockets};
 
 /// Where a connection ends.
 struct Scene<'lab> {
@@ -28,13 +28,13 @@ impl Scene<'_> {
     /// Waits until the limiter and `ss` agree that the source has `expected` connections.
     #[track_caller]
     fn counts(&self, expected: u64) {
-        truth::agree(&self.lab.host, self.limiter, ("smtp", 25), self.family.source(), expected);
+        sockets::agree(&self.lab.host, self.limiter, ("smtp", 25), self.family.source(), expected);
     }
 
     /// Waits until the limiter counts `dead` connections of the source beside the `alive` ones that `ss` has.
     #[track_caller]
     fn counts_dead(&self, alive: u64, dead: u64) {
-        truth::with_dead(&self.lab.host, self.limiter, ("smtp", 25), self.family.source(), (alive, dead));
+        sockets::with_dead(&self.lab.host, self.limiter, ("smtp", 25), self.family.source(), (alive, dead));
     }
 }
 
@@ -42,7 +42,7 @@ impl Scene<'_> {
 /// requires that its place, and no other, was given back: the connection beside it is still counted, and
 /// in the end that is not either.
 fn ends(end: impl Fn(&Scene, TcpStream, TcpStream)) {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 8, "reset");
     for family in [V4, V6] {
         let listener = listener(&lab, family.port(25), 16);
@@ -61,7 +61,7 @@ fn ends(end: impl Fn(&Scene, TcpStream, TcpStream)) {
         drop(beside);
         scene.counts(0);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 /// Disconnects by connecting to nowhere (`AF_UNSPEC`, connect(2)).
@@ -118,7 +118,7 @@ fn half_closed_by_the_client_it_counts_until_the_server_lets_go() {
         client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(reads(&server), Ok(0));
         scene.counts(2);
-        let state = truth::established(&scene.lab.host, 25);
+        let state = sockets::established(&scene.lab.host, 25);
         assert!(state.iter().any(|connection| connection.state == "CLOSE-WAIT"), "{state:#?}");
         (&server).write_all(b"still here").unwrap();
         scene.counts(2);
@@ -302,7 +302,7 @@ fn let_go_while_the_client_is_gone_it_does_not_wait_for_the_goodbye() {
 
 /// The same for four connections that no daemon has accepted yet.
 fn ends_in_the_accept_queue(end: impl Fn(&Scene, TcpListener, Vec<TcpStream>)) {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 8, "reset");
     for family in [V4, V6] {
         let listener = listener(&lab, family.port(25), 16);
@@ -313,7 +313,7 @@ fn ends_in_the_accept_queue(end: impl Fn(&Scene, TcpListener, Vec<TcpStream>)) {
         end(&scene, listener, clients);
         scene.counts(0);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn closed_by_the_client_before_it_was_accepted() {
     ends_in_the_accept_queue(|scene, listener, clients| {
         drop(clients);
         eventually("it is in CLOSE_WAIT in the queue", SOON, || {
-            let waiting = truth::established(&scene.lab.host, 25);
+            let waiting = sockets::established(&scene.lab.host, 25);
             let all = waiting.len() == 4 && waiting.iter().all(|connection| connection.state == "CLOSE-WAIT");
             if all { Ok(()) } else { Err(format!("{waiting:#?}")) }
         });
@@ -373,7 +373,7 @@ fn reset_because_the_listener_was_closed_with_connections_in_its_queue() {
 
 #[test]
 fn reset_because_the_listener_was_closed_with_its_queue_full_and_more_at_the_door() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 8, "reset");
     for family in [V4, V6] {
         // A backlog of 1 holds 2: see sk_acceptq_is_full in include/net/sock.h.
@@ -385,6 +385,6 @@ fn reset_because_the_listener_was_closed_with_its_queue_full_and_more_at_the_doo
         drop(listener);
         scene.counts(0);
         drop(clients);
-        truth::settled(&lab.host, &limiter, 25);
+        sockets::settled(&lab.host, &limiter, 25);
     }
 }

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Lab, Limiter, SOON, Sink, V4, V6, dovecot, eventually, same, truth};
+use crate::support::dovecot;
+use limiter_lab::{Lab, Limiter, SOON, Sink, V4, V6, eventually, same, sockets};
 
 /// The shortest keepalive there is.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -17,13 +18,13 @@ fn vanish(lab: &Lab, limiter: &Limiter, (service, port): (&str, u16)) {
         let held = [V4, V6].map(|family| limiter.source(service, family.source()).connections);
         same("connections", &held, &[0, 0])
     });
-    assert!(truth::held(&lab.host, port, limiter).is_empty());
+    assert!(sockets::held(&lab.host, port, limiter).is_empty());
     assert!(cut.elapsed() > KEEPALIVE / 2, "gone before anyone could know: {:?}", cut.elapsed());
 }
 
 #[test]
 fn a_vanished_client_gives_its_place_back_in_the_keepalive_time_and_dovecot_its_slot() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let dovecot = dovecot::start(&lab);
     let limiter = Limiter::start_with(&lab, CONFIG);
     let held: Vec<_> = [V4, V6].map(|family| lab.served(family.source(), family.port(143))).into();
@@ -36,14 +37,14 @@ fn a_vanished_client_gives_its_place_back_in_the_keepalive_time_and_dovecot_its_
 
 #[test]
 fn a_client_that_vanishes_while_it_is_spoken_to_is_given_up_in_the_same_time() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let sink = Sink::start(&lab, 25);
     // One that was there before the limiter, and one that came after.
     let before: Vec<_> = [V4, V6].map(|family| lab.served(family.source(), family.port(25))).into();
     let limiter = Limiter::start_with(&lab, CONFIG);
     let after: Vec<_> = [V4, V6].map(|family| lab.served(family.source(), family.port(25))).into();
     for family in [V4, V6] {
-        truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 2);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 2);
     }
     // Answered by nobody, and repeated: the kernel sends no probes as long as it has something to say.
     for family in [V4, V6] {

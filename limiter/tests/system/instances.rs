@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::process::run;
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, truth};
+use limiter_lab::command::run;
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, let_time_pass, sockets};
 
 #[test]
 fn two_instances_in_two_namespaces_do_not_see_each_other() {
-    let (Some(here), Some(there)) = (Lab::new(), Lab::new()) else { return };
+    let (Some(here), Some(there)) = (Lab::new(crate::BINARY), Lab::new(crate::BINARY)) else { return };
     let _sinks = [&here, &there].map(|lab| Sink::start(lab, 25));
     let ours = Limiter::start(&here, 3, "reply");
     let theirs = Limiter::start(&there, 5, "reply");
@@ -26,15 +26,15 @@ fn two_instances_in_two_namespaces_do_not_see_each_other() {
         assert_eq!(theirs.source("smtp", source).connections, 0);
         let other: Vec<TcpStream> = (0..5).map(|_| there.served(source, smtp)).collect();
         assert_eq!(there.answer(source, smtp), Answer::Line(Limiter::smtp_reply(5, source)));
-        truth::agree(&here.host, &ours, ("smtp", 25), source, 3);
-        truth::agree(&there.host, &theirs, ("smtp", 25), source, 5);
+        sockets::agree(&here.host, &ours, ("smtp", 25), source, 3);
+        sockets::agree(&there.host, &theirs, ("smtp", 25), source, 5);
         drop((full, other));
     }
     let counters =
         |limiter: &Limiter| ["accepted", "refused_concurrency"].map(|name| limiter.counter("smtp", name));
     assert_eq!((counters(&ours), counters(&theirs)), ([6, 2], [10, 2]));
-    truth::settled(&here.host, &ours, 25);
-    truth::settled(&there.host, &theirs, 25);
+    sockets::settled(&here.host, &ours, 25);
+    sockets::settled(&there.host, &theirs, 25);
 
     drop(ours);
     let full: Vec<TcpStream> = (0..5).map(|_| there.served(V4.source(), V4.port(25))).collect();
@@ -102,7 +102,7 @@ fn unloads_without_trace(lab: &Lab, limiter: &Limiter) {
     // array that is closed for the last time twice, before the kernel has come to clear it, keeps a reference for ever
     // (`prog_array_map_clear`, kernel/bpf/arraymap.c, takes one more each time and queues its work once). So: not at
     // once, and not too often.
-    let slowly = || std::thread::sleep(Duration::from_millis(500));
+    let slowly = || let_time_pass(Duration::from_millis(500), "the maps are not looked at too often");
     slowly();
     eventually("no program, link, map or BTF of the instance is left", SOON, || {
         let left = left(&objects);
@@ -120,7 +120,7 @@ fn unloads_without_trace(lab: &Lab, limiter: &Limiter) {
 
 #[test]
 fn unload_after_the_daemon_has_ended_leaves_no_program_link_map_or_pin() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start(&lab, 2, "reply");
     let sessions: Vec<TcpStream> = (0..2).map(|_| lab.served(V4.source(), V4.port(25))).collect();
@@ -132,7 +132,7 @@ fn unload_after_the_daemon_has_ended_leaves_no_program_link_map_or_pin() {
 
 #[test]
 fn unload_after_the_daemon_was_killed_and_after_a_takeover_leaves_nothing_either() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start(&lab, 2, "reply");
     let first = objects(&limiter.pins());
@@ -148,12 +148,12 @@ fn unload_after_the_daemon_was_killed_and_after_a_takeover_leaves_nothing_either
 
 #[test]
 fn an_unloaded_instance_can_be_loaded_again_and_counts_from_zero() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start(&lab, 2, "reply");
     let (source, smtp) = (V4.source(), V4.port(25));
     drop(lab.served(source, smtp));
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
     limiter.stop();
     limiter.ok(&["unload"]);
     limiter.run();
@@ -161,5 +161,5 @@ fn an_unloaded_instance_can_be_loaded_again_and_counts_from_zero() {
     let sessions: Vec<TcpStream> = (0..2).map(|_| lab.served(source, smtp)).collect();
     assert_eq!(lab.answer(source, smtp), Answer::Line(Limiter::smtp_reply(2, source)));
     drop(sessions);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::limiter::{BINARY, Outcome};
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, pinned};
+use limiter_lab::command::Outcome;
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, client, eventually, let_time_pass, pinned};
 
 /// Long enough for a SYN that is repeated once.
 const A_WHILE: Duration = Duration::from_millis(1500);
 const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1000;
 
 fn answer(lab: &Lab, source: IpAddr, port: std::net::SocketAddr) -> Answer {
-    lab.client.run(|| dial::answer(source, port, A_WHILE).1)
+    lab.client.run(|| client::answer(source, port, A_WHILE).1)
 }
 
 fn path(limiter: &Limiter) -> PathBuf {
@@ -63,7 +63,7 @@ fn restart_host(limiter: &mut Limiter, passed_ms: i64) {
 
 #[test]
 fn a_ban_is_never_longer_than_it_was_made_for_whatever_the_clock_says_after_a_restart() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 5, "reply");
     let source = V4.source().to_string();
     let ban = |limiter: &Limiter| limiter.ok(&["ban", &source, "--service", "smtp", "--for", "1h"]);
@@ -84,7 +84,7 @@ fn a_ban_is_never_longer_than_it_was_made_for_whatever_the_clock_says_after_a_re
 /// What builds before this one wrote, and what no build wrote.
 #[test]
 fn whatever_numbers_are_in_the_file_no_ban_is_longer_than_it_was_made_for() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 5, "reply");
     limiter.stop();
     pinned::forget_everything(&limiter);
@@ -119,7 +119,7 @@ fn whatever_numbers_are_in_the_file_no_ban_is_longer_than_it_was_made_for() {
 
 #[test]
 fn a_ban_of_one_address_is_not_one_of_its_network_when_that_makes_a_source_after_a_restart() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start(&lab, 5, "reply");
     for family in [V4, V6] {
@@ -152,7 +152,7 @@ fn a_ban_of_one_address_is_not_one_of_its_network_when_that_makes_a_source_after
 
 #[test]
 fn after_a_reload_with_another_prefix_bans_lists_what_holds_and_unban_ends_what_covers_the_address() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 5, "reply");
     let prefixes = |ipv4: u32, ipv6: u32| {
@@ -189,7 +189,7 @@ fn after_a_reload_with_another_prefix_bans_lists_what_holds_and_unban_ends_what_
 
 #[test]
 fn a_ban_of_whom_a_rule_allows_or_of_a_service_that_observes_is_not_listed_as_in_force() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 5, "reply");
     for family in [V4, V6] {
@@ -237,7 +237,7 @@ fn logged(limiter: &Limiter, said: &str, times: usize) {
 
 #[test]
 fn whatever_keeps_a_ban_from_holding_is_in_the_log_once_and_so_is_that_it_holds_again() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limit = "[defaults]\nmax_connections = 5\n";
     let limiter = Limiter::start_with(&lab, limit);
     limiter.ok(&["ban", "2001:db8:9:7::1", "2001:db8:9:8::1", "--service", "smtp", "--for", "1h"]);
@@ -282,7 +282,7 @@ const WITH_A_STATE_OF_ITS_OWN: &str =
 
 #[test]
 fn on_a_file_system_that_is_read_only_or_full_a_ban_holds_and_that_is_said_once() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     fs::create_dir_all("/var/lib/limiter").expect("root may make it");
     let limiter = Limiter::start_by(
@@ -297,7 +297,7 @@ fn on_a_file_system_that_is_read_only_or_full_a_ban_holds_and_that_is_said_once(
         Outcome::of(command)
     };
     let verb = |arguments: &[&str]| {
-        inside(&[&[BINARY, "--instance", limiter.instance.as_str()], arguments].concat())
+        inside(&[&[crate::BINARY, "--instance", limiter.instance.as_str()], arguments].concat())
     };
     let source = V4.source().to_string();
     let fill = "head -c 100000 /dev/zero > /var/lib/limiter/filler; truncate -s +0 /var/lib/limiter/filler";
@@ -325,8 +325,7 @@ fn on_a_file_system_that_is_read_only_or_full_a_ban_holds_and_that_is_said_once(
             "{outcome:?}"
         );
         assert_eq!(answer(&lab, V4.source(), V4.port(25)), Answer::Silence);
-        // More than a few rounds of the daemon.
-        std::thread::sleep(Duration::from_secs(4));
+        let_time_pass(Duration::from_secs(4), "more than a few rounds of the daemon");
         let times = limiter.log().matches("the bans hold, but only until the host starts anew").count();
         assert_eq!(times, nth + 1, "{}", limiter.log());
         assert_eq!(inside(mending).code, Some(0));
@@ -348,7 +347,7 @@ fn address(nth: u32) -> Ipv4Addr {
 #[test]
 fn tens_of_thousands_are_banned_in_one_command_and_another_ban_takes_no_longer_for_them() {
     const MANY: u32 = 50_000;
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 5, "reply");
     let list = tempfile::NamedTempFile::new().unwrap();
     let mut text = File::create(list.path()).unwrap();
@@ -363,9 +362,9 @@ fn tens_of_thousands_are_banned_in_one_command_and_another_ban_takes_no_longer_f
     assert_eq!(said, format!("smtp: {MANY} sources: banned for 1 h: changed\n"));
     assert!(took < Duration::from_secs(20), "{took:?}");
     let written = || fs::metadata(path(&limiter)).unwrap().len();
-    // The daemon has seen them by then, and written nothing more.
+    // The daemon sees them, and writes nothing more.
     let before = written();
-    std::thread::sleep(Duration::from_secs(3));
+    let_time_pass(Duration::from_secs(3), "a few rounds of the daemon");
     assert_eq!(written(), before);
     limiter.ok(&["ban", "192.0.2.200", "--service", "smtp", "--for", "1h"]);
     assert!(written() - before < 500, "one more is one more line");
@@ -384,7 +383,7 @@ fn tens_of_thousands_are_banned_in_one_command_and_another_ban_takes_no_longer_f
 
 #[test]
 fn one_mistake_in_a_list_and_nobody_is_banned() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 5, "reply");
     let ban = |text: &str| {
         let mut command = limiter.command(&["ban", "--from", "-", "--service", "smtp"]);
@@ -411,7 +410,7 @@ fn one_mistake_in_a_list_and_nobody_is_banned() {
 
 #[test]
 fn what_can_be_read_of_a_damaged_file_is_in_force() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 5, "reply");
     for nth in 1..=3 {
         limiter.ok(&["ban", &address(nth).to_string(), "--service", "smtp", "--for", "1h"]);
@@ -432,7 +431,7 @@ fn what_can_be_read_of_a_damaged_file_is_in_force() {
 
 #[test]
 fn a_ban_that_cannot_be_told_of_holds_and_is_written_down_all_the_same() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start_with(&lab, "");
     let source = "203.0.113.7";
     let in_file = || fs::read_to_string(path(&limiter)).unwrap_or_default().lines().count();

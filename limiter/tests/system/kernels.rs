@@ -8,9 +8,8 @@ use std::process::{Command, Stdio};
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::support::limiter::BINARY;
 use crate::support::seccomp::{Supervised, refuse_with};
-use crate::support::{Answer, Lab, Limiter, Sink, V4};
+use limiter_lab::{Answer, Lab, Limiter, Sink, V4};
 
 /// Starts a daemon to which the kernel tells other names of some members of its structures.
 fn start_with_renamed(
@@ -32,7 +31,7 @@ fn start_with_renamed(
     fs::write(&file, types).unwrap();
     let arguments = limiter.run_arguments();
     limiter.run_as(lab.host.command("unshare"), |command| {
-        command.args(["--mount", "sh", "-c", RENAMED]).arg(&file).arg(BINARY).args(arguments);
+        command.args(["--mount", "sh", "-c", RENAMED]).arg(&file).arg(crate::BINARY).args(arguments);
         prepare(command);
     });
 }
@@ -49,7 +48,7 @@ fn one_is_served_and_no_more(lab: &Lab) -> TcpStream {
 /// `CONFIG_IPV6=n`: no structure has a member for it, and there are no sockets of it.
 #[test]
 fn without_ipv6_in_the_kernel_ipv4_is_limited_as_ever() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::absent(&lab);
     limiter.configure("[defaults]\nmax_connections = 1\n");
@@ -67,7 +66,7 @@ fn without_ipv6_in_the_kernel_ipv4_is_limited_as_ever() {
 
 #[test]
 fn a_kernel_that_only_the_census_does_not_know_is_limited_without_it() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::absent(&lab);
     limiter.configure("[defaults]\nmax_connections = 1\n");
@@ -81,9 +80,9 @@ fn a_kernel_that_only_the_census_does_not_know_is_limited_without_it() {
 
 #[test]
 fn a_daemon_whose_upkeep_has_ended_says_so_and_ends() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::absent(&lab);
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(crate::BINARY);
     command.args(limiter.run_arguments()).env("NO_COLOR", "1").stdout(Stdio::null()).stderr(Stdio::piped());
     // It sleeps between its rounds, and panics where it cannot.
     let mut rounds = 0;

@@ -3,8 +3,8 @@
 
 use std::net::{IpAddr, TcpStream};
 
-use crate::support::dial::{ask, first_line, knock};
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+use limiter_lab::client::{ask, first_line, knock};
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, sockets};
 
 const SMTP: (&str, u16) = ("smtp", 25);
 
@@ -18,7 +18,7 @@ fn all_work(sessions: &[TcpStream]) {
 
 #[test]
 fn a_raised_limit_is_in_force_for_the_next_syn() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 8, "reply");
     for family in [V4, V6] {
@@ -30,15 +30,15 @@ fn a_raised_limit_is_in_force_for_the_next_syn() {
         assert_eq!(limiter.source("smtp", source).limit, 20);
         sessions.extend((8..20).map(|_| lab.served(source, smtp)));
         assert_eq!(lab.answer(source, smtp), Answer::Line(Limiter::smtp_reply(20, source)));
-        truth::agree(&lab.host, &limiter, SMTP, source, 20);
+        sockets::agree(&lab.host, &limiter, SMTP, source, 20);
         all_work(&sessions);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_limit_lowered_below_the_live_count_cuts_nobody_and_lets_nobody_in_until_there_is_room() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 8, "reset");
     for family in [V4, V6] {
@@ -46,12 +46,12 @@ fn a_limit_lowered_below_the_live_count_cuts_nobody_and_lets_nobody_in_until_the
         limiter.ok(&["set", "smtp", "max_connections=8"]);
         let mut sessions: Vec<TcpStream> = (0..8).map(|_| lab.served(source, smtp)).collect();
         limiter.ok(&["set", "smtp", "max_connections=3"]);
-        truth::agree(&lab.host, &limiter, SMTP, source, 8);
+        sockets::agree(&lab.host, &limiter, SMTP, source, 8);
         while sessions.len() >= 3 {
             all_work(&sessions);
             assert_eq!(lab.answer(source, smtp), Answer::Reset, "with {} live", sessions.len());
             sessions.pop();
-            truth::agree(&lab.host, &limiter, SMTP, source, u64::try_from(sessions.len()).unwrap());
+            sockets::agree(&lab.host, &limiter, SMTP, source, u64::try_from(sessions.len()).unwrap());
         }
         sessions.push(lab.served(source, smtp));
         assert_eq!(lab.answer(source, smtp), Answer::Reset, "three is the limit now");
@@ -59,12 +59,12 @@ fn a_limit_lowered_below_the_live_count_cuts_nobody_and_lets_nobody_in_until_the
         sessions.push(lab.served(source, smtp));
         all_work(&sessions);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_handshake_under_way_when_the_limit_is_lowered_waits_for_room() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 4, "reset");
     for family in [V4, V6] {
@@ -75,7 +75,7 @@ fn a_handshake_under_way_when_the_limit_is_lowered_waits_for_room() {
         lab.deafen(source);
         let late = lab.client.run(|| knock(source, smtp));
         eventually("the SYN is admitted", SOON, || {
-            same("half open", &truth::half_open(&lab.host, 25).len(), &1)
+            same("half open", &sockets::half_open(&lab.host, 25).len(), &1)
         });
         limiter.ok(&["set", "smtp", "max_connections=2"]);
         lab.undeafen(source);
@@ -84,13 +84,13 @@ fn a_handshake_under_way_when_the_limit_is_lowered_waits_for_room() {
             let held = limiter.source("smtp", source).held;
             if held > 0 { Ok(()) } else { Err(format!("held: {held}")) }
         });
-        truth::agree(&lab.host, &limiter, SMTP, source, 2);
+        sockets::agree(&lab.host, &limiter, SMTP, source, 2);
         all_work(&sessions);
         sessions.pop();
         assert!(first_line(&late, SOON).is_service(), "room for the one that waited");
-        truth::agree(&lab.host, &limiter, SMTP, source, 2);
+        sockets::agree(&lab.host, &limiter, SMTP, source, 2);
         drop((late, sessions));
-        truth::settled(&lab.host, &limiter, 25);
+        sockets::settled(&lab.host, &limiter, 25);
     }
 }
 
@@ -107,7 +107,7 @@ fn explained(limiter: &Limiter, address: IpAddr, service: &str) -> (String, u64,
 
 #[test]
 fn explain_foretells_what_becomes_of_the_next_connection() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sinks = [Sink::start(&lab, 25), Sink::start(&lab, 143)];
     let limiter = Limiter::start_with(
         &lab,
@@ -128,12 +128,12 @@ fn explain_foretells_what_becomes_of_the_next_connection() {
         assert_eq!(explained(&limiter, source, "smtp"), ("admit".to_owned(), 2, 3));
         limiter.ok(&["set", "smtp", "max_connections=2"]);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_refused_source_is_served_again_as_soon_as_it_has_closed_one() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 1, "reply");
     let (source, smtp) = (V4.source(), V4.port(25));
@@ -146,5 +146,5 @@ fn a_refused_source_is_served_again_as_soon_as_it_has_closed_one() {
     }
     assert_eq!(limiter.source("smtp", source).refused, 20);
     drop(session);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

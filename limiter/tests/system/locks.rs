@@ -15,8 +15,8 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::limiter::{BINARY, Outcome};
-use crate::support::{Lab, Limiter, SOON, V4, eventually, same};
+use limiter_lab::command::Outcome;
+use limiter_lab::{Lab, Limiter, SOON, V4, eventually, let_time_pass, same};
 
 /// `nobody`, on Debian.
 const NOBODY: u32 = 65_534;
@@ -62,7 +62,7 @@ impl Drop for Stranger {
 
 #[test]
 fn nobody_but_root_can_hold_a_lock() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 1, "reset");
     limiter.ok(&["ban", "192.0.2.9", "--for", "1m"]);
     limiter.ok(&["deny", "192.0.2.10"]);
@@ -91,7 +91,7 @@ fn nobody_but_root_can_hold_a_lock() {
 
 #[test]
 fn a_stranger_with_the_daemons_number_is_left_alone() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 1, "reset");
     limiter.kill();
     let mut stranger = Stranger::new();
@@ -113,7 +113,7 @@ fn a_stranger_with_the_daemons_number_is_left_alone() {
 
 #[test]
 fn the_number_of_a_daemon_that_has_ended_is_gone() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 1, "reset");
     assert_eq!(fs::read_to_string(file(&limiter, "pid")).unwrap(), format!("{}\n", limiter.pid().unwrap()));
     limiter.stop();
@@ -123,14 +123,14 @@ fn the_number_of_a_daemon_that_has_ended_is_gone() {
 /// Somebody else is changing the policy, and does not come to an end.
 #[test]
 fn a_daemon_that_is_kept_from_reloading_still_answers_to_signals() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 1, "reset");
     let held = lock(&limiter, "policy");
     let daemon = Pid::from_raw(i32::try_from(limiter.pid().unwrap()).unwrap());
     // More than one, and not one more reload than needed when the lock is free.
     for _ in 0..3 {
         kill(daemon, Signal::SIGHUP).unwrap();
-        std::thread::sleep(Duration::from_millis(50));
+        let_time_pass(Duration::from_millis(50), "signals that come together are one");
     }
     limiter.configure_all("hostname = \"new.example.net\"\n[defaults]\nmax_connections = 2\n");
     drop(held);
@@ -138,7 +138,7 @@ fn a_daemon_that_is_kept_from_reloading_still_answers_to_signals() {
     eventually("it reads its file", SOON, || same("read", &read(&limiter), &2));
     let held = lock(&limiter, "policy");
     kill(daemon, Signal::SIGHUP).unwrap();
-    std::thread::sleep(Duration::from_millis(50));
+    let_time_pass(Duration::from_millis(50), "it is kept from reloading for a moment");
     limiter.stop();
     assert_eq!(read(&limiter), 2);
     drop(held);
@@ -146,7 +146,7 @@ fn a_daemon_that_is_kept_from_reloading_still_answers_to_signals() {
 
 #[test]
 fn reloads_at_the_same_time_all_succeed() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 1, "reset");
     std::thread::scope(|scope| {
         let shells: Vec<_> = (0..8)
@@ -166,7 +166,7 @@ fn reloads_at_the_same_time_all_succeed() {
 #[test]
 fn a_command_while_the_instance_is_loaded_or_unloaded_finds_it_there_or_not_there() {
     const TIMES: usize = 8;
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 1, "reset");
     let source = V4.source().to_string();
     let verbs: [&[&str]; 6] =
@@ -174,7 +174,7 @@ fn a_command_while_the_instance_is_loaded_or_unloaded_finds_it_there_or_not_ther
     let is_over = AtomicBool::new(false);
     let instance = limiter.instance.clone();
     let ask = move |verb: &[&str]| {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(crate::BINARY);
         command.args(["--instance", &instance]).args(verb);
         Outcome::of(command)
     };
@@ -214,7 +214,7 @@ fn a_command_while_the_instance_is_loaded_or_unloaded_finds_it_there_or_not_ther
 /// A BPF file system that is mounted by hand has the mode of `/tmp`.
 #[test]
 fn pins_that_are_somebody_elses_are_left_alone() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 1, "reset");
     limiter.kill();
     std::os::unix::fs::chown(limiter.pins(), Some(NOBODY), None).unwrap();
@@ -234,7 +234,7 @@ fn pins_that_are_somebody_elses_are_left_alone() {
 
 #[test]
 fn unload_leaves_nothing_behind_and_its_daemon_promises_nothing() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 1, "reset");
     limiter.ok(&["ban", "192.0.2.9", "--for", "1m"]);
     limiter.ok(&["reload"]);
@@ -247,7 +247,7 @@ fn unload_leaves_nothing_behind_and_its_daemon_promises_nothing() {
 
 #[test]
 fn a_change_is_made_to_what_is_loaded_when_its_lock_is_held_and_not_to_what_was_before() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 1, "reset");
     limiter.ok(&["ban", "192.0.2.9", "--for", "1m"]);
     let away = limiter.pins().with_file_name(format!("{}+away", limiter.instance));
@@ -286,7 +286,7 @@ fn a_change_is_made_to_what_is_loaded_when_its_lock_is_held_and_not_to_what_was_
 
 #[test]
 fn of_a_spoiled_file_one_sentence_says_what_to_do_and_the_rest_goes_on() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 1, "reply");
     let spoiled = |what: &str, test: &dyn Fn()| {
         let path = file(&limiter, what);
@@ -333,7 +333,7 @@ fn of_a_spoiled_file_one_sentence_says_what_to_do_and_the_rest_goes_on() {
 /// As of the one who wrote the shield's file while the daemon was killed.
 #[test]
 fn what_a_killed_writer_has_left_goes_with_the_instance() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 1, "reply");
     let of = |instance: &str| PathBuf::from(format!("/run/limiter/.{instance}.shield.1"));
     let (ours, others) = (of(&limiter.instance), of(&format!("{}0", limiter.instance)));

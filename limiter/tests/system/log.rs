@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the daemon's log has: who changed what, what was refused, and with `RUST_LOG=debug` more of the limiter.
 
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, dial, eventually};
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, client, eventually};
 
 fn says(limiter: &Limiter, wanted: &[&str]) {
     eventually("the log has it", SOON, || {
@@ -15,7 +15,7 @@ fn says(limiter: &Limiter, wanted: &[&str]) {
 
 #[test]
 fn a_change_made_by_hand_is_in_the_log_with_who_made_it_and_what_was() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 5, "reply");
     let me = std::process::id();
     let by = format!("pid {me})");
@@ -52,12 +52,12 @@ fn a_change_made_by_hand_is_in_the_log_with_who_made_it_and_what_was() {
 
 #[test]
 fn refusals_are_in_the_log_by_service_and_reason_and_not_each() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_patient(&lab, 1, "reply");
     let held = lab.served(V4.source(), V4.port(25));
     for _ in 0..20 {
-        let (_, answer) = lab.client.run(|| dial::answer(V4.source(), V4.port(25), SOON));
+        let (_, answer) = lab.client.run(|| client::answer(V4.source(), V4.port(25), SOON));
         assert!(matches!(answer, Answer::Line(_)), "{answer:?}");
     }
     says(&limiter, &["smtp: packets refused: concurrency "]);
@@ -67,11 +67,11 @@ fn refusals_are_in_the_log_by_service_and_reason_and_not_each() {
 
 #[test]
 fn a_log_of_more_is_about_the_limiter_and_not_about_how_programs_are_relocated() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_by(&lab, "[defaults]\nmax_connections = 1\n", &["env", "RUST_LOG=debug"]);
     let held = lab.served(V4.source(), V4.port(25));
-    let (_, answer) = lab.client.run(|| dial::answer(V4.source(), V4.port(25), SOON));
+    let (_, answer) = lab.client.run(|| client::answer(V4.source(), V4.port(25), SOON));
     assert!(matches!(answer, Answer::Line(_)), "{answer:?}");
     limiter.ok(&["ban", "192.0.2.77", "--service", "smtp"]);
     says(

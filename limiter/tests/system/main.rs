@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The limiter binary, a real kernel and real mail software.
 //!
-//! Each test builds a [`support::Lab`]: a client host and a mail host, two network namespaces on one
+//! Each test builds a [`limiter_lab::Lab`]: a client host and a mail host, two network namespaces on one
 //! wire, and runs an instance of the limiter of its own in it, so the tests run side by side. They need
 //! root; without it each one says so and does nothing.
 //!
-//! What the limiter says is held against `support::truth`, the kernel's own socket table.
+//! What the limiter says is held against `limiter_lab::sockets`, the kernel's own socket table.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -60,3 +60,6 @@ mod tproxy;
 mod translated;
 mod waiting;
 mod words;
+
+/// The program under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_limiter");

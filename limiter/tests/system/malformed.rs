@@ -14,8 +14,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
-use crate::support::limiter::{BINARY, Outcome};
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually};
+use limiter_lab::command::Outcome;
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually};
 
 /// A text, the place in it, and a word of the sentence.
 const TEXTS: &[(&str, &str, &str)] = &[
@@ -153,7 +153,7 @@ fn clear(path: &Path) {
 /// Runs a verb that must be refused, and must not wait for anything.
 fn refused(limiter: &Limiter, arguments: &[&str], place: &str, word: &str) {
     let mut command = Command::new("timeout");
-    command.args(["20", BINARY, "--instance", &limiter.instance]).args(arguments);
+    command.args(["20", crate::BINARY, "--instance", &limiter.instance]).args(arguments);
     let outcome = Outcome::of(command);
     assert_eq!(outcome.code, Some(2), "{arguments:?}: {outcome:?}");
     let said = outcome.stderr.trim_end();
@@ -163,7 +163,7 @@ fn refused(limiter: &Limiter, arguments: &[&str], place: &str, word: &str) {
 
 #[test]
 fn what_cannot_be_meant_changes_nothing_however_it_is_read() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let good = "[defaults]\nmax_connections = 1\nresponse = \"reset\"\n";
     let limiter = Limiter::start_with(&lab, good);

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::support::limiter::Outcome;
-use crate::support::{Lab, Limiter, Sink, V4, V6, truth};
+use limiter_lab::command::Outcome;
+use limiter_lab::{Lab, Limiter, Sink, V4, V6, sockets};
 
 const MANY: u32 = 100_000;
 
@@ -76,7 +76,7 @@ fn admission_ns(lab: &Lab, limiter: &Limiter) -> Option<u64> {
 
 #[test]
 fn of_a_hundred_thousand_rules_the_right_one_applies() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &config(10));
     let mut said = String::new();
@@ -102,7 +102,7 @@ fn of_a_hundred_thousand_rules_the_right_one_applies() {
             assert!(!lab.answer(source, family.port(25)).is_service(), "{source}");
         }
         drop(held);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), bounded, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), bounded, 0);
     }
     // One more, live; then the same file again.
     for arguments in [&["allow", "198.51.100.8"] as &[&str], &["reload"]] {
@@ -115,5 +115,5 @@ fn of_a_hundred_thousand_rules_the_right_one_applies() {
     limiter.configure(&config(10));
     limiter.ok(&["reload"]);
     assert!(limiter.json(&["rules"])["rules"].as_array().unwrap().len() < 30);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

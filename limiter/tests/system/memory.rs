@@ -5,9 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::limiter::{BINARY, Outcome};
-use crate::support::skip::skip;
-use crate::support::{Lab, Limiter, Sink, V4, truth};
+use limiter_lab::command::Outcome;
+use limiter_lab::{Lab, Limiter, Sink, V4, skip, sockets};
 
 /// A cgroup whose memory is limited, in whichever tree has that here.
 struct Limited {
@@ -19,7 +18,7 @@ impl Limited {
     /// None where neither tree can limit memory.
     fn new(name: &str, mib: u64) -> Option<Self> {
         let v1 = Path::new("/sys/fs/cgroup/memory");
-        let v2 = crate::support::cgroup::root();
+        let v2 = limiter_lab::cgroup::root().unwrap();
         let controllers = fs::read_to_string(v2.join("cgroup.subtree_control")).unwrap_or_default();
         let (path, limit, usage) = if v1.join("memory.limit_in_bytes").exists() {
             (v1.join(name), "memory.limit_in_bytes", "memory.max_usage_in_bytes")
@@ -56,18 +55,18 @@ impl Drop for Limited {
 
 /// Starts, takes over and limits with so much memory, and says nothing of it.
 fn starts_with(mib: u64, config: &str) {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let Some(cgroup) = Limited::new(&format!("{}-memory", lab.name), mib) else { return };
     let _sink = Sink::start(&lab, 25);
     let wrapper = cgroup.wrapper();
     let config = format!("{config}[defaults]\nmax_connections = 1\n");
     let mut limiter = Limiter::start_by(&lab, &config, &wrapper.each_ref().map(String::as_str));
     let held = lab.served(V4.source(), V4.port(25));
-    truth::agree(&lab.host, &limiter, ("smtp", 25), V4.source(), 1);
+    sockets::agree(&lab.host, &limiter, ("smtp", 25), V4.source(), 1);
     // And taking over, with the maps there already.
     limiter.stop();
     limiter.run();
-    truth::agree(&lab.host, &limiter, ("smtp", 25), V4.source(), 1);
+    sockets::agree(&lab.host, &limiter, ("smtp", 25), V4.source(), 1);
     assert!(!limiter.log().contains("MemoryMax="), "{}", limiter.log());
     eprintln!("peak: {:?} MiB", cgroup.peak_mib());
     drop(held);
@@ -86,13 +85,13 @@ fn it_starts_and_limits_with_48_mib_where_fewer_sources_are_to_be_known() {
 
 #[test]
 fn a_limit_of_memory_is_told_from_max_sources_and_nothing_is_left_behind() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let Some(cgroup) = Limited::new(&format!("{}-memory", lab.name), 100) else { return };
     let config = tempfile::NamedTempFile::new().unwrap();
     fs::write(config.path(), "max_sources = 16777216\n").unwrap();
     let [shell, option, enter] = cgroup.wrapper();
     let mut command = Command::new(shell);
-    command.args([&option, &enter, BINARY, "--instance", &lab.name, "run", "--netns"]);
+    command.args([&option, &enter, crate::BINARY, "--instance", &lab.name, "run", "--netns"]);
     command.arg(lab.host.path()).arg("--config").arg(config.path());
     let outcome = Outcome::of(command);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");

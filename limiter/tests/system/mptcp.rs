@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::support::sink::listener;
-use crate::support::{Lab, Limiter, V4, V6, skip::skip_without};
+use limiter_lab::sink::listener;
+use limiter_lab::{Lab, Limiter, V4, V6, skip_without};
 
 /// `IPPROTO_MPTCP`, `include/uapi/linux/in.h`.
 const MPTCP: i32 = 262;
@@ -35,7 +35,7 @@ fn warnings(limiter: &Limiter) -> Vec<String> {
 
 #[test]
 fn status_warns_of_mail_ports_that_listen_for_multipath_tcp_and_of_no_others() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 8, "reset");
     for family in [V4, V6] {
         let _plain = listener(&lab, family.port(25), 16);

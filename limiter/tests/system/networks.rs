@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 
-use crate::support::{Answer, Family, Lab, Limiter, Sink, V4, V6, truth};
+use limiter_lab::{Answer, Family, Lab, Limiter, Sink, V4, V6, sockets};
 
 /// Networks in which the lab's IPv6 sources are neighbours, too; of the IPv4 ones two are.
 const CONFIG: &str = "
@@ -24,7 +24,7 @@ fn network(limiter: &Limiter, family: Family) -> (u64, u64) {
 
 #[test]
 fn neighbours_share_the_limit_of_their_network_on_top_of_their_own() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, CONFIG);
     for family in [V4, V6] {
@@ -46,20 +46,20 @@ fn neighbours_share_the_limit_of_their_network_on_top_of_their_own() {
         }
         // A place that either of them gives back is for both.
         drop(of_one);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), one, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), one, 0);
         of_two.push(lab.served(two, smtp));
         assert_eq!(network(&limiter, family).0, 3);
         drop(of_two);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), two, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), two, 0);
         assert_eq!(network(&limiter, family).0, 0);
     }
     assert!(limiter.counter("smtp", "refused_network") >= 2);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_network_limit_can_be_set_and_taken_away_while_connections_live() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 3, "reset");
     for family in [V4, V6] {
@@ -69,9 +69,9 @@ fn a_network_limit_can_be_set_and_taken_away_while_connections_live() {
         let during = lab.served(source, smtp);
         limiter.ok(&["set", "smtp", "network_max_connections=none"]);
         let after = lab.served(source, smtp);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 3);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 3);
         drop((before, during, after));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, truth};
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, client, eventually, sockets};
 
 const CONFIG: &str = "
 [defaults]
@@ -67,10 +67,10 @@ fn play(lab: &Lab, limiter: &Limiter) -> u64 {
                 let port = if source.is_ipv4() { V4.port(25) } else { V6.port(25) };
                 // Who is denied hears nothing: not for so long that the SYN is repeated.
                 let patience = if source == V4.sources[2] { Duration::from_millis(900) } else { SOON };
-                let stream = lab.client.run(|| dial::dial(source, port, patience)).ok();
+                let stream = lab.client.run(|| client::dial(source, port, patience)).ok();
                 refused += u64::from(stream.is_none());
                 if let Some(stream) = &stream {
-                    let greeted = dial::first_line(stream, SOON);
+                    let greeted = client::first_line(stream, SOON);
                     assert!(greeted.is_service(), "{greeted:?}");
                 }
                 came.push(stream);
@@ -85,13 +85,13 @@ fn play(lab: &Lab, limiter: &Limiter) -> u64 {
         }
     }
     drop(came);
-    truth::settled(&lab.host, limiter, 25);
+    sockets::settled(&lab.host, limiter, 25);
     refused
 }
 
 #[test]
 fn it_would_have_refused_exactly_what_enforcing_refuses() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, CONFIG);
     let refused = play(&lab, &limiter);
@@ -115,7 +115,7 @@ fn it_would_have_refused_exactly_what_enforcing_refuses() {
 
 #[test]
 fn one_service_may_observe_while_the_others_enforce() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sinks = [25, 143].map(|port| Sink::start(&lab, port));
     let limiter = Limiter::start_with(
         &lab,
@@ -128,16 +128,16 @@ fn one_service_may_observe_while_the_others_enforce() {
         assert_eq!(lab.answer(source, family.port(25)), Answer::Reset);
         let known = limiter.source("imap", source);
         assert_eq!((known.connections, known.peak, known.would_refuse), (6, 6, 4), "the count there is");
-        truth::agree(&lab.host, &limiter, ("imap", 143), source, 6);
+        sockets::agree(&lab.host, &limiter, ("imap", 143), source, 6);
         drop((held, also));
     }
-    truth::settled(&lab.host, &limiter, 25);
-    truth::settled(&lab.host, &limiter, 143);
+    sockets::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 143);
 }
 
 #[test]
 fn what_was_let_through_beyond_the_limit_is_counted_when_the_service_enforces_again() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(
         &lab,
@@ -158,7 +158,7 @@ fn what_was_let_through_beyond_the_limit_is_counted_when_the_service_enforces_ag
         }
         for left in (2..=5_u64).rev() {
             assert_eq!(lab.answer(source, to), Answer::Reset, "it holds {left} of 2");
-            truth::agree(&lab.host, &limiter, ("smtp", 25), source, left);
+            sockets::agree(&lab.host, &limiter, ("smtp", 25), source, left);
             held.pop();
             eventually("it is let go", SOON, || match limiter.source("smtp", source).connections {
                 now if now == left - 1 => Ok(()),
@@ -170,6 +170,6 @@ fn what_was_let_through_beyond_the_limit_is_counted_when_the_service_enforces_ag
         drop(held);
         limiter.ok(&["set", "smtp", "mode=observe"]);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
     assert_eq!(limiter.counter("smtp", "drift"), 0);
 }

@@ -4,8 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::support::lab::V6_NEIGHBOUR;
-use crate::support::{Answer, Family, Lab, Limiter, SOON, V4, V6, dial, dovecot, eventually, postfix, truth};
+use crate::support::{dovecot, postfix};
+use limiter_lab::lab::V6_NEIGHBOUR;
+use limiter_lab::{Answer, Family, Lab, Limiter, SOON, V4, V6, client, eventually, sockets};
 
 /// Long enough for a SYN that is repeated once.
 const A_WHILE: Duration = Duration::from_millis(1500);
@@ -15,7 +16,7 @@ fn sessions(lab: &Lab, source: IpAddr, family: Family, port: u16, n: usize) -> V
 }
 
 fn answer(lab: &Lab, source: IpAddr, family: Family, port: u16) -> Answer {
-    lab.client.run(|| dial::answer(source, family.port(port), A_WHILE).1)
+    lab.client.run(|| client::answer(source, family.port(port), A_WHILE).1)
 }
 
 fn is_told(answer: &Answer, words: &str) -> bool {
@@ -39,7 +40,7 @@ fn insist(lab: &Lab, source: IpAddr, family: Family, port: u16) {
 
 #[test]
 fn an_office_behind_one_address_gets_the_limit_it_needs_and_nobody_else_does() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _dovecot = dovecot::start(&lab);
     let limiter = Limiter::start_with(
         &lab,
@@ -61,14 +62,14 @@ fn an_office_behind_one_address_gets_the_limit_it_needs_and_nobody_else_does() {
         let others = sessions(&lab, other, family, 143, 5);
         told(&lab, other, family, 143, "Too many connections (5) from this IP");
         drop((held, pop3, others));
-        truth::agree(&lab.host, &limiter, ("imap", 143), office, 0);
+        sockets::agree(&lab.host, &limiter, ("imap", 143), office, 0);
     }
-    truth::settled(&lab.host, &limiter, 143);
+    sockets::settled(&lab.host, &limiter, 143);
 }
 
 #[test]
 fn a_webmail_host_gets_in_when_the_service_is_full() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _dovecot = dovecot::start(&lab);
     let limiter = Limiter::start_with(
         &lab,
@@ -83,15 +84,15 @@ fn a_webmail_host_gets_in_when_the_service_is_full() {
         let of_webmail = sessions(&lab, webmail, family, 143, 20);
         told(&lab, webmail, family, 143, "to this service");
         drop((crowd, of_webmail));
-        truth::agree(&lab.host, &limiter, ("imap", 143), webmail, 0);
-        truth::agree(&lab.host, &limiter, ("imap", 143), people, 0);
+        sockets::agree(&lab.host, &limiter, ("imap", 143), webmail, 0);
+        sockets::agree(&lab.host, &limiter, ("imap", 143), people, 0);
     }
-    truth::settled(&lab.host, &limiter, 143);
+    sockets::settled(&lab.host, &limiter, 143);
 }
 
 #[test]
 fn an_abuser_with_a_whole_64_is_one_source_and_is_banned_as_one() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let postfix = postfix::start(&lab);
     let limiter = Limiter::start_with(
         &lab,
@@ -109,17 +110,17 @@ fn an_abuser_with_a_whole_64_is_one_source_and_is_banned_as_one() {
     // Who lives elsewhere, in either family, knows nothing of it.
     drop((lab.served(V6.sources[1], V6.port(25)), lab.served(V4.source(), V4.port(25))));
     drop(held);
-    truth::agree(&lab.host, &limiter, ("smtp", 25), one, 0);
+    sockets::agree(&lab.host, &limiter, ("smtp", 25), one, 0);
     // Postfix has seen the four that were served, and not one of those that were not.
     for source in [one, other] {
         assert_eq!(postfix.lines(&[" connect from ", &format!("[{source}]")]).len(), 2);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_neighbour_in_the_same_48_is_not_banned_with_the_abuser() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _postfix = postfix::start(&lab);
     // In the /48 of the first source, and in another /64.
     let neighbour: IpAddr = "2001:db8:7:1::7".parse().unwrap();
@@ -140,7 +141,7 @@ fn a_neighbour_in_the_same_48_is_not_banned_with_the_abuser() {
     // The network has room for two more, and they are the neighbour's.
     let neighbours = sessions(&lab, neighbour, V6, 25, 2);
     drop(neighbours);
-    truth::agree(&lab.host, &limiter, ("smtp", 25), neighbour, 0);
+    sockets::agree(&lab.host, &limiter, ("smtp", 25), neighbour, 0);
     insist(&lab, abuser, V6, 25);
     let neighbours = sessions(&lab, neighbour, V6, 25, 2);
     // Refused for what others hold, as often as it likes: that is nothing to ban it for.
@@ -148,17 +149,17 @@ fn a_neighbour_in_the_same_48_is_not_banned_with_the_abuser() {
         told(&lab, neighbour, V6, 25, "from the network of this IP");
     }
     drop(held);
-    truth::agree(&lab.host, &limiter, ("smtp", 25), abuser, 0);
+    sockets::agree(&lab.host, &limiter, ("smtp", 25), abuser, 0);
     let more = sessions(&lab, neighbour, V6, 25, 2);
     assert_eq!(answer(&lab, abuser, V6, 25), Answer::Silence, "it is banned all the same");
     drop((neighbours, more));
-    truth::agree(&lab.host, &limiter, ("smtp", 25), neighbour, 0);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::agree(&lab.host, &limiter, ("smtp", 25), neighbour, 0);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_monitoring_host_banned_by_mistake_is_allowed_and_postfix_serves_it_at_once() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _postfix = postfix::start(&lab);
     let limiter = Limiter::start_with(
         &lab,
@@ -173,19 +174,19 @@ fn a_monitoring_host_banned_by_mistake_is_allowed_and_postfix_serves_it_at_once(
         limiter.ok(&["allow", &probe.to_string()]);
         let more = sessions(&lab, probe, family, 25, 10);
         drop((held, more));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), probe, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), probe, 0);
         // Taken back, the ban that is still there holds again; ended, it does not.
         limiter.ok(&["forget", &probe.to_string()]);
         assert_eq!(answer(&lab, probe, family, 25), Answer::Silence);
         limiter.ok(&["unban", &probe.to_string()]);
         drop(lab.served(probe, family.port(25)));
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_server_that_talks_to_itself_is_never_limited_and_cannot_be_banned() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _postfix = postfix::start(&lab);
     let limiter = Limiter::start_with(
         &lab,
@@ -194,7 +195,7 @@ fn a_server_that_talks_to_itself_is_never_limited_and_cannot_be_banned() {
     );
     for own in [V4.host, V6.host, Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
         let served = || {
-            let (stream, answer) = lab.host.run(|| dial::answer(own, SocketAddr::new(own, 25), SOON));
+            let (stream, answer) = lab.host.run(|| client::answer(own, SocketAddr::new(own, 25), SOON));
             assert!(answer.is_service(), "{own}: {answer:?}");
             stream.expect("it is served")
         };
@@ -204,5 +205,5 @@ fn a_server_that_talks_to_itself_is_never_limited_and_cannot_be_banned() {
         assert!(outcome.stderr.contains("one of this host's local addresses"), "{outcome:?}");
         drop(held);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

@@ -6,17 +6,17 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::privileges::left;
-use crate::support::limiter::{BINARY, Outcome};
-use crate::support::process::Process;
-use crate::support::{Lab, Limiter, SOON, eventually};
+use limiter_lab::command::Outcome;
+use limiter_lab::process::Process;
+use limiter_lab::{Lab, Limiter, SOON, eventually};
 
 /// Starts a daemon with a BPF file system of its own; its log is at `log`.
 fn start_apart(lab: &Lab, limiter: &Limiter, log: &Path) -> Process {
     const APART: &str = "mount -t bpf bpf /sys/fs/bpf && exec setpriv --pdeathsig TERM \"$@\"";
     let mut command = lab.host.command("unshare");
-    command.args(["--mount", "sh", "-c", APART, "sh", BINARY]).args(limiter.run_arguments());
+    command.args(["--mount", "sh", "-c", APART, "sh", crate::BINARY]).args(limiter.run_arguments());
     command.env("NO_COLOR", "1").stderr(fs::File::create(log).unwrap());
-    let daemon = Process::start("a daemon apart", command);
+    let daemon = Process::start("a daemon apart", command).unwrap();
     eventually("it serves", 6 * SOON, || {
         let number = fs::read_to_string(format!("/run/limiter/{}.pid", limiter.instance)).unwrap_or_default();
         if number == format!("{}\n", daemon.pid()) { Ok(()) } else { Err(fs::read_to_string(log).unwrap()) }
@@ -26,7 +26,7 @@ fn start_apart(lab: &Lab, limiter: &Limiter, log: &Path) -> Process {
 
 #[test]
 fn limits_in_a_file_system_of_their_own_are_promised_to_nobody_and_found_from_the_host() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::absent(&lab);
     let log = limiter.config_path().with_file_name("apart");
     let mut daemon = start_apart(&lab, &limiter, &log);
@@ -38,7 +38,7 @@ fn limits_in_a_file_system_of_their_own_are_promised_to_nobody_and_found_from_th
         let way = format!("`nsenter --mount --target {} limiter", daemon.pid());
         assert!(outcome.stderr.contains(&way), "{arguments:?}: {outcome:?}");
     }
-    assert!(daemon.ended().is_none(), "unload has ended what it cannot unload");
+    assert!(daemon.ended().unwrap().is_none(), "unload has ended what it cannot unload");
     // As they say.
     let inside = |arguments: &[&str]| {
         let mut command = Command::new("nsenter");
@@ -46,7 +46,7 @@ fn limits_in_a_file_system_of_their_own_are_promised_to_nobody_and_found_from_th
             "--mount",
             "--target",
             &daemon.pid().to_string(),
-            BINARY,
+            crate::BINARY,
             "--instance",
             &limiter.instance,
         ]);
@@ -56,11 +56,13 @@ fn limits_in_a_file_system_of_their_own_are_promised_to_nobody_and_found_from_th
     assert_eq!(inside(&["status"]).code, Some(0));
     let outcome = inside(&["unload"]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    eventually("it has ended", SOON, || daemon.ended().map(drop).ok_or_else(|| "it runs".to_owned()));
+    eventually("it has ended", SOON, || {
+        daemon.ended().unwrap().map(drop).ok_or_else(|| "it runs".to_owned())
+    });
     assert_eq!(left(&limiter), Vec::<String>::new());
 
     let mut daemon = start_apart(&lab, &limiter, &log);
-    assert!(daemon.stop().success());
+    assert!(daemon.stop().unwrap().success());
     let said = fs::read_to_string(&log).unwrap();
     assert!(said.contains("only as long as this /sys/fs/bpf is mounted somewhere"), "{said}");
     // Its limits have ended with it.
@@ -70,11 +72,11 @@ fn limits_in_a_file_system_of_their_own_are_promised_to_nobody_and_found_from_th
 
 #[test]
 fn the_hosts_file_system_is_known_in_another_mount_namespace() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::absent(&lab);
     let arguments = limiter.run_arguments();
     limiter.run_as(lab.host.command("unshare"), |command| {
-        command.args(["--mount", "setpriv", "--pdeathsig", "TERM", BINARY]).args(arguments);
+        command.args(["--mount", "setpriv", "--pdeathsig", "TERM", crate::BINARY]).args(arguments);
     });
     limiter.stop();
     let log = limiter.log();
@@ -84,13 +86,23 @@ fn the_hosts_file_system_is_known_in_another_mount_namespace() {
 
 #[test]
 fn what_cannot_be_unloaded_is_not_unloaded_by_half() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 1, "reset");
     let links = || fs::read_dir(limiter.pins()).unwrap().count();
     let before = links();
     let mut command = Command::new("unshare");
     let read_only = "mount -o remount,bind,ro /sys/fs/bpf && exec \"$@\"";
-    command.args(["--mount", "sh", "-c", read_only, "sh", BINARY, "--instance", &limiter.instance, "unload"]);
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        read_only,
+        "sh",
+        crate::BINARY,
+        "--instance",
+        &limiter.instance,
+        "unload",
+    ]);
     let outcome = Outcome::of(command);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stderr.contains("read-only file system, so nothing was changed"), "{outcome:?}");

@@ -8,9 +8,9 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::support::limiter::{BINARY, Outcome};
 use crate::support::seccomp::refuse;
-use crate::support::{Lab, Limiter};
+use limiter_lab::command::Outcome;
+use limiter_lab::{Lab, Limiter};
 
 /// What Docker leaves a container, capabilities(7).
 const DOCKER: &str = "+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,\
@@ -44,7 +44,7 @@ fn refused(limiter: &Limiter, mut command: Command) -> String {
 
 #[test]
 fn a_missing_capability_is_named() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::absent(&lab);
     for (bounds, named) in [
         ("-perfmon,-sys_admin", "limiter lacks CAP_PERFMON to load its kernel programs"),
@@ -56,7 +56,7 @@ fn a_missing_capability_is_named() {
         ),
     ] {
         let mut command = lab.host.command("setpriv");
-        command.args([&format!("--bounding-set={bounds}"), BINARY]);
+        command.args([&format!("--bounding-set={bounds}"), crate::BINARY]);
         let said = refused(&limiter, command);
         assert!(said.contains(named) && said.contains("--cap-add"), "{said}");
     }
@@ -64,12 +64,12 @@ fn a_missing_capability_is_named() {
 
 #[test]
 fn less_than_all_capabilities_are_enough() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::absent(&lab);
     // For the tests' own --netns it takes CAP_SYS_ADMIN, which would do for the others.
     let said = {
         let mut command = lab.host.command("setpriv");
-        command.args(["--bounding-set=-sys_admin", BINARY]).args(limiter.run_arguments());
+        command.args(["--bounding-set=-sys_admin", crate::BINARY]).args(limiter.run_arguments());
         Outcome::of(command)
     };
     assert!(said.stderr.contains("limiter lacks CAP_SYS_ADMIN (for --netns)"), "{said:?}");
@@ -80,7 +80,7 @@ fn less_than_all_capabilities_are_enough() {
             "--pdeathsig",
             "TERM",
             &format!("--bounding-set=-all,{DOCKER},+bpf,+perfmon,+net_admin"),
-            BINARY,
+            crate::BINARY,
         ]);
         command.args(["--instance", &lab.name, "run", "--config"]).arg(file);
     });
@@ -90,20 +90,20 @@ fn less_than_all_capabilities_are_enough() {
 
 #[test]
 fn root_of_a_user_namespace_is_told_that_it_is_none() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::absent(&lab);
     let mut command = lab.host.command("unshare");
-    command.args(["--user", "--map-root-user", BINARY]);
+    command.args(["--user", "--map-root-user", crate::BINARY]);
     let said = refused(&limiter, command);
     assert!(said.contains("user namespace") && said.contains("root of the host"), "{said}");
 }
 
 #[test]
 fn a_seccomp_filter_in_the_way_is_named() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::absent(&lab);
     for errno in [Errno::EPERM, Errno::ENOSYS] {
-        let mut command = lab.host.command(BINARY);
+        let mut command = lab.host.command(crate::BINARY);
         refuse(&mut command, &[libc::SYS_bpf], errno);
         let said = refused(&limiter, command);
         assert!(said.contains("seccomp filter") && said.contains("SystemCallFilter="), "{said}");
@@ -113,7 +113,7 @@ fn a_seccomp_filter_in_the_way_is_named() {
 /// `PrivateNetwork=` in the unit.
 #[test]
 fn a_network_namespace_that_nobody_can_reach_is_warned_of() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::absent(&lab);
     let file = limiter.config_path();
     limiter.run_as(Command::new("unshare"), |command| {
@@ -122,7 +122,7 @@ fn a_network_namespace_that_nobody_can_reach_is_warned_of() {
             "setpriv",
             "--pdeathsig",
             "TERM",
-            BINARY,
+            crate::BINARY,
             "--instance",
             &lab.name,
             "run",

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::dial::knock;
-use crate::support::pinned::Ledger;
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+use limiter_lab::client::knock;
+use limiter_lab::pinned::Ledger;
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, sockets};
 
 /// A burst of three, then one every two seconds.
 const CONFIG: &str = "
@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_source_has_its_burst_and_then_its_rate() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, CONFIG);
     for family in [V4, V6] {
@@ -48,23 +48,23 @@ fn a_source_has_its_burst_and_then_its_rate() {
         drop(lab.served(family.sources[1], smtp));
     }
     assert!(limiter.counter("smtp", "refused_rate") > 0);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_handshake_that_is_not_completed_pays_nothing() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, CONFIG);
     for family in [V4, V6] {
         let (source, smtp) = (family.source(), family.port(25));
         drop(lab.served(source, smtp));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
         let due = Ledger::open(&limiter).due_ns(source);
         lab.deafen(source);
         let half_open: Vec<_> = (0..20).map(|_| lab.client.run(|| knock(source, smtp))).collect();
         eventually("the SYNs are there", SOON, || {
-            let from_here = truth::half_open(&lab.host, 25);
+            let from_here = sockets::half_open(&lab.host, 25);
             same("half open", &from_here.iter().filter(|c| c.remote.ip() == source).count(), &20)
         });
         drop(half_open);
@@ -75,12 +75,12 @@ fn a_handshake_that_is_not_completed_pays_nothing() {
         }
     }
     assert_eq!(limiter.counter("smtp", "refused"), 0);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_restart_of_the_daemon_forgets_no_debt_and_a_rate_can_be_taken_away() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start_with(&lab, &CONFIG.replace("30/min", "1/min"));
     for family in [V4, V6] {
@@ -98,5 +98,5 @@ fn a_restart_of_the_daemon_forgets_no_debt_and_a_rate_can_be_taken_away() {
     for family in [V4, V6] {
         drop(lab.served(family.source(), family.port(25)));
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

@@ -6,11 +6,12 @@ use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 use crate::support::clients::{Python, swaks};
-use crate::support::dial::first_line;
 use crate::support::exim::Exim;
-use crate::support::limiter::HOSTNAME;
 use crate::support::mail_daemon::MailDaemon;
-use crate::support::{Answer, Family, Lab, Limiter, SOON, V4, V6, dovecot, eventually, postfix, same, truth};
+use crate::support::{dovecot, postfix};
+use limiter_lab::client::first_line;
+use limiter_lab::limiter::HOSTNAME;
+use limiter_lab::{Answer, Family, Lab, Limiter, SOON, V4, V6, eventually, same, sockets};
 
 const LIMIT: u32 = 8;
 
@@ -63,7 +64,7 @@ fn the_ninth_is_refused(
     let mut sessions: Vec<u64> = (1..=LIMIT)
         .map(|n| {
             let id = open(&mut clients).unwrap_or_else(|error| panic!("session {n} is refused: {error}"));
-            truth::agree(&lab.host, limiter, at, source, u64::from(n));
+            sockets::agree(&lab.host, limiter, at, source, u64::from(n));
             id
         })
         .collect();
@@ -75,13 +76,13 @@ fn the_ninth_is_refused(
             "the ninth, as Python's library reports it"
         );
     }
-    truth::agree(&lab.host, limiter, at, source, u64::from(LIMIT));
+    sockets::agree(&lab.host, limiter, at, source, u64::from(LIMIT));
     for &id in &sessions {
         clients.use_session(id);
     }
 
     clients.close(sessions.remove(0));
-    truth::agree(&lab.host, limiter, at, source, u64::from(LIMIT - 1));
+    sockets::agree(&lab.host, limiter, at, source, u64::from(LIMIT - 1));
     sessions.push(open(&mut clients).expect("closing one lets the next in"));
     assert_eq!(open(&mut clients), Err((service.exception)(source)), "and only one");
 
@@ -91,7 +92,7 @@ fn the_ninth_is_refused(
     for id in sessions {
         clients.close(id);
     }
-    truth::settled(&lab.host, limiter, service.port);
+    sockets::settled(&lab.host, limiter, service.port);
     no_trace_of_refused(daemon, &(service.trace)(source), 9);
 }
 
@@ -108,7 +109,7 @@ fn no_trace_of_refused(daemon: &MailDaemon, trace: &[String], served: usize) {
 
 #[test]
 fn smtplib_gets_421_for_the_ninth_session_and_postfix_never_hears_of_it() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let postfix = postfix::start(&lab);
     let limiter = Limiter::start(&lab, LIMIT, "reply");
     for family in [V4, V6] {
@@ -118,7 +119,7 @@ fn smtplib_gets_421_for_the_ninth_session_and_postfix_never_hears_of_it() {
 
 #[test]
 fn imaplib_and_poplib_get_the_refusal_of_their_protocol_and_dovecot_never_hears_of_it() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let dovecot = dovecot::start(&lab);
     let limiter = Limiter::start(&lab, LIMIT, "reply");
     for family in [V4, V6] {
@@ -129,7 +130,7 @@ fn imaplib_and_poplib_get_the_refusal_of_their_protocol_and_dovecot_never_hears_
 
 #[test]
 fn swaks_delivers_while_there_is_room_and_prints_the_421_when_there_is_none() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let postfix = postfix::start(&lab);
     let limiter = Limiter::start(&lab, LIMIT, "reply");
     for family in [V4, V6] {
@@ -139,7 +140,7 @@ fn swaks_delivers_while_there_is_room_and_prints_the_421_when_there_is_none() {
         let delivered = swaks(&lab, family);
         assert_eq!(delivered.code, Some(0), "with one place left: {delivered:?}");
         assert!(delivered.stdout.contains("<-  250 2.0.0 Ok: queued as"), "{delivered:?}");
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, u64::from(LIMIT - 1));
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, u64::from(LIMIT - 1));
 
         sessions.push(lab.served(source, family.port(25)));
         let refused = swaks(&lab, family);
@@ -151,19 +152,19 @@ fn swaks_delivers_while_there_is_room_and_prints_the_421_when_there_is_none() {
         assert_ne!(refused.code, Some(0), "{refused:?}");
 
         sessions.pop();
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, u64::from(LIMIT - 1));
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, u64::from(LIMIT - 1));
         let delivered = swaks(&lab, family);
         assert_eq!(delivered.code, Some(0), "with one place left again: {delivered:?}");
 
         drop(sessions);
-        truth::settled(&lab.host, &limiter, 25);
+        sockets::settled(&lab.host, &limiter, 25);
         no_trace_of_refused(&postfix, &(SMTP.trace)(source), 10);
     }
 }
 
 #[test]
 fn a_managesieve_client_gets_bye_trylater_for_the_ninth_session() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let dovecot = dovecot::start(&lab);
     let limiter = Limiter::start(&lab, LIMIT, "reply");
     for family in [V4, V6] {
@@ -179,11 +180,11 @@ fn a_managesieve_client_gets_bye_trylater_for_the_ninth_session() {
                 stream
             })
             .collect();
-        truth::agree(&lab.host, &limiter, ("sieve", 4190), source, u64::from(LIMIT));
+        sockets::agree(&lab.host, &limiter, ("sieve", 4190), source, u64::from(LIMIT));
         let bye = format!("BYE (TRYLATER) \"{}\"", Limiter::words(LIMIT, source));
         assert_eq!(lab.answer(source, sieve), Answer::Line(bye));
         drop(sessions);
-        truth::settled(&lab.host, &limiter, 4190);
+        sockets::settled(&lab.host, &limiter, 4190);
         // Dovecot logs a client that leaves without logging in, once.
         no_trace_of_refused(&dovecot, &["managesieve-login: ".to_owned(), format!("rip={source},")], 8);
     }
@@ -191,7 +192,7 @@ fn a_managesieve_client_gets_bye_trylater_for_the_ninth_session() {
 
 #[test]
 fn every_refusal_is_closed_by_the_greeter_and_counted() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _postfix = postfix::start(&lab);
     let limiter = Limiter::start(&lab, 1, "reply");
     let (source, smtp) = (V4.source(), V4.port(25));
@@ -205,17 +206,17 @@ fn every_refusal_is_closed_by_the_greeter_and_counted() {
         assert_eq!(limiter.source("smtp", source).refused, refusals);
     }
     eventually("the greeter keeps no connection", SOON, || {
-        same("connections to port 25", &truth::established(&lab.host, 25).len(), &1)
+        same("connections to port 25", &sockets::established(&lab.host, 25).len(), &1)
     });
     assert_eq!(limiter.source("smtp", source).accepted, 1);
     drop(served);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 /// With 47 of 50 told to come again or left to wait, everything depends on what both sides make of that.
 #[test]
 fn exim_hands_over_fifty_messages_within_half_a_minute_where_it_may_hold_three_connections() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let postfix = postfix::start(&lab);
     let limiter = Limiter::start(&lab, 3, "reply");
     let exim = Exim::with_queue(&lab, 50);

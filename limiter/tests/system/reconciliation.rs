@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use limiter_common::{Count, slot::SLOTS};
 
-use crate::support::pinned::{Ledger, Records};
-use crate::support::{Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+use limiter_lab::pinned::{Ledger, Records};
+use limiter_lab::{Lab, Limiter, SOON, Sink, V4, V6, eventually, same, sockets};
 
 const CONFIG: &str = "reconcile_seconds = 5\n[defaults]\nmax_connections = 8\nresponse = \"reset\"\n";
 
 #[test]
 fn verify_finds_what_is_wrong_and_corrects_it_once() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     // The daemon will not be faster.
     let limiter = Limiter::start_with(&lab, &CONFIG.replace("= 5", "= 86400"));
     for (round, family) in (1_u64..).zip([V4, V6]) {
         let source = family.source();
         let _held: Vec<TcpStream> = (0..3).map(|_| lab.served(source, family.port(25))).collect();
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 3);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 3);
         let verified = limiter.json(&["status", "--verify"])["verified"].clone();
         assert_eq!(verified["differences"].as_array().unwrap().len(), 0, "{verified:#}");
 
@@ -42,7 +42,7 @@ fn verify_finds_what_is_wrong_and_corrects_it_once() {
 
 #[test]
 fn the_record_of_a_connection_that_is_gone_is_forgotten_and_nothing_else() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &CONFIG.replace("= 5", "= 86400"));
     let held = [V4, V6].map(|family| lab.served(family.source(), family.port(25)));
@@ -56,12 +56,12 @@ fn the_record_of_a_connection_that_is_gone_is_forgotten_and_nothing_else() {
     assert_eq!(verified["differences"].as_array().unwrap().len(), 0, "{verified:#}");
     assert_eq!(records.len(), (2, 0));
     drop(held);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_source_without_connections_is_forgotten_when_its_time_is_over_and_not_before() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &format!("remember_seconds = 3\n{CONFIG}"));
     let known = || limiter.json(&["list"])["sources"].as_array().unwrap().len();
@@ -75,22 +75,22 @@ fn a_source_without_connections_is_forgotten_when_its_time_is_over_and_not_befor
     // Half way is as good as nothing: whoever is marked and not removed could never come in again.
     for family in [V4, V6] {
         drop(lab.served(family.source(), family.port(25)));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
         Ledger::open(&limiter).set_count(family.source(), Count::COLLECTED);
         drop(lab.served(family.source(), family.port(25)));
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn the_daemon_corrects_a_count_by_itself_and_says_so() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, CONFIG);
     for family in [V4, V6] {
         let source = family.source();
         let _held = lab.served(source, family.port(25));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 1);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 1);
         Ledger::open(&limiter).set_connections(source, 8);
         eventually("it is corrected", Duration::from_secs(30), || {
             same("connections", &limiter.source("smtp", source).connections, &1)
@@ -103,7 +103,7 @@ fn the_daemon_corrects_a_count_by_itself_and_says_so() {
 
 #[test]
 fn what_is_counted_is_never_corrected_while_it_moves() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, CONFIG);
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -122,5 +122,5 @@ fn what_is_counted_is_never_corrected_while_it_moves() {
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

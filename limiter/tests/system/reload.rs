@@ -11,11 +11,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, truth};
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, client, eventually, sockets};
 
 #[test]
 fn a_reload_puts_the_file_in_force_and_keeps_the_counts() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sinks = [25, 2525].map(|port| Sink::start(&lab, port));
     let limiter = Limiter::start(&lab, 2, "reset");
     let held: Vec<TcpStream> = [V4, V6]
@@ -37,7 +37,7 @@ fn a_reload_puts_the_file_in_force_and_keeps_the_counts() {
     assert!(said.contains("\nimap: clients wait 9 s for a place\n"), "{said}");
     for family in [V4, V6] {
         let source = family.source();
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
         let third = lab.served(source, family.port(2525));
         assert_eq!(
             lab.answer(source, family.port(25)),
@@ -51,12 +51,12 @@ fn a_reload_puts_the_file_in_force_and_keeps_the_counts() {
     assert_eq!((&imap["name"], &imap["max_connections"]), (&"imap".into(), &3.into()), "the file's word");
     assert_eq!(imap["wait_seconds"], 9, "the file's word");
     drop(held);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn what_is_counted_at_a_port_stays_counted_when_the_port_is_no_services_any_more() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sinks = [25, 2525].map(|port| Sink::start(&lab, port));
     let limits = "[defaults]\nmax_connections = 3\nresponse = \"reset\"\n";
     let limiter = Limiter::start_with(&lab, &format!("{limits}[service.smtp]\nports = [25, 2525]\n"));
@@ -70,12 +70,12 @@ fn what_is_counted_at_a_port_stays_counted_when_the_port_is_no_services_any_more
         assert_eq!(limiter.source("smtp", family.source()).connections, 1, "and no other is");
     }
     drop((held, free));
-    truth::settled(&lab.host, &limiter, 2525);
+    sockets::settled(&lab.host, &limiter, 2525);
 }
 
 #[test]
 fn a_signal_reloads_the_daemons_own_settings_too() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 1, "reply");
     let held = [V4, V6].map(|family| lab.served(family.source(), family.port(25)));
@@ -90,14 +90,14 @@ fn a_signal_reloads_the_daemons_own_settings_too() {
         });
     }
     drop(held);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 /// Who knows the daemon's number may signal it: `limiter reload` does so the moment it is there.
 #[test]
 fn the_first_signal_does_not_end_the_daemon() {
     const STARTS: usize = 5;
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start(&lab, 1, "reset");
     let number = PathBuf::from(format!("/run/limiter/{}.pid", limiter.pins().file_name().unwrap().display()));
@@ -130,7 +130,7 @@ fn the_first_signal_does_not_end_the_daemon() {
 /// Two policies that differ in everything; each connection is judged by one of them.
 #[test]
 fn two_hundred_reloads_under_load_refuse_nobody_whom_neither_policy_refuses() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let one = "[defaults]\nmax_connections = 5\nresponse = \"reset\"\n\
                [[rule]]\nnetwork = \"198.51.100.8\"\ndeny = true\n[[rule]]\nnetwork = \"2001:db8:8::/48\"\ndeny = true\n";
@@ -150,8 +150,9 @@ fn two_hundred_reloads_under_load_refuse_nobody_whom_neither_policy_refuses() {
                     lab.client.run(|| {
                         let mut served = 0_u32;
                         while !stop.load(Ordering::Relaxed) {
-                            let held: Vec<_> =
-                                (0..3).map(|_| dial::dial(family.source(), family.port(25), SOON)).collect();
+                            let held: Vec<_> = (0..3)
+                                .map(|_| client::dial(family.source(), family.port(25), SOON))
+                                .collect();
                             for stream in held {
                                 let stream = stream.expect("neither policy refuses the third");
                                 // The server's last word is said when it has let go.
@@ -168,7 +169,7 @@ fn two_hundred_reloads_under_load_refuse_nobody_whom_neither_policy_refuses() {
                         let mut refused = 0_u32;
                         while !stop.load(Ordering::Relaxed) {
                             let stream =
-                                dial::dial(family.sources[1], family.port(25), Duration::from_millis(20));
+                                client::dial(family.sources[1], family.port(25), Duration::from_millis(20));
                             assert!(stream.is_err(), "both policies deny it");
                             refused += 1;
                         }
@@ -187,12 +188,12 @@ fn two_hundred_reloads_under_load_refuse_nobody_whom_neither_policy_refuses() {
             assert!(client.join().unwrap() > 100);
         }
     });
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_reload_says_what_is_in_force_only_when_the_daemon_starts_anew() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start_with(&lab, "");
     for (text, key, other) in [
         ("max_sources = 2048\n", "max_sources", "max_bans"),
@@ -212,7 +213,7 @@ fn a_reload_says_what_is_in_force_only_when_the_daemon_starts_anew() {
 
 #[test]
 fn a_reload_without_a_daemon_says_what_is_in_force_only_when_one_runs() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start_with(&lab, "");
     limiter.stop();
     limiter.configure_all("hostname = \"mx2.example.net\"\ninterfaces = []\n[ladder]\nban = \"5m\"\n");
@@ -231,7 +232,7 @@ fn a_reload_without_a_daemon_says_what_is_in_force_only_when_one_runs() {
 
 #[test]
 fn a_daemon_that_cannot_read_what_is_in_force_says_so_until_the_next_reload() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 1, "reset");
     let applied = format!("/run/limiter/{}.applied", limiter.instance);
     fs::write(&applied, "max_sources = \"no number\"\n").unwrap();

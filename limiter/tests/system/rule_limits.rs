@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-use crate::support::{Answer, Lab, Limiter, Sink, V4, V6, truth};
+use limiter_lab::{Answer, Lab, Limiter, Sink, V4, V6, sockets};
 
 /// Everybody has two connections at once and then one a minute; the first source of each family more, the second less.
 const RATES: &str = "
@@ -60,7 +60,7 @@ fn reason(limiter: &Limiter, source: IpAddr) -> Option<String> {
 
 #[test]
 fn who_has_a_rate_of_its_own_is_not_held_to_the_services() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &format!("{RATES}{LOOSER}{STRICTER}"));
     for family in [V4, V6] {
@@ -74,12 +74,12 @@ fn who_has_a_rate_of_its_own_is_not_held_to_the_services() {
         }
     }
     assert!(limiter.counter("smtp", "refused_rate") >= 6);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_rule_without_a_rate_lets_in_who_was_refused_a_moment_ago_and_nobody_else() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start_with(&lab, RATES);
     for family in [V4, V6] {
@@ -119,7 +119,7 @@ fn a_rule_without_a_rate_lets_in_who_was_refused_a_moment_ago_and_nobody_else() 
         assert_eq!(at_once(&lab, family.source(), family.port(25)).0, 0);
         assert_eq!(reason(&limiter, family.source()).as_deref(), Some("rate"));
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 /// All IPv6 sources are neighbours, and of IPv4 the first two.
@@ -134,7 +134,7 @@ network = { ipv4_prefix = 24, ipv6_prefix = 44, max_connections = 4 }
 
 #[test]
 fn who_has_a_limit_of_its_own_for_the_network_gets_in_when_the_services_is_reached() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, NETWORKS);
     let of_network =
@@ -159,13 +159,13 @@ fn who_has_a_limit_of_its_own_for_the_network_gets_in_when_the_services_is_reach
         held.extend((0..2).map(|_| lab.served(family.sources[1], smtp)));
         let (served, refusal) = at_once(&lab, family.sources[1], smtp);
         assert!(served == 0 && refusal.contains(&of_network(6)), "{refusal}");
-        truth::agree(&lab.host, &limiter, ("smtp", 25), family.sources[1], 3);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), family.sources[1], 3);
     }
     // A network of its own, and neighbours whose rule says nothing, are held to the service's.
     assert_eq!(reason(&limiter, V6.sources[2]).as_deref(), Some("network"));
     assert_eq!(reason(&limiter, V4.sources[2]), None);
     drop(held);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 
     let stricter = rule("198.51.100.0/24", "network_max_connections = 2")
         + &rule("2001:db8:7::7", "network_max_connections = 2");
@@ -177,12 +177,12 @@ fn who_has_a_limit_of_its_own_for_the_network_gets_in_when_the_services_is_reach
         let (served, refusal) = at_once(&lab, source, smtp);
         assert!(served == 0 && refusal.contains(&of_network(2)), "{refusal}");
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_rule_limits_networks_where_the_service_does_not_and_what_they_hold_is_given_back() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let plain = "[service.smtp]\nmax_connections = 10\nresponse = \"reset\"\n";
     let rules = "[[rule]]\nnetwork = \"198.51.100.0/24\"\nnetwork_max_connections = 3\n\
@@ -229,7 +229,7 @@ fn a_rule_limits_networks_where_the_service_does_not_and_what_they_hold_is_given
     let later = lab.served(V4.source(), V4.port(25));
     assert_eq!(networks(&limiter).into_iter().map(|(_, held)| held).max(), Some(3), "what is new is not");
     drop((held, later));
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
     assert_eq!(networks(&limiter).into_iter().map(|(_, held)| held).max(), Some(0));
 }
 
@@ -243,7 +243,7 @@ fn remedy(limiter: &Limiter, source: IpAddr) -> String {
 
 #[test]
 fn what_explain_offers_for_a_rate_or_a_network_lets_in_this_source_and_no_other() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let config =
         RATES.replace("100", "3") + "network = { ipv4_prefix = 24, ipv6_prefix = 44, max_connections = 4 }\n";
@@ -275,12 +275,12 @@ fn what_explain_offers_for_a_rate_or_a_network_lets_in_this_source_and_no_other(
         );
         drop((held, fourth, fifth));
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn each_limit_of_a_rule_is_said_live_kept_beside_the_others_and_saved() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, RATES);
     let net = "198.51.100.0/24";
@@ -331,5 +331,5 @@ fn each_limit_of_a_rule_is_said_live_kept_beside_the_others_and_saved() {
         assert!(outcome.code != Some(0) && outcome.stderr.contains(why), "{words:?}: {}", outcome.stderr);
     }
     assert_eq!(limiter.json(&["rules"]), before, "an error means that nothing was changed");
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::support::lab::Netns;
-use crate::support::process::run;
-use crate::support::{Answer, Family, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, same, truth};
+use limiter_lab::command::run;
+use limiter_lab::{
+    Answer, Family, Lab, Limiter, Namespace, SOON, Sink, V4, V6, client, eventually, same, sockets,
+};
 
 /// Long enough for a SYN that is repeated once.
 const A_WHILE: Duration = Duration::from_millis(1500);
@@ -25,7 +26,7 @@ fn serve(lab: &Lab, source: IpAddr, family: Family, n: usize) -> (Vec<TcpStream>
 
 #[test]
 fn the_longest_prefix_counts_whatever_the_order() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(
         &lab,
@@ -51,12 +52,12 @@ fn the_longest_prefix_counts_whatever_the_order() {
         assert!(explained.contains("refused: denied") && explained.contains("the rule for "), "{explained}");
     }
     assert!(limiter.counter("smtp", "refused_denied") >= 2, "each SYN, the repeated ones too");
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn rules_change_live_and_are_for_exactly_their_network() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 1, "reset");
     for family in [V4, V6] {
@@ -73,25 +74,25 @@ fn rules_change_live_and_are_for_exactly_their_network() {
         limiter.ok(&["deny", &source.to_string()]);
         assert_eq!(lab.answer(source, smtp), Answer::Silence);
         // Nobody is cut.
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 5);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 5);
         limiter.ok(&["forget", &source.to_string()]);
         drop((fourth, fifth));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 3);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 3);
         let again = lab.served(source, smtp);
         let said = limiter.ok(&["forget", &source.to_string()]);
         assert!(said.ends_with(": no rule: unchanged\n"), "{said}");
         limiter.ok(&["forget", network(family)]);
         drop((held, more, again));
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
     }
     let rules = limiter.json(&["rules"]);
     assert!(rules["rules"].as_array().unwrap().iter().all(|rule| rule["built_in"] == true), "{rules:#}");
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_raised_limit_of_a_rule_is_not_held_down_by_the_network_limit() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(
         &lab,
@@ -102,19 +103,19 @@ fn a_raised_limit_of_a_rule_is_not_held_down_by_the_network_limit() {
         let (held, next) = serve(&lab, family.source(), family, 6);
         assert_eq!(next, Answer::Reset);
         drop(held);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn the_host_talks_to_itself_as_it_likes_from_every_address_it_has() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start(&lab, 1, "reset");
     for (second, family) in [("192.0.2.99/32", V4), ("2001:db8::99/128", V6)] {
         let second_address: IpAddr = second.split_once('/').unwrap().0.parse().unwrap();
-        let from = |source: IpAddr| lab.host.run(|| dial::dial(source, family.port(25), SOON));
+        let from = |source: IpAddr| lab.host.run(|| client::dial(source, family.port(25), SOON));
         // An address that is not there yet, then is, and is gone again.
         let at_once: &[&str] = if family.host.is_ipv6() { &["nodad"] } else { &[] };
         lab.host_ip(&[&["addr", "add", second, "dev", "wire"], at_once].concat());
@@ -136,18 +137,18 @@ fn the_host_talks_to_itself_as_it_likes_from_every_address_it_has() {
             same("in the rules", &rules.contains(second), &false)
         });
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn when_the_admins_word_on_an_own_address_is_taken_back_it_is_allowed_again_at_once() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let config = "[defaults]\nmax_connections = 1\nresponse = \"reset\"\n";
     let limiter = Limiter::start_with(&lab, config);
     for family in [V4, V6] {
         let own = family.host.to_string();
-        let from = || lab.host.run(|| dial::answer(family.host, family.port(25), A_WHILE));
+        let from = || lab.host.run(|| client::answer(family.host, family.port(25), A_WHILE));
         let takes_back = |way: &str| {
             let held: Vec<TcpStream> = (0..3)
                 .map(|n| match from() {
@@ -185,14 +186,14 @@ fn when_the_admins_word_on_an_own_address_is_taken_back_it_is_allowed_again_at_o
         limiter.ok(&["reload"]);
         takes_back("reload");
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 /// A wire more between the two hosts, as other network interfaces have it. The mail host has `fe80::7` on the first
 /// and `fe80::8` on the second one; the client has `fe80::7` on the second one.
 #[test]
 fn a_neighbour_with_a_link_local_address_that_the_host_has_on_another_link_is_limited() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let (client, host) = (lab.client.name(), lab.host.name());
     for line in [
@@ -208,10 +209,11 @@ fn a_neighbour_with_a_link_local_address_that_the_host_has_on_another_link_is_li
         run(command).unwrap();
     }
     let limiter = Limiter::start(&lab, 2, "reset");
-    let scope =
-        |netns: &Netns, name: &str| netns.run(|| nix::net::if_::if_nametoindex(name)).expect("it is there");
+    let scope = |netns: &Namespace, name: &str| {
+        netns.run(|| nix::net::if_::if_nametoindex(name)).expect("it is there")
+    };
     let at = |address: &str, scope: u32| SocketAddrV6::new(address.parse().unwrap(), 25, 0, scope);
-    let dial = |netns: &Netns, from: SocketAddrV6, to: SocketAddrV6| {
+    let dial = |netns: &Namespace, from: SocketAddrV6, to: SocketAddrV6| {
         netns.run(|| {
             let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
             socket
@@ -224,7 +226,7 @@ fn a_neighbour_with_a_link_local_address_that_the_host_has_on_another_link_is_li
     let knock = || dial(&lab.client, at("fe80::7", there), at("fe80::8", there));
     let held = [knock().expect("the first"), knock().expect("the second")];
     for stream in &held {
-        assert!(dial::first_line(stream, SOON).is_service());
+        assert!(client::first_line(stream, SOON).is_service());
     }
     assert!(knock().is_err(), "a neighbour has its limit, whatever its address is elsewhere");
     // The host itself connects by its link-local addresses as it likes.
@@ -233,12 +235,12 @@ fn a_neighbour_with_a_link_local_address_that_the_host_has_on_another_link_is_li
         let own: Vec<TcpStream> =
             (0..5).map(|_| dial(&lab.host, here, here).expect("it is the host's own")).collect();
         for stream in &own {
-            assert!(dial::first_line(stream, SOON).is_service());
+            assert!(client::first_line(stream, SOON).is_service());
         }
     }
     // What the admin says of them counts.
     limiter.ok(&["allow", "fe80::/10"]);
     let more: Vec<TcpStream> = (0..3).map(|_| knock().expect("it is allowed")).collect();
     drop((more, held));
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

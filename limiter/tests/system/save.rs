@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::support::{Answer, Lab, Limiter, Sink, V4, V6, skip::skip, truth};
+use limiter_lab::{Answer, Lab, Limiter, Sink, V4, V6, skip, sockets};
 
 const FILE: &str = "# mx1
 hostname = \"mx.example.net\" # as in DNS
@@ -97,7 +97,7 @@ fn every_verb_saves(limiter: &Limiter) {
 
 #[test]
 fn what_is_saved_is_in_force_and_in_the_file_with_a_daemon_and_without_one() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     for with_daemon in [true, false] {
         let mut limiter = with_file(&lab, FILE);
@@ -109,7 +109,7 @@ fn what_is_saved_is_in_force_and_in_the_file_with_a_daemon_and_without_one() {
             let held = [(); 4].map(|()| lab.served(family.source(), family.port(25)));
             assert_eq!(lab.answer(family.source(), family.port(25)), Answer::Reset);
             drop(held);
-            truth::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
+            sockets::agree(&lab.host, &limiter, ("smtp", 25), family.source(), 0);
         }
         if with_daemon {
             limiter.stop();
@@ -123,7 +123,7 @@ fn what_is_saved_is_in_force_and_in_the_file_with_a_daemon_and_without_one() {
 
 #[test]
 fn a_file_that_somebody_else_has_changed_is_not_overwritten() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = with_file(&lab, FILE);
     let theirs = FILE.replace("= 2 # few", "= 7 # more");
     limiter.configure_all(&theirs);
@@ -152,7 +152,7 @@ fn a_file_that_somebody_else_has_changed_is_not_overwritten() {
 
 #[test]
 fn what_is_changed_live_only_stays_out_of_the_file() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = with_file(&lab, FILE);
     limiter.ok(&["set", "smtp", "max_connections=9"]);
     limiter.ok(&["deny", "10.0.0.0/8"]);
@@ -171,7 +171,7 @@ fn what_is_changed_live_only_stays_out_of_the_file() {
 
 #[test]
 fn what_cannot_be_in_force_is_not_written_and_what_cannot_be_written_is_not_in_force() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let file = format!("{FILE}[service.smtp]\nmax_total = 50\n");
     let limiter = with_file(&lab, &file);
     let before = limiter.state();
@@ -222,7 +222,7 @@ fn what_cannot_be_in_force_is_not_written_and_what_cannot_be_written_is_not_in_f
 
 #[test]
 fn a_missing_file_is_made_with_just_the_change() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = with_file(&lab, "");
     fs::remove_file(limiter.config_path()).unwrap();
     limiter.ok(&["set", "smtp", "max_connections=5", "--save"]);

@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::process::run;
-use crate::support::skip::skip_without;
-use crate::support::xdp::{self, Constant};
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, same, truth};
+use limiter_lab::command::run;
+use limiter_lab::xdp::{self, Constant};
+use limiter_lab::{
+    Answer, Lab, Limiter, SOON, Sink, V4, V6, client, eventually, same, skip_without, sockets,
+};
 
 /// Long enough for a SYN that is repeated once.
 const A_WHILE: Duration = Duration::from_millis(1500);
 
 fn answer(lab: &Lab, source: IpAddr) -> Answer {
     let to = if source.is_ipv4() { V4.port(25) } else { V6.port(25) };
-    lab.client.run(|| dial::answer(source, to, A_WHILE).1)
+    lab.client.run(|| client::answer(source, to, A_WHILE).1)
 }
 
 /// Interface and mode of each attachment.
@@ -95,12 +96,12 @@ fn refuses(lab: &Lab, limiter: &Limiter) {
         assert_eq!(answer(lab, denied), Answer::Silence, "a denied source is told nothing");
         drop(lab.served(other, family.port(25)));
     }
-    truth::settled(&lab.host, limiter, 25);
+    sockets::settled(&lab.host, limiter, 25);
 }
 
 #[test]
 fn it_drops_who_is_denied_before_anything_else_sees_them() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &format!("{ON_THE_WIRE}{DENIED}"));
     assert_eq!(attachments(&limiter), [("wire".to_owned(), "generic".to_owned())], "{}", limiter.log());
@@ -120,7 +121,7 @@ fn it_drops_who_is_denied_before_anything_else_sees_them() {
 
 #[test]
 fn in_the_driver_it_drops_the_same() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &format!("interfaces = []\n{DENIED}"));
     // The only native mode at hand that frames can be sent through is the veth's, which the daemon leaves alone.
@@ -137,7 +138,7 @@ fn in_the_driver_it_drops_the_same() {
 
 #[test]
 fn without_it_the_other_programs_refuse_the_same() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &format!("interfaces = []\n{DENIED}"));
     assert_eq!(attachments(&limiter), []);
@@ -150,7 +151,7 @@ fn without_it_the_other_programs_refuse_the_same() {
 
 #[test]
 fn a_connection_that_was_there_when_its_source_was_denied_or_banned_goes_on() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, ON_THE_WIRE);
     for family in [V4, V6] {
@@ -160,26 +161,26 @@ fn a_connection_that_was_there_when_its_source_was_denied_or_banned_goes_on() {
             limiter.ok(&[begin, &source.to_string()]);
             let dropped = limiter.counter("smtp", "dropped");
             for _ in 0..3 {
-                let said = dial::ask(&session, "NOOP", SOON);
+                let said = client::ask(&session, "NOOP", SOON);
                 assert_eq!(said, Answer::Line("250 2.0.0 Ok".to_owned()), "{begin} {source}");
             }
             assert_eq!(limiter.counter("smtp", "dropped"), dropped);
             assert_eq!(answer(&lab, source), Answer::Silence);
             assert!(limiter.counter("smtp", "dropped") > dropped);
-            let bye = dial::ask(&session, "QUIT", SOON);
+            let bye = client::ask(&session, "QUIT", SOON);
             assert_eq!(bye, Answer::Line("221 2.0.0 Bye".to_owned()), "its end comes through, too");
             drop(session);
-            truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+            sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
             limiter.ok(&[end, &source.to_string()]);
             drop(lab.served(source, family.port(25)));
-            truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+            sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
         }
     }
 }
 
 #[test]
 fn where_another_program_is_status_says_so_and_it_is_attached_when_that_is_gone() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     Constant::new(xdp::PASS).attach(&lab.host, "wire");
     let limiter = Limiter::start_with(&lab, &format!("{ON_THE_WIRE}{DENIED}"));
@@ -200,7 +201,7 @@ fn where_another_program_is_status_says_so_and_it_is_attached_when_that_is_gone(
 
 #[test]
 fn it_follows_interfaces_that_come_and_go() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start_with(&lab, "interfaces = [\"late\", \"wire\"]\n");
     assert_eq!(
         attachments(&limiter),
@@ -241,7 +242,7 @@ fn it_follows_interfaces_that_come_and_go() {
 
 #[test]
 fn by_itself_it_leaves_alone_where_other_traffic_would_pay_and_the_same_are_refused() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     for name in ["inside", "outside"] {
         lab.host_ip(&["link", "add", name, "type", "bridge"]);
@@ -292,7 +293,7 @@ fn by_itself_it_leaves_alone_where_other_traffic_would_pay_and_the_same_are_refu
 
 #[test]
 fn what_an_older_limiter_has_attached_by_itself_is_taken_away() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start_with(&lab, ON_THE_WIRE);
     assert_eq!(attachments(&limiter), [("wire".to_owned(), "generic".to_owned())], "{}", limiter.log());
     limiter.kill();
@@ -304,14 +305,14 @@ fn what_an_older_limiter_has_attached_by_itself_is_taken_away() {
 
 #[test]
 fn for_a_vlan_it_is_the_device_below_that_counts() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     lab.host_ip(&["link", "add", "below", "type", "bridge"]);
     lab.host_ip(&["link", "set", "below", "up"]);
     let vlan = ["link", "add", "link", "below", "name", "below.7", "type", "vlan", "id", "7"];
     let mut command = Command::new("ip");
     command.args(["-n", lab.host.name()]).args(vlan);
     if let Err(complaint) = run(command) {
-        assert!(complaint.contains("Unknown device type"), "{complaint}");
+        assert!(complaint.to_string().contains("Unknown device type"), "{complaint:#}");
         return skip_without("CONFIG_VLAN_8021Q");
     }
     lab.host_ip(&["link", "set", "below.7", "up"]);
@@ -322,7 +323,7 @@ fn for_a_vlan_it_is_the_device_below_that_counts() {
 
 #[test]
 fn a_reload_attaches_and_detaches() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, &format!("{ON_THE_WIRE}{DENIED}"));
     limiter.configure(&format!("interfaces = []\n{DENIED}"));
@@ -341,7 +342,7 @@ fn a_reload_attaches_and_detaches() {
 
 #[test]
 fn it_works_without_the_daemon_and_the_next_one_takes_it_over() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start_with(&lab, &format!("{ON_THE_WIRE}{DENIED}"));
     let (id, program) = link(&limiter);
@@ -375,7 +376,7 @@ fn it_works_without_the_daemon_and_the_next_one_takes_it_over() {
 
 #[test]
 fn behind_the_driver_it_drops_the_same() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     // A bridge's driver has no native mode, and the wire behind it leads to the host.
     let addresses: Vec<String> = [V4.host, V6.host].iter().map(ToString::to_string).collect();

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, net::SocketAddr, net::TcpStream, time::Duration};
 
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, same};
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, client, eventually, same};
 
 /// A translator's own prefix (RFC 8215), in which each address is somebody else's.
 const TRANSLATOR: &str = "[[rule]]\nnetwork = \"64:ff9b:1::/48\"\nsource_prefix = 128\n";
@@ -18,7 +18,7 @@ fn address(text: &str) -> IpAddr {
 
 /// As many connections as `source` gets of nine.
 fn hold(lab: &Lab, source: IpAddr, to: SocketAddr) -> Vec<TcpStream> {
-    let answers = (0..9).map(|_| lab.client.run(|| dial::answer(source, to, SOON)));
+    let answers = (0..9).map(|_| lab.client.run(|| client::answer(source, to, SOON)));
     answers.filter(|(_, answer)| answer.is_service()).filter_map(|(stream, _)| stream).collect()
 }
 
@@ -38,7 +38,7 @@ fn all_is_given_back(limiter: &Limiter) {
 
 #[test]
 fn each_host_in_a_network_whose_rule_says_so_has_a_limit_and_a_ban_of_its_own() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     lab.take_network("64:ff9b:1::/48");
     // With the shield, which has to know the source, too.
@@ -55,7 +55,7 @@ fn each_host_in_a_network_whose_rule_says_so_has_a_limit_and_a_ban_of_its_own() 
     }
     drop(held);
     all_is_given_back(&limiter);
-    let one = |source: &str| lab.client.run(|| dial::answer(address(source), V6.port(25), A_WHILE).1);
+    let one = |source: &str| lab.client.run(|| client::answer(address(source), V6.port(25), A_WHILE).1);
     let said = limiter.ok(&["ban", HOSTS[1], "--service", "smtp", "--for", "1h"]);
     assert!(said.contains(&format!("{}/128: banned", address(HOSTS[1]))), "{said}");
     assert_eq!(one(HOSTS[1]), Answer::Silence);
@@ -87,7 +87,7 @@ fn each_host_in_a_network_whose_rule_says_so_has_a_limit_and_a_ban_of_its_own() 
 
 #[test]
 fn a_customers_whole_network_is_one_source_where_its_rule_says_so() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     lab.take_network("2001:db8:77::/48");
     let rule = "[[rule]]\nnetwork = \"2001:db8:77::/48\"\nsource_prefix = 48\nmax_connections = 4\n";
@@ -108,7 +108,7 @@ fn a_customers_whole_network_is_one_source_where_its_rule_says_so() {
 
 #[test]
 fn single_hosts_of_ipv4_are_sources_where_the_service_counts_networks() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let rule = "[[rule]]\nnetwork = \"198.51.100.8/29\"\nsource_prefix = 32\n";
     let limiter =
@@ -127,7 +127,7 @@ fn single_hosts_of_ipv4_are_sources_where_the_service_counts_networks() {
 
 #[test]
 fn what_is_held_while_the_rule_comes_and_goes_is_given_back_exactly_with_a_daemon_or_without() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     lab.take_network("64:ff9b:1::/48");
     let limit = "[service.smtp]\nmax_connections = 3\n";

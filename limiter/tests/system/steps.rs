@@ -13,9 +13,9 @@ use nix::errno::Errno;
 use nix::libc;
 use serde_json::{Value, json};
 
-use crate::support::limiter::Outcome;
 use crate::support::seccomp::{Step, Supervised, refuse};
-use crate::support::{Lab, Limiter, SOON, eventually};
+use limiter_lab::command::Outcome;
+use limiter_lab::{Lab, Limiter, SOON, eventually};
 
 /// What a step is: whatever may change something, or be in the way of it.
 const SYSCALLS: [libc::c_long; 24] = [
@@ -203,21 +203,21 @@ fn limiter(lab: &Lab) -> Limiter {
 
 #[test]
 fn a_failure_at_any_step_of_set_changes_nothing() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = limiter(&lab);
     at_each_step(&limiter, &["set", "smtp", "max_connections=5"], &["set", "smtp", "max_connections=3"]);
 }
 
 #[test]
 fn a_failure_at_any_step_of_save_changes_neither_the_policy_nor_the_file() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = limiter(&lab);
     at_each_step(&limiter, &["deny", "198.51.100.0/24", "--save"], &["forget", "198.51.100.0/24", "--save"]);
 }
 
 #[test]
 fn a_failure_at_any_step_of_a_rule_changes_nothing() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = limiter(&lab);
     at_each_step(
         &limiter,
@@ -228,7 +228,7 @@ fn a_failure_at_any_step_of_a_rule_changes_nothing() {
 
 #[test]
 fn a_failure_at_any_step_of_forgetting_a_rule_changes_nothing() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = limiter(&lab);
     limiter.ok(&["deny", "198.51.100.0/24"]);
     at_each_step(&limiter, &["forget", "198.51.100.0/24"], &["deny", "198.51.100.0/24"]);
@@ -236,7 +236,7 @@ fn a_failure_at_any_step_of_forgetting_a_rule_changes_nothing() {
 
 #[test]
 fn a_failure_at_any_step_of_a_reload_changes_nothing() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = limiter(&lab);
     limiter.ok(&["set", "imap", "max_connections=7"]);
     at_each_step(&limiter, &["reload"], &["set", "imap", "max_connections=7"]);
@@ -248,7 +248,7 @@ const UNBAN: [&str; 3] = ["unban", "203.0.113.9", "2001:db8:5::1"];
 
 #[test]
 fn a_failure_at_any_step_of_a_ban_bans_nobody_or_all_and_the_file_says_so() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = limiter(&lab);
     // Beside others, which stay.
     limiter.ok(&["ban", "203.0.113.8", "--service", "imap"]);
@@ -257,7 +257,7 @@ fn a_failure_at_any_step_of_a_ban_bans_nobody_or_all_and_the_file_says_so() {
 
 #[test]
 fn a_failure_at_any_step_of_unban_ends_no_ban_or_all_and_the_file_says_so() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = limiter(&lab);
     limiter.ok(&["ban", "203.0.113.8", "--service", "imap"]);
     limiter.ok(&BAN);
@@ -266,7 +266,7 @@ fn a_failure_at_any_step_of_unban_ends_no_ban_or_all_and_the_file_says_so() {
 
 #[test]
 fn a_failure_at_any_step_of_a_ban_of_a_list_bans_nobody_or_all_and_so_does_unban() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = limiter(&lab);
     let list = limiter.config_path().with_file_name("list");
     let sources: Vec<String> = (1..=12).map(|nth| format!("192.0.2.{nth}0\n")).collect();
@@ -282,7 +282,7 @@ fn a_failure_at_any_step_of_a_ban_of_a_list_bans_nobody_or_all_and_so_does_unban
 /// As on kernels with `nohz_full`, and under many a seccomp filter.
 #[test]
 fn nothing_needs_membarrier() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::absent(&lab);
     limiter.configure_all(FILE);
     limiter.run_with(|command| refuse(command, &[libc::SYS_membarrier], Errno::EINVAL));
@@ -304,7 +304,7 @@ fn nothing_needs_membarrier() {
 /// Where there is no way to wait for the verdicts under way, that is found out before anything is changed.
 #[test]
 fn where_nobody_can_wait_for_the_kernel_nothing_is_changed() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = limiter(&lab);
     let other = limiter.config_path().with_file_name("other.toml");
     fs::write(&other, "[defaults]\nmax_connections = 9\n").unwrap();

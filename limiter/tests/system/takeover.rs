@@ -7,10 +7,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::support::dial::{answer, ask, first_line};
-use crate::support::process::run;
-use crate::support::watch::{self, Watch};
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, truth};
+use limiter_lab::client::{answer, ask, first_line};
+use limiter_lab::command::run;
+use limiter_lab::watch::Watch;
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, let_time_pass, sockets};
 
 const SMTP: (&str, u16) = ("smtp", 25);
 
@@ -25,21 +25,21 @@ fn limits_without_daemon(
 ) {
     let status = limiter.json(&["status"]);
     assert_eq!(status["daemon"]["running"], false, "{status:#}");
-    truth::agree(&lab.host, limiter, SMTP, source, limit);
+    sockets::agree(&lab.host, limiter, SMTP, source, limit);
     assert_eq!(lab.answer(source, smtp), Answer::Reset, "no daemon, no words");
     let refused = limiter.source("smtp", source).refused;
     assert_eq!(lab.answer(source, smtp), Answer::Reset);
     assert_eq!(limiter.source("smtp", source).refused, refused + 1);
     sessions.pop();
-    truth::agree(&lab.host, limiter, SMTP, source, limit - 1);
+    sockets::agree(&lab.host, limiter, SMTP, source, limit - 1);
     sessions.push(lab.served(source, smtp));
-    truth::agree(&lab.host, limiter, SMTP, source, limit);
+    sockets::agree(&lab.host, limiter, SMTP, source, limit);
     assert_eq!(lab.answer(source, smtp), Answer::Reset);
 }
 
 /// The daemon ends by `end`, and a new one takes over.
 fn ends_and_is_replaced(end: impl Fn(&mut Limiter)) {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start(&lab, 8, "reply");
     for family in [V4, V6] {
@@ -50,7 +50,7 @@ fn ends_and_is_replaced(end: impl Fn(&mut Limiter)) {
         limits_without_daemon(&lab, &limiter, 8, &mut sessions, source, smtp);
 
         limiter.run();
-        truth::agree(&lab.host, &limiter, SMTP, source, 8);
+        sockets::agree(&lab.host, &limiter, SMTP, source, 8);
         let after = limiter.source("smtp", source);
         let kept = (after.accepted, after.refused, after.peak, after.limit);
         assert_eq!(kept, (before.accepted + 1, before.refused + 3, 8, 8), "it goes on where it was");
@@ -63,10 +63,10 @@ fn ends_and_is_replaced(end: impl Fn(&mut Limiter)) {
             assert_eq!(ask(session, "NOOP", SOON), Answer::Line("250 2.0.0 Ok".to_owned()));
         }
         sessions.pop();
-        truth::agree(&lab.host, &limiter, SMTP, source, 7);
+        sockets::agree(&lab.host, &limiter, SMTP, source, 7);
         sessions.push(lab.served(source, smtp));
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
@@ -81,17 +81,17 @@ fn a_daemon_that_ends_on_sigterm_leaves_limits_that_hold_and_a_new_one_takes_ove
 
 #[test]
 fn what_ended_while_there_was_no_daemon_is_not_counted_by_the_next_one() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start(&lab, 8, "reply");
     let sessions: Vec<TcpStream> = (0..8).map(|_| lab.served(V4.source(), V4.port(25))).collect();
     limiter.kill();
     drop(sessions);
-    truth::agree(&lab.host, &limiter, SMTP, V4.source(), 0);
+    sockets::agree(&lab.host, &limiter, SMTP, V4.source(), 0);
     limiter.run();
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
     drop(lab.served(V4.source(), V4.port(25)));
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 /// What a load has seen.
@@ -115,7 +115,7 @@ impl Load {
             match answer(source, smtp, SOON) {
                 (Some(stream), answer) if answer.is_service() => {
                     self.served.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(stay);
+                    let_time_pass(stay, "a client stays");
                     let goodbye = (ask(&stream, "QUIT", SOON), first_line(&stream, SOON));
                     if goodbye != (Answer::Line("221 2.0.0 Bye".to_owned()), Answer::Closed) {
                         self.surprised(format!("{source}: QUIT: {goodbye:?}"));
@@ -124,7 +124,7 @@ impl Load {
                 // A greeter that is killed between its accept and its words closes without any.
                 (_, Answer::Line(_) | Answer::Reset | Answer::Closed) => {
                     self.refused.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_millis(1));
+                    let_time_pass(Duration::from_millis(1), "the pace of who is refused");
                 }
                 // Its handshake waits in the SYN queue, where others are faster again and again.
                 (_, Answer::Silence) => {
@@ -142,16 +142,16 @@ impl Load {
 #[test]
 fn ten_takeovers_under_load_let_nobody_over_the_limit_and_refuse_nobody_below_it() {
     const LIMIT: usize = 4;
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start_patient(&lab, 4, "reply");
     let [greedy, honest, steady] = V4.sources;
     let smtp = V4.port(25);
     let patient: Vec<TcpStream> = (0..2).map(|_| lab.served(steady, smtp)).collect();
-    let (over, below, watch) = (Load::default(), Load::default(), Watch::default());
+    let (over, below) = (Load::default(), Load::default());
+    let watch = Watch::start(&lab.host, 25, 1);
 
-    let peaks = std::thread::scope(|scope| {
-        let peaks = watch::start(scope, &lab, &sink, 25, &watch);
+    std::thread::scope(|scope| {
         // They stay for longer than two readings of the table take, and leave few behind in TIME_WAIT: each
         // of those makes the table longer to read.
         for _ in 0..6 {
@@ -170,7 +170,7 @@ fn ten_takeovers_under_load_let_nobody_over_the_limit_and_refuse_nobody_below_it
                 }
                 limiter.run();
                 assert_eq!(limiter.source("smtp", steady).connections, 2, "after takeover {takeover}");
-                watch.sees();
+                watch.sees(greedy);
                 eventually("the load goes on", SOON, || {
                     let now = over.served.load(Ordering::Relaxed);
                     if now >= before + 20 { Ok(()) } else { Err(format!("served {before}, and now {now}")) }
@@ -180,10 +180,7 @@ fn ten_takeovers_under_load_let_nobody_over_the_limit_and_refuse_nobody_below_it
         // Whatever happened, the load has to end, or the scope never does.
         over.done.store(true, Ordering::Relaxed);
         below.done.store(true, Ordering::Relaxed);
-        watch.end();
-        let peaks = peaks.join().expect("the watch does not fail");
         takeovers.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        peaks
     });
 
     let surprises =
@@ -191,7 +188,8 @@ fn ten_takeovers_under_load_let_nobody_over_the_limit_and_refuse_nobody_below_it
     assert_eq!(surprises, Vec::<String>::new());
     assert!(over.refused.into_inner() > 100, "six clients on four count: many are refused");
     assert_eq!(sink.tally(greedy).peak, LIMIT, "by what the server held at once");
-    assert!((1..=LIMIT).contains(&peaks[&greedy]), "by the kernel's table: {peaks:?}");
+    let peak = watch.peak_of(greedy, |cookie| sink.accepted(*cookie));
+    assert!((1..=LIMIT).contains(&peak), "by the kernel's table: {peak}");
     let (refused, kept_waiting) = (below.refused.into_inner(), below.kept_waiting.into_inner());
     assert_eq!((refused, kept_waiting), (0, 0), "beside {:?} that were served", below.served);
     assert_eq!(limiter.source("smtp", honest).refused, 0);
@@ -200,15 +198,15 @@ fn ten_takeovers_under_load_let_nobody_over_the_limit_and_refuse_nobody_below_it
     // A handshake that waited at the gate when its client went is the kernel's until it has repeated the
     // SYN-ACK for the last time.
     eventually("every handshake is over", Duration::from_secs(70), || {
-        let waiting = truth::half_open(&lab.host, 25);
+        let waiting = sockets::half_open(&lab.host, 25);
         if waiting.is_empty() { Ok(()) } else { Err(format!("{waiting:?}")) }
     });
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_change_made_live_outlasts_a_takeover_until_the_file_says_something_new() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = Limiter::start(&lab, 8, "reply");
     let limit =
         |limiter: &Limiter| limiter.json(&["explain", "198.51.100.7"])["services"][0]["limit"].clone();
@@ -226,7 +224,7 @@ fn a_change_made_live_outlasts_a_takeover_until_the_file_says_something_new() {
 
 #[test]
 fn programs_that_someone_detached_are_missed_by_status_and_attached_again_by_the_next_daemon() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start(&lab, 2, "reset");
     let (source, smtp) = (V4.source(), V4.port(25));
@@ -245,14 +243,14 @@ fn programs_that_someone_detached_are_missed_by_status_and_attached_again_by_the
     limiter.run();
     assert_eq!(limiter.json(&["status"])["in_force"], true);
     assert_eq!(lab.answer(source, smtp), Answer::Reset);
-    truth::agree(&lab.host, &limiter, SMTP, source, 2);
+    sockets::agree(&lab.host, &limiter, SMTP, source, 2);
     drop(sessions);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 /// Pins of another layout are in the way: `bpftool` makes them so by `change`, which gets the directory.
 fn another_layout(message: &str, change: impl Fn(&str)) {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start(&lab, 2, "reply");
     let (source, smtp) = (V4.source(), V4.port(25));
@@ -267,9 +265,9 @@ fn another_layout(message: &str, change: impl Fn(&str)) {
     assert!(limiter.log().contains(message), "the daemon says what it replaced: {}", limiter.log());
     let sessions: Vec<TcpStream> = (0..2).map(|_| lab.served(source, smtp)).collect();
     assert_eq!(lab.answer(source, smtp), Answer::Line(Limiter::smtp_reply(2, source)));
-    truth::agree(&lab.host, &limiter, SMTP, source, 2);
+    sockets::agree(&lab.host, &limiter, SMTP, source, 2);
     drop(sessions);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 /// Runs `bpftool` with the words of `line`.

@@ -4,8 +4,8 @@
 use std::net::TcpStream;
 use std::sync::Barrier;
 
-use crate::support::dial::dial;
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+use limiter_lab::client::dial;
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, sockets};
 
 const CONFIG: &str = "
 [service.smtp]
@@ -23,7 +23,7 @@ fn total(limiter: &Limiter) -> u64 {
 
 #[test]
 fn a_full_service_refuses_everyone_but_allowed_sources_within_the_reserve() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, CONFIG);
     let mut held: Vec<TcpStream> = (0..4).map(|_| lab.served(V4.source(), V4.port(25))).collect();
@@ -35,11 +35,11 @@ fn a_full_service_refuses_everyone_but_allowed_sources_within_the_reserve() {
         assert!(refusal.contains("Too many connections (6) to this service at present"), "{refusal}");
     }
     // The host itself is allowed from the start: it has the reserve, and no more.
-    let own = |family: crate::support::Family| lab.host.run(|| dial(family.host, family.port(25), SOON));
+    let own = |family: limiter_lab::Family| lab.host.run(|| dial(family.host, family.port(25), SOON));
     let within = own(V4).expect("the reserve is for it");
     assert_eq!(total(&limiter), 7);
     let Ok(beyond) = own(V6) else { panic!("a refusal is said to the host, too") };
-    let Answer::Line(refusal) = crate::support::dial::first_line(&beyond, SOON) else { panic!("no word") };
+    let Answer::Line(refusal) = limiter_lab::client::first_line(&beyond, SOON) else { panic!("no word") };
     assert!(refusal.starts_with("421 "), "{refusal}");
     assert_eq!(limiter.counter("smtp", "refused_total"), 3);
 
@@ -48,13 +48,13 @@ fn a_full_service_refuses_everyone_but_allowed_sources_within_the_reserve() {
     eventually("a place is free", SOON, || same("total", &total(&limiter), &5));
     held.push(lab.served(V6.sources[1], V6.port(25)));
     drop(held);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
     assert_eq!(total(&limiter), 0);
 }
 
 #[test]
 fn many_sources_at_once_never_hold_more_than_the_total() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(
         &lab,
@@ -80,7 +80,7 @@ fn many_sources_at_once_never_hold_more_than_the_total() {
                 .collect();
             clients.into_iter().map(|client| client.join().unwrap()).collect()
         });
-        let established = truth::established(&lab.host, 25).len();
+        let established = sockets::established(&lab.host, 25).len();
         assert!(established <= 6, "{established} at limit 6");
         let most: usize =
             sources.as_flattened().iter().map(|&(source, _)| sink.tally(source).peak).max().unwrap();
@@ -88,5 +88,5 @@ fn many_sources_at_once_never_hold_more_than_the_total() {
         drop(held);
         eventually("all are gone", SOON, || same("total", &total(&limiter), &0));
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }

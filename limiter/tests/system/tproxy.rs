@@ -4,13 +4,13 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::process::Stdio;
 use std::time::Duration;
 
 use socket2::{SockRef, Socket};
 
-use crate::support::sink::listener;
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, same, truth};
+use limiter_lab::command::feed;
+use limiter_lab::sink::listener;
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, client, eventually, same, sockets};
 
 /// Long enough for a SYN that is repeated once.
 const A_WHILE: Duration = Duration::from_millis(1500);
@@ -58,13 +58,12 @@ impl Drop for Proxy {
 /// Puts these rules in force on the mail host.
 pub fn firewall(lab: &Lab, rules: &str) {
     let mut command = lab.host.command("nft");
-    let mut nft = command.args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft is installed");
-    nft.stdin.take().expect("it is piped").write_all(rules.as_bytes()).expect("nft reads");
-    assert!(nft.wait().expect("a child of ours").success(), "nft refuses:\n{rules}");
+    command.args(["-f", "-"]);
+    feed(command, rules).unwrap();
 }
 
 fn answer(lab: &Lab, source: IpAddr, to: SocketAddr) -> Answer {
-    lab.client.run(|| dial::answer(source, to, A_WHILE).1)
+    lab.client.run(|| client::answer(source, to, A_WHILE).1)
 }
 
 fn served(lab: &Lab, source: IpAddr, to: SocketAddr, n: usize) -> Vec<TcpStream> {
@@ -73,7 +72,7 @@ fn served(lab: &Lab, source: IpAddr, to: SocketAddr, n: usize) -> Vec<TcpStream>
 
 #[test]
 fn behind_a_tproxy_rule_the_limit_is_that_of_the_port_that_was_asked_for() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _proxy = Proxy::start(&lab);
     let limiter = Limiter::start_with(
         &lab,
@@ -86,17 +85,17 @@ fn behind_a_tproxy_rule_the_limit_is_that_of_the_port_that_was_asked_for() {
             let Answer::Line(line) = answer(&lab, source, imap) else { panic!("it is not told why") };
             assert!(line.starts_with("* BYE [UNAVAILABLE] Too many connections (3)"), "{line}");
         }
-        truth::agree(&lab.host, &limiter, ("imap", ASKED), source, 3);
+        sockets::agree(&lab.host, &limiter, ("imap", ASKED), source, 3);
         assert_eq!(limiter.source("imap", source).refused, 3);
         assert!(limiter.ok(&["status", "--verify"]).contains("every count agrees"));
         drop(held);
-        truth::settled(&lab.host, &limiter, ASKED);
+        sockets::settled(&lab.host, &limiter, ASKED);
     }
 }
 
 #[test]
 fn behind_a_tproxy_rule_who_is_denied_or_banned_gets_nothing() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _proxy = Proxy::start(&lab);
     let limiter = Limiter::start(&lab, 3, "reply");
     for family in [V4, V6] {
@@ -112,12 +111,12 @@ fn behind_a_tproxy_rule_who_is_denied_or_banned_gets_nothing() {
             drop(lab.served(source, imap));
         }
     }
-    truth::settled(&lab.host, &limiter, ASKED);
+    sockets::settled(&lab.host, &limiter, ASKED);
 }
 
 #[test]
 fn behind_a_tproxy_rule_who_waits_gets_in_when_a_place_is_free_or_is_told_in_the_end() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _proxy = Proxy::start(&lab);
     let limiter = Limiter::start_with(&lab, "[defaults]\nmax_connections = 3\nwait = \"3s\"\n");
     for family in [V4, V6] {
@@ -127,16 +126,16 @@ fn behind_a_tproxy_rule_who_waits_gets_in_when_a_place_is_free_or_is_told_in_the
         let waiting: Vec<_> =
             (0..2).map(|_| lab.dial(source, imap).expect("it believes it is connected")).collect();
         eventually("two are half open", SOON, || {
-            same("half open", &truth::half_open(&lab.host, ASKED).len(), &2)
+            same("half open", &sockets::half_open(&lab.host, ASKED).len(), &2)
         });
         drop(held.pop());
-        let mut lines: Vec<Answer> = waiting.iter().map(|client| dial::first_line(client, SOON)).collect();
+        let mut lines: Vec<Answer> = waiting.iter().map(|client| client::first_line(client, SOON)).collect();
         lines.sort_by_key(|line| !line.is_service());
         assert!(lines[0].is_service(), "{lines:?}");
         assert!(matches!(&lines[1], Answer::Line(line) if line.starts_with("* BYE ")), "{lines:?}");
         assert_eq!(limiter.counter("imap", "let_in") - before, 1);
         drop((held, waiting));
-        truth::settled(&lab.host, &limiter, ASKED);
+        sockets::settled(&lab.host, &limiter, ASKED);
     }
 }
 
@@ -144,9 +143,9 @@ fn behind_a_tproxy_rule_who_waits_gets_in_when_a_place_is_free_or_is_told_in_the
 /// proxy.
 #[test]
 fn behind_a_tproxy_rule_who_waits_longer_than_the_kernel_keeps_the_handshake_is_told_and_counted() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _proxy = Proxy::start(&lab);
-    lab.host.sysctl("ipv4/tcp_synack_retries", "0");
+    lab.host.sysctl("ipv4/tcp_synack_retries", "0").unwrap();
     let limiter = Limiter::start_with(&lab, "[defaults]\nmax_connections = 3\nwait = \"60s\"\n");
     for family in [V4, V6] {
         let (source, imap) = (family.source(), family.port(ASKED));
@@ -155,13 +154,13 @@ fn behind_a_tproxy_rule_who_waits_longer_than_the_kernel_keeps_the_handshake_is_
         assert!(matches!(&said, Answer::Line(line) if line.starts_with("* BYE ")), "{said:?}");
         assert_eq!(limiter.source("imap", source).refused, 1);
         drop(held);
-        truth::settled(&lab.host, &limiter, ASKED);
+        sockets::settled(&lab.host, &limiter, ASKED);
     }
 }
 
 #[test]
 fn a_port_that_is_translated_to_one_of_no_service_is_warned_of_until_it_is_the_services() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     firewall(
         &lab,
         "table inet translate {\nchain in {\ntype nat hook prerouting priority dstnat\ntcp dport 143 redirect to :1143\n}\n}\n",
@@ -186,5 +185,5 @@ fn a_port_that_is_translated_to_one_of_no_service_is_warned_of_until_it_is_the_s
         assert!(matches!(&said, Answer::Line(line) if line.starts_with("* BYE ")), "{said:?}");
         drop(held);
     }
-    truth::settled(&lab.host, &limiter, LISTENS);
+    sockets::settled(&lab.host, &limiter, LISTENS);
 }

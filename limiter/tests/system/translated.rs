@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually};
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, client, eventually};
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -11,7 +11,7 @@ fn address(text: &str) -> IpAddr {
 
 #[test]
 fn hosts_behind_a_translator_are_sources_of_their_own_the_same_as_by_ipv4_itself() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     for network in ["64:ff9b::/96", "2002::/16"] {
         lab.take_network(network);
@@ -23,7 +23,7 @@ fn hosts_behind_a_translator_are_sources_of_their_own_the_same_as_by_ipv4_itself
     let mut held = Vec::new();
     for (source, counted) in ways.into_iter().zip(counted) {
         let answers: Vec<_> =
-            (0..9).map(|_| lab.client.run(|| dial::answer(address(source), V6.port(25), SOON))).collect();
+            (0..9).map(|_| lab.client.run(|| client::answer(address(source), V6.port(25), SOON))).collect();
         let served = answers.into_iter().filter(|(_, answer)| answer.is_service()).collect::<Vec<_>>();
         assert_eq!(served.len(), 3, "{source}");
         held.extend(served);
@@ -47,7 +47,7 @@ fn hosts_behind_a_translator_are_sources_of_their_own_the_same_as_by_ipv4_itself
     for spelled in ["198.51.100.9", "64:ff9b::c633:6409", "2002:c633:6409::1"] {
         let said = limiter.ok(&["ban", spelled, "--service", "smtp", "--for", "1h"]);
         assert!(said.contains("198.51.100.9/32: banned"), "{said}");
-        let one = |source: &str| lab.client.run(|| dial::answer(address(source), V6.port(25), A_WHILE).1);
+        let one = |source: &str| lab.client.run(|| client::answer(address(source), V6.port(25), A_WHILE).1);
         assert_eq!(one(ways[1]), Answer::Silence);
         assert!(one(ways[0]).is_service());
         limiter.ok(&["unban", "64:ff9b::198.51.100.9", "--service", "smtp"]);

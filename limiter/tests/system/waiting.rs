@@ -4,9 +4,9 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::support::dial::{first_line, knock};
-use crate::support::pinned::age_waiters;
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, truth};
+use limiter_lab::client::{first_line, knock};
+use limiter_lab::pinned::age_waiters;
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, sockets};
 
 /// How long one is listened to who may have nothing to say.
 const SHORT: Duration = Duration::from_millis(20);
@@ -21,7 +21,7 @@ fn waiting(limiter: &Limiter, source: &str) -> (u64, f64) {
 
 #[test]
 fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let sink = Sink::start(&lab, 25);
     // Longer than a slow machine takes for the test.
     let limiter = Limiter::start_with(
@@ -34,16 +34,16 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
         lab.deafen(source);
         let knocking: Vec<_> = (0..10).map(|_| lab.client.run(|| knock(source, smtp))).collect();
         eventually("the SYNs are there", SOON, || {
-            let from_here = truth::half_open(&lab.host, 25);
+            let from_here = sockets::half_open(&lab.host, 25);
             same("half open", &from_here.iter().filter(|c| c.remote.ip() == source).count(), &10)
         });
         lab.undeafen(source);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 4);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 4);
         // One of the four may have got in by now, where an ACK that came twice had kept it waiting for a moment.
         let mut those = 0;
         eventually("four wait", SOON, || {
             those = waiting(&limiter, name).0;
-            if (3..=4).contains(&those) && truth::half_open(&lab.host, 25).len() as u64 == those {
+            if (3..=4).contains(&those) && sockets::half_open(&lab.host, 25).len() as u64 == those {
                 return Ok(());
             }
             Err(format!("{those} wait"))
@@ -65,7 +65,7 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
         let served: Vec<_> = knocking
             .iter()
             .filter(|socket| {
-                truth::established(&lab.host, 25)
+                sockets::established(&lab.host, 25)
                     .iter()
                     .any(|c| Ok(c.remote) == socket.local_addr().map_err(|_| ()))
             })
@@ -81,10 +81,10 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
         });
         drop(knocking);
         eventually("nobody waits", SOON * 2, || {
-            same("half open", &truth::half_open(&lab.host, 25).len(), &0)
+            same("half open", &sockets::half_open(&lab.host, 25).len(), &0)
         });
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 /// Two clients of a source, listed by this name, that may hold one connection: their SYNs are judged before either is
@@ -97,7 +97,9 @@ fn two_of_whom_one_waits(
 ) -> Vec<TcpStream> {
     lab.deafen(source);
     let clients: Vec<_> = (0..2).map(|_| lab.client.run(|| knock(source, smtp))).collect();
-    eventually("the SYNs are there", SOON, || same("half open", &truth::half_open(&lab.host, 25).len(), &2));
+    eventually("the SYNs are there", SOON, || {
+        same("half open", &sockets::half_open(&lab.host, 25).len(), &2)
+    });
     lab.undeafen(source);
     eventually("one waits", SOON, || same("waiting", &waiting(limiter, name).0, &1));
     clients
@@ -106,7 +108,7 @@ fn two_of_whom_one_waits(
 /// One that waits while a limit is raised, or its source allowed, gets in at once; while it is denied, it is told.
 #[test]
 fn who_waits_sees_what_the_admin_changes() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, "[service.smtp]\nmax_connections = 1\nwait = \"60s\"\n");
     for (family, name) in [(V4, "198.51.100.7/32"), (V6, "2001:db8:7::/64")] {
@@ -115,9 +117,9 @@ fn who_waits_sees_what_the_admin_changes() {
         let two = || two_of_whom_one_waits(&lab, &limiter, (source, name), smtp);
         let clients = two();
         limiter.ok(&["limit", &text, "2"]);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 2);
         drop(clients);
-        truth::settled(&lab.host, &limiter, 25);
+        sockets::settled(&lab.host, &limiter, 25);
         limiter.ok(&["forget", &text]);
 
         let clients = two();
@@ -127,7 +129,7 @@ fn who_waits_sees_what_the_admin_changes() {
             same("reset", &reset, &1)
         });
         drop(clients);
-        truth::settled(&lab.host, &limiter, 25);
+        sockets::settled(&lab.host, &limiter, 25);
         limiter.ok(&["forget", &text]);
 
         let clients = two();
@@ -138,7 +140,7 @@ fn who_waits_sees_what_the_admin_changes() {
             same("told", &clients.iter().filter(|client| told(client)).count(), &1)
         });
         drop(clients);
-        truth::settled(&lab.host, &limiter, 25);
+        sockets::settled(&lab.host, &limiter, 25);
         limiter.ok(&["set", "smtp", "wait=60s"]);
     }
 }
@@ -147,10 +149,10 @@ fn who_waits_sees_what_the_admin_changes() {
 /// ago are nobody's refusal today.
 #[test]
 fn who_waited_long_before_the_daemon_came_is_not_refused_by_it() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     // The kernel gives a handshake up after three seconds.
-    lab.host.sysctl("ipv4/tcp_synack_retries", "1");
+    lab.host.sysctl("ipv4/tcp_synack_retries", "1").unwrap();
     let mut limiter = Limiter::start_with(&lab, "[service.smtp]\nmax_connections = 1\nwait = \"60s\"\n");
     for (family, name) in [(V4, "198.51.100.7/32"), (V6, "2001:db8:7::/64")] {
         let (source, smtp) = (family.source(), family.port(25));
@@ -159,7 +161,7 @@ fn who_waited_long_before_the_daemon_came_is_not_refused_by_it() {
             limiter.kill();
             let clients = two_of_whom_one_waits(&lab, &limiter, (source, name), smtp);
             eventually("the kernel gives it up", SOON, || {
-                same("half open", &truth::half_open(&lab.host, 25).len(), &0)
+                same("half open", &sockets::half_open(&lab.host, 25).len(), &0)
             });
             age_waiters(&limiter, Duration::from_secs(age_s));
             limiter.run();
@@ -173,7 +175,7 @@ fn who_waited_long_before_the_daemon_came_is_not_refused_by_it() {
             });
             assert_eq!(limiter.counter("smtp", "refused") - before, refused, "{age_s} s ago");
             drop(clients);
-            truth::settled(&lab.host, &limiter, 25);
+            sockets::settled(&lab.host, &limiter, 25);
         }
     }
 }

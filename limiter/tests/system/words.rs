@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::limiter::{BINARY, Outcome};
-use crate::support::{Answer, Lab, Limiter, SOON, Sink, V4, V6, dial, eventually, truth};
 use crate::tproxy::firewall;
+use limiter_lab::command::Outcome;
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, client, eventually, sockets};
 
 /// Long enough for a SYN that is repeated once.
 const A_WHILE: Duration = Duration::from_millis(1500);
@@ -41,7 +41,7 @@ fn rules(limiter: &Limiter) -> Vec<String> {
 
 #[test]
 fn services_addresses_and_networks_are_taken_as_people_type_them() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 3, "reset");
     limiter.ok(&["set", "IMAP,Submission", "max_connections=7"]);
     assert_eq!(
@@ -84,7 +84,7 @@ fn services_addresses_and_networks_are_taken_as_people_type_them() {
 
 #[test]
 fn one_mistake_among_several_changes_nothing_and_the_form_that_is_wanted_is_said() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 3, "reset");
     let before = (limiter.state(), limiter.json(&["rules"]), limiter.json(&["bans"]));
     for (arguments, form) in [
@@ -116,7 +116,7 @@ fn one_mistake_among_several_changes_nothing_and_the_form_that_is_wanted_is_said
 
 #[test]
 fn a_list_of_some_says_nothing_of_those_that_were_not_asked_for() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 3, "reset");
     let all = "no source holds a connection, or has held one or been refused lately\n";
     let some = "no source that was asked for holds connections, or has held one or been refused lately\n";
@@ -127,7 +127,7 @@ fn a_list_of_some_says_nothing_of_those_that_were_not_asked_for() {
 
 #[test]
 fn a_verb_says_what_was_and_said_twice_it_says_unchanged() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 3, "reset");
     let network = "203.0.113.0/24";
     for (arguments, once) in [
@@ -170,7 +170,7 @@ fn a_verb_says_what_was_and_said_twice_it_says_unchanged() {
 
 #[test]
 fn to_shut_out_oneself_the_host_or_everybody_takes_force() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 3, "reset");
     let from = |address: &str, arguments: &[&str]| {
         let mut command = limiter.command(arguments);
@@ -181,7 +181,7 @@ fn to_shut_out_oneself_the_host_or_everybody_takes_force() {
     let by_sudo = |address: &str, arguments: &[&str]| {
         let mut command = Command::new("sh");
         let line = "env -u SSH_CONNECTION \"$@\"; exit $?";
-        command.args(["-c", line, "sh", BINARY, "--instance", &limiter.instance]).args(arguments);
+        command.args(["-c", line, "sh", crate::BINARY, "--instance", &limiter.instance]).args(arguments);
         command.env("SSH_CONNECTION", format!("{address} 50022 192.0.2.1 22"));
         Outcome::of(command)
     };
@@ -227,7 +227,7 @@ fn to_shut_out_oneself_the_host_or_everybody_takes_force() {
 
 #[test]
 fn a_reload_says_what_has_changed_and_what_it_took_back_and_remembers_its_file() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let file = "[defaults]\nmax_connections = 3\n[[rule]]\nnetwork = \"9.0.0.0/8\"\ndeny = true\n";
     let limiter = Limiter::start_with(&lab, file);
     limiter.ok(&["set", "smtp", "max_connections=9"]);
@@ -276,7 +276,7 @@ fn a_reload_says_what_has_changed_and_what_it_took_back_and_remembers_its_file()
 
 #[test]
 fn what_explain_offers_lets_this_address_in_and_changes_nothing_for_others() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(
         &lab,
@@ -289,7 +289,7 @@ fn what_explain_offers_lets_this_address_in_and_changes_nothing_for_others() {
         for reason in ["concurrency", "banned", "denied"] {
             if reason != "concurrency" {
                 held.clear();
-                truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+                sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
                 limiter.ok(&["forget", &source.to_string()]);
             }
             let network = if source.is_ipv4() { "198.51.100.0/24" } else { "2001:db8:7::/48" };
@@ -312,14 +312,14 @@ fn what_explain_offers_lets_this_address_in_and_changes_nothing_for_others() {
             );
         }
         drop(held);
-        truth::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
     }
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn the_list_has_the_limit_in_force_and_where_it_comes_from() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(
         &lab,
@@ -355,12 +355,12 @@ fn the_list_has_the_limit_in_force_and_where_it_comes_from() {
     let text = limiter.ok(&["list"]);
     assert!(text.contains("  0*") && text.contains("none*") && text.contains("*: by a rule"), "{text}");
     drop(held);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn who_is_only_observed_is_not_said_to_be_refused() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, "[service.smtp]\nmax_connections = 2\nmode = \"observe\"\n");
     let source = V4.source();
@@ -374,12 +374,12 @@ fn who_is_only_observed_is_not_said_to_be_refused() {
     let text = limiter.ok(&["list"]);
     assert!(text.contains("WOULD REFUSE"), "{text}");
     drop(held);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn a_refusal_for_its_network_or_for_the_whole_service_is_known_of_the_one_that_was_refused() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     for (limits, reason) in
         [("network = { max_connections = 2, ipv6_prefix = 32 }", "network"), ("max_total = 2", "total")]
@@ -406,14 +406,14 @@ fn a_refusal_for_its_network_or_for_the_whole_service_is_known_of_the_one_that_w
             let listed = limiter.source("smtp", refused);
             assert_eq!([listed.connections, listed.refused], [0, 3], "the list knows of it, too");
             drop(held);
-            truth::settled(&lab.host, &limiter, 25);
+            sockets::settled(&lab.host, &limiter, 25);
         }
     }
 }
 
 #[test]
 fn status_in_brief_is_one_line_and_the_exit_code_of_a_monitoring_plugin() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let brief = |limiter: &Limiter, code: i32, begins: &str| {
         let outcome = limiter.cli(&["status", "--brief"]);
         assert_eq!(outcome.code, Some(code), "{outcome:?}");
@@ -430,7 +430,7 @@ fn status_in_brief_is_one_line_and_the_exit_code_of_a_monitoring_plugin() {
     let line = brief(&limiter, 0, "LIMITER OK - ");
     assert!(line.contains(" smtp_connections=1;;;0;5 ") && line.contains(" smtp_accepted=1c "), "{line}");
     drop(held);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
     limiter.kill();
     assert!(brief(&limiter, 1, "LIMITER WARNING - ").contains("the daemon is not running"));
     limiter.ok(&["unload"]);
@@ -442,7 +442,7 @@ fn status_in_brief_is_one_line_and_the_exit_code_of_a_monitoring_plugin() {
 
 #[test]
 fn with_json_every_verb_prints_one_document_in_every_state() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 3, "reset");
     let verbs = [
         vec!["status"],
@@ -489,7 +489,7 @@ fn with_json_every_verb_prints_one_document_in_every_state() {
 
 #[test]
 fn screens_of_a_real_instance_fit_into_80_and_60_columns() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(
         &lab,
@@ -501,7 +501,7 @@ fn screens_of_a_real_instance_fit_into_80_and_60_columns() {
         .flat_map(|family| [0; 2].map(|_| lab.served(family.source(), family.port(25))))
         .collect();
     for family in [V4, V6] {
-        let answer = lab.client.run(|| dial::answer(family.source(), family.port(25), SOON).1);
+        let answer = lab.client.run(|| client::answer(family.source(), family.port(25), SOON).1);
         assert!(
             matches!(&answer, Answer::Line(line) if line.contains("Too many connections (2)")),
             "{answer:?}"
@@ -525,14 +525,14 @@ fn screens_of_a_real_instance_fit_into_80_and_60_columns() {
         assert!(explained.contains("smtp: refused once (concurrency), "), "{explained}");
     }
     drop(held);
-    truth::settled(&lab.host, &limiter, 25);
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
 fn ports_that_are_handed_on_to_a_container_are_warned_of() {
-    let Some(lab) = Lab::new() else { return };
-    lab.host.sysctl("ipv4/ip_forward", "1");
-    lab.host.sysctl("ipv6/conf/all/forwarding", "1");
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    lab.host.sysctl("ipv4/ip_forward", "1").unwrap();
+    lab.host.sysctl("ipv6/conf/all/forwarding", "1").unwrap();
     // The container's network is on the client's side of the wire; what is sent there comes from the mail host, as with
     // the published ports of containers.
     let containers = [V4.sources[2], V6.sources[2]];
@@ -562,7 +562,7 @@ fn ports_that_are_handed_on_to_a_container_are_warned_of() {
         assert!(!warned(container), "of what nobody has used");
         let _held: Vec<TcpStream> = (0..2)
             .map(|_| {
-                let dialled = lab.client.run(|| dial::dial(family.source(), family.port(25), A_WHILE));
+                let dialled = lab.client.run(|| client::dial(family.source(), family.port(25), A_WHILE));
                 dialled.expect("the container is there")
             })
             .collect();

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use crate::crowd::{Caller, Crowd, End, Record};
-use crate::figures::{say, summary};
-use crate::ground::{Ground, SMTP, TIDY, all_is_well, gently, nothing_is_left};
-use crate::link::Loss;
-use crate::support::{Answer, V4, V6};
+use crate::figures::summary;
+use crate::setup::{SMTP, Setup, TIDY, all_is_well, gently, nothing_is_left};
+use limiter_lab::link::Loss;
+use limiter_lab::{Answer, V4, V6, say};
 
 const LIMIT: usize = 3;
 const CLIENTS: usize = 30;
@@ -29,19 +29,19 @@ fn rude(records: &[Record], response: &str) -> Vec<String> {
 fn burst(rtt_ms: u64, response: &str, loss: Loss) {
     let _machine = gently();
     let rtt = Duration::from_millis(rtt_ms);
-    let Some(ground) = Ground::far(LIMIT as u32, response, rtt, loss) else { return };
+    let Some(setup) = Setup::far(LIMIT as u32, response, rtt, loss) else { return };
     let families = [V4, V6];
     let callers =
         families.map(|family| Caller::crowd(CLIENTS, family.source(), family.port(SMTP), STAY)).concat();
     // With a repetition or two on top where segments are lost.
     let patience =
-        ground.patience() + Duration::from_millis(500) + Duration::from_secs(3 * loss.percent.min(2));
-    let link = ground.link.as_ref();
-    let records = Crowd { callers, patience, again: None, link }.call(&ground.lab);
+        setup.patience() + Duration::from_millis(500) + Duration::from_secs(3 * loss.percent.min(2));
+    let link = setup.link.as_ref();
+    let records = Crowd { callers, patience, again: None, link }.call(&setup.lab);
 
-    let mut complaints = ground.silences(&records);
+    let mut complaints = setup.silences(&records);
     let sources = families.map(|family| family.source());
-    complaints.extend(sources.iter().filter_map(|source| ground.excess(*source)));
+    complaints.extend(sources.iter().filter_map(|source| setup.excess(*source)));
     for source in sources {
         let of_it = |record: &&Record| record.local.ip() == source && record.served();
         let served = records.iter().filter(of_it).count();
@@ -51,7 +51,7 @@ fn burst(rtt_ms: u64, response: &str, loss: Loss) {
     }
     // Where segments are lost the grant may be, too: then how long places stay free is only to be seen.
     let mut slow = Vec::new();
-    let places = ground.places(&sources, &records, &mut slow);
+    let places = setup.places(&sources, &records, &mut slow);
     if loss.percent == 0 {
         complaints.extend(slow);
         complaints.extend(rude(&records, response));
@@ -64,7 +64,7 @@ fn burst(rtt_ms: u64, response: &str, loss: Loss) {
     );
     say(&summary);
     all_is_well(&complaints, &summary);
-    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+    nothing_is_left(&setup.lab, &setup.limiter, TIDY);
 }
 
 #[test]

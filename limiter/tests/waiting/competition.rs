@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use crate::crowd::{Caller, Crowd, Record};
-use crate::figures::{from_environment, ms, say, summary};
-use crate::ground::{BACKLOG, Ground, SMTP, TIDY, all_is_well, alone, gently, nothing_is_left};
-use crate::support::V4;
+use crate::figures::{from_environment, ms, summary};
+use crate::setup::{BACKLOG, SMTP, Setup, TIDY, all_is_well, alone, gently, nothing_is_left};
+use limiter_lab::{V4, say};
 
 const STAY: Duration = Duration::from_millis(50);
 /// One client may be served so many times as often as another, over a minute and more. In seconds chance decides,
@@ -16,19 +16,19 @@ fn fair(seconds: u64) -> usize {
 }
 
 fn compete(clients: usize, limit: usize, rtt: Option<Duration>, seconds: u64) {
-    let Some(ground) = Ground::busy(limit as u32, BACKLOG, rtt) else { return };
+    let Some(setup) = Setup::busy(limit as u32, BACKLOG, rtt) else { return };
     let source = V4.source();
     let seconds = from_environment("LIMITER_SECONDS", seconds);
     let crowd = Crowd {
         callers: Caller::crowd(clients, source, V4.port(SMTP), STAY),
-        patience: ground.patience() + Duration::from_millis(500),
+        patience: setup.patience() + Duration::from_millis(500),
         again: Some(Instant::now() + Duration::from_secs(seconds)),
-        link: ground.link.as_ref(),
+        link: setup.link.as_ref(),
     };
-    let records = crowd.call_on_all_cpus(&ground.lab);
+    let records = crowd.call_on_all_cpus(&setup.lab);
 
-    let mut complaints = ground.silences(&records);
-    complaints.extend(ground.excess(source));
+    let mut complaints = setup.silences(&records);
+    complaints.extend(setup.excess(source));
     let served = |who| records.iter().filter(|record: &&Record| record.who == who && record.served()).count();
     let shares: Vec<usize> = (0..clients).map(served).collect();
     let least = shares.iter().min().copied().unwrap_or_default();
@@ -36,15 +36,15 @@ fn compete(clients: usize, limit: usize, rtt: Option<Duration>, seconds: u64) {
     if most > fair(seconds) * least {
         complaints.push(format!("one client was served {most} times and another {least} times"));
     }
-    let places = ground.places(&[source], &records, &mut complaints);
+    let places = setup.places(&[source], &records, &mut complaints);
     let summary = format!(
         "competition, {clients} clients, limit {limit}, rtt {}, {seconds} s: {}; served {least} to {most} times; {places}",
-        ms(ground.rtt()),
+        ms(setup.rtt()),
         summary(&records)
     );
     say(&summary);
     all_is_well(&complaints, &summary);
-    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+    nothing_is_left(&setup.lab, &setup.limiter, TIDY);
 }
 
 #[test]

@@ -95,7 +95,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::support::Answer;
+    use limiter_lab::Answer;
 
     /// A world of one place, in milliseconds from its beginning.
     struct World {

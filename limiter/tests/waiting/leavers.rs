@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use crate::crowd::{Caller, Crowd, Manner, Record};
-use crate::figures::{ms, say, summary};
-use crate::ground::{Ground, SMTP, TIDY, all_is_well, gently, nothing_is_left, slack};
-use crate::link::Loss;
-use crate::support::{Family, V4, V6};
+use crate::figures::{ms, summary};
+use crate::setup::{SMTP, Setup, TIDY, all_is_well, gently, nothing_is_left, slack};
+use limiter_lab::link::Loss;
+use limiter_lab::{Family, V4, V6, say};
 
 const LIMIT: usize = 4;
 const RTT: Duration = Duration::from_millis(20);
@@ -32,9 +32,9 @@ fn line(family: Family, manner: Manner) -> Vec<Caller> {
 }
 
 /// What is wrong with how those of this source that stayed got in: each leaver before one may cost `turn`.
-fn out_of_line(ground: &Ground, family: Family, records: &[Record], turn: Duration) -> Vec<String> {
+fn out_of_line(setup: &Setup, family: Family, records: &[Record], turn: Duration) -> Vec<String> {
     let mut complaints = Vec::new();
-    let visits = ground.server.visits();
+    let visits = setup.server.visits();
     let mut mine: Vec<&Record> =
         records.iter().filter(|record| record.local.ip() == family.source()).collect();
     mine.sort_by_key(|record| record.who);
@@ -64,20 +64,20 @@ fn out_of_line(ground: &Ground, family: Family, records: &[Record], turn: Durati
 /// Both families at the same time.
 fn leave(manner: Manner, turn: Duration) {
     let _machine = gently();
-    let Some(ground) = Ground::far(LIMIT as u32, "reply", RTT, Loss::NONE) else { return };
+    let Some(setup) = Setup::far(LIMIT as u32, "reply", RTT, Loss::NONE) else { return };
     let families = [V4, V6];
     let callers = families.map(|family| line(family, manner)).concat();
-    let patience = ground.patience() + Duration::from_millis(500);
-    let records = Crowd { callers, patience, again: None, link: ground.link.as_ref() }.call(&ground.lab);
+    let patience = setup.patience() + Duration::from_millis(500);
+    let records = Crowd { callers, patience, again: None, link: setup.link.as_ref() }.call(&setup.lab);
     let mut complaints = Vec::new();
     for family in families {
-        complaints.extend(out_of_line(&ground, family, &records, turn));
-        complaints.extend(ground.excess(family.source()));
+        complaints.extend(out_of_line(&setup, family, &records, turn));
+        complaints.extend(setup.excess(family.source()));
     }
     let summary = format!("{manner:?}: {}", summary(&records));
     say(&summary);
     all_is_well(&complaints, &summary);
-    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+    nothing_is_left(&setup.lab, &setup.limiter, TIDY);
 }
 
 #[test]
@@ -105,21 +105,21 @@ fn who_resets_while_it_waits_costs_the_next_one_nothing_and_leaves_nothing() {
 #[test]
 fn who_vanished_is_forgotten_as_one_that_waits_though_nobody_else_of_its_network_is_there() {
     let _machine = gently();
-    let Some(ground) = Ground::far(1, "reply", RTT, Loss::NONE) else { return };
-    ground.limiter.configure_all(
+    let Some(setup) = Setup::far(1, "reply", RTT, Loss::NONE) else { return };
+    setup.limiter.configure_all(
         "remember_seconds = 1\n[defaults]\nmax_connections = 1\nnetwork = { max_connections = 9 }\n",
     );
-    ground.limiter.ok(&["reload"]);
+    setup.limiter.ok(&["reload"]);
     let callers =
         [V4, V6].map(|family| {
             let (source, to) = (family.source(), family.port(SMTP));
             [(Manner::Stays, SOON_OVER), (Manner::Vanishes(WHILE_WAITING), SHORT)]
                 .map(|(manner, stay)| Caller { source, to, manner, stay })
         });
-    let (callers, patience) = (callers.concat(), ground.patience() + Duration::from_millis(500));
-    let records = Crowd { callers, patience, again: None, link: ground.link.as_ref() }.call(&ground.lab);
+    let (callers, patience) = (callers.concat(), setup.patience() + Duration::from_millis(500));
+    let records = Crowd { callers, patience, again: None, link: setup.link.as_ref() }.call(&setup.lab);
     say(&format!("alone in its network: {}", summary(&records)));
-    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
-    let verified = ground.limiter.json(&["status", "--verify"]);
+    nothing_is_left(&setup.lab, &setup.limiter, TIDY);
+    let verified = setup.limiter.json(&["status", "--verify"]);
     assert_eq!(verified["verified"]["differences"], serde_json::json!([]), "{verified:#}");
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Handshakes that wait for a place, as clients far away see it: nobody waits in silence.
 //!
-//! The hosts of the lab are joined by a [`link`] that has a length, and may lose segments. A [`crowd`] opens
+//! The hosts of the lab are joined by a [link](limiter_lab::link) that has a length, and may lose segments. A [`crowd`] opens
 //! many connections at once and notes what each client hears, and when; the mail [`server`] notes when it has
-//! let go of one and when the next one came; [`watch`] holds the limit against the kernel's own socket table.
+//! let go of one and when the next one came; [a watch](limiter_lab::watch) holds the limit against the kernel's own socket table.
 //!
 //! What is required, wherever the clients are: each of them hears a greeting, a 421 or a reset within the
 //! service's `wait` and two round trips, and a place that becomes free while somebody waits is used within two
@@ -18,24 +18,12 @@
     reason = "a test that cannot go on fails, and says where; helpers of tests are no exception"
 )]
 
-#[expect(dead_code, reason = "the system tests' harness, of which these need a part")]
-#[path = "../system/support/mod.rs"]
-mod support;
-
-#[expect(dead_code, reason = "the churn's, of which these need a part")]
-#[path = "../churn/dice.rs"]
-mod dice;
-#[expect(dead_code, reason = "the attacks', of which these need a part")]
-#[path = "../attack/sockets.rs"]
-mod sockets;
-
 mod crowd;
 mod figures;
 mod freed;
-mod ground;
 mod link;
 mod server;
-mod watch;
+mod setup;
 
 mod burst;
 mod competition;
@@ -45,3 +33,6 @@ mod netem;
 mod places;
 mod takeover;
 mod wait;
+
+/// The program under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_limiter");

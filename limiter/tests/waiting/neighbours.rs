@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use crate::crowd::{Caller, Crowd};
-use crate::figures::{ms, say, summary};
-use crate::ground::{BACKLOG, Ground, SMTP, TIDY, all_is_well, gently, listed, nothing_is_left, slack};
-use crate::link::Loss;
-use crate::support::{SOON, V4, V6, answer, eventually};
+use crate::figures::{ms, summary};
+use crate::setup::{BACKLOG, SMTP, Setup, TIDY, all_is_well, gently, listed, nothing_is_left, slack};
+use limiter_lab::link::Loss;
+use limiter_lab::{SOON, V4, V6, answer, eventually, say};
 
 const RTT: Duration = Duration::from_millis(20);
 /// Long enough to look around, and shorter than the wait.
@@ -17,23 +17,23 @@ const STAY: Duration = Duration::from_secs(4);
 fn while_one_source_fills_its_waiting_room_others_are_served_at_once() {
     const LIMIT: usize = 3;
     let _machine = gently();
-    let Some(ground) = Ground::far(LIMIT as u32, "reply", RTT, Loss::NONE) else { return };
+    let Some(setup) = Setup::far(LIMIT as u32, "reply", RTT, Loss::NONE) else { return };
     let families = [V4, V6];
     let crowd = Crowd {
         callers: families.map(|family| Caller::crowd(30, family.source(), family.port(SMTP), STAY)).concat(),
-        patience: ground.patience(),
+        patience: setup.patience(),
         again: None,
-        link: ground.link.as_ref(),
+        link: setup.link.as_ref(),
     };
     let mut complaints = Vec::new();
     let records = std::thread::scope(|scope| {
-        let busy = scope.spawn(|| crowd.call(&ground.lab));
+        let busy = scope.spawn(|| crowd.call(&setup.lab));
         eventually("the waiting rooms are full", SOON, || {
-            let [connections, _, waiting] = listed(&ground.limiter);
+            let [connections, _, waiting] = listed(&setup.limiter);
             let full = connections == 2 * LIMIT as u64 && waiting >= 2 * LIMIT as u64;
             if full { Ok(()) } else { Err(format!("connections {connections}, waiting {waiting}")) }
         });
-        let [.., waiting] = listed(&ground.limiter);
+        let [.., waiting] = listed(&setup.limiter);
         if waiting > 2 * LIMIT as u64 {
             complaints.push(format!("{waiting} of two sources wait, with {LIMIT} places each"));
         }
@@ -43,7 +43,7 @@ fn while_one_source_fills_its_waiting_room_others_are_served_at_once() {
             families.iter().flat_map(|family| family.sources[1..].iter().map(move |s| (family, *s)))
         {
             let called = Instant::now();
-            let (_, answer) = ground.lab.client.run(|| answer(source, family.port(SMTP), SOON));
+            let (_, answer) = setup.lab.client.run(|| answer(source, family.port(SMTP), SOON));
             let took = called.elapsed();
             if !answer.is_service() || took > at_once {
                 complaints.push(format!("{source} got {answer:?} after {}", ms(took)));
@@ -53,16 +53,16 @@ fn while_one_source_fills_its_waiting_room_others_are_served_at_once() {
     });
     let summary = format!("neighbours: {}", summary(&records));
     say(&summary);
-    complaints.extend(ground.silences(&records));
+    complaints.extend(setup.silences(&records));
     all_is_well(&complaints, &summary);
-    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+    nothing_is_left(&setup.lab, &setup.limiter, TIDY);
 }
 
 #[test]
 fn all_who_wait_fill_half_of_the_queue_at_most_and_the_newest_of_the_largest_source_makes_room() {
     const LIMIT: usize = 40;
     let _machine = gently();
-    let Some(ground) = Ground::far(LIMIT as u32, "reply", RTT, Loss::NONE) else { return };
+    let Some(setup) = Setup::far(LIMIT as u32, "reply", RTT, Loss::NONE) else { return };
     let [large, small, late] = V4.sources;
     // One who is within its limit, and one who waits, for each place; ten who wait; five who wait.
     let calls = [(large, 2 * LIMIT), (small, LIMIT + 10), (late, LIMIT + 5)];
@@ -73,25 +73,25 @@ fn all_who_wait_fill_half_of_the_queue_at_most_and_the_newest_of_the_largest_sou
         for (source, n) in calls {
             let crowd = Crowd {
                 callers: Caller::crowd(n, source, V4.port(SMTP), STAY),
-                patience: ground.patience(),
+                patience: setup.patience(),
                 again: None,
-                link: ground.link.as_ref(),
+                link: setup.link.as_ref(),
             };
-            let lab = &ground.lab;
+            let lab = &setup.lab;
             crowds.push(scope.spawn(move || crowd.call(lab)));
             before += LIMIT as u64;
             eventually("each source is served up to its limit", SOON, || {
-                let [connections, ..] = listed(&ground.limiter);
+                let [connections, ..] = listed(&setup.limiter);
                 if connections == before { Ok(()) } else { Err(format!("{connections}, not {before}")) }
             });
-            let [_, _, waiting] = listed(&ground.limiter);
+            let [_, _, waiting] = listed(&setup.limiter);
             if waiting > BACKLOG as u64 / 2 {
                 complaints.push(format!("after the handshakes of {source} {waiting} wait"));
             }
         }
         crowds.into_iter().flat_map(|crowd| crowd.join().expect("the clients do not fail")).collect()
     });
-    complaints.extend(ground.silences(&records));
+    complaints.extend(setup.silences(&records));
     for (source, n) in calls {
         let mine = records.iter().filter(|record| record.local.ip() == source);
         let told = mine.filter(|record| !record.served()).count();
@@ -99,10 +99,10 @@ fn all_who_wait_fill_half_of_the_queue_at_most_and_the_newest_of_the_largest_sou
         if source != large && told > 0 {
             complaints.push(format!("{told} of {source} were told, and {large} had more who waited"));
         }
-        complaints.extend(ground.excess(source));
+        complaints.extend(setup.excess(source));
     }
     let summary = format!("half the queue: {}", summary(&records));
     say(&summary);
     all_is_well(&complaints, &summary);
-    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+    nothing_is_left(&setup.lab, &setup.limiter, TIDY);
 }

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::crowd::{Caller, Crowd};
-use crate::figures::{ms, say, summary};
-use crate::ground::{Ground, SMTP, TIDY, WAIT, all_is_well, gently, nothing_is_left, slack};
-use crate::support::{Answer, V4, V6};
-use crate::support::{lab::Netns, skip::skip_without};
+use crate::figures::{ms, summary};
+use crate::setup::{SMTP, Setup, TIDY, WAIT, all_is_well, gently, nothing_is_left, slack};
+use limiter_lab::{Answer, Namespace, V4, V6, say, skip_without};
 
 const LIMIT: usize = 3;
 const CLIENTS: usize = 30;
@@ -17,7 +16,7 @@ const STAY: Duration = Duration::from_secs(1);
 const REPETITIONS: Duration = Duration::from_secs(4);
 
 /// Delays what a host sends, and loses some of it; `false` where the kernel has no netem.
-fn shape(host: &Netns, one_way: Duration, loss_percent: u32) -> bool {
+fn shape(host: &Namespace, one_way: Duration, loss_percent: u32) -> bool {
     let mut command = host.command("tc");
     command.args(["qdisc", "add", "dev", "wire", "root", "netem", "limit", "10000"]);
     command.args(["delay", &format!("{}us", one_way.as_micros())]);
@@ -30,8 +29,8 @@ fn shape(host: &Netns, one_way: Duration, loss_percent: u32) -> bool {
 fn burst(rtt_ms: u64, loss_percent: u32) {
     let _machine = gently();
     let rtt = Duration::from_millis(rtt_ms);
-    let Some(ground) = Ground::near(LIMIT as u32) else { return };
-    for host in [&ground.lab.client, &ground.lab.host] {
+    let Some(setup) = Setup::near(LIMIT as u32) else { return };
+    for host in [&setup.lab.client, &setup.lab.host] {
         if !shape(host, rtt / 2, loss_percent) {
             return skip_without("CONFIG_NET_SCH_NETEM");
         }
@@ -42,15 +41,15 @@ fn burst(rtt_ms: u64, loss_percent: u32) {
     let lost = if loss_percent == 0 { Duration::ZERO } else { REPETITIONS };
     let allowed = WAIT + 2 * rtt + slack() + lost;
     let patience = allowed + Duration::from_secs(2);
-    let records = Crowd { callers, patience, again: None, link: None }.call(&ground.lab);
-    let allowed = allowed + ground.noise();
+    let records = Crowd { callers, patience, again: None, link: None }.call(&setup.lab);
+    let allowed = allowed + setup.noise();
     let mut complaints: Vec<String> = records
         .iter()
         .filter(|record| record.answer == Answer::Silence || record.silence() > allowed)
         .map(|record| format!("{} heard nothing for {}", record.local, ms(record.silence())))
         .collect();
     let sources: [IpAddr; 2] = families.map(|family| family.source());
-    complaints.extend(sources.iter().filter_map(|source| ground.excess(*source)));
+    complaints.extend(sources.iter().filter_map(|source| setup.excess(*source)));
     for source in sources {
         let served = records.iter().filter(|record| record.local.ip() == source && record.served()).count();
         if served <= LIMIT {
@@ -60,7 +59,7 @@ fn burst(rtt_ms: u64, loss_percent: u32) {
     let summary = format!("burst, netem, rtt {rtt_ms} ms, loss {loss_percent} %: {}", summary(&records));
     say(&summary);
     all_is_well(&complaints, &summary);
-    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+    nothing_is_left(&setup.lab, &setup.limiter, TIDY);
 }
 
 #[test]

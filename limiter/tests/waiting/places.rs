@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use crate::crowd::{Caller, Crowd};
-use crate::figures::{from_environment, say, summary};
-use crate::ground::{Ground, SMTP, TIDY, all_is_well, gently, nothing_is_left};
-use crate::link::Loss;
-use crate::support::{V4, V6};
+use crate::figures::{from_environment, summary};
+use crate::setup::{SMTP, Setup, TIDY, all_is_well, gently, nothing_is_left};
+use limiter_lab::link::Loss;
+use limiter_lab::{V4, V6, say};
 
 const LIMIT: usize = 3;
 const CLIENTS: usize = 8;
@@ -17,23 +17,23 @@ const STAY: Duration = Duration::from_millis(200);
 fn queue(rtt_ms: u64) {
     let _machine = gently();
     let rtt = Duration::from_millis(rtt_ms);
-    let Some(ground) = Ground::far(LIMIT as u32, "reply", rtt, Loss::NONE) else { return };
+    let Some(setup) = Setup::far(LIMIT as u32, "reply", rtt, Loss::NONE) else { return };
     let families = [V4, V6];
     let callers =
         families.map(|family| Caller::crowd(CLIENTS, family.source(), family.port(SMTP), STAY)).concat();
     let seconds = Duration::from_secs(from_environment("LIMITER_SECONDS", 4));
-    let patience = ground.patience() + Duration::from_millis(500);
-    let (again, link) = (Some(Instant::now() + seconds), ground.link.as_ref());
-    let records = Crowd { callers, patience, again, link }.call(&ground.lab);
+    let patience = setup.patience() + Duration::from_millis(500);
+    let (again, link) = (Some(Instant::now() + seconds), setup.link.as_ref());
+    let records = Crowd { callers, patience, again, link }.call(&setup.lab);
 
-    let mut complaints = ground.silences(&records);
+    let mut complaints = setup.silences(&records);
     let sources = families.map(|family| family.source());
-    complaints.extend(sources.iter().filter_map(|source| ground.excess(*source)));
-    let places = ground.places(&sources, &records, &mut complaints);
+    complaints.extend(sources.iter().filter_map(|source| setup.excess(*source)));
+    let places = setup.places(&sources, &records, &mut complaints);
     let summary = format!("queue, rtt {rtt_ms} ms: {}; {places}", summary(&records));
     say(&summary);
     all_is_well(&complaints, &summary);
-    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+    nothing_is_left(&setup.lab, &setup.limiter, TIDY);
 }
 
 #[test]

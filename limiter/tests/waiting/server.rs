@@ -13,8 +13,8 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
-use crate::support::Lab;
-use crate::support::sink::listener;
+use limiter_lab::Lab;
+use limiter_lab::sink::listener;
 
 /// What the server says first.
 const GREETING: &[u8] = b"220 mx.example.net ESMTP\r\n";

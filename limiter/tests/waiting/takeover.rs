@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use crate::crowd::{Caller, Crowd, Record};
-use crate::figures::{from_environment, ms, say, summary};
-use crate::ground::{Ground, SMTP, all_is_well, alone, gently, nothing_is_left};
-use crate::support::{Family, SOON, V4, V6, eventually};
+use crate::figures::{from_environment, ms, summary};
+use crate::setup::{SMTP, Setup, all_is_well, alone, gently, nothing_is_left};
+use limiter_lab::{Family, SOON, V4, V6, eventually, say};
 
 const LIMIT: usize = 8;
 const CLIENTS: usize = 500;
@@ -18,8 +18,8 @@ const ROOM: i32 = 1024;
 const LAST_REPETITION: Duration = Duration::from_secs(63);
 
 /// All at once; each CPU has its share of the clients. The daemon is killed when the first of them are served.
-fn round(ground: &mut Ground, family: Family) -> Vec<Record> {
-    let Ground { lab, server, limiter, link, .. } = ground;
+fn round(setup: &mut Setup, family: Family) -> Vec<Record> {
+    let Setup { lab, server, limiter, link, .. } = setup;
     let crowd = Crowd {
         callers: Caller::crowd(CLIENTS, family.source(), family.port(SMTP), STAY),
         patience: LAST_REPETITION + SOON,
@@ -40,21 +40,21 @@ fn round(ground: &mut Ground, family: Family) -> Vec<Record> {
 
 /// `rounds` of them, unless the environment says otherwise.
 fn rounds(rtt: Option<Duration>, rounds: u64) {
-    let Some(mut ground) = Ground::busy(LIMIT as u32, ROOM, rtt) else { return };
+    let Some(mut setup) = Setup::busy(LIMIT as u32, ROOM, rtt) else { return };
     let rounds = from_environment("LIMITER_ROUNDS", rounds);
     let mut longest = Duration::ZERO;
     for (nth, family) in (1..=rounds).zip([V4, V6].into_iter().cycle()) {
         let began = Instant::now();
-        let records = round(&mut ground, family);
+        let records = round(&mut setup, family);
         let took = began.elapsed();
         let too_long = records.iter().filter(|record| record.silence() > LAST_REPETITION);
         let mut complaints: Vec<String> = too_long
             .map(|record| format!("{} heard nothing for {:?}", record.local, record.silence()))
             .collect();
-        complaints.extend(ground.excess(family.source()));
+        complaints.extend(setup.excess(family.source()));
         let summary = format!(
             "takeover {nth} of {rounds}, rtt {}, {}: {}",
-            ms(ground.rtt()),
+            ms(setup.rtt()),
             ms(took),
             summary(&records)
         );
@@ -63,7 +63,7 @@ fn rounds(rtt: Option<Duration>, rounds: u64) {
             say(&summary);
         }
         all_is_well(&complaints, &summary);
-        nothing_is_left(&ground.lab, &ground.limiter, LAST_REPETITION + SOON);
+        nothing_is_left(&setup.lab, &setup.limiter, LAST_REPETITION + SOON);
     }
     say(&format!("takeover, {rounds} rounds: the longest silence {}", ms(longest)));
 }

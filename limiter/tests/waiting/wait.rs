@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use crate::crowd::{Caller, Crowd, End, Record};
-use crate::figures::{ms, say, summary};
-use crate::ground::{Ground, SMTP, TIDY, WAIT, all_is_well, gently, nothing_is_left, slack};
-use crate::link::Loss;
-use crate::support::{Answer, Family, Limiter, V4, V6};
+use crate::figures::{ms, summary};
+use crate::setup::{SMTP, Setup, TIDY, WAIT, all_is_well, gently, nothing_is_left, slack};
+use limiter_lab::link::Loss;
+use limiter_lab::{Answer, Family, Limiter, V4, V6, say};
 
 const LIMIT: usize = 3;
 const CLIENTS: usize = 10;
@@ -45,19 +45,19 @@ fn not_as_it_should_be(family: Family, records: &[Record], slack: Duration) -> V
 #[test]
 fn who_gets_no_place_is_told_why_when_the_wait_is_over_and_who_finds_no_room_to_wait_is_told_at_once() {
     let _machine = gently();
-    let Some(ground) = Ground::far(LIMIT as u32, "reply", RTT, Loss::NONE) else { return };
+    let Some(setup) = Setup::far(LIMIT as u32, "reply", RTT, Loss::NONE) else { return };
     let families = [V4, V6];
     let callers =
         families.map(|family| Caller::crowd(CLIENTS, family.source(), family.port(SMTP), STAY)).concat();
-    let patience = ground.patience() + Duration::from_millis(500);
-    let records = Crowd { callers, patience, again: None, link: None }.call(&ground.lab);
-    let mut complaints = ground.silences(&records);
+    let patience = setup.patience() + Duration::from_millis(500);
+    let records = Crowd { callers, patience, again: None, link: None }.call(&setup.lab);
+    let mut complaints = setup.silences(&records);
     for family in families {
-        complaints.extend(not_as_it_should_be(family, &records, slack() + ground.noise()));
-        complaints.extend(ground.excess(family.source()));
+        complaints.extend(not_as_it_should_be(family, &records, slack() + setup.noise()));
+        complaints.extend(setup.excess(family.source()));
     }
     let summary = format!("no place: {}", summary(&records));
     say(&summary);
     all_is_well(&complaints, &summary);
-    nothing_is_left(&ground.lab, &ground.limiter, TIDY);
+    nothing_is_left(&setup.lab, &setup.limiter, TIDY);
 }

@@ -76,6 +76,6 @@ fn send(mut socket: Socket, sent: &AtomicU64, over: &AtomicBool) -> Result<()> {
             Err(error) => return Err(error.into()),
         };
     }
-    load::abort(Some(socket));
+    limiter_lab::client::reset(socket);
     Ok(())
 }

@@ -79,7 +79,7 @@ impl Hold {
     ///
     /// When a connection is refused.
     pub fn run(&self) -> Result<()> {
-        load::raise_file_limit()?;
+        limiter_lab::limits::allow_many_files()?;
         let mut held = Vec::with_capacity(self.connections);
         while held.len() < self.connections {
             let (first, count) = (held.len(), BATCH.min(self.connections - held.len()));
@@ -91,7 +91,7 @@ impl Hold {
         println!("ready");
         std::io::stdin().lock().read_to_end(&mut Vec::new())?;
         for socket in held {
-            load::abort(Some(socket));
+            limiter_lab::client::reset(socket);
         }
         Ok(())
     }

@@ -11,15 +11,10 @@ mod haproxy;
 pub mod limiter;
 mod postfix;
 
-use std::{
-    env,
-    net::TcpStream,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{env, net::TcpStream, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use limiter_lab::{Namespace, cgroup::Cgroup, interrupt, poll};
 use tempfile::TempDir;
 
 use super::{
@@ -27,7 +22,7 @@ use super::{
     plan::Contestant,
     server::{Mode, Serving},
 };
-use crate::{cgroup::Cgroup, interrupt, netns::Netns, paths};
+use crate::paths;
 
 /// Within this a mail server listens.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,7 +40,7 @@ pub struct Host {
     server: Option<Serving>,
     /// Everything that runs for it.
     pub cgroup: Cgroup,
-    netns: Netns,
+    netns: Namespace,
     /// Its configuration and its log.
     files: TempDir,
 }
@@ -142,15 +137,14 @@ impl Host {
 
     /// Waits until something listens on a port.
     fn wait_for(&self, port: u16, log: &Path) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
         let to = self.place.address(true, port);
-        while self.netns.run(|| Ok(TcpStream::connect(to)?)).is_err() {
+        let listening = poll::until(PATIENCE, Duration::from_millis(50), || {
             interrupt::check()?;
-            if Instant::now() > deadline {
-                let log = std::fs::read_to_string(log).unwrap_or_default();
-                bail!("it does not listen on port {port} after {PATIENCE:?}:\n{log}");
-            }
-            thread::sleep(Duration::from_millis(50));
+            Ok(self.netns.run(|| TcpStream::connect(to)).ok())
+        });
+        if listening?.is_none() {
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            bail!("it does not listen on port {port} after {PATIENCE:?}:\n{log}");
         }
         Ok(())
     }

@@ -4,14 +4,11 @@
 //! Addresses are those reserved for benchmarks (RFC 2544, RFC 5180). The sources are on no interface: the
 //! kernel of the clients is told that whole networks are local (`AnyIP`).
 
-use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::{netns::Netns, sweep};
+use limiter_lab::{Namespace, sweep};
 
 /// The networks of the sources.
 const SOURCES_V4: &str = "198.19.0.0/16";
@@ -41,7 +38,7 @@ pub const PLENTY: usize = 50_000;
 /// The clients.
 pub struct Lab {
     name: String,
-    clients: Netns,
+    clients: Namespace,
 }
 
 impl Lab {
@@ -52,14 +49,11 @@ impl Lab {
     /// When `ip` cannot.
     pub fn new() -> Result<Self> {
         let name = sweep::BENCH.ours();
-        let clients = Netns::new(format!("{name}-clients"))?;
+        let clients = Namespace::new(format!("{name}-clients"))?;
         clients.ip(&["route", "add", "local", SOURCES_V4, "dev", "lo"])?;
         clients.ip(&["-6", "route", "add", "local", SOURCES_V6, "dev", "lo"])?;
-        clients.run(|| {
-            // IPv6 looks for the address on an interface, whatever the routes say.
-            fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1")
-                .context("cannot let the clients have IPv6 addresses")
-        })?;
+        // IPv6 looks for the address on an interface, whatever the routes say.
+        clients.sysctl("ipv6/ip_nonlocal_bind", "1")?;
         Ok(Self { name, clients })
     }
 
@@ -69,7 +63,7 @@ impl Lab {
     }
 
     /// The namespace of the clients.
-    pub fn clients(&self) -> &Netns {
+    pub fn clients(&self) -> &Namespace {
         &self.clients
     }
 
@@ -78,21 +72,10 @@ impl Lab {
     /// # Errors
     ///
     /// When `ip` cannot.
-    pub fn host(&self, name: &str, place: Place) -> Result<Netns> {
-        let host = Netns::new(format!("{}-{name}", self.name))?;
+    pub fn host(&self, name: &str, place: Place) -> Result<Namespace> {
+        let host = Namespace::new(format!("{}-{name}", self.name))?;
         let wire = place.wire();
-        self.clients.ip(&[
-            "link",
-            "add",
-            &wire,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            &wire,
-            "netns",
-            host.name(),
-        ])?;
+        self.clients.veth_to(&host, &wire)?;
         let hardware = place.hardware().map(|byte| format!("{byte:02x}")).join(":");
         host.ip(&["link", "set", &wire, "address", &hardware])?;
         for (netns, side) in [(&host, 1), (&self.clients, 2)] {

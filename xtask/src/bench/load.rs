@@ -14,19 +14,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
+use limiter_lab::{client, interrupt};
 use nix::{
     errno::Errno,
-    sched::{CloneFlags, setns},
-    sys::{
-        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
-        resource::{Resource, getrlimit, setrlimit},
-    },
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Socket;
 
 use super::lab::{Lab, Place};
-use crate::interrupt;
 
 /// As many as the machine that this is made for has processors.
 const THREADS: usize = 2;
@@ -40,9 +36,6 @@ const PORTS: std::ops::Range<u16> = 2048..42048;
 /// Ports that a source takes by turns, when there are many: so that there are no more connections in
 /// `TIME_WAIT`, or known to a firewall, than with one source.
 const PORTS_OF_ONE_OF_MANY: usize = 40;
-
-/// Files of anybody who holds connections.
-const FILES: u64 = 100_000;
 
 /// A connection that is not over after this has failed.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -96,15 +89,13 @@ impl Load {
     ///
     /// When the clients cannot run, or what `during` returns.
     pub fn run<T>(&self, lab: &Lab, during: impl FnOnce(&Tally) -> Result<T>) -> Result<(T, Vec<u32>)> {
-        let netns = std::fs::File::open(lab.clients().path())?;
         let tally = Tally::default();
         let outcome = thread::scope(|scope| {
             let threads: Vec<_> = (0..THREADS)
                 .map(|index| {
-                    let (tally, netns) = (&tally, &netns);
+                    let (tally, clients) = (&tally, lab.clients());
                     scope.spawn(move || {
-                        setns(netns, CloneFlags::CLONE_NEWNET)
-                            .context("cannot enter the clients' namespace")?;
+                        clients.enter();
                         let result = Client::new(*self, index, tally)?.run();
                         tally.over.store(true, Ordering::Relaxed);
                         result
@@ -182,7 +173,9 @@ impl<'a> Client<'a> {
             times.append(&mut self.times);
         }
         for slot in &mut self.slots {
-            abort(slot.socket.take());
+            if let Some(socket) = slot.socket.take() {
+                client::reset(socket);
+            }
         }
         Ok(())
     }
@@ -285,9 +278,8 @@ impl<'a> Client<'a> {
         for number in 0..CONCURRENCY {
             let slot = &mut self.slots[number];
             if slot.socket.is_none() || slot.begun.elapsed() > PATIENCE {
-                let socket = slot.socket.take();
-                if socket.is_some() {
-                    abort(socket);
+                if let Some(socket) = slot.socket.take() {
+                    client::reset(socket);
                     self.failed(format!("nothing within {PATIENCE:?}"));
                 }
                 self.begin(number)?;
@@ -303,36 +295,10 @@ impl<'a> Client<'a> {
 ///
 /// When it is refused already, or cannot be begun.
 pub fn connect(source: IpAddr, port: u16, to: SocketAddr) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
     // The same port serves other connections, to other contestants.
-    socket.set_reuse_address(true)?;
-    socket.bind(&SockAddr::from(SocketAddr::new(source, port)))?;
-    match socket.connect(&SockAddr::from(to)) {
-        Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(error),
-        _ => Ok(socket),
-    }
-}
-
-/// Ends a connection by a reset, so that nothing of it lingers.
-pub fn abort(socket: Option<Socket>) {
-    if let Some(socket) = socket {
-        let _ended_anyway = socket.set_linger(Some(Duration::ZERO));
-    }
-}
-
-/// Lets this process open as many files as it may, and returns how many that are.
-///
-/// # Errors
-///
-/// When the kernel does not tell.
-pub fn raise_file_limit() -> Result<u64> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // In a container even root may not be allowed more.
-    if hard < FILES && setrlimit(Resource::RLIMIT_NOFILE, FILES, FILES).is_ok() {
-        return Ok(FILES);
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(hard)
+    let socket = client::bound(SocketAddr::new(source, port))?;
+    client::begin(&socket, to)?;
+    Ok(socket)
 }
 
 /// Whether something comes within this time.

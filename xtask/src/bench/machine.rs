@@ -13,7 +13,7 @@ use nix::sys::utsname::uname;
 use serde::Serialize;
 
 use super::plan::{Contestant, Plan};
-use crate::{packages, paths};
+use crate::paths;
 
 /// Everything that one has to know to compare.
 #[derive(Debug, Serialize)]
@@ -55,7 +55,8 @@ pub fn describe(plan: &Plan) -> Result<Machine> {
         .into_iter()
         .filter(|(contestant, ..)| plan.needs(*contestant))
         .map(|(contestant, program, arguments)| {
-            let version = line_of(Command::new(program).args(arguments).env("PATH", packages::path()));
+            let version =
+                line_of(Command::new(program).args(arguments).env("PATH", limiter_lab::command::path()));
             (contestant.to_string(), version)
         })
         .collect();

@@ -5,19 +5,19 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use limiter_lab::{interrupt, limits, sweep};
 
 use super::{
     cell::{self, Sample},
     hold::Held,
     hosts::Host,
     lab::{LIMIT, Lab, port},
-    load, machine,
+    machine,
     plan::{Contestant, Plan, Workload},
     programs,
     report::{Outcome, Report},
     server::Mode,
 };
-use crate::{interrupt, sweep};
 
 /// Measures what is planned; `other` is the program of [`Contestant::LimiterOther`].
 ///
@@ -60,7 +60,7 @@ fn workload_of(
     plan: &Plan,
     bar: &ProgressBar,
 ) -> Result<Outcome> {
-    let files = load::raise_file_limit()?;
+    let files = limits::allow_many_files()?;
     let takes_part = |host: &&mut Host| {
         // Two files for each connection that it hands on.
         let is_too_much = host.contestant == Contestant::Haproxy

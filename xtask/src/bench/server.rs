@@ -54,7 +54,7 @@ impl Server {
     pub fn run(&self) -> Result<()> {
         let mode = Arc::new(AtomicU8::new(Mode::Close as u8));
         let held = Arc::new(Mutex::new(Vec::new()));
-        super::load::raise_file_limit()?;
+        limiter_lab::limits::allow_many_files()?;
         for port in &self.ports {
             let (port, code) = port.split_once('=').context("a port is given as PORT=CODE")?;
             // Takes both families.

@@ -9,17 +9,21 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use limiter_lab::{
+    daemon::Daemon,
+    interrupt,
+    lab::WIRE,
+    link::{Link, Loss},
+};
 use serde_json::Value;
 
 use super::{
     CLIENT, HOST, LIMIT, MESSAGES, PORT, SCALED,
     host::Host,
-    link::Link,
     mailer,
     plan::{Cell, Limit, Timers},
     watch::{Seen, Watch},
 };
-use crate::{daemon::Daemon, interrupt};
 
 /// How often it is looked how many have arrived. That exact are the times.
 const POLL: Duration = Duration::from_millis(100);
@@ -73,22 +77,22 @@ impl Course<'_> {
         let mut sender = Host::new(&format!("{name}-from"))?;
         let mut receiver = Host::new(&format!("{name}-to"))?;
         let _link = match cell.way.delay() {
-            Some(delay) => Some(Link::lay(&sender.netns, &receiver.netns, delay)?),
-            None => sender.netns.wire_to(&receiver.netns).map(|()| None)?,
+            Some(delay) => Some(Link::between(&sender.netns, &receiver.netns, WIRE, 2 * delay, Loss::NONE)?),
+            None => sender.netns.veth_to(&receiver.netns, WIRE).map(|()| None)?,
         };
-        sender.netns.give(CLIENT, HOST)?;
-        receiver.netns.give(HOST, CLIENT)?;
+        sender.netns.connect(WIRE, CLIENT.into(), HOST.into())?;
+        receiver.netns.connect(WIRE, HOST.into(), CLIENT.into())?;
 
         let own = (cell.limit == Limit::Own).then_some(LIMIT);
         to.receive(&mut receiver, own).with_context(|| format!("{} does not receive", cell.receiver))?;
         let limiter = match cell.limit {
             Limit::Own => None,
-            Limit::Limiter => Some(self.limit(name, &receiver)?),
+            Limit::Limiter => Some(self.limit(&name, &receiver)?),
         };
         from.queue(&mut sender, cell.timers, self.message)
             .with_context(|| format!("{} does not queue", cell.sender))?;
 
-        let watch = Watch::begin(&sender.netns, (HOST, PORT))?;
+        let watch = Watch::begin(&sender.netns, (HOST, PORT).into())?;
         let begin = Instant::now();
         from.release(&mut sender, cell.timers)?;
         let (arrived, last) = self.wait(cell, begin, &mut sender, &receiver, &mut turn)?;
@@ -128,15 +132,18 @@ impl Course<'_> {
     }
 
     /// Starts the limiter in front of the receiver.
-    fn limit(&self, name: String, receiver: &Host) -> Result<Daemon> {
+    fn limit(&self, name: &str, receiver: &Host) -> Result<Daemon> {
         // The addresses are those of documentation; a shield would not look at them.
         let config = format!(
             "hostname = \"{}\"\ninterfaces = []\n[service.smtp]\nmax_connections = {LIMIT}\n{}",
             super::DOMAIN,
             self.settings
         );
+        receiver.write("limiter.toml", &config)?;
         let launch = receiver.command(self.limiter);
-        Daemon::start(self.limiter, launch, name, &receiver.netns, &config)
+        let (netns, file) = (receiver.netns.path(), receiver.path("limiter.toml"));
+        let arguments = ["--netns".as_ref(), netns.as_os_str(), "--config".as_ref(), file.as_os_str()];
+        Daemon::start(self.limiter, launch, name, &arguments, receiver.path("limiter.log"))
     }
 }
 

@@ -7,27 +7,25 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+use limiter_lab::{Namespace, cgroup::Cgroup, interrupt, poll, proc_net, sweep};
 use nix::unistd::{User, chown};
 use tempfile::TempDir;
-
-use crate::{cgroup::Cgroup, interrupt, netns::Netns, sweep};
 
 /// Within this a mail server is up, however many others are starting.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether it is.
-const POLL: Duration = Duration::from_millis(50);
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// A host. In the order in which it ends: what runs, before where it runs.
 pub struct Host {
     cgroup: Cgroup,
     /// Its network.
-    pub netns: Netns,
+    pub netns: Namespace,
     processes: Processes,
     files: TempDir,
 }
@@ -39,7 +37,7 @@ impl Host {
     ///
     /// When a part of it cannot be made.
     pub fn new(name: &str) -> Result<Self> {
-        let netns = Netns::new(name.to_owned())?;
+        let netns = Namespace::new(name.to_owned())?;
         let cgroup = Cgroup::new(name)?;
         // Open to mail servers that have given up root.
         let open = Permissions::from_mode(0o755);
@@ -107,19 +105,18 @@ impl Host {
         let output = File::create(self.path("output"))?;
         let server = command.stdout(output.try_clone()?).stderr(output).spawn()?;
         self.processes.server = Some(server);
-        let deadline = Instant::now() + PATIENCE;
-        while !is_up(self)? {
+        let up = poll::until(PATIENCE, INTERVAL, || {
+            if is_up(self)? {
+                return Ok(Some(()));
+            }
             interrupt::check()?;
             let ended = self.processes.server.as_mut().map(Child::try_wait).transpose()?.flatten();
-            if let Some(status) = ended {
-                bail!("the mail server ended ({status}):\n{}", self.log("output"));
+            match ended {
+                Some(status) => bail!("the mail server ended ({status}):\n{}", self.log("output")),
+                None => Ok(None),
             }
-            if Instant::now() > deadline {
-                bail!("the mail server is not up after {PATIENCE:?}:\n{}", self.log("output"));
-            }
-            thread::sleep(POLL);
-        }
-        Ok(())
+        });
+        up?.with_context(|| format!("the mail server is not up after {PATIENCE:?}:\n{}", self.log("output")))
     }
 
     /// Starts a command of this host that ends by itself, or with the host.
@@ -132,21 +129,13 @@ impl Host {
         Ok(())
     }
 
-    /// Whether something listens on a port of IPv4, as the kernel tells; to connect would be counted.
+    /// Whether something listens on a port, as the kernel tells; to connect would be counted.
     ///
     /// # Errors
     ///
     /// When the kernel does not tell.
     pub fn listens(&self, port: u16) -> Result<bool> {
-        // Of this thread's network namespace.
-        let table = self.netns.run(|| Ok(fs::read_to_string("/proc/thread-self/net/tcp")?))?;
-        // Local address, remote address, state: `TCP_LISTEN` is 0A (include/net/tcp_states.h).
-        let port = format!(":{port:04X}");
-        let is_it = |line: &str| {
-            let fields: Vec<_> = line.split_whitespace().collect();
-            fields.get(1).is_some_and(|local| local.ends_with(&port)) && fields.get(3) == Some(&"0A")
-        };
-        Ok(table.lines().any(is_it))
+        proc_net::listens(&self.netns, port)
     }
 
     /// A log, as far as it is written.

@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     io::{ErrorKind, Read as _},
-    net::Ipv4Addr,
+    net::SocketAddr,
     os::{fd::OwnedFd, unix::net::UnixStream},
     sync::{
         Arc, Mutex, PoisonError,
@@ -16,13 +16,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
+use limiter_lab::{
+    Namespace,
+    segment::{Segment, flag, parse},
+};
 use nix::sys::{
     socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt},
     time::TimeVal,
 };
-
-use super::packet::{Segment, flag, parse};
-use crate::netns::Netns;
 
 /// How long somebody may wait for a word before that counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,13 +69,13 @@ enum Outcome {
 
 /// All connections to one address and port.
 struct Connections {
-    server: (Ipv4Addr, u16),
+    server: SocketAddr,
     open: HashMap<u16, Connection>,
     done: Vec<Connection>,
 }
 
 impl Connections {
-    fn new(server: (Ipv4Addr, u16)) -> Self {
+    fn new(server: SocketAddr) -> Self {
         Self { server, open: HashMap::new(), done: Vec::new() }
     }
 
@@ -87,7 +88,7 @@ impl Connections {
     }
 
     fn note_sent(&mut self, now: Instant, segment: &Segment<'_>) {
-        let port = segment.from.1;
+        let port = segment.from.port();
         if segment.flags & (flag::SYN | flag::ACK) == flag::SYN {
             let is_repeated = self.open.get(&port).is_some_and(|known| known.sequence == segment.sequence);
             if !is_repeated {
@@ -100,7 +101,7 @@ impl Connections {
     }
 
     fn note_received(&mut self, now: Instant, segment: &Segment<'_>) {
-        let port = segment.to.1;
+        let port = segment.to.port();
         if segment.flags & flag::RST != 0 {
             return self.end(now, port, Outcome::Reset);
         }
@@ -160,7 +161,7 @@ impl Watch {
     /// # Errors
     ///
     /// When the kernel does not show packets.
-    pub fn begin(host: &Netns, server: (Ipv4Addr, u16)) -> Result<Self> {
+    pub fn begin(host: &Namespace, server: SocketAddr) -> Result<Self> {
         let socket = host.run(open)?;
         let connections = Arc::new(Mutex::new(Connections::new(server)));
         let is_over = Arc::new(AtomicBool::new(false));
@@ -219,10 +220,12 @@ fn look(socket: OwnedFd, connections: &Mutex<Connections>, is_over: &AtomicBool)
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use super::*;
 
-    const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 7), 4000);
-    const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 25), 25);
+    const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)), 4000);
+    const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 25)), 25);
 
     /// What is seen of segments: when in seconds, whether the client sends it, flags and data.
     fn seen(segments: &[(u64, bool, u8, &[u8])], end: u64) -> Seen {

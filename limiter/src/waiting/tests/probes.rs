@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    scene::{Scene, each},
-    wire::patient,
-};
+use super::scene::{Scene, each};
 
 /// The kernel repeats a SYN-ACK after a second: what happens before was the probe.
 const BEFORE_THE_TIMER: Duration = Duration::from_millis(900);
@@ -23,7 +20,7 @@ fn a_probe_makes_the_client_repeat_its_ack_within_20_ms_each_time() {
             prober.probe(held).unwrap();
             let ack = wire.next("the ACK", |s| !s.is_of_the_host() && s.tcp.ack);
             let took = ack.at - sent;
-            assert!(took < patient(Duration::from_millis(20)), "{took:?}");
+            assert!(took < Duration::from_millis(20) * limiter_lab::poll::patience(), "{took:?}");
             let numbers = (ack.tcp.sequence_number, ack.tcp.acknowledgment_number);
             assert_eq!(numbers, (held.rcv_isn.wrapping_add(1), held.snt_isn.wrapping_add(1)));
             let echo = ack.timestamps().map(|(_, echo)| echo);

@@ -5,10 +5,10 @@ use std::{
     io,
     net::{SocketAddr, SocketAddrV6, TcpListener, TcpStream},
     num::NonZeroU32,
-    time::{Duration, Instant},
 };
 
 use etherparse::TcpOptionElement;
+use limiter_lab::{SOON, eventually};
 use nix::{
     libc,
     net::if_::if_nametoindex,
@@ -69,7 +69,7 @@ pub fn each(mut test: impl FnMut(&Lab, Way)) {
     for without in WITHOUT {
         for option in WITHOUT[4] {
             let value = if without.contains(option) { "0" } else { "1" };
-            lab.client.sysctl(&format!("ipv4/{option}"), value);
+            lab.client.sysctl(&format!("ipv4/{option}"), value).unwrap();
         }
         for way in WAYS {
             println!("{way:?} without {without:?}");
@@ -77,9 +77,6 @@ pub fn each(mut test: impl FnMut(&Lab, Way)) {
         }
     }
 }
-
-/// Longer than a process takes between fork and exec.
-const FORK: Duration = Duration::from_secs(5);
 
 /// One held handshake.
 pub struct Scene {
@@ -98,7 +95,7 @@ impl Scene {
 
     /// With a client that takes segments of `mss` bytes at most.
     pub fn with_mss(lab: &Lab, way: Way, mss: Option<u32>) -> Self {
-        let listener = lab.host.run(|| listen_soon(way)).unwrap();
+        let listener = lab.host.run(|| listen_soon(way));
         let wire = Wire::at(&lab.host);
         let client = lab.client.run(|| call(way, mss)).unwrap();
         let mut held = watch(lab, &wire);
@@ -136,16 +133,8 @@ fn wire_index() -> u32 {
 
 /// The same, as soon as the one of the scene before is gone: a test beside this one that starts a process has for a
 /// moment, between fork and exec, a copy of each descriptor.
-fn listen_soon(way: Way) -> io::Result<TcpListener> {
-    let begun = Instant::now();
-    loop {
-        match listen(way) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < FORK => {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            listener => return listener,
-        }
-    }
+fn listen_soon(way: Way) -> TcpListener {
+    eventually("the address is free again", SOON, || listen(way).map_err(|error| error.to_string()))
 }
 
 /// A listener that gets SYNs only.
@@ -187,7 +176,7 @@ fn call(way: Way, mss: Option<u32>) -> io::Result<TcpStream> {
         LongestSegment.set(&socket, &mss)?;
     }
     socket.connect(&address.into())?;
-    socket.set_read_timeout(Some(super::wire::SOON))?;
+    socket.set_read_timeout(Some(SOON))?;
     Ok(socket.into())
 }
 

@@ -32,7 +32,7 @@ fn told(mut client: TcpStream, mut connection: TcpStream) -> String {
     assert!(client.take_error().unwrap().is_none());
     drop(client);
     let mut said = String::new();
-    connection.set_read_timeout(Some(super::wire::SOON)).unwrap();
+    connection.set_read_timeout(Some(limiter_lab::SOON)).unwrap();
     connection.read_to_string(&mut said).expect("no reset");
     said
 }
@@ -189,7 +189,7 @@ fn an_address_that_is_not_the_hosts_any_more_is_spoken_for() {
     ] {
         let mut scene = Scene::new(&lab, way);
         scene.remove_the_request();
-        lab.host.ip(&format!("addr del {address} dev wire\n{back}\n"));
+        lab.host.ip_batch(&format!("addr del {address} dev wire\n{back}\n")).unwrap();
         scene.prober.probe(&scene.held).unwrap();
         let mut connection = lab.host.run(|| take_over(&scene.held)).unwrap();
         say_why(&mut connection);

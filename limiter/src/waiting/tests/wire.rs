@@ -10,19 +10,10 @@ use etherparse::{SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice};
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::net::Netns;
+use limiter_lab::{Namespace, SOON, deadline};
 
 /// Of the listener.
 pub const PORT: u16 = 25;
-
-/// How long anything may take that should take no time at all, on a machine busy with other tests.
-pub const SOON: Duration = Duration::from_secs(10);
-
-/// `within`, and longer on a machine of software: `LIMITER_TEST_PATIENCE`, which `cargo xtask vm` sets.
-pub fn patient(within: Duration) -> Duration {
-    let factor = std::env::var("LIMITER_TEST_PATIENCE").ok();
-    within * factor.map_or(1, |factor| factor.parse().expect("a factor"))
-}
 
 /// A TCP segment that was seen.
 #[derive(Debug, Clone)]
@@ -55,7 +46,7 @@ impl Segment {
 pub struct Wire(Socket);
 
 impl Wire {
-    pub fn at(host: &Netns) -> Self {
+    pub fn at(host: &Namespace) -> Self {
         let all = Protocol::from(i32::from((libc::ETH_P_ALL as u16).to_be()));
         let socket = host.run(|| Socket::new(Domain::PACKET, Type::RAW, Some(all))).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
@@ -65,7 +56,7 @@ impl Wire {
     /// The first segment from here on that `wanted` accepts; fails if there is none soon.
     #[track_caller]
     pub fn next(&self, what: &str, wanted: impl Fn(&Segment) -> bool) -> Segment {
-        let deadline = Instant::now() + patient(SOON);
+        let deadline = deadline(SOON);
         let mut frame = vec![0; 1 << 16];
         let mut others = Vec::new();
         while Instant::now() < deadline {

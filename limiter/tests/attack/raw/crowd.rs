@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::{Caller, Segment, Wire};
-use crate::support::{Lab, SOON, deadline};
+use limiter_lab::{Lab, SOON, deadline};
 
 /// Callers by port, and the wire they share.
 pub struct Crowd {

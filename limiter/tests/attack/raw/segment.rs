@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6Header, SlicedPacket, TcpHeader};
 use etherparse::{NetSlice, TransportSlice};
 
-use crate::ground::{CLIENT_HARDWARE, HOST_HARDWARE};
+use crate::lab::{CLIENT_HARDWARE, HOST_HARDWARE};
 
 /// TCP flags (RFC 9293, 3.1).
 pub const FIN: u8 = 0x01;

@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockFilter, SockRef};
 
 use super::Segment;
-use crate::support::Lab;
+use limiter_lab::Lab;
 
 /// Frames sent or caught in one system call.
 const BATCH: usize = 512;

@@ -2,20 +2,19 @@
 //! SYN cookies.
 
 use super::{FIRST_PORT, LIMIT, play, served};
-use crate::ground::{counted_by_the_kernel, cpus, nobody, say};
+use crate::lab::nobody;
 use crate::raw::Crowd;
-use crate::server::Server;
-use crate::sockets::SYN_RECV;
-use crate::support::{SOON, eventually, same};
-use crate::watch::Watch;
+use limiter_lab::sock_diag::SYN_RECV;
+use limiter_lab::watch::Watch;
+use limiter_lab::{SOON, Sink, cpu, eventually, proc_net, same, say};
 
 #[test]
 fn a_burst_with_syn_cookies_exceeds_the_limit_by_no_more_than_the_other_cpus() {
     const ROUNDS: usize = 40;
     play(served, |stage, _| {
-        stage.ground.receive_on_all_cpus();
-        stage.ground.host.sysctl("ipv4/tcp_syncookies", "2");
-        let watch = Watch::start(stage.ground, 25);
+        stage.lab.receive_on_all_cpus();
+        stage.lab.host.sysctl("ipv4/tcp_syncookies", "2").unwrap();
+        let watch = Watch::start(&stage.lab.host, 25, 1);
         let mut found = Vec::new();
         for _ in 0..ROUNDS {
             let crowd = stage.half_open(500);
@@ -35,7 +34,7 @@ fn a_burst_with_syn_cookies_exceeds_the_limit_by_no_more_than_the_other_cpus() {
             "SYN cookies, 500 at once, limit {LIMIT}, {}: at most {most}, over the limit in {over} of {ROUNDS} rounds",
             stage.source
         ));
-        assert!(most < LIMIT + cpus().len(), "{found:?}");
+        assert!(most < LIMIT + cpu::allowed().unwrap().len(), "{found:?}");
     });
 }
 
@@ -49,12 +48,12 @@ fn a_cookie_beside_a_request_is_not_looked_at_once_the_source_is_at_its_limit() 
     const BACKLOG: u16 = 64;
     const CLIENTS: u16 = 40;
     play(
-        |ground| Server::start(ground, 25, BACKLOG.into()),
+        |lab| Sink::with_backlog(lab, 25, BACKLOG.into()),
         |stage, _| {
-            stage.ground.host.sysctl("ipv4/tcp_syncookies", "1");
+            stage.lab.host.sysctl("ipv4/tcp_syncookies", "1").unwrap();
             let others = nobody(stage.family, 2);
             let ports = FIRST_PORT..=FIRST_PORT + BACKLOG;
-            let mut others = Crowd::new(stage.ground, others, ports, stage.family.port(25));
+            let mut others = Crowd::new(stage.lab, others, ports, stage.family.port(25));
             others.call();
             let mut cookies = stage.half_open(CLIENTS);
             stage.becomes(SYN_RECV, 0);
@@ -70,7 +69,7 @@ fn a_cookie_beside_a_request_is_not_looked_at_once_the_source_is_at_its_limit() 
             let different = |port: &u16| cookies.callers[port].expected != requests.callers[port].expected;
             assert!(cookies.callers.keys().all(different), "a cookie and a request have the same number");
 
-            let looked_at = || counted_by_the_kernel(stage.ground, "SyncookiesRecv");
+            let looked_at = || proc_net::counter(&stage.lab.host, "SyncookiesRecv").unwrap();
             let (before, held) = (looked_at(), stage.counted().held);
             cookies.complete();
             eventually("every one of them is held back", SOON, || {

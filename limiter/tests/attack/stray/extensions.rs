@@ -2,11 +2,11 @@
 //! IPv6 extension headers (RFC 8200, 4).
 
 use super::{LIMIT, Stage, served};
-use crate::ground::{Ground, nobody};
+use crate::lab::{AttackLab, nobody};
 use crate::raw::{Segment, extension};
-use crate::sockets::SYN_RECV;
-use crate::support::{Limiter, SOON, V6, eventually, same};
-use crate::watch::Watch;
+use limiter_lab::sock_diag::SYN_RECV;
+use limiter_lab::watch::Watch;
+use limiter_lab::{Limiter, SOON, V6, eventually, same};
 
 /// A fragment header that says there is no other fragment (RFC 6946).
 fn atomic_fragment() -> (u8, Vec<u8>) {
@@ -25,10 +25,10 @@ const LONGEST: usize = 7;
 fn extension_headers_before_the_completing_ack_hide_it_from_nobody() {
     const HOP_BY_HOP: u8 = 0;
     const DESTINATION: u8 = 60;
-    let Some(ground) = Ground::new() else { return };
-    let _server = served(&ground);
-    let limiter = Limiter::start(&ground, LIMIT as u32, "reset");
-    let watch = Watch::start(&ground, 25);
+    let Some(lab) = AttackLab::new() else { return };
+    let _server = served(&lab);
+    let limiter = Limiter::start(&lab, LIMIT as u32, "reset");
+    let watch = Watch::start(&lab.host, 25, 1);
     let options = |n| (0..n).map(|_| extension(DESTINATION)).collect::<Vec<_>>();
     let chains = [
         vec![extension(HOP_BY_HOP)],
@@ -46,7 +46,7 @@ fn extension_headers_before_the_completing_ack_hide_it_from_nobody() {
     for (n, chain) in (1..).zip(chains) {
         let kinds: Vec<u8> = chain.iter().map(|(kind, _)| *kind).collect();
         let source = nobody(V6, n);
-        let stage = Stage { ground: &ground, limiter: &limiter, family: V6, source };
+        let stage = Stage { lab: &lab, limiter: &limiter, family: V6, source };
         let crowd = stage.half_open(20);
         let acks: Vec<Segment> = crowd.callers.values().map(|c| c.ack().behind(chain.clone())).collect();
         let held = || limiter.counter("smtp", "held");

@@ -8,25 +8,24 @@ use nix::libc;
 
 use super::{BACKLOG, LIMIT, Stage, only, play, set_tcp};
 use crate::forgery::Victim;
-use crate::ground::{Ground, cpus, say};
+use crate::lab::AttackLab;
 use crate::raw::{ACK, Caller, Crowd, SYN, Segment};
-use crate::server::Server;
-use crate::support::sink::listener;
-use crate::support::{SOON, deadline, eventually, same};
-use crate::watch::Watch;
+use limiter_lab::sink::listener;
+use limiter_lab::watch::Watch;
+use limiter_lab::{SOON, Sink, cpu, deadline, eventually, same, say};
 
 /// The option, without and with a cookie.
 const FAST_OPEN: u8 = 34;
 
-fn fast(ground: &Ground) -> Server {
-    let listener = listener(ground, SocketAddr::from(([0_u16; 8], 25)), BACKLOG);
+fn fast(lab: &AttackLab) -> Sink {
+    let listener = listener(lab, SocketAddr::from(([0_u16; 8], 25)), BACKLOG);
     set_tcp(&listener, libc::TCP_FASTOPEN, BACKLOG);
-    Server::serve(listener)
+    Sink::serve(listener)
 }
 
 /// The cookie the mail host gives to the source.
 fn fast_open_cookie(stage: &Stage) -> Vec<u8> {
-    let mut crowd = Crowd::new(stage.ground, stage.source, 10_001..=10_001, stage.family.port(25));
+    let mut crowd = Crowd::new(stage.lab, stage.source, 10_001..=10_001, stage.family.port(25));
     let syn = only(&mut crowd).syn().with_options(&[2, 4, 5, 180, FAST_OPEN, 2, 1, 1]);
     crowd.wire.send(&syn);
     let deadline = deadline(SOON);
@@ -57,7 +56,7 @@ fn fast_syn(caller: &mut Caller, cookie: &[u8]) -> Segment {
 #[test]
 fn connections_by_fast_open_are_counted_and_let_go_of() {
     play(fast, |stage, _| {
-        stage.ground.host.sysctl("ipv4/tcp_fastopen", "3");
+        stage.lab.host.sysctl("ipv4/tcp_fastopen", "3").unwrap();
         let cookie = fast_open_cookie(stage);
         let mut crowd = stage.crowd(2);
         let syns: Vec<Segment> = crowd.callers.values_mut().map(|caller| fast_syn(caller, &cookie)).collect();
@@ -83,10 +82,10 @@ fn connections_by_fast_open_are_counted_and_let_go_of() {
 #[test]
 fn a_burst_by_fast_open_exceeds_the_limit_by_no_more_than_the_other_cpus() {
     play(fast, |stage, _| {
-        stage.ground.receive_on_all_cpus();
-        stage.ground.host.sysctl("ipv4/tcp_fastopen", "3");
+        stage.lab.receive_on_all_cpus();
+        stage.lab.host.sysctl("ipv4/tcp_fastopen", "3").unwrap();
         let cookie = fast_open_cookie(stage);
-        let watch = Watch::start(stage.ground, 25);
+        let watch = Watch::start(&stage.lab.host, 25, 1);
         let mut most = 0;
         for _ in 0..20 {
             let mut crowd = stage.crowd(200);
@@ -106,7 +105,7 @@ fn a_burst_by_fast_open_exceeds_the_limit_by_no_more_than_the_other_cpus() {
             stage.agree(0);
         }
         say(&format!("Fast Open, 200 at once, limit {LIMIT}, {}: at most {most}", stage.source));
-        assert!(most < LIMIT + cpus().len(), "{most} at one time");
+        assert!(most < LIMIT + cpu::allowed().unwrap().len(), "{most} at one time");
     });
 }
 
@@ -117,9 +116,9 @@ fn a_burst_by_fast_open_exceeds_the_limit_by_no_more_than_the_other_cpus() {
 fn where_fast_open_asks_for_no_cookie_forged_syns_count_until_the_kernel_gives_up_on_them() {
     play(fast, |stage, _| {
         // 0x200: data in a SYN is taken without a cookie.
-        stage.ground.host.sysctl("ipv4/tcp_fastopen", "519");
+        stage.lab.host.sysctl("ipv4/tcp_fastopen", "519").unwrap();
         // Soon: see tcp_fastopen_synack_timer in net/ipv4/tcp_timer.c.
-        stage.ground.host.sysctl("ipv4/tcp_synack_retries", "0");
+        stage.lab.host.sysctl("ipv4/tcp_synack_retries", "0").unwrap();
         for victim in [Victim::Resets, Victim::IsSilent] {
             let mut crowd = stage.crowd(20);
             let forged = |caller: &Caller| caller.syn().with_payload(b"NOOP\r\n");
@@ -133,7 +132,7 @@ fn where_fast_open_asks_for_no_cookie_forged_syns_count_until_the_kernel_gives_u
             }
             let counted = stage.counted();
             let forged = (counted.accepted - before.accepted) as usize;
-            let bound = LIMIT..LIMIT + cpus().len();
+            let bound = LIMIT..LIMIT + cpu::allowed().unwrap().len();
             assert!(bound.contains(&forged), "{forged} of {bound:?} count: {counted:?}");
             if victim == Victim::Resets {
                 crowd.hang_up();

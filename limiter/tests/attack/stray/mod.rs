@@ -15,13 +15,12 @@ use std::os::fd::AsRawFd as _;
 
 use nix::libc;
 
-use crate::ground::{Ground, agree, holds, nobody};
+use crate::lab::{AttackLab, agree, holds, nobody};
 use crate::raw::{Caller, Crowd};
-use crate::server::Server;
-use crate::sockets::Sockets;
-use crate::support::limiter::Source;
-use crate::support::sink::listener;
-use crate::support::{Family, Limiter, SOON, V4, V6, eventually, same};
+use limiter_lab::limiter::Source;
+use limiter_lab::sink::listener;
+use limiter_lab::sock_diag::Sockets;
+use limiter_lab::{Family, Limiter, SOON, Sink, V4, V6, eventually, same};
 
 const LIMIT: usize = 8;
 const BACKLOG: i32 = 4_096;
@@ -29,7 +28,7 @@ const FIRST_PORT: u16 = 20_001;
 
 /// A mail host with a limit of eight, and one raw client of one family.
 struct Stage<'a> {
-    ground: &'a Ground,
+    lab: &'a AttackLab,
     limiter: &'a Limiter,
     family: Family,
     source: IpAddr,
@@ -38,7 +37,7 @@ struct Stage<'a> {
 impl Stage<'_> {
     /// `n` callers at the source, who have done nothing yet.
     fn crowd(&self, n: u16) -> Crowd {
-        Crowd::new(self.ground, self.source, FIRST_PORT..=FIRST_PORT + n - 1, self.family.port(25))
+        Crowd::new(self.lab, self.source, FIRST_PORT..=FIRST_PORT + n - 1, self.family.port(25))
     }
 
     /// As [`Self::crowd`], and each has its SYN-ACK.
@@ -50,12 +49,12 @@ impl Stage<'_> {
 
     #[track_caller]
     fn agree(&self, expected: usize) {
-        agree(self.ground, self.limiter, self.source, expected);
+        agree(self.lab, self.limiter, self.source, expected);
     }
 
     #[track_caller]
     fn holds(&self, alive: usize, dead: usize) {
-        holds(self.ground, self.limiter, self.source, alive, dead);
+        holds(self.lab, self.limiter, self.source, alive, dead);
     }
 
     fn counted(&self) -> Source {
@@ -64,7 +63,7 @@ impl Stage<'_> {
 
     /// How many connections of the source are in `state`, by the kernel.
     fn in_state(&self, state: u8) -> usize {
-        let table = Sockets::of(self.ground).connections(25, &[state]);
+        let table = Sockets::of(&self.lab.host).connections(25, &[state]);
         table.iter().filter(|connection| connection.remote.ip() == self.source).count()
     }
 
@@ -77,25 +76,25 @@ impl Stage<'_> {
 }
 
 /// Plays `scene` on one mail host, first with IPv4 and then with IPv6. `listen` makes what listens there.
-fn play<S>(listen: impl Fn(&Ground) -> S, scene: impl Fn(&Stage, &S)) {
-    let Some(ground) = Ground::new() else { return };
-    let server = listen(&ground);
-    let limiter = Limiter::start(&ground, LIMIT as u32, "reset");
+fn play<S>(listen: impl Fn(&AttackLab) -> S, scene: impl Fn(&Stage, &S)) {
+    let Some(lab) = AttackLab::new() else { return };
+    let server = listen(&lab);
+    let limiter = Limiter::start(&lab, LIMIT as u32, "reset");
     for family in [V4, V6] {
         let source = nobody(family, 1);
-        let stage = Stage { ground: &ground, limiter: &limiter, family, source };
+        let stage = Stage { lab: &lab, limiter: &limiter, family, source };
         scene(&stage, &server);
         stage.agree(0);
     }
 }
 
-fn served(ground: &Ground) -> Server {
-    Server::start(ground, 25, BACKLOG)
+fn served(lab: &AttackLab) -> Sink {
+    Sink::with_backlog(lab, 25, BACKLOG)
 }
 
 /// A listener of which the test accepts, or does not.
-fn queued(ground: &Ground) -> TcpListener {
-    let listener = listener(ground, SocketAddr::from(([0_u16; 8], 25)), BACKLOG);
+fn queued(lab: &AttackLab) -> TcpListener {
+    let listener = listener(lab, SocketAddr::from(([0_u16; 8], 25)), BACKLOG);
     listener.set_nonblocking(true).expect("a socket can be non-blocking");
     listener
 }

@@ -5,12 +5,11 @@ use std::sync::Barrier;
 use std::time::Instant;
 
 use super::{FIRST_PORT, LIMIT, only, play, queued, served};
-use crate::ground::{bind_to, counted_by_the_kernel, cpus, say};
 use crate::raw::{ACK, Caller, Crowd, SYN, Segment, Wire};
-use crate::sockets::{ESTABLISHED, SYN_RECV};
-use crate::support::limiter::Source;
-use crate::support::{SOON, deadline, eventually};
-use crate::watch::Watch;
+use limiter_lab::limiter::Source;
+use limiter_lab::sock_diag::{ESTABLISHED, SYN_RECV};
+use limiter_lab::watch::Watch;
+use limiter_lab::{SOON, cpu, deadline, eventually, proc_net, say};
 
 #[test]
 fn a_syn_sent_three_times_is_one_connection() {
@@ -94,16 +93,16 @@ fn a_reset_between_syn_and_ack_ends_the_handshake() {
 fn acks_that_arrive_on_every_cpu_at_once_are_one_connection_each_and_eight_in_all() {
     const ROUNDS: u16 = 20;
     play(served, |stage, _| {
-        let watch = Watch::start(stage.ground, 25);
+        let watch = Watch::start(&stage.lab.host, 25, 1);
         for _ in 0..ROUNDS {
             let mut crowd = stage.half_open(40);
             let acks: Vec<Vec<u8>> = crowd.callers.values().map(|caller| caller.ack().frame()).collect();
-            let start = Barrier::new(cpus().len());
+            let start = Barrier::new(cpu::allowed().unwrap().len());
             std::thread::scope(|scope| {
-                for cpu in cpus() {
-                    let (start, acks, wire) = (&start, &acks, Wire::to_send(stage.ground));
+                for cpu in cpu::allowed().unwrap() {
+                    let (start, acks, wire) = (&start, &acks, Wire::to_send(stage.lab));
                     scope.spawn(move || {
-                        bind_to(cpu);
+                        cpu::bind_to(&[cpu]).unwrap();
                         start.wait();
                         wire.send_frames(acks);
                     });
@@ -124,10 +123,10 @@ fn acks_that_arrive_on_every_cpu_at_once_are_one_connection_each_and_eight_in_al
 fn a_reset_on_another_cpu_at_the_moment_of_the_ack_leaves_neither_a_count_nor_a_place() {
     const ROUNDS: u16 = 30;
     play(served, |stage, _| {
-        if cpus().len() < 2 {
+        if cpu::allowed().unwrap().len() < 2 {
             return;
         }
-        let before = counted_by_the_kernel(stage.ground, "PassiveOpens");
+        let before = proc_net::counter(&stage.lab.host, "PassiveOpens").unwrap();
         for round in 0..ROUNDS {
             let crowd = stage.half_open(LIMIT as u16);
             let segments = |segment: fn(&Caller) -> Segment| -> Vec<Vec<u8>> {
@@ -136,12 +135,12 @@ fn a_reset_on_another_cpu_at_the_moment_of_the_ack_leaves_neither_a_count_nor_a_
             let halves = [segments(Caller::ack), segments(Caller::rst)];
             let start = Barrier::new(2);
             std::thread::scope(|scope| {
-                for (n, (half, cpu)) in halves.iter().zip(cpus()).enumerate() {
-                    let (start, wire) = (&start, Wire::to_send(stage.ground));
+                for (n, (half, cpu)) in halves.iter().zip(cpu::allowed().unwrap()).enumerate() {
+                    let (start, wire) = (&start, Wire::to_send(stage.lab));
                     // Not always the same one first.
                     let delay = if usize::from(round) % 2 == n { u32::from(round) * 100 } else { 0 };
                     scope.spawn(move || {
-                        bind_to(cpu);
+                        cpu::bind_to(&[cpu]).unwrap();
                         start.wait();
                         (0..delay).for_each(|_| std::hint::spin_loop());
                         wire.send_frames(half);
@@ -152,7 +151,7 @@ fn a_reset_on_another_cpu_at_the_moment_of_the_ack_leaves_neither_a_count_nor_a_
             stage.becomes(SYN_RECV, 0);
             stage.agree(0);
         }
-        let made = counted_by_the_kernel(stage.ground, "PassiveOpens") - before;
+        let made = proc_net::counter(&stage.lab.host, "PassiveOpens").unwrap() - before;
         say(&format!("{made} sockets made, {} connections counted", stage.counted().accepted));
         assert!(stage.counted().accepted <= made);
     });

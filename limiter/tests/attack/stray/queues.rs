@@ -8,13 +8,12 @@ use nix::libc;
 use socket2::SockRef;
 
 use super::{BACKLOG, LIMIT, play, queued, set_tcp};
-use crate::ground::Ground;
+use crate::lab::AttackLab;
 use crate::raw::Segment;
-use crate::server::Server;
-use crate::sockets::{COUNTED, SYN_RECV, Sockets};
-use crate::support::deadline;
-use crate::support::sink::listener;
-use crate::watch::Watch;
+use limiter_lab::sink::listener;
+use limiter_lab::sock_diag::{COUNTED, SYN_RECV, Sockets};
+use limiter_lab::watch::Watch;
+use limiter_lab::{Sink, deadline};
 
 #[test]
 fn an_accept_queue_without_room_gives_every_place_back() {
@@ -30,7 +29,7 @@ fn an_accept_queue_without_room_gives_every_place_back() {
         stage.becomes(SYN_RECV, usize::from(CALLERS) - 2);
 
         // One of those in the queue gives up there, and counts for as long as it takes room there.
-        let mut sockets = Sockets::of(stage.ground);
+        let mut sockets = Sockets::of(&stage.lab.host);
         let table = sockets.connections(25, &COUNTED);
         let first = table.first().expect("there are two").remote.port();
         crowd.wire.send(&crowd.callers[&first].rst());
@@ -54,13 +53,13 @@ fn an_accept_queue_without_room_gives_every_place_back() {
 
 #[test]
 fn a_listener_that_defers_accepting_until_there_is_data_is_limited_alike() {
-    let deferring = |ground: &Ground| {
-        let listener = listener(ground, SocketAddr::from(([0_u16; 8], 25)), BACKLOG);
+    let deferring = |lab: &AttackLab| {
+        let listener = listener(lab, SocketAddr::from(([0_u16; 8], 25)), BACKLOG);
         set_tcp(&listener, libc::TCP_DEFER_ACCEPT, 10);
-        Server::serve(listener)
+        Sink::serve(listener)
     };
     play(deferring, |stage, _| {
-        let watch = Watch::start(stage.ground, 25);
+        let watch = Watch::start(&stage.lab.host, 25, 1);
         let mut crowd = stage.half_open(20);
         // The kernel takes note of a bare ACK, and waits for data.
         crowd.complete();

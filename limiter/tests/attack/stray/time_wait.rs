@@ -3,8 +3,8 @@
 
 use super::{FIRST_PORT, LIMIT, Stage, only, play, served};
 use crate::raw::{Caller, Crowd};
-use crate::sockets::TIME_WAIT;
-use crate::support::{SOON, deadline, eventually, same};
+use limiter_lab::sock_diag::TIME_WAIT;
+use limiter_lab::{SOON, deadline, eventually, same};
 
 /// The only caller of `crowd`, its handshake complete or not yet, leaves the mail host in `TIME_WAIT`.
 #[track_caller]
@@ -34,7 +34,7 @@ fn a_syn_that_reuses_a_pair_in_time_wait_is_judged_and_counted_anew() {
         // Back to TIME_WAIT, and the limit reached by others: the SYN is refused.
         quit_first(stage, &mut crowd);
         let to = stage.family.port(25);
-        let mut others = Crowd::new(stage.ground, stage.source, 30_001..=30_008, to);
+        let mut others = Crowd::new(stage.lab, stage.source, 30_001..=30_008, to);
         others.call();
         others.complete();
         stage.agree(LIMIT);

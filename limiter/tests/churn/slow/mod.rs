@@ -10,13 +10,14 @@ pub mod victims;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::libc;
 use socket2::Socket;
 
-use crate::dice::Dice;
-use crate::ground::{Client, Door, Pair, WORKERS};
+use crate::lab::{Client, Door, Pair, WORKERS};
+use limiter_lab::poll;
+use limiter_lab::random::Random;
 
 /// The doors of the slow ways, behind those of the workers.
 const DOORS: u16 = WORKERS;
@@ -26,23 +27,28 @@ const MOVES: u16 = WORKERS + 3;
 
 /// How long those who called are waited for: most are there at once, and some are refused.
 const ARRIVAL: Duration = Duration::from_millis(20);
+/// How often it is looked whether they are.
+const A_MOMENT: Duration = Duration::from_millis(1);
 
 /// So many call; at most `most` are accepted. The pairs that came of it, and those who still wait or were refused.
-fn gather(door: &Door, dice: &mut Dice, calls: usize, most: usize) -> (Vec<Pair>, Vec<Client>) {
+fn gather(door: &Door, random: &mut Random, calls: usize, most: usize) -> (Vec<Pair>, Vec<Client>) {
     let mut callers: HashMap<SocketAddr, Client> =
-        (0..calls).map(|_| door.call(dice)).map(|client| (client.address, client)).collect();
+        (0..calls).map(|_| door.call(random)).map(|client| (client.address, client)).collect();
     let mut pairs = Vec::new();
-    let until = Instant::now() + ARRIVAL;
-    while pairs.len() < most && Instant::now() < until {
-        match door.accept() {
-            Some((server, remote)) => {
-                // Somebody from before, who was held: it ends here.
-                let Some(client) = callers.remove(&remote) else { continue };
+    let enough = || {
+        while let Some((server, remote)) = door.accept() {
+            // Otherwise somebody from before, who was held: it ends here.
+            if let Some(client) = callers.remove(&remote) {
                 pairs.push(Pair { client: client.socket, server });
             }
-            None => std::thread::sleep(Duration::from_millis(1)),
+            if pairs.len() == most {
+                return Ok(Some(()));
+            }
         }
-    }
+        Ok(None)
+    };
+    // Fewer where some are refused.
+    let _enough = poll::until(ARRIVAL, A_MOMENT, enough);
     (pairs, callers.into_values().collect())
 }
 
@@ -63,10 +69,10 @@ fn queued(door: &Door) -> u64 {
 }
 
 /// Ends that belong to nobody any more.
-fn forget(clients: Vec<Client>, dice: &mut Dice) {
+fn forget(clients: Vec<Client>, random: &mut Random) {
     for client in clients {
-        if dice.chance(50) {
-            crate::ends::reset(client.socket);
+        if random.chance(50) {
+            limiter_lab::client::reset(client.socket);
         }
     }
 }

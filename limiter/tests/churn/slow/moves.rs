@@ -2,55 +2,49 @@
 //! The process that serves is moved to another cgroup, and the one its sockets belong to is removed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::{MOVES, forget, gather, queued};
 use crate::churn::Churn;
-use crate::dice::Dice;
+use crate::ending::Ending;
 use crate::ends::end;
-use crate::ground::Ground;
-use crate::support::cgroup::root;
-use crate::support::{SOON, eventually};
-use crate::ways::Way;
+use crate::lab::ChurnLab;
+use limiter_lab::cgroup::{self, enter};
+use limiter_lab::random::Random;
+use limiter_lab::{SOON, eventually, let_time_pass};
 
 const CALLS: usize = 96;
 const ACCEPTED: usize = 48;
 
 /// The whole of this process, with its children, the daemon for one, is in a cgroup that changes.
-pub fn run(ground: &Ground, churn: &Churn) {
-    ground.client.enter();
-    let mut dice = Dice::new(400);
-    let home = home();
+pub fn run(lab: &ChurnLab, churn: &Churn) {
+    lab.client.enter();
+    let mut random = Random::new(400);
+    let home = cgroup::own().expect("cgroup v2 is mounted");
+    let root = cgroup::root().expect("cgroup v2 is mounted");
     for turn in 0_u64.. {
         if churn.is_over() {
             return;
         }
-        let cgroup = root().join(format!("{}-{turn}", ground.name));
+        let cgroup = root.join(format!("{}-{turn}", lab.name));
         let there = Stay::new(&cgroup, &home);
-        let doors = ground.doors(MOVES, 256);
+        let doors = lab.doors(MOVES, 256);
         let both = doors.map(|door| {
-            let (pairs, callers) = gather(&door, &mut dice, CALLS, ACCEPTED);
+            let (pairs, callers) = gather(&door, &mut random, CALLS, ACCEPTED);
             (door, pairs, callers)
         });
         drop(there);
         for (door, pairs, callers) in both {
-            churn.ended(Way::CgroupMoved, pairs.len() as u64 + queued(&door));
+            churn.ended(Ending::CgroupMoved, pairs.len() as u64 + queued(&door));
             for pair in pairs {
-                end(pair, Way::throw(&mut dice));
+                end(pair, Ending::throw(&mut random));
             }
             drop(door);
-            forget(callers, &mut dice);
+            forget(callers, &mut random);
         }
-        std::thread::sleep(Duration::from_millis(200));
+        let_time_pass(Duration::from_millis(200), "the pace of this load");
     }
-}
-
-/// The cgroup this process was started in.
-fn home() -> PathBuf {
-    let cgroups = fs::read_to_string("/proc/self/cgroup").expect("proc is mounted");
-    let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::/")).expect("cgroup v2 is mounted");
-    root().join(unified)
 }
 
 /// This process in a cgroup.
@@ -80,8 +74,4 @@ impl Drop for Stay<'_> {
             fs::remove_dir(self.cgroup).map_err(|error| format!("{}: {error}", self.cgroup.display()))
         });
     }
-}
-
-fn enter(cgroup: &Path, process: &str) -> std::io::Result<()> {
-    fs::write(cgroup.join("cgroup.procs"), process)
 }

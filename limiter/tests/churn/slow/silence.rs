@@ -6,22 +6,23 @@ use std::time::Duration;
 
 use super::{SILENCE, forget, gather};
 use crate::churn::Churn;
-use crate::dice::Dice;
-use crate::ends::{reads, reset};
-use crate::ground::{Ground, deafen};
-use crate::ways::Way;
+use crate::ending::Ending;
+use crate::ends::reads;
+use crate::lab::{ChurnLab, deafen};
+use limiter_lab::client::reset;
+use limiter_lab::random::Random;
 
 const CALLS: usize = 96;
 /// How long the server waits for an acknowledgement.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-pub fn run(ground: &Ground, churn: &Churn) {
-    ground.client.enter();
-    let mut dice = Dice::new(300);
-    let doors = ground.doors(SILENCE, 256);
+pub fn run(lab: &ChurnLab, churn: &Churn) {
+    lab.client.enter();
+    let mut random = Random::new(300);
+    let doors = lab.doors(SILENCE, 256);
     while !churn.is_over() {
         for door in &doors {
-            let (pairs, callers) = gather(door, &mut dice, CALLS, CALLS);
+            let (pairs, callers) = gather(door, &mut random, CALLS, CALLS);
             let mut silent = Vec::new();
             let mut let_go = Vec::new();
             for (number, pair) in pairs.into_iter().enumerate() {
@@ -35,15 +36,15 @@ pub fn run(ground: &Ground, churn: &Churn) {
                     let_go.push(pair.client);
                 }
             }
-            churn.ended(Way::NeverAcknowledged, let_go.len() as u64);
+            churn.ended(Ending::NeverAcknowledged, let_go.len() as u64);
             for pair in silent {
                 assert_eq!(reads(&pair.server), Err(ErrorKind::TimedOut), "its patience ends");
-                churn.ended(Way::TimedOut, 1);
+                churn.ended(Ending::TimedOut, 1);
                 drop(pair.server);
                 reset(pair.client);
             }
             let_go.into_iter().for_each(reset);
-            forget(callers, &mut dice);
+            forget(callers, &mut random);
         }
     }
 }

@@ -10,21 +10,22 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::{VICTIMS, apart, forget, gather, queued};
 use crate::churn::Churn;
-use crate::dice::Dice;
+use crate::ending::Ending;
 use crate::ends::reads;
-use crate::ground::Ground;
-use crate::support::process::{Process, tethered};
-use crate::ways::Way;
+use crate::lab::ChurnLab;
+use limiter_lab::let_time_pass;
+use limiter_lab::process::{Process, tethered};
+use limiter_lab::random::Random;
 
 const CALLS: usize = 96;
 const ACCEPTED: usize = 48;
 
-pub fn run(ground: &Ground, churn: &Churn) {
-    ground.client.enter();
-    let mut dice = Dice::new(200);
+pub fn run(lab: &ChurnLab, churn: &Churn) {
+    lab.client.enter();
+    let mut random = Random::new(200);
     while !churn.is_over() {
-        for door in ground.doors(VICTIMS, 256) {
-            let (pairs, callers) = gather(&door, &mut dice, CALLS, ACCEPTED);
+        for door in lab.doors(VICTIMS, 256) {
+            let (pairs, callers) = gather(&door, &mut random, CALLS, ACCEPTED);
             let (clients, servers) = apart(pairs);
             // What is left unread makes the kernel reset the connection instead of saying goodbye.
             for mut client in clients.iter().step_by(2) {
@@ -33,16 +34,16 @@ pub fn run(ground: &Ground, churn: &Churn) {
             let held: Vec<RawFd> =
                 servers.iter().map(AsRawFd::as_raw_fd).chain([door.listener.as_raw_fd()]).collect();
             let mut victim = heir(held);
-            churn.ended(Way::ProcessKilled, servers.len() as u64 + queued(&door));
+            churn.ended(Ending::ProcessKilled, servers.len() as u64 + queued(&door));
             drop((servers, door));
-            victim.kill();
+            victim.kill().expect("a child of ours");
             for client in &clients {
                 // A goodbye or a reset, but an end.
                 assert!(!matches!(reads(client), Ok(1..)), "a process that is dead speaks");
             }
-            forget(callers, &mut dice);
+            forget(callers, &mut random);
         }
-        std::thread::sleep(Duration::from_millis(100));
+        let_time_pass(Duration::from_millis(100), "the pace of this load");
     }
 }
 
@@ -60,5 +61,5 @@ fn heir(files: Vec<RawFd>) -> Process {
     };
     // SAFETY: between fork and exec there is nothing but system calls.
     unsafe { command.pre_exec(inherit) };
-    Process::start("sleep", command)
+    Process::start("sleep", command).expect("sleep is installed")
 }

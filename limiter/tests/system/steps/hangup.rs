@@ -10,7 +10,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::*;
-use crate::support::limiter::BINARY;
 
 /// What the supervisor of a daemon knows of its threads that read the configuration again.
 #[derive(Default)]
@@ -24,12 +23,12 @@ struct Reading {
 
 #[test]
 fn a_failure_at_any_step_of_sighup_leaves_the_policy_in_force_and_the_next_one_replaces_it() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = limiter(&lab);
     limiter.stop();
     let log = limiter.config_path().with_file_name("log");
     let reading = Arc::new(Mutex::new(Reading { nth: usize::MAX, ..Reading::default() }));
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(crate::BINARY);
     command.args(limiter.run_arguments()).stdout(Stdio::null());
     command.stderr(fs::File::options().append(true).open(&log).unwrap());
     let seen = Arc::clone(&reading);

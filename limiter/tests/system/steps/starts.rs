@@ -9,30 +9,34 @@ use aya::maps::{Array, Map, MapData};
 
 use super::*;
 use crate::privileges::left;
-use crate::support::limiter::BINARY;
+
+/// How long a start may take.
+const WITHIN: Duration = Duration::from_secs(120);
 
 /// Of a daemon that starts: until it serves, or has ended. What it gave, if it has ended, and its steps.
 fn start_with_failure(limiter: &Limiter, nth: usize) -> (Option<Outcome>, Vec<Step>) {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(crate::BINARY);
     command.args(limiter.run_arguments()).stdout(Stdio::null()).stderr(Stdio::piped());
     let fails = move |index, _: &Step, _| index == nth;
     let mut daemon = Supervised::start(command, &SYSCALLS, Errno::EPERM, fails);
-    let pid = daemon.child.id();
-    loop {
+    let pid = format!("{}\n", daemon.child.id());
+    let file = format!("/run/limiter/{}.pid", limiter.instance);
+    let serves = eventually("it serves, or has ended", WITHIN, || {
         if daemon.child.try_wait().unwrap().is_some() {
-            let (outcome, steps) = daemon.wait();
-            return (Some(outcome), steps);
+            return Ok(false);
         }
         // Without a command of its own: one a look would take most of the time.
-        let number = fs::read_to_string(format!("/run/limiter/{}.pid", limiter.instance));
-        if number.is_ok_and(|number| number == format!("{pid}\n")) {
-            let steps = daemon.steps();
-            daemon.child.kill().unwrap();
-            daemon.wait();
-            return (None, steps);
-        }
-        std::thread::sleep(Duration::from_millis(2));
+        let number = fs::read_to_string(&file);
+        if number.is_ok_and(|number| number == pid) { Ok(true) } else { Err("it does neither".to_owned()) }
+    });
+    if !serves {
+        let (outcome, steps) = daemon.wait();
+        return (Some(outcome), steps);
     }
+    let steps = daemon.steps();
+    daemon.child.kill().unwrap();
+    daemon.wait();
+    (None, steps)
 }
 
 /// Of the steps of a start, the last of each kind: by then the most has to be taken back. All of them with
@@ -63,7 +67,7 @@ fn last_sentence<'a>(outcome: &'a Outcome, about: &str) -> &'a str {
 
 #[test]
 fn a_failure_at_any_step_of_the_first_start_leaves_nothing() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::absent(&lab);
     limiter.configure_all(FILE);
     let (outcome, steps) = start_with_failure(&limiter, usize::MAX);
@@ -89,7 +93,7 @@ fn a_failure_at_any_step_of_the_first_start_leaves_nothing() {
 
 #[test]
 fn a_failure_at_any_step_of_a_takeover_leaves_what_was_in_force() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = limiter(&lab);
     limiter.ok(&["ban", "203.0.113.9"]);
     limiter.ok(&["deny", "198.51.100.0/24"]);
@@ -139,7 +143,7 @@ fn a_failure_at_any_step_of_a_takeover_leaves_what_was_in_force() {
 
 #[test]
 fn a_failure_at_any_step_of_replacing_another_layout_leaves_what_was_in_force() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = limiter(&lab);
     limiter.kill();
     let links = |limiter: &Limiter| {
@@ -181,7 +185,7 @@ fn a_failure_at_any_step_of_replacing_another_layout_leaves_what_was_in_force() 
 
 #[test]
 fn a_failure_at_any_step_of_unload_is_said_and_the_next_one_does_the_rest() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = limiter(&lab);
     let (outcome, steps) = with_failure(&limiter, &["unload"], usize::MAX);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
@@ -214,7 +218,7 @@ fn a_failure_at_any_step_of_unload_is_said_and_the_next_one_does_the_rest() {
 
 #[test]
 fn a_start_that_fails_leaves_reload_the_file_that_is_in_force() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
     let mut limiter = limiter(&lab);
     limiter.kill();
     let named = format!("/run/limiter/{}.config", limiter.instance);
@@ -226,7 +230,7 @@ fn a_start_that_fails_leaves_reload_the_file_that_is_in_force() {
     let named_file = limiter.config_path();
     let arguments = limiter.run_arguments().into_iter();
     let arguments = arguments.map(|it| if it == named_file { other.clone().into_os_string() } else { it });
-    command.args(["--nofile=140:140", BINARY]).args(arguments);
+    command.args(["--nofile=140:140", crate::BINARY]).args(arguments);
     let outcome = Outcome::of(command);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stderr.contains("what was in force before stays in force"), "{outcome:?}");

@@ -7,9 +7,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use serde_json::Value;
 
-use super::Lab;
-use super::lab::Family;
-use super::limiter::Outcome;
+use limiter_lab::Lab;
+use limiter_lab::command::Outcome;
+use limiter_lab::lab::Family;
 
 /// Sessions of Python's `smtplib`, `imaplib` and `poplib`, in one process.
 pub struct Python {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Dovecot on ports 143, 110 and 4190 of a lab's mail host, apart from any Dovecot of the machine.
 
-use super::Lab;
 use super::mail_daemon::{Files, MailDaemon};
+use limiter_lab::Lab;
 
 /// Everyone may log in with the password `secret`. Its own limit is so high that it never refuses.
 const CONFIG: &str = "

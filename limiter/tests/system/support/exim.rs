@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::mail_daemon::Files;
-use super::process::Process;
-use super::{Lab, V4};
+use limiter_lab::process::Process;
+use limiter_lab::{Lab, V4};
 
 /// Its user and group: it insists on their name, and no package has made them.
 const USER: u32 = 65533;
@@ -102,7 +102,7 @@ impl<'a> Exim<'a> {
         let output = File::options().create(true).append(true).open(self.files.path("output"));
         let output = output.expect("a directory of ours");
         command.stdout(output.try_clone().expect("a file")).stderr(output);
-        Process::start("Exim", command)
+        Process::start("Exim", command).unwrap()
     }
 
     /// What it has said so far.

@@ -9,8 +9,8 @@ use std::process::Command;
 use nix::unistd::User;
 use tempfile::TempDir;
 
-use super::process::Process;
-use super::{Lab, SOON, eventually, truth};
+use limiter_lab::process::Process;
+use limiter_lab::{Lab, SOON, eventually, sockets};
 
 /// A directory that a daemon can enter after it has given up root.
 pub struct Files(TempDir);
@@ -59,9 +59,9 @@ impl MailDaemon {
     pub fn start(lab: &Lab, name: &'static str, files: Files, mut command: Command, ports: &[u16]) -> Self {
         let output = File::create(files.path("output")).expect("a directory of ours");
         command.stdout(output.try_clone().expect("a file")).stderr(output);
-        let daemon = Self { name, _master: Process::start(name, command), files };
+        let daemon = Self { name, _master: Process::start(name, command).unwrap(), files };
         let expected = 2 * ports.len();
-        eventually(&format!("{name} listens"), SOON, || match truth::listeners(&lab.host, ports) {
+        eventually(&format!("{name} listens"), SOON, || match sockets::listeners(&lab.host, ports) {
             found if found == expected => Ok(()),
             found => Err(format!("{found} listeners on {ports:?}\n{}", daemon.log())),
         });

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Postfix on port 25 of a lab's mail host, apart from any Postfix of the machine.
 
-use super::Lab;
 use super::mail_daemon::{Files, MailDaemon};
+use limiter_lab::Lab;
 
 /// Accepts and discards mail for `mx.example.net`. Its own limits are off, so that none of them is what
 /// refuses.

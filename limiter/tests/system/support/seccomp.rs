@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::limiter::Outcome;
+use limiter_lab::command::Outcome;
 
 /// Where the child has its listener, above all that it opens by itself.
 const LISTENER: libc::c_int = 250;
@@ -139,12 +139,7 @@ impl Supervised {
     pub fn wait(self) -> (Outcome, Vec<Step>) {
         let output = self.child.wait_with_output().expect("a child of ours");
         self.supervisor.join().expect("the supervisor ends with the child");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let outcome = Outcome {
-            code: output.status.code(),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        };
+        let outcome = Outcome::from(output);
         let steps = self.steps.lock().unwrap().clone();
         (outcome, steps)
     }

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
 use super::record::End;
 use super::{Caller, Crowd, Manner, Record};
-use crate::support::Answer;
+use limiter_lab::Answer;
+use limiter_lab::client::{begin, bound};
 
 /// How long who was told why not waits for the host to close.
 const FOR_THE_END: Duration = Duration::from_secs(3);
@@ -94,15 +93,9 @@ impl<'a> Engine<'a> {
     /// Sends the SYN of one client.
     fn start(&mut self, who: usize) {
         let Caller { source, to, manner, .. } = self.crowd.callers[who];
-        let domain = if source.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-        let socket = Socket::new(domain, Type::STREAM.nonblocking(), None).expect("a socket");
-        // A port that is free for this connection is enough, it need not be free for all.
-        setsockopt(&socket, IpBindAddressNoPort, &true).expect("a socket option");
-        socket.bind(&SocketAddr::new(source, 0).into()).expect("an address of the client host");
+        let socket = bound(SocketAddr::new(source, 0)).expect("an address of the client host");
         let mut record = Record::new(who, SocketAddr::new(source, 0));
-        if let Err(error) = socket.connect(&to.into())
-            && error.raw_os_error() != Some(libc::EINPROGRESS)
-        {
+        if let Err(error) = begin(&socket, to) {
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "a client cannot connect: {error}");
             (record.answer, record.end) = (Answer::Reset, Some(End::Reset));
             record.heard = Some(Instant::now());

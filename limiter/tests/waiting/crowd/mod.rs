@@ -8,14 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
-
 pub use record::{End, Record};
 
-use crate::link::Link;
-use crate::support::Lab;
 use engine::Engine;
+use limiter_lab::link::Link;
+use limiter_lab::{Lab, cpu};
 
 /// What a client does; times are from its SYN, and count only until it has heard something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,18 +65,16 @@ impl Crowd<'_> {
 
     /// The same from all CPUs at once: each has its share of the clients, and handles what they send and hear.
     pub fn call_on_all_cpus(&self, lab: &Lab) -> Vec<Record> {
-        let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the kernel tells");
-        let cpus: Vec<_> = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect();
+        let cpus = cpu::allowed().expect("the kernel tells");
         let start = Barrier::new(cpus.len());
         std::thread::scope(|scope| {
-            let share = |(nth, cpu): (usize, &usize)| {
-                let (mut one, start) = (CpuSet::new(), &start);
-                one.set(*cpu).expect("the kernel named it");
+            let share = |(nth, cpu): (usize, usize)| {
+                let start = &start;
                 let mine = self.callers.iter().skip(nth).step_by(cpus.len());
                 let share = Self { callers: mine.copied().collect(), ..*self };
                 let of_all = cpus.len();
                 scope.spawn(move || {
-                    sched_setaffinity(Pid::from_raw(0), &one).expect("it is one of those allowed");
+                    cpu::bind_to(&[cpu]).expect("it is one of those allowed");
                     lab.client.enter();
                     start.wait();
                     let mut records = share.call_here();
@@ -89,7 +84,7 @@ impl Crowd<'_> {
                     records
                 })
             };
-            let shares: Vec<_> = cpus.iter().enumerate().map(share).collect();
+            let shares: Vec<_> = cpus.iter().copied().enumerate().map(share).collect();
             shares.into_iter().flat_map(|share| share.join().expect("a crowd does not fail")).collect()
         })
     }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::support::Answer;
+use limiter_lab::Answer;
 
 /// A connection of a client.
 #[derive(Debug, Clone)]

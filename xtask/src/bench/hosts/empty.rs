@@ -50,6 +50,6 @@ pub fn attach_shield(host: &Host) -> Result<Ebpf> {
     let program: &mut Xdp =
         ebpf.program_mut("shield").context("the object has no program shield")?.try_into()?;
     program.load()?;
-    host.netns.run(|| Ok(program.attach(&host.place.wire(), XdpMode::Skb)?))?;
+    host.netns.run(|| program.attach(&host.place.wire(), XdpMode::Skb))?;
     Ok(ebpf)
 }

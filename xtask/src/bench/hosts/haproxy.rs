@@ -9,10 +9,7 @@ use std::{
 use anyhow::Result;
 
 use super::Host;
-use crate::bench::{
-    lab::{LIMIT, PLENTY, port},
-    load,
-};
+use crate::bench::lab::{LIMIT, PLENTY, port};
 
 /// Where the server is behind it.
 pub const BEHIND: u16 = 2025;
@@ -21,7 +18,7 @@ pub const BEHIND: u16 = 2025;
 /// earliest place there is. `maxconn` so that it is never the limit.
 pub fn start(host: &Host) -> Result<()> {
     // Two files for each connection, and some of its own.
-    let maxconn = (load::raise_file_limit()? - 500) / 2;
+    let maxconn = (limiter_lab::limits::allow_many_files()? - 500) / 2;
     let frontend = |(port, limit): (u16, usize)| {
         format!(
             "frontend port{port}\n  bind :::{port} v4v6 backlog 4096\n  stick-table type ipv6 size 1m expire 30s store \

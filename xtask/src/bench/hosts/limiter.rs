@@ -3,41 +3,24 @@
 //! the same machine only here, are none of its business.
 
 use std::{
-    fs::{self, File},
+    ffi::{OsStr, OsString},
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData};
 use limiter_common::{Addr, Count, Entry, Key, ServiceId, ServicePolicy, service::Prefixes};
-use nix::{
-    sys::signal::{Signal, kill},
-    time::{ClockId, clock_gettime},
-    unistd::Pid,
-};
-use serde_json::Value;
+use limiter_lab::{daemon::Daemon, interrupt, sweep};
+use nix::time::{ClockId, clock_gettime};
 
 use super::Host;
-use crate::{
-    bench::{
-        flood::FLOODER,
-        lab::{LIMIT, PLENTY, port},
-        plan::Contestant,
-    },
-    command, interrupt, sweep,
+use crate::bench::{
+    flood::FLOODER,
+    lab::{LIMIT, PLENTY, port},
+    plan::Contestant,
 };
-
-/// How long it may take to load, and to end.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How often it is looked at.
-const POLL: Duration = Duration::from_millis(20);
-
-/// Where a limiter has its locks.
-const LOCKS: &str = "/run/limiter";
 
 /// Sources that [`Contestant::LimiterFull`] knows.
 pub const MANY: u32 = 1_000_000;
@@ -49,7 +32,7 @@ const RULES: (u32, u32) = (100_000, 10);
 pub struct Limiter {
     instance: String,
     program: PathBuf,
-    child: Child,
+    daemon: Daemon,
     /// Connections of a source at [`port::ADMITS`].
     limit: usize,
 }
@@ -63,9 +46,10 @@ impl Limiter {
     pub fn start(host: &Host, program: PathBuf) -> Result<Self> {
         configure(host, PLENTY)?;
         let instance = format!("{}-{}", sweep::BENCH.ours(), host.place.0);
-        let child = spawn(&program, &instance, host)?;
-        let mut limiter = Self { instance, program, child, limit: PLENTY };
-        limiter.wait_until_it_serves(host)?;
+        let (command, arguments) = launch(&program, host);
+        let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        let daemon = Daemon::start(&program, command, &instance, &arguments, host.path("log"))?;
+        let limiter = Self { instance, program, daemon, limit: PLENTY };
         if host.contestant == Contestant::LimiterFull {
             limiter.fill(MANY)?;
         }
@@ -87,8 +71,7 @@ impl Limiter {
 
     /// Has `limiter` do something with this instance.
     fn order(&self, arguments: &[&str]) -> Result<()> {
-        let mut command = Command::new(&self.program);
-        command::output(command.args(["--instance", &self.instance]).args(arguments)).map(drop)
+        self.daemon.ask(arguments).map(drop)
     }
 
     /// Ends the daemon, and starts another one on what is pinned.
@@ -97,9 +80,9 @@ impl Limiter {
     ///
     /// When it does not end, or serve.
     pub fn replace(&mut self, host: &Host) -> Result<()> {
-        self.end()?;
-        self.child = spawn(&self.program, &self.instance, host)?;
-        self.wait_until_it_serves(host)
+        let (command, arguments) = launch(&self.program, host);
+        let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        self.daemon.replace(command, &arguments)
     }
 
     /// Where its maps and links are pinned.
@@ -132,50 +115,6 @@ impl Limiter {
                 ..Entry::default()
             };
             ledger.insert(key, entry, 0).context("cannot fill the ledger")?;
-        }
-        Ok(())
-    }
-
-    fn wait_until_it_serves(&mut self, host: &Host) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let log = || fs::read_to_string(host.path("log")).unwrap_or_default();
-        while !self.serves()? {
-            interrupt::check()?;
-            if let Some(status) = self.child.try_wait()? {
-                bail!("the limiter ended ({status}):\n{}", log());
-            }
-            if Instant::now() > deadline {
-                bail!("the limiter does not serve after {PATIENCE:?}:\n{}", log());
-            }
-            thread::sleep(POLL);
-        }
-        Ok(())
-    }
-
-    /// Whether it says so. As long as nothing is loaded, it fails and says that, which is no news.
-    fn serves(&self) -> Result<bool> {
-        let status = Command::new(&self.program)
-            .args(["--instance", &self.instance, "status", "--json"])
-            .output()
-            .context("cannot start limiter")?;
-        let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
-        Ok(status["daemon"]["running"] == true)
-    }
-
-    /// Ends the daemon.
-    fn end(&mut self) -> Result<()> {
-        if self.child.try_wait()?.is_some() {
-            return Ok(());
-        }
-        kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGTERM)?;
-        let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                self.child.kill()?;
-                self.child.wait()?;
-                bail!("the limiter did not end within {PATIENCE:?} of SIGTERM, and was killed");
-            }
-            thread::sleep(POLL);
         }
         Ok(())
     }
@@ -213,40 +152,10 @@ fn configure(host: &Host, limit: usize) -> Result<()> {
     fs::write(host.path("limiter.toml"), config).context("cannot write the configuration")
 }
 
-fn spawn(program: &Path, instance: &str, host: &Host) -> Result<Child> {
-    let log = File::options().create(true).append(true).open(host.path("log"))?;
+/// The command that starts the daemon in the host's cgroup, and the arguments of `limiter run`.
+fn launch(program: &Path, host: &Host) -> (Command, Vec<OsString>) {
+    let arguments: [OsString; 4] =
+        ["--cgroup".into(), host.cgroup.path().into(), "--config".into(), host.path("limiter.toml").into()];
     // It enters the namespace itself: that way its BPF file system stays that of the machine.
-    host.cgroup
-        .command(&host.netns, program)
-        .args(["--instance", instance, "run", "--cgroup"])
-        .arg(host.cgroup.path())
-        .arg("--config")
-        .arg(host.path("limiter.toml"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
-        .context("cannot start limiter")
-}
-
-impl Drop for Limiter {
-    fn drop(&mut self) {
-        let unload = || {
-            command::output(Command::new(&self.program).args(["--instance", &self.instance, "unload"]))
-                .map(drop)
-        };
-        let unloaded = unload();
-        for done in [self.end(), unloaded] {
-            if let Err(error) = done {
-                eprintln!("{error:#}");
-            }
-        }
-        // It leaves its locks, since another limiter might be waiting for them. For this one nobody waits.
-        let ours = format!("{}.", self.instance);
-        for lock in fs::read_dir(LOCKS).into_iter().flatten().flatten() {
-            if lock.file_name().to_string_lossy().starts_with(&ours) {
-                let _gone_already = fs::remove_file(lock.path());
-            }
-        }
-    }
+    (host.cgroup.command(&host.netns, program), arguments.into())
 }
