@@ -19,7 +19,7 @@ use crate::{
     build, command,
     compiler::Compiler,
     packages::{self, Package},
-    paths,
+    paths, sleeping,
     versions::{CARGO_DENY, TYPOS},
 };
 
@@ -34,6 +34,7 @@ const STEPS: &[(&str, Step)] = &[
     ("formatting", formatting),
     ("spelling", spelling),
     ("licence of each source file", licence),
+    ("no test sleeps", sleeping::check),
     ("links of the documents", links),
     ("shell scripts", shell),
     ("licences and origin of the libraries", libraries),

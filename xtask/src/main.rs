@@ -22,6 +22,7 @@ mod paths;
 mod privilege;
 mod run;
 mod senders;
+mod sleeping;
 mod soak;
 mod test;
 mod unpacked;
