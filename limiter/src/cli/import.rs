@@ -16,17 +16,17 @@ use crate::import::{self, Import, Reader, gather};
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Read Postfix's: of this host, or what `postconf -x; postconf -M; postconf -P` printed (`-`: standard
-    /// input)
+    /// Read the settings of Postfix, from this host or from the output of `postconf -x; postconf -M; postconf -P` in FILE
+    /// (`-`: standard input)
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     postfix: Option<Input>,
 
-    /// Read Exim's: of this host, or what `exim -bV; exim -bP` printed, and `exim -bP +NAME` for the host lists it
-    /// refers to
+    /// Read the settings of Exim, from this host or from the output of `exim -bV; exim -bP` in FILE, with `exim -bP +NAME`
+    /// for each host list in it
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     exim: Option<Input>,
 
-    /// Read Dovecot's: of this host, or what `doveconf` or `doveconf -n` printed
+    /// Read the settings of Dovecot, from this host or from the output of `doveconf` or `doveconf -n` in FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     dovecot: Option<Input>,
 }
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let is_stdin = |input: &Option<Input>| matches!(input, Some(Input::File(file)) if file == Path::new("-"));
     if asked.iter().filter(|(_, input)| is_stdin(input)).count() > 1 {
         bail!(WrongUsage(
-            "standard input holds the settings of one daemon; give those of the others as files".to_owned()
+            "standard input can hold the settings of one daemon only; give the others as files".to_owned()
         ));
     }
     let all = asked.iter().all(|(_, input)| input.is_none());
@@ -75,13 +75,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 continue;
             }
             Ok(None) => {
-                format!(
-                    "{} is not installed here: there is no {}.",
-                    reader.name,
-                    reader.programs.join(" and no ")
-                )
+                format!("{} is not installed: {} not found.", reader.name, reader.programs.join(" and "))
             }
-            Err(error) => format!("{} is not imported: {error:#}.", reader.name),
+            Err(error) => format!("cannot import {}: {error:#}.", reader.name),
         };
         // Said again in the file, which may be read elsewhere.
         eprintln!("limiter: {sentence}");
@@ -90,7 +86,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     if daemons.is_empty() {
         bail!(
-            "no limits of a mail daemon were found; give the saved output of its program, see `limiter help import`"
+            "found no limits of a mail daemon; give the saved output of its program, see `limiter help import`"
         );
     }
     output::line(Import::new(daemons, missing).to_string().trim_end())?;

@@ -80,7 +80,7 @@ pub fn read(text: &str) -> Result<Daemon, Unread> {
     daemon.not_understood(&not_understood);
     let settings = Settings::new(said, daemon.version.as_deref());
     if let Some(note) = settings.of_another_version() {
-        daemon.leave_out("what the text does not say", note);
+        daemon.leave_out("not in the text", note);
     }
     for (protocol, name, ours, speaks) in KINDS {
         if settings.is_on(&mut daemon, protocol) || protocol != name && settings.is_on(&mut daemon, name) {
@@ -90,7 +90,7 @@ pub fn read(text: &str) -> Result<Daemon, Unread> {
     if daemon.services.is_empty() {
         daemon.leave_out(
             "protocols",
-            "as far as the text says, none of these that others than this host reach is on",
+            "according to the text, none of these is enabled for clients other than this host",
         );
     }
     networks(&settings, &mut daemon);
@@ -133,11 +133,11 @@ fn per_user(settings: &Settings, daemon: &mut Daemon, name: &str) -> Sourced<Lim
     };
     let mut max_connections = Sourced::new(
         Limit::None,
-        format!("Dovecot: {shown} counts each user of an address for itself, and only after the login."),
+        format!("Dovecot: {shown} counts each user of an address separately, and only after the login."),
     );
-    max_connections.note("An address as such has no limit.");
-    let mut why = "a limit of each user and address, after the login; the limiter counts addresses, before it: Dovecot \
-                   keeps it"
+    max_connections.note("An address alone has no limit.");
+    let mut why = "a limit per user and address, after the login; the limiter counts addresses, before the \
+                   login: Dovecot keeps it"
         .to_owned();
     match settings.number(value) {
         Limit::Of(number) => {
@@ -147,7 +147,7 @@ fn per_user(settings: &Settings, daemon: &mut Daemon, name: &str) -> Sourced<Lim
             );
         }
         Limit::None => {}
-        Limit::Unknown => why.push_str(". Its number is not understood"),
+        Limit::Unknown => why.push_str(". Its number is invalid"),
     }
     daemon.leave_out(shown, why);
     max_connections
@@ -165,7 +165,7 @@ fn total(settings: &Settings, daemon: &mut Daemon, name: &str, login: &str) -> S
     }
     if settings.value("ssl") == Some("no") {
         let mut total = Sourced::new(sessions, format!("Dovecot: {shown_sessions}"));
-        total.note("Dovecot: ssl = no, so a login process hands each connection on.");
+        total.note("Dovecot: ssl = no, so a login process passes each connection on.");
         return total;
     }
     let (processes, shown_processes) = settings.of_service(login, "process_limit");
@@ -201,7 +201,7 @@ fn total(settings: &Settings, daemon: &mut Daemon, name: &str, login: &str) -> S
 }
 
 /// What is said of a value that is not understood.
-const NO_NUMBER: &str = "this is no number that is understood, so this limit is not known";
+const NO_NUMBER: &str = "this is not a valid number, so the limit is unknown";
 
 /// The product of two limits.
 const fn product(processes: Limit, each: Limit) -> Limit {
@@ -225,19 +225,19 @@ fn ports(settings: &Settings, daemon: &mut Daemon, login: &str) -> Sourced<Vec<u
             Limit::None => continue,
             _ => {
                 let what = format!("{listener} {} }} }}", setting("port", written));
-                daemon.leave_out(what, "this is no port that is understood: give it by hand");
+                daemon.leave_out(what, "this is not a valid port: add it to the service");
                 continue;
             }
         };
         let what = format!("{listener} port = {port} }} }}");
         if is_loopback(settings, value("address").or_else(|| value("listen"))) {
-            daemon.leave_out(what, "only this host itself reaches it, which is allowed anyway");
+            daemon.leave_out(what, "only this host can reach it, and local addresses are always allowed");
             continue;
         }
         if value("haproxy") == Some("yes") {
             daemon.leave_out(
                 format!("{listener} haproxy = yes }} }}"),
-                "connections come from a proxy, which the limiter takes for the client: allow its address",
+                "connections come from a proxy, which the limiter counts as the client: allow its address",
             );
         }
         ports.note(format!("Dovecot: {what}"));
@@ -264,12 +264,12 @@ fn networks(settings: &Settings, daemon: &mut Daemon) {
                 Some(network) => daemon.rule(network, Action::Allow, &from),
                 None => daemon.leave_out(
                     list_item(&from, word),
-                    "the limiter knows networks, no names: give the networks of these hosts by hand",
+                    "the limiter matches networks, not names: add rules for the networks of these hosts",
                 ),
             }
         }
         for item in not_understood {
-            daemon.leave_out(list_item(&from, &item), "this is neither yes nor no: give it a rule by hand");
+            daemon.leave_out(list_item(&from, &item), "this is neither yes nor no: add a rule for it");
         }
     }
 }
@@ -281,10 +281,10 @@ fn others(block: &Block, around: &str, daemon: &mut Daemon) {
         if OF_DOVECOT_1.contains(&name) {
             daemon.leave_out(shown, "a limit of Dovecot 1, which Dovecot 2 does not have");
         } else if name == USER_IP && !around.is_empty() && !is_protocol(around) {
-            let why = "it counts each user of an address for itself, after the login: Dovecot keeps it";
+            let why = "it counts each user of an address separately, after the login: Dovecot keeps it";
             daemon.leave_out(shown, why);
         } else if NETWORKS.contains(&name) && !around.is_empty() && !value.is_empty() {
-            daemon.leave_out(shown, "this holds for a part of the connections only: give them rules by hand");
+            daemon.leave_out(shown, "this applies to only some of the connections: add rules for them");
         }
     }
     for inner in block.all_blocks() {
@@ -293,7 +293,7 @@ fn others(block: &Block, around: &str, daemon: &mut Daemon) {
         if NETWORKS.contains(&inner.kind()) && !around.is_empty() {
             daemon.leave_out(
                 inside(around, &head),
-                "this holds for a part of the connections only: give them rules by hand",
+                "this applies to only some of the connections: add rules for them",
             );
             continue;
         }
@@ -333,7 +333,7 @@ fn listens(service: &Block, path: &str, daemon: &mut Daemon) {
         let limits = if limits.is_empty() { limits } else { format!(" ({limits})") };
         daemon.leave_out(
             format!("{path} {{ {} {{ {} }} }}", one_line(&listener.head()), setting("port", port)),
-            format!("it is no login service{limits}: give it a [service] by hand, if others than this host reach it"),
+            format!("it is not a login service{limits}: add a [service] for it, if other hosts can reach it"),
         );
     }
 }

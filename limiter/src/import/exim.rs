@@ -66,7 +66,7 @@ pub fn named_lists(text: &str) -> Vec<Vec<String>> {
 }
 
 /// What is said of an option that is not in the text, as all of them are in that of `exim -bP`.
-const MISSING: &str = "this is not in the text: give all that `exim -bP` prints";
+const MISSING: &str = "this is not in the text: give the complete output of `exim -bP`";
 
 /// The limits in `text`.
 ///
@@ -117,7 +117,7 @@ fn total(options: &Options<'_>, daemon: &mut Daemon) -> (Sourced<Limit>, Option<
     match max {
         Limit::None => total.note("So there is no limit for all of Exim."),
         Limit::Of(number) if number > MOST => {
-            total.note(format!("Exim takes no more than {MOST}."));
+            total.note(format!("Exim accepts at most {MOST}."));
             total.value = Limit::Of(MOST);
         }
         Limit::Of(_) | Limit::Unknown => {}
@@ -125,19 +125,19 @@ fn total(options: &Options<'_>, daemon: &mut Daemon) -> (Sourced<Limit>, Option<
     let (reserved, shown) = limit(options, daemon, "smtp_accept_reserve");
     let (Limit::Of(max), Limit::Of(reserved)) = (total.value, reserved) else {
         if reserved != Limit::None {
-            daemon.leave_out(shown, "it is a part of smtp_accept_max, which is no number here");
+            daemon.leave_out(shown, "it is a part of smtp_accept_max, which is not a number here");
         }
         return (total, None);
     };
     if max <= reserved {
-        daemon.leave_out(shown, "nothing of smtp_accept_max is left beside it");
+        daemon.leave_out(shown, "it takes all of smtp_accept_max");
         return (total, None);
     }
     total.value = Limit::Of(max - reserved);
-    total.note(format!("Exim: {shown}, which are among these, but are on top here."));
+    total.note(format!("Exim: {shown}; Exim counts them within max_total, the limiter on top of it."));
     let mut reserve = Sourced::new(reserved, format!("Exim: {shown}"));
     let hosts = setting("smtp_reserve_hosts", options.get("smtp_reserve_hosts"));
-    reserve.note(format!("Exim: for {hosts}; here for the host itself and whom a rule allows."));
+    reserve.note(format!("Exim: for {hosts}; here for local addresses and sources that a rule allows."));
     (total, Some(reserve))
 }
 
@@ -152,7 +152,7 @@ fn limit(options: &Options<'_>, daemon: &mut Daemon, name: &str) -> (Limit, Stri
     match value.parse::<i64>() {
         Ok(number) => (Limit::or_none(u64::try_from(number).unwrap_or(0)), shown),
         Err(_) => {
-            daemon.leave_out(shown.clone(), "this is no number, so it is not known");
+            daemon.leave_out(shown.clone(), "this is not a number, so the limit is unknown");
             (Limit::Unknown, shown)
         }
     }
@@ -173,11 +173,11 @@ fn per_host(options: &Options<'_>, daemon: &mut Daemon) -> Sourced<Limit> {
         Err(_) => {
             limit.value = Limit::Unknown;
             let why = if value.contains('$') {
-                limit.note("It is an expansion, which only Exim can compute, anew for each connection.");
-                "an expansion gives each host a limit of its own; Exim keeps it. Set max_connections to what it gives \
-                 most hosts, and the others by rules"
+                limit.note("It is an expansion, which only Exim can compute, for each connection.");
+                "an expansion gives each host its own limit; Exim keeps it. Set max_connections to the limit \
+                 of most hosts, and add rules for the others"
             } else {
-                "this is no number, so it is not known"
+                "this is not a number, so the limit is unknown"
             };
             daemon.leave_out(shown, why);
         }
@@ -207,7 +207,7 @@ fn ports(options: &Options<'_>, daemon: &mut Daemon) -> Sourced<Vec<u16>> {
                 Some(port) => ports.value.push(port),
                 None => daemon.leave_out(
                     setting("daemon_smtp_ports", value),
-                    format!("the port of {} is not known here: give it by hand", one_line(&name)),
+                    format!("the port of {} is unknown here: add it to the service", one_line(&name)),
                 ),
             }
         }
@@ -219,13 +219,11 @@ fn ports(options: &Options<'_>, daemon: &mut Daemon) -> Sourced<Vec<u16>> {
     if only_loopback {
         daemon.leave_out(
             setting("local_interfaces", interfaces),
-            "it listens on loopback only: only this host itself comes in, which is allowed anyway",
+            "it listens on loopback only, and local addresses are always allowed",
         );
     }
     if ports.value.len() > 1 {
-        ports.note(
-            "Exim counts its connections together, whatever port they come to: so this is one service.",
-        );
+        ports.note("Exim counts the connections of all its ports together, so this is one service.");
     }
     ports
 }
@@ -256,12 +254,12 @@ fn host_lists(options: &Options<'_>, daemon: &mut Daemon) {
         if name == "smtp_reserve_hosts" && !value.is_empty() {
             let shown = setting(name, value);
             if options.get("smtp_accept_reserve") == "0" {
-                daemon.leave_out(shown, "nothing is reserved for them: smtp_accept_reserve is 0");
+                daemon.leave_out(shown, "Exim reserves nothing for them: smtp_accept_reserve is 0");
                 continue;
             }
             daemon.leave_out(
                 shown,
-                "smtp_accept_max_per_host holds for these hosts, too; here, whom a rule allows has no limit of a source",
+                "smtp_accept_max_per_host applies to these hosts, too; here, an allowed source has no source limit",
             );
         }
         let action = if name == "host_reject_connection" { Action::Deny } else { Action::Allow };
@@ -269,7 +267,7 @@ fn host_lists(options: &Options<'_>, daemon: &mut Daemon) {
         if items(value).last().is_some_and(|item| item.starts_with('!')) {
             daemon.leave_out(
                 words::list_item(&from, value),
-                "a list that ends with an exception holds for every other host, too: give it rules by hand",
+                "a list that ends with an exception also matches every other host: add rules for it",
             );
         }
         let hosts = Hosts::new(daemon, action, from);
@@ -288,7 +286,7 @@ struct HostList<'a> {
 impl HostList<'_> {
     fn read(&mut self, list: &str) {
         if list.contains('$') {
-            let why = "an expansion, which only Exim can compute: give the networks by hand";
+            let why = "an expansion, which only Exim can compute: add rules for the networks";
             return self.hosts.leave_out(list, why);
         }
         for item in items(list) {
@@ -312,11 +310,13 @@ impl HostList<'_> {
             return;
         }
         let why = match item.chars().next() {
-            Some('+') => "the list is not in the output of `exim -bP`: give that of `exim -bP +NAME`, too",
-            _ if item == "*" => "this is every host: leave the limits themselves out instead",
-            Some('@') => "the host itself is allowed anyway",
+            Some('+') => {
+                "the list is not in the output of `exim -bP`: also give the output of `exim -bP +NAME`"
+            }
+            _ if item == "*" => "this matches every host: remove the limits instead",
+            Some('@') => "local addresses are always allowed",
             _ => {
-                "the limiter knows networks, no names and no lookups: give the networks of these hosts by hand"
+                "the limiter matches networks, not names or lookups: add rules for the networks of these hosts"
             }
         };
         self.hosts.leave_out(item, why);
@@ -327,11 +327,16 @@ impl HostList<'_> {
 fn others(options: &Options<'_>, daemon: &mut Daemon) {
     // With the values that mean nothing.
     for (name, nothing, why) in [
-        ("acl_smtp_connect", "", "what this ACL says of connections, a ratelimit for one, stays with Exim"),
+        ("acl_smtp_connect", "", "Exim keeps what this ACL does with connections, such as a ratelimit"),
         ("smtp_load_reserve", "", "the limiter does not look at the load: Exim keeps it"),
-        ("smtp_accept_queue", "0", "this is about delivery, not about who may connect: Exim keeps it"),
-        ("smtp_ratelimit_hosts", "", "this slows commands down inside a session: Exim keeps it"),
-        ("smtp_connect_backlog", "20", "this many may wait for Exim to take them, which the kernel keeps"),
+        ("smtp_accept_queue", "0", "this limits delivery, not connections: Exim keeps it"),
+        ("smtp_ratelimit_hosts", "", "this slows commands inside a session: Exim keeps it"),
+        (
+            "smtp_connect_backlog",
+            "20",
+            "this limits connections that Exim has not accepted yet: the kernel \
+                                        keeps it",
+        ),
         ("smtp_accept_max_per_connection", "1000", "this counts messages inside a session: Exim keeps it"),
         ("smtp_accept_max_nonmail", "10", "this counts commands inside a session: Exim keeps it"),
     ] {

@@ -55,7 +55,7 @@ pub fn here(reader: &Reader) -> Result<Option<Daemon>> {
     (reader.read)(&text).map(Some).map_err(|unread| match unread {
         Unread::Other => anyhow!("{shown} prints no settings of {}", reader.name),
         Unread::Cut(where_it_shows) => {
-            anyhow!("what {shown} prints cannot be read: the text seems cut: {where_it_shows}")
+            anyhow!("cannot read the output of {shown}: it seems incomplete: {where_it_shows}")
         }
     })
 }
@@ -79,12 +79,16 @@ pub fn saved(reader: &Reader, path: &Path) -> Result<Daemon> {
     let runs = reader.runs.iter().map(|arguments| [&[reader.programs[0]], *arguments].concat().join(" "));
     let runs = runs.collect::<Vec<_>>().join("; ");
     if bytes.len() as u64 > MAX_BYTES {
-        bail!("{name} is larger than {} MiB; give it what `{runs}` prints", MAX_BYTES >> 20);
+        bail!("{name} is larger than {} MiB; give the output of `{runs}`", MAX_BYTES >> 20);
     }
     (reader.read)(&String::from_utf8_lossy(&bytes)).map_err(|unread| match unread {
-        Unread::Other => anyhow!("{name} holds no settings of {}; give it what `{runs}` prints", reader.name),
+        Unread::Other => {
+            anyhow!("{name} contains no settings of {}; give the output of `{runs}`", reader.name)
+        }
         Unread::Cut(where_it_shows) => {
-            anyhow!("{name}: the text seems cut: {where_it_shows}; give it all that `{runs}` prints")
+            anyhow!(
+                "{name}: the text seems incomplete: {where_it_shows}; save the complete output of `{runs}`"
+            )
         }
     })
 }
@@ -112,7 +116,10 @@ fn run(program: &Path, arguments: &[&str], patience: Duration) -> Result<String>
     let (Ok(out), Ok(err)) = (out.recv_timeout(patience), err.recv_timeout(patience)) else {
         let _it_has_just_ended = child.kill();
         let _no_zombie = child.wait();
-        bail!("{shown} has not ended after {} seconds; give its output as a file", patience.as_secs());
+        bail!(
+            "{shown} is still running after {} seconds; save its output and give that file",
+            patience.as_secs()
+        );
     };
     let status = child.wait().with_context(|| format!("cannot wait for {shown}"))?;
     if !status.success() {
@@ -163,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_is_given_up() {
-        assert!(sh("exec sleep 60", 50).unwrap_err().contains("has not ended after"));
+        assert!(sh("exec sleep 60", 50).unwrap_err().contains("is still running after"));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use super::{
 };
 
 /// What is said of an exception.
-const EXCEPTION: &str = "an exception inside the list: what stands behind it and holds a part of it is left out, too; give both rules by hand";
+const EXCEPTION: &str =
+    "an exception in the list: later items that overlap it are left out, too; add rules for both";
 
 /// A list on its way into rules.
 pub struct Hosts<'a> {
@@ -35,15 +36,12 @@ impl<'a> Hosts<'a> {
     pub fn network(&mut self, network: IpNet) {
         let shown = net::shown(&network);
         if let Some(exception) = &self.other_exception {
-            let why = format!("it stands behind {exception}, which may be in it: give it a rule by hand");
+            let why = format!("it comes after {exception}, which may overlap it: add a rule for it");
             return self.leave_out(&shown, &why);
         }
         let meets = |exception: &&IpNet| exception.contains(&network) || network.contains(*exception);
         if let Some(exception) = self.exceptions.iter().find(meets) {
-            let why = format!(
-                "all of it or a part is excepted by !{}: give it a rule by hand",
-                net::shown(exception)
-            );
+            let why = format!("!{} excludes all or a part of it: add a rule for it", net::shown(exception));
             return self.leave_out(&shown, &why);
         }
         self.daemon.rule(network, self.action, &self.from);

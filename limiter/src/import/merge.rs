@@ -35,7 +35,7 @@ fn services(daemons: &mut [Daemon]) -> Vec<(&'static str, Service)> {
             service.ports.value.dedup();
             if service.ports.value.first() == Some(&0) {
                 service.ports.value.remove(0);
-                daemon.leave_out(what.clone(), "there is no port 0");
+                daemon.leave_out(what.clone(), "port 0 does not exist");
             }
             for (_, owner) in &mut services {
                 let (both, free): (Vec<u16>, Vec<u16>) =
@@ -44,11 +44,11 @@ fn services(daemons: &mut [Daemon]) -> Vec<(&'static str, Service)> {
                 for port in &both {
                     let other = if owner.has_the_limits_of(&service) { "the same" } else { "other" };
                     let mut why = format!(
-                        "port {port} is in [service.{}] already, which has {other} limits",
+                        "port {port} already belongs to [service.{}], which has {other} limits",
                         owner.name
                     );
                     if other == "other" {
-                        why.push_str(": the stricter of each two are taken there, and both are named");
+                        why.push_str(": each stricter limit is used there, and both are listed");
                     }
                     daemon.leave_out(what.clone(), why);
                 }
@@ -58,7 +58,7 @@ fn services(daemons: &mut [Daemon]) -> Vec<(&'static str, Service)> {
             }
             let Some(&first) = service.ports.value.first() else { continue };
             if services.len() >= room {
-                daemon.leave_out(what, "there are more services than the limiter can hold");
+                daemon.leave_out(what, "the limiter cannot hold so many services");
                 continue;
             }
             let is_taken = |name: &str| services.iter().any(|(_, other)| other.name == name);
@@ -88,7 +88,7 @@ fn rules(daemons: &mut [Daemon]) -> Vec<Rule> {
                 if known.action == Action::Allow { (known.clone(), rule) } else { (rule, known.clone()) };
             daemon.leave_out(
                 format!("{}: {}", deny.source, net::shown(&deny.network)),
-                format!("it is allowed by {}, and allow beats everything", allow.source),
+                format!("{} allows it, and allow overrides everything", allow.source),
             );
             *known = allow;
         }
@@ -127,8 +127,8 @@ impl Service {
             }
             let stricter = mine.value.stricter(theirs.value);
             let both = format!(
-                "Port {port} is in two services: {service} has {}, {other_service} has {}. A port has one limit here: \
-                 {stricter} is taken, since the other would be more than one of them allows.",
+                "Port {port} is in two services: {service} has {}, {other_service} has {}. A port has one \
+                 limit here: {stricter} is used, because the other exceeds what one of them allows.",
                 mine.value, theirs.value
             );
             mine.source.extend(theirs.source.iter().cloned());
@@ -140,21 +140,21 @@ impl Service {
                 mine.source.extend(theirs.source.iter().cloned());
                 mine.value = mine.value.stricter(theirs.value);
                 mine.note(format!(
-                    "Port {port} is in two services with these two rates: {service} and {other_service}. The lower one \
-                     is taken."
+                    "Port {port} is in two services with these two rates: {service} and {other_service}. The \
+                     lower one is used."
                 ));
             }
             (None, Some(theirs)) => {
                 let mut rate = theirs.clone();
                 rate.note(format!(
-                    "Port {port} is in two services: {other_service} has this rate, {service} has none. A port has one \
-                     rate here: the lower one is taken."
+                    "Port {port} is in two services: {other_service} has this rate, {service} has none. A port \
+                     has one rate here: the lower one is used."
                 ));
                 self.rate = Some(rate);
             }
             (Some(mine), None) => mine.note(format!(
-                "Port {port} is in two services: {service} has this rate, {other_service} has none. A port has one rate \
-                 here: the lower one is taken."
+                "Port {port} is in two services: {service} has this rate, {other_service} has none. A port has \
+                 one rate here: the lower one is used."
             )),
             _ => {}
         }
@@ -167,7 +167,7 @@ impl Service {
                 && is_wider
             {
                 let mut prefix = theirs.clone();
-                prefix.note(format!("Port {port} is in two services: the wider source of both is taken."));
+                prefix.note(format!("Port {port} is in two services: the larger source of both is used."));
                 *mine = Some(prefix);
             }
         }
@@ -183,34 +183,36 @@ impl Service {
         if let Limit::Of(total) = self.max_total.value
             && total > most
         {
-            self.max_total.note(format!("More than {most}, so it is no limit."));
+            self.max_total.note(format!("More than {most}, so it is not a limit."));
             self.max_total.value = Limit::None;
         }
         let limit = &mut self.max_connections;
         let default = config::Config::default().services.first().map_or(1, |service| service.max_connections);
         match (limit.value, self.max_total.value) {
             (Limit::None, Limit::Of(total)) => {
-                limit.note(format!("So one source may hold all {total} of the service."));
+                limit.note(format!("So one source can hold all {total} of the service."));
                 limit.value = Limit::Of(total);
             }
             (Limit::Of(number), Limit::Of(total)) if number > total => {
-                limit.note(format!("But the service has no more than {total}."));
+                limit.note(format!("But the service has at most {total}."));
                 limit.value = Limit::Of(total);
             }
             (Limit::Unknown, Limit::Of(total)) if total < u64::from(default) => {
-                limit.note(format!("It is not known, but the service has no more than {total}."));
+                limit.note(format!("It is unknown, but the service has at most {total}."));
                 limit.value = Limit::Of(total);
             }
             (Limit::None, Limit::Unknown) => {
-                limit.note("So one source may hold all of the service, and how many that are is not known.");
+                limit.note(
+                    "So one source can hold all connections of the service, and that number is unknown.",
+                );
                 limit.value = Limit::Unknown;
             }
             (Limit::None, Limit::None) => {
-                limit.note(format!("And none for the service: {most} is the most that can be said here."));
+                limit.note(format!("The service has none either: {most} is the largest possible value."));
                 limit.value = Limit::Of(most);
             }
             (Limit::Of(number), _) if number > most => {
-                limit.note(format!("{most} is the most that can be said here."));
+                limit.note(format!("{most} is the largest possible value."));
                 limit.value = Limit::Of(most);
             }
             _ => {}
@@ -225,7 +227,7 @@ impl Service {
             if let Some(said) = prefix {
                 let fits = said.value.clamp(1, bits);
                 if fits != said.value {
-                    said.note(format!("{fits} is the nearest that can be said here."));
+                    said.note(format!("{fits} is the nearest possible value."));
                     said.value = fits;
                 }
             }

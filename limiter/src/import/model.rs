@@ -62,7 +62,7 @@ impl fmt::Display for Limit {
         match self {
             Self::None => out.write_str("no limit"),
             Self::Of(number) => number.fmt(out),
-            Self::Unknown => out.write_str("a limit that is not known"),
+            Self::Unknown => out.write_str("an unknown limit"),
         }
     }
 }
@@ -213,12 +213,12 @@ impl Daemon {
     pub fn not_understood(&mut self, lines: &[String]) {
         const NAMED: usize = 10;
         for line in lines.iter().take(NAMED) {
-            self.leave_out(line.clone(), "this line is not understood: nothing of it is carried over");
+            self.leave_out(line.clone(), "import does not understand this line, and ignores it");
         }
         if lines.len() > NAMED {
             self.leave_out(
                 format!("{} more lines", lines.len() - NAMED),
-                "these are not understood: nothing of them is carried over",
+                "import does not understand these lines, and ignores them",
             );
         }
     }
@@ -229,7 +229,7 @@ impl Daemon {
             return;
         }
         if network.prefix_len() == 0 {
-            let why = "this is every address there is: leave the limits themselves out instead";
+            let why = "this matches every address: remove the limits instead";
             return self.leave_out(format!("{source}: {network}"), why);
         }
         let rule = Rule { network, action, source: source.to_owned() };

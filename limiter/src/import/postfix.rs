@@ -55,21 +55,21 @@ pub fn read(text: &str) -> Result<Daemon, Unread> {
             Some(Sourced::new(name.clone(), format!("Postfix: {}", setting("myhostname", &name))));
     }
     if !output.has_main() {
-        daemon.leave_out("main.cf", "the output of `postconf` is missing, so what it limits is not known");
+        daemon.leave_out("main.cf", "the output of `postconf` is missing, so the limits are unknown");
     }
     if let Some(first) = output.begins_late() {
         daemon.leave_out(
             "main.cf",
             format!(
-                "there is no parameter before {first}, as in a text that is cut in front: what is not in it is taken for \
-                 Postfix's default"
+                "the text seems to lack its beginning, because no parameter comes before {first}: import uses \
+                 Postfix's defaults for missing parameters"
             ),
         );
     }
     let masters = if output.masters.is_empty() {
         daemon.leave_out(
             "master.cf",
-            "the output of `postconf -M` is missing, so only the service smtp is taken for granted",
+            "the output of `postconf -M` is missing, so import assumes only the service smtp",
         );
         vec![Master::smtp()]
     } else {
@@ -80,10 +80,7 @@ pub fn read(text: &str) -> Result<Daemon, Unread> {
         service(&output, master, &mut daemon);
     }
     if let Some(interfaces) = own_interfaces(&output) {
-        daemon.leave_out(
-            interfaces,
-            "it listens on loopback only: only this host itself comes in, which is allowed anyway",
-        );
+        daemon.leave_out(interfaces, "it listens on loopback only, and local addresses are always allowed");
     }
     Ok(daemon)
 }
@@ -92,8 +89,8 @@ pub fn read(text: &str) -> Result<Daemon, Unread> {
 fn old_exceptions(output: &Output, daemon: &mut Daemon) {
     let Some(value) = output.given("", OLD_EXCEPTIONS).filter(|value| !value.is_empty()) else { return };
     let why = format!(
-        "the old name of {EXCEPTIONS}, whose default is empty while this is set: without a value of its own, Postfix \
-         excepts neither these networks nor mynetworks. Give these networks a rule by hand if they are meant"
+        "the old name of {EXCEPTIONS}, whose default is empty while this is set: if {EXCEPTIONS} has no value, \
+         Postfix exempts neither these networks nor mynetworks. Add a rule for these networks if needed"
     );
     daemon.leave_out(setting(OLD_EXCEPTIONS, value), why);
 }
@@ -107,7 +104,7 @@ fn service(output: &Output, master: &Master, daemon: &mut Daemon) {
         None => (None, name.as_str()),
     };
     if host.is_some_and(net::is_own_host) {
-        return daemon.leave_out(what, "only this host itself reaches it, which is allowed anyway");
+        return daemon.leave_out(what, "only this host can reach it, and local addresses are always allowed");
     }
     if let Some(disabled) = disabled(output, master) {
         return daemon.leave_out(format!("{what}, {disabled}"), "Postfix does not start it");
@@ -117,20 +114,20 @@ fn service(output: &Output, master: &Master, daemon: &mut Daemon) {
         if host.is_none()
             && let Some(interfaces) = own_interfaces(output)
         {
-            let why = "only this host itself reaches it, which is allowed anyway";
+            let why = "only this host can reach it, and local addresses are always allowed";
             return daemon.leave_out(format!("{what}, {interfaces}"), why);
         }
-        return daemon
-            .leave_out(what, "it is no mail service of Postfix itself: give it a [service] by hand");
+        return daemon.leave_out(what, "it is not a mail service of Postfix itself: add a [service] for it");
     }
     let Some(port) = words::port(port_name) else {
-        return daemon.leave_out(what, format!("the port of {port_name} is not known here: give it by hand"));
+        return daemon
+            .leave_out(what, format!("the port of {port_name} is unknown here: add it to the service"));
     };
     if output.without_options.contains(&master.service_id()) {
         daemon.leave_out(
             format!("{what} -o …"),
-            "what it says behind the program is not understood, so its limits are not known: the output of \
-             `postconf -P` has them",
+            "import does not understand the options after the program, so its limits are unknown: also give \
+             the output of `postconf -P`",
         );
     }
     let mut of = Of { output, name, daemon };
@@ -211,7 +208,7 @@ impl Of<'_> {
         let shown = self.shown(parameter, raw);
         let mut why = "only Postfix can compute it: give the output of `postconf -x`".to_owned();
         if raw.contains(STRESS) {
-            why.push_str(", which has what holds while Postfix is not under stress");
+            why.push_str(", which has the value for Postfix without stress");
         }
         self.daemon.leave_out(shown.clone(), why);
         shown
@@ -228,7 +225,7 @@ impl Of<'_> {
         }
         let limit = value.parse().map_or(Limit::Unknown, Limit::or_none);
         if limit == Limit::Unknown {
-            self.daemon.leave_out(shown.clone(), "this is no number, so this limit is not known");
+            self.daemon.leave_out(shown.clone(), "this is not a number, so the limit is unknown");
         }
         (limit, shown)
     }
@@ -240,10 +237,8 @@ impl Of<'_> {
         match self.limit(parameter) {
             (Limit::Of(bits), shown) => Some(Sourced::new(bits, format!("Postfix: {shown}"))),
             (Limit::None | Limit::Unknown, shown) => {
-                self.daemon.leave_out(
-                    shown,
-                    "this is no length of a prefix that is known here, so the limiter's default holds",
-                );
+                self.daemon
+                    .leave_out(shown, "this is not a valid prefix length, so the limiter's default applies");
                 None
             }
         }
@@ -281,9 +276,9 @@ impl Of<'_> {
         let shown = format!("master.cf: {name} has maxproc {}", one_line(processes));
         let mut total = Sourced::new(limit, format!("Postfix: {shown}"));
         match limit {
-            Limit::None => total.note("So there is no limit for all of the service."),
+            Limit::None => total.note("So the service as a whole has no limit."),
             Limit::Of(_) => {}
-            Limit::Unknown => self.daemon.leave_out(shown, "this is no number, so this limit is not known"),
+            Limit::Unknown => self.daemon.leave_out(shown, "this is not a number, so the limit is unknown"),
         }
         total
     }
@@ -297,14 +292,16 @@ impl Of<'_> {
         };
         let time = setting(parameter, &unit);
         let Some(spec) = seconds(&unit).and_then(|seconds| RateSpec::of(count, seconds)) else {
-            self.daemon.leave_out(format!("{shown}, {time}"), "this is no rate the limiter can hold");
+            self.daemon.leave_out(format!("{shown}, {time}"), "the limiter cannot hold this rate");
             return None;
         };
         let mut rate = Sourced::new(spec, format!("Postfix: {shown}, {time}"));
         if !spec.exact {
-            rate.note("There is no word for exactly this: it is the next higher rate.");
+            rate.note("This exact rate is not possible: it is the next higher one.");
         }
-        rate.note("Postfix starts to count anew after each such time; here places come back one by one.");
+        rate.note(
+            "Postfix starts a new count after each period; here connections become available one by one.",
+        );
         Some(rate)
     }
 
@@ -331,11 +328,11 @@ impl Of<'_> {
                     hosts.network(network);
                     continue;
                 }
-                "it has bits behind its prefix, which Postfix does not take for a network"
+                "it has bits set after its prefix, so Postfix does not accept it as a network"
             } else if pattern.starts_with('/') || pattern.contains(':') {
-                "the limiter reads no tables of Postfix: give the networks in it by hand"
+                "the limiter does not read Postfix tables: add rules for the networks in it"
             } else {
-                "the limiter knows addresses, no names: give the networks of these hosts by hand"
+                "the limiter matches addresses, not names: add rules for the networks of these hosts"
             };
             hosts.leave_out(pattern, why);
         }
@@ -352,8 +349,8 @@ impl Of<'_> {
         for parameter in ["postscreen_pre_queue_limit", "postscreen_post_queue_limit"] {
             let (limit, shown) = self.limit(parameter);
             if limit != Limit::None {
-                let why = "it limits what postscreen has not handed on yet, which the limiter cannot tell from the \
-                           rest: Postfix keeps it";
+                let why = "it limits connections that postscreen still holds, which the limiter cannot tell \
+                           from the others: Postfix keeps it";
                 self.daemon.leave_out(shown, why);
             }
         }
@@ -368,7 +365,7 @@ impl Of<'_> {
         let Master { name, processes, command, .. } = master;
         self.daemon.leave_out(
             format!("master.cf: {name} pass {command}, maxproc {processes}"),
-            "it limits what postscreen lets through, which the limiter cannot tell from the rest: Postfix keeps it",
+            "it limits connections that postscreen has passed on, which the limiter cannot tell from the others: Postfix keeps it",
         );
         let service_id = master.service_id();
         let mut handed_on = Of { output: self.output, name: &service_id, daemon: self.daemon };
@@ -378,7 +375,8 @@ impl Of<'_> {
             if limit != Limit::None && limit != of_postscreen {
                 handed_on.daemon.leave_out(
                     shown,
-                    "behind postscreen it counts only what postscreen lets through: Postfix keeps it",
+                    "behind postscreen it counts only connections that postscreen has passed on: Postfix keeps \
+                     it",
                 );
             }
         }
@@ -395,7 +393,7 @@ impl Of<'_> {
 
 /// What is to be done about a proxy.
 const BEHIND_PROXY: &str =
-    "connections come from a proxy, which the limiter takes for the client: allow its address";
+    "connections come from a proxy, which the limiter counts as the client: allow its address";
 
 /// A time of Postfix in seconds.
 fn seconds(text: &str) -> Option<u64> {

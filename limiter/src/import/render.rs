@@ -55,11 +55,11 @@ impl Import {
         out.write_str("#\n")?;
         comment(
             out,
-            "Above each value stands where it came from. Nothing is stricter than the daemons are unless it says so, \
-             with two differences: who is over max_total is told so, instead of waiting for a free process; and an \
-             IPv6 source is a /64 where nothing else is said, which is one customer, where they count each address \
-             (ipv6_prefix = 128 does that). A limit that is not understood has no number here. Services that are not \
-             named here have the limiter's defaults.",
+            "A comment above each value names its origin. No limit is stricter than the daemon's unless a \
+             comment says so, with two differences: a client over max_total is refused, instead of waiting for \
+             a free process; and an IPv6 source is a /64 by default, which is one customer, while the daemons \
+             count each address (ipv6_prefix = 128 does that). A limit that import does not understand has no \
+             number here. Services that are not listed here have the limiter's defaults.",
         )?;
         let mut hostnames = self.daemons.iter().filter_map(|daemon: &Daemon| daemon.hostname.as_ref());
         if let Some(hostname) = hostnames.find(|hostname| is_hostname(&hostname.value)) {
@@ -144,8 +144,8 @@ fn write_rules(out: &mut fmt::Formatter<'_>, rules: &[Rule]) -> fmt::Result {
     writeln!(out)?;
     comment(
         out,
-        "Networks of which the daemons say something else. A rule holds for all services, also those of the other \
-         daemons; this host itself is allowed without one.",
+        "Networks that the daemons treat differently. A rule applies to all services, including those of the \
+         other daemons; local addresses are allowed without a rule.",
     )?;
     for (index, Rule { network, action, source }) in rules.iter().enumerate() {
         let rule = config::Rule { comment: Some(one_line(source)), ..config::Rule::new(*network, *action) };
@@ -172,7 +172,7 @@ fn unknown(
     comment(
         out,
         &format!(
-            "Not known, so there is no number here: give {name} by hand. Until then the limiter's default holds: {default}."
+            "Unknown, so there is no number here: set {name}. Until then the limiter's default applies: {default}."
         ),
     )
 }

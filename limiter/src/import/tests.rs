@@ -192,7 +192,7 @@ fn several_daemons_make_one_configuration_and_a_port_taken_twice_is_named() {
     // Postfix has 40 of one client there, and Exim 10.
     assert_eq!(limits(&config, "submission"), (vec![587], 10, Some(40), 0));
     assert_eq!(limits(&config, "imap").0, [993, 10143]);
-    let named = "port 25 is in [service.smtp] already";
+    let named = "port 25 already belongs to [service.smtp]";
     assert!(toml.split_whitespace().collect::<Vec<_>>().join(" ").contains(named), "{toml}");
 }
 

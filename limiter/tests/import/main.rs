@@ -108,11 +108,10 @@ fn a_text_that_is_cut_is_one_sentence_and_the_others_are_printed() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         errors,
-        "limiter: Dovecot is not imported: standard input: the text seems cut: line 2 closes a block that no line opens; give it all \
-         that `doveconf` prints.\n"
+        "limiter: cannot import Dovecot: standard input: the text seems incomplete: line 2 closes a block that no line opens; save the complete output of `doveconf`.\n"
     );
     assert!(toml.contains("[service.smtp]") && !toml.contains("[service.imap]"), "{toml}");
-    assert!(toml.contains("# Dovecot is not imported: "), "{toml}");
+    assert!(toml.contains("# cannot import Dovecot: "), "{toml}");
 }
 
 #[test]
@@ -137,8 +136,7 @@ fn one_that_is_not_installed_is_one_sentence_and_nothing_found_is_a_failure() {
     assert_eq!((output.status.code(), toml.as_str()), (Some(1), ""));
     assert_eq!(
         errors,
-        "limiter: Exim is not installed here: there is no exim and no exim4.\nlimiter: no limits of a mail daemon were \
-         found; give the saved output of its program, see `limiter help import`\n"
+        "limiter: Exim is not installed: exim and exim4 not found.\nlimiter: found no limits of a mail daemon; give the saved output of its program, see `limiter help import`\n"
     );
 }
 
@@ -149,7 +147,7 @@ fn a_file_that_cannot_be_used_is_one_sentence() {
         ("--postfix=/nonexistent".to_owned(), "cannot read /nonexistent: No such file"),
         (
             format!("--postfix={}", wrong.display()),
-            "give it what `postconf -x; postconf -M; postconf -P -x` prints",
+            "give the output of `postconf -x; postconf -M; postconf -P -x`",
         ),
         (format!("--dovecot={}", wrong.parent().unwrap().display()), "Is a directory"),
     ] {
@@ -166,7 +164,7 @@ fn one_daemon_alone_has_standard_input() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
         said(&output).1,
-        "limiter: standard input holds the settings of one daemon; give those of the others as files\n"
+        "limiter: standard input can hold the settings of one daemon only; give the others as files\n"
     );
 }
 
@@ -181,7 +179,7 @@ fn a_daemon_whose_program_fails_is_one_sentence_and_the_others_are_printed() {
     let (toml, errors) = said(&output);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(errors.lines().count(), 1, "{errors}");
-    assert!(errors.starts_with("limiter: Postfix is not imported: "), "{errors}");
+    assert!(errors.starts_with("limiter: cannot import Postfix: "), "{errors}");
     assert!(errors.contains("main.cf: No such file or directory"), "{errors}");
-    assert!(toml.contains("# Postfix is not imported: ") && toml.contains("[service.smtp]"), "{toml}");
+    assert!(toml.contains("# cannot import Postfix: ") && toml.contains("[service.smtp]"), "{toml}");
 }

@@ -114,13 +114,13 @@ impl Settings {
     pub fn of_another_version(&self) -> Option<&'static str> {
         match self.version {
             Version::Later => {
-                Some("the text is of a later Dovecot than 2.4: the defaults of 2.4 are taken for its own")
+                Some("the text is from a Dovecot later than 2.4: import uses the defaults of 2.4")
             }
             Version::V2_4 if !self.is_version_said => {
-                Some("the text does not say its version: the defaults of 2.4 are taken for its own")
+                Some("the text has no version: import uses the defaults of 2.4")
             }
             Version::V2_3 if !self.is_version_said => {
-                Some("the text does not say its version: the defaults of 2.3 are taken for its own")
+                Some("the text has no version: import uses the defaults of 2.3")
             }
             _ => None,
         }
@@ -203,7 +203,7 @@ impl Settings {
         for item in not_understood {
             daemon.leave_out(
                 format!("protocols {{ {item} }}"),
-                "this is neither yes nor no: give it a [service] by hand, if it is served",
+                "this is neither yes nor no: add a [service] for it, if Dovecot serves it",
             );
         }
         protocols.iter().any(|known| known == protocol)

@@ -47,7 +47,7 @@ impl Text {
             if let Some(marker) = heredoc(&joined)
                 && !lines.by_ref().any(|(_, line)| line == marker)
             {
-                reading.cut(format!("line {number} begins a text that {marker} does not end"));
+                reading.cut(format!("line {number} begins a text, and no line with {marker} ends it"));
             }
             if reading.text.cut.is_some() {
                 break;

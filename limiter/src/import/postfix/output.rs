@@ -153,7 +153,7 @@ impl Output {
                 if !output.continued(&last, line.trim()) {
                     output
                         .cut
-                        .get_or_insert(format!("line {} goes on with a line that is missing", index + 1));
+                        .get_or_insert(format!("line {} continues on a line that is missing", index + 1));
                 }
             } else if let Some(master) = Master::read(line) {
                 output.masters.push(master);
@@ -171,14 +171,14 @@ impl Output {
         if output.is_full()
             && let Some(missing) = ALWAYS.iter().find(|name| output.given("", name).is_none())
         {
-            output.cut.get_or_insert(format!("it is all of `postconf`, but there is no {missing}"));
+            output.cut.get_or_insert(format!("it is the output of `postconf`, but {missing} is missing"));
         }
         if let Some(first) = output.begins_late()
             && output.of_main().count() > MANY_LATE
         {
             output
                 .cut
-                .get_or_insert(format!("`postconf` prints them in order, and there is none before {first}"));
+                .get_or_insert(format!("`postconf` prints them in order, and none comes before {first}"));
         }
         output
     }

@@ -59,7 +59,7 @@ fn postfix_does_not_except_what_it_does_not_take_for_a_network() {
     );
     let networks = ["192.0.2.7/32", "2001:db8:1::/48"];
     assert_eq!(rules(&config), networks.map(|network| (network.to_owned(), Action::Allow)));
-    assert!(toml.contains("198.51.100.7/26: it has bits behind its prefix"), "{toml}");
+    assert!(toml.contains("198.51.100.7/26: it has bits set after its prefix"), "{toml}");
 }
 
 #[test]
@@ -75,25 +75,25 @@ fn an_exception_in_a_list_keeps_what_it_is_in_from_a_rule_when_it_stands_before_
     let exim = "smtp_accept_max = 20\nhost_reject_connection = !192.0.2.7 : 192.0.2.0/24 : 198.51.100.1 : !203.0.113.1\n";
     let (config, toml) = of(&EXIM, exim);
     assert_eq!(rules(&config), [("198.51.100.1/32".to_owned(), Action::Deny)]);
-    assert!(toml.contains("a list that ends with an exception holds for every other host"), "{toml}");
+    assert!(toml.contains("a list that ends with an exception also matches every other host"), "{toml}");
 }
 
 #[test]
 fn postfix_with_what_is_no_number_has_no_number_and_not_no_limit() {
     for (value, why) in [
-        ("12 other = 3", "this is no number"),
+        ("12 other = 3", "this is not a number"),
         ("${stress?{5}:{25}}", "only Postfix can compute it"),
-        ("${stress?5}${stress:25}", "under stress"),
+        ("${stress?5}${stress:25}", "without stress"),
         ("$unknown", "only Postfix can compute it"),
         ("${unknown:7}", "only Postfix can compute it"),
-        ("", "this is no number"),
-        ("-1", "this is no number"),
-        ("99999999999999999999", "this is no number"),
+        ("", "this is not a number"),
+        ("-1", "this is not a number"),
+        ("99999999999999999999", "this is not a number"),
     ] {
         let setting = format!("smtpd_client_connection_count_limit = {value}");
         let (config, toml) = of(&POSTFIX, &main_cf(&setting));
         assert_eq!(limits(&config, "smtp"), (vec![25], 20, Some(100), 0), "{value}");
-        assert!(toml.contains("Not known, so there is no number here"), "{value}\n{toml}");
+        assert!(toml.contains("Unknown, so there is no number here"), "{value}\n{toml}");
         assert!(toml.contains(why), "{value}\n{toml}");
         assert!(!toml.contains("max_connections =") && !toml.contains("no limit for one client"), "{toml}");
     }
@@ -104,16 +104,16 @@ fn postfix_with_what_is_no_number_has_no_number_and_not_no_limit() {
 #[test]
 fn postfix_with_other_limits_that_are_no_numbers_says_so() {
     for (setting, says) in [
-        ("default_process_limit = many", "default_process_limit = many: this is no number"),
+        ("default_process_limit = many", "default_process_limit = many: this is not a number"),
         (
             "smtpd_client_connection_rate_limit = 5 a",
-            "smtpd_client_connection_rate_limit = 5 a: this is no number",
+            "smtpd_client_connection_rate_limit = 5 a: this is not a number",
         ),
         (
             "smtpd_client_connection_rate_limit = 5\nanvil_rate_time_unit = $unknown",
             "anvil_rate_time_unit = $unknown: only Postfix",
         ),
-        ("smtpd_client_message_rate_limit = x", "smtpd_client_message_rate_limit = x: this is no number"),
+        ("smtpd_client_message_rate_limit = x", "smtpd_client_message_rate_limit = x: this is not a number"),
         ("smtpd_client_ipv6_prefix_length = x", "smtpd_client_ipv6_prefix_length = x: this is no"),
     ] {
         let (_, toml) = of(&POSTFIX, &main_cf(setting));
@@ -122,7 +122,7 @@ fn postfix_with_other_limits_that_are_no_numbers_says_so() {
     let text = "myhostname = mx.example.com\nsmtp inet n - y - 5x smtpd\n";
     let (config, toml) = of(&POSTFIX, text);
     assert_eq!(limits(&config, "smtp"), (vec![25], 50, None, 0));
-    assert!(toml.contains("give max_total by hand") && !toml.contains("max_total ="), "{toml}");
+    assert!(toml.contains("set max_total") && !toml.contains("max_total ="), "{toml}");
 }
 
 #[test]
@@ -131,24 +131,24 @@ fn a_source_may_not_hold_a_million_where_the_whole_of_the_service_is_not_known()
         "myhostname = mx.example.com\nsmtpd_client_connection_count_limit = 0\nsmtp inet n - y - x smtpd\n";
     let (config, toml) = of(&POSTFIX, text);
     assert_eq!(limits(&config, "smtp"), (vec![25], 20, None, 0));
-    assert!(toml.contains("how many that are is not known"), "{toml}");
+    assert!(toml.contains("that number is unknown"), "{toml}");
 }
 
 #[test]
 fn exim_with_what_is_no_number_or_is_missing_has_no_number() {
     for (setting, says) in [
-        ("smtp_accept_max = 20\nsmtp_accept_max_per_host = 5 per host", "5 per host: this is no number"),
+        ("smtp_accept_max = 20\nsmtp_accept_max_per_host = 5 per host", "5 per host: this is not a number"),
         ("smtp_accept_max = 20\nsmtp_accept_max_per_host = <value not displayable>", "run this as root"),
         ("smtp_accept_max = 20", "smtp_accept_max_per_host: this is not in the text"),
     ] {
         let (config, toml) = of(&EXIM, setting);
         assert_eq!(limits(&config, "smtp").1, 20, "{setting}");
-        assert!(toml.contains("give max_connections by hand") && toml.contains(says), "{setting}\n{toml}");
+        assert!(toml.contains("set max_connections") && toml.contains(says), "{setting}\n{toml}");
     }
     let (config, toml) =
         of(&EXIM, "smtp_accept_max = twenty\nsmtp_accept_max_per_host =\nsmtp_accept_reserve = 5\n");
     assert_eq!(limits(&config, "smtp"), (vec![25], 20, None, 0));
-    assert!(toml.contains("give max_total by hand") && !toml.contains("max_total ="), "{toml}");
+    assert!(toml.contains("set max_total") && !toml.contains("max_total ="), "{toml}");
     assert!(!toml.contains("max_connections ="), "{toml}");
     // It takes no more than 4096, whatever is written.
     let (config, _) =
@@ -168,13 +168,13 @@ fn dovecot_with_what_is_no_number_has_no_number() {
         let text = format!("dovecot_config_version = 2.4.0\nprotocols = imap\n{setting}\n");
         let (config, toml) = of(&DOVECOT, &text);
         assert_eq!(limits(&config, "imap"), (vec![143, 993], 20, None, 0), "{setting}");
-        assert!(toml.contains("this is no number that is understood"), "{setting}\n{toml}");
-        assert!(toml.contains("give max_total by hand") && !toml.contains("max_total ="), "{toml}");
+        assert!(toml.contains("this is not a valid number"), "{setting}\n{toml}");
+        assert!(toml.contains("set max_total") && !toml.contains("max_total ="), "{toml}");
     }
     let text = "dovecot_config_version = 2.4.0\nprotocols = imap\nservice imap-login {\n inet_listener imap {\n port = 14x\n }\n}\n";
     let (config, toml) = of(&DOVECOT, text);
     assert_eq!(limits(&config, "imap").0, [993]);
-    assert!(toml.contains("port = 14x } }: this is no port that is understood"), "{toml}");
+    assert!(toml.contains("port = 14x } }: this is not a valid port"), "{toml}");
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn dovecot_cut_in_front_or_behind_is_refused() {
     let behind = "protocols = imap\nservice imap-login {\n  inet_listener imap {\n    port = 143\n  }\n";
     assert_eq!(cut(behind), "no line closes the block of line 2");
     let heredoc = "protocols = imap\nssl_server_key = <<END\nservice imap {\n";
-    assert_eq!(cut(heredoc), "line 2 begins a text that END does not end");
+    assert_eq!(cut(heredoc), "line 2 begins a text, and no line with END ends it");
     let whole = "protocols = imap\nssl_server_key = <<END\n}\n}\nEND\nmail_max_userip_connections = 3\n";
     assert_eq!((DOVECOT.read)(whole).unwrap().services.len(), 1);
 }
@@ -208,7 +208,7 @@ fn every_text_of_dovecot_without_its_front_is_refused_or_says_what_it_lacks() {
     for start in 1..lines.len() {
         let Ok(daemon) = (DOVECOT.read)(&lines[start..].join("\n")) else { continue };
         let toml = Import::new(vec![daemon.clone()], Vec::new()).to_string();
-        let said = daemon.left_out.iter().any(|left| left.why.contains("does not say its version"));
+        let said = daemon.left_out.iter().any(|left| left.why.contains("has no version"));
         let same = config::parse(&toml, "imported").is_ok_and(|cut| cut == config);
         assert!(said || same, "{}\n{toml}", lines[start..].join("\n"));
     }
@@ -230,14 +230,14 @@ fn postfix_cut_in_front_is_refused() {
                 daemon
                     .left_out
                     .iter()
-                    .any(|left| left.why.contains("cut in front") || left.why.contains("is missing")),
+                    .any(|left| left.why.contains("lack its beginning") || left.why.contains("is missing")),
                 "{start}: {daemon:?}"
             ),
         }
     }
     assert!(same > 0 && refused > 50, "{same} {refused}");
     let unread = (POSTFIX.read)("  -o smtpd_client_connection_count_limit=5\nmyhostname = mx.example.com\n");
-    assert_eq!(unread, Err(Unread::Cut("line 1 goes on with a line that is missing".to_owned())));
+    assert_eq!(unread, Err(Unread::Cut("line 1 continues on a line that is missing".to_owned())));
 }
 
 #[test]
@@ -275,9 +275,9 @@ fn two_smtpd_on_one_port_have_the_stricter_limit_and_both_are_named() {
         for says in [
             "master.cf: 192.0.2.1:smtp -o smtpd_client_connection_count_limit = 10",
             "master.cf: 192.0.2.2:smtp -o smtpd_client_connection_count_limit = 100",
-            "A port has one limit here: 10 is taken, since the other would be more than one of them allows",
-            "A port has one limit here: 30 is taken",
-            "port 25 is in [service.smtp] already, which has other limits",
+            "A port has one limit here: 10 is used, because the other exceeds what one of them allows",
+            "A port has one limit here: 30 is used",
+            "port 25 already belongs to [service.smtp], which has other limits",
         ] {
             assert!(toml.contains(says), "{says}\n{toml}");
         }
@@ -289,7 +289,7 @@ fn two_smtpd_on_one_port_have_the_stricter_limit_and_both_are_named() {
     let text = format!("myhostname = mx.example.com\n{}\n{known}\n", lines[1]);
     let (config, toml) = of(&POSTFIX, &text);
     assert_eq!(limits(&config, "smtp"), (vec![25], 30, Some(30), 0));
-    assert!(toml.contains("has a limit that is not known"), "{toml}");
+    assert!(toml.contains("has an unknown limit"), "{toml}");
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn dovecot_2_4_has_its_settings_under_their_full_names_too() {
 fn dovecot_in_the_form_without_blocks_is_not_taken_for_its_defaults_in_silence() {
     let (_, toml) = of(&DOVECOT, "protocols=imap\nservice/imap-login/process_limit=4\n");
     assert!(
-        toml.contains("line 2: service/imap-login/process_limit=4: this line is not understood"),
+        toml.contains("line 2: service/imap-login/process_limit=4: import does not understand this line"),
         "{toml}"
     );
 }
@@ -335,9 +335,9 @@ fn dovecot_names_what_holds_for_a_part_of_the_connections() {
     let (config, toml) = of(&DOVECOT, text);
     assert_eq!(rules(&config), []);
     for says in [
-        "local 192.0.2.1 { login_trusted_networks = 198.51.100.0/24 }: this holds for a part",
+        "local 192.0.2.1 { login_trusted_networks = 198.51.100.0/24 }: this applies to only some",
         "local 192.0.2.1 { protocol imap { mail_max_userip_connections = 3 }",
-        "service lmtp { inet_listener lmtp { port = 24 } }: it is no login service (process_limit = 7)",
+        "service lmtp { inet_listener lmtp { port = 24 } }: it is not a login service (process_limit = 7)",
     ] {
         assert!(toml.contains(says), "{says}\n{toml}");
     }
@@ -362,15 +362,15 @@ fn what_only_the_host_itself_reaches_is_not_told_to_have_a_service() {
     let left_out = left_out(&POSTFIX, &text);
     for port in ["7777", "7778", "7779"] {
         let found = left_out.iter().find(|left| left.setting.contains(port)).unwrap();
-        assert_eq!(found.why, "only this host itself reaches it, which is allowed anyway");
+        assert_eq!(found.why, "only this host can reach it, and local addresses are always allowed");
     }
     let alone = format!("{}628 inet n n n - 0 qmqpd\n", main_cf("inet_interfaces = 127.0.0.1, ::1"));
     let why = |text: &str| {
         let left_out = (POSTFIX.read)(text).unwrap().left_out;
         left_out.into_iter().find(|left| left.setting.contains("628")).unwrap().why
     };
-    assert!(why(&alone).starts_with("only this host itself"));
-    assert!(why(&alone.replace("127.0.0.1", "192.0.2.1")).contains("give it a [service]"));
+    assert!(why(&alone).starts_with("only this host can reach it"));
+    assert!(why(&alone.replace("127.0.0.1", "192.0.2.1")).contains("add a [service]"));
 }
 
 #[test]
