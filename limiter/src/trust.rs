@@ -126,12 +126,9 @@ impl Display for Distrust {
             Who::Anyone => format!("chmod o-w {path}"),
         };
         if self.is_file {
-            write!(f, "{who} may write to this file, and root would do what they write; run `{remedy}`")
+            write!(f, "{who} can write to this file, but only root may; run `{remedy}`")
         } else {
-            write!(
-                f,
-                "{who} may put another file in its place, and root would do what it says; run `{remedy}`, or move it"
-            )
+            write!(f, "{who} can replace this file, but only root may; run `{remedy}`, or move the file")
         }
     }
 }

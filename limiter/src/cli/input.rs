@@ -28,7 +28,7 @@ pub fn address(text: &str) -> Result<IpAddr, String> {
 /// A network, or a single address; without bits behind the prefix.
 pub fn network(text: &str) -> Result<IpNet, String> {
     config::parse_network(&without_brackets(text))
-        .map_err(|complaint| complaint.to_string().replace("; give whom the rule is for", ""))
+        .map_err(|complaint| complaint.to_string().replace("; give the network that the rule is for", ""))
 }
 
 /// A word of `limiter limit`.
@@ -122,12 +122,13 @@ pub fn is_all(services: &[(ServiceId, ServicePolicy)], text: Option<&str>) -> bo
 fn unknown_service(services: &[(ServiceId, ServicePolicy)], name: &str) -> anyhow::Error {
     let mut names: Vec<_> = services.iter().map(|(_, policy)| policy.name()).collect();
     names.sort_unstable();
-    let name = if name.is_empty() { "before or behind a comma" } else { name };
-    WrongUsage(format!(
-        "there is no service {name}: choose one of {}, several with commas in between, or {ALL}",
-        names.join(", ")
-    ))
-    .into()
+    let wrong = if name.is_empty() {
+        "a service name is missing before or after a comma".to_owned()
+    } else {
+        format!("unknown service {name}")
+    };
+    WrongUsage(format!("{wrong}: choose from {}, several separated by commas, or {ALL}", names.join(", ")))
+        .into()
 }
 
 #[cfg(test)]
@@ -218,7 +219,7 @@ mod tests {
         for wrong in ["", "imap,", "smpt", "imap,smpt"] {
             let said = named(Some(wrong)).unwrap_err().to_string();
             assert!(
-                said.contains("choose one of imap, smtp, submission, several with commas"),
+                said.contains("choose from imap, smtp, submission, several separated by commas"),
                 "{wrong}: {said}"
             );
         }

@@ -65,7 +65,7 @@ pub enum EditError {
     Setting(#[from] SettingError),
     /// The file's form does not take the change without becoming another elsewhere.
     #[error(
-        "{file}: is written in a form that this change would not leave as it is, so nothing was changed; make the change in the file, then `limiter reload`"
+        "{file}: this change would alter other parts of the file, so nothing was changed; edit the file, then run `limiter reload`"
     )]
     Form {
         /// The file's name.

@@ -13,7 +13,7 @@ const MAX_SHOWN: usize = 40;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// There is nothing at the path.
-    #[error("{file}: there is no such file; put it there, or give the path of another with --config")]
+    #[error("{file}: no such file; create it, or give another path with --config")]
     Missing {
         /// The file's name.
         file: String,
@@ -25,7 +25,7 @@ pub enum ConfigError {
         file: String,
     },
     /// The path is no file: what is read from it may never end.
-    #[error("{file}: this is {what} and no file; give the path of the configuration file")]
+    #[error("{file}: this is {what}, not a file; give the path of the configuration file")]
     NotAFile {
         /// The file's name.
         file: String,
@@ -33,7 +33,7 @@ pub enum ConfigError {
         what: &'static str,
     },
     /// Symbolic links that lead nowhere.
-    #[error("{file}: the symbolic links here lead in a circle; give the path of the file itself")]
+    #[error("{file}: the symbolic links form a loop; give the path of the file itself")]
     Circle {
         /// The file's name.
         file: String,
@@ -42,7 +42,7 @@ pub enum ConfigError {
     #[error("{1}: {0}")]
     Distrusted(Distrust, String),
     /// The file could not be read.
-    #[error("{file}: cannot be read, {error}; let the limiter read it")]
+    #[error("{file}: cannot be read ({error}); make it readable for limiter")]
     Unreadable {
         /// The file's name.
         file: String,
@@ -50,7 +50,9 @@ pub enum ConfigError {
         error: io::Error,
     },
     /// The file is larger than any configuration.
-    #[error("{file}: larger than 8 MiB, so this is no configuration; give the path of the right file")]
+    #[error(
+        "{file}: larger than 8 MiB, so this is not a configuration file; give the path of the right file"
+    )]
     TooLarge {
         /// The file's name.
         file: String,
@@ -73,7 +75,7 @@ pub enum ConfigError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Complaint {
     /// The file breaks TOML's grammar.
-    #[error("this is not valid TOML, {0}; correct what stands here")]
+    #[error("this is not valid TOML ({0}); correct it")]
     Syntax(String),
     /// The file is not text.
     #[error("this is not UTF-8; save the file as UTF-8 text")]
@@ -125,20 +127,20 @@ pub enum Complaint {
     },
     /// Something else than a protocol.
     #[error(
-        "protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not {0}; give what the service's clients speak"
+        "protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not {0}; give the protocol of the service's clients"
     )]
     Protocol(String),
     /// Something else than a mode.
     #[error(
-        "mode must be \"enforce\" or \"observe\", not {0}; give whether verdicts are carried out or only counted"
+        "mode must be \"enforce\" or \"observe\", not {0}; choose whether to refuse connections or only to count refusals"
     )]
     Mode(String),
     /// Something else than a response.
-    #[error("response must be \"reply\", \"reset\" or \"drop\", not {0}; give how a refusal is answered")]
+    #[error("response must be \"reply\", \"reset\" or \"drop\", not {0}; choose how to answer a refusal")]
     Response(String),
     /// Something else than a rate.
     #[error(
-        "rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not {0}; give how fast one source may connect"
+        "rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not {0}; choose how fast one source may connect"
     )]
     Rate(String),
     /// Something else than a time for keepalive.
@@ -148,7 +150,7 @@ pub enum Complaint {
     Keepalive(String),
     /// Something else than a time to wait.
     #[error(
-        "wait must be a time in whole seconds between \"0s\" and \"60s\", not {0}; give how long a client waits for a place before it is told why, \"0s\" to tell it at once"
+        "wait must be a time in whole seconds between \"0s\" and \"60s\", not {0}; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once"
     )]
     Wait(String),
     /// Something else than interfaces.
@@ -168,7 +170,7 @@ pub enum Complaint {
         given: String,
     },
     /// A first ban that is longer than the longest.
-    #[error("ban_max is {ban_max}, and ban, which is the shortest, is {ban}; raise it, or make ban shorter")]
+    #[error("ban_max ({ban_max}) is shorter than ban ({ban}); raise ban_max, or lower ban")]
     BanAboveLongest {
         /// The first ban.
         ban: String,
@@ -177,7 +179,7 @@ pub enum Complaint {
     },
     /// More refused handshakes than the replies let through.
     #[error(
-        "ban_after = \"{ban_after}\" is never reached, because only what is replied to counts, and replies is \"{replies}\"; make one less or the other more"
+        "ban_after = \"{ban_after}\" is never reached, because only refusals with a reply count and replies is \"{replies}\"; lower ban_after, or raise replies"
     )]
     BanNeverReached {
         /// `ban_after`.
@@ -187,12 +189,12 @@ pub enum Complaint {
     },
     /// Something else than so many in a time.
     #[error(
-        "ban_after must be a text such as \"100 in 10min\", or \"none\", not {0}; give the refused connections after which a source is banned, and their time"
+        "ban_after must be a text such as \"100 in 10min\", or \"none\", not {0}; give the number of refused connections that leads to a ban, and their time"
     )]
     BanAfter(String),
     /// Something else than a rate of replies.
     #[error(
-        "replies must be a text such as \"20/min\", in s, min or h, or \"none\", not {0}; give the replies a source gets before it gets resets"
+        "replies must be a text such as \"20/min\", per s, min or h, or \"none\", not {0}; give the number of replies a source gets before it gets resets"
     )]
     Replies(String),
     /// Something else than a network limit.
@@ -204,12 +206,10 @@ pub enum Complaint {
     #[error("network has no max_connections; write for example network = {{ max_connections = 50 }}")]
     NetworkWithoutLimit,
     /// A burst where there is no rate.
-    #[error("burst means nothing without a rate; add for example rate = \"60/min\", or remove it")]
+    #[error("burst has no effect without a rate; add for example rate = \"60/min\", or remove it")]
     BurstWithoutRate,
     /// A reserve where there is no total.
-    #[error(
-        "service {0} has a reserve and no max_total for it to be on top of; add max_total, or make reserve 0"
-    )]
+    #[error("service {0} has a reserve but no max_total; add max_total, or set reserve to 0")]
     ReserveOfNothing(String),
     /// A total that one source could not use.
     #[error(
@@ -254,15 +254,15 @@ pub enum Complaint {
     NotRules(String),
     /// Something else than a network.
     #[error(
-        "network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not {0}; give whom the rule is for"
+        "network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not {0}; give the network that the rule is for"
     )]
     Network(String),
     /// An IPv4 network written as IPv6.
-    #[error("{0} is IPv4 in the form of IPv6; write it as IPv4")]
+    #[error("{0} is an IPv4-mapped IPv6 address; write it as IPv4")]
     MappedNetwork(String),
     /// A network with bits behind its prefix.
     #[error(
-        "{given} is an address in a network; write {meant} for the network, or the address without the prefix"
+        "{given} has bits set after its prefix; write {meant} for the network, or the address without the prefix"
     )]
     HostBits {
         /// What was given.
@@ -275,15 +275,15 @@ pub enum Complaint {
     RuleWithoutNetwork,
     /// A rule that says nothing.
     #[error(
-        "the rule for {0} says nothing; add allow = true, deny = true, max_connections, rate, network_max_connections, or source_prefix"
+        "the rule for {0} has no effect; add allow = true, deny = true, max_connections, rate, network_max_connections, or source_prefix"
     )]
     RuleWithoutSay(String),
     /// A rule that says more than one thing.
-    #[error("the rule for {0} says more than one of allow, deny, and limits; leave one of them")]
+    #[error("the rule for {0} has more than one of allow, deny and limits; keep one of them")]
     RuleSaysTwo(String),
     /// A burst where the rule has no rate: the service's rate keeps the service's burst.
     #[error(
-        "burst means nothing without a rate in the same rule; add for example rate = \"60/min\", or remove it"
+        "burst has no effect without a rate in the same rule; add for example rate = \"60/min\", or remove it"
     )]
     RuleBurstWithoutRate,
     /// A network limit that one source of the rule could not use.
@@ -313,8 +313,8 @@ pub enum Complaint {
     },
     /// What makes a source, reaching beyond the network.
     #[error(
-        "a source of {prefix} bits would reach beyond the network {network} of its rule; give a source_prefix no shorter \
-         than that of the network, or a larger network"
+        "source_prefix {prefix} is shorter than the prefix of {network}; give a longer source_prefix, or a \
+         larger network"
     )]
     SourceBeyondNetwork {
         /// The rule's network.
@@ -323,16 +323,16 @@ pub enum Complaint {
         prefix: u8,
     },
     /// What makes a source where that is known.
-    #[error("each address in {0} counts as its IPv4 host, whatever a rule says; remove source_prefix")]
+    #[error("limiter counts each address in {0} as its IPv4 host; remove source_prefix")]
     SourcePrefixOfTranslated(String),
     /// `allow` or `deny` that is not true.
-    #[error("{0} can only be true; remove it if it is not meant")]
+    #[error("{0} can only be true; set it to true, or remove it")]
     NotTrue(String),
     /// A comment that is no text.
     #[error("comment must be text, not {0}; put it in quotes")]
     Comment(String),
     /// A second rule for a network.
-    #[error("there is a rule for {network} already, on line {line}; put both into one")]
+    #[error("{network} already has a rule on line {line}; merge the two rules")]
     RuleTwice {
         /// The network.
         network: String,
@@ -340,7 +340,7 @@ pub enum Complaint {
         line: usize,
     },
     /// A limit for a service that is not there.
-    #[error("there is no service {service} (known: {known}); give one of these")]
+    #[error("unknown service {service} (known: {known}); name one of these")]
     NoSuchService {
         /// What was given.
         service: String,
@@ -363,7 +363,7 @@ pub enum Complaint {
     PortTwice(u16, String),
     /// A port in two services, both in the file.
     #[error(
-        "port {port} of service {service} is in service {other} already, on line {line}; take it out of one of them"
+        "port {port} of service {service} already belongs to service {other} (line {line}); remove it from one of them"
     )]
     PortTaken {
         /// The port.
@@ -377,7 +377,7 @@ pub enum Complaint {
     },
     /// A port in a service of the file and in a built-in one.
     #[error(
-        "port {port} of service {service} is in the built-in service {other} already; take it out there with [service.{other}] ports = {left:?}, or here"
+        "port {port} of service {service} already belongs to the built-in service {other}; remove it there with [service.{other}] ports = {left:?}, or here"
     )]
     PortBuiltIn {
         /// The port.
@@ -396,9 +396,7 @@ pub enum Complaint {
     #[error("service {0} is not built in and has no protocol; add for example protocol = \"smtp\"")]
     NoProtocol(String),
     /// More services than the kernel's table holds.
-    #[error(
-        "this service is one more than the {0} there can be; put ports with the same limit into one service"
-    )]
+    #[error("too many services: at most {0} are possible; put ports with the same limit into one service")]
     TooManyServices(u32),
     /// A key that `limiter set` is given twice.
     #[error("{0} is given twice; give it once")]

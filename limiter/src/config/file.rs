@@ -47,7 +47,7 @@ pub fn open(path: &Path) -> Result<File, ConfigError> {
         return Err(ConfigError::Distrusted(distrust, name));
     }
     if (there.dev(), there.ino()) != (about.dev(), about.ino()) {
-        return Err(wrong(io::Error::other("somebody has put another in its place just now")));
+        return Err(wrong(io::Error::other("another process has just replaced it")));
     }
     Ok(file)
 }
@@ -93,7 +93,7 @@ impl StagedConfig {
             Err(error) => return Err(error),
         };
         if now.as_deref() != self.before.as_ref().map(String::as_bytes) {
-            return Err(io::Error::other("somebody has changed it just now"));
+            return Err(io::Error::other("another process has just changed it"));
         }
         self.staged.put()?.or_not();
         Ok(())
@@ -148,7 +148,7 @@ mod tests {
         let staged = StagedConfig::write(&path, Some("a".into()), "b").unwrap();
         fs::write(&path, "c").unwrap();
         let error = staged.commit().unwrap_err().to_string();
-        assert_eq!(error, "somebody has changed it just now");
+        assert_eq!(error, "another process has just changed it");
         assert_eq!(fs::read_to_string(&path).unwrap(), "c");
         is_alone(dir.path(), &["limiter.toml"]);
     }

@@ -45,7 +45,7 @@ pub static MAX_SOURCES: Number = Number {
     key: "max_sources",
     min: 1024,
     max: 16_777_216,
-    advice: "give the number of sources the ledger shall hold",
+    advice: "give the number of sources the ledger can hold",
 };
 
 /// `remember_seconds`.

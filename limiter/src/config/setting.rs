@@ -222,7 +222,7 @@ pub fn parse_setting(text: &str) -> Result<Setting, SettingError> {
             let known = Setting::all_of(&ServicePolicy::default()).map(Setting::key);
             let advice = match similar(key, &known) {
                 Some(meant) => format!("did you mean {meant}?"),
-                None => "other keys are changed in the file".to_owned(),
+                None => "change other keys in the file".to_owned(),
             };
             let (key, section) = (shown(key), "of a running service".to_owned());
             return Err(Complaint::UnknownKey { key, section, known: known.join(", "), advice }.into());

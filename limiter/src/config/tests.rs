@@ -216,7 +216,7 @@ fn the_table_takes_as_many_services_as_the_kernel() {
     let error = parse(&more(room + 1), "x").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "x:172:10: this service is one more than the 63 there can be; put ports with the same limit into one service"
+        "x:172:10: too many services: at most 63 are possible; put ports with the same limit into one service"
     );
 }
 
@@ -408,8 +408,8 @@ fn what_makes_a_source_in_a_network_lies_within_it() {
         assert_eq!(says(words).unwrap(), Some(prefix), "{words}");
     }
     for (words, complaint) in [
-        ("network = '2001:db8::/48'\nsource_prefix = 47", "beyond the network 2001:db8::/48"),
-        ("network = '192.0.2.0/24'\nsource_prefix = 23", "beyond the network 192.0.2.0/24"),
+        ("network = '2001:db8::/48'\nsource_prefix = 47", "shorter than the prefix of 2001:db8::/48"),
+        ("network = '192.0.2.0/24'\nsource_prefix = 23", "shorter than the prefix of 192.0.2.0/24"),
         ("network = '192.0.2.0/24'\nsource_prefix = 33", "fewer than 33 bits"),
         ("network = '::/0'\nsource_prefix = 0", "source_prefix"),
         ("network = '2001:db8::/48'\nsource_prefix = 129", "source_prefix"),

@@ -35,7 +35,7 @@ const TEXTS: &[(&str, &str, &str)] = &[
     (
         "[service.smtp]\nports = [25]\n[service.imap]\nports = [143, 25]",
         "4:15",
-        "in service smtp already, on line 2",
+        "already belongs to service smtp (line 2)",
     ),
     ("[service.mx]\nports = [25]\nprotocol = \"smtp\"", "2:10", "built-in service smtp"),
     ("[service.smtp]\nports = [25, 25]", "2:14", "listed twice"),
@@ -81,21 +81,21 @@ const FILES: &[Made] = &[
     (|path| fs::write(path, format!("{}a = 1", "a.".repeat(100_000))).unwrap(), ":1:", "TOML"),
     (|_| {}, ": ", "no such file"),
     (|path| fs::create_dir(path).unwrap(), ": ", "directory"),
-    (|path| symlink(path, path).unwrap(), ": ", "circle"),
+    (|path| symlink(path, path).unwrap(), ": ", "form a loop"),
     (|path| symlink("nowhere", path).unwrap(), ": ", "no such file"),
     (|path| mkfifo(path, Mode::S_IRWXU).unwrap(), ": ", "a pipe"),
     (|path| drop(UnixListener::bind(path).unwrap()), ": ", "a socket"),
     (|path| symlink("/dev/zero", path).unwrap(), ": ", "a device"),
     // Root may open anything; this one cannot be read from its beginning.
     (|path| symlink("/proc/self/mem", path).unwrap(), ": ", "cannot be read"),
-    (|path| with_mode(path, 0o666), ": ", "anyone may write"),
+    (|path| with_mode(path, 0o666), ": ", "anyone can write"),
     (
         |path| {
             with_mode(path, 0o644);
             chown(path, Some(65534), None).unwrap();
         },
         ": ",
-        "user 65534 may write",
+        "user 65534 can write",
     ),
     (
         |path| {
@@ -103,7 +103,7 @@ const FILES: &[Made] = &[
             chown(path, None, Some(65534)).unwrap();
         },
         ": ",
-        "group 65534 may write",
+        "group 65534 can write",
     ),
     (
         |path| {
@@ -114,7 +114,7 @@ const FILES: &[Made] = &[
             symlink("foreign/limiter.toml", path).unwrap();
         },
         ": ",
-        "user 65534 may put another file in its place",
+        "user 65534 can replace this file",
     ),
     (
         |path| {
@@ -125,7 +125,7 @@ const FILES: &[Made] = &[
             symlink("above/below/limiter.toml", path).unwrap();
         },
         ": ",
-        "anyone may put another file in its place",
+        "anyone can replace this file",
     ),
     (
         |path| {
@@ -136,7 +136,7 @@ const FILES: &[Made] = &[
             symlink("open/limiter.toml", path).unwrap();
         },
         ": ",
-        "put another file in its place",
+        "can replace this file",
     ),
 ];
 
@@ -177,7 +177,7 @@ fn what_cannot_be_meant_changes_nothing_however_it_is_read() {
         refused(&limiter, &["reload"], place, word);
         // The file is looked at before the other daemon is.
         refused(&limiter, &run, place, word);
-        let said = |log: &str| log.matches("what was in force stays").count();
+        let said = |log: &str| log.matches("the old configuration stays in force").count();
         let (count, mark) = (said(&limiter.log()), limiter.log().len());
         kill(Pid::from_raw(i32::try_from(limiter.pid().unwrap()).unwrap()), Signal::SIGHUP).unwrap();
         eventually("the daemon says so", SOON, || {
@@ -208,7 +208,7 @@ fn what_cannot_be_meant_changes_nothing_however_it_is_read() {
     drop(held);
     // And nothing has to be started anew.
     limiter.configure(good);
-    assert!(limiter.ok(&["reload"]).contains("was in force already"));
+    assert!(limiter.ok(&["reload"]).contains("already in force"));
     // An empty file is no mistake: it says the defaults.
     limiter.configure_all("");
     assert!(limiter.ok(&["reload"]).contains(": in force"));

@@ -316,16 +316,16 @@ fn each_limit_of_a_rule_is_said_live_kept_beside_the_others_and_saved() {
     for (words, why) in [
         (
             &["limit", net, "--burst", "5", "--service", "imap"][..],
-            "burst means nothing without a rate in the same rule",
+            "burst has no effect without a rate in the same rule",
         ),
         (&["limit", net, "--rate", "fast"], "rate must be a number of connections a second"),
         (
             &["limit", net, "--network-max-connections", "50"],
             "lets the network around a source hold 50 connections",
         ),
-        (&["limit", net], "give a limit: a number of connections behind the networks"),
-        (&["limit", "9"], "give whom the limit is for"),
-        (&["limit", "9", net], "give one number of connections, behind all addresses and networks"),
+        (&["limit", net], "give a limit: a number of connections after the networks"),
+        (&["limit", "9"], "give the addresses or networks to limit"),
+        (&["limit", "9", net], "give one number of connections, after all addresses and networks"),
     ] {
         let outcome = limiter.cli(words);
         assert!(outcome.code != Some(0) && outcome.stderr.contains(why), "{words:?}: {}", outcome.stderr);

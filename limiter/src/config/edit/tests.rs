@@ -286,7 +286,7 @@ fn each_limit_is_put_beside_those_there_are() {
         let error = edit(rule, "x", &change).unwrap_err().to_string();
         assert!(error.starts_with(words), "{error}");
     };
-    refused(burst(5), "burst means nothing without a rate in the same rule");
+    refused(burst(5), "burst has no effect without a rate in the same rule");
     refused(network(Some(4)), "the rule for 10.0.0.0/8 lets the network around a source hold 4 connections");
 }
 
@@ -350,7 +350,7 @@ fn what_cannot_be_written_is_refused_with_the_reason() {
             "smtp",
             "max_connections=5"
         ),
-        "limiter.toml: is written in a form that this change would not leave as it is, so nothing was changed; make the change in the file, then `limiter reload`"
+        "limiter.toml: this change would alter other parts of the file, so nothing was changed; edit the file, then run `limiter reload`"
     );
     assert_eq!(
         refused("[service.smtp]\nmax_total = 50\n", "smtp", "max_connections=51"),
@@ -362,7 +362,7 @@ fn what_cannot_be_written_is_refused_with_the_reason() {
     );
     assert_eq!(
         refused("", "smpt", "max_connections=5"),
-        "there is no service smpt (known: imap, pop3, sieve, smtp, submission, submissions); give one of these"
+        "unknown service smpt (known: imap, pop3, sieve, smtp, submission, submissions); name one of these"
     );
 }
 

@@ -40,25 +40,28 @@ fn what_is_no_readable_file_is_refused_in_one_sentence() {
     load(&path("largest")).unwrap();
     load(&path("sticky/file")).unwrap();
     let open = format!(
-        ": anyone may put another file in its place, and root would do what it says; run `chmod o-w {}`, or move it",
+        ": anyone can replace this file, but only root may; run `chmod o-w {}`, or move the file",
         path("open").display()
     );
     let anyone = format!(
-        ": anyone may write to this file, and root would do what they write; run `chmod o-w {}`",
+        ": anyone can write to this file, but only root may; run `chmod o-w {}`",
         path("anyone").display()
     );
     let table = [
-        ("none", ": there is no such file; put it there, or give the path of another with --config"),
+        ("none", ": no such file; create it, or give another path with --config"),
         ("", ": this is a directory; give the path of the configuration file in it"),
-        ("nul/x", ": cannot be read, Not a directory (os error 20); let the limiter read it"),
-        ("large", ": larger than 8 MiB, so this is no configuration; give the path of the right file"),
+        ("nul/x", ": cannot be read (Not a directory (os error 20)); make it readable for limiter"),
+        (
+            "large",
+            ": larger than 8 MiB, so this is not a configuration file; give the path of the right file",
+        ),
         ("latin1", ":1:5: this is not UTF-8; save the file as UTF-8 text"),
         ("late", ":2:5: this is not UTF-8; save the file as UTF-8 text"),
         ("nul", ":2:4: there is a NUL character here; remove it"),
-        ("circle", ": the symbolic links here lead in a circle; give the path of the file itself"),
-        ("zero", ": this is a device and no file; give the path of the configuration file"),
-        ("pipe", ": this is a pipe and no file; give the path of the configuration file"),
-        ("socket", ": this is a socket and no file; give the path of the configuration file"),
+        ("circle", ": the symbolic links form a loop; give the path of the file itself"),
+        ("zero", ": this is a device, not a file; give the path of the configuration file"),
+        ("pipe", ": this is a pipe, not a file; give the path of the configuration file"),
+        ("socket", ": this is a socket, not a file; give the path of the configuration file"),
         ("anyone", &anyone),
         ("open/file", &open),
         ("link to open", &open),

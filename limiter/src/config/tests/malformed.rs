@@ -46,10 +46,10 @@ refuses! {
     }
     a_port_belongs_to_one_service {
         "[service.smtp]\nports = [25, 2525, 25]" => "2:20: port 25 is listed twice in service smtp; list it once",
-        "[service.a]\nports = [9]\nprotocol = 'smtp'\n[service.b]\nports = [8, 9]\nprotocol = 'smtp'" => "5:13: port 9 of service b is in service a already, on line 2; take it out of one of them",
-        "[service.imaps]\nports = [993]\nprotocol = 'imap'" => "2:10: port 993 of service imaps is in the built-in service imap already; take it out there with [service.imap] ports = [143], or here",
-        "[service.mx]\nports = [25]\nprotocol = 'smtp'" => "2:10: port 25 of service mx is in the built-in service smtp already; take it out there with [service.smtp] ports = [], or here",
-        "[service.smtp]\nports = [25, 587]\n[service.submission]\nmax_connections = 5" => "2:14: port 587 of service smtp is in the built-in service submission already; take it out there with [service.submission] ports = [], or here",
+        "[service.a]\nports = [9]\nprotocol = 'smtp'\n[service.b]\nports = [8, 9]\nprotocol = 'smtp'" => "5:13: port 9 of service b already belongs to service a (line 2); remove it from one of them",
+        "[service.imaps]\nports = [993]\nprotocol = 'imap'" => "2:10: port 993 of service imaps already belongs to the built-in service imap; remove it there with [service.imap] ports = [143], or here",
+        "[service.mx]\nports = [25]\nprotocol = 'smtp'" => "2:10: port 25 of service mx already belongs to the built-in service smtp; remove it there with [service.smtp] ports = [], or here",
+        "[service.smtp]\nports = [25, 587]\n[service.submission]\nmax_connections = 5" => "2:14: port 587 of service smtp already belongs to the built-in service submission; remove it there with [service.submission] ports = [], or here",
     }
     a_prefix_never_makes_the_world_one_source {
         "[defaults]\nipv4_prefix = 0" => "2:15: ipv4_prefix must be between 1 and 32, not 0; give the bits of an IPv4 address that make a source, 32 for single addresses",
@@ -59,12 +59,12 @@ refuses! {
         "[service.smtp]\nipv6_prefix = \"/64\"" => "2:15: ipv6_prefix must be a whole number between 1 and 128, not \"/64\"; give the bits of an IPv6 address that make a source, 64 for one network",
     }
     a_rate_is_a_number_of_connections_in_a_time {
-        "[defaults]\nrate = \"60\"" => "2:8: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not \"60\"; give how fast one source may connect",
-        "[service.smtp]\nrate = 60" => "2:8: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not 60; give how fast one source may connect",
+        "[defaults]\nrate = \"60\"" => "2:8: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not \"60\"; choose how fast one source may connect",
+        "[service.smtp]\nrate = 60" => "2:8: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not 60; choose how fast one source may connect",
         "[service.smtp]\nrate = \"60/min\"\nburst = 0" => "3:9: burst must be between 1 and 1000000, not 0; give the number of connections a source may make at once",
-        "[service.smtp]\nburst = 5" => "2:1: burst means nothing without a rate; add for example rate = \"60/min\", or remove it",
-        "[defaults]\nburst = 5\n[service.smtp]\nrate = \"1/s\"" => "2:1: burst means nothing without a rate; add for example rate = \"60/min\", or remove it",
-        "[defaults]\nrate = \"1/s\"\n[service.smtp]\nrate = \"none\"\nburst = 5" => "5:1: burst means nothing without a rate; add for example rate = \"60/min\", or remove it",
+        "[service.smtp]\nburst = 5" => "2:1: burst has no effect without a rate; add for example rate = \"60/min\", or remove it",
+        "[defaults]\nburst = 5\n[service.smtp]\nrate = \"1/s\"" => "2:1: burst has no effect without a rate; add for example rate = \"60/min\", or remove it",
+        "[defaults]\nrate = \"1/s\"\n[service.smtp]\nrate = \"none\"\nburst = 5" => "5:1: burst has no effect without a rate; add for example rate = \"60/min\", or remove it",
     }
     a_network_is_larger_than_a_source {
         "[service.smtp]\nnetwork = 50" => "2:11: network must be a table or \"none\", not 50; write for example network = { max_connections = 50 }",
@@ -80,8 +80,8 @@ refuses! {
         "[defaults]\nmax_total = 400" => "2:1: unknown key max_total in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); move it to a [service.NAME]",
         "[service.smtp]\nmax_total = 0" => "2:13: max_total must be between 1 and 1000000, not 0; give the number of connections the whole service may hold, or \"none\"",
         "[service.smtp]\nmax_total = 19" => "2:13: max_total 19 of service smtp is less than the 20 connections one source may hold; raise it, or lower max_connections",
-        "[service.smtp]\nreserve = 5" => "2:11: service smtp has a reserve and no max_total for it to be on top of; add max_total, or make reserve 0",
-        "[service.smtp]\nreserve = 5\nmax_total = 'none'" => "2:11: service smtp has a reserve and no max_total for it to be on top of; add max_total, or make reserve 0",
+        "[service.smtp]\nreserve = 5" => "2:11: service smtp has a reserve but no max_total; add max_total, or set reserve to 0",
+        "[service.smtp]\nreserve = 5\nmax_total = 'none'" => "2:11: service smtp has a reserve but no max_total; add max_total, or set reserve to 0",
         "[service.smtp]\nmax_total = true" => "2:13: max_total must be a whole number between 1 and 1000000, not a boolean; give the number of connections the whole service may hold, or \"none\"",
     }
     what_does_not_fit_to_the_defaults_is_at_what_the_service_says {
@@ -98,46 +98,46 @@ refuses! {
         "[service.smtp.network]\nmax_conections = 50" => "2:1: unknown key max_conections in the network of [service.smtp] (known: ipv4_prefix, ipv6_prefix, max_connections); did you mean max_connections?",
     }
     a_mode_is_one_of_two {
-        "mode = \"test\"" => "1:8: mode must be \"enforce\" or \"observe\", not \"test\"; give whether verdicts are carried out or only counted",
-        "[service.smtp]\nmode = true" => "2:8: mode must be \"enforce\" or \"observe\", not a boolean; give whether verdicts are carried out or only counted",
+        "mode = \"test\"" => "1:8: mode must be \"enforce\" or \"observe\", not \"test\"; choose whether to refuse connections or only to count refusals",
+        "[service.smtp]\nmode = true" => "2:8: mode must be \"enforce\" or \"observe\", not a boolean; choose whether to refuse connections or only to count refusals",
     }
     a_rule_is_for_a_network {
         "rule = 5" => "1:8: rule must be a list of tables, not 5; write [[rule]] above the keys of each",
         "[rule]\nallow = true" => "1:1: rule must be a list of tables, not a table; write [[rule]] above the keys of each",
         "rule = [5]" => "1:9: rule must be a list of tables, not 5; write [[rule]] above the keys of each",
         "[[rule]]\nallow = true" => "1:1: this rule has no network; add for example network = \"203.0.113.0/24\"",
-        "[[rule]]\nnetwork = \"office\"\nallow = true" => "2:11: network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not office; give whom the rule is for",
-        "[[rule]]\nnetwork = 5\nallow = true" => "2:11: network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not 5; give whom the rule is for",
-        "[[rule]]\nnetwork = \"203.0.113.7/24\"\ndeny = true" => "2:11: 203.0.113.7/24 is an address in a network; write 203.0.113.0/24 for the network, or the address without the prefix",
-        "[[rule]]\nnetwork = \"203.0.113.0/33\"\ndeny = true" => "2:11: network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not 203.0.113.0/33; give whom the rule is for",
-        "[[rule]]\nnetwork = \"::ffff:203.0.113.0/120\"\ndeny = true" => "2:11: ::ffff:203.0.113.0/120 is IPv4 in the form of IPv6; write it as IPv4",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\n[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true" => "5:11: there is a rule for 10.0.0.0/8 already, on line 2; put both into one",
-        "[[rule]]\nnetwork = \"10.0.0.1\"\ndeny = true\n[[rule]]\nnetwork = \"10.0.0.1/32\"\nallow = true" => "5:11: there is a rule for 10.0.0.1/32 already, on line 2; put both into one",
+        "[[rule]]\nnetwork = \"office\"\nallow = true" => "2:11: network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not office; give the network that the rule is for",
+        "[[rule]]\nnetwork = 5\nallow = true" => "2:11: network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not 5; give the network that the rule is for",
+        "[[rule]]\nnetwork = \"203.0.113.7/24\"\ndeny = true" => "2:11: 203.0.113.7/24 has bits set after its prefix; write 203.0.113.0/24 for the network, or the address without the prefix",
+        "[[rule]]\nnetwork = \"203.0.113.0/33\"\ndeny = true" => "2:11: network must be an address or a network such as \"203.0.113.0/24\" or \"2001:db8::/48\", not 203.0.113.0/33; give the network that the rule is for",
+        "[[rule]]\nnetwork = \"::ffff:203.0.113.0/120\"\ndeny = true" => "2:11: ::ffff:203.0.113.0/120 is an IPv4-mapped IPv6 address; write it as IPv4",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\n[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true" => "5:11: 10.0.0.0/8 already has a rule on line 2; merge the two rules",
+        "[[rule]]\nnetwork = \"10.0.0.1\"\ndeny = true\n[[rule]]\nnetwork = \"10.0.0.1/32\"\nallow = true" => "5:11: 10.0.0.1/32 already has a rule on line 2; merge the two rules",
     }
     a_rule_says_one_thing {
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"" => "2:11: the rule for 10.0.0.0/8 says nothing; add allow = true, deny = true, max_connections, rate, network_max_connections, or source_prefix",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\ndeny = true" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny, and limits; leave one of them",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\nmax_connections = 5" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny, and limits; leave one of them",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = false" => "3:9: allow can only be true; remove it if it is not meant",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"" => "2:11: the rule for 10.0.0.0/8 has no effect; add allow = true, deny = true, max_connections, rate, network_max_connections, or source_prefix",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\ndeny = true" => "2:11: the rule for 10.0.0.0/8 has more than one of allow, deny and limits; keep one of them",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\nmax_connections = 5" => "2:11: the rule for 10.0.0.0/8 has more than one of allow, deny and limits; keep one of them",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = false" => "3:9: allow can only be true; set it to true, or remove it",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = 0" => "3:19: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = { imap = 0 }" => "3:28: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = { imaps = 5 }" => "3:21: there is no service imaps (known: imap, pop3, sieve, smtp, submission, submissions); give one of these",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = { imaps = 5 }" => "3:21: unknown service imaps (known: imap, pop3, sieve, smtp, submission, submissions); name one of these",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nlimit = 5" => "3:1: unknown key limit in [[rule]] (known: network, allow, deny, max_connections, rate, burst, network_max_connections, source_prefix, comment); remove it",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\ncomment = 5" => "4:11: comment must be text, not 5; put it in quotes",
     }
     a_rules_limits_are_those_of_a_service {
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = 60" => "3:8: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not 60; give how fast one source may connect",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = { smtp = \"60\" }" => "3:17: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not \"60\"; give how fast one source may connect",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = { smtps = \"60/min\" }" => "3:10: there is no service smtps (known: imap, pop3, sieve, smtp, submission, submissions); give one of these",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nburst = 5" => "3:1: burst means nothing without a rate in the same rule; add for example rate = \"60/min\", or remove it",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = \"none\"\nburst = 5" => "4:1: burst means nothing without a rate in the same rule; add for example rate = \"60/min\", or remove it",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = { imap = \"60/min\" }\nburst = { smtp = 5 }" => "4:1: burst means nothing without a rate in the same rule; add for example rate = \"60/min\", or remove it",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = 60" => "3:8: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not 60; choose how fast one source may connect",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = { smtp = \"60\" }" => "3:17: rate must be a number of connections a second, minute or hour such as \"10/s\", \"60/min\" or \"600/h\", or \"none\", not \"60\"; choose how fast one source may connect",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = { smtps = \"60/min\" }" => "3:10: unknown service smtps (known: imap, pop3, sieve, smtp, submission, submissions); name one of these",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nburst = 5" => "3:1: burst has no effect without a rate in the same rule; add for example rate = \"60/min\", or remove it",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = \"none\"\nburst = 5" => "4:1: burst has no effect without a rate in the same rule; add for example rate = \"60/min\", or remove it",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = { imap = \"60/min\" }\nburst = { smtp = 5 }" => "4:1: burst has no effect without a rate in the same rule; add for example rate = \"60/min\", or remove it",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nrate = \"60/min\"\nburst = 0" => "4:9: burst must be between 1 and 1000000, not 0; give the number of connections a source may make at once",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nnetwork_max_connections = 0" => "3:27: network_max_connections must be between 1 and 1000000, not 0; give the number of connections the network around a source may hold, or \"none\"",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nnetwork_max_connections = \"many\"" => "3:27: network_max_connections must be a whole number between 1 and 1000000, not \"many\"; give the number of connections the network around a source may hold, or \"none\"",
         "[[rule]]\nnetwork = \"10.0.0.0/8\"\nmax_connections = { imap = 9 }\nnetwork_max_connections = 8" => "4:1: the rule for 10.0.0.0/8 lets the network around a source hold 8 connections, less than the 9 the source itself may hold; raise network_max_connections, or lower max_connections",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\nrate = \"60/min\"" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny, and limits; leave one of them",
-        "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\nnetwork_max_connections = \"none\"" => "2:11: the rule for 10.0.0.0/8 says more than one of allow, deny, and limits; leave one of them",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\nallow = true\nrate = \"60/min\"" => "2:11: the rule for 10.0.0.0/8 has more than one of allow, deny and limits; keep one of them",
+        "[[rule]]\nnetwork = \"10.0.0.0/8\"\ndeny = true\nnetwork_max_connections = \"none\"" => "2:11: the rule for 10.0.0.0/8 has more than one of allow, deny and limits; keep one of them",
     }
     keepalive_is_a_time {
         "[defaults]\nkeepalive = 600" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not 600; give the time after which a vanished client's connection ends",
@@ -146,35 +146,35 @@ refuses! {
         "[defaults]\nkeepalive = \"30s 1ms\"" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not \"30s 1ms\"; give the time after which a vanished client's connection ends",
     }
     a_wait_is_a_time_in_whole_seconds {
-        "[service.smtp]\nwait = \"61s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"61s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\nwait = \"1.5s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"1.5s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\nwait = 1.5" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not a fraction; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\nwait = \"-1\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"-1\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\nwait = -1" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not -1; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\n  wait  =  5" => "2:12: wait must be a time in whole seconds between \"0s\" and \"60s\", not 5; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\nwait = \"5\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"5\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\nwait = \"abc\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"abc\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\nwait = \"\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\nwait = \"none\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"none\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\nwait = \"5s 1ms\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"5s 1ms\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\nwait = \"256s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"256s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[defaults]\nwait = \"99999999999999999999s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"99999999999999999999s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
-        "[service.smtp]\nwait = true" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not a boolean; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+        "[service.smtp]\nwait = \"61s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"61s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\nwait = \"1.5s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"1.5s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\nwait = 1.5" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not a fraction; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\nwait = \"-1\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"-1\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\nwait = -1" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not -1; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\n  wait  =  5" => "2:12: wait must be a time in whole seconds between \"0s\" and \"60s\", not 5; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\nwait = \"5\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"5\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\nwait = \"abc\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"abc\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\nwait = \"\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\nwait = \"none\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"none\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\nwait = \"5s 1ms\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"5s 1ms\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\nwait = \"256s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"256s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[defaults]\nwait = \"99999999999999999999s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"99999999999999999999s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
+        "[service.smtp]\nwait = true" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not a boolean; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         "wait = \"5s\"" => "1:1: unknown key wait at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [defaults]",
         "[service.smtp]\nwaits = \"5s\"" => "2:1: unknown key waits in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); did you mean wait?",
     }
     the_ladder_is_of_numbers_and_times {
-        "[ladder]\nreplies = 20" => "2:11: replies must be a text such as \"20/min\", in s, min or h, or \"none\", not 20; give the replies a source gets before it gets resets",
-        "[ladder]\nreplies = \"0/min\"" => "2:11: replies must be a text such as \"20/min\", in s, min or h, or \"none\", not \"0/min\"; give the replies a source gets before it gets resets",
-        "[ladder]\nban_after = 100" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not 100; give the refused connections after which a source is banned, and their time",
-        "[ladder]\nban_after = \"100\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"100\"; give the refused connections after which a source is banned, and their time",
-        "[ladder]\nban_after = \"0 in 10min\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"0 in 10min\"; give the refused connections after which a source is banned, and their time",
-        "[ladder]\nban_after = \"100 in 31days\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"100 in 31days\"; give the refused connections after which a source is banned, and their time",
-        "[ladder]\nban_after = \"200 in 10min\"" => "2:13: ban_after = \"200 in 10m\" is never reached, because only what is replied to counts, and replies is \"20/min\"; make one less or the other more",
+        "[ladder]\nreplies = 20" => "2:11: replies must be a text such as \"20/min\", per s, min or h, or \"none\", not 20; give the number of replies a source gets before it gets resets",
+        "[ladder]\nreplies = \"0/min\"" => "2:11: replies must be a text such as \"20/min\", per s, min or h, or \"none\", not \"0/min\"; give the number of replies a source gets before it gets resets",
+        "[ladder]\nban_after = 100" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not 100; give the number of refused connections that leads to a ban, and their time",
+        "[ladder]\nban_after = \"100\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"100\"; give the number of refused connections that leads to a ban, and their time",
+        "[ladder]\nban_after = \"0 in 10min\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"0 in 10min\"; give the number of refused connections that leads to a ban, and their time",
+        "[ladder]\nban_after = \"100 in 31days\"" => "2:13: ban_after must be a text such as \"100 in 10min\", or \"none\", not \"100 in 31days\"; give the number of refused connections that leads to a ban, and their time",
+        "[ladder]\nban_after = \"200 in 10min\"" => "2:13: ban_after = \"200 in 10m\" is never reached, because only refusals with a reply count and replies is \"20/min\"; lower ban_after, or raise replies",
         "[ladder]\nban = 600" => "2:7: ban must be a time between \"1s\" and \"30days\", not 600; give the length of a ban",
         "[ladder]\nban = \"0s\"" => "2:7: ban must be a time between \"1s\" and \"30days\", not \"0s\"; give the length of a ban",
         "[ladder]\nban_max = \"none\"" => "2:11: ban_max must be a time between \"1s\" and \"30days\", not \"none\"; give the length of a ban",
-        "[ladder]\nban = \"2h\"\nban_max = \"1h\"" => "3:11: ban_max is 1h, and ban, which is the shortest, is 2h; raise it, or make ban shorter",
+        "[ladder]\nban = \"2h\"\nban_max = \"1h\"" => "3:11: ban_max (1h) is shorter than ban (2h); raise ban_max, or lower ban",
         "[ladder]\nmax_bans = 1023" => "2:12: max_bans must be between 1024 and 4194304, not 1023; give the number of refused and banned sources to remember",
         "[ladder]\nban_aftr = \"5 in 1min\"" => "2:1: unknown key ban_aftr in [ladder] (known: replies, ban_after, ban, ban_max, max_bans); did you mean ban_after?",
         "ban = \"10m\"" => "1:1: unknown key ban at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [ladder]",
@@ -188,14 +188,14 @@ refuses! {
         "interfaces = [\"eth0\", \"eth0\"]" => "1:23: the interface eth0 is named twice; remove one",
     }
     the_words_are_those_of_the_design {
-        "[service.smtp]\nprotocol = \"SMTP\"" => "2:12: protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not \"SMTP\"; give what the service's clients speak",
-        "[service.smtp]\nprotocol = 1" => "2:12: protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not 1; give what the service's clients speak",
-        "[defaults]\nresponse = \"ban\"" => "2:12: response must be \"reply\", \"reset\" or \"drop\", not \"ban\"; give how a refusal is answered",
-        "[defaults]\nresponse = []" => "2:12: response must be \"reply\", \"reset\" or \"drop\", not a list; give how a refusal is answered",
+        "[service.smtp]\nprotocol = \"SMTP\"" => "2:12: protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not \"SMTP\"; give the protocol of the service's clients",
+        "[service.smtp]\nprotocol = 1" => "2:12: protocol must be \"smtp\", \"imap\", \"pop3\" or \"sieve\", not 1; give the protocol of the service's clients",
+        "[defaults]\nresponse = \"ban\"" => "2:12: response must be \"reply\", \"reset\" or \"drop\", not \"ban\"; choose how to answer a refusal",
+        "[defaults]\nresponse = []" => "2:12: response must be \"reply\", \"reset\" or \"drop\", not a list; choose how to answer a refusal",
     }
     the_keys_above_all_tables_have_bounds_too {
-        "max_sources = 1023" => "1:15: max_sources must be between 1024 and 16777216, not 1023; give the number of sources the ledger shall hold",
-        "max_sources = 16777217" => "1:15: max_sources must be between 1024 and 16777216, not 16777217; give the number of sources the ledger shall hold",
+        "max_sources = 1023" => "1:15: max_sources must be between 1024 and 16777216, not 1023; give the number of sources the ledger can hold",
+        "max_sources = 16777217" => "1:15: max_sources must be between 1024 and 16777216, not 16777217; give the number of sources the ledger can hold",
         "hostname = \"\"" => "1:12: hostname must be 1 to 253 letters, digits, \".\" and \"-\", not \"\"; give the name mail clients know",
         "hostname = \"a b\\r\\n250 c\"" => "1:12: hostname must be 1 to 253 letters, digits, \".\" and \"-\", not \"a b\\r\\n250 c\"; give the name mail clients know",
         "hostname = 7" => "1:12: hostname must be 1 to 253 letters, digits, \".\" and \"-\", not 7; give the name mail clients know",
@@ -230,25 +230,25 @@ refuses! {
         "[[service.smtp]]\nports = [25]" => "1:1: service smtp must be a table, not a list; write [service.smtp] above its keys",
     }
     the_grammar_is_that_of_toml {
-        "[defaults]\nmax_connections 5" => "2:17: this is not valid TOML, key with no value, expected `=`; correct what stands here",
-        "[defaults" => "1:10: this is not valid TOML, unclosed table, expected `]`; correct what stands here",
-        "hostname = 'a" => "1:14: this is not valid TOML, invalid literal string, expected `'`; correct what stands here",
-        "hostname = \"a\\q\"" => "1:15: this is not valid TOML, missing escaped value, expected `b`, `e`, `f`, `n`, `r`, `\\`, `\"`, `x`, `u`, `U`; correct what stands here",
-        "max_sources = 2048\nmax_sources = 2048" => "2:1: this is not valid TOML, duplicate key; correct what stands here",
-        "[service.smtp]\n[service.smtp]" => "2:10: this is not valid TOML, duplicate key; correct what stands here",
-        "max_sources = 10k" => "1:15: this is not valid TOML, string values must be quoted, expected literal string; correct what stands here",
-        "# ä\n\thostname = ä" => "2:13: this is not valid TOML, string values must be quoted, expected literal string; correct what stands here",
-        "=" => "1:1: this is not valid TOML, unquoted keys cannot be empty, expected letters, numbers, `-`, `_`; correct what stands here",
+        "[defaults]\nmax_connections 5" => "2:17: this is not valid TOML (key with no value, expected `=`); correct it",
+        "[defaults" => "1:10: this is not valid TOML (unclosed table, expected `]`); correct it",
+        "hostname = 'a" => "1:14: this is not valid TOML (invalid literal string, expected `'`); correct it",
+        "hostname = \"a\\q\"" => "1:15: this is not valid TOML (missing escaped value, expected `b`, `e`, `f`, `n`, `r`, `\\`, `\"`, `x`, `u`, `U`); correct it",
+        "max_sources = 2048\nmax_sources = 2048" => "2:1: this is not valid TOML (duplicate key); correct it",
+        "[service.smtp]\n[service.smtp]" => "2:10: this is not valid TOML (duplicate key); correct it",
+        "max_sources = 10k" => "1:15: this is not valid TOML (string values must be quoted, expected literal string); correct it",
+        "# ä\n\thostname = ä" => "2:13: this is not valid TOML (string values must be quoted, expected literal string); correct it",
+        "=" => "1:1: this is not valid TOML (unquoted keys cannot be empty, expected letters, numbers, `-`, `_`); correct it",
     }
     the_first_mistake_of_the_file_is_the_one_reported {
         "[service.smtp]\nmax_connections = 0\n[defaults]\nmax_connections = 0" => "2:19: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
-        "[defaults]\nresponse = 'no'\nipv4_prefix = 0" => "2:12: response must be \"reply\", \"reset\" or \"drop\", not \"no\"; give how a refusal is answered",
+        "[defaults]\nresponse = 'no'\nipv4_prefix = 0" => "2:12: response must be \"reply\", \"reset\" or \"drop\", not \"no\"; choose how to answer a refusal",
     }
     columns_are_characters {
         "[defaults] # größer\n\"max_connections\" = 0 # ä" => "2:21: max_connections must be between 1 and 1000000, not 0; give the number of connections one source may hold",
-        "service = { 'smtp' = { 'response' = 'ä', ports = 1 } }" => "1:37: response must be \"reply\", \"reset\" or \"drop\", not \"ä\"; give how a refusal is answered",
-        "\u{feff}max_sources = 0" => "1:15: max_sources must be between 1024 and 16777216, not 0; give the number of sources the ledger shall hold",
-        "\r\n\r\nmax_sources = 0" => "3:15: max_sources must be between 1024 and 16777216, not 0; give the number of sources the ledger shall hold",
+        "service = { 'smtp' = { 'response' = 'ä', ports = 1 } }" => "1:37: response must be \"reply\", \"reset\" or \"drop\", not \"ä\"; choose how to answer a refusal",
+        "\u{feff}max_sources = 0" => "1:15: max_sources must be between 1024 and 16777216, not 0; give the number of sources the ledger can hold",
+        "\r\n\r\nmax_sources = 0" => "3:15: max_sources must be between 1024 and 16777216, not 0; give the number of sources the ledger can hold",
     }
 }
 
@@ -294,35 +294,35 @@ fn a_setting_is_refused_with_the_sentence_of_the_file() {
         ),
         (
             "response=ban",
-            "response must be \"reply\", \"reset\" or \"drop\", not \"ban\"; give how a refusal is answered",
+            "response must be \"reply\", \"reset\" or \"drop\", not \"ban\"; choose how to answer a refusal",
         ),
         (
             "response=1",
-            "response must be \"reply\", \"reset\" or \"drop\", not 1; give how a refusal is answered",
+            "response must be \"reply\", \"reset\" or \"drop\", not 1; choose how to answer a refusal",
         ),
         (
             "wait=61s",
-            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"61s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"61s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         ),
         (
             "wait=-1",
-            "wait must be a time in whole seconds between \"0s\" and \"60s\", not -1; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not -1; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         ),
         (
             "wait=abc",
-            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"abc\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"abc\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         ),
         (
             "wait=1.5s",
-            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"1.5s\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"1.5s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         ),
         (
             "wait=5",
-            "wait must be a time in whole seconds between \"0s\" and \"60s\", not 5; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not 5; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         ),
         (
             "wait=",
-            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"\"; give how long a client waits for a place before it is told why, \"0s\" to tell it at once",
+            "wait must be a time in whole seconds between \"0s\" and \"60s\", not \"\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         ),
         (
             "max_connection=5",
@@ -330,7 +330,7 @@ fn a_setting_is_refused_with_the_sentence_of_the_file() {
         ),
         (
             "ipv4_prefix=24",
-            "unknown key ipv4_prefix of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, wait, response, mode); other keys are changed in the file",
+            "unknown key ipv4_prefix of a running service (known: max_connections, rate, burst, network_max_connections, max_total, reserve, keepalive, wait, response, mode); change other keys in the file",
         ),
         ("max_connections", "\"max_connections\" is not KEY=VALUE; write for example max_connections=20"),
         ("", "\"\" is not KEY=VALUE; write for example max_connections=20"),

@@ -88,10 +88,10 @@ fn settings_that_make_no_sense_together_are_refused() {
         apply(&settings, &before).unwrap_err().to_string()
     };
     for (text, start) in [
-        ("burst=5", "burst means nothing without a rate; "),
-        ("rate=none burst=5", "burst means nothing without a rate; "),
+        ("burst=5", "burst has no effect without a rate; "),
+        ("rate=none burst=5", "burst has no effect without a rate; "),
         ("max_total=99 max_total=98", "max_total is given twice; "),
-        ("reserve=5", "service smtp has a reserve and no max_total"),
+        ("reserve=5", "service smtp has a reserve but no max_total"),
         ("max_total=19", "max_total 19 of service smtp is less than the 20 connections"),
         ("max_total=30 max_connections=31", "max_total 30 of service smtp is less than the 31"),
         ("wait=5s wait=6s", "wait is given twice; "),
