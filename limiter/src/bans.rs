@@ -90,19 +90,19 @@ pub fn all(tables: &Tables) -> Result<Bans> {
 fn idle(tables: &Tables, services: &[(ServiceId, ServicePolicy)], key: &Key) -> Result<Option<String>> {
     let service = ServiceId(key.service);
     let Some((_, policy)) = services.iter().find(|(id, _)| *id == service) else {
-        return Ok(Some("the service is gone".to_owned()));
+        return Ok(Some("the service no longer exists".to_owned()));
     };
     // The kernel looks up no other.
     if !tables.policy.is_source(policy, key)? {
         let now = tables.policy.source(service, policy, &key.addr)?;
-        return Ok(Some(format!("a source is a /{} now", now.prefix_len())));
+        return Ok(Some(format!("a source is now a /{}", now.prefix_len())));
     }
     let network = Network { prefix: key.prefix.into(), addr: key.addr };
     if tables.policy.is_allowed(&network)? {
         return Ok(Some("a rule allows it".to_owned()));
     }
     let observes = Mode::from_u8(policy.mode) == Mode::Observe;
-    Ok(observes.then(|| "the service only observes".to_owned()))
+    Ok(observes.then(|| "the service is in observe mode".to_owned()))
 }
 
 /// The keys of all bans that have not ended.
@@ -164,8 +164,8 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
         .count();
     ensure!(
         by_hand + keys.len() <= max,
-        "there is no room for {} more bans: {by_hand} made by hand are in force, and max_bans is {max}; end some with \
-         `limiter unban ADDR`, or raise max_bans in [ladder] and start the daemon anew",
+        "no room for {} more bans: {by_hand} bans made by the admin are in force, and max_bans is {max}; end \
+         some with `limiter unban ADDR`, or raise max_bans in [ladder] and restart the daemon",
         keys.len()
     );
     let given_up = beyond(&others, max - keys.len(), max, &ladder, now_ns);

@@ -281,7 +281,7 @@ impl Journal {
         match fs::metadata(&self.path) {
             Ok(found) => Ok(Some(Extent { dev: found.dev(), ino: found.ino(), len: found.len() })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot look at {}", self.path.display())),
+            Err(error) => Err(error).with_context(|| format!("cannot inspect {}", self.path.display())),
         }
     }
 

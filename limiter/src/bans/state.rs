@@ -135,7 +135,7 @@ pub fn restore(instance: &Instance, tables: &mut Tables) -> Result<usize> {
         && !is_as_it_should_be
         && let Err(problem) = journal.write(all(tables)?)
     {
-        warn!("{problem:#}: the bans hold, and are written down when that can be done");
+        warn!("{problem:#}; the bans stay in force, and are saved as soon as the file can be written");
     }
     Ok(in_force)
 }
@@ -178,25 +178,26 @@ impl Dropped {
         }
         if contents.is_torn {
             warn!(
-                "{} ends within a line: what was banned just before the host went down may be missing",
+                "the last line of {} is incomplete: bans made just before the host went down may be missing",
                 journal.path().display()
             );
         }
         if self.ended > 0 {
-            info!("{} bans have ended meanwhile", self.ended);
+            info!("{} saved bans have expired", self.ended);
         }
         if self.gone > 0 {
             let services = self.services.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            warn!("{} bans are dropped: there is no such service any more ({services})", self.gone);
+            warn!("dropped {} saved bans: the service no longer exists ({services})", self.gone);
         }
         if self.no_room > 0 {
             warn!(
-                "{} bans are dropped, the oldest: there is no room; raise max_bans in [ladder]",
+                "dropped the {} oldest saved bans: there is no room; raise max_bans in [ladder] and restart \
+                 the daemon",
                 self.no_room
             );
         }
         for said in by_reason(&self.idle, "not in force") {
-            warn!("{said}; `limiter bans` shows them until they end");
+            warn!("{said}; `limiter bans` lists them until they end");
         }
     }
 }
@@ -233,11 +234,11 @@ fn put_aside(journal: &Journal, damaged: usize) {
     let aside = path.with_extension("unreadable");
     let _may_not_be_there = fs::remove_file(&aside);
     let kept = match fs::hard_link(path, &aside) {
-        Ok(()) => format!("it is kept as {}", aside.display()),
-        Err(error) => format!("it cannot be kept as {} ({error})", aside.display()),
+        Ok(()) => format!("the damaged file is kept as {}", aside.display()),
+        Err(error) => format!("the damaged file cannot be kept as {} ({error})", aside.display()),
     };
     warn!(
-        "{} is damaged: {damaged} of its lines or bans say nothing that can be put in force, and the others count; {kept}",
+        "{} is damaged: {damaged} lines or bans are invalid and were skipped, the others were loaded; {kept}",
         path.display()
     );
 }

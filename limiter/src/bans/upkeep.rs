@@ -82,8 +82,8 @@ impl Upkeep {
         if !given_up.is_empty() {
             let over = given_up.len();
             warn!(
-                "more than {max} sources are banned: the {over} oldest bans that the ladder made are given up; raise \
-                 max_bans in [ladder], and start the daemon anew"
+                "more than {max} sources are banned: dropped the {over} oldest bans made by the ladder; raise \
+                 max_bans in [ladder] and restart the daemon"
             );
             penalties.retain(|(key, _)| !given_up.contains(key));
         }
@@ -96,7 +96,8 @@ impl Upkeep {
         if let Err(problem) = self.write_down(instance, tables, &penalties, now_ns) {
             if self.failed.is_none() {
                 error!(
-                    "{problem:#}: the bans hold, but only until the host starts anew; tried again every 10 s"
+                    "{problem:#}; the bans stay in force, but are lost when the host restarts; retrying every \
+                     10 s"
                 );
             }
             self.failed = Some(Instant::now());
@@ -127,7 +128,7 @@ impl Upkeep {
         let who = |key: &Key| state::who(&self.services, key).or_else(|| state::who(&before, key));
         let idle = now.iter().filter(|(key, _)| !self.idle.contains_key(key));
         let idle: Vec<_> = idle.filter_map(|(key, because)| Some((who(key)?, because.clone()))).collect();
-        for said in state::by_reason(&idle, "not in force any more") {
+        for said in state::by_reason(&idle, "no longer in force") {
             warn!("{said}");
         }
         let banned = penalties.iter().filter(|(_, penalty)| penalty.is_banned(now_ns)).map(|(key, _)| key);
@@ -157,7 +158,7 @@ impl Upkeep {
             let Some(written) = state::written(&self.services, key, penalty) else { continue };
             if penalty.is_banned(now_ns) && penalty.cause == Cause::Ladder as u32 {
                 info!(
-                    "{}: {} went on for too long, and is banned for {} (ban {} in a row)",
+                    "{}: banned {} for {}, because it kept connecting after refusals (ban {} in a row)",
                     written.who.service,
                     written.who.source,
                     humantime::format_duration(Duration::from_secs(
@@ -183,7 +184,7 @@ impl Upkeep {
             if ban.is_empty() && end.is_empty() && !is_set {
                 return Ok(());
             }
-            debug!("writing down {} bans, and {} that have ended", ban.len(), end.len());
+            debug!("saving {} bans, and {} that have ended", ban.len(), end.len());
             state::put(&self.journal, tables, &Line::new(clock, ban, end))?;
         } else if self.failed.is_some_and(|failed| failed.elapsed() < TRY_AGAIN)
             || self.seen.is_none() && self.written.is_empty()
@@ -194,7 +195,7 @@ impl Upkeep {
             state::save(instance, tables)?;
         }
         if self.failed.take().is_some() {
-            info!("the bans are written to {} again", self.journal.path().display());
+            info!("bans are saved to {} again", self.journal.path().display());
         }
         self.clock = Some(clock);
         self.seen = self.journal.extent()?;

@@ -78,7 +78,7 @@ fn a_ban_is_never_longer_than_it_was_made_for_whatever_the_clock_says_after_a_re
     }
     restart_host(&mut limiter, 2 * YEAR_MS);
     assert_eq!(in_force(&limiter), Vec::<String>::new());
-    assert!(limiter.log().contains("1 bans have ended meanwhile"), "{}", limiter.log());
+    assert!(limiter.log().contains("1 saved bans have expired"), "{}", limiter.log());
 }
 
 /// What builds before this one wrote, and what no build wrote.
@@ -110,7 +110,7 @@ fn whatever_numbers_are_in_the_file_no_ban_is_longer_than_it_was_made_for() {
         assert!(in_force.contains(&banned.to_owned()), "{in_force:?}");
     }
     let log = limiter.log();
-    assert!(log.contains("is damaged: 4 of its lines or bans") && log.contains(".unreadable"), "{log}");
+    assert!(log.contains("is damaged: 4 lines or bans") && log.contains(".unreadable"), "{log}");
     let aside = path(&limiter).with_extension("unreadable");
     assert_eq!(fs::read_to_string(&aside).unwrap(), json!({ "bans": bans }).to_string());
     limiter.ok(&["unload"]);
@@ -135,11 +135,11 @@ fn a_ban_of_one_address_is_not_one_of_its_network_when_that_makes_a_source_after
         drop(lab.served(family.sources[1], family.port(25)));
     }
     let log = limiter.log();
-    for said in ["(198.51.100.7/32): a source is a /24 now", "(2001:db8:7::/64): a source is a /32 now"] {
+    for said in ["(198.51.100.7/32): a source is now a /24", "(2001:db8:7::/64): a source is now a /32"] {
         assert!(log.contains(&format!("smtp: 1 ban is not in force {said}")), "{log}");
     }
     let shown = limiter.ok(&["bans"]);
-    assert!(shown.contains("nobody is banned") && shown.contains("a source is a /24 now"), "{shown}");
+    assert!(shown.contains("no source is banned") && shown.contains("a source is now a /24"), "{shown}");
     // With the prefix that was, they are what they were.
     limiter.configure("[defaults]\nmax_connections = 5\n");
     limiter.ok(&["reload"]);
@@ -172,7 +172,7 @@ fn after_a_reload_with_another_prefix_bans_lists_what_holds_and_unban_ends_what_
         assert_eq!((in_force(&limiter), listed(&limiter, "not_in_force")), (vec![], banned.clone()));
         eventually("the log says so", SOON, || {
             let log = limiter.log();
-            if log.contains("not in force any more") { Ok(()) } else { Err(log) }
+            if log.contains("no longer in force") { Ok(()) } else { Err(log) }
         });
         for family in [V4, V6] {
             drop(lab.served(family.source(), family.port(25)));
@@ -200,7 +200,7 @@ fn a_ban_of_whom_a_rule_allows_or_of_a_service_that_observes_is_not_listed_as_in
             (
                 vec!["set", "smtp", "mode=observe"],
                 vec!["set", "smtp", "mode=enforce"],
-                "the service only observes",
+                "the service is in observe mode",
             ),
         ] {
             if because.starts_with("a rule") && family.source().is_ipv6() {
@@ -242,14 +242,14 @@ fn whatever_keeps_a_ban_from_holding_is_in_the_log_once_and_so_is_that_it_holds_
     let limiter = Limiter::start_with(&lab, limit);
     limiter.ok(&["ban", "2001:db8:9:7::1", "2001:db8:9:8::1", "--service", "smtp", "--for", "1h"]);
     let both = "(2001:db8:9:7::/64, 2001:db8:9:8::/64)";
-    let ends = |because: &str| format!("smtp: 2 bans are not in force any more {both}: {because}");
+    let ends = |because: &str| format!("smtp: 2 bans are no longer in force {both}: {because}");
     let again = format!("smtp: 2 bans are in force again {both}");
     let changes = [
         (vec!["allow", "2001:db8:9::/48"], vec!["forget", "2001:db8:9::/48"], "a rule allows it"),
         (
             vec!["set", "smtp", "mode=observe"],
             vec!["set", "smtp", "mode=enforce"],
-            "the service only observes",
+            "the service is in observe mode",
         ),
     ];
     for (nth, (change, back, because)) in (1..).zip(changes) {
@@ -266,14 +266,14 @@ fn whatever_keeps_a_ban_from_holding_is_in_the_log_once_and_so_is_that_it_holds_
         limiter.configure(&format!("{limit}{rule}"));
         limiter.ok(&["reload"]);
     }
-    logged(&limiter, &ends("a source is a /56 now"), 1);
+    logged(&limiter, &ends("a source is now a /56"), 1);
     limiter.configure(&format!("{limit}[service.extra]\nports = [2525]\nprotocol = \"smtp\"\n"));
     limiter.ok(&["reload"]);
     logged(&limiter, &again, 3);
     limiter.ok(&["ban", "203.0.113.9", "--service", "extra", "--for", "1h"]);
     limiter.configure(limit);
     limiter.ok(&["reload"]);
-    logged(&limiter, "extra: 1 ban is not in force any more (203.0.113.9/32): the service is gone", 1);
+    logged(&limiter, "extra: 1 ban is no longer in force (203.0.113.9/32): the service no longer exists", 1);
 }
 
 /// Puts another file system where bans are written down, of the daemon and what is started with it.
@@ -321,17 +321,18 @@ fn on_a_file_system_that_is_read_only_or_full_a_ban_holds_and_that_is_said_once(
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         assert!(outcome.stdout.contains("smtp: 41 sources: banned for 1 h: changed"), "{outcome:?}");
         assert!(
-            outcome.stderr.contains(error) && outcome.stderr.contains("banned all the same"),
+            outcome.stderr.contains(error) && outcome.stderr.contains("the bans are in force, but are lost"),
             "{outcome:?}"
         );
         assert_eq!(answer(&lab, V4.source(), V4.port(25)), Answer::Silence);
         let_time_pass(Duration::from_secs(4), "more than a few rounds of the daemon");
-        let times = limiter.log().matches("the bans hold, but only until the host starts anew").count();
+        let times =
+            limiter.log().matches("the bans stay in force, but are lost when the host restarts").count();
         assert_eq!(times, nth + 1, "{}", limiter.log());
         assert_eq!(inside(mending).code, Some(0));
         eventually("the daemon writes again", Duration::from_secs(60), || {
             let log = limiter.log();
-            if log.matches("are written to").count() == nth + 1 { Ok(()) } else { Err(log) }
+            if log.matches("bans are saved to").count() == nth + 1 { Ok(()) } else { Err(log) }
         });
         let text = inside(&["cat", path(&limiter).to_str().unwrap()]).stdout;
         assert!(text.contains(&source) && text.contains("203.0.113.139/32"), "{text}");
@@ -370,7 +371,7 @@ fn tens_of_thousands_are_banned_in_one_command_and_another_ban_takes_no_longer_f
     assert!(written() - before < 500, "one more is one more line");
     assert_eq!(in_force(&limiter).len(), MANY as usize + 1);
     restart_host(&mut limiter, 1000);
-    assert!(limiter.log().contains(&format!("{} bans from before are in force again", MANY + 1)));
+    assert!(limiter.log().contains(&format!("restored {} saved bans", MANY + 1)));
     let said = limiter.ok(&["unban", "--from", file]);
     assert_eq!(
         limiter.ok(&["unban", "10.0.0.0/8", "--service", "smtp"]),
@@ -394,10 +395,13 @@ fn one_mistake_in_a_list_and_nobody_is_banned() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     for (text, says) in [
-        ("192.0.2.11\n192.0.2.256\n", "standard input, line 2: \"192.0.2.256\" is no address"),
-        ("192.0.2.11\n\n192.0.2.0/24\n", "192.0.2.0/24 is many sources to smtp, which counts each /32 alone"),
-        ("192.0.2.99\n192.0.2.1 # the host's own\n", "192.0.2.1 from smtp would not hold"),
-        ("# nobody\n", "standard input names no address"),
+        ("192.0.2.11\n192.0.2.256\n", "standard input, line 2: \"192.0.2.256\" is not an address"),
+        (
+            "192.0.2.11\n\n192.0.2.0/24\n",
+            "192.0.2.0/24 contains many sources, because smtp counts each /32 separately",
+        ),
+        ("192.0.2.99\n192.0.2.1 # the host's own\n", "cannot ban 192.0.2.1 from smtp"),
+        ("# nobody\n", "standard input contains no address"),
     ] {
         let (code, stderr) = ban(text);
         assert_eq!(code, Some(2), "{text:?}: {stderr}");
@@ -426,7 +430,7 @@ fn what_can_be_read_of_a_damaged_file_is_in_force() {
     now.sort();
     assert_eq!(now, ["smtp 10.0.0.1/32", "smtp 10.0.0.3/32"]);
     let log = limiter.log();
-    assert!(log.contains("is damaged: 1 of its lines") && log.contains("ends within a line"), "{log}");
+    assert!(log.contains("is damaged: 1 lines") && log.contains("is incomplete"), "{log}");
 }
 
 #[test]
@@ -444,7 +448,10 @@ fn a_ban_that_cannot_be_told_of_holds_and_is_written_down_all_the_same() {
         command.stdout(File::options().write(true).open("/dev/full").unwrap()).stderr(Stdio::piped());
         let outcome = command.spawn().unwrap().wait_with_output().unwrap();
         let said = String::from_utf8(outcome.stderr).unwrap();
-        assert!(outcome.status.success() && said.contains("it is done, and could not be said"), "{said}");
+        assert!(
+            outcome.status.success() && said.contains("the change is done, but cannot be printed"),
+            "{said}"
+        );
         assert_eq!(in_force(&limiter), then);
         assert!(in_file() > before, "{arguments:?} is written down");
     }

@@ -75,8 +75,8 @@ fn each_host_in_a_network_whose_rule_says_so_has_a_limit_and_a_ban_of_its_own() 
     limiter.configure(limit);
     limiter.ok(&["reload"]);
     assert!(one(HOSTS[1]).is_service());
-    assert!(limiter.ok(&["bans"]).contains("nobody is banned"));
-    is_logged("not in force any more");
+    assert!(limiter.ok(&["bans"]).contains("no source is banned"));
+    is_logged("no longer in force");
     limiter.configure(&format!("{limit}{TRANSLATOR}"));
     limiter.ok(&["reload"]);
     assert_eq!(one(HOSTS[1]), Answer::Silence);
