@@ -81,7 +81,7 @@ pub fn tell(instance: &Instance) -> Result<()> {
         info!("{}", sentence(&change, now_s()));
     }
     if !spoiled.is_empty() {
-        warn!("{} changes by hand are not known: {} was spoiled", spoiled.len(), path.display());
+        warn!("cannot log {} live changes: {} is damaged", spoiled.len(), path.display());
     }
     Ok(())
 }
@@ -96,7 +96,7 @@ fn sentence(change: &Change, now_s: u64) -> String {
         String::new()
     };
     let what = if said.is_empty() { String::new() } else { format!(": {}", said.join("; ")) };
-    format!("by hand, {who}{when}: `{command}`{what}").replace(|c: char| c.is_control(), " ")
+    format!("changed by {who}{when}: `{command}`{what}").replace(|c: char| c.is_control(), " ")
 }
 
 fn now_s() -> u64 {
@@ -143,15 +143,15 @@ mod tests {
         let said = |change: &Change, later: u64| sentence(change, 1_790_000_000 + later);
         assert_eq!(
             said(&change(&["smtp: max_connections 2 -> 3"]), 1),
-            "by hand, anna (bash, pid 7): `limiter set smtp max_connections=3`: smtp: max_connections 2 -> 3"
+            "changed by anna (bash, pid 7): `limiter set smtp max_connections=3`: smtp: max_connections 2 -> 3"
         );
         assert_eq!(
             said(&change(&["a", "b\nc"]), 3600),
-            "by hand, anna (bash, pid 7), at 2026-09-21T14:13:20Z: `limiter set smtp max_connections=3`: a; b c"
+            "changed by anna (bash, pid 7), at 2026-09-21T14:13:20Z: `limiter set smtp max_connections=3`: a; b c"
         );
         assert_eq!(
             said(&change(&[]), 0),
-            "by hand, anna (bash, pid 7): `limiter set smtp max_connections=3`"
+            "changed by anna (bash, pid 7): `limiter set smtp max_connections=3`"
         );
     }
 }

@@ -46,8 +46,8 @@ use crate::{
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Of a configuration that is in force, and that the daemon cannot read.
-const UNKNOWN: &str = "`limiter reload` has put a configuration in force that the daemon does not know: its host name, \
-                       interfaces and times stay as they were until the next reload";
+const UNKNOWN: &str = "the daemon cannot use the configuration that `limiter reload` put in force: it keeps \
+                       its old host name, interfaces and times until the next reload";
 
 /// Runs until a signal ends it. The limits stay in force after that.
 pub fn run(instance: &Instance, options: &Options) -> Result<()> {
@@ -102,15 +102,15 @@ fn start(instance: &Instance, options: &Options, limits: Limits, lock: &mut Daem
     let replaces = matches!(before.found, Found::Other(_));
     if replaces && let Err(problem) = pins::remove(&instance.new_pins()) {
         error!(
-            "what was pinned before cannot be removed and is in force, too: {problem:#}; `limiter --instance \
-             {instance} unload` removes both"
+            "cannot remove the old limits, which stay in force beside the new ones: {problem:#}; remove both \
+             with `limiter --instance {instance} unload`"
         );
     }
     serving.upkeep.shield.round(&options.config.interfaces);
     if let Err(problem) = lock.announce() {
         drop(serving);
         return Err(if replaces {
-            problem.context("the new limits are in force, and the daemon cannot serve: start it again")
+            problem.context("the new limits are in force, but the daemon cannot run: start it again")
         } else {
             before.restore(instance, problem)
         });
@@ -118,7 +118,7 @@ fn start(instance: &Instance, options: &Options, limits: Limits, lock: &mut Daem
     // Nothing that is in force depends on it.
     let applied = instance.prepare_applied(&options.config.to_string()).and_then(Applied::leave);
     if let Err(problem) = applied {
-        warn!("{problem:#}: the next reload does not say which changes were made live");
+        warn!("{problem:#}; the next reload cannot tell which changes were made live");
     }
     before.tell(instance, serving.adopted);
     Ok(serving)
@@ -142,7 +142,7 @@ fn again(instance: &Instance) -> anyhow::Error {
         command.arg0(name);
     }
     anyhow::Error::new(command.args(arguments).exec())
-        .context("cannot begin anew for the new cgroup: start the daemon again")
+        .context("cannot restart for the new cgroup: start the daemon again")
 }
 
 /// The command line of `limiter run`, with this configuration file, if there is one.
@@ -275,10 +275,10 @@ impl Serving {
                 _ = signals.terminate.recv() => break true,
                 _ = signals.interrupt.recv() => break true,
                 _ = signals.unload.recv() => break false,
-                _ = &mut upkeep_ended => bail!("the thread that looks after counts, bans and interfaces has ended: the limits stay in force, and nobody looks after them until the daemon runs again"),
+                _ = &mut upkeep_ended => bail!("the maintenance thread has stopped: the limits stay in force, but counts, bans and interfaces are not updated until the daemon restarts"),
                 result = &mut log, if is_logging => {
                     is_logging = false;
-                    error!("what the kernel programs have to say is not in this log any more ({result:?})");
+                    error!("messages of the kernel programs no longer reach this log ({result:?})");
                     continue;
                 }
                 Ok(_) = moved.wait_for(|moved| *moved) => {
@@ -292,8 +292,8 @@ impl Serving {
                 config = reload.end() => config,
                 // `limiter reload` has put it in force.
                 _ = signals.applied.recv() => config::load(&instance.applied_path()).context(UNKNOWN),
-                result = &mut attendant => bail!("nobody serves those that wait any more ({result:?}): they get in when the kernel asks them again, until the daemon runs again"),
-                result = &mut greeter => bail!("the greeter ended ({result:?}): refused clients get a reset until the daemon runs again"),
+                result = &mut attendant => bail!("waiting clients are no longer served ({result:?}): each gets in only when the kernel repeats its SYN-ACK, until the daemon restarts"),
+                result = &mut greeter => bail!("the greeter has stopped ({result:?}): refused clients get a reset until the daemon restarts"),
             };
             match config {
                 Ok(config) => {
@@ -304,7 +304,7 @@ impl Serving {
                     ] {
                         if !is_same {
                             warn!(
-                                "{key} is read when the daemon starts: end it, and start `limiter --instance {instance} run`"
+                                "{key} is read only when the daemon starts: stop it and start `limiter --instance {instance} run`"
                             );
                         }
                     }
@@ -316,7 +316,7 @@ impl Serving {
         };
         if let Some(leave) = leave {
             drop(leave);
-            attendant.await?.context("those that wait could not be left")?;
+            attendant.await?.context("cannot stop serving waiting clients")?;
         }
         // Fails when the greeter has ended by itself; then there is nobody to tell.
         let _nobody = stop.send(true);
@@ -327,22 +327,22 @@ impl Serving {
             return Ok(end);
         }
         if let Err(problem) = changes::tell(instance) {
-            error!("what was changed by hand is not known: {problem:#}");
+            error!("cannot log live changes: {problem:#}");
         }
         if limits_stay && let Err(problem) = bans::state::mark(instance) {
-            warn!("{problem:#}: should the host's clock be wrong at its next start, bans may last longer");
+            warn!("{problem:#}; if the host's clock is wrong after the next restart, bans may last longer");
         }
         if limits_stay && environment::pins_warning().is_some() {
             info!(
-                "the daemon ends; the limits stay in force, with resets instead of replies, only as long as this \
-                 /sys/fs/bpf is mounted somewhere"
+                "the daemon stops; the limits stay in force, with resets instead of replies, only as long as \
+                 this /sys/fs/bpf is mounted somewhere"
             );
         } else if limits_stay {
             info!(
-                "the daemon ends; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`"
+                "the daemon stops; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`"
             );
         } else {
-            info!("the daemon ends: the instance {instance} is being unloaded");
+            info!("the daemon stops: instance {instance} is being unloaded");
         }
         Ok(end)
     }
@@ -354,8 +354,8 @@ fn attend(attendant: Result<(Attendant, waiting::Stop)>) -> (JoinHandle<Result<(
         Ok((attendant, leave)) => (tokio::task::spawn_blocking(move || attendant.run()), Some(leave)),
         Err(problem) => {
             error!(
-                "nobody serves those that wait for a place: {problem:#}; they get in when the kernel asks them again, \
-                 after seconds, and are not told why if they do not"
+                "cannot serve waiting clients: {problem:#}; each gets in only when the kernel repeats its \
+                 SYN-ACK, after seconds, or gets no reason"
             );
             (tokio::spawn(std::future::pending()), None)
         }
@@ -402,8 +402,11 @@ impl Reload {
         if std::mem::take(&mut self.once_more) {
             self.begin();
         }
-        let config = config.context("the configuration could not be read again");
-        config.and_then(|config| config).context("SIGHUP changes nothing, and what was in force stays")
+        let config = config.context("the reload did not finish");
+        config.and_then(|config| config).context(
+            "SIGHUP changed nothing, and the old configuration stays in \
+                                                  force",
+        )
     }
 }
 
@@ -420,8 +423,8 @@ fn reload(instance: &Instance) -> Result<Config> {
         Err(problem)
     })?;
     match outcome {
-        policy::Applied::Changed => info!("the configuration is read again, and in force"),
-        policy::Applied::Kept => info!("the configuration is read again; it was in force already"),
+        policy::Applied::Changed => info!("reloaded the configuration: it is in force"),
+        policy::Applied::Kept => info!("reloaded the configuration: it was already in force"),
     }
     Ok(config)
 }

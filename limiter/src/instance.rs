@@ -121,7 +121,8 @@ impl Instance {
         let at = self.applied_path();
         // As it is made, only root may read it.
         let staged = Staged::write(&at, config.as_bytes(), |_| Ok(()));
-        let staged = staged.with_context(|| format!("cannot write beside {}", at.display()))?;
+        let staged =
+            staged.with_context(|| format!("cannot create a file in the directory of {}", at.display()))?;
         let before = std::fs::read(&at).ok();
         Ok(Applied { staged, at, before })
     }
@@ -136,7 +137,8 @@ impl Instance {
         let at = self.run_path("config");
         let what = || {
             format!(
-                "{} does not say which file is in force: `limiter --instance {self} reload --config FILE` does",
+                "{} does not name the configuration file: set it with `limiter --instance {self} reload \
+                 --config FILE`",
                 at.display()
             )
         };
@@ -206,7 +208,7 @@ impl Left {
             Some(before) => put(&self.at, &before),
             None => std::fs::remove_file(&self.at),
         }
-        .with_context(|| format!("cannot put back {}", self.at.display()))
+        .with_context(|| format!("cannot restore {}", self.at.display()))
     }
 }
 

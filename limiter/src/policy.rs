@@ -89,7 +89,7 @@ fn replace(config: &Config, tables: &mut Tables) -> Result<(PolicySet, PolicySet
     let applied = if wanted == present { Applied::Kept } else { Applied::Changed };
     let wanted = PolicySet { fingerprint: config.fingerprint(), ..wanted };
     if applied == Applied::Changed {
-        debug!("put in force: {} services, {} rules", wanted.services.len(), wanted.rules.len());
+        debug!("applied {} services and {} rules", wanted.services.len(), wanted.rules.len());
         tables.policy.replace(&wanted)?;
     } else if wanted.fingerprint != fingerprint {
         tables.policy.set_fingerprint(wanted.fingerprint)?;
@@ -143,8 +143,8 @@ fn number(config: &Config, present: &[(ServiceId, ServicePolicy)], used: &[u8]) 
         match known.get(service.name.as_str()).copied().or_else(|| free.next()) {
             Some(id) => ids.push(id),
             None => bail!(
-                "there is no number left for the service {}: services that were removed still have connections; wait \
-                 for them to end, or run `limiter unload` first",
+                "no free number for service {}: removed services still have connections; wait for them to end, \
+                 or run `limiter unload` first",
                 service.name
             ),
         }
@@ -176,6 +176,6 @@ mod tests {
         let config = Config::default();
         let used: Vec<u8> = (1..MAX_SERVICES as u8).collect();
         let error = number(&config, &[], &used).unwrap_err().to_string();
-        assert!(error.contains("no number left"), "{error}");
+        assert!(error.contains("no free number"), "{error}");
     }
 }

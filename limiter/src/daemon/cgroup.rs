@@ -29,11 +29,11 @@ impl Followed {
         match Cgroup::open(Some(&self.path)) {
             Ok(cgroup) if cgroup.id == self.id => self.is_gone = false,
             Ok(_) => {
-                info!("there is another cgroup at {path}: it is protected from now on");
+                info!("a new cgroup exists at {path}: it is now protected");
                 self.has_moved.send_replace(true);
             }
             Err(problem) if !std::mem::replace(&mut self.is_gone, true) => {
-                warn!("LIMITS NOT IN FORCE: {problem:#}; they are again when there is a cgroup at this path");
+                warn!("LIMITS NOT IN FORCE: {problem:#}; they return when a cgroup exists at this path");
             }
             Err(_) => {}
         }

@@ -25,8 +25,8 @@ pub fn raise() -> Result<Limits> {
     }
     if files < needed {
         warn!(
-            "the limit of open files is {files}: the greeter speaks to {} clients at once, not {}, and the others get a \
-             reset; raise it to {needed} (LimitNOFILE= of systemd, `ulimit -Hn`)",
+            "the limit of open files is {files}: the greeter serves {} clients at once, not {}, and the others \
+             get a reset; raise the limit to {needed} (LimitNOFILE= of systemd, `ulimit -Hn`)",
             clients(files),
             limits.connections
         );

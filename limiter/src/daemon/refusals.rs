@@ -70,7 +70,7 @@ fn sentence(before: &Counters, now: &Counters) -> Option<String> {
     let mut said = Vec::new();
     if !refused.is_empty() {
         let replied = now.replied.wrapping_sub(before.replied);
-        said.push(format!("packets refused: {}; clients told why: {replied}", refused.join(", ")));
+        said.push(format!("packets refused: {}; clients that got a reply: {replied}", refused.join(", ")));
     }
     if held != 0 {
         said.push(format!("handshakes held back: {held}"));
@@ -95,7 +95,7 @@ mod tests {
         now.refused[Reason::Rate as usize] = 1;
         assert_eq!(
             sentence(&before, &now).unwrap(),
-            "packets refused: concurrency 5, rate 1; clients told why: 3; handshakes held back: 2"
+            "packets refused: concurrency 5, rate 1; clients that got a reply: 3; handshakes held back: 2"
         );
         now = before;
         now.would_refuse[Reason::Total as usize] = 4;

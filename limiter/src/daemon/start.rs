@@ -48,7 +48,7 @@ impl Before {
             bans = Some(instance.lock_bans()?);
             // They are put in force again by the load. A daemon without some bans is better than none.
             if let Err(problem) = bans::state::save(instance, tables) {
-                error!("{problem:#}: bans that are not in the file are not in force any more");
+                error!("{problem:#}; bans that are not in the file are no longer in force");
             }
             found = Found::Other(difference);
         }
@@ -69,17 +69,17 @@ impl Before {
     pub fn restore(self, instance: &Instance, problem: Error) -> Error {
         let (restored, stands) = match &self.found {
             Found::Nothing => (Self::clear(instance), "nothing is loaded"),
-            Found::Current(_) => (self.put_back(instance), "what was in force before stays in force"),
+            Found::Current(_) => (self.put_back(instance), "the old limits stay in force"),
             Found::Other(_) => {
                 let restored = pins::take_back(instance, self.inode).and_then(|()| self.name_file(instance));
-                (restored, "what was in force before stays in force")
+                (restored, "the old limits stay in force")
             }
         };
         match restored {
             Ok(()) => problem.context(format!("the daemon cannot start, and {stands}")),
             Err(left) => anyhow!(
-                "the daemon cannot start: {problem:#}; and what it has begun cannot be taken back: {left:#}; start it \
-                 again, or run `limiter --instance {instance} unload`"
+                "the daemon cannot start: {problem:#}; its changes cannot be undone: {left:#}; start it again, \
+                 or run `limiter --instance {instance} unload`"
             ),
         }
     }
@@ -113,13 +113,13 @@ impl Before {
     pub fn tell(self, instance: &Instance, adopted: u64) {
         match &self.found {
             Found::Nothing => info!("loaded as instance {instance}"),
-            Found::Current(_) => info!("took over instance {instance}, counts included"),
+            Found::Current(_) => info!("took over instance {instance} with its counts"),
             Found::Other(difference) => warn!(
-                "replaced what was pinned as instance {instance} ({difference}): what it knew of sources is forgotten"
+                "replaced the limits of instance {instance} ({difference}): the history of its sources is lost"
             ),
         }
         if adopted > 0 {
-            info!("counted {adopted} connections that were there before");
+            info!("counted {adopted} existing connections");
         }
     }
 }
@@ -140,14 +140,14 @@ pub fn load(instance: &Instance, options: &Options, found: &Found) -> Result<(Li
     let mut loaded = target.load(instance, found)?;
     match policy::apply(&options.config, &mut loaded.tables)? {
         Applied::Changed => info!("the configuration is in force"),
-        Applied::Kept => info!("the configuration is the one in force; changes made live since stay"),
+        Applied::Kept => info!("the configuration is already in force; live changes stay"),
     }
     policy::set_local(&mut loaded.tables, policy::addresses()?)?;
     if !matches!(found, Found::Current(_)) {
         match bans::state::restore(instance, &mut loaded.tables) {
             Ok(0) => {}
-            Ok(bans) => info!("{bans} bans from before are in force again"),
-            Err(problem) => error!("the bans from before are not in force: {problem:#}"),
+            Ok(bans) => info!("restored {bans} saved bans"),
+            Err(problem) => error!("cannot restore the saved bans: {problem:#}"),
         }
     }
     let listener = Listener::bind().context("cannot open the greeter's listener")?;

@@ -90,27 +90,25 @@ impl Upkeep {
             if let Err(problem) = self.listening.round()
                 && !std::mem::replace(&mut self.is_blind, true)
             {
-                error!(
-                    "{problem:#}: who listens is known only as far as the kernel programs saw it begin and end"
-                );
+                error!("{problem:#}; only listeners that opened after loading are known");
             }
             if let Err(problem) = changes::tell(&self.instance) {
-                error!("what was changed by hand is not known: {problem:#}");
+                error!("cannot log live changes: {problem:#}");
             }
             if let Err(problem) = self.refusals.round(&self.maintenance.tables) {
-                error!("what was refused is not known: {problem:#}");
+                error!("cannot log refusals: {problem:#}");
             }
             let interfaces = self.config.borrow().interfaces.clone();
             self.shield.round(&interfaces);
             if let Err(problem) = self.bans.round(&self.instance, &mut self.maintenance.tables, remember) {
-                error!("cannot look after the bans: {problem:#}");
+                error!("cannot maintain the bans: {problem:#}");
             }
             if collected.elapsed() >= COLLECT_EVERY.min(remember) {
                 collected = Instant::now();
                 match ledger::collect(&mut self.maintenance, remember) {
                     Ok(0) => {}
-                    Ok(sources) => info!("forgot {sources} sources without connections"),
-                    Err(problem) => error!("cannot look through the ledger: {problem:#}"),
+                    Ok(sources) => info!("removed {sources} idle sources from the ledger"),
+                    Err(problem) => error!("cannot scan the ledger: {problem:#}"),
                 }
             }
             if compared.is_none_or(|last| last.elapsed() >= self.reconciler.wait(reconcile)) {
@@ -135,7 +133,7 @@ impl Upkeep {
     fn allow_local(&mut self) -> Result<()> {
         let _policy = self.instance.lock_policy()?;
         if policy::set_local(&mut self.maintenance.tables, policy::addresses()?)? {
-            info!("the host's local addresses have changed: the present ones are allowed");
+            info!("the host's local addresses have changed: the new ones are allowed");
         }
         Ok(())
     }

@@ -242,7 +242,7 @@ impl<R: Reasons> EventLoop<R> {
         let port = stream.local_addr().ok()?.port();
         // Whatever is wrong there costs this one connection; the panic is reported by its hook.
         let refusal = catch_unwind(AssertUnwindSafe(|| self.reasons.reason(port, remote))).ok()??;
-        debug!("{remote} is refused at port {port}: {}", refusal.reason.name());
+        debug!("refused {remote} at port {port}: {}", refusal.reason.name());
         self.compose(refusal, remote)
     }
 

@@ -39,8 +39,8 @@ impl fmt::Display for Snapshot {
         let Self { greeted, reset, dropped_full, accept_errors } = self;
         write!(
             out,
-            "{greeted} clients were told why, {reset} could not be and were reset, {dropped_full} were reset because \
-             there were too many, {accept_errors} times none could be accepted"
+            "{greeted} clients got a reply, {reset} got a reset instead, {dropped_full} got a reset because \
+             too many came at once, {accept_errors} connections could not be accepted"
         )
     }
 }

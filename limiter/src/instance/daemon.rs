@@ -65,14 +65,14 @@ impl Instance {
                 // There is no number in it before the daemon serves.
                 if pid.is_none() && !text.is_empty() {
                     bail!(
-                        "a daemon serves the instance {self}, and {} does not say which process that is: end it, and start \
-                         `limiter --instance {self} run`",
+                        "a daemon serves instance {self}, but {} does not contain its process ID: stop it, and \
+                         start `limiter --instance {self} run`",
                         path.display()
                     );
                 }
                 Ok(Daemon { running: pid.is_some(), pid })
             }
-            Err(errno) => Err(errno).context("cannot see whether a daemon runs"),
+            Err(errno) => Err(errno).context("cannot tell whether a daemon runs"),
         }
     }
 
@@ -82,7 +82,7 @@ impl Instance {
     /// When the process with its number is not the daemon.
     pub fn daemon_process(&self) -> Result<Option<Process>> {
         let Some(pid) = self.daemon()?.pid else { return Ok(None) };
-        let number = Pid::from_raw(pid).context("a process has a number above 0")?;
+        let number = Pid::from_raw(pid).context("a process ID is above 0")?;
         // From here on the number means this process, whoever gets it afterwards.
         let process = match pidfd_open(number, PidfdFlags::empty()) {
             // It has ended just now.
@@ -91,8 +91,8 @@ impl Instance {
         };
         if !self.is_daemon(pid)? {
             bail!(
-                "the process {pid} is not the daemon of the instance {self}, so it is left alone: start the command in \
-                 the daemon's own PID namespace"
+                "process {pid} is not the daemon of instance {self}, so it was not signalled: run the command \
+                 in the daemon's PID namespace"
             );
         }
         Ok(Some(Process { pid, process }))
@@ -101,9 +101,9 @@ impl Instance {
     /// Whether a process has the file open that bears the daemon's number: only daemons keep it open.
     fn is_daemon(&self, pid: i32) -> Result<bool> {
         let path = self.run_path(PID);
-        let file = fs::metadata(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        let file = fs::metadata(&path).with_context(|| format!("cannot inspect {}", path.display()))?;
         let open = fs::read_dir(format!("/proc/{pid}/fd"));
-        let open = open.with_context(|| format!("cannot see what the process {pid} has open"))?;
+        let open = open.with_context(|| format!("cannot list the open files of process {pid}"))?;
         let is_the_file = |open: fs::Metadata| (open.dev(), open.ino()) == (file.dev(), file.ino());
         Ok(open.flatten().any(|open| fs::metadata(open.path()).is_ok_and(is_the_file)))
     }

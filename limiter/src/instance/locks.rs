@@ -38,7 +38,7 @@ impl Instance {
             if let Some(file) = self.try_lock(PID)? {
                 // Of a daemon that was killed.
                 if file.0.metadata().is_ok_and(|about| about.len() > 0) {
-                    file.0.set_len(0).context("cannot remove the number of the daemon before")?;
+                    file.0.set_len(0).context("cannot remove the process ID of the previous daemon")?;
                 }
                 return Ok(DaemonLock(file.0));
             }
@@ -46,7 +46,7 @@ impl Instance {
             if daemon.running || begun.elapsed() > DAEMON_PATIENCE {
                 let pid = daemon.pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
                 bail!(
-                    "a daemon already serves the instance {self}{pid}: stop it first, or choose another --instance"
+                    "a daemon already serves instance {self}{pid}: stop it first, or choose another --instance"
                 );
             }
             std::thread::sleep(LOOK);
@@ -80,7 +80,7 @@ impl Instance {
     /// When somebody else holds it.
     pub fn lock_changes(&self) -> Result<Lock> {
         let lock = self.lock_within(CHANGES, CHANGES_PATIENCE)?;
-        lock.with_context(|| format!("somebody else holds {}", self.changes_path().display()))
+        lock.with_context(|| format!("another process holds {}", self.changes_path().display()))
     }
 
     /// The same for the daemon, which does not wait: none where somebody else holds it.
@@ -91,8 +91,8 @@ impl Instance {
     fn lock(&self, what: &str) -> Result<Lock> {
         self.lock_within(what, PATIENCE)?.with_context(|| {
             format!(
-                "somebody else has been changing the {what} of the instance {self} for {} s (they hold {}): wait \
-                 for them to end, or end them",
+                "another process has been changing the {what} of instance {self} for {} s (it holds {}): wait \
+                 until it ends, or stop it",
                 PATIENCE.as_secs(),
                 self.run_path(what).display()
             )
@@ -143,7 +143,7 @@ impl DaemonLock {
     pub fn announce(&mut self) -> Result<()> {
         let number = format!("{}\n", std::process::id());
         let written = self.0.rewind().and_then(|()| self.0.write_all(number.as_bytes()));
-        written.context("cannot write the daemon's number")
+        written.context("cannot write the daemon's process ID")
     }
 }
 
@@ -165,7 +165,7 @@ fn open(path: &Path) -> Result<File> {
         .with_context(|| format!("cannot open the lock {}", path.display()))?;
     if file.metadata()?.mode() & 0o777 != 0o600 {
         file.set_permissions(Permissions::from_mode(0o600))
-            .with_context(|| format!("cannot keep others from {}", path.display()))?;
+            .with_context(|| format!("cannot restrict access to {}", path.display()))?;
     }
     Ok(file)
 }
@@ -174,13 +174,13 @@ fn open(path: &Path) -> Result<File> {
 fn make_run_dir() -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o755).create(RUN_DIR);
     made.with_context(|| format!("cannot create {RUN_DIR}"))?;
-    let found = fs::symlink_metadata(RUN_DIR).with_context(|| format!("cannot look at {RUN_DIR}"))?;
+    let found = fs::symlink_metadata(RUN_DIR).with_context(|| format!("cannot inspect {RUN_DIR}"))?;
     if !found.is_dir() || found.uid() != 0 {
-        bail!("{RUN_DIR} is not a directory of root's: remove it, and try again");
+        bail!("{RUN_DIR} is not a directory owned by root: remove it, and try again");
     }
     if found.mode() & 0o777 != 0o755 {
         fs::set_permissions(RUN_DIR, Permissions::from_mode(0o755))
-            .with_context(|| format!("cannot keep others from {RUN_DIR}"))?;
+            .with_context(|| format!("cannot restrict access to {RUN_DIR}"))?;
     }
     Ok(())
 }

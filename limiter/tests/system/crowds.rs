@@ -138,7 +138,7 @@ fn when_every_entry_is_in_use_a_newcomer_is_served_and_limited_with_its_network_
     // The warning's advice ends it, and loses nobody.
     limiter.configure(&config(2 * ROOM));
     limiter.run();
-    assert!(limiter.log().contains("max_sources was 1024, and is 2048"), "{}", limiter.log());
+    assert!(limiter.log().contains("max_sources was 1024, and is now 2048"), "{}", limiter.log());
     assert!(!warnings(&limiter).contains("in the ledger"), "{}", warnings(&limiter));
     assert_eq!(limiter.counter("smtp", "adopted"), u64::from(ROOM) - 8);
     drop(served_exactly(&lab, &limiter, V4.sources[1]));

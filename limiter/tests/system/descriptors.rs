@@ -47,7 +47,7 @@ fn of_2000_refused_at_once_nobody_waits_and_what_the_admin_asks_for_is_done_howe
     let _sink = Sink::start(&lab, 25);
     let config = "[defaults]\nmax_connections = 1\n[ladder]\nreplies = \"none\"\n";
     let limiter = Limiter::start_with_files(&lab, config, (128, 400));
-    assert!(limiter.log().contains("the greeter speaks to 144 clients at once"), "{}", limiter.log());
+    assert!(limiter.log().contains("the greeter serves 144 clients at once"), "{}", limiter.log());
     let at_rest = open(&limiter);
     assert!(at_rest <= 200, "it has {at_rest} open: what is kept for it must be more than it needs");
     let held: Vec<_> = sources()
@@ -61,7 +61,7 @@ fn of_2000_refused_at_once_nobody_waits_and_what_the_admin_asks_for_is_done_howe
         kill(Pid::from_raw(i32::try_from(limiter.pid().unwrap()).unwrap()), Signal::SIGHUP).unwrap();
         eventually("it reads its file again", SOON, || {
             let log = limiter.log();
-            if log.contains("the configuration is read again") { Ok(()) } else { Err(log) }
+            if log.contains("reloaded the configuration") { Ok(()) } else { Err(log) }
         });
         crowd.join().unwrap()
     });

@@ -102,7 +102,7 @@ fn a_stranger_with_the_daemons_number_is_left_alone() {
     for verb in ["unload", "reload"] {
         let outcome = limiter.cli(&[verb]);
         assert_eq!(outcome.code, Some(1), "{verb}: {outcome:?}");
-        let said = format!("the process {} is not the daemon", stranger.0.id());
+        let said = format!("process {} is not the daemon", stranger.0.id());
         assert!(outcome.stderr.contains(&said), "{verb}: {outcome:?}");
         assert!(stranger.is_alive(), "{verb} has hit a stranger");
     }
@@ -134,7 +134,7 @@ fn a_daemon_that_is_kept_from_reloading_still_answers_to_signals() {
     }
     limiter.configure_all("hostname = \"new.example.net\"\n[defaults]\nmax_connections = 2\n");
     drop(held);
-    let read = |limiter: &Limiter| limiter.log().matches("the configuration is read again").count();
+    let read = |limiter: &Limiter| limiter.log().matches("reloaded the configuration").count();
     eventually("it reads its file", SOON, || same("read", &read(&limiter), &2));
     let held = lock(&limiter, "policy");
     kill(daemon, Signal::SIGHUP).unwrap();
@@ -189,7 +189,7 @@ fn a_command_while_the_instance_is_loaded_or_unloaded_finds_it_there_or_not_ther
                         let outcome = ask(verb);
                         match outcome.code {
                             Some(0) => there += 1,
-                            _ if outcome.stderr.contains("nothing is loaded as instance") => not_there += 1,
+                            _ if outcome.stderr.contains("is not loaded: start it with") => not_there += 1,
                             _ => strange.push(outcome),
                         }
                     }
@@ -221,13 +221,13 @@ fn pins_that_are_somebody_elses_are_left_alone() {
     for verb in ["status", "list", "reload", "unload"] {
         let outcome = limiter.cli(&[verb]);
         assert_eq!(outcome.code, Some(1), "{verb}: {outcome:?}");
-        let said = format!("{}: user {NOBODY} has a say in what is pinned there", limiter.pins().display());
+        let said = format!("{}: user {NOBODY} can change these pins", limiter.pins().display());
         assert!(outcome.stderr.contains(&said), "{verb}: {outcome:?}");
     }
     let mut run = Command::new("timeout");
     run.args(["20", env!("CARGO_BIN_EXE_limiter"), "--instance", &limiter.instance, "run", "--netns"]);
     let output = run.arg(lab.host.path()).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("has a say"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("can change these pins"), "{output:?}");
     std::os::unix::fs::chown(limiter.pins(), Some(0), None).unwrap();
     limiter.run();
 }
@@ -276,7 +276,7 @@ fn a_change_is_made_to_what_is_loaded_when_its_lock_is_held_and_not_to_what_was_
         fs::rename(&away, limiter.pins()).unwrap();
         let said = String::from_utf8(outcome.stderr).unwrap();
         assert_eq!(outcome.status.code(), Some(1), "{arguments:?}: {said}");
-        assert!(said.contains("nothing is loaded"), "{arguments:?}: {said}");
+        assert!(said.contains("is not loaded: start it with"), "{arguments:?}: {said}");
         assert_eq!(in_force(), before, "{arguments:?}");
         let bans = limiter.json(&["bans"]);
         let banned = bans["bans"].as_array().unwrap();
@@ -302,12 +302,12 @@ fn of_a_spoiled_file_one_sentence_says_what_to_do_and_the_rest_goes_on() {
         assert!(!outcome.stderr.contains('\x1b'), "what is in the file is not for a terminal: {outcome:?}");
     };
     spoiled("config", &|| {
-        refused(&["reload"], "reload --config FILE` does");
-        refused(&["set", "smtp", "max_connections=2", "--save"], "reload --config FILE` does");
+        refused(&["reload"], "reload --config FILE`");
+        refused(&["set", "smtp", "max_connections=2", "--save"], "reload --config FILE`");
     });
     spoiled("pid", &|| {
-        refused(&["status"], "does not say which process that is: end it, and start");
-        refused(&["reload"], "does not say which process that is: end it, and start");
+        refused(&["status"], "does not contain its process ID: stop it, and start");
+        refused(&["reload"], "does not contain its process ID: stop it, and start");
     });
     spoiled("shield", &|| {
         let status = limiter.ok(&["status"]);
@@ -318,7 +318,7 @@ fn of_a_spoiled_file_one_sentence_says_what_to_do_and_the_rest_goes_on() {
         eventually("the log has what can be read", SOON, || {
             let log = limiter.log();
             let is_there =
-                log.contains("max_connections 1 -> 2") && log.contains("2 changes by hand are not known");
+                log.contains("max_connections 1 -> 2") && log.contains("cannot log 2 live changes");
             if is_there { Ok(()) } else { Err(log) }
         });
     });
@@ -327,7 +327,7 @@ fn of_a_spoiled_file_one_sentence_says_what_to_do_and_the_rest_goes_on() {
         let log = limiter.log();
         if log.contains("max_connections 2 -> 3") { Ok(()) } else { Err(log) }
     });
-    assert_eq!(limiter.log().matches("are not known").count(), 1, "{}", limiter.log());
+    assert_eq!(limiter.log().matches("cannot log").count(), 1, "{}", limiter.log());
 }
 
 /// As of the one who wrote the shield's file while the daemon was killed.

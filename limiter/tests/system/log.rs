@@ -74,10 +74,7 @@ fn a_log_of_more_is_about_the_limiter_and_not_about_how_programs_are_relocated()
     let (_, answer) = lab.client.run(|| client::answer(V4.source(), V4.port(25), SOON));
     assert!(matches!(answer, Answer::Line(_)), "{answer:?}");
     limiter.ok(&["ban", "192.0.2.77", "--service", "smtp"]);
-    says(
-        &limiter,
-        &["put in force: 6 services", &format!("{} is refused at port 25: concurrency", V4.source())],
-    );
+    says(&limiter, &["applied 6 services", &format!("refused {} at port 25: concurrency", V4.source())]);
     drop(held);
     let log = limiter.log();
     assert!(!log.contains("relocat") && log.lines().count() < 100, "{log}");

@@ -119,7 +119,7 @@ fn the_first_signal_does_not_end_the_daemon() {
         });
         limiter.run();
         eventually("it reads its file again", SOON, || {
-            let read = limiter.log().matches("the configuration is read again").count();
+            let read = limiter.log().matches("reloaded the configuration").count();
             if read == start { Ok(()) } else { Err(format!("{read} times after {start} starts")) }
         });
         over.store(true, Ordering::Relaxed);
@@ -202,10 +202,12 @@ fn a_reload_says_what_is_in_force_only_when_the_daemon_starts_anew() {
         let before = limiter.log().len();
         limiter.configure(text);
         let outcome = limiter.cli(&["reload"]);
-        let warning = format!("limiter: warning: {key} is read when the daemon starts: end it, and start");
+        let warning =
+            format!("limiter: warning: {key} is read only when the daemon starts: stop it and start");
         assert!(outcome.code == Some(0) && outcome.stderr.starts_with(&warning), "{outcome:?}");
-        let told =
-            |key: &str| limiter.log()[before..].contains(&format!("{key} is read when the daemon starts"));
+        let told = |key: &str| {
+            limiter.log()[before..].contains(&format!("{key} is read only when the daemon starts"))
+        };
         eventually("it is said", SOON, || if told(key) { Ok(()) } else { Err(limiter.log()) });
         assert!(!told(other));
     }
@@ -219,14 +221,14 @@ fn a_reload_without_a_daemon_says_what_is_in_force_only_when_one_runs() {
     limiter.configure_all("hostname = \"mx2.example.net\"\ninterfaces = []\n[ladder]\nban = \"5m\"\n");
     let outcome = limiter.cli(&["reload"]);
     let warning =
-        "limiter: warning: hostname, interfaces are in force when a daemon runs, and none does: start";
+        "limiter: warning: hostname, interfaces are applied by the daemon, which is not running: start";
     assert!(outcome.code == Some(0) && outcome.stderr.starts_with(warning), "{outcome:?}");
     let again = limiter.cli(&["reload"]);
     assert!(again.stderr.is_empty() && again.stdout.contains("unchanged"), "{again:?}");
     limiter.configure("max_sources = 2048\n");
     for _ in 0..2 {
         let stderr = limiter.cli(&["reload"]).stderr;
-        assert!(stderr.contains("max_sources") && stderr.contains("in force when a daemon runs"), "{stderr}");
+        assert!(stderr.contains("max_sources") && stderr.contains("applied by the daemon"), "{stderr}");
     }
 }
 
@@ -239,10 +241,13 @@ fn a_daemon_that_cannot_read_what_is_in_force_says_so_until_the_next_reload() {
     kill(Pid::from_raw(limiter.pid().unwrap() as i32), Signal::SIGUSR1).unwrap();
     eventually("the daemon says so", SOON, || {
         let log = limiter.log();
-        let said = "ERROR `limiter reload` has put a configuration in force that the daemon does not know";
+        let said = "ERROR the daemon cannot use the configuration that `limiter reload` put in force";
         if log.contains(said) && log.contains(&applied) { Ok(()) } else { Err(log) }
     });
-    assert!(!limiter.log().contains("what was in force stays"), "that is in force is what reload has read");
+    assert!(
+        !limiter.log().contains("the old configuration stays in force"),
+        "that is in force is what reload has read"
+    );
     limiter.ok(&["reload"]);
     assert!(!fs::read_to_string(&applied).unwrap().contains("no number"));
 }

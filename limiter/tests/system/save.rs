@@ -35,7 +35,7 @@ fn text(limiter: &Limiter) -> String {
 fn is_the_files(limiter: &Limiter) {
     let before = (limiter.state(), limiter.json(&["rules"]));
     let said = limiter.ok(&["reload"]);
-    assert!(said.contains("limiter.toml: was in force already"), "{said}");
+    assert!(said.contains("limiter.toml: already in force"), "{said}");
     assert_eq!((limiter.state(), limiter.json(&["rules"])), before);
 }
 
@@ -65,7 +65,7 @@ fn every_verb_saves(limiter: &Limiter) {
     limiter.ok(&["forget", "10.0.0.0/8", "--save"]);
     is_the_files(limiter);
     let said = limiter.ok(&["set", "smtp", "max_connections=3", "--save"]);
-    assert!(said.contains("limiter.toml: says so already"), "{said}");
+    assert!(said.contains("limiter.toml: unchanged"), "{said}");
     let expected = FILE
         .replace(
             "rate = \"60/min\"\n",
@@ -116,7 +116,7 @@ fn what_is_saved_is_in_force_and_in_the_file_with_a_daemon_and_without_one() {
         }
         let (before, mark) = (limiter.json(&["rules"]), limiter.log().len());
         limiter.run();
-        assert!(limiter.log()[mark..].contains("the configuration is the one in force"), "{}", limiter.log());
+        assert!(limiter.log()[mark..].contains("the configuration is already in force"), "{}", limiter.log());
         assert_eq!(limiter.json(&["rules"]), before);
     }
 }
@@ -134,10 +134,10 @@ fn a_file_that_somebody_else_has_changed_is_not_overwritten() {
         let outcome = limiter.cli(&[verb, &["--save"]].concat());
         assert_eq!(outcome.code, Some(2), "{outcome:?}");
         assert!(
-            outcome.stderr.contains("limiter.toml: it says something else than what was put in force last"),
+            outcome.stderr.contains("limiter.toml: the file has changed since it was last applied"),
             "{outcome:?}"
         );
-        assert!(outcome.stderr.contains(" reload` puts it in force"), "{outcome:?}");
+        assert!(outcome.stderr.contains(" reload`, then repeat this command"), "{outcome:?}");
         assert_eq!((text(&limiter), limiter.state()), (theirs.clone(), before.clone()));
     }
     limiter.ok(&["reload"]);
@@ -191,7 +191,7 @@ fn what_cannot_be_in_force_is_not_written_and_what_cannot_be_written_is_not_in_f
     let mixed = "hostname = 'mx.example.net'\ndefaults.max_connections = 2\nservice.imap.rate = '60/min'\n\
                  defaults.response = 'reset'\nservice.smtp.max_total = 50\n";
     limiter.configure_all(mixed);
-    assert_eq!(refused(&["set", "smtp", "max_connections=5"], "make the change in the file"), mixed);
+    assert_eq!(refused(&["set", "smtp", "max_connections=5"], "edit the file"), mixed);
     // A second file in its place, in which there is no room.
     limiter.configure_all(&file);
     let dir = limiter.config_path().with_file_name("full");
@@ -233,7 +233,7 @@ fn a_missing_file_is_made_with_just_the_change() {
     let before = limiter.state();
     let outcome = limiter.cli(&["set", "smtp", "max_connections=6", "--save"]);
     assert_eq!(outcome.code, Some(2), "{outcome:?}");
-    assert!(outcome.stderr.contains("the file that was put in force is gone"), "{outcome:?}");
+    assert!(outcome.stderr.contains("the applied file no longer exists"), "{outcome:?}");
     assert_eq!(limiter.state(), before);
     assert!(!limiter.config_path().exists());
 }

@@ -61,7 +61,7 @@ fn a_failure_at_any_step_of_sighup_leaves_the_policy_in_force_and_the_next_one_r
         kill(Pid::from_raw(pid as i32), Signal::SIGHUP).unwrap();
         let said = || limiter.log()[before..].to_owned();
         eventually("the daemon says what became of it", SOON, || {
-            let done = ["and in force", "in force already", "what was in force stays"];
+            let done = [": it is in force", "already in force", "the old configuration stays in force"];
             if done.iter().any(|done| said().contains(done)) { Ok(()) } else { Err(said()) }
         });
         let steps = reading.lock().unwrap().steps.clone();
@@ -78,7 +78,7 @@ fn a_failure_at_any_step_of_sighup_leaves_the_policy_in_force_and_the_next_one_r
     back();
     let before = state(&limiter);
     let (said, steps) = hang_up(usize::MAX);
-    assert!(said.contains("the configuration is read again, and in force"), "{said}");
+    assert!(said.contains("reloaded the configuration: it is in force"), "{said}");
     let wanted = state(&limiter);
     assert_ne!(before, wanted);
     let chosen = chosen(&steps);
@@ -88,14 +88,14 @@ fn a_failure_at_any_step_of_sighup_leaves_the_policy_in_force_and_the_next_one_r
         back();
         let (said, steps) = hang_up(nth);
         let about = format!("step {nth} fails ({:?}): {said}", steps.get(nth));
-        let of_reload: Vec<_> = said.lines().filter(|line| !line.contains("by hand, ")).collect();
+        let of_reload: Vec<_> = said.lines().filter(|line| !line.contains("changed by ")).collect();
         assert_eq!(of_reload.len(), 1, "{about}");
-        if said.contains("what was in force stays") {
+        if said.contains("the old configuration stays in force") {
             failed += 1;
             assert!(said.contains(" ERROR "), "{about}");
             assert_same(&state(&limiter), &before, &about);
             let (said, _) = hang_up(usize::MAX);
-            assert!(said.contains("the configuration is read again, and in force"), "{about}; {said}");
+            assert!(said.contains("reloaded the configuration: it is in force"), "{about}; {said}");
         }
         assert_same(&state(&limiter), &wanted, &about);
     }

@@ -200,10 +200,10 @@ fn a_failure_at_any_step_of_unload_is_said_and_the_next_one_does_the_rest() {
             let status = limiter.cli(&["status", "--json"]);
             let status: Value = serde_json::from_str(&status.stdout).unwrap_or_default();
             let has_ended = status["daemon"]["running"] != true;
-            assert_eq!(said.contains(") has ended, and "), has_ended, "{about}");
-            if said.contains("nothing is limited any more") {
+            assert_eq!(said.contains(") has stopped, and "), has_ended, "{about}");
+            if said.contains("all limits are lifted") {
                 assert!(!left(&limiter).iter().any(|file| file.starts_with("/sys/fs/bpf")), "{about}");
-            } else if said.contains("lifted in part") {
+            } else if said.contains("only some of the limits are lifted") {
                 assert_ne!(status["in_force"], true, "{about}");
             } else {
                 assert_eq!(status["in_force"], true, "{about}");
@@ -233,7 +233,7 @@ fn a_start_that_fails_leaves_reload_the_file_that_is_in_force() {
     command.args(["--nofile=140:140", crate::BINARY]).args(arguments);
     let outcome = Outcome::of(command);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.stderr.contains("what was in force before stays in force"), "{outcome:?}");
+    assert!(outcome.stderr.contains("the old limits stay in force"), "{outcome:?}");
     assert_eq!(fs::read_to_string(&named).unwrap(), before);
     limiter.run();
 }
