@@ -24,7 +24,7 @@ pub fn shares<C: EbpfContext>(ctx: &C, service: ServiceId) {
     if first_times(service, |counters| &mut counters.shared) {
         warn!(
             ctx,
-            "the ledger is full of sources that hold connections: new ones are limited by their network"
+            "the ledger is full of sources that hold connections: new sources are limited with their network"
         );
     }
 }
@@ -33,7 +33,7 @@ pub fn shares<C: EbpfContext>(ctx: &C, service: ServiceId) {
 #[inline(never)]
 pub fn ladder_full<C: EbpfContext>(ctx: &C, service: ServiceId) {
     if first_times(service, |counters| &mut counters.unjudged) {
-        warn!(ctx, "there is no room to remember refused sources: they get replies, and no bans");
+        warn!(ctx, "no room for the penalties of refused sources: they get replies, but no bans");
     }
 }
 
@@ -41,7 +41,7 @@ pub fn ladder_full<C: EbpfContext>(ctx: &C, service: ServiceId) {
 #[inline(never)]
 pub fn no_room<C: EbpfContext>(ctx: &C, service: ServiceId) {
     if first_times(service, |counters| &mut counters.uncounted) {
-        warn!(ctx, "there is room for no more connections: they are let through uncounted");
+        warn!(ctx, "no room for more connection records: new connections are let through uncounted");
     }
 }
 
@@ -49,7 +49,7 @@ pub fn no_room<C: EbpfContext>(ctx: &C, service: ServiceId) {
 #[inline(never)]
 pub fn drift<C: EbpfContext>(ctx: &C, service: ServiceId) {
     if first_times(service, |counters| &mut counters.drift) {
-        warn!(ctx, "a connection was let go that the ledger did not know of");
+        warn!(ctx, "a connection ended that the ledger did not know");
     }
 }
 

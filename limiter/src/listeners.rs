@@ -62,7 +62,7 @@ pub fn all() -> Result<Vec<Listener>> {
             Ok(messages) => all.extend(messages.iter().filter_map(listener)),
             // A kernel without IPv6 has no such sockets.
             Err(error) if family == AF_INET6 && error.downcast_ref() == Some(&Errno::ENOENT) => {}
-            Err(error) => return Err(error).context("cannot see who listens"),
+            Err(error) => return Err(error).context("cannot list the listening sockets"),
         }
     }
     Ok(all)

@@ -25,7 +25,7 @@ pub const LINKS: u32 = 1;
 /// Routes come and go; of these, only default routes are noticed.
 pub const ROUTES: u32 = 0x40 | 0x400;
 
-const REFUSED: &str = "the kernel does not tell of its network";
+const REFUSED: &str = "the kernel refuses to report its network";
 
 /// One message of an answer, without its header.
 pub struct Message(Vec<u8>);
@@ -53,7 +53,7 @@ pub fn request<M: NetlinkSerializable>(flags: u16, message: M) -> Vec<u8> {
 pub fn dump<M: NetlinkSerializable>(protocol: SockProtocol, message: M) -> Result<Vec<Message>> {
     let socket = open(protocol).context("cannot open a netlink socket")?;
     let asked = request(NLM_F_DUMP, message);
-    send(socket.as_raw_fd(), &asked, MsgFlags::empty()).context("cannot ask the kernel for its network")?;
+    send(socket.as_raw_fd(), &asked, MsgFlags::empty()).context("cannot query the network of the kernel")?;
 
     let mut messages = Vec::new();
     let mut buffer = vec![0_u8; 64 * 1024];
@@ -122,7 +122,7 @@ impl Watch {
     /// Of the network namespace this thread is in: what `groups` names.
     pub fn new(groups: u32) -> Result<Self> {
         let netlink = open(SockProtocol::NetlinkRoute).context("cannot open a netlink socket")?;
-        bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, groups)).context("cannot watch the network")?;
+        bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, groups)).context("cannot watch network changes")?;
         Ok(Self(netlink))
     }
 

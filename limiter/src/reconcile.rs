@@ -95,7 +95,7 @@ impl Reconciler {
         let Some(look) = Look::take(dir, &maintenance.tables)? else { return Ok(None) };
         let newly_counted = maintenance.tables.adopted()? - adopted;
         if newly_counted > 0 {
-            info!("{newly_counted} connections that had not been counted are counted now");
+            info!("counted {newly_counted} connections that were not counted before");
         }
         let mut corrected = Vec::new();
         for difference in &look.differences {
@@ -268,7 +268,11 @@ pub fn verify(dir: &Path, maintenance: &mut Maintenance) -> Result<Option<Round>
 impl fmt::Display for Difference {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, ledger, sockets } = self;
-        write!(out, "{} was counted {ledger}, and the kernel has {sockets}", ledger::counted(key))
+        write!(
+            out,
+            "{}: the ledger counts {ledger} connections, the kernel has {sockets}",
+            ledger::counted(key)
+        )
     }
 }
 

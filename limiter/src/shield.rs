@@ -95,7 +95,7 @@ impl Keeper {
         self.is_stale = false;
         match self.look_after(interfaces, is_new) {
             Ok(attachments) => self.tell(attachments, is_first),
-            Err(problem) => error!("cannot look after the shield: {problem:#}"),
+            Err(problem) => error!("cannot maintain the shield: {problem:#}"),
         }
     }
 
@@ -158,7 +158,7 @@ impl Keeper {
             let (mode, why) = match index {
                 _ if is_left_alone => (Mode::None, left_alone),
                 Some(device) => self.attachment(network, device, on.contains(&device), interfaces),
-                None => (Mode::None, Some("there is no such interface".to_owned())),
+                None => (Mode::None, Some("no such interface".to_owned())),
             };
             let driver = index.and_then(|device| network.links.get(&device)?.driver.as_deref());
             let cost = match mode {
@@ -204,8 +204,14 @@ impl Keeper {
             return (Mode::None, Some("its packets have no Ethernet header".to_owned()));
         }
         let is_taken = |errno| matches!(errno, Errno::EBUSY | Errno::EEXIST);
-        let taken =
-            || (Mode::None, Some("another XDP program is on it, or on what is above or below it".to_owned()));
+        let taken = || {
+            (
+                Mode::None,
+                Some(
+                    "another XDP program is attached to it, or to an interface above or below it".to_owned(),
+                ),
+            )
+        };
         // A veth's native mode takes away from the sender that packets may stay bundled, and has another thread handle
         // each: a tenth of the throughput of everything is left. Behind the driver they are looked at as they are.
         let native = if link.is_veth { None } else { Some(self.shield.attach(device, Hook::Native)) };
@@ -214,7 +220,7 @@ impl Keeper {
             Some(Err(errno)) if is_taken(errno) => return taken(),
             Some(Err(Errno::EOPNOTSUPP)) => "its driver has no native mode".to_owned(),
             Some(Err(errno)) => format!("its driver refuses the native mode: {}", errno.desc()),
-            None => "on a veth the native mode costs all traffic more".to_owned(),
+            None => "on a veth the native mode slows all traffic more".to_owned(),
         };
         // Nobody has asked for it by name, so nobody has its packets copied for it.
         if *interfaces == Interfaces::Auto {
@@ -247,12 +253,12 @@ impl Keeper {
             if gone.mode != Mode::None
                 && !attachments.iter().any(|attachment| attachment.interface == gone.interface)
             {
-                info!("the shield is on {} no longer", gone.interface);
+                info!("the shield is no longer on {}", gone.interface);
             }
         }
         self.attachments = attachments;
         if let Err(problem) = self.write() {
-            error!("`limiter status` cannot know where the shield is: {problem:#}");
+            error!("`limiter status` cannot show where the shield is: {problem:#}");
         }
     }
 
@@ -277,7 +283,7 @@ impl Attachment {
     /// What to say where it is not.
     pub fn warning(&self) -> String {
         format!(
-            "the shield is not on {}: {}; denied and banned sources are refused all the same, at a higher price",
+            "the shield is not on {}: {}; denied and banned sources are still refused, at a higher cost",
             self.interface,
             self.reason()
         )
@@ -323,7 +329,7 @@ pub fn attachments(instance: &Instance) -> Result<Vec<Attachment>> {
             && !shield::is_on(&instance.pins(), device)?
         {
             attachment.mode = Mode::None;
-            attachment.why = Some("the interface is gone, or someone has detached it".to_owned());
+            attachment.why = Some("the interface is gone, or somebody detached it".to_owned());
             attachment.cost = None;
         }
     }

@@ -116,7 +116,7 @@ fn of(btf: &Types) -> Result<Layout> {
     let iterators = ITERATORS.map(|name| btf.function(&format!("bpf_iter_{name}")));
     let (offsets, bits) = offsets(btf)
         .and_then(|offsets| Ok((offsets, request_bits(btf)?)))
-        .context("limiter does not know its way in this kernel, and needs another one")?;
+        .context("limiter does not support this kernel, and needs another one")?;
     let (offsets, no_census) = match offsets_of_census(btf, offsets) {
         Ok(offsets) => (offsets, None),
         Err(problem) => (offsets, Some(format!("{problem:#}"))),
@@ -140,7 +140,7 @@ fn request_bits(btf: &Types) -> Result<RequestBits> {
         if bit < 16 {
             Ok(bit)
         } else {
-            bail!("this kernel's struct inet_request_sock has {member} elsewhere")
+            bail!("this kernel's struct inet_request_sock has {member} at another offset")
         }
     };
     Ok(RequestBits {

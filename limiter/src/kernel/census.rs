@@ -18,7 +18,7 @@ pub fn take(dir: &Path, tables: &Tables) -> Result<Option<Vec<SocketRecord>>> {
     let (netns, _) = tables.protects()?;
     ensure!(
         netns == environment::netns_cookie()?,
-        "the instance protects another network namespace: its sockets can only be seen from there, with nsenter(1)"
+        "the instance protects another network namespace: run the command there, with nsenter(1), to see its sockets"
     );
     iterator::read(&dir.join(pins::CENSUS))
 }

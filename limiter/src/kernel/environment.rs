@@ -59,8 +59,9 @@ pub fn pins_warning() -> Option<&'static str> {
     let here = format!("{}:{}", major(here), minor(here));
     let is_apart = of_first.is_ok_and(|text| device_at(&text, BPFFS) != Some(&here));
     (is_contained || is_apart).then_some(
-        "/sys/fs/bpf here may not be the host's (a container, `unshare --mount`): then the limits end with this mount \
-         namespace, at the latest, and commands find them in it only; to keep them, mount the host's /sys/fs/bpf here",
+        "/sys/fs/bpf may not be the host's (in a container, or after `unshare --mount`): the limits then end \
+         with this mount namespace, and only commands inside it find them; to keep them, mount the host's \
+         /sys/fs/bpf here",
     )
 }
 
@@ -70,8 +71,8 @@ pub fn real_time_warning() -> Option<&'static str> {
     let release = Release::running();
     let config = fs::read_to_string(format!("/boot/config-{release}")).ok();
     interrupts_packets(is_real_time, &release, config.as_deref()).then_some(
-        "this real-time kernel (PREEMPT_RT) may handle two packets on one CPU at a time, so a limit may be exceeded, or a \
-         place be lost: use another kernel, or one built with PREEMPT_RT_NEEDS_BH_LOCK",
+        "this real-time kernel (PREEMPT_RT) may handle two packets on one CPU at a time, so a limit may be \
+         exceeded, or a place lost: use another kernel, or one built with PREEMPT_RT_NEEDS_BH_LOCK",
     )
 }
 
@@ -79,8 +80,8 @@ pub fn real_time_warning() -> Option<&'static str> {
 pub fn network_warning() -> Option<&'static str> {
     let interfaces = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
     is_lonely(&interfaces).then_some(
-        "the network namespace that is protected has no interface but lo, so nobody from outside can connect: protect that \
-         of the mail daemon, with --netns, or without PrivateNetwork= in limiter's unit",
+        "the protected network namespace has no interface except lo, so no outside client can connect: protect \
+         the namespace of the mail daemon with --netns, or remove PrivateNetwork= from limiter's unit",
     )
 }
 
@@ -167,7 +168,7 @@ fn open_cgroup(path: &Path) -> Result<OwnedFd> {
     let kind = fstatfs(dir.as_fd())?.filesystem_type();
     ensure!(
         kind == FsType(CGROUP2_SUPER_MAGIC.0),
-        "{} is not in a cgroup v2 tree: give a directory of one, or leave --cgroup out",
+        "{} is not in a cgroup v2 tree: give a directory in one, or omit --cgroup",
         path.display()
     );
     Ok(dir.into())

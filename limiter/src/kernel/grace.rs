@@ -57,14 +57,13 @@ impl Grace {
     /// Returns when no program runs any more that runs now.
     pub fn wait(&self) -> Result<()> {
         let value = self.inner.as_raw_fd() as u32;
-        bulk::update(self.outer.as_raw_fd(), &0_u32, &value).context("cannot wait for the verdicts under way")
+        bulk::update(self.outer.as_raw_fd(), &0_u32, &value).context("cannot wait for the current verdicts")
     }
 }
 
 fn create(mut attr: MapCreate) -> Result<OwnedFd> {
-    let fd = bpf(MAP_CREATE, &mut attr).map_err(|errno| {
-        privilege::explain(&errno.into(), "a map to wait for the verdicts under way with")
-    })?;
+    let fd = bpf(MAP_CREATE, &mut attr)
+        .map_err(|errno| privilege::explain(&errno.into(), "the map that waits for the current verdicts"))?;
     // SAFETY: a descriptor the kernel has just made for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

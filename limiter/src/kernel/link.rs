@@ -178,7 +178,7 @@ impl PinnedLink {
             info_len: size_of::<LinkInfo>() as u32,
             info: (&raw mut info) as u64,
         };
-        bpf(OBJ_GET_INFO_BY_FD, &mut attr).context("cannot ask the kernel about a link")?;
+        bpf(OBJ_GET_INFO_BY_FD, &mut attr).context("cannot query a link")?;
         Ok(info)
     }
 

@@ -76,7 +76,7 @@ impl Listening {
         walk(&self.whole, |endpoint, count| {
             counts.insert(endpoint, count);
         })
-        .context("cannot read who listens")?;
+        .context("cannot read the listeners")?;
         Ok(counts)
     }
 
@@ -99,7 +99,7 @@ impl Listening {
 
     fn set(&mut self, endpoint: &Endpoint, count: u64) -> Result<()> {
         if count == 0 {
-            found(self.map.remove(endpoint)).context("cannot remove a listener that is gone")?;
+            found(self.map.remove(endpoint)).context("cannot remove a closed listener")?;
         } else {
             match self.map.insert(endpoint, count, 0) {
                 // No room: who listens there is not known, and nothing rests on it.

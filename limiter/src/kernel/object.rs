@@ -93,7 +93,7 @@ impl Target {
             ("max_bans", tables.max_bans()?, self.max_bans),
         ];
         let other = loaded.into_iter().find(|(_, is, wanted)| is != wanted);
-        Ok(other.map(|(key, is, wanted)| format!("{key} was {is}, and is {wanted}")))
+        Ok(other.map(|(key, is, wanted)| format!("{key} was {is}, and is now {wanted}")))
     }
 
     /// Loads the programs of this build on the maps that `found` names, or on new ones.
@@ -107,8 +107,8 @@ impl Target {
             let is_gone = cgroup != self.cgroup.id && pins::has_lost_its_cgroup(instance)?;
             ensure!(
                 netns == self.netns && (cgroup == self.cgroup.id || is_gone),
-                "the instance {instance} is loaded for another {}: run `limiter --instance {instance} unload` first, or \
-                 choose another --instance",
+                "instance {instance} is loaded for another {}: run `limiter --instance {instance} unload` \
+                 first, or choose another --instance",
                 if netns == self.netns { "cgroup" } else { "network namespace" }
             );
             true
@@ -124,8 +124,8 @@ impl Target {
         let least = memory::least(sizes.bytes());
         if let Some(limit) = memory::limit().filter(|limit| limit.bytes < least) {
             warn!(
-                "the cgroup {} may have {} MiB of memory: with less than {} MiB the kernel may end the daemon while it loads; \
-                 give it more (MemoryMax= of the unit), or lower max_sources",
+                "the memory limit of cgroup {} is {} MiB: below {} MiB the kernel may kill the daemon while it \
+                 loads; raise the limit (MemoryMax= of the unit), or lower max_sources",
                 limit.cgroup.display(),
                 limit.mib(),
                 least >> 20
@@ -184,10 +184,7 @@ impl Target {
         }
         waiting::set_stages(&mut ebpf)?;
         if let Err(error) = program::<Xdp>(&mut ebpf, pins::SHIELD)?.load() {
-            warn!(
-                "{:#}: denied and banned sources are refused by the other programs",
-                refused(pins::SHIELD, error)
-            );
+            warn!("{:#}; the other programs refuse denied and banned sources", refused(pins::SHIELD, error));
         }
         let outcome = match &layout.no_census {
             Some(lack) => Err(anyhow!("{lack}")),
@@ -195,13 +192,11 @@ impl Target {
         };
         if let Err(problem) = outcome {
             warn!(
-                "{problem:#}: connections older than the limiter are not counted, and counts are not checked"
+                "{problem:#}; connections older than the limiter are not counted, and counts are not checked"
             );
         }
         if let Err(error) = load_iterator(&mut ebpf, pins::SOCKETS, "bpf_sk_storage_map", layout) {
-            warn!(
-                "{error:#}: connections that die in the queue of a listener stay counted when it is closed"
-            );
+            warn!("{error:#}; connections that die in the queue of a listener stay counted after it closes");
         }
         memory::give_back();
         Ok(ebpf)
@@ -218,11 +213,11 @@ impl Target {
             return privilege::explain(error, "the maps of the limiter");
         }
         let limit = memory::limit().map_or_else(String::new, |limit| {
-            format!(", and the cgroup {} may have {} MiB", limit.cgroup.display(), limit.mib())
+            format!(", and the memory limit of cgroup {} is {} MiB", limit.cgroup.display(), limit.mib())
         });
         anyhow!(
-            "there is not enough memory for what the kernel has to keep ({error:#}){limit}: give it more (MemoryMax= of the \
-             unit), or lower max_sources, which is {}, or max_bans, which is {}",
+            "not enough memory for the kernel maps ({error:#}){limit}: raise the memory limit (MemoryMax= of \
+             the unit), or lower max_sources, which is {}, or max_bans, which is {}",
             self.max_sources,
             self.max_bans
         )
@@ -238,7 +233,7 @@ impl Loaded {
         marks.insert(listener, 1, 0).context("cannot mark the greeter's listener")?;
         let greeter = self.ebpf.map_mut("GREETER").ok_or_else(|| anyhow!("the object has no map GREETER"))?;
         let mut greeter: SockMap<&mut MapData> = greeter.try_into()?;
-        greeter.set(0, listener, 0).context("cannot hand the greeter's listener to the kernel")
+        greeter.set(0, listener, 0).context("cannot pass the greeter's listener to the kernel")
     }
 
     /// Puts the programs in force: in the place of those that are attached, or attached and pinned
@@ -336,7 +331,7 @@ impl Loaded {
     fn adopt(&self) -> Result<u64> {
         if let Err(problem) = Listening::open(&self.dir)?.adopt() {
             warn!(
-                "{problem:#}: who is refused by a listener older than the limiter is told so after its handshake"
+                "{problem:#}; clients of listeners older than the limiter are refused only after their handshake"
             );
         }
         let before = self.tables.adopted()?;
@@ -344,7 +339,7 @@ impl Loaded {
         let uncounted = records.iter().filter(|record| record.kind == kind::UNCOUNTED).count();
         if uncounted > 0 {
             warn!(
-                "{uncounted} connections older than the limiter could not be counted: memory for the ledger is short"
+                "cannot count {uncounted} connections older than the limiter: memory for the ledger is short"
             );
         }
         Ok(self.tables.adopted()? - before)

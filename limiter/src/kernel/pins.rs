@@ -124,14 +124,14 @@ impl Found {
     /// Looks at the pins of `instance`; what is of another layout is not read.
     pub fn inspect(instance: &Instance) -> Result<Self> {
         let dir = instance.pins();
-        if !dir.try_exists().with_context(|| format!("cannot look at {}", dir.display()))? {
+        if !dir.try_exists().with_context(|| format!("cannot inspect {}", dir.display()))? {
             return Ok(Self::Nothing);
         }
-        let (_, distrust) = trust::look(&dir).with_context(|| format!("cannot look at {}", dir.display()))?;
+        let (_, distrust) = trust::look(&dir).with_context(|| format!("cannot inspect {}", dir.display()))?;
         if let Some(Distrust { path, who, .. }) = distrust {
             bail!(
-                "{}: {who} has a say in what is pinned there, so it is left alone; unless you know why, remove it with \
-                 `rm -r {}`",
+                "{}: {who} can change these pins, so limiter does not use them; unless you know why, remove \
+                 them with `rm -r {}`",
                 path.display(),
                 dir.display()
             );
@@ -146,15 +146,15 @@ impl Found {
 /// How the pins in `dir` differ from this build's layout.
 fn difference(dir: &Path) -> Option<String> {
     let Ok(layout) = MapData::from_pin(dir.join("LAYOUT")) else {
-        return Some("they are not all there".to_owned());
+        return Some("some pins are missing".to_owned());
     };
     if let Some(difference) = mismatch(&layout, &MAPS[0]) {
         return Some(difference);
     }
     match tables::version(layout) {
         Ok(LAYOUT_VERSION) => {}
-        Ok(version) => return Some(format!("they have layout {version}, this build has {LAYOUT_VERSION}")),
-        Err(error) => return Some(format!("their layout cannot be read ({error})")),
+        Ok(version) => return Some(format!("its layout is {version}, this build has {LAYOUT_VERSION}")),
+        Err(error) => return Some(format!("its layout cannot be read ({error})")),
     }
     MAPS.iter().find_map(|expected| match MapData::from_pin(dir.join(expected.name)) {
         Ok(found) => mismatch(&found, expected),
@@ -169,7 +169,7 @@ fn mismatch(found: &MapData, expected: &Expected) -> Option<String> {
             && info.value_size() as usize == expected.value
             && expected.entries.is_none_or(|entries| info.max_entries() == entries)
     });
-    (!same).then(|| format!("the map {} has another shape", expected.name))
+    (!same).then(|| format!("the map {} has a different shape", expected.name))
 }
 
 /// The programs of `instance` that are attached to nothing, by name: then its limits are not in force.
@@ -222,7 +222,7 @@ pub fn take_back(instance: &Instance, inode: u64) -> Result<()> {
     ensure!(
         is_it(&pins),
         "{} in force",
-        if pins.exists() { "the new limits are" } else { "those from before are gone, and nothing is" }
+        if pins.exists() { "the new limits are" } else { "the old limits are gone, and no limits are" }
     );
     remove(&new)
 }
@@ -240,7 +240,7 @@ pub fn check_writable(instance: &Instance) -> Result<()> {
     match access(&pins, Access::WRITE_OK) {
         Err(Errno::ROFS) => bail!(
             "{} is on a read-only file system, so nothing was changed: make it writable (`mount -o remount,rw \
-             /sys/fs/bpf`; systemd: ReadWritePaths=/sys/fs/bpf), or unload from where it is",
+             /sys/fs/bpf`; systemd: ReadWritePaths=/sys/fs/bpf), or unload from a place where it is",
             pins.display()
         ),
         looked => looked.with_context(|| format!("cannot write to {}", pins.display())),
@@ -264,7 +264,7 @@ pub enum Unloaded {
 pub fn unload(instance: &Instance) -> Result<(), (Unloaded, anyhow::Error)> {
     let (new, pins) = (instance.new_pins(), instance.pins());
     let is_there =
-        |path: &Path| path.try_exists().with_context(|| format!("cannot look at {}", path.display()));
+        |path: &Path| path.try_exists().with_context(|| format!("cannot inspect {}", path.display()));
     let rename = || -> Result<()> {
         if is_there(&pins)? {
             // Left by a start, or by an unload that came no further.

@@ -91,15 +91,15 @@ fn reason(errno: Errno, is_verifiers: bool, status: &str, lockdown: &str) -> Opt
             Some("this kernel was built without CONFIG_BPF_SYSCALL, so use another one")
         }
         Errno::EPERM | Errno::EACCES | Errno::ENOSYS if is_filtered => Some(
-            "a seccomp filter is in force for limiter, so allow bpf(2) in it (systemd: SystemCallFilter=; a container: \
-             --security-opt seccomp=)",
+            "a seccomp filter applies to limiter, so allow bpf(2) in it (systemd: SystemCallFilter=; a \
+             container: --security-opt seccomp=)",
         ),
         Errno::EPERM | Errno::EACCES if lockdown.contains("[confidentiality]") => {
             Some("the kernel is locked down for confidentiality, so boot with lockdown=integrity or without")
         }
         Errno::EPERM | Errno::EACCES => Some(
-            "limiter has the capabilities for it, so a security module (SELinux, AppArmor, BPF LSM) is in the way: see \
-             its log",
+            "limiter has the needed capabilities, so a security module (SELinux, AppArmor, BPF LSM) denies it: \
+             see its log",
         ),
         Errno::ENOMEM => {
             Some("there is too little memory for it, so allow more (systemd: MemoryMax=) or free some")
@@ -116,8 +116,8 @@ fn missing(status: &str, users: &str, enters: bool) -> Option<String> {
         && [first.next(), first.next(), first.next()] != [Some("0"), Some("0"), Some("4294967295")]
     {
         return Some(
-            "limiter runs as root of a user namespace (`unshare -r`, a rootless container), where the kernel lets \
-             nobody load programs: run it as root of the host"
+            "limiter runs as root of a user namespace (`unshare -r`, a rootless container), where the kernel \
+             does not allow loading programs: run it as root of the host"
                 .to_owned(),
         );
     }

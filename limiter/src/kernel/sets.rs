@@ -342,8 +342,9 @@ impl Sets {
         let limits = policy.rules.iter().map(|rule| rule.limits_beside().len()).sum::<usize>();
         ensure!(
             policy.rules.len() <= MAX_RULES as usize && limits <= MAX_RULE_LIMITS as usize,
-            "{} rules with {limits} limits for single services, or other limits than max_connections, are more than the \
-             {MAX_RULES} and {MAX_RULE_LIMITS} there is room for: give fewer, or max_connections for all services at once",
+            "too many rules: {} rules have {limits} limits for single services, or other limits than \
+             max_connections, but at most {MAX_RULES} rules and {MAX_RULE_LIMITS} such limits fit; remove \
+             some, or set max_connections for all services at once",
             policy.rules.len()
         );
         // Before anything is changed: it shows that waiting works, and nobody looks any more at a set that was in
@@ -353,10 +354,10 @@ impl Sets {
         let next = (present as u32 + 1) % SETS;
         self.write(next, policy)?;
         let flag = if policy.rules.iter().any(RuleEntry::has_scope) { SCOPES } else { 0 };
-        self.active.set(0, u64::from(next) | flag, 0).context("cannot put the policy in force")?;
+        self.active.set(0, u64::from(next) | flag, 0).context("cannot apply the policy")?;
         self.tell_of_change().or_else(|problem| {
             self.active.set(0, present, 0).with_context(|| {
-                format!("the policy is in force, though it was not to be ({problem:#}): do it again")
+                format!("the new policy is in force, and cannot be undone ({problem:#}): repeat the command")
             })?;
             // What the shield has seen meanwhile is worth nothing, as far as that can be said.
             let _ = self.tell_of_change();
@@ -386,7 +387,7 @@ impl Sets {
 
     /// Which change made by hand was the last: the same number as long as there was none.
     pub fn change(&self) -> Result<u64> {
-        self.change.get(&0, 0).context("cannot see whether anything was changed")
+        self.change.get(&0, 0).context("cannot tell whether the policy has changed")
     }
 
     /// Finds out that [`Self::tell_of_change`] works, before a change is made.
@@ -409,7 +410,7 @@ impl Sets {
         // had before.
         let number = RandomState::new().hash_one(std::process::id());
         // Also where it could not be waited: who then remembers a verdict of before is one that was under way.
-        let told = self.change.set(0, number, 0).context("cannot have the shield forget what it remembers");
+        let told = self.change.set(0, number, 0).context("cannot invalidate the drop cache");
         waited.and(told)
     }
 
@@ -453,7 +454,7 @@ impl Sets {
         }
         let first = set as u32 * coverage::WORDS;
         let indices: Vec<u32> = (first..first + coverage::WORDS).collect();
-        bulk::insert(&self.coverage, &indices, &words).context("cannot write where there are rules")?;
+        bulk::insert(&self.coverage, &indices, &words).context("cannot write the regions that have rules")?;
         let (networks, entries) = sorted(wanted);
         bulk::insert(&whole.rules, &networks, &entries).context("cannot add a rule")?;
         let mut gone = Vec::new();

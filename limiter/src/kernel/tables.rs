@@ -70,7 +70,7 @@ impl Penalties {
     /// Forgets where a source stands, if anywhere.
     pub fn remove(&mut self, key: &Key) -> Result<()> {
         self.remember(key)?;
-        found(self.map.remove(key)).map(drop).context("cannot forget who was banned")
+        found(self.map.remove(key)).map(drop).context("cannot remove a penalty")
     }
 
     fn remember(&mut self, key: &Key) -> Result<()> {
@@ -79,7 +79,7 @@ impl Penalties {
     }
 
     fn get(&self, key: &Key) -> Result<Option<Penalty>> {
-        found(self.map.get(key, 0)).context("cannot read who is banned")
+        found(self.map.get(key, 0)).context("cannot read the bans")
     }
 
     /// Takes back what was changed, the last change first.
@@ -89,7 +89,7 @@ impl Penalties {
                 Some(penalty) => self.map.insert(key, penalty, 0),
                 None => found(self.map.remove(&key)).map(drop),
             }
-            .context("cannot put back who is banned")?;
+            .context("cannot restore the bans")?;
         }
         Ok(())
     }
@@ -202,7 +202,7 @@ impl Tables {
     pub fn penalties(&self) -> Result<Vec<(Key, Penalty)>> {
         let mut penalties = Vec::new();
         walk(&self.whole_penalties, |key, penalty| penalties.push((key, penalty)))
-            .context("cannot read who is banned")?;
+            .context("cannot read the bans")?;
         Ok(penalties)
     }
 
@@ -223,7 +223,7 @@ impl Tables {
         outcome.or_else(|problem| {
             self.penalties
                 .take_back()
-                .with_context(|| format!("some of it was done, and some not ({problem:#}): do it again"))?;
+                .with_context(|| format!("only a part was done ({problem:#}): repeat the command"))?;
             let _ = self.policy.tell_of_change();
             Err(problem)
         })
@@ -265,14 +265,17 @@ impl Tables {
     pub fn kept(&self) -> Result<Vec<(u64, Kept)>> {
         let mut kept = Vec::new();
         walk(&self.kept, |cookie, one| kept.push((cookie, one)))
-            .context("cannot read what is kept of dead connections")?;
+            .context("cannot read the dead connections")?;
         Ok(kept)
     }
 
     /// The handshakes that were held back. Those that come and go meanwhile may be missed.
     pub fn waiters(&self) -> Result<Vec<(Flow, Waiter)>> {
         let mut waiters = Vec::new();
-        walk(&self.waiters, |flow, waiter| waiters.push((flow, waiter))).context("cannot read who waits")?;
+        walk(&self.waiters, |flow, waiter| waiters.push((flow, waiter))).context(
+            "cannot read the waiting \
+                                                                                  handshakes",
+        )?;
         Ok(waiters)
     }
 

@@ -75,7 +75,7 @@ impl Room {
 
     /// Says that those that wait are served until `until_ns` of `CLOCK_MONOTONIC`.
     pub fn attend(&mut self, until_ns: u64) -> Result<()> {
-        self.attended.set(0, until_ns, 0).context("cannot tell the kernel that the daemon is there")
+        self.attended.set(0, until_ns, 0).context("cannot tell the kernel programs that the daemon runs")
     }
 
     /// Marks a socket as the greeter's, which is not counted.
@@ -93,7 +93,7 @@ impl Room {
 
     /// The record of a handshake.
     pub fn waiter(&self, flow: &Flow) -> Result<Option<Waiter>> {
-        found(self.waiters.get(flow, 0)).context("cannot read who waits")
+        found(self.waiters.get(flow, 0)).context("cannot read the waiting handshakes")
     }
 
     /// Has the usher do what is asked; what became of it.
@@ -101,7 +101,7 @@ impl Room {
         self.request.set(0, request, 0)?;
         // The kernel takes no packet shorter than an Ethernet header (bpf_prog_test_run_skb).
         let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::new() };
-        self.usher.test_run(options).context("the usher did not run")?;
+        self.usher.test_run(options).context("the usher program did not run")?;
         Ok(self.request.get(&0, 0)?)
     }
 }

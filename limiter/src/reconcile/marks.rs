@@ -56,7 +56,7 @@ impl fmt::Display for Mismarked {
         let Self { key, seen, records } = self;
         write!(
             out,
-            "{} was counted with {} that wait, and has {records} by their records",
+            "{}: the ledger counts {} waiting handshakes, the records show {records}",
             ledger::counted(key),
             seen.waiting()
         )

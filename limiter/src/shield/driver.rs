@@ -33,10 +33,9 @@ pub fn is_free(driver: Option<&str>) -> bool {
 
 /// Why `auto` leaves a device with this driver alone.
 pub fn left_alone(driver: Option<&str>) -> String {
-    let driver =
-        driver.map_or("a driver that is not known".to_owned(), |driver| format!("the driver {driver}"));
+    let driver = driver.map_or("an unknown driver".to_owned(), |driver| format!("the driver {driver}"));
     format!(
-        "\"auto\" leaves {driver} alone, where other traffic would pay for it; `interfaces = [...]` attaches it"
+        "\"auto\" skips {driver}, because other traffic would be slower; `interfaces = [...]` attaches it"
     )
 }
 
@@ -45,16 +44,17 @@ pub fn native_cost(driver: Option<&str>) -> Option<String> {
     match driver {
         driver if is_free(driver) => None,
         Some("virtio_net") => Some(
-            "the offloads of this virtual machine are off: the host hands over each segment alone".to_owned(),
+            "the offloads of this virtual machine are off: the host delivers each segment separately"
+                .to_owned(),
         ),
-        Some(driver) => Some(format!("what it costs other traffic with the driver {driver} is not known")),
-        None => Some("what it costs other traffic is not known".to_owned()),
+        Some(driver) => Some(format!("its cost for other traffic with the driver {driver} is unknown")),
+        None => Some("its cost for other traffic is unknown".to_owned()),
     }
 }
 
 /// What the generic mode costs (`netif_receive_generic_xdp`, net/core/dev.c).
 pub fn generic_cost() -> String {
-    "each packet that comes in is copied for it, whatever port it is for".to_owned()
+    "each incoming packet is copied for it, on every port".to_owned()
 }
 
 /// Asks for the drivers of devices (ethtool's `ETHTOOL_GDRVINFO`).
@@ -96,7 +96,7 @@ impl Drivers {
         // `struct ethtool_drvinfo` of 196 bytes, the size of `info`, where it points to; both outlive the call.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
         if result < 0 {
-            tracing::debug!("no driver of {device} is known: {}", io::Error::last_os_error());
+            tracing::debug!("cannot find the driver of {device}: {}", io::Error::last_os_error());
             return None;
         }
         let end = info.driver.iter().position(|&byte| byte == 0).unwrap_or(info.driver.len());

@@ -85,7 +85,7 @@ impl Network {
                 network.facing.extend(ways(&message));
             }
         }
-        let drivers = Drivers::open().context("cannot ask for the drivers of interfaces")?;
+        let drivers = Drivers::open().context("cannot query the drivers of interfaces")?;
         for link in network.links.values_mut() {
             link.driver = drivers.of(&link.name);
         }
@@ -254,7 +254,7 @@ mod tests {
         let all = network.wanted(&Interfaces::Auto);
         assert_eq!(all.len(), 6, "each is told of");
         let why = all[1].left_alone.as_deref().unwrap();
-        assert!(why.contains("leaves the driver virtio_net alone"), "{why}");
+        assert!(why.contains("skips the driver virtio_net"), "{why}");
         let named: Vec<String> = (2..8).map(|index| format!("eth{index}")).collect();
         assert_eq!(names(&network, &Interfaces::Named(named.clone())), named);
     }

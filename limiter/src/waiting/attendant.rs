@@ -84,7 +84,7 @@ impl Attendant {
         let poll = Poll::new().context("cannot open an epoll descriptor")?;
         poll.registry()
             .register(&mut SourceFd(&room.as_fd().as_raw_fd()), EVENTS, Interest::READABLE)
-            .context("cannot wait for what the kernel programs tell")?;
+            .context("cannot wait for events of the kernel programs")?;
         let waker = Waker::new(poll.registry(), STOP).context("cannot open an event descriptor")?;
         let waker = Arc::new(waker);
         let attendant = Self {
@@ -119,7 +119,7 @@ impl Attendant {
             }
             match self.poll.poll(&mut events, Some(wake_at.saturating_duration_since(Instant::now()))) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                polled => polled.context("cannot wait for what the kernel programs tell")?,
+                polled => polled.context("cannot wait for events of the kernel programs")?,
             }
             if events.iter().any(|event| event.token() == STOP) {
                 return self.room.attend(0);

@@ -53,7 +53,7 @@ impl Clients {
     /// Where the kernel has not what it takes, or does not let this process have it.
     pub fn new(teller: Teller) -> Result<Self> {
         Ok(Self {
-            diag: Diag::open().context("cannot look at single sockets (CONFIG_INET_TCP_DIAG)")?,
+            diag: Diag::open().context("cannot query single sockets (CONFIG_INET_TCP_DIAG)")?,
             prober: Prober::open().context("cannot open raw sockets (CAP_NET_RAW)")?,
             teller,
             resets: Vec::new(),
@@ -66,7 +66,7 @@ impl Clients {
         match self.find(held) {
             Ok(found) => Some(found),
             Err(error) => {
-                self.warn(&format!("cannot look for the handshake of {}: {error:#}", held.remote));
+                self.warn(&format!("cannot find the handshake of {}: {error:#}", held.remote));
                 None
             }
         }
@@ -84,7 +84,7 @@ impl Clients {
     /// Has a client send its ACK once more.
     pub fn ask_again(&mut self, held: &Held) {
         if let Err(error) = self.prober.probe(held) {
-            self.warn(&format!("cannot ask {} for its ACK: {error}", held.remote));
+            self.warn(&format!("cannot probe {} for its ACK: {error}", held.remote));
         }
     }
 
@@ -100,7 +100,7 @@ impl Clients {
             Ok(Ended::Unheard) => {}
             Err(error) => {
                 self.warn(&format!(
-                    "cannot tell {} why it is refused, so it gets a reset: {error:#}",
+                    "cannot send {} the reason of its refusal, so it gets a reset: {error:#}",
                     held.remote
                 ));
             }

@@ -110,7 +110,7 @@ impl Prober {
 }
 
 fn two_families() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "the addresses are of two families")
+    io::Error::new(io::ErrorKind::InvalidInput, "the addresses have different families")
 }
 
 fn from_v4(local: SocketAddrV4, ifindex: u32) -> libc::in_pktinfo {

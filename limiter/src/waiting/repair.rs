@@ -84,7 +84,7 @@ impl Takeover {
         let socket = Socket::new(Domain::for_address(held.local), Type::STREAM, Some(Protocol::TCP))
             .map_err(failed("make a socket"))?;
         // It also lets the port be shared with the listener (`SK_FORCE_REUSE`).
-        set(&socket, &TcpRepair, &ON, "put a socket in repair")?;
+        set(&socket, &TcpRepair, &ON, "put a socket into repair mode")?;
         // More than IP_FREEBIND: an address that is not the host's may be connected from, too, as behind a
         // TPROXY rule (`ip_route_output_key_hash_rcu`, net/ipv4/route.c).
         match held.local {
@@ -99,10 +99,10 @@ impl Takeover {
         // Connecting takes the length of segments from here; TCP_REPAIR_OPTIONS, which has to come later,
         // only sets the bound for the next change of the path's MTU.
         let mss = held.mss.clamp(MSS_RANGE.0, MSS_RANGE.1);
-        socket.set_tcp_mss(mss.into()).map_err(failed("set the length of segments"))?;
+        socket.set_tcp_mss(mss.into()).map_err(failed("set the segment size"))?;
         for (queue, isn) in [(SEND, held.snt_isn), (RECEIVE, held.rcv_isn)] {
             set(&socket, &Queue, &queue, "choose a queue")?;
-            set(&socket, &Sequence, &isn.wrapping_add(1), "set the number of a queue")?;
+            set(&socket, &Sequence, &isn.wrapping_add(1), "set the sequence number of a queue")?;
         }
         socket.bind(&held.local.into()).map_err(failed("bind to the local address"))?;
         Ok(Self { socket, held: *held })
@@ -117,14 +117,14 @@ impl Takeover {
         let Self { socket, held } = self;
         socket.connect(&held.remote.into()).map_err(failed("connect"))?;
         for option in agreed(&held) {
-            set(&socket, &Options, &option, "set what was agreed")?;
+            set(&socket, &Options, &option, "set the negotiated options")?;
         }
         if held.tstamp_ok {
-            let clock = Timestamp.get(&socket).map_err(failed("read the clock of timestamps"))?;
+            let clock = Timestamp.get(&socket).map_err(failed("read the timestamp clock"))?;
             set(&socket, &Timestamp, &timestamp(clock, held.ts_off), "set the timestamp")?;
         }
         set(&socket, &Window, &windows(&held), "set the windows")?;
-        set(&socket, &TcpRepair, &OFF_WITHOUT_PROBE, "end the repair")?;
+        set(&socket, &TcpRepair, &OFF_WITHOUT_PROBE, "leave repair mode")?;
         // Leaving repair forbids to share the port (`SK_NO_REUSE`): no mail daemon could be started again
         // while this connection is there, or in TIME_WAIT.
         socket.set_reuse_address(true).map_err(failed("share the port"))?;

@@ -234,7 +234,7 @@ fn a_connection_that_there_is_no_room_to_record_is_let_through_and_counted_as_so
         let source = limiter.source("smtp", family.source());
         assert_eq!((source.connections, source.reserved), (0, 0), "{source:?}");
     }
-    assert!(limiter.log().contains("there is room for no more connections"), "{}", limiter.log());
+    assert!(limiter.log().contains("no room for more connection records"), "{}", limiter.log());
 
     // What fills the map is of no connection, and forgotten in two looks; the next one counts who is there.
     for _ in 0..2 {

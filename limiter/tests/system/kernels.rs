@@ -60,7 +60,7 @@ fn without_ipv6_in_the_kernel_ipv4_is_limited_as_ever() {
     let log = limiter.log();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
     let held = one_is_served_and_no_more(&lab);
-    assert!(limiter.ok(&["status", "--verify"]).contains("agree"));
+    assert!(limiter.ok(&["status", "--verify"]).contains("match"));
     drop(held);
 }
 
@@ -73,7 +73,7 @@ fn a_kernel_that_only_the_census_does_not_know_is_limited_without_it() {
     start_with_renamed(&lab, &mut limiter, &["kn"], |_| ());
     let log = limiter.log();
     let said =
-        "this kernel's struct cgroup has no member kn: connections older than the limiter are not counted";
+        "this kernel's struct cgroup has no member kn; connections older than the limiter are not counted";
     assert!(log.contains(said) && !log.contains("ERROR"), "{log}");
     drop(one_is_served_and_no_more(&lab));
 }
@@ -95,10 +95,7 @@ fn a_daemon_whose_upkeep_has_ended_says_so_and_ends() {
     let (outcome, _) = Supervised::start(command, &syscalls, Errno::EPERM, fails).wait();
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     let last = outcome.stderr.lines().last().unwrap();
-    assert!(
-        last.starts_with("limiter: the thread that looks after counts, bans and interfaces has ended"),
-        "{last}"
-    );
+    assert!(last.starts_with("limiter: the maintenance thread has stopped"), "{last}");
     assert_eq!(limiter.json(&["status"])["in_force"], true);
     assert_eq!(limiter.json(&["status"])["daemon"]["running"], false);
 }

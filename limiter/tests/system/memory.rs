@@ -96,11 +96,11 @@ fn a_limit_of_memory_is_told_from_max_sources_and_nothing_is_left_behind() {
     let outcome = Outcome::of(command);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     let said = format!(
-        "{}-memory may have 100 MiB: give it more (MemoryMax= of the unit), or lower max_sources",
+        "{}-memory is 100 MiB: raise the limit (MemoryMax= of the unit), or lower max_sources",
         lab.name
     );
     assert!(
-        outcome.stderr.contains("there is not enough memory") && outcome.stderr.contains(&said),
+        outcome.stderr.contains("not enough memory for the kernel maps") && outcome.stderr.contains(&said),
         "{outcome:?}"
     );
     let pins = PathBuf::from("/sys/fs/bpf").join(&lab.name);

@@ -131,6 +131,6 @@ fn a_network_namespace_that_nobody_can_reach_is_warned_of() {
         command.arg(file);
     });
     let log = limiter.log();
-    assert!(log.contains("has no interface but lo") && log.contains("PrivateNetwork="), "{log}");
+    assert!(log.contains("has no interface except lo") && log.contains("PrivateNetwork="), "{log}");
     assert!(Path::new("/sys/fs/bpf").join(&lab.name).exists());
 }

@@ -32,12 +32,12 @@ fn verify_finds_what_is_wrong_and_corrects_it_once() {
         assert_eq!(differences.len(), 1, "{verified:#}");
         assert_eq!(differences[0]["corrected"], true);
         let what = differences[0]["what"].as_str().unwrap();
-        assert!(what.contains("was counted 7, and the kernel has 3"), "{what}");
+        assert!(what.contains("the ledger counts 7 connections, the kernel has 3"), "{what}");
         assert_eq!(limiter.source("smtp", source).connections, 3);
         assert_eq!(limiter.counter("smtp", "drift"), 4 * round, "four connections too many each time");
     }
     let warnings = limiter.json(&["status"])["warnings"].to_string();
-    assert!(warnings.contains("the count was wrong by 8 connections"), "{warnings}");
+    assert!(warnings.contains("a count that was wrong by 8 connections"), "{warnings}");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn the_daemon_corrects_a_count_by_itself_and_says_so() {
         drop(lab.served(source, family.port(25)));
     }
     let log = limiter.log();
-    assert!(log.contains("was counted 8, and the kernel has 1: drift, corrected"), "{log}");
+    assert!(log.contains("the ledger counts 8 connections, the kernel has 1: drift, corrected"), "{log}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn it_drops_who_is_denied_before_anything_else_sees_them() {
     let text = limiter.ok(&["status"]);
     assert!(
         text.contains(
-            "\nshield on wire: generic (on a veth the native mode costs all traffic more); each packet"
+            "\nshield on wire: generic (on a veth the native mode slows all traffic more); each incoming packet"
         ),
         "{text}"
     );
@@ -207,7 +207,7 @@ fn it_follows_interfaces_that_come_and_go() {
         attachments(&limiter),
         [("late".to_owned(), "none".to_owned()), ("wire".to_owned(), "generic".to_owned())]
     );
-    assert_eq!(why(&limiter, "late"), "there is no such interface");
+    assert_eq!(why(&limiter, "late"), "no such interface");
     // A bridge's driver has no native mode.
     lab.host_ip(&["link", "add", "late", "type", "bridge"]);
     comes_to(&limiter, &[("late", "generic"), ("wire", "generic")]);
@@ -265,7 +265,7 @@ fn by_itself_it_leaves_alone_where_other_traffic_would_pay_and_the_same_are_refu
     assert_eq!(attached(&lab), json!([]));
     for (interface, driver) in [("outside", "bridge"), ("virtual", "tun"), ("wire", "veth")] {
         let why = why(&limiter, interface);
-        assert!(why.contains(&format!("leaves the driver {driver} alone")), "{why}");
+        assert!(why.contains(&format!("skips the driver {driver}")), "{why}");
     }
     let status = limiter.json(&["status"]);
     assert_eq!(status["warnings"], json!([]), "that is as it should be");
@@ -278,8 +278,8 @@ fn by_itself_it_leaves_alone_where_other_traffic_would_pay_and_the_same_are_refu
     comes_to(&limiter, &[("outside", "generic"), ("virtual", "native"), ("wire", "generic")]);
     let text = limiter.ok(&["status"]);
     for line in [
-        "shield on wire: generic (on a veth the native mode costs all traffic more); each packet that comes in is copied",
-        "shield on virtual: native; what it costs other traffic with the driver tun is not known",
+        "shield on wire: generic (on a veth the native mode slows all traffic more); each incoming packet is copied",
+        "shield on virtual: native; its cost for other traffic with the driver tun is unknown",
     ] {
         assert!(text.contains(line), "{text}");
     }

@@ -164,7 +164,7 @@ fn at_each_step(limiter: &Limiter, arguments: &[&str], back: &[&str]) {
         if outcome.code == Some(0) {
             assert_same(&now, &wanted, &about);
             // Done all the same, and what of it is not as it should be is said.
-            let is_said = ["limiter: warning: ", "limiter: it is done, "];
+            let is_said = ["limiter: warning: ", "limiter: the change is done, "];
             let is_said = is_said.iter().any(|begin| outcome.stderr.starts_with(begin));
             assert!(outcome.stderr.is_empty() || is_said && is_a_sentence(&outcome.stderr), "{about}");
             assert_written(limiter, &about);
@@ -321,8 +321,8 @@ fn where_nobody_can_wait_for_the_kernel_nothing_is_changed() {
         let is_map = |_, (_, label): &Step, _| label == "bpf 0";
         let (outcome, _) = Supervised::start(command, &[libc::SYS_bpf], Errno::EPERM, is_map).wait();
         assert_eq!(outcome.code, Some(1), "{arguments:?}: {outcome:?}");
-        let said = "the kernel refuses a map to wait for the verdicts under way with (EPERM: Operation not permitted): a \
-                    seccomp filter is in force for limiter";
+        let said = "the kernel refuses the map that waits for the current verdicts (EPERM: Operation not \
+                    permitted): a seccomp filter applies to limiter";
         assert!(outcome.stderr.contains(said) && is_a_sentence(&outcome.stderr), "{outcome:?}");
         assert_same(&state(&limiter), &before, &format!("{arguments:?}: {outcome:?}"));
     }

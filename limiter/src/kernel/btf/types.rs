@@ -71,7 +71,7 @@ impl Types {
     /// Of a file in the byte order of this machine.
     pub fn parse(bytes: Vec<u8>) -> Result<Self> {
         let magic = bytes.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes));
-        ensure!(magic == Some(MAGIC), "they are not in BTF");
+        ensure!(magic == Some(MAGIC), "they are not in BTF format");
         let mut types = Self { bytes, at: vec![0], names: 0 };
         let field = |at| types.word(at).map(|word| word as usize).context("they end within the header");
         let (header, first, len, names) = (field(4)?, field(8)?, field(12)?, field(16)?);
@@ -81,7 +81,7 @@ impl Types {
         types.names = names;
         while at < end {
             let found = types.read(at).context("they end within a type")?;
-            let size = found.trailer().with_context(|| format!("kind {} is not known", found.kind()))?;
+            let size = found.trailer().with_context(|| format!("unknown kind {}", found.kind()))?;
             types.at.push(u32::try_from(at)?);
             at += TYPE + size;
         }
