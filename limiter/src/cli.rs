@@ -32,14 +32,14 @@ use crate::{
     kernel::{Found, Tables, environment},
 };
 
-/// Exact connection limits for mail hosts, in the kernel.
+/// Limit connections to mail services, exactly, in the kernel
 ///
-/// Counts the connections each source holds to each mail service, refuses the ones over the limit
-/// before the mail daemon sees them, and tells the client why in its own protocol.
+/// Counts the connections that each source holds to each mail service, refuses connections over the
+/// limit before the mail daemon sees them, and tells the client the reason in its own protocol.
 #[derive(Parser)]
 #[command(name = "limiter", version, max_term_width = 100)]
 struct Cli {
-    /// Which limiter, if there are several on this host
+    /// Name of the instance, if several run on this host
     #[arg(long, global = true, default_value = "limiter", value_name = "NAME")]
     instance: Instance,
 
@@ -49,41 +49,41 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Load the limits or take them over, and serve: greet what is refused
+    /// Run the daemon: load the limits, or take them over, and answer refused clients
     Run(run::Args),
-    /// What is in force: services, limits, live totals, warnings
+    /// Show services, limits, connection counts and warnings
     Status(status::Args),
-    /// Sources with their live count and limit, and those that were refused lately
+    /// List sources with their connections and limits, and recently refused sources
     List(list::Args),
-    /// Which limit applies to an address, and where it stands
+    /// Explain which limit applies to an address, and what lets it in
     Explain(explain::Args),
-    /// What is said of networks: allowed, denied, or with limits of their own
+    /// List network rules: allow, deny, or limits for a network
     Rules(rules::RulesArgs),
-    /// Who is banned, for how long, and why
+    /// List bans with their reason and the time left
     Bans(bans::BansArgs),
-    /// Read the configuration file again, and put it in force in one step
+    /// Reload the configuration file, and apply it in one step
     Reload(reload::Args),
-    /// Change a limit, live
+    /// Change the limits of a service, at once
     Set(set::Args),
-    /// Let networks have as many connections as they want, live
+    /// Allow networks unlimited connections, at once
     Allow(rules::Whom),
-    /// Let networks have none, live
+    /// Deny networks all connections, at once
     Deny(rules::DenyArgs),
-    /// Give each source of a network a limit of its own, live
+    /// Limit each source of a network, at once
     Limit(rules::LimitArgs),
-    /// Take back what was said of exactly these networks, live
+    /// Remove the rules for exactly these networks, at once
     Forget(rules::Whom),
-    /// Let addresses begin no connection to mail ports for a time, live; those that are there go on
+    /// Ban addresses from mail ports for a time, at once; existing connections continue
     Ban(bans::BanArgs),
-    /// End bans, and forget what led to them
+    /// End bans, and reset the penalties of their sources
     Unban(bans::Whom),
-    /// End the daemon, lift the limits, and leave no trace in the kernel
+    /// Stop the daemon, and remove all limits, programs and maps from the kernel
     Unload(unload::Args),
-    /// A configuration from the limits that Postfix, Exim and Dovecot have now
+    /// Print a configuration with the limits of Postfix, Exim and Dovecot
     ///
-    /// Prints it, with where each value came from, and names what cannot be carried over. Changes
-    /// nothing, and needs neither root nor anything loaded. Without options it reads every one of the
-    /// three that is installed.
+    /// Names the origin of each value, and lists the settings that cannot be imported. Changes nothing,
+    /// and needs neither root nor a loaded instance. Without options, reads all installed daemons of
+    /// the three.
     Import(import::Args),
 }
 
@@ -206,7 +206,7 @@ fn leave_word(instance: &Instance) {
     if instance.pins().exists()
         && let Err(problem) = changes::leave(instance, &output::remembered())
     {
-        eprintln!("limiter: warning: the daemon's log will not tell of this: {problem:#}");
+        eprintln!("limiter: warning: the daemon cannot log this change: {problem:#}");
     }
 }
 
@@ -237,7 +237,7 @@ struct WrongUsage(String);
 /// That nothing is, and what to do.
 fn nothing_loaded(instance: &Instance) -> String {
     format!(
-        "nothing is loaded as instance {instance}: start it with `limiter --instance {instance} run`, or name another \
+        "instance {instance} is not loaded: start it with `limiter --instance {instance} run`, or name another \
          --instance"
     )
 }
@@ -252,8 +252,8 @@ fn loaded(instance: &Instance) -> Result<Tables> {
             Err(anyhow!(nothing_loaded(instance)))
         }
         Found::Other(difference) => Err(anyhow!(
-            "what is pinned as instance {instance} is not this build's ({difference}): use the limiter that loaded it, \
-             or replace it with `limiter --instance {instance} run`"
+            "another build of limiter loaded instance {instance} ({difference}): use that build, or replace it \
+             with `limiter --instance {instance} run`"
         )),
     }
 }
@@ -289,7 +289,7 @@ fn refuse_elsewhere(instance: &Instance) -> Result<()> {
     let daemon = instance.daemon()?;
     match daemon.pid.filter(|&pid| instance.pins_elsewhere(pid).is_some()) {
         Some(pid) => Err(anyhow!(
-            "the instance {instance} is loaded in another mount namespace, with a BPF file system of its own: use \
+            "instance {instance} is loaded in another mount namespace, which has its own BPF file system: run \
              `nsenter --mount --target {pid} limiter --instance {instance} …`"
         )),
         None => Ok(()),

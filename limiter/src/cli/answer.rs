@@ -37,7 +37,7 @@ impl Done {
 impl fmt::Display for Done {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, key, is, was, changed, taken_back } = self;
-        let why = if *taken_back { " (changed live, taken back)" } else { "" };
+        let why = if *taken_back { " (live change reverted)" } else { "" };
         match (was, key) {
             (Some(was), Some(key)) if *changed => write!(out, "{what}: {key} {was} -> {is}{why}: changed"),
             (Some(was), None) if *changed => write!(out, "{what}: {is} (was: {was}){why}: changed"),
@@ -99,14 +99,14 @@ impl Answer {
         let mut lines = self.instead.clone().unwrap_or_else(|| {
             let mut lines: Vec<String> = self.changes.iter().take(NAMED).map(Done::to_string).collect();
             if let Some(more @ 1..) = self.changes.len().checked_sub(NAMED) {
-                lines.push(format!("and {more} more, which --json names"));
+                lines.push(format!("and {more} more; --json lists all"));
             }
             lines
         });
         match (&self.summary, &self.file) {
             (Some(summary), _) => lines.push(summary.clone()),
             (None, Some(Saved { path, changed })) => {
-                let said = if *changed { "saved" } else { "says so already" };
+                let said = if *changed { "saved" } else { "unchanged" };
                 lines.push(format!("{}: {said}", path.display()));
             }
             (None, None) => {}

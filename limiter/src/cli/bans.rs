@@ -34,16 +34,16 @@ const NAMED: usize = 10;
 
 #[derive(clap::Args)]
 pub struct Whom {
-    /// IPv4 or IPv6 addresses: what is meant is the source each counts as, an IPv6 /64 for one; to end bans, networks as
-    /// well. All of them, or none if one is wrong
+    /// IPv4 or IPv6 addresses; each stands for its whole source, by default an IPv6 /64. `unban` also takes networks. If
+    /// one is invalid, nothing changes
     #[arg(value_name = "ADDR", value_parser = input::network, required_unless_present = "from")]
     networks: Vec<IpNet>,
 
-    /// And those in this file, one in a line, with nothing or a comment behind it (`#`, `;`); `-` for standard input
+    /// Also read addresses from this file, one per line; `#` and `;` start a comment; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 
-    /// Only from these services, with commas in between; from every service if left out
+    /// Only these services, separated by commas [default: every service]
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
 
@@ -56,7 +56,7 @@ pub struct BanArgs {
     #[command(flatten)]
     pub whom: Whom,
 
-    /// For how long, such as 10m, 2h or 7days, up to 30days; as long as a first ban of the ladder if left out
+    /// Length of the ban, such as 10m, 2h or 7days, at most 30days [default: `ban` of the ladder]
     #[arg(long = "for", value_name = "TIME", value_parser = input::duration)]
     time: Option<Duration>,
 
@@ -94,13 +94,13 @@ impl Whom {
             let line = line.split(['#', ';']).next().unwrap_or(line).trim();
             if !line.is_empty() {
                 let parsed = input::network(line).map_err(|advice| {
-                    WrongUsage(format!("{name}, line {number}: {line:?} is no address: {advice}"))
+                    WrongUsage(format!("{name}, line {number}: {line:?} is not an address: {advice}"))
                 })?;
                 networks.push(parsed);
             }
         }
         if networks.is_empty() {
-            return Err(WrongUsage(format!("{name} names no address: give one in a line")).into());
+            return Err(WrongUsage(format!("{name} contains no address: give one per line")).into());
         }
         Ok(networks)
     }
@@ -140,8 +140,7 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
         instance,
         &tables,
         &keys,
-        "what is banned is banned all the same, but not any more when the host starts anew, should the daemon not be able to \
-         write it either",
+        "the bans are in force, but are lost when the host restarts unless the daemon can save them",
     );
     answer(&services, &keys, done, &is).show(&whom.format);
     Ok(ExitCode::SUCCESS)
@@ -165,8 +164,9 @@ fn refuse_many(instance: &Instance, network: &IpNet, key: &Key, service: &str) -
     let of_one = |network: &IpNet| network.addr() == Addr::from(network.addr()).to_ip();
     if network.prefix_len() < key.prefix_len() && of_one(network) {
         return Err(WrongUsage(format!(
-            "{network} is many sources to {service}, which counts each /{} alone, and a ban is of one: `limiter --instance \
-             {instance} deny {network}` is for all of them, until `limiter --instance {instance} forget {network}`",
+            "{network} contains many sources, because {service} counts each /{} separately, and a ban applies \
+             to one source: deny the whole network with `limiter --instance {instance} deny {network}`, until \
+             `limiter --instance {instance} forget {network}`",
             key.prefix_len()
         ))
         .into());
@@ -197,7 +197,7 @@ fn answer(services: &[(ServiceId, ServicePolicy)], keys: &[Key], done: Vec<Done>
 /// Writes down what has become of `keys`. If that cannot be done, it is so all the same: that is no error, but said.
 fn write_down(instance: &Instance, tables: &Tables, keys: &[Key], what_then: &str) {
     if let Err(problem) = state::note(instance, tables, keys) {
-        eprintln!("limiter: warning: {problem:#}: {what_then}");
+        eprintln!("limiter: warning: {problem:#}; {what_then}");
     }
 }
 
@@ -214,12 +214,12 @@ fn allowed(
         Some(rule) if !rule.built_in => {
             let network = ledger::prefixed(&rule.network.addr, rule.network.prefix);
             format!(
-                "allowed by the rule for {network}: take that back first, with `limiter --instance {instance} forget {network}`"
+                "allowed by the rule for {network}; remove that rule first with `limiter --instance {instance} forget {network}`"
             )
         }
-        _ => "one of this host's local addresses: what it connects for is what to look at".to_owned(),
+        _ => "a local address of this host; check which program connects from it".to_owned(),
     };
-    Ok(WrongUsage(format!("a ban of {address} from {service} would not hold, because it is {why}")).into())
+    Ok(WrongUsage(format!("cannot ban {address} from {service}: it is {why}")).into())
 }
 
 /// `limiter unban ADDR…`: ends every ban that covers an address, or is of a part of a network, and forgets that their
@@ -274,8 +274,7 @@ pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
             instance,
             &tables,
             &banned,
-            "the ban has ended all the same, but is there again when the host starts anew, should the daemon not be able to \
-             write it either",
+            "the bans have ended, but return when the host restarts unless the daemon can save the change",
         );
     }
     answer(&services, &keys, done, NOT_BANNED).show(&whom.format);
@@ -315,7 +314,7 @@ pub fn screen(bans: &Bans, width: output::Width) -> Screen {
     let Bans { bans, not_in_force } = bans;
     let mut screen = Screen::new(width);
     if bans.is_empty() {
-        screen.line("nobody is banned");
+        screen.line("no source is banned");
     } else {
         let rows: Vec<Vec<String>> = bans
             .iter()
@@ -329,7 +328,7 @@ pub fn screen(bans: &Bans, width: output::Width) -> Screen {
     }
     if !not_in_force.is_empty() {
         screen.blank();
-        screen.line("bans that are not in force:");
+        screen.line("bans not in force:");
         let rows: Vec<Vec<String>> =
             not_in_force.iter().map(|Idle { ban, because }| row(ban, [because.clone()])).collect();
         screen.table(&IDLE_COLUMNS, &rows);

@@ -17,7 +17,7 @@ const WIDE_IPV6: u8 = 16;
 
 #[derive(clap::Args)]
 pub struct Force {
-    /// Even if that is this host, everybody, or the address you are logged in from
+    /// Do it even for this host, for most of the Internet, or for the address you are logged in from
     #[arg(long)]
     force: bool,
 }
@@ -30,7 +30,7 @@ impl Force {
     pub fn allows(&self, complaint: Option<String>) -> Result<()> {
         match complaint {
             Some(complaint) if !self.force => {
-                Err(WrongUsage(format!("{complaint}: add --force if that is meant")).into())
+                Err(WrongUsage(format!("{complaint}; use --force to do it anyway")).into())
             }
             _ => Ok(()),
         }
@@ -45,7 +45,9 @@ pub fn of_deny(
     login: Option<IpAddr>,
 ) -> Option<String> {
     if let Some(wide) = networks.iter().find(|network| is_wide(network)) {
-        return Some(format!("{wide} is everybody, or nearly: they would get no mail connection any more"));
+        return Some(format!(
+            "{wide} covers much of the Internet: no client in it could connect to a mail port"
+        ));
     }
     let is_denied = |rules: &[RuleEntry], address: &Addr| {
         policy::covering(rules, address).is_some_and(|rule| rule.action == Action::Deny)
@@ -57,7 +59,7 @@ pub fn of_deny(
         if is_denied(after, &network.addr) && !is_denied(before, &network.addr) {
             let shown = ledger::prefixed(&network.addr, network.prefix);
             return Some(format!(
-                "{shown} is this host itself: what runs on it, such as webmail, would get no mail connection any more"
+                "{shown} is a local address of this host: programs on it, such as webmail, could no longer connect to a mail port"
             ));
         }
     }
@@ -78,7 +80,7 @@ pub fn of_ban(sources: &[Key], login: Option<IpAddr>) -> Option<String> {
 }
 
 fn yourself(login: IpAddr) -> String {
-    format!("you are logged in from {login}, which would get no mail connection any more")
+    format!("you are logged in from {login}, which could no longer connect to a mail port")
 }
 
 fn is_wide(network: &IpNet) -> bool {
@@ -141,10 +143,10 @@ mod tests {
     #[test]
     fn what_would_shut_out_the_host_everybody_or_oneself_is_said_and_nothing_else() {
         for everybody in ["0.0.0.0/0", "128.0.0.0/1", "::/0", "2000::/3"] {
-            assert!(said(everybody).unwrap().contains("is everybody"), "{everybody}");
+            assert!(said(everybody).unwrap().contains("covers much of the Internet"), "{everybody}");
         }
-        assert!(said("192.0.2.1/32").unwrap().contains("this host itself"));
-        assert!(said("127.0.0.1/32").unwrap().contains("this host itself"));
+        assert!(said("192.0.2.1/32").unwrap().contains("a local address of this host"));
+        assert!(said("127.0.0.1/32").unwrap().contains("a local address of this host"));
         for yourself in ["198.51.100.7/32", "198.51.100.0/24"] {
             assert!(said(yourself).unwrap().contains("logged in from 198.51.100.7"), "{yourself}");
         }

@@ -267,11 +267,11 @@ pub fn screen(instance: &Instance, explanation: &Explanation, width: output::Wid
     let Explanation { address, local, rule, services } = explanation;
     let mut screen = Screen::new(width);
     if let Some(Rule { network, action }) = rule {
-        screen.line(&format!("the rule for {network} counts for {address}: {action}"));
+        screen.line(&format!("the rule for {network} applies to {address}: {action}"));
     }
     if *local {
         screen.line(&format!(
-            "{address} is this host itself: it is counted, and no limit of a source applies to it."
+            "{address} is a local address: its connections are counted, but no source limit applies."
         ));
     }
     // One word for all services, where it is one.
@@ -342,7 +342,7 @@ pub fn screen(instance: &Instance, explanation: &Explanation, width: output::Wid
             let words = remedy.words(address, named);
             format!(", or after `limiter --instance {instance} {words}`")
         });
-        let but = if observed { "only observed, so it gets in; enforced: " } else { "" };
+        let but = if observed { "admitted in observe mode; if enforced: " } else { "" };
         screen.paragraph([format!("{}: {but}{why}{after}.", services.join(", "))]);
     }
     screen
@@ -368,14 +368,14 @@ fn refused_so_far(at: &AtService) -> Option<String> {
     };
     // Those that were told nothing are counted, and their reason is not kept.
     let what = if at.refused > times {
-        format!("refused {} times; remembered of them: {remembered}", at.refused)
+        format!("refused {} times; reason recorded {remembered}", at.refused)
     } else {
         format!("refused {remembered}")
     };
     // Who is denied or banned gets no reply, whatever there is left.
     let next = match (at.reason, replies_left) {
         (Some(Reason::Denied | Reason::Banned), _) | (_, None) => String::new(),
-        (_, Some(0)) => "; refused again it gets a reset, not a reply".to_owned(),
+        (_, Some(0)) => "; the next refusal is a reset, not a reply".to_owned(),
         (_, Some(1)) => "; it gets 1 more reply, then resets".to_owned(),
         (_, Some(left)) => format!("; it gets {left} more replies, then resets"),
     };
@@ -386,8 +386,7 @@ fn refused_so_far(at: &AtService) -> Option<String> {
 fn let_through(at: &AtService) -> Option<String> {
     let AtService { service, would_refuse, .. } = at;
     let were = if *would_refuse == 1 { "1 connection" } else { &format!("{would_refuse} connections") };
-    (*would_refuse > 0)
-        .then(|| format!("{service}: {were} got in that would be refused if it enforced its limits"))
+    (*would_refuse > 0).then(|| format!("{service}: admitted {were} that enforce mode would refuse"))
 }
 
 /// Why `address` would be refused, and when it gets in by itself.
@@ -400,21 +399,24 @@ fn why(address: &str, at: &AtService) -> String {
             output::time(Duration::from_secs(at.banned_seconds))
         ),
         (Some(Reason::Total), _) => format!(
-            "the whole service holds as many connections as it may; {address} gets in again when any of them ends"
+            "the service has reached its total limit of connections; {address} gets in again when any of them ends"
         ),
         (Some(Reason::Network), _) if at.shared => format!(
-            "the ledger has no room for {address} by itself, and the new sources in {} hold as many connections as they \
-             may together; {address} gets in when one of them ends, or when max_sources is raised",
+            "the ledger has no room for {address}, so it is counted with the other new sources in {}, which \
+             together have reached their limit of connections; {address} gets in when one of these ends, or \
+             when max_sources is raised",
             at.source
         ),
         (Some(Reason::Network), Some(Network { network, .. })) => format!(
-            "the sources in {network} hold as many connections as they may together; {address} gets in again when one \
-             of them ends"
+            "the sources in {network} together have reached the network limit of connections; {address} gets \
+             in again when one of these ends"
         ),
         (Some(Reason::Rate), _) => format!(
-            "{address} connects faster than it may; it gets in again in {}",
+            "{address} exceeds its rate; it gets in again in {}",
             output::time(Duration::from_millis(*wait_ms))
         ),
-        _ => format!("{address} gets in again when one of its connections ends"),
+        _ => {
+            format!("{address} has reached its limit of connections; it gets in again when one of them ends")
+        }
     }
 }

@@ -18,15 +18,15 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these services, with commas in between
+    /// Only these services, separated by commas
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
 
-    /// Only sources with more connections than this
+    /// Only sources with more connections than N
     #[arg(long, value_name = "N", value_parser = input::over)]
     over: Option<u32>,
 
-    /// Which come first
+    /// Sort order
     #[arg(long, value_enum, default_value_t = Sort::Connections)]
     sort: Sort,
 
@@ -36,13 +36,13 @@ pub struct Args {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Sort {
-    /// Most connections
+    /// Most connections first
     Connections,
-    /// Most refused
+    /// Most refusals first
     Refused,
     /// By address
     Source,
-    /// Most lately seen
+    /// Last seen first
     Seen,
 }
 
@@ -100,9 +100,9 @@ pub fn screen(sources: &[Source], is_part: bool, width: output::Width) -> Screen
     let mut screen = Screen::new(width);
     if sources.is_empty() {
         screen.line(if is_part {
-            "no source that was asked for holds connections, or has held one or been refused lately"
+            "no matching source holds a connection, or was connected or refused recently"
         } else {
-            "no source holds a connection, or has held one or been refused lately"
+            "no source holds a connection, or was connected or refused recently"
         });
         return screen;
     }
@@ -136,8 +136,8 @@ pub fn screen(sources: &[Source], is_part: bool, width: output::Width) -> Screen
     let divided = sources.iter().any(|source| source.divided);
     screen.paragraph(
         [
-            by_rule.then_some("*: by a rule, `limiter rules` lists them"),
-            divided.then_some("+: a part of the source has a rule of its own, and another limit"),
+            by_rule.then_some("*: set by a rule; `limiter rules` lists the rules"),
+            divided.then_some("+: a rule gives a part of the source another limit"),
         ]
         .into_iter()
         .flatten(),

@@ -17,7 +17,7 @@ use serde::Serialize;
 /// Whom it is printed for.
 #[derive(clap::Args)]
 pub struct Format {
-    /// For programs: one JSON document, whatever becomes of it
+    /// Print JSON: one document, also on failure
     #[arg(long)]
     pub json: bool,
 }
@@ -44,7 +44,10 @@ fn complain(said: Result<()>, lines: &[String]) {
     if let Err(error) = said
         && !is_broken_pipe(&error)
     {
-        eprintln!("limiter: it is done, and could not be said on stdout ({error:#}): {}", lines.join("; "));
+        eprintln!(
+            "limiter: the change is done, but cannot be printed on stdout ({error:#}): {}",
+            lines.join("; ")
+        );
     }
 }
 
@@ -247,7 +250,7 @@ impl Screen {
             left_out.sort_unstable();
             let names: Vec<&str> = left_out.iter().map(|&index| columns[index].name).collect();
             self.paragraph([format!(
-                "no room for {}: a wider terminal or --json has them",
+                "columns left out: {}; use a wider terminal or --json",
                 names.join(", ")
             )]);
         }
@@ -399,7 +402,7 @@ mod tests {
         assert_eq!(at(Some(22)), "NAME  CONNS  PEAK\nsmtp     12     3\n");
         assert_eq!(
             at(Some(16)),
-            "NAME  CONNS\nsmtp     12\n\nno room for\nPEAK: a wider\nterminal or\n--json has them\n"
+            "NAME  CONNS\nsmtp     12\n\ncolumns left\nout: PEAK; use a\nwider terminal\nor --json\n"
         );
     }
 }

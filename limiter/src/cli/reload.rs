@@ -20,7 +20,7 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The file to read, from now on; the one that was read last if left out
+    /// Read this file, now and at later reloads [default: the file read last]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -54,7 +54,10 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         let put = policy::reload(&config, last.as_ref(), &mut tables).and_then(|differences| {
             let Err(problem) = tell(daemon, for_daemon) else { return Ok(differences) };
             tables.policy.replace(&before).with_context(|| {
-                format!("it is in force, and the daemon does not know ({problem:#}): do it again")
+                format!(
+                    "the configuration is in force, but the daemon was not told ({problem:#}): repeat the \
+                         command"
+                )
             })?;
             Err(problem)
         });
@@ -62,7 +65,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             (Err(problem), Ok(known)) => {
                 instance.set_config_path(known.as_deref()).with_context(|| {
                     let file = path.as_ref().map_or_else(|| "nothing".into(), |path| path.to_string_lossy());
-                    format!("{problem:#}; and from now on {file} is what `limiter reload` reads")
+                    format!("{problem:#}; from now on `limiter reload` reads {file}")
                 })?;
                 return Err(problem);
             }
@@ -80,7 +83,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let done: Vec<Done> = differences.into_iter().map(done).collect();
     let mut answer = Answer::new(done);
     let file = path.as_ref().map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
-    let said = if answer.changed { "in force" } else { "was in force already" };
+    let said = if answer.changed { "in force" } else { "already in force" };
     answer.summary = Some(format!("{file}: {said}: {}", word(answer.changed)));
     answer.file = path.map(|path| Saved { path, changed: false });
     answer.show(&args.format);
@@ -105,7 +108,11 @@ fn later(
     let mut keys: Vec<&str> = loaded.iter().filter(|(_, is_so)| !is_so).map(|(key, _)| *key).collect();
     if is_served {
         let sentence = || {
-            format!("{} {} read when the daemon starts: end it, and start {run}", keys.join(", "), are(&keys))
+            format!(
+                "{} {} read only when the daemon starts: stop it and start {run}",
+                keys.join(", "),
+                are(&keys)
+            )
         };
         return Ok((!keys.is_empty()).then(sentence));
     }
@@ -114,7 +121,7 @@ fn later(
         of_no_service.filter_map(|(difference, _)| difference.key).filter(|key| BY_DAEMON.contains(key)),
     );
     let sentence = || {
-        format!("{} {} in force when a daemon runs, and none does: start {run}", keys.join(", "), are(&keys))
+        format!("{} {} applied by the daemon, which is not running: start {run}", keys.join(", "), are(&keys))
     };
     Ok((!keys.is_empty()).then(sentence))
 }

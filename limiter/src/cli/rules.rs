@@ -29,7 +29,7 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Whom {
-    /// Addresses or networks, such as 203.0.113.0/24 or `2001:db8::/48`: all of them, or none if one is wrong
+    /// Addresses or networks, such as 203.0.113.0/24 or `2001:db8::/48`; if one is invalid, nothing changes
     #[arg(value_name = "CIDR", value_parser = input::network, required = true)]
     networks: Vec<IpNet>,
 
@@ -51,24 +51,24 @@ pub struct DenyArgs {
 
 #[derive(clap::Args)]
 pub struct LimitArgs {
-    /// Addresses or networks, such as 203.0.113.0/24 or `2001:db8::/48`: all of them, or none if one is wrong; and
-    /// behind them the connections each source in them may hold
+    /// Addresses or networks, such as 203.0.113.0/24 or `2001:db8::/48`, then the number of connections that each source
+    /// in them may hold; if one is invalid, nothing changes
     #[arg(value_name = "CIDR... [N]", value_parser = input::limited, required = true)]
     words: Vec<input::Limited>,
 
-    /// How fast each source may connect, such as 60/min; `none` takes the limit away
+    /// Rate of new connections per source, such as 60/min; `none` removes the limit
     #[arg(long, value_name = "RATE", value_parser = |text: &str| setting("rate", text))]
     rate: Option<Setting>,
 
-    /// How many of these connections may come at once; without it, as many as the rate's number
+    /// Number of these connections that may come at once [default: the number in the rate]
     #[arg(long, value_name = "N", value_parser = |text: &str| setting("burst", text))]
     burst: Option<Setting>,
 
-    /// Connections that the network around a source may hold for the source to get in; `none` takes the limit away
+    /// Connections that all sources in the network around a source may hold together; `none` removes the limit
     #[arg(long, value_name = "N", value_parser = |text: &str| setting("network_max_connections", text))]
     network_max_connections: Option<Setting>,
 
-    /// Only to these services, with commas in between; to every service if left out
+    /// Only these services, separated by commas [default: every service]
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
 
@@ -116,19 +116,19 @@ impl LimitArgs {
                     connections = Some(Setting::MaxConnections(number));
                 }
                 _ => {
-                    let wrong = "give one number of connections, behind all addresses and networks";
+                    let wrong = "give one number of connections, after all addresses and networks";
                     return Err(WrongUsage(wrong.to_owned()).into());
                 }
             }
         }
         if networks.is_empty() {
-            let wrong = "give whom the limit is for: addresses or networks, such as 203.0.113.0/24";
+            let wrong = "give the addresses or networks to limit, such as 203.0.113.0/24";
             return Err(WrongUsage(wrong.to_owned()).into());
         }
         let settings = [connections, self.rate, self.burst, self.network_max_connections];
         let settings: Vec<Setting> = settings.into_iter().flatten().collect();
         if settings.is_empty() {
-            let wrong = "give a limit: a number of connections behind the networks, --rate, --burst or \
+            let wrong = "give a limit: a number of connections after the networks, --rate, --burst or \
                          --network-max-connections";
             return Err(WrongUsage(wrong.to_owned()).into());
         }
@@ -321,7 +321,7 @@ pub fn rules(policy: &PolicySet) -> Rules {
 pub fn screen(rules: &Rules, width: output::Width) -> Screen {
     let mut screen = Screen::new(width);
     if rules.rules.is_empty() {
-        screen.line("there are no rules");
+        screen.line("no rules");
         return screen;
     }
     let rows: Vec<Vec<String>> = rules

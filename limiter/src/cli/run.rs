@@ -10,7 +10,7 @@ use crate::{config, daemon, instance::Instance};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The configuration [default: /etc/limiter/limiter.toml if it exists, else the built-in services]
+    /// Configuration file [default: /etc/limiter/limiter.toml if it exists, else the built-in services]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     netns: Option<PathBuf>,
 
-    /// Protect only sockets of this cgroup v2 directory and below [default: all]
+    /// Protect only sockets in this cgroup v2 directory and below it [default: all]
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
 }
@@ -48,7 +48,7 @@ fn start_log() -> Result<()> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .from_env()
-        .context("RUST_LOG is no log filter: use a level such as debug, or limiter=debug")?;
+        .context("RUST_LOG is not a valid log filter: use a level such as debug, or limiter=debug")?;
     let filter = without_libraries(filter, &std::env::var("RUST_LOG").unwrap_or_default())?;
     // Colours are for terminals: a journal or a file would keep them as noise.
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

@@ -18,7 +18,7 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Save {
-    /// Write it into the configuration file as well; its comments and its order stay
+    /// Also write the change to the configuration file, and keep its comments and order
     #[arg(long)]
     save: bool,
 }
@@ -55,12 +55,12 @@ impl Save {
         if unedited.fingerprint() != tables.policy.fingerprint()? {
             return Err(WrongUsage(match before {
                 Some(_) => format!(
-                    "{name}: it says something else than what was put in force last, so nothing was changed; \
-                     `limiter --instance {instance} reload` puts it in force, then do this again"
+                    "{name}: the file has changed since it was last applied, so nothing was changed; apply it \
+                     with `limiter --instance {instance} reload`, then repeat this command"
                 ),
                 None => format!(
-                    "{name}: the file that was put in force is gone, so nothing was changed; put it back, or do \
-                     this without --save"
+                    "{name}: the applied file no longer exists, so nothing was changed; restore it, or repeat \
+                     this command without --save"
                 ),
             })
             .into());
@@ -111,15 +111,15 @@ pub fn carry_out(
     let put = applied.leave().and_then(|left| {
         put_in_place(tables, before, &after, staged, &path).or_else(|problem| {
             left.take_back().with_context(|| {
-                format!("{problem:#}; the next reload may call a change made live one of the file")
+                format!("{problem:#}; the next reload may report a live change as a change of the file")
             })?;
             Err(problem)
         })
     });
     if let Err(problem) = put {
-        instance.set_config_path(known.as_deref()).with_context(|| {
-            format!("{problem:#}; and from now on {} is what `limiter reload` reads", path.display())
-        })?;
+        instance
+            .set_config_path(known.as_deref())
+            .with_context(|| format!("{problem:#}; from now on `limiter reload` reads {}", path.display()))?;
         return Err(problem);
     }
     answer.changed |= is_new;
@@ -139,7 +139,7 @@ fn put_in_place(
     let Some(Err(error)) = staged.map(StagedConfig::commit) else { return Ok(()) };
     let problem = anyhow::Error::new(error).context(cannot_write(path));
     tables.policy.replace(before).with_context(|| {
-        format!("the change is in force, and not in the file {} ({:#})", path.display(), problem.root_cause())
+        format!("the change is in force, but not saved in {} ({:#})", path.display(), problem.root_cause())
     })?;
     Err(problem)
 }

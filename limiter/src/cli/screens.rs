@@ -421,7 +421,7 @@ fn busy() -> World {
         attachment(
             "eth0",
             Mode::None,
-            Some("\"auto\" leaves the driver virtio_net alone, whose offloads it would turn off"),
+            Some("\"auto\" skips the driver virtio_net, because it would turn its offloads off"),
         ),
     ];
     world

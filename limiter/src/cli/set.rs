@@ -18,15 +18,15 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The service, as `limiter status` names it; several with commas in between, or `all`
+    /// Service, as in `limiter status`; several separated by commas, or `all`
     #[arg(value_name = "SERVICE")]
     service: String,
 
-    /// What to change, as the file writes it: `max_connections=N` (per source), `rate=60/min` and
-    /// `burst=N` (without it, as many as the rate's number), `network_max_connections=N` (per network,
-    /// as `max_connections` of `network`), `max_total=N` and `reserve=N`, `keepalive=10m`, `wait=10s` (for
-    /// a place, before a client is told why; `0s` to tell it at once), `response=reply`, `reset` or `drop`, `mode=observe` or `enforce`; `none` takes a rate, network, total or
-    /// keepalive away
+    /// Settings to change, as in the file: `max_connections=N` (per source), `rate=60/min` and `burst=N`
+    /// (default: the number in the rate), `network_max_connections=N` (per network, `max_connections` of
+    /// `network` in the file), `max_total=N` and `reserve=N`, `keepalive=10m`, `wait=10s` (how long a client
+    /// waits for a place before it is refused; `0s` refuses it at once), `response=reply`, `reset` or
+    /// `drop`, `mode=observe` or `enforce`; `none` removes a rate, network limit, total or keepalive
     #[arg(value_name = "KEY=VALUE", required = true)]
     settings: Vec<String>,
 

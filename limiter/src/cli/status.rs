@@ -28,11 +28,11 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Compare every count with the kernel's own socket table, and correct what is wrong
+    /// Compare all counts with the kernel's socket table, and correct wrong counts
     #[arg(long)]
     verify: bool,
 
-    /// One line and an exit code for monitoring, as its plugins have them: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    /// Print one line for monitoring plugins, and exit with 0 OK, 1 WARNING, 2 CRITICAL or 3 UNKNOWN
     #[arg(long, conflicts_with_all = ["json", "verify"])]
     pub brief: bool,
 
@@ -197,7 +197,7 @@ fn look(instance: &Instance, compares: bool) -> Result<Option<Status>> {
     let mut warnings = of_the_instance(instance, &detached, &daemon, &services);
     let shield = shield::attachments(instance).unwrap_or_else(|problem| {
         warnings.push(format!(
-            "it cannot be told where the shield is until the daemon starts anew, and the limits hold: {problem:#}"
+            "cannot tell where the shield is attached until the daemon restarts; the limits are in force: {problem:#}"
         ));
         Vec::new()
     });
@@ -234,7 +234,7 @@ fn verify(instance: &Instance, tables: &Tables) -> Result<Verified> {
     let mut maintenance = Maintenance::open(instance, &instance.pins())?;
     let round = reconcile::verify(&instance.pins(), &mut maintenance)?.ok_or_else(|| {
         anyhow!(
-            "this kernel refused the census, so there is nothing to compare with: `limiter run` says why when it starts"
+            "cannot verify the counts, because this kernel refused the census program: `limiter run` logs the reason when it starts"
         )
     })?;
     let connections = round.corrected.iter().map(|(found, corrected)| (found.to_string(), *corrected));
@@ -327,7 +327,7 @@ impl Service {
         }
         if let Some(seconds) = self.keepalive_seconds {
             let time = output::time(Duration::from_secs(seconds.into()));
-            limits.push(format!("vanished clients end within {time}"));
+            limits.push(format!("connections of vanished clients end within {time}"));
         }
         match self.wait_seconds {
             config::WAIT_SECONDS => {}
@@ -367,12 +367,12 @@ impl Service {
             return None;
         }
         let now = match self.waiting {
-            0 => "nobody waits for a place".to_owned(),
+            0 => "no client waits for a place".to_owned(),
             n => format!("{n} wait for a place, the first for {} s", self.waiting_first_seconds),
         };
         Some(format!(
-            "{}: {now}; so far {let_in} got in after waiting, {told} were told why, {gone} gave up, {lost_turn} did not \
-             answer in their turn",
+            "{}: {now}; since loading {let_in} got in after waiting, {told} were refused, {gone} gave up, \
+             {lost_turn} missed their turn",
             self.name
         ))
     }
@@ -452,9 +452,9 @@ fn crowded(instance: &Instance, tables: &Tables) -> Result<Option<String>> {
     }
     let (taken, most) = tables.room()?;
     Ok(Some(format!(
-        "{taken} of {most} sources and networks are in the ledger: {connections} connections of others are counted by \
-         their network, in {entries} entries (`limiter --instance {instance} list` shows them as shared); raise max_sources, \
-         end the daemon, and start `limiter --instance {instance} run`"
+        "the ledger is full ({taken} of {most} sources and networks): {connections} connections of new sources \
+         are counted with their network, in {entries} entries (`limiter --instance {instance} list` lists them \
+         as shared); raise max_sources, stop the daemon, and start `limiter --instance {instance} run`"
     )))
 }
 
@@ -487,14 +487,14 @@ pub fn screen(status: &Status, width: output::Width) -> Screen {
     screen.paragraph(status.shield.iter().map(|attachment| format!("shield on {attachment}")));
     if status.bans > 0 {
         screen.paragraph([format!(
-            "bans in force: {}; `limiter --instance {} bans` shows them",
+            "bans in force: {}; `limiter --instance {} bans` lists them",
             status.bans, status.instance
         )]);
     }
     if let Some(Verified { connections, dead, differences }) = &status.verified {
-        let agree = if differences.is_empty() { "every count agrees" } else { "not every count agreed" };
+        let agree = if differences.is_empty() { "all counts match" } else { "some counts did not match" };
         screen.paragraph([format!(
-            "{connections} connections in the kernel's socket table, {dead} that are dead and not closed: {agree}"
+            "{connections} connections in the kernel's socket table, {dead} dead but not closed: {agree}"
         )]);
         for Difference { what, corrected } in differences {
             let now = if *corrected { "corrected" } else { "it has changed since" };

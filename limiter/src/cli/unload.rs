@@ -44,8 +44,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let stopped = stop_daemon(instance)?;
     let left = |problem: Error, stands: &str| {
         let daemon =
-            stopped.map_or_else(String::new, |pid| format!("the daemon (pid {pid}) has ended, and "));
-        problem.context(format!("{daemon}{stands}; when this is mended, unload again"))
+            stopped.map_or_else(String::new, |pid| format!("the daemon (pid {pid}) has stopped, and "));
+        problem.context(format!("{daemon}{stands}; fix this, then unload again"))
     };
     // Nobody starts another, and nobody changes anything, until all is gone.
     let lock = || Ok((instance.lock_daemon()?, instance.lock_policy()?, instance.lock_bans()?));
@@ -53,15 +53,15 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let _locks = lock().map_err(|problem| left(problem, stays))?;
     pins::unload(instance).map_err(|(so_far, problem)| match so_far {
         Unloaded::Nothing => left(problem, stays),
-        Unloaded::Part => left(problem, "the limits are lifted in part only"),
+        Unloaded::Part => left(problem, "only some of the limits are lifted"),
     })?;
     let cleared = state::remove(instance).and_then(|()| instance.clear());
-    cleared.map_err(|problem| left(problem, "nothing is limited any more, and a file is left"))?;
+    cleared.map_err(|problem| left(problem, "all limits are lifted, but a file is left"))?;
     let changed = was_loaded || stopped.is_some();
     let what = match stopped {
-        _ if was_loaded => format!("instance {instance} is unloaded: nothing is limited any more"),
-        Some(pid) => format!("nothing was loaded as instance {instance}; its daemon (pid {pid}) has ended"),
-        None => format!("nothing was loaded as instance {instance}"),
+        _ if was_loaded => format!("instance {instance} is unloaded: no limits are in force"),
+        Some(pid) => format!("instance {instance} was not loaded; its daemon (pid {pid}) has stopped"),
+        None => format!("instance {instance} was not loaded"),
     };
     if args.format.json {
         let was = if was_loaded { "loaded" } else { "not loaded" };
@@ -81,7 +81,7 @@ fn stop_daemon(instance: &Instance) -> Result<Option<i32>> {
     let deadline = Instant::now() + PATIENCE;
     while instance.daemon()?.running {
         if Instant::now() > deadline {
-            bail!("the daemon (pid {pid}) does not end: end it with `kill -9 {pid}`, then unload again");
+            bail!("the daemon (pid {pid}) does not stop: kill it with `kill -9 {pid}`, then unload again");
         }
         std::thread::sleep(Duration::from_millis(20));
     }

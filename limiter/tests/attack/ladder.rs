@@ -46,7 +46,7 @@ fn forged_packets_move_nobody_on_the_ladder() {
                 answer if answer == words => Ok(()),
                 answer => Err(format!("{answer:?}")),
             });
-            assert_eq!(limiter.ok(&["bans"]), "nobody is banned\n");
+            assert_eq!(limiter.ok(&["bans"]), "no source is banned\n");
             // What it does itself counts.
             eventually("it is banned", SOON, || {
                 answer();

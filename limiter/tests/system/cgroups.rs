@@ -35,7 +35,7 @@ fn a_service_that_is_started_again_in_a_new_cgroup_is_limited_again() {
         assert_eq!(limiter.json(&["status"])["daemon"]["pid"], pid.unwrap());
     }
     let log = limiter.log();
-    assert!(log.contains("there is another cgroup at") && !log.contains("ERROR"), "{log}");
+    assert!(log.contains("a new cgroup exists at") && !log.contains("ERROR"), "{log}");
 }
 
 /// The advice of the warning helps: another daemon takes over.
@@ -51,7 +51,7 @@ fn the_next_daemon_protects_the_cgroup_that_is_at_the_path_by_then() {
     server = serve(&lab, &group);
     let said = limiter.cli(&["status"]);
     assert_eq!(said.code, Some(3), "{said:?}");
-    assert!(said.stdout.contains("attached to nothing: ledger, release, gate"), "{said:?}");
+    assert!(said.stdout.contains("programs not attached: ledger, release, gate"), "{said:?}");
     limiter.run();
     is_limited(&lab);
     drop(server);
@@ -67,7 +67,7 @@ fn a_listener_outside_of_the_cgroup_is_warned_of() {
         let warnings: Vec<String> = serde_json::from_value(warnings).unwrap();
         warnings
             .iter()
-            .filter(|warning| warning.contains("outside of the cgroup"))
+            .filter(|warning| warning.contains("outside the protected cgroup"))
             .cloned()
             .collect::<Vec<_>>()
     };
@@ -77,7 +77,10 @@ fn a_listener_outside_of_the_cgroup_is_warned_of() {
     drop(server);
     let _sink = Sink::start(&lab, 25);
     let warnings = warned(&limiter);
-    assert!(warnings.len() == 1 && warnings[0].starts_with("smtp: who listens on port 25 "), "{warnings:?}");
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("smtp: the socket that listens on port 25 "),
+        "{warnings:?}"
+    );
     // Of all cgroups none is outside.
     drop(limiter);
     let limiter = Limiter::start(&lab, 2, "reset");

@@ -279,7 +279,7 @@ fn bpftool(line: &str) {
 
 #[test]
 fn pins_of_another_version_are_not_read_but_replaced_with_a_word() {
-    another_layout("layout 99", |pins| {
+    another_layout("its layout is 99", |pins| {
         bpftool(&format!("map update pinned {pins}/LAYOUT key 0 0 0 0 value 99 0 0 0 0 0 0 0"));
     });
 }

@@ -87,7 +87,7 @@ fn behind_a_tproxy_rule_the_limit_is_that_of_the_port_that_was_asked_for() {
         }
         sockets::agree(&lab.host, &limiter, ("imap", ASKED), source, 3);
         assert_eq!(limiter.source("imap", source).refused, 3);
-        assert!(limiter.ok(&["status", "--verify"]).contains("every count agrees"));
+        assert!(limiter.ok(&["status", "--verify"]).contains("all counts match"));
         drop(held);
         sockets::settled(&lab.host, &limiter, ASKED);
     }

@@ -60,7 +60,7 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
         );
         let said = limiter.ok(&["status"]);
         assert!(said.contains(&format!("smtp: {those} wait for a place, the first for ")), "{said}");
-        assert!(limiter.ok(&["status", "--verify"]).contains("every count agrees"));
+        assert!(limiter.ok(&["status", "--verify"]).contains("all counts match"));
         // They get in, two by two, as fast as places come free.
         let served: Vec<_> = knocking
             .iter()
@@ -80,7 +80,7 @@ fn handshakes_without_a_place_wait_are_listed_and_get_in_when_one_is_free() {
             same("served in all", &sink.tally(source).ever, &6)
         });
         drop(knocking);
-        eventually("nobody waits", SOON * 2, || {
+        eventually("no client waits", SOON * 2, || {
             same("half open", &sockets::half_open(&lab.host, 25).len(), &0)
         });
     }
@@ -165,7 +165,7 @@ fn who_waited_long_before_the_daemon_came_is_not_refused_by_it() {
             });
             age_waiters(&limiter, Duration::from_secs(age_s));
             limiter.run();
-            eventually("nobody waits", SOON, || same("waiting", &waiting(&limiter, name).0, &0));
+            eventually("no client waits", SOON, || same("waiting", &waiting(&limiter, name).0, &0));
             eventually("one has ended", SOON, || {
                 let ended = |client| match first_line(client, SHORT) {
                     Answer::Line(line) => line.starts_with("421 "),

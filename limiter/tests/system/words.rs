@@ -94,16 +94,16 @@ fn one_mistake_among_several_changes_nothing_and_the_form_that_is_wanted_is_said
         (vec!["limit", "203.0.113.0/24", "0"], "give a whole number of connections, from 1 to 1000000"),
         (
             vec!["limit", "203.0.113.0/24", "4", "--service", "imap,smpt"],
-            "there is no service smpt: choose one of imap,",
+            "unknown service smpt: choose from imap,",
         ),
         (vec!["ban", "192.0.2.9", "mx.example.net"], "an address or a network such as"),
         (vec!["ban", "192.0.2.9", "--for", "10"], "give a time from 1s to 30days, such as 10m"),
-        (vec!["ban", "192.0.2.9", "203.0.113.0/24"], "deny 203.0.113.0/24` is for all of them"),
+        (vec!["ban", "192.0.2.9", "203.0.113.0/24"], "deny 203.0.113.0/24`, until `limiter"),
         (vec!["unban", "192.0.2.9", "2001:db8::/129"], "an address or a network such as"),
         (vec!["list", "--over", "x"], "give a whole number of connections, such as 10"),
         (vec!["explain", "203.0.113.0/24"], "this is a network; give one address"),
-        (vec!["set", "imap,smpt", "max_connections=5"], "there is no service smpt"),
-        (vec!["set", "imap,", "max_connections=5"], "there is no service before or behind a comma"),
+        (vec!["set", "imap,smpt", "max_connections=5"], "unknown service smpt"),
+        (vec!["set", "imap,", "max_connections=5"], "a service name is missing before or after a comma"),
     ] {
         let outcome = limiter.cli(&arguments);
         assert_eq!(outcome.code, Some(2), "{arguments:?}: {outcome:?}");
@@ -118,8 +118,8 @@ fn one_mistake_among_several_changes_nothing_and_the_form_that_is_wanted_is_said
 fn a_list_of_some_says_nothing_of_those_that_were_not_asked_for() {
     let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 3, "reset");
-    let all = "no source holds a connection, or has held one or been refused lately\n";
-    let some = "no source that was asked for holds connections, or has held one or been refused lately\n";
+    let all = "no source holds a connection, or was connected or refused recently\n";
+    let some = "no matching source holds a connection, or was connected or refused recently\n";
     assert_eq!(limiter.ok(&["list"]), all);
     assert_eq!(limiter.ok(&["list", "--over", "5"]), some);
     assert_eq!(limiter.ok(&["list", "--service", "imap"]), some);
@@ -194,9 +194,9 @@ fn to_shut_out_oneself_the_host_or_everybody_takes_force() {
         // A neighbour in the same /64 is the same source.
         (from("2001:db8:7::7", &["ban", "2001:db8:7::8"]), "logged in from 2001:db8:7::7"),
         (from("198.51.100.7", &["ban", "64:ff9b::198.51.100.7"]), "logged in from 198.51.100.7"),
-        (from("203.0.113.7", &["deny", "0.0.0.0/0"]), "0.0.0.0/0 is everybody"),
-        (from("203.0.113.7", &["deny", "::/0"]), "::/0 is everybody"),
-        (from("203.0.113.7", &["deny", &host]), "is this host itself"),
+        (from("203.0.113.7", &["deny", "0.0.0.0/0"]), "0.0.0.0/0 covers much of the Internet"),
+        (from("203.0.113.7", &["deny", "::/0"]), "::/0 covers much of the Internet"),
+        (from("203.0.113.7", &["deny", &host]), "is a local address of this host"),
     ] {
         assert_eq!(outcome.code, Some(2), "{outcome:?}");
         assert!(outcome.stderr.contains(why) && outcome.stderr.contains("--force"), "{outcome:?}");
@@ -237,15 +237,15 @@ fn a_reload_says_what_has_changed_and_what_it_took_back_and_remembers_its_file()
     let path = limiter.config_path().display().to_string();
     for line in [
         "imap: max_connections 3 -> 4: changed".to_owned(),
-        "smtp: max_connections 9 -> 3 (changed live, taken back): changed".to_owned(),
-        "rule 10.0.0.0/8: none (was: allow) (changed live, taken back): changed".to_owned(),
+        "smtp: max_connections 9 -> 3 (live change reverted): changed".to_owned(),
+        "rule 10.0.0.0/8: none (was: allow) (live change reverted): changed".to_owned(),
         "the configuration: interfaces \"auto\" -> []: changed".to_owned(),
         format!("{path}: in force: changed"),
     ] {
         assert!(said.lines().any(|known| known == line), "{line:?} is missing in {said}");
     }
     assert_eq!(said.lines().count(), 5, "{said}");
-    assert_eq!(limiter.ok(&["reload"]), format!("{path}: was in force already: unchanged\n"));
+    assert_eq!(limiter.ok(&["reload"]), format!("{path}: already in force: unchanged\n"));
     // What only the daemon knows of is a change, too.
     limiter.configure(&format!(
         "reconcile_seconds = 60\ninterfaces = []\n{file}[service.imap]\nmax_connections = 4\n"
@@ -353,7 +353,7 @@ fn the_list_has_the_limit_in_force_and_where_it_comes_from() {
     );
     limiter.ok(&["deny", "198.51.100.7"]);
     let text = limiter.ok(&["list"]);
-    assert!(text.contains("  0*") && text.contains("none*") && text.contains("*: by a rule"), "{text}");
+    assert!(text.contains("  0*") && text.contains("none*") && text.contains("*: set by a rule"), "{text}");
     drop(held);
     sockets::settled(&lab.host, &limiter, 25);
 }
@@ -370,7 +370,7 @@ fn who_is_only_observed_is_not_said_to_be_refused() {
     assert_eq!(said["observed"], true);
     let text = limiter.ok(&["explain", &source.to_string()]);
     assert!(text.contains("observed: concurrency") && !text.contains("refused: "), "{text}");
-    assert!(text.contains("smtp: 2 connections got in that would be refused"), "{text}");
+    assert!(text.contains("smtp: admitted 2 connections that enforce mode would refuse"), "{text}");
     let text = limiter.ok(&["list"]);
     assert!(text.contains("WOULD REFUSE"), "{text}");
     drop(held);
@@ -422,7 +422,7 @@ fn status_in_brief_is_one_line_and_the_exit_code_of_a_monitoring_plugin() {
         outcome.stdout
     };
     let nobody = Limiter::start(&lab, 3, "reset");
-    assert!(brief(&nobody, 1, "LIMITER WARNING - ").contains("nobody listens on a port of any service"));
+    assert!(brief(&nobody, 1, "LIMITER WARNING - ").contains("no program listens on a port of any service"));
     drop(nobody);
     let _sink = Sink::start(&lab, 25);
     let mut limiter = Limiter::start_with(&lab, "[service.smtp]\nmax_connections = 3\nmax_total = 5\n");
@@ -481,7 +481,10 @@ fn with_json_every_verb_prints_one_document_in_every_state() {
     for verb in &verbs {
         let (code, json) = document(verb);
         assert_eq!(code, Some(if verb[0] == "status" { 3 } else { 1 }), "{verb:?}");
-        assert!(json["error"].as_str().unwrap().contains("nothing is loaded"), "{verb:?}: {json:#}");
+        assert!(
+            json["error"].as_str().unwrap().contains("is not loaded: start it with"),
+            "{verb:?}: {json:#}"
+        );
     }
     let (_, json) = document(&["status"]);
     assert_eq!(json["in_force"], false);
@@ -555,8 +558,9 @@ fn ports_that_are_handed_on_to_a_container_are_warned_of() {
     let limiter = Limiter::start(&lab, 1, "reset");
     let warned = |address: IpAddr| {
         let warnings = limiter.json(&["status"])["warnings"].to_string();
-        warnings
-            .contains(&format!("smtp: a firewall hands connections to port 25 on to port 25 of {address}, "))
+        warnings.contains(&format!(
+            "smtp: a firewall forwards connections from port 25 to port 25 of {address}, "
+        ))
     };
     for (family, container) in [V4, V6].into_iter().zip(containers) {
         assert!(!warned(container), "of what nobody has used");

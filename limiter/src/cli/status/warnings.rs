@@ -27,15 +27,16 @@ pub fn of_the_instance(
     let mut warnings = Vec::new();
     if !detached.is_empty() {
         warnings.push(format!(
-            "attached to nothing: {}; the network namespace or cgroup that was protected is gone, or someone has \
-             detached the programs: end the daemon if it runs, and start `limiter --instance {instance} run`; a daemon \
-             with --cgroup does so by itself when there is a cgroup at that path again",
+            "programs not attached: {}; the protected network namespace or cgroup no longer exists, or \
+             somebody detached the programs: stop the daemon if it runs, and start `limiter --instance \
+             {instance} run`; a daemon with --cgroup attaches them again when a cgroup exists at that path",
             detached.join(", ")
         ));
     } else if !daemon.running {
         warnings.push(format!(
-            "the daemon is not running: the limits hold, but refused clients get a reset instead of a reason, and those \
-             that wait for a place are told nothing; start `limiter --instance {instance} run`"
+            "the daemon is not running: the limits are in force, but refused clients get a reset instead of a \
+             reason, and clients that wait for a place get no answer; start `limiter --instance {instance} \
+             run`"
         ));
     }
     for Service { name, mode, counters, .. } in services {
@@ -46,30 +47,30 @@ pub fn of_the_instance(
                 .filter(|(_, n)| **n > 0)
                 .map(|(reason, n)| format!("{n} for {reason}"))
                 .collect();
-            let would = if would.is_empty() { "nobody so far".to_owned() } else { would.join(", ") };
+            let would = if would.is_empty() { "no connection so far".to_owned() } else { would.join(", ") };
             warnings.push(format!(
-                "{name} only observes, so nobody is refused; it would have refused {would}: `limiter --instance {instance} \
-                 set {name} mode=enforce` ends that"
+                "{name} is in observe mode and refuses nobody; it would have refused {would}: enforce its \
+                 limits with `limiter --instance {instance} set {name} mode=enforce`"
             ));
         }
         if counters.uncounted > 0 {
             warnings.push(format!(
-                "{name}: {} connections were let through uncounted: memory was short, or there were more connections than there is room \
-                 to record; they are counted as soon as there is; if it was not memory, raise max_sources, end the daemon, and \
-                 start `limiter --instance {instance} run`",
+                "{name}: {} connections were let through uncounted, because memory or room for connection \
+                 records was short; they are counted as soon as there is room; if memory was not short, raise \
+                 max_sources, stop the daemon, and start `limiter --instance {instance} run`",
                 counters.uncounted
             ));
         }
         if counters.unrecorded > 0 {
             warnings.push(format!(
-                "{name}: {} times a handshake without a place could not be recorded, for want of room or memory: it waits \
-                 until the kernel asks for it again, and is told nothing",
+                "{name}: cannot record {} handshakes without a place, because room or memory was short: each \
+                 waits until the kernel repeats its SYN-ACK, and gets no reason",
                 counters.unrecorded
             ));
         }
         if counters.drift > 0 {
             warnings.push(format!(
-                "{name}: the count was wrong by {} connections, and is corrected: please report this",
+                "{name}: corrected a count that was wrong by {} connections: please report this",
                 counters.drift
             ));
         }
@@ -90,10 +91,10 @@ fn translated(
         let name = &service.name;
         match address {
             Some(address) if !is_local(*address) => Some(format!(
-                "{name}: a firewall hands connections to port {asked} on to port {port} of {address}, which is not this \
-                 host, as for the published ports of a container: they come to no socket here, so nothing limits them; \
-                 protect the network they end in with `limiter --instance {instance}-container run --netns \
-                 /proc/PID/ns/net`, PID being a process of the container"
+                "{name}: a firewall forwards connections from port {asked} to port {port} of {address}, which \
+                 is not this host (a published container port, for example), so nothing limits them; protect \
+                 the network namespace of the container with `limiter --instance {instance}-container run \
+                 --netns /proc/PID/ns/net`, where PID is a process of the container"
             )),
             _ => (!service.ports.contains(port)).then(|| {
                 format!(
@@ -115,12 +116,12 @@ fn nothing_comes(
     loaded: Option<Duration>,
 ) -> Option<String> {
     let elsewhere = format!(
-        "where the mail daemon runs in a container with a network of its own, protect that with `limiter --instance \
-         {instance}-container run --netns /proc/PID/ns/net`, PID being a process of the container"
+        "if the mail daemon runs in a container with its own network, protect that with `limiter --instance \
+         {instance}-container run --netns /proc/PID/ns/net`, where PID is a process of the container"
     );
     let is_listened_to = |service: &Service| ports(service, all, |_| true).is_some();
     if !services.iter().any(is_listened_to) {
-        return Some(format!("nobody listens on a port of any service: {elsewhere}"));
+        return Some(format!("no program listens on a port of any service: {elsewhere}"));
     }
     let has_come = |service: &Service| {
         let counters = &service.counters;
@@ -130,7 +131,7 @@ fn nothing_comes(
     };
     let loaded = loaded.filter(|loaded| *loaded >= LONG && !services.iter().any(has_come))?;
     Some(format!(
-        "nothing has come to any service in the {} since this was loaded: {elsewhere}",
+        "no service has received a connection in the {} since loading: {elsewhere}",
         output::time(loaded)
     ))
 }
@@ -150,7 +151,7 @@ pub fn of_the_host(
             nothing_comes(instance, services, &all, loaded).into_iter().collect(),
         ]
         .concat(),
-        Err(problem) => vec![format!("cannot see who listens: {problem:#}")],
+        Err(problem) => vec![format!("cannot list the listening sockets: {problem:#}")],
     };
     // Without them, what goes to another address of this host is said to go elsewhere: a warning too many.
     let own = policy::addresses().unwrap_or_default();
@@ -169,9 +170,9 @@ fn outside(services: &[Service], all: &[Listener], cgroup: u64) -> Vec<String> {
     let warning = |service: &Service| {
         let ports = ports(service, all, is_outside)?;
         Some(format!(
-            "{}: who listens on {ports} is outside of the cgroup that is protected, so these connections are not \
-             counted: a socket has the cgroup of the process that opened it, which is systemd's with socket activation; \
-             protect that one, or all (without --cgroup)",
+            "{}: the socket that listens on {ports} is outside the protected cgroup, so its connections are \
+             not counted: a socket belongs to the cgroup of the process that opened it, which is systemd with \
+             socket activation; protect that cgroup, or all (without --cgroup)",
             service.name
         ))
     };
@@ -195,9 +196,9 @@ fn multipath(services: &[Service], all: &[Listener]) -> Vec<String> {
         let ports = ports(service, all, |listener| listener.is_mptcp)?;
         let name = &service.name;
         Some(format!(
-            "{name}: the mail daemon listens for Multipath TCP on {ports}: a client can end the connection that is \
-             counted and keep its session, so the limits do not hold; turn it off in the mail daemon, or with `sysctl -w \
-             net.mptcp.enabled=0`, and start the mail daemon again"
+            "{name}: the mail daemon listens for Multipath TCP on {ports}: a client can end the connection \
+             that is counted and keep its session, so the limits do not hold; turn Multipath TCP off in the \
+             mail daemon, or with `sysctl -w net.mptcp.enabled=0`, and restart the mail daemon"
         ))
     };
     services.iter().filter_map(warning).collect()

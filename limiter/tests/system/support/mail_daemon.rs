@@ -34,7 +34,9 @@ impl Files {
     /// Makes `user` the owner of what is at `name`.
     pub fn give(&self, name: &str, user: &str) {
         let found = User::from_name(user).expect("the user database");
-        let Some(found) = found else { panic!("there is no user {user}: is the mail software installed?") };
+        let Some(found) = found else {
+            panic!("the user {user} does not exist: is the mail software installed?")
+        };
         chown(self.path(name), Some(found.uid.as_raw()), Some(found.gid.as_raw())).expect("root may");
     }
 
