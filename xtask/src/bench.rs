@@ -52,19 +52,19 @@ pub use {hold::Hold, server::Server};
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Bench {
-    /// Within three minutes: fewer and shorter rounds, at most 8,000 held connections
+    /// Finish within three minutes: fewer and shorter rounds, at most 8,000 held connections
     #[arg(long)]
     quick: bool,
-    /// Only this contestant, or this workload, or this contestant at this workload; may be repeated
+    /// Run only this contestant, this workload, or this contestant at this workload; may be repeated
     #[arg(long, value_name = "CONTESTANT/WORKLOAD")]
     only: Vec<String>,
-    /// Another build of limiter, which takes part as limiter-other: to see what a change is worth
+    /// Also measure this other build of limiter, as limiter-other
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
-    /// Put the tables into docs/performance.md
+    /// Write the tables to docs/performance.md
     #[arg(long)]
     write: bool,
-    /// Build nothing: set when it starts itself again as root
+    /// Skip the build; set when xtask restarts itself as root
     #[arg(long, hide = true)]
     built: bool,
 }
@@ -131,7 +131,7 @@ impl Bench {
             build::limiter(true)?;
             packages::ensure(packages::BENCH)?;
             if plan.needs(plan::Contestant::Exim) {
-                unpacked::EXIM.ensure("another mail server that limits, for comparison")?;
+                unpacked::EXIM.ensure("a mail server with limits, for comparison")?;
             }
             bpffs::ensure()?;
         }

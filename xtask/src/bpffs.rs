@@ -27,5 +27,5 @@ pub fn ensure() -> Result<()> {
     eprintln!("missing: a BPF file system at {PLACE}: the limiter pins there what it loads");
     let mut mount = privilege::command("mount", &[])?;
     command::run(mount.args(["-t", "bpf", "bpf", PLACE]))
-        .with_context(|| format!("mount it by hand, as root: mount -t bpf bpf {PLACE}"))
+        .with_context(|| format!("mount it as root: mount -t bpf bpf {PLACE}"))
 }

@@ -17,10 +17,10 @@ const SEPARATOR: &str = "\x1f";
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Build {
-    /// Optimised; this is the default
+    /// Build optimised [default]
     #[arg(long, conflicts_with = "debug")]
     release: bool,
-    /// Unoptimised; the kernel programs are optimised all the same, or the verifier would refuse them
+    /// Build limiter unoptimised; the verifier needs optimised kernel programs, so these stay optimised
     #[arg(long)]
     debug: bool,
 }

@@ -49,10 +49,10 @@ impl Compiler {
             return Ok(Self { rustc });
         }
         packages::install(packages::COMPILER)
-            .context("or give the toolchain its source: rustup component add rust-src")?;
+            .context("or add the source to the toolchain: rustup component add rust-src")?;
         let rustc = PathBuf::from(DEBIAN);
         if !serves(&rustc, linker) {
-            bail!("{DEBIAN} is no match for its source, or its LLVM is newer than bpf-linker's");
+            bail!("{DEBIAN} does not match its source, or its LLVM is newer than bpf-linker's");
         }
         Ok(Self { rustc })
     }
@@ -100,7 +100,7 @@ impl Release {
 /// Asks a compiler for its version.
 fn release(rustc: &Path) -> Result<Release> {
     let version = command::output(Command::new(rustc).arg("-vV"))?;
-    parse(&version).with_context(|| format!("{} -vV says neither release nor LLVM", rustc.display()))
+    parse(&version).with_context(|| format!("{} -vV prints neither release nor LLVM", rustc.display()))
 }
 
 /// Reads the output of `rustc -vV`.
@@ -119,7 +119,7 @@ fn ask_rustup() -> Result<bool> {
     if note.exists() || which::which("rustup").is_err() {
         return Ok(false);
     }
-    eprintln!("missing: rust-src: no core is shipped for the BPF target, so it is built from source");
+    eprintln!("missing: rust-src: needed to build core for the BPF target from source");
     let mut rustup = Command::new("rustup");
     rustup.args(["component", "add", "rust-src", "--toolchain"]).arg(&toolchain);
     let answered = command::succeeds_within(&mut rustup, RUSTUP_LIMIT)?;

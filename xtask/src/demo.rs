@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Demo {
-    /// Build nothing: set when it starts itself again as root
+    /// Skip the build; set when xtask restarts itself as root
     #[arg(long, hide = true)]
     built: bool,
 }
@@ -86,7 +86,7 @@ fn show() -> Result<()> {
     let launch = process::Command::new(&limiter);
     let daemon = Daemon::start(&limiter, launch, &name, &arguments, files.path().join("log"))?;
 
-    println!("{CLIENT} opens {CONNECTIONS} connections to {HOST}:{PORT}; it may hold {LIMIT}:\n");
+    println!("{CLIENT} opens {CONNECTIONS} connections to {HOST}:{PORT}, and its limit is {LIMIT}:\n");
     // Kept open, or they would not count.
     let mut held = Vec::new();
     for number in 1..=CONNECTIONS {

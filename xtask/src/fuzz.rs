@@ -14,11 +14,11 @@ const TEST: &str = "config::tests::fuzz::no_text_whatever_confuses_the_parser";
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Fuzz {
-    /// For how long
+    /// How long to run
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = value_parser!(u64).range(1..))]
     seconds: u64,
 
-    /// Where to begin; the same number makes the same texts
+    /// Seed; the same number generates the same texts
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }

@@ -30,9 +30,7 @@ impl Linker {
         if own.path.exists() {
             return Ok(own);
         }
-        eprintln!(
-            "missing: bpf-linker {BPF_LINKER}: makes the kernel programs from what the compiler leaves"
-        );
+        eprintln!("missing: bpf-linker {BPF_LINKER}: links the kernel programs");
         if let Err(error) = packages::ensure(packages::LINKER) {
             if let Ok(path) = which::which("bpf-linker") {
                 eprintln!("using {} (no LLVM to build our own: {error:#})", path.display());

@@ -54,7 +54,7 @@ impl Lint {
         for (what, step) in STEPS {
             let start = Instant::now();
             step().with_context(|| format!("lint: {what}"))?;
-            eprintln!("lint: {what}: right ({:.1} s)", start.elapsed().as_secs_f64());
+            eprintln!("lint: {what}: ok ({:.1} s)", start.elapsed().as_secs_f64());
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ fn beside(program: &Path, name: &str, component: &str, packages: &[Package]) -> 
         let toolchain = program.ancestors().nth(2).and_then(Path::file_name).unwrap_or_default();
         let mut rustup = Command::new("rustup");
         command::run(rustup.args(["component", "add", component, "--toolchain"]).arg(toolchain))
-            .with_context(|| format!("install {component} by hand"))?;
+            .with_context(|| format!("install {component}"))?;
     }
     Ok(wanted)
 }

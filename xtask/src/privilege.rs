@@ -23,7 +23,7 @@ pub fn command(program: &str, variables: &[(&str, &str)]) -> Result<Command> {
         return Ok(command);
     }
     if which::which("sudo").is_err() {
-        bail!("{program} takes root, and there is no sudo");
+        bail!("{program} needs root, and sudo is missing");
     }
     let mut command = Command::new("sudo");
     // sudo clears the environment, so the variables go through env.

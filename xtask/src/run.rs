@@ -11,7 +11,7 @@ use crate::{bpffs, build, command, paths, privilege};
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Run {
-    /// Passed on to `limiter run`
+    /// Arguments for `limiter run`
     #[arg(last = true)]
     arguments: Vec<String>,
 }

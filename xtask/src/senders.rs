@@ -63,40 +63,40 @@ const SCALED: Duration = Duration::from_secs(10);
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Senders {
-    /// The limiter that is measured; the one that is built here, unless it is said
+    /// Measure this limiter [default: the one built here]
     #[arg(long, value_name = "FILE")]
     limiter: Option<PathBuf>,
-    /// Measure the receiving mail server's own limit instead
+    /// Measure the limit of the receiving mail server instead
     #[arg(long, conflicts_with = "limiter")]
     own_limit: bool,
-    /// Only the smallest turn: from Exim to Postfix on a wire, with scaled timers
+    /// Run only the shortest measurement: from Exim to Postfix on a wire, with scaled timers
     #[arg(long, conflicts_with_all = ["sender", "receiver", "way", "timers"])]
     quick: bool,
-    /// Only this sender; may be repeated, as all of these
+    /// Measure only this sender; this option and the next three may be repeated
     #[arg(long)]
     sender: Vec<Mta>,
-    /// Only this receiver
+    /// Measure only this receiver
     #[arg(long)]
     receiver: Vec<Mta>,
-    /// Only this way between them
+    /// Measure only this path between them
     #[arg(long)]
     way: Vec<Way>,
-    /// Only these times to try again
+    /// Measure only these retry times
     #[arg(long)]
     timers: Vec<Timers>,
-    /// Give a turn up after so many seconds
+    /// Give up a measurement after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 450, value_parser = value_parser!(u64).range(1..=86_400))]
     patience: u64,
-    /// Take so many turns at a time
+    /// Run this many measurements at a time
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u8).range(1..=32))]
     parallel: u8,
-    /// Make each message as long as that
+    /// Size of each message
     #[arg(long, value_name = "KIB", default_value_t = 1, value_parser = value_parser!(u16).range(1..=5_000))]
     size: u16,
-    /// A key of the limiter's configuration for the service, as in `max_connections=5`
+    /// Set this key of the service in limiter's configuration, as in `max_connections=5`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Build nothing: set when it starts itself again as root
+    /// Skip the build; set when xtask restarts itself as root
     #[arg(long, hide = true)]
     built: bool,
 }
@@ -145,7 +145,7 @@ impl Senders {
         interrupt::check()?;
         print!("{}\n{}; {}\n", table::table(&turns), EXIM.version(), OPENSMTPD.version());
         if turns.iter().any(|(_, outcome)| outcome.is_err()) {
-            return Err(anyhow!("not every turn could be taken"));
+            return Err(anyhow!("some runs failed"));
         }
         Ok(())
     }

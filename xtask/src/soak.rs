@@ -13,7 +13,7 @@ use crate::{artifacts, bpffs, build, command, packages, paths, privilege};
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Soak {
-    /// How many connections have to end
+    /// Number of connections to open and end
     #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = value_parser!(u64).range(1..))]
     connections: u64,
 }

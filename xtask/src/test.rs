@@ -11,11 +11,11 @@ use crate::{bpffs, build, command, packages, paths, privilege, unpacked::EXIM};
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Test {
-    /// A test that cannot prove anything here fails: without root, or without a program or file system it needs. Only
-    /// what the kernel is built without, by its own configuration, is an excuse
+    /// Fail a test that would be skipped: without root, or without a program or file system that it needs. A feature that
+    /// the kernel configuration lacks may still skip it
     #[arg(long)]
     no_skips: bool,
-    /// Passed on to `cargo test`
+    /// Arguments for `cargo test`
     #[arg(last = true)]
     arguments: Vec<String>,
 }
@@ -29,7 +29,7 @@ impl Test {
     pub fn run(&self) -> Result<()> {
         let has_sudo = which::which("sudo").is_ok();
         if self.no_skips && !privilege::is_root() && !has_sudo {
-            bail!("not root, and there is no sudo: the tests that load the kernel programs cannot run");
+            bail!("sudo is missing: run as root, or the tests that load the kernel programs cannot run");
         }
         build::object()?;
         packages::ensure(packages::TESTS)?;

@@ -35,22 +35,22 @@ use suite::Suite;
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Vm {
-    /// Kernels of Debian: a series, such as 7.3, or one release of it, such as 6.12.117
+    /// Debian kernels: a series, such as 7.3, or one release, such as 6.12.117
     #[arg(value_name = "KERNEL", default_values = ["6.1", "6.12", "7.3"])]
     kernels: Vec<String>,
-    /// Fetch the newest of each series even where one was fetched before
+    /// Fetch the newest kernel of each series, even if one is cached
     #[arg(long)]
     newest: bool,
-    /// Minutes after which a kernel's tests are taken for hung
+    /// Minutes after which the tests of a kernel count as hung
     #[arg(long, value_name = "MINUTES", default_value = "120")]
     limit: u64,
-    /// Run only a few tests, for every day; those whose names are passed on come on top
+    /// Run only the smoke tests, and tests whose names are passed on
     #[arg(long)]
     smoke: bool,
-    /// Run a line of shell instead of the tests, to see what a kernel does
+    /// Run a shell command instead of the tests
     #[arg(long, value_name = "LINE", conflicts_with_all = ["smoke", "arguments"])]
     shell: Option<String>,
-    /// Passed on to the test binaries: parts of the names of the tests to run, and flags
+    /// Arguments for the test binaries: parts of test names, and flags
     #[arg(last = true)]
     arguments: Vec<String>,
 }
@@ -63,7 +63,7 @@ impl Vm {
     /// When something is missing and cannot be installed, does not compile, or a test fails on any kernel.
     pub fn run(&self) -> Result<()> {
         if !cfg!(target_arch = "x86_64") {
-            bail!("only the kernels for x86-64 are known here");
+            bail!("only kernels for x86-64 are supported");
         }
         packages::ensure(packages::VM)?;
         let kernels: Vec<_> =

@@ -143,7 +143,7 @@ pub fn remove(cgroup: &Path) -> Result<()> {
     // Who is killed takes a moment to be gone.
     let gone = || Ok(fs::remove_dir(cgroup).ok());
     if poll::until(PATIENCE, Duration::from_millis(20), gone)?.is_none() {
-        bail!("the cgroup {} does not go away", cgroup.display());
+        bail!("cannot remove the cgroup {}: it is still in use", cgroup.display());
     }
     Ok(())
 }

@@ -84,7 +84,7 @@ impl Daemon {
             }
             Ok(serves(program, instance, process.pid()).ok())
         });
-        serving?.with_context(|| format!("the limiter does not serve after {PATIENCE:?}:\n{}", said()))
+        serving?.with_context(|| format!("the limiter is not ready after {PATIENCE:?}:\n{}", said()))
     }
 
     /// Ends it, whether it serves yet or not: only then is it certain that it loads nothing any more. What it has

@@ -147,7 +147,7 @@ fn turn(host: &mut Host, workload: Workload, tally: &Tally, plan: &Plan) -> Resu
     let mut changed = 0;
     if host.contestant == Contestant::LimiterChanged {
         while begin.at.elapsed() < plan.window {
-            change(host, workload).context("what is to be changed cannot be")?;
+            change(host, workload).context("cannot apply the change")?;
             changed += 1;
             thread::sleep(CHANGED_EACH);
         }

@@ -47,7 +47,7 @@ impl Held {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut held = Self(command.spawn().context("cannot start nsenter")?);
         let mut line = String::new();
-        let answer = held.0.stdout.take().context("who holds connections has no output")?;
+        let answer = held.0.stdout.take().context("the process that holds connections has no output")?;
         BufReader::new(answer).read_line(&mut line)?;
         if line.trim() != "ready" {
             bail!("{connections} connections cannot be held");
@@ -106,11 +106,11 @@ impl Hold {
 fn greeted(socket: Socket) -> Result<Socket> {
     let mut banner = [0; 3];
     if !load::wait_readable(&socket, PATIENCE)? {
-        bail!("a connection that is to be held gets no banner within {PATIENCE:?}");
+        bail!("a connection to hold gets no banner within {PATIENCE:?}");
     }
     (&socket).read_exact(&mut banner)?;
     if banner != *b"220" {
-        bail!("a connection that is to be held is refused: {}", String::from_utf8_lossy(&banner));
+        bail!("a connection to hold is refused: {}", String::from_utf8_lossy(&banner));
     }
     Ok(socket)
 }

@@ -78,7 +78,7 @@ impl Host {
             }
             Contestant::LimiterOther => {
                 host.serve_all()?;
-                let program = other.context("another limiter is given by --against")?;
+                let program = other.context("give the other limiter with --against")?;
                 host.limiter = Some(limiter::Limiter::start(&host, program.to_owned())?);
             }
             Contestant::Empty => {

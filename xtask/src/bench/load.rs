@@ -252,7 +252,7 @@ impl<'a> Client<'a> {
             (Expect::Banner, _) => "admitted".into(),
             (Expect::Reply, _) => "refused with a reply".into(),
             (Expect::Reset, Some(error)) => error.to_string(),
-            (Expect::Reset, None) => "closed without a word".into(),
+            (Expect::Reset, None) => "closed without a reply".into(),
         });
         self.begin(number)
     }
@@ -280,7 +280,7 @@ impl<'a> Client<'a> {
             if slot.socket.is_none() || slot.begun.elapsed() > PATIENCE {
                 if let Some(socket) = slot.socket.take() {
                     client::reset(socket);
-                    self.failed(format!("nothing within {PATIENCE:?}"));
+                    self.failed(format!("no reply within {PATIENCE:?}"));
                 }
                 self.begin(number)?;
             }

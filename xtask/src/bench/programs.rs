@@ -131,7 +131,7 @@ fn watch(
 
 /// The programs of this host's limiter: those that use its ledger.
 fn find(host: &Host) -> Result<Vec<(String, ProgramInfo)>> {
-    let limiter = host.limiter.as_ref().context("there is no limiter")?;
+    let limiter = host.limiter.as_ref().context("limiter is not running")?;
     let ledger = MapInfo::from_pin(limiter.pins().join("LEDGER"))?.id();
     let mut found = Vec::new();
     for info in loaded_programs() {
@@ -157,7 +157,9 @@ fn runs(info: &ProgramInfo) -> Result<Runs> {
 fn field(fd: &impl AsFd, name: &str) -> Result<u64> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
     let value = info.lines().find_map(|line| line.strip_prefix(name));
-    value.and_then(|value| value.trim().parse().ok()).ok_or_else(|| anyhow!("this kernel tells no {name}"))
+    value
+        .and_then(|value| value.trim().parse().ok())
+        .ok_or_else(|| anyhow!("this kernel does not report {name}"))
 }
 
 /// What the maps of each limiter take.

@@ -131,7 +131,7 @@ impl Outcome {
     pub fn first_that_did_nothing(&self) -> Option<(Contestant, String)> {
         let idle = self.contestants.iter().find(|figures| figures.rate.max <= 0.0)?;
         let failure = idle.rounds.iter().find_map(|sample| sample.failure.clone());
-        Some((idle.contestant, failure.unwrap_or_else(|| "nothing came".into())))
+        Some((idle.contestant, failure.unwrap_or_else(|| "no results".into())))
     }
 }
 

@@ -41,7 +41,7 @@ pub enum Mode {
 /// Arguments of the process.
 #[derive(Args)]
 pub struct Server {
-    /// What to listen on, and what to say: 25=220
+    /// Port to listen on and reply code to send: 25=220
     ports: Vec<String>,
 }
 

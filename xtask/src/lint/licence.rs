@@ -28,7 +28,7 @@ pub fn check(files: &[PathBuf], root: &Path) -> Result<()> {
     if silent.is_empty() {
         return Ok(());
     }
-    bail!("begin with \"{TAG}\", in a comment (below #!, if there is one):\n{}", silent.join("\n"))
+    bail!("add \"{TAG}\" in a comment at the top (below #!, if any) of:\n{}", silent.join("\n"))
 }
 
 /// Rust, Python and shell, by name or by the first line.

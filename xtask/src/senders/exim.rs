@@ -114,7 +114,7 @@ impl Mailer for Exim {
             let mut child = exim.stdin(Stdio::piped()).spawn()?;
             child.stdin.take().context("it is piped")?.write_all(message.as_bytes())?;
             if !child.wait()?.success() {
-                bail!("Exim takes no message:\n{}", host.log("paniclog"));
+                bail!("Exim does not accept a message:\n{}", host.log("paniclog"));
             }
         }
         Ok(())

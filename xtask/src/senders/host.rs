@@ -182,7 +182,7 @@ fn message(line: &str) -> Option<u32> {
 ///
 /// When there is none.
 pub fn account(name: &str) -> Result<u32> {
-    let user = User::from_name(name)?.with_context(|| format!("there is no user {name}"))?;
+    let user = User::from_name(name)?.with_context(|| format!("the user {name} does not exist"))?;
     Ok(user.uid.as_raw())
 }
 

@@ -67,7 +67,7 @@ impl OpenSmtpd {
 impl Mailer for OpenSmtpd {
     fn receive(&self, host: &mut Host, limit: Option<usize>) -> Result<()> {
         if limit.is_some() {
-            bail!("OpenSMTPD has no limit for the connections of a source");
+            bail!("OpenSMTPD cannot limit the connections of a source");
         }
         Self::start(host, RECEIVER, |host| host.listens(PORT))
     }
@@ -86,7 +86,7 @@ impl Mailer for OpenSmtpd {
             let mut child = sendmail.stdin(Stdio::piped()).spawn()?;
             child.stdin.take().context("it is piped")?.write_all(message.as_bytes())?;
             if !child.wait()?.success() {
-                bail!("OpenSMTPD takes no message:\n{}", host.log("output"));
+                bail!("OpenSMTPD does not accept a message:\n{}", host.log("output"));
             }
         }
         Ok(())

@@ -192,8 +192,8 @@ impl Drop for Watch {
 fn open() -> Result<OwnedFd> {
     let socket =
         socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, Some(SockProtocol::EthAll));
-    let socket = socket.context("cannot look at packets")?;
-    let look = i64::try_from(LOOK.as_micros()).map_err(|_| anyhow!("a look takes too long"))?;
+    let socket = socket.context("cannot watch packets")?;
+    let look = i64::try_from(LOOK.as_micros()).map_err(|_| anyhow!("reading packets takes too long"))?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, look))?;
     Ok(socket)
 }
@@ -213,7 +213,7 @@ fn look(socket: OwnedFd, connections: &Mutex<Connections>, is_over: &AtomicBool)
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             // The interface went down, or up.
             Err(error) if error.raw_os_error() == Some(nix::libc::ENETDOWN) => {}
-            Err(error) => return eprintln!("nothing can be seen any more: {error}"),
+            Err(error) => return eprintln!("the packet watch has failed: {error}"),
         }
     }
 }

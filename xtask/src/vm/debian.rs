@@ -113,7 +113,7 @@ impl Source {
         let lines = ["--format=$(REPO_URI) $(RELEASE)", "Created-By: Packages", "Origin: Debian"];
         let own = command::output(Command::new("apt-get").arg("indextargets").args(lines))?;
         let entries =
-            entries(&own).context("this system reads no release of Debian, so no mirror is known")?;
+            entries(&own).context("this system has no Debian release configured, so no mirror is known")?;
         write(&folder.join(ENTRIES), &entries)?;
         write(&configuration(folder), &settings(folder))?;
         command::run(self.apt("apt-get").args(["--quiet", "update"]))

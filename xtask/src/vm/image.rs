@@ -66,7 +66,7 @@ pub fn write(kernel: &Kernel, suite: &Suite, work: &Work) -> Result<PathBuf> {
 
 /// Adds a program of this machine, and the libraries it is linked with.
 fn program(archive: &mut Archive, name: &str) -> Result<()> {
-    let path = packages::program(name).with_context(|| format!("there is no {name} here"))?;
+    let path = packages::program(name).with_context(|| format!("cannot find {name}"))?;
     let file = fs::canonicalize(&path)?;
     copy(archive, &file, &file)?;
     let place = Path::new("/usr/bin").join(name);

@@ -58,7 +58,7 @@ impl Init {
     pub fn run(&self) -> Result<()> {
         // Anywhere else this would mount over what is there, and power off.
         if std::process::id() != 1 || !Path::new(plan::PLACE).exists() {
-            bail!("vm-init is for the kernel to start, in a virtual machine");
+            bail!("only the kernel of a virtual machine can start vm-init");
         }
         println!("{}", plan::UP);
         let result = match work() {

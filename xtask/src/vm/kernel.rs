@@ -132,5 +132,5 @@ fn find_dependencies(unpacked: &Path, release: &str) -> Result<()> {
 fn cache() -> Result<PathBuf> {
     let base = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     let base = base.or_else(|| env::home_dir().map(|home| home.join(".cache")));
-    Ok(base.context("there is no home to keep kernels in")?.join("limiter"))
+    Ok(base.context("no home directory to keep kernels in")?.join("limiter"))
 }

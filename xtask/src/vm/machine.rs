@@ -55,7 +55,7 @@ pub fn run(kernel: &Kernel, image: &Path, limit: Duration) -> Result<()> {
     if kvm_may_work() {
         match boot(Processor::Kvm, kernel, image, limit)? {
             End::NotUp => {
-                eprintln!("/dev/kvm is there and boots nothing: from now on the machines are emulated");
+                eprintln!("/dev/kvm exists but cannot boot a machine: emulating machines from now on");
                 fs::create_dir_all(paths::notes())?;
                 fs::write(no_kvm(), "/dev/kvm booted nothing; delete this file to try it again\n")?;
             }
@@ -79,9 +79,9 @@ fn judge(end: End, limit: Duration) -> Result<()> {
     match end {
         End::Result(result) if result == plan::PASSED => Ok(()),
         End::Result(result) => bail!("{result}"),
-        End::NotUp => bail!("the kernel did not come as far as init"),
-        End::Lost => bail!("the machine ended without a result; the last it said is above"),
-        End::Hung => bail!("no result within {limit:?}; the last it said is above"),
+        End::NotUp => bail!("the kernel did not start init"),
+        End::Lost => bail!("the machine ended without a result; its last output is above"),
+        End::Hung => bail!("no result within {limit:?}; its last output is above"),
     }
 }
 

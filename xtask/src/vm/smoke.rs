@@ -41,7 +41,7 @@ pub fn check(suite: &Suite) -> Result<()> {
     let names = suite.names().context("cannot list the tests")?;
     let gone: Vec<_> = without_test(SMOKE, &names).collect();
     if !gone.is_empty() {
-        bail!("the smoke list names what is in no test's name: {}", gone.join(", "));
+        bail!("the smoke list has entries that match no test: {}", gone.join(", "));
     }
     Ok(())
 }

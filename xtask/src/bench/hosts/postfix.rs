@@ -20,7 +20,7 @@ pub fn start(host: &Host) -> Result<()> {
     for folder in ["etc", "queue", "data"] {
         fs::create_dir(host.path(folder))?;
     }
-    let user = User::from_name("postfix")?.context("there is no user postfix")?;
+    let user = User::from_name("postfix")?.context("the user postfix does not exist")?;
     chown(&host.path("data"), Some(user.uid), Some(user.gid))?;
     let dir = host.files.path().display();
     fs::write(
