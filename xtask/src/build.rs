@@ -17,7 +17,7 @@ const SEPARATOR: &str = "\x1f";
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Build {
-    /// Build optimised [default]
+    /// Build optimised (the default)
     #[arg(long, conflicts_with = "debug")]
     release: bool,
     /// Build limiter unoptimised; the verifier needs optimised kernel programs, so these stay optimised

@@ -125,7 +125,8 @@ fn kernel() -> Result<()> {
 
 fn documentation() -> Result<()> {
     let private = ["--no-deps", "--document-private-items"];
-    let host = ["doc", "--workspace", "--exclude", "limiter-ebpf", "--features", "xtask/bench"];
+    let host =
+        ["doc", "--workspace", "--exclude", "limiter-ebpf", "--features", "xtask/bench,limiter-lab/maps"];
     command::run(cargo().args(host).args(private).env("RUSTDOCFLAGS", "-Dwarnings"))?;
     let Compiler { rustc } = build::compiler()?;
     let mut kernel = build::cargo("doc")?;
