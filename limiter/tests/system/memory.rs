@@ -96,7 +96,7 @@ fn a_limit_of_memory_is_told_from_max_sources_and_nothing_is_left_behind() {
     let outcome = Outcome::of(command);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     let said = format!(
-        "{}-memory is 100 MiB: raise the limit (MemoryMax= of the unit), or lower max_sources",
+        "{}-memory is 100 MiB: raise the memory limit (MemoryMax= of the unit), or lower max_sources",
         lab.name
     );
     assert!(

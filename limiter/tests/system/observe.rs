@@ -107,7 +107,7 @@ fn it_would_have_refused_exactly_what_enforcing_refuses() {
         status["services"].as_array().unwrap().iter().find(|service| service["name"] == "smtp").unwrap();
     let would = by_reason.map(|reason| smtp["counters"]["would_refuse"][reason].as_u64().unwrap());
     assert_eq!(would, enforced);
-    assert!(status["warnings"].to_string().contains("smtp only observes"), "{status:#}");
+    assert!(status["warnings"].to_string().contains("smtp is in observe mode"), "{status:#}");
 
     limiter.ok(&["set", "smtp", "mode=enforce"]);
     assert_eq!(play(&lab, &limiter), refused);
