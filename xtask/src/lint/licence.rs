@@ -68,6 +68,6 @@ mod tests {
             file("d", format!("#!/bin/sh\n# {TAG} WITH exceptions\n")),
         ];
         let error = check(&wrong, folder.path()).unwrap_err().to_string();
-        assert!(error.ends_with("if there is one):\nb.rs\nc.py\nd"), "{error}");
+        assert!(error.ends_with("if any) of:\nb.rs\nc.py\nd"), "{error}");
     }
 }
