@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::churn::Churn;
 use crate::ending::{ALL, COUNTED};
 use crate::lab::{ChurnLab, DOORS, port};
+use limiter_lab::output::grouped;
 use limiter_lab::{Limiter, eventually, interrupt, let_time_pass, poll, proc_net, say, sockets};
 
 /// Between two lines of progress.
@@ -27,19 +28,6 @@ const GIVEN_BACK: Duration = Duration::from_secs(5);
 /// once if by then a reset on another CPU, or another ACK, has ended the handshake (`own_req` in
 /// `tcp_check_req`), or the listener was closed (`inet_csk_reqsk_queue_add`).
 const LOST: u64 = 200_000;
-
-/// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
 
 /// Says how it goes until it is over.
 pub fn progress(churn: &Churn) {

@@ -16,6 +16,7 @@ pub const LEFT_OUT: &[(&str, &str)] = &[
     ("pains::", "has Postfix and Dovecot behind it"),
     ("dovecot", "talks to Dovecot"),
     ("of_a_cgroup", "its server is Python's"),
+    ("cgroups::", "its server is Python's"),
     ("peers::", "compares with nftables and iptables, not with the limiter on another kernel"),
 ];
 

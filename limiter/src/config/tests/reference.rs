@@ -6,6 +6,8 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
+use limiter_lab::output::grouped;
+
 use super::super::{
     Config,
     fields::{self, Field, Values},
@@ -89,10 +91,13 @@ fn table(fields: &[Field], default: &dyn Fn(&Field) -> String) -> String {
 fn values(values: &Values) -> (&'static str, String) {
     let time = |seconds: &u64| humantime::format_duration(Duration::from_secs(*seconds)).to_string();
     match values {
-        Values::Number(number) => ("number", format!("{} to {}", grouped(number.min), grouped(number.max))),
-        Values::NumberOrNone(number) => {
-            ("number", format!("{} to {}, or `\"none\"`", grouped(number.min), grouped(number.max)))
+        Values::Number(number) => {
+            ("number", format!("{} to {}", grouped(number.min.into()), grouped(number.max.into())))
         }
+        Values::NumberOrNone(number) => (
+            "number",
+            format!("{} to {}, or `\"none\"`", grouped(number.min.into()), grouped(number.max.into())),
+        ),
         Values::Word(words) => {
             let words: Vec<String> = words().iter().map(|word| format!("`\"{word}\"`")).collect();
             ("text", words.join(", "))
@@ -106,19 +111,6 @@ fn values(values: &Values) -> (&'static str, String) {
         Values::Form(kind, form) => (kind, (*form).to_owned()),
         Values::Table => ("table", String::new()),
     }
-}
-
-/// A number with commas between its thousands.
-fn grouped(number: u32) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn services(config: &Config) -> String {
