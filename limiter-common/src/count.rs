@@ -143,7 +143,7 @@ pub const TRIES: u32 = 32;
 
 /// What became of a reservation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reservation {
+pub enum Reserved {
     /// A place is held; [`commit`] or [`cancel`] must follow.
     Taken,
     /// There is no place under the limit.
@@ -157,22 +157,22 @@ pub enum Reservation {
 /// Takes a place under `limit`, if there is one for this `turn`: one successful compare-and-exchange, so two
 /// CPUs can never take the same place.
 #[inline(always)]
-pub fn reserve<W: Word>(word: &W, limit: u32, turn: Turn) -> Reservation {
+pub fn reserve<W: Word>(word: &W, limit: u32, turn: Turn) -> Reserved {
     let mut now = word.load();
     for _ in 0..TRIES {
         if now == Count::COLLECTED.0 {
-            return Reservation::Collected;
+            return Reserved::Collected;
         }
         if !Count(now).has_room(limit, turn) {
-            return Reservation::Full;
+            return Reserved::Full;
         }
         let before = word.compare_exchange(now, now.wrapping_add(turn.step()));
         if before == now {
-            return Reservation::Taken;
+            return Reserved::Taken;
         }
         now = before;
     }
-    Reservation::Contended
+    Reserved::Contended
 }
 
 /// Turns a reservation into a connection, in one step; returns the connections there are now.
@@ -196,23 +196,23 @@ pub fn undo<W: Word>(word: &W, turn: Turn) {
 /// Becomes one of at most `most` that wait for a place. [`reserve`] with [`Turn::WAITED`], or [`leave`], must
 /// follow.
 #[inline(always)]
-pub fn wait<W: Word>(word: &W, most: u32) -> Reservation {
+pub fn wait<W: Word>(word: &W, most: u32) -> Reserved {
     let most = if most < MAX_WAITING { most } else { MAX_WAITING };
     let mut now = word.load();
     for _ in 0..TRIES {
         if now == Count::COLLECTED.0 {
-            return Reservation::Collected;
+            return Reserved::Collected;
         }
         if Count(now).waiting() >= most {
-            return Reservation::Full;
+            return Reserved::Full;
         }
         let before = word.compare_exchange(now, now.wrapping_add(WAITING));
         if before == now {
-            return Reservation::Taken;
+            return Reserved::Taken;
         }
         now = before;
     }
-    Reservation::Contended
+    Reserved::Contended
 }
 
 /// Stops waiting.
@@ -251,7 +251,7 @@ pub fn release<W: Word>(word: &W) -> bool {
     true
 }
 
-/// Marks an unused word as collected; `false` if it is in use, or already collected.
+/// WaitMarks an unused word as collected; `false` if it is in use, or already collected.
 #[inline(always)]
 pub fn collect<W: Word>(word: &W) -> bool {
     word.compare_exchange(0, Count::COLLECTED.0) == 0

@@ -159,7 +159,7 @@ impl Penalty {
 
 /// The words of a penalty that several CPUs may change at once.
 #[derive(Clone, Copy)]
-pub struct Words<'a, W> {
+pub struct PenaltyWords<'a, W> {
     /// [`Penalty::replies_due_ns`].
     pub replies_due: &'a W,
     /// [`Penalty::ban_due_ns`].
@@ -177,7 +177,7 @@ pub struct Words<'a, W> {
 #[inline(always)]
 #[must_use]
 pub fn climb<W: Word>(
-    words: &Words<'_, W>,
+    words: &PenaltyWords<'_, W>,
     ladder: &Ladder,
     bans: u32,
     is_of_source: bool,
@@ -259,7 +259,7 @@ mod tests {
 
     impl Source {
         fn climb(&mut self, ladder: &Ladder, is_of_source: bool, now_ns: u64) -> Option<u32> {
-            let words = Words {
+            let words = PenaltyWords {
                 replies_due: &self.replies_due,
                 ban_due: &self.ban_due,
                 banned_until: &self.banned_until,

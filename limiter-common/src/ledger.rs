@@ -43,7 +43,7 @@ pub struct Total {
     /// The live count; changed only by the steps of [`crate::count`].
     pub count: Count,
     /// The handshakes that wait for a place, whatever for, and nothing else: changed by the same steps.
-    pub room: Count,
+    pub waiting: Count,
     /// Records of handshakes that were held back, in whatever state.
     pub records: u64,
     /// Of the connections, those that were let through where refusals are only counted.

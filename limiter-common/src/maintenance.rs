@@ -21,7 +21,7 @@ pub mod step {
     /// Change the count from `from` to `to`, if it still is `from`, and count the difference as drift.
     pub const CORRECT: u32 = 1;
     /// The same where the difference is no drift of connections: how many wait.
-    pub const MARK: u32 = 2;
+    pub const CORRECT_WAITING: u32 = 2;
     /// Remove the record on the socket whose cookie is in `from`, if there is one.
     pub const FORGET: u32 = 3;
     /// Give back what is kept for the socket whose cookie is in `from`, if there is anything: the socket is gone.

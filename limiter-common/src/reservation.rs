@@ -8,14 +8,14 @@
 
 use crate::{
     Count, CountKeys, Key,
-    count::{self, MAX_WAITING, Reservation, Turn, Word},
+    count::{self, MAX_WAITING, Reserved, Turn, Word},
     rate,
     verdict::{Limits, Reason},
 };
 
 /// The words of everything one connection takes, shared with other CPUs.
 #[derive(Clone, Copy)]
-pub struct Words<'a, W> {
+pub struct CountWords<'a, W> {
     /// The source's count.
     pub source: &'a W,
     /// Its network's count, where that is counted.
@@ -23,7 +23,7 @@ pub struct Words<'a, W> {
     /// The service's count.
     pub total: &'a W,
     /// All that wait for a place of the service, whatever for.
-    pub room: &'a W,
+    pub waiting: &'a W,
     /// When the source is due.
     pub due: &'a W,
 }
@@ -48,7 +48,7 @@ pub enum Wait {
     /// As many of its source wait as may. It is marked nowhere.
     SourceFull,
     /// As many wait at the listener as may. It is marked nowhere.
-    RoomFull,
+    ListenerFull,
     /// Another CPU was faster, or an entry is being deleted. It is marked nowhere.
     Again,
 }
@@ -58,9 +58,9 @@ pub enum Wait {
 /// keep places from those who could use them.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Marks(pub u8);
+pub struct WaitMarks(pub u8);
 
-impl Marks {
+impl WaitMarks {
     /// In none.
     pub const NONE: Self = Self(0);
     const SOURCE: u8 = 1;
@@ -107,16 +107,16 @@ impl Marks {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arrival {
     /// Where it waits; nowhere, if it is new.
-    pub marks: Marks,
+    pub marks: WaitMarks,
     /// 1: nobody serves those that wait, and it takes what is free. 0: it leaves alone what others wait for.
     pub overtakes: u64,
 }
 
 impl Arrival {
     /// It is new.
-    pub const NEW: Self = Self { marks: Marks::NONE, overtakes: 0 };
+    pub const NEW: Self = Self { marks: WaitMarks::NONE, overtakes: 0 };
     /// It is new, and nobody serves those that wait.
-    pub const UNATTENDED: Self = Self { marks: Marks::NONE, overtakes: 1 };
+    pub const UNATTENDED: Self = Self { marks: WaitMarks::NONE, overtakes: 1 };
 
     /// How it comes to the count of a tier, by the number of its mark's bit.
     #[inline(always)]
@@ -129,15 +129,20 @@ impl Arrival {
 /// Takes a place in every count, and pays for the handshake.
 #[inline(always)]
 #[must_use]
-pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arrival: Arrival) -> Outcome {
+pub fn reserve<W: Word>(
+    words: &CountWords<'_, W>,
+    limits: &Limits,
+    now_ns: u64,
+    arrival: Arrival,
+) -> Outcome {
     let (of_source, network, total) = (arrival.turn(0), arrival.turn(1), arrival.turn(2));
     match count::reserve(words.source, limits.source, of_source) {
-        Reservation::Taken => {}
+        Reserved::Taken => {}
         other => return not_taken(other, Reason::Concurrency),
     }
     if let Some(of_network) = words.network {
         match count::reserve(of_network, limits.network, network) {
-            Reservation::Taken => {}
+            Reserved::Taken => {}
             other => {
                 count::undo(words.source, of_source);
                 return not_taken(other, Reason::Network);
@@ -145,10 +150,10 @@ pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arri
         }
     }
     let outcome = match count::reserve(words.total, limits.total, total) {
-        Reservation::Taken => match pay(words, limits, now_ns, arrival) {
+        Reserved::Taken => match pay(words, limits, now_ns, arrival) {
             Outcome::Taken => {
                 if !arrival.marks.is_none() {
-                    count::leave(words.room);
+                    count::leave(words.waiting);
                 }
                 return Outcome::Taken;
             }
@@ -168,7 +173,7 @@ pub fn reserve<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arri
 
 /// Pays for a handshake. One that is new leaves those that wait theirs.
 #[inline(always)]
-fn pay<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arrival: Arrival) -> Outcome {
+fn pay<W: Word>(words: &CountWords<'_, W>, limits: &Limits, now_ns: u64, arrival: Arrival) -> Outcome {
     if !limits.rate.is_limited() {
         return Outcome::Taken;
     }
@@ -186,34 +191,34 @@ fn pay<W: Word>(words: &Words<'_, W>, limits: &Limits, now_ns: u64, arrival: Arr
 }
 
 #[inline(always)]
-const fn not_taken(reservation: Reservation, reason: Reason) -> Outcome {
-    match reservation {
-        Reservation::Full => Outcome::Full(reason),
+const fn not_taken(reserved: Reserved, reason: Reason) -> Outcome {
+    match reserved {
+        Reserved::Full => Outcome::Full(reason),
         _ => Outcome::Again,
     }
 }
 
-/// Becomes one that waits where `marks` says, of at most `most` of its source and `room` of the service;
+/// Becomes one that waits where `marks` says, of at most `most` of its source and `capacity` of the service;
 /// [`reserve`] with these marks takes it from there again, or [`leave`].
 #[inline(always)]
 #[must_use]
-pub fn wait<W: Word>(words: &Words<'_, W>, marks: Marks, most: u32, room: u32) -> Wait {
+pub fn wait<W: Word>(words: &CountWords<'_, W>, marks: WaitMarks, most: u32, capacity: u32) -> Wait {
     match count::wait(words.source, most) {
-        Reservation::Taken => {}
-        Reservation::Full => return Wait::SourceFull,
-        Reservation::Contended | Reservation::Collected => return Wait::Again,
+        Reserved::Taken => {}
+        Reserved::Full => return Wait::SourceFull,
+        Reserved::Contended | Reserved::Collected => return Wait::Again,
     }
-    let waits = match count::wait(words.room, room) {
-        Reservation::Taken => {
+    let waits = match count::wait(words.waiting, capacity) {
+        Reserved::Taken => {
             let Some(word) = tier(words, marks) else { return Wait::Waits };
-            if matches!(count::wait(word, MAX_WAITING), Reservation::Taken) {
+            if matches!(count::wait(word, MAX_WAITING), Reserved::Taken) {
                 return Wait::Waits;
             }
-            count::leave(words.room);
+            count::leave(words.waiting);
             Wait::Again
         }
-        Reservation::Full => Wait::RoomFull,
-        Reservation::Contended | Reservation::Collected => Wait::Again,
+        Reserved::Full => Wait::ListenerFull,
+        Reserved::Contended | Reserved::Collected => Wait::Again,
     };
     count::leave(words.source);
     waits
@@ -221,11 +226,11 @@ pub fn wait<W: Word>(words: &Words<'_, W>, marks: Marks, most: u32, room: u32) -
 
 /// Stops waiting where `marks` says.
 #[inline(always)]
-pub fn leave<W: Word>(words: &Words<'_, W>, marks: Marks) {
+pub fn leave<W: Word>(words: &CountWords<'_, W>, marks: WaitMarks) {
     if let Some(word) = tier(words, marks) {
         count::leave(word);
     }
-    count::leave(words.room);
+    count::leave(words.waiting);
     count::leave(words.source);
 }
 
@@ -233,9 +238,9 @@ pub fn leave<W: Word>(words: &Words<'_, W>, marks: Marks) {
 /// one more.
 #[inline(always)]
 #[must_use]
-pub fn wait_on<W: Word>(words: &Words<'_, W>, from: Marks, to: Marks) -> bool {
+pub fn wait_on<W: Word>(words: &CountWords<'_, W>, from: WaitMarks, to: WaitMarks) -> bool {
     if let Some(word) = tier(words, to)
-        && !matches!(count::wait(word, MAX_WAITING), Reservation::Taken)
+        && !matches!(count::wait(word, MAX_WAITING), Reserved::Taken)
     {
         return false;
     }
@@ -247,10 +252,10 @@ pub fn wait_on<W: Word>(words: &Words<'_, W>, from: Marks, to: Marks) -> bool {
 
 /// The count, beside its source's, in which one is marked.
 #[inline(always)]
-const fn tier<'a, W: Word>(words: &Words<'a, W>, marks: Marks) -> Option<&'a W> {
-    if marks.has(Marks::TOTAL) {
+const fn tier<'a, W: Word>(words: &CountWords<'a, W>, marks: WaitMarks) -> Option<&'a W> {
+    if marks.has(WaitMarks::TOTAL) {
         Some(words.total)
-    } else if marks.has(Marks::NETWORK) {
+    } else if marks.has(WaitMarks::NETWORK) {
         words.network
     } else {
         None
@@ -260,7 +265,7 @@ const fn tier<'a, W: Word>(words: &Words<'a, W>, marks: Marks) -> Option<&'a W> 
 /// Turns a reservation into a connection; returns the connections the source has now.
 #[inline(always)]
 #[must_use]
-pub fn commit<W: Word>(words: &Words<'_, W>) -> u32 {
+pub fn commit<W: Word>(words: &CountWords<'_, W>) -> u32 {
     count::commit(words.total);
     if let Some(of_network) = words.network {
         count::commit(of_network);
@@ -270,7 +275,7 @@ pub fn commit<W: Word>(words: &Words<'_, W>) -> u32 {
 
 /// Gives a reservation back, and the `paid_ns` that its handshake paid.
 #[inline(always)]
-pub fn cancel<W: Word>(words: &Words<'_, W>, paid_ns: u64) {
+pub fn cancel<W: Word>(words: &CountWords<'_, W>, paid_ns: u64) {
     if paid_ns != 0 {
         rate::refund(words.due, paid_ns);
     }
@@ -285,7 +290,7 @@ pub fn cancel<W: Word>(words: &Words<'_, W>, paid_ns: u64) {
 /// `None` if an entry is being deleted and nothing was counted.
 #[inline(always)]
 #[must_use]
-pub fn count<W: Word>(words: &Words<'_, W>) -> Option<u32> {
+pub fn count<W: Word>(words: &CountWords<'_, W>) -> Option<u32> {
     let connections = count::count(words.source)?;
     if let Some(of_network) = words.network
         && count::count(of_network).is_none()
@@ -306,7 +311,7 @@ pub fn count<W: Word>(words: &Words<'_, W>) -> Option<u32> {
 /// Lets a connection go. `false` if a count did not know of it: drift.
 #[inline(always)]
 #[must_use]
-pub fn release<W: Word>(words: &Words<'_, W>) -> bool {
+pub fn release<W: Word>(words: &CountWords<'_, W>) -> bool {
     let of_source = count::release(words.source);
     let of_network = match words.network {
         Some(of_network) => count::release(of_network),

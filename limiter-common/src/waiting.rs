@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! The waiting room: handshakes that are complete but for a place.
+//! Waiters: handshakes that are complete but for a place.
 //!
 //! The gate records such a handshake ([`Waiter`]) under its addresses and ports ([`Flow`]). From then on
 //! gate and daemon decide together what becomes of it, and each change is one atomic step on the word in which
@@ -8,19 +8,19 @@
 //! | from | to | who, when |
 //! |---|---|---|
 //! | – | [`Waiting`](State::Waiting) | gate: an ACK for which there is no place |
-//! | – | [`Crowded`](State::Crowded) | gate: the room is full; the daemon decides who goes |
+//! | – | [`Crowded`](State::Crowded) | gate: as many wait as may; the daemon decides who goes |
 //! | – | [`Refused`](State::Refused) | gate: its source has too many there, or it is not to wait |
 //! | Waiting | [`Granted`](State::Granted) | daemon: a place is free, and it is the first in line |
 //! | Granted | Waiting | daemon: it did not answer, and loses its turn |
-//! | Granted | [`Held`](State::Held) | gate: its ACK is there. It gets in, or is Waiting again |
-//! | Waiting, Granted | Held, then gone | gate: the peer gave up |
-//! | Waiting | Held, then Waiting | daemon: it waits for something else by now |
-//! | Crowded | Held, then Waiting | daemon: somebody else has left the room |
-//! | Waiting, Crowded, Refused | Held, then [`Told`](State::Told) | daemon: it has waited long enough, and is told |
+//! | Granted | [`InHand`](State::InHand) | gate: its ACK is there. It gets in, or is Waiting again |
+//! | Waiting, Granted | InHand, then gone | gate: the peer gave up |
+//! | Waiting | InHand, then Waiting | daemon: it waits for something else by now |
+//! | Crowded | InHand, then Waiting | daemon: somebody else waits no longer |
+//! | Waiting, Crowded, Refused | InHand, then [`Told`](State::Told) | daemon: it has waited long enough, and is told |
 //! | Told | gone | daemon: it was told |
-//! | Held | gone | daemon: it got in or gave up, and the kernel could not remove it then |
+//! | InHand | gone | daemon: it got in or gave up, and the kernel could not remove it then |
 //!
-//! Whoever brings a record to `Held` is alone with it, and with what it is marked in ([`crate::reservation::wait`]).
+//! Whoever brings a record to `InHand` is alone with it, and with what it is marked in ([`crate::reservation::wait`]).
 //! No program stays there: it runs to its end, whatever becomes of the daemon. So a daemon that is
 //! killed at any step leaves records that the next one can go on with: one that is `Told` is told again, with
 //! the same words at the same sequence numbers, which its peer takes for a repetition.
@@ -30,7 +30,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, ConnectionRecord, Count, Reason, count::Word, reservation::Marks};
+use crate::{Addr, ConnectionRecord, Count, Reason, count::Word, reservation::WaitMarks};
 
 /// How many records there can be: of those that wait, and of those about to be told.
 pub const MAX_WAITERS: u32 = 16_384;
@@ -60,8 +60,8 @@ pub enum State {
     /// The same, and its next ACK may take a place.
     Granted = 2,
     /// A program has it in hand.
-    Held = 3,
-    /// There is no room to wait; it is marked nowhere.
+    InHand = 3,
+    /// As many wait as may; it is marked nowhere.
     Crowded = 4,
     /// It is to be told why it is refused, and marked nowhere.
     Refused = 5,
@@ -77,7 +77,7 @@ impl State {
         match value {
             1 => Some(Self::Waiting),
             2 => Some(Self::Granted),
-            3 => Some(Self::Held),
+            3 => Some(Self::InHand),
             4 => Some(Self::Crowded),
             5 => Some(Self::Refused),
             6 => Some(Self::Told),
@@ -126,12 +126,12 @@ pub struct Waiter {
     pub window: u16,
     /// The [`Reason`] for which it had no place when that was last looked for.
     pub waits_for: u8,
-    /// The [`Marks`] of one that waits; none of one that does not.
+    /// The [`WaitMarks`] of one that waits; none of one that does not.
     pub marks: u8,
     /// What it would be counted in.
     pub record: ConnectionRecord,
     /// How many may wait in front of its listener: half of the backlog.
-    pub room: u16,
+    pub capacity: u16,
     /// 1: the client has closed its side, and waits no longer.
     pub has_gone: u8,
     /// 1: its listener is at another port than the client has asked for (TPROXY).
@@ -181,13 +181,14 @@ pub const fn is_marked(word: u64) -> bool {
 /// Takes a record in hand that was seen with this word; `false` if it has changed since, or somebody else has it.
 #[inline(always)]
 pub fn take_in_hand<W: Word>(record: &W, seen: u64) -> bool {
-    seen as u8 != State::Held as u8 && record.compare_exchange(seen, word(number(seen), State::Held)) == seen
+    seen as u8 != State::InHand as u8
+        && record.compare_exchange(seen, word(number(seen), State::InHand)) == seen
 }
 
 /// Puts back a record in hand that was seen with this word, in the state of this number.
 #[inline(always)]
 pub fn put_back<W: Word>(record: &W, seen: u64, state: u8) {
-    let held = word(number(seen), State::Held);
+    let held = word(number(seen), State::InHand);
     let _in_hand = record.compare_exchange(held, number(seen) << STATE_BITS | u64::from(state));
 }
 
@@ -209,11 +210,11 @@ pub const fn may_try(state: u8, attended: bool) -> bool {
 }
 
 /// How many handshakes of one source may wait that may hold `limit` connections, in front of a listener where
-/// `room` may in all.
+/// `capacity` may in all.
 #[inline(always)]
 #[must_use]
-pub const fn most_of_source(limit: u32, room: u32) -> u32 {
-    if limit < room { limit } else { room }
+pub const fn most_of_source(limit: u32, capacity: u32) -> u32 {
+    if limit < capacity { limit } else { capacity }
 }
 
 /// How many may wait in front of a listener in all: half of its backlog, so that the kernel, which keeps
@@ -221,7 +222,7 @@ pub const fn most_of_source(limit: u32, room: u32) -> u32 {
 /// `net/ipv4/inet_connection_sock.c`) and sends no SYN cookies because of them.
 #[inline(always)]
 #[must_use]
-pub const fn room(backlog: u32) -> u16 {
+pub const fn capacity(backlog: u32) -> u16 {
     let half = backlog / 2;
     (if half < crate::count::MAX_WAITING { half } else { crate::count::MAX_WAITING }) as u16
 }
@@ -261,7 +262,7 @@ pub mod event {
 /// What the daemon asks of the program `usher`, which changes records on its behalf.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
-pub struct Request {
+pub struct UsherRequest {
     /// One of [`request`].
     pub kind: u32,
     /// 1: it was done. 0: things were not as it expects, and nothing was changed.
@@ -270,20 +271,20 @@ pub struct Request {
     pub number: u64,
     /// The handshake.
     pub flow: Flow,
-    /// Of [`request::TELL`]: the [`Reason`] why it is refused. To [`request::WAIT_ON`]: what it waits for.
+    /// Of [`usher_request::TELL`]: the [`Reason`] why it is refused. To [`usher_request::WAIT_ON`]: what it waits for.
     pub reason: u32,
-    /// Of [`request::TELL`]: the [`crate::Response`].
+    /// Of [`usher_request::TELL`]: the [`crate::Response`].
     pub response: u32,
-    /// Of [`request::TELL`]: the count that the reason is of.
+    /// Of [`usher_request::TELL`]: the count that the reason is of.
     pub count: Count,
-    /// Of [`request::TELL`]: the limit that the reason is of.
+    /// Of [`usher_request::TELL`]: the limit that the reason is of.
     pub limit: u32,
     /// Always 0.
     pub zero: u32,
 }
 
-/// Kinds of a [`Request`].
-pub mod request {
+/// Kinds of a [`UsherRequest`].
+pub mod usher_request {
     /// Its next ACK may take a place.
     pub const GRANT: u32 = 1;
     /// It did not answer.
@@ -312,8 +313,8 @@ impl Waiter {
     /// Where it is marked as one that waits.
     #[inline(always)]
     #[must_use]
-    pub const fn marks(&self) -> Marks {
-        Marks(self.marks)
+    pub const fn marks(&self) -> WaitMarks {
+        WaitMarks(self.marks)
     }
 }
 
@@ -321,7 +322,7 @@ const _: () = assert!(size_of::<Flow>() == 40 && size_of::<Waiter>() == 64 && si
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Event, Flow, Request, Waiter};
+    use super::{Event, Flow, UsherRequest, Waiter};
 
     // SAFETY: the types are `bytemuck::Pod`: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Flow {}
@@ -330,7 +331,7 @@ mod user {
     // SAFETY: as above.
     unsafe impl aya::Pod for Event {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for Request {}
+    unsafe impl aya::Pod for UsherRequest {}
 }
 
 #[cfg(test)]
@@ -342,7 +343,7 @@ mod tests {
     use super::*;
 
     const STATES: [State; 6] =
-        [State::Waiting, State::Granted, State::Held, State::Crowded, State::Refused, State::Told];
+        [State::Waiting, State::Granted, State::InHand, State::Crowded, State::Refused, State::Told];
 
     proptest! {
         #[test]
@@ -365,7 +366,7 @@ mod tests {
         ) {
             let seen = word(number, state);
             let record = AtomicU64::new(seen);
-            prop_assert_eq!(take_in_hand(&record, seen), state != State::Held);
+            prop_assert_eq!(take_in_hand(&record, seen), state != State::InHand);
             prop_assert!(!take_in_hand(&record, seen));
             prop_assert!(!take_in_hand(&record, record.load(SeqCst)));
             put_back(&record, seen, to as u8);
@@ -381,9 +382,9 @@ mod tests {
 
         #[test]
         fn half_of_the_backlog_may_wait_and_of_a_source_no_more_than_may_connect(backlog: u32, limit: u32) {
-            let room = u32::from(room(backlog));
-            prop_assert_eq!(room, (backlog / 2).min(crate::count::MAX_WAITING));
-            prop_assert_eq!(most_of_source(limit, room), limit.min(room));
+            let capacity = u32::from(capacity(backlog));
+            prop_assert_eq!(capacity, (backlog / 2).min(crate::count::MAX_WAITING));
+            prop_assert_eq!(most_of_source(limit, capacity), limit.min(capacity));
         }
     }
 
@@ -391,7 +392,7 @@ mod tests {
     fn with_a_daemon_only_the_one_whose_turn_it_is_may_try_and_without_one_everybody() {
         for state in STATES {
             assert_eq!(may_try(state as u8, true), state == State::Granted, "{state:?}");
-            assert_eq!(may_try(state as u8, false), state != State::Held, "{state:?}");
+            assert_eq!(may_try(state as u8, false), state != State::InHand, "{state:?}");
         }
     }
 }

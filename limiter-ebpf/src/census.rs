@@ -29,7 +29,7 @@ use crate::{
     keepalive,
     kernel::Socket,
     ledger,
-    maps::{self, MARKS, SOCKETS},
+    maps::{self, GREETER_SOCKETS, KEPT_SOCKETS},
     records,
 };
 
@@ -105,7 +105,7 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<SocketRecord> {
 fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<SocketRecord> {
     let service = maps::service_of(socket.local_port())?;
     // SAFETY: a full socket, of which the verifier knows the type.
-    if !socket.is_in_our_cgroup() || unsafe { MARKS.has(sk) } {
+    if !socket.is_in_our_cgroup() || unsafe { GREETER_SOCKETS.has(sk) } {
         return None;
     }
     let (scope, limits) = service.limits_of(remote, false);
@@ -115,7 +115,7 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
         count_keys: CountKeys::new(service.id, service.policy, scope, remote),
         zero: 0,
     };
-    counts::make_room(&raw mut record.count_keys);
+    counts::make_entries(&raw mut record.count_keys);
     if !ledger::count(&record.count_keys, &limits.rate.within(&record.count_keys), clock::now_s()) {
         return Some(record);
     }
@@ -124,7 +124,7 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
     } else {
         let kept = Kept::new(ConnectionRecord::new(record::ADOPTED, &record.count_keys), *remote);
         // SAFETY: as above. The mark first: what is kept without one is taken for gone.
-        let marked = unsafe { SOCKETS.mark(sk) };
+        let marked = unsafe { KEPT_SOCKETS.mark(sk) };
         marked && records::keep(cookie, &kept)
     };
     if !recorded {

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use limiter_common::{
     Count, CountKeys, Entry, Key, Limits, Penalty, Total, Usage, count::Word as _, key::Level,
-    reservation::Words, verdict::Beyond,
+    reservation::CountWords, verdict::Beyond,
 };
 
 use crate::{
@@ -51,18 +51,18 @@ impl Counts {
 
     /// The words that the steps of `limiter_common::reservation` change.
     #[inline(always)]
-    pub fn words<'a>(&self) -> Words<'a, Shared> {
+    pub fn words<'a>(&self) -> CountWords<'a, Shared> {
         // SAFETY: found in this run; the words are aligned, and every program changes them through
         // `Shared` only.
         unsafe {
-            Words {
+            CountWords {
                 source: Shared::count(self.source),
                 network: match self.network {
                     Some(of_network) => Some(Shared::count(of_network.as_ptr())),
                     None => None,
                 },
                 total: Shared::word((&raw mut (*self.total).count).cast()),
-                room: Shared::word((&raw mut (*self.total).room).cast()),
+                waiting: Shared::word((&raw mut (*self.total).waiting).cast()),
                 due: Shared::word(&raw mut (*self.source).due_ns),
             }
         }
@@ -113,7 +113,7 @@ impl Counts {
 /// Verified by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn make_room(count_keys: *mut CountKeys) -> u32 {
+pub extern "C" fn make_entries(count_keys: *mut CountKeys) -> u32 {
     let Some(mut made) = rooms::given(count_keys) else { return 0 };
     rooms::clear_room();
     if Counts::find_or_make(&made).is_some() {
@@ -141,7 +141,7 @@ pub fn let_go(count_keys: &CountKeys, counts: &Counts) {
 
 /// Whether somebody waits for a place of one of these counts.
 #[inline(always)]
-pub fn is_waited_for(words: &Words<'_, Shared>) -> bool {
+pub fn is_waited_for(words: &CountWords<'_, Shared>) -> bool {
     let waits = |word: &Shared| Count(word.load()).waiting() != 0;
     waits(words.source) || waits(words.total) || words.network.is_some_and(waits)
 }

@@ -100,7 +100,7 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
         let Some(counts) = Counts::find(&count_keys) else {
             pending::propose(&count_keys);
-            waiters::go_on(ctx, waiters::ROOM);
+            waiters::go_on(ctx, waiters::MAKE_ROOM);
             return held(service.id, None);
         };
         let words = counts.words();

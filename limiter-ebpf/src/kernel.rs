@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 use limiter_common::{Addr, Ending, Waiter, ending, kernel::Offsets};
 
-use crate::{maps::MARKS, packet::Tuple};
+use crate::{maps::GREETER_SOCKETS, packet::Tuple};
 
 const AF_INET: u16 = 2;
 /// The root of the cgroup tree (`cgroup_setup_root`, kernel/cgroup/cgroup.c).
@@ -96,7 +96,7 @@ pub unsafe fn is_limited(sk: *mut bpf_sock) -> bool {
     }
     // A `tcp_sock` starts with its `sock_common`.
     // SAFETY: a listener is a full socket.
-    Socket(tcp.cast::<u8>().cast_const()).is_in_our_netns() && !unsafe { MARKS.has(tcp.cast()) }
+    Socket(tcp.cast::<u8>().cast_const()).is_in_our_netns() && !unsafe { GREETER_SOCKETS.has(tcp.cast()) }
 }
 
 /// Whether the listener of the context takes IPv4, too, where it is bound to `::`.

@@ -4,7 +4,7 @@
 use aya_ebpf::programs::SockOpsContext;
 use limiter_common::{
     Addr, Cause, CountKeys, Key, Penalty, Reason,
-    ladder::{self, Words},
+    ladder::{self, PenaltyWords},
 };
 
 use crate::{atomic::Shared, clock, counts, maps, report, rooms};
@@ -51,7 +51,7 @@ pub fn pay(service: &maps::Service, source: &Key, reason: Reason, is_of_source: 
     let now_ns = clock::now_ns();
     // SAFETY: found in this run; aligned, and the kernel programs change them through `Shared` only.
     let words = unsafe {
-        Words {
+        PenaltyWords {
             replies_due: Shared::word(&raw mut (*penalty).replies_due_ns),
             ban_due: Shared::word(&raw mut (*penalty).ban_due_ns),
             banned_until: Shared::word(&raw mut (*penalty).banned_until_ns),

@@ -21,7 +21,7 @@ use crate::{
     atomic, clock,
     counts::{self, Counts},
     events, keepalive, kernel, ladder, listening,
-    maps::{self, LEDGER_STAGES, MARKS, SOCKETS},
+    maps::{self, GREETER_SOCKETS, KEPT_SOCKETS, LEDGER_STAGES},
     pending,
     records::{self, ByCookie},
     report, rooms,
@@ -63,7 +63,7 @@ fn established(ctx: &SockOpsContext) {
     }
     let Some(sk) = socket(ctx) else { return };
     // SAFETY: an established socket of the context.
-    if unsafe { MARKS.has(sk) } {
+    if unsafe { GREETER_SOCKETS.has(sk) } {
         return go_on(ctx, REPLIED);
     }
     let cookie = cookie(ctx);
@@ -117,7 +117,7 @@ fn make(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Made {
     }
     let (scope, mut limits) = service.limits(&remote, &local(ctx));
     let mut count_keys = CountKeys::new(service.id, service.policy, scope, &remote);
-    counts::make_room(&raw mut count_keys);
+    counts::make_entries(&raw mut count_keys);
     match count_without_reservation(service, &count_keys, &mut limits) {
         0 => Made::NoRoom,
         state => Made::Recorded(ConnectionRecord::new(state as u8, &count_keys)),
@@ -192,7 +192,7 @@ fn reserve(count_keys: &CountKeys, counts: &Counts, limits: &Limits, now_ns: u64
 }
 
 /// Counts a connection that holds no reservation, at `now_s` by [`clock`]; its handshake pays for the `rate` of what it is counted in all the same.
-/// `false` when the entries that [`counts::make_room`] was to make are not there, or being deleted.
+/// `false` when the entries that [`counts::make_entries`] was to make are not there, or being deleted.
 #[inline(always)]
 pub fn count(count_keys: &CountKeys, rate: &Rate, now_s: u32) -> bool {
     let Some(counts) = Counts::find(count_keys) else { return false };
@@ -267,7 +267,7 @@ pub fn ended(ctx: &SockOpsContext) {
             // SAFETY: as above. The mark first: what is kept without one is taken for gone.
             let given_back = ending::outlive(
                 &recorded,
-                || unsafe { SOCKETS.mark(sk) } && records::keep(recorded.cookie, &kept),
+                || unsafe { KEPT_SOCKETS.mark(sk) } && records::keep(recorded.cookie, &kept),
             );
             if given_back.is_some() {
                 report::no_room(ctx, record.service());

@@ -74,8 +74,8 @@ pub fn hold(ctx: SkBuffContext) -> i32 {
 
 /// Makes room for a source that the ledger does not know.
 #[cgroup_skb]
-pub fn room(ctx: SkBuffContext) -> i32 {
-    i32::from(!waiters::room(&ctx))
+pub fn make_room(ctx: SkBuffContext) -> i32 {
+    i32::from(!waiters::make_room(&ctx))
 }
 
 /// Judges the ACK of a source that the ledger did not know.

@@ -21,7 +21,7 @@ use limiter_common::{
     room,
     rule::{self, RuleLimits, RuleService},
     slot,
-    waiting::{Event, Flow, MAX_WAITERS, Request, Waiter},
+    waiting::{Event, Flow, MAX_WAITERS, UsherRequest, Waiter},
 };
 
 /// Which layout these maps have (`limiter_common::LAYOUT_VERSION`), for each set the fingerprint of the
@@ -138,9 +138,9 @@ pub static OVERFLOW: HashMap<u64, ConnectionRecord, 1, { BPF_F_NO_PREALLOC as us
 #[btf_map]
 pub static KEPT: HashMap<u64, Kept, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// Marks the sockets for which something is kept: the mark goes when the socket does.
+/// WaitMarks the sockets for which something is kept: the mark goes when the socket does.
 #[btf_map]
-pub static SOCKETS: SkStorage<u32, { BPF_F_NO_PREALLOC as usize }> = SkStorage::new();
+pub static KEPT_SOCKETS: SkStorage<u32, { BPF_F_NO_PREALLOC as usize }> = SkStorage::new();
 
 /// Handshakes that were held back, for as long as anything is to be done about them.
 #[btf_map]
@@ -166,11 +166,11 @@ pub static EVENTS: RingBuf<Event, { 1 << 18 }> = RingBuf::new();
 
 /// What the daemon asks of the usher.
 #[btf_map]
-pub static REQUEST: Array<Request, 1> = Array::new();
+pub static USHER_REQUEST: Array<UsherRequest, 1> = Array::new();
 
-/// Marks the greeter's listener, and what it accepts.
+/// WaitMarks the greeter's listener, and what it accepts.
 #[btf_map]
-pub static MARKS: SkStorage<u32, { (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize }> = SkStorage::new();
+pub static GREETER_SOCKETS: SkStorage<u32, { (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize }> = SkStorage::new();
 
 /// Socket storage. aya-ebpf's own type has a fixed set of flags and takes no `sock_ops` context.
 #[repr(C)]

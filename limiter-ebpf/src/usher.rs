@@ -5,9 +5,9 @@
 use limiter_common::{
     CountKeys, Reason, Response, Waiter,
     count::Word as _,
-    reservation::{self, Marks, Wait},
+    reservation::{self, Wait, WaitMarks},
     verdict,
-    waiting::{self, Request, State, request},
+    waiting::{self, State, UsherRequest, usher_request},
 };
 
 use crate::{
@@ -15,14 +15,14 @@ use crate::{
     clock,
     counts::{self, Counts},
     ladder,
-    maps::{self, REQUEST, Service},
+    maps::{self, Service, USHER_REQUEST},
     waiters,
 };
 
 /// Does what is asked.
 #[inline(always)]
 pub fn run() {
-    let Some(asked) = REQUEST.get_ptr_mut(0) else { return };
+    let Some(asked) = USHER_REQUEST.get_ptr_mut(0) else { return };
     // SAFETY: one thread of one daemon asks, and waits for this run to end.
     let asked = unsafe { &mut *asked };
     asked.done = 0;
@@ -33,8 +33,8 @@ pub fn run() {
     let number = asked.number;
     let step = |from, to| waiting::step(record, number, from, to);
     let done = match asked.kind {
-        request::GRANT => step(State::Waiting, State::Granted),
-        request::REVOKE => {
+        usher_request::GRANT => step(State::Waiting, State::Granted),
+        usher_request::REVOKE => {
             let done = step(State::Granted, State::Waiting);
             if done {
                 maps::count(service, |counters| &mut counters.lost_turn);
@@ -42,8 +42,8 @@ pub fn run() {
             done
         }
         // What it was marked in was given back, or taken, by who had it in hand.
-        request::CLEAR => {
-            record.load() == waiting::word(number, State::Held) && waiters::forget(&flow, service)
+        usher_request::CLEAR => {
+            record.load() == waiting::word(number, State::InHand) && waiters::forget(&flow, service)
         }
         _ => {
             let seen = record.load();
@@ -58,7 +58,7 @@ pub fn run() {
 
 /// Changes a record that is in hand, and was seen with this word; whether what was asked is done.
 #[inline(always)]
-fn change(waiter: *mut Waiter, asked: &mut Request, record: &Shared, seen: u64) -> bool {
+fn change(waiter: *mut Waiter, asked: &mut UsherRequest, record: &Shared, seen: u64) -> bool {
     // SAFETY: found in this run, and in hand.
     let count_keys = unsafe { (*waiter).record.count_keys(&asked.flow.remote) };
     let Some(counts) = Counts::find(&count_keys) else {
@@ -66,15 +66,15 @@ fn change(waiter: *mut Waiter, asked: &mut Request, record: &Shared, seen: u64) 
         return forget_or_put_back(asked, &count_keys, record, seen);
     };
     let (done, to) = match (asked.kind, waiting::state(seen)) {
-        (request::ADMIT, Some(State::Crowded)) if waits(waiter, asked, &counts, &count_keys) => {
+        (usher_request::ADMIT, Some(State::Crowded)) if waits(waiter, asked, &counts, &count_keys) => {
             (true, State::Waiting)
         }
-        (request::WAIT_ON, Some(State::Waiting)) => (waits_on(waiter, asked, &counts), State::Waiting),
-        (request::TELL, Some(State::Waiting | State::Crowded | State::Refused | State::Told)) => {
+        (usher_request::WAIT_ON, Some(State::Waiting)) => (waits_on(waiter, asked, &counts), State::Waiting),
+        (usher_request::TELL, Some(State::Waiting | State::Crowded | State::Refused | State::Told)) => {
             refuse(waiter, asked, &counts, &count_keys, seen as u8 == State::Told as u8);
             (true, State::Told)
         }
-        (request::FORGET, Some(_)) => {
+        (usher_request::FORGET, Some(_)) => {
             // SAFETY: found in this run, and in hand.
             unsafe { waiters::stop_waiting(waiter, &counts) };
             return waiters::forget(&asked.flow, count_keys.service());
@@ -89,39 +89,39 @@ fn change(waiter: *mut Waiter, asked: &mut Request, record: &Shared, seen: u64) 
 }
 
 #[inline(always)]
-fn forget_or_put_back(asked: &mut Request, count_keys: &CountKeys, record: &Shared, seen: u64) -> bool {
-    if asked.kind == request::FORGET {
+fn forget_or_put_back(asked: &mut UsherRequest, count_keys: &CountKeys, record: &Shared, seen: u64) -> bool {
+    if asked.kind == usher_request::FORGET {
         return waiters::forget(&asked.flow, count_keys.service());
     }
-    let to = if asked.kind == request::TELL { State::Told as u8 } else { seen as u8 };
+    let to = if asked.kind == usher_request::TELL { State::Told as u8 } else { seen as u8 };
     waiting::put_back(record, seen, to);
     asked.response = Response::Reset as u32;
-    asked.kind == request::TELL
+    asked.kind == usher_request::TELL
 }
 
 /// Whether a record, in hand, has become one that waits.
 #[inline(always)]
-fn waits(waiter: *mut Waiter, asked: &Request, counts: &Counts, count_keys: &CountKeys) -> bool {
+fn waits(waiter: *mut Waiter, asked: &UsherRequest, counts: &Counts, count_keys: &CountKeys) -> bool {
     // SAFETY: found in this run, and in hand.
     let waiter = unsafe { &mut *waiter };
     let Some(service) = maps::service(count_keys.service()) else { return false };
     let limits = service.limits(&asked.flow.remote, &asked.flow.local).1.within(count_keys);
-    let (marks, room) = (Marks::of(waiter.reason()), u32::from(waiter.room));
-    let most = waiting::most_of_source(limits.source, room);
-    let waits = reservation::wait(&counts.words(), marks, most, room) == Wait::Waits;
+    let (marks, capacity) = (WaitMarks::of(waiter.reason()), u32::from(waiter.capacity));
+    let most = waiting::most_of_source(limits.source, capacity);
+    let waits = reservation::wait(&counts.words(), marks, most, capacity) == Wait::Waits;
     if waits {
         waiter.marks = marks.0;
     }
     waits
 }
 
-/// Marks a record, in hand, where it is to wait; whether that could be done.
+/// WaitMarks a record, in hand, where it is to wait; whether that could be done.
 #[inline(always)]
-fn waits_on(waiter: *mut Waiter, asked: &Request, counts: &Counts) -> bool {
+fn waits_on(waiter: *mut Waiter, asked: &UsherRequest, counts: &Counts) -> bool {
     // SAFETY: found in this run, and in hand.
     let waiter = unsafe { &mut *waiter };
     let reason = Reason::from_u8(asked.reason as u8);
-    let to = Marks::of(reason);
+    let to = WaitMarks::of(reason);
     let waits_on = waiter.marks() == to || reservation::wait_on(&counts.words(), waiter.marks(), to);
     if waits_on {
         waiter.marks = to.0;
@@ -135,7 +135,7 @@ fn waits_on(waiter: *mut Waiter, asked: &Request, counts: &Counts) -> bool {
 #[inline(always)]
 fn refuse(
     waiter: *mut Waiter,
-    asked: &mut Request,
+    asked: &mut UsherRequest,
     counts: &Counts,
     count_keys: &CountKeys,
     refused_already: bool,

@@ -9,7 +9,7 @@ use limiter_common::{
     Addr, ConnectionRecord, CountKeys, Key, Reason, Scope, ServiceId, Waiter,
     count::Word as _,
     record,
-    reservation::{self, Arrival, Marks, Outcome, Wait},
+    reservation::{self, Arrival, Outcome, Wait, WaitMarks},
     waiting::{self, Flow, State, event},
 };
 
@@ -30,8 +30,8 @@ pub const HOLD: u32 = 0;
 /// Index of [`again`].
 pub const AGAIN: u32 = 1;
 
-/// Index of [`room`].
-pub const ROOM: u32 = 2;
+/// Index of [`make_room`].
+pub const MAKE_ROOM: u32 = 2;
 /// Index of [`newcomer`].
 pub const NEW: u32 = 3;
 
@@ -160,9 +160,9 @@ fn why(service: &Service, tuple: &Tuple) -> (CountKeys, u32, Reason) {
 /// [`newcomer`]: a program of its own, because the verifier would look at it once for each way to read a packet. Always
 /// true.
 #[inline(always)]
-pub fn room(ctx: &SkBuffContext) -> bool {
+pub fn make_room(ctx: &SkBuffContext) -> bool {
     if let Some(mut count_keys) = pending::proposed() {
-        counts::make_room(&raw mut count_keys);
+        counts::make_entries(&raw mut count_keys);
         pending::propose(&count_keys);
         go_on(ctx, NEW);
     }
@@ -235,7 +235,7 @@ fn make_record(
         waiter.ifindex = (*skb).ifindex;
         if !sk.is_null() {
             waiter.bound_ifindex = (*sk).bound_dev_if;
-            waiter.room = waiting::room(kernel::backlog(sk));
+            waiter.capacity = waiting::capacity(kernel::backlog(sk));
             waiter.elsewhere = u8::from((*sk).src_port != segment.local_port());
         }
     }
@@ -243,15 +243,15 @@ fn make_record(
     waiter.waits_for = reason as u8;
     waiter.has_gone = u8::from(segment.flags & FIN != 0);
     waiter.record = ConnectionRecord::new(record::COUNTED, count_keys);
-    let (counts, marks) = (Counts::find(count_keys), Marks::of(reason));
+    let (counts, marks) = (Counts::find(count_keys), WaitMarks::of(reason));
     let may_wait = service.policy.wait_s != 0
         && waiter.has_gone == 0
         && !matches!(reason, Reason::Denied | Reason::Banned);
     let state = match counts {
         Some(counts) if may_wait => {
-            let room = u32::from(waiter.room);
-            let most = waiting::most_of_source(of_source, room);
-            match reservation::wait(&counts.words(), marks, most, room) {
+            let capacity = u32::from(waiter.capacity);
+            let most = waiting::most_of_source(of_source, capacity);
+            match reservation::wait(&counts.words(), marks, most, capacity) {
                 Wait::Waits if counts.belong_to(count_keys) => {
                     waiter.marks = marks.0;
                     State::Waiting
@@ -260,7 +260,7 @@ fn make_record(
                     reservation::leave(&counts.words(), marks);
                     State::Refused
                 }
-                Wait::RoomFull => State::Crowded,
+                Wait::ListenerFull => State::Crowded,
                 Wait::SourceFull => State::Refused,
                 Wait::Again => return maps::count(id, |counters| &mut counters.unrecorded),
             }
@@ -464,7 +464,7 @@ pub fn reset(service: ServiceId, segment: &Segment) {
     let seen = unsafe { word(waiter) }.load();
     // SAFETY: as above.
     let (rcv_isn, rcv_wnd) = unsafe { ((*waiter).rcv_isn, (*waiter).rcv_wnd) };
-    if matches!(waiting::state(seen), None | Some(State::Held | State::Told))
+    if matches!(waiting::state(seen), None | Some(State::InHand | State::Told))
         || !waiting::is_in_window(segment.seq, rcv_isn, rcv_wnd)
         || !take_in_hand(waiter, &flow, seen)
     {

@@ -33,7 +33,7 @@ use self::{cgroup::Followed, reasons::PinnedReasons, refusals::Refusals, start::
 use crate::{
     bans, changes,
     config::{self, Config},
-    greeter::{Greeter, Limits},
+    greeter::{Bounds, Greeter},
     instance::{Applied, DaemonLock, Instance},
     kernel::{Found, Tables, environment, grace::Grace, listening::Listening, pins, privilege},
     netlink, policy,
@@ -55,7 +55,7 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
     // The one call all rests on.
     Grace::prepare()?;
     environment::check()?;
-    let limits = files::raise()?;
+    let bounds = files::raise()?;
     if let Some(warning) = environment::real_time_warning() {
         warn!("{warning}");
     }
@@ -75,7 +75,7 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
     let end = runtime.block_on(async {
         // Before anybody can know the daemon's number: a signal without a handler ends a process.
         let signals = Signals::catch()?;
-        let serving = start(instance, options, limits, &mut lock)?;
+        let serving = start(instance, options, bounds, &mut lock)?;
         Box::pin(serving.serve(signals, options)).await
     });
     // A thread that waits for somebody else is not waited for.
@@ -92,10 +92,10 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
 }
 
 /// Does all that can fail, then says that the daemon serves. When it fails, everything is as it was.
-fn start(instance: &Instance, options: &Options, limits: Limits, lock: &mut DaemonLock) -> Result<Serving> {
+fn start(instance: &Instance, options: &Options, bounds: Bounds, lock: &mut DaemonLock) -> Result<Serving> {
     let _policy = instance.lock_policy()?;
     let before = Before::look(instance, options)?;
-    let mut serving = match Serving::prepare(instance, options, limits, &before.found) {
+    let mut serving = match Serving::prepare(instance, options, bounds, &before.found) {
         Ok(serving) => serving,
         Err(problem) => return Err(before.restore(instance, problem)),
     };
@@ -205,7 +205,7 @@ struct Serving {
 }
 
 impl Serving {
-    fn prepare(instance: &Instance, options: &Options, limits: Limits, found: &Found) -> Result<Self> {
+    fn prepare(instance: &Instance, options: &Options, bounds: Bounds, found: &Found) -> Result<Self> {
         let (listener, attached, shield) = start::load(instance, options, found)?;
         let adopted = attached.adopted;
         instance.set_config_path(options.file.as_deref())?;
@@ -214,7 +214,7 @@ impl Serving {
         let (configure, config) = watch::channel(options.config.clone());
         let (rename, name) = watch::channel(hostname(&options.config)?);
         let reasons = Arc::new(PinnedReasons::new(Tables::open(&instance.pins())?));
-        let greeter = Greeter::new(listener, reasons, name, limits)?;
+        let greeter = Greeter::new(listener, reasons, name, bounds)?;
         let (followed, moved) = match &options.cgroup {
             Some(path) => {
                 let (followed, moved) = Followed::new(path.clone(), attached.cgroup);
@@ -239,7 +239,7 @@ impl Serving {
             is_blind: false,
             refusals: Refusals::new(&tables)?,
         };
-        let attendant = Attendant::new(attached.room, tables, greeter.teller());
+        let attendant = Attendant::new(attached.waiters, tables, greeter.teller());
         Ok(Self {
             instance: instance.clone(),
             greeter,

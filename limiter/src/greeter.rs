@@ -7,13 +7,13 @@
 //! it, half-closes, waits for the client to have read it, and closes; a client that cannot be told
 //! (TLS, or nobody knows a reason) gets a reset.
 //!
-//! Everything is bounded by [`Limits`]: connections, time and bytes. There is one write, which either
+//! Everything is bounded by [`Bounds`]: connections, time and bytes. There is one write, which either
 //! fits the socket's buffer or is given up; no client can make the greeter wait to speak.
 
+mod bounds;
 mod clients;
 mod event_loop;
 mod imap;
-mod limits;
 mod listener;
 mod pop3;
 mod protocols;
@@ -41,7 +41,7 @@ use mio::Waker;
 use seats::{Seat, Seats};
 use tokio::sync::watch;
 
-pub use limits::Limits;
+pub use bounds::Bounds;
 pub use listener::Listener;
 pub use refusal::{Reasons, Refusal};
 #[cfg(test)]
@@ -119,10 +119,10 @@ impl<R: Reasons> Greeter<R> {
         listener: Listener,
         reasons: Arc<R>,
         hostname: watch::Receiver<String>,
-        limits: Limits,
+        bounds: Bounds,
     ) -> io::Result<Self> {
         let (clients, handed) = channel();
-        let (event_loop, waker) = EventLoop::new(listener, reasons, hostname, limits, handed)?;
+        let (event_loop, waker) = EventLoop::new(listener, reasons, hostname, bounds, handed)?;
         let (sender, orders) = channel();
         Ok(Self {
             event_loop,
@@ -150,7 +150,7 @@ impl<R: Reasons> Greeter<R> {
     }
 
     /// Serves until `stop` holds `true` or its sender is gone; then closes the listener at once, and
-    /// ends when the clients it speaks to are done, within [`Limits::time`].
+    /// ends when the clients it speaks to are done, within [`Bounds::time`].
     ///
     /// # Errors
     /// If the thread cannot go on.

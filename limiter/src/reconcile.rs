@@ -9,7 +9,7 @@
 
 mod books;
 mod kept;
-mod marks;
+mod waiting;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,7 +27,7 @@ use limiter_common::{
 use tracing::{info, warn};
 
 pub use self::kept::Departures;
-use self::{books::Books, marks::Mismarked};
+use self::{books::Books, waiting::Mismarked};
 use crate::{
     kernel::{Tables, census, maintenance::Maintenance},
     ledger,
@@ -115,7 +115,7 @@ impl Reconciler {
         }
         self.suspicions = look.differences;
         self.suspicions.retain(|suspicion| !corrected.contains(&(*suspicion, true)));
-        let marked = self.mark(look.mismarked, maintenance)?;
+        let marked = self.correct_waiting(look.mismarked, maintenance)?;
         let forgotten = self.forget_orphans(look.orphans, maintenance)?;
         if forgotten > 0 {
             info!("removed the records of {forgotten} connections that had ended without a report");
@@ -124,7 +124,7 @@ impl Reconciler {
     }
 
     /// Corrects what contradicted the records of those that wait in the last look already.
-    fn mark(
+    fn correct_waiting(
         &mut self,
         mut mismarked: Vec<Mismarked>,
         maintenance: &mut Maintenance,
@@ -132,7 +132,7 @@ impl Reconciler {
         let mut marked = Vec::new();
         for found in mismarked.iter().filter(|found| self.mismarked.contains(found)) {
             let step = Step {
-                step: step::MARK,
+                step: step::CORRECT_WAITING,
                 key: found.key,
                 from: found.seen,
                 to: found.right(),
@@ -185,7 +185,7 @@ impl Look {
             let recorded = tables.recorded()?;
             orphans.retain(|cookie| recorded.contains(cookie));
         }
-        let mismarked = marks::compare(&before, &waiters, &after);
+        let mismarked = waiting::compare(&before, &waiters, &after);
         Ok(Some(Self { orphans, mismarked, ..Self::compare(&before, &records, &after) }))
     }
 

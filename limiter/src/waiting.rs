@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! The waiting room: those for whom there is no place get in, in order, or are told why.
+//! Waiters: those for whom there is no place get in, in order, or are told why.
 //!
 //! Such a client believes it is connected, and hears nothing: the gate has dropped the ACK that completes
 //! its handshake, and the kernel keeps the request (`struct tcp_request_sock`) in the SYN queue. Either

@@ -45,7 +45,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Reserve => {
-                    let taken = reserve(&word, limit, Turn::NEW) == Reservation::Taken;
+                    let taken = reserve(&word, limit, Turn::NEW) == Reserved::Taken;
                     prop_assert_eq!(taken, connections + reserved < limit);
                     reserved += u32::from(taken);
                 }
@@ -77,7 +77,7 @@ proptest! {
         prop_assert_eq!(collect(&word), unused);
         prop_assert!(!collect(&word));
         if unused {
-            prop_assert_eq!(reserve(&word, 8, Turn::NEW), Reservation::Collected);
+            prop_assert_eq!(reserve(&word, 8, Turn::NEW), Reserved::Collected);
             prop_assert_eq!(count(&word), None);
             prop_assert!(!release(&word));
             prop_assert_eq!(now(&word), Count::COLLECTED);
@@ -101,12 +101,12 @@ fn a_snapshot_is_what_it_is_made_of() {
 #[test]
 fn a_lowered_limit_admits_nobody_until_there_is_room() {
     let word = AtomicU64::new(8);
-    assert_eq!(reserve(&word, 3, Turn::NEW), Reservation::Full);
+    assert_eq!(reserve(&word, 3, Turn::NEW), Reserved::Full);
     for _ in 0..6 {
         assert!(release(&word));
     }
-    assert_eq!(reserve(&word, 3, Turn::NEW), Reservation::Taken);
-    assert_eq!(reserve(&word, 3, Turn::NEW), Reservation::Full);
+    assert_eq!(reserve(&word, 3, Turn::NEW), Reserved::Taken);
+    assert_eq!(reserve(&word, 3, Turn::NEW), Reserved::Full);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn threads_racing_for_the_last_places_never_take_one_too_many() {
             thread::spawn(move || {
                 let mut taken = 0_u32;
                 for round in 0..50_000 {
-                    if reserve(&*word, LIMIT, Turn::NEW) == Reservation::Taken {
+                    if reserve(&*word, LIMIT, Turn::NEW) == Reserved::Taken {
                         if round % 3 == 0 {
                             cancel(&*word);
                         } else {

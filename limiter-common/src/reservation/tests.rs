@@ -16,16 +16,16 @@ struct Counts {
     due: [AtomicU64; 2],
     network: AtomicU64,
     total: AtomicU64,
-    room: AtomicU64,
+    waiting: AtomicU64,
 }
 
 impl Counts {
-    fn words(&self, source: usize, with_network: bool) -> Words<'_, AtomicU64> {
-        Words {
+    fn words(&self, source: usize, with_network: bool) -> CountWords<'_, AtomicU64> {
+        CountWords {
             source: &self.source[source],
             network: with_network.then_some(&self.network),
             total: &self.total,
-            room: &self.room,
+            waiting: &self.waiting,
             due: &self.due[source],
         }
     }
@@ -194,7 +194,7 @@ proptest! {
     /// those; who waits gets in exactly where there is a place, and is marked where it waits and nowhere else.
     #[test]
     fn who_waits_is_marked_where_it_waits_and_overtaken_only_where_nobody_serves_it(
-        of_source in 1u32..5, of_network in 1u32..7, total in 1u32..8, most in 1u32..4, room in 1u32..6,
+        of_source in 1u32..5, of_network in 1u32..7, total in 1u32..8, most in 1u32..4, capacity in 1u32..6,
         turns in prop::collection::vec(any_turn(), 0..200),
     ) {
         let limits = Limits { source: of_source, network: of_network, total, rate: Rate::default(), ..Limits::NONE };
@@ -241,12 +241,12 @@ proptest! {
                     };
                     let expected = if mine >= most {
                         Wait::SourceFull
-                    } else if waiters.len() as u32 >= room {
-                        Wait::RoomFull
+                    } else if waiters.len() as u32 >= capacity {
+                        Wait::ListenerFull
                     } else {
                         Wait::Waits
                     };
-                    prop_assert_eq!(wait(&words, Marks::of(waits_for), most, room), expected);
+                    prop_assert_eq!(wait(&words, WaitMarks::of(waits_for), most, capacity), expected);
                     if expected == Wait::Waits {
                         waiters.push(Waiter { source, waits_for });
                     }
@@ -257,7 +257,7 @@ proptest! {
                     let kept = |reason, marks| if overtakes || waits_for == reason { 0 } else { marks };
                     let expected =
                         expected(0, kept(Reason::Network, network_marks), kept(Reason::Total, total_marks));
-                    let arrival = Arrival { marks: Marks::of(waits_for), overtakes: u64::from(overtakes) };
+                    let arrival = Arrival { marks: WaitMarks::of(waits_for), overtakes: u64::from(overtakes) };
                     prop_assert_eq!(reserve(&words, &limits, 0, arrival), expected);
                     if expected == Outcome::Taken {
                         waiters.remove(at);
@@ -267,11 +267,11 @@ proptest! {
                 }
                 Turn::Leave => {
                     let Some(at) = waiters.iter().position(|waiter| waiter.source == source) else { continue };
-                    leave(&words, Marks::of(waiters.remove(at).waits_for));
+                    leave(&words, WaitMarks::of(waiters.remove(at).waits_for));
                 }
                 Turn::WaitOn(reason) => {
                     let Some(waiter) = waiters.iter_mut().find(|waiter| waiter.source == source) else { continue };
-                    prop_assert!(wait_on(&words, Marks::of(waiter.waits_for), Marks::of(reason)));
+                    prop_assert!(wait_on(&words, WaitMarks::of(waiter.waits_for), WaitMarks::of(reason)));
                     waiter.waits_for = reason;
                 }
                 Turn::Release => {}
@@ -287,7 +287,7 @@ proptest! {
                 prop_assert_eq!((count.connections(), count.waiting()), expected);
                 prop_assert_eq!(count.reserved(), 0);
             }
-            prop_assert_eq!(Count(counts.room.load(SeqCst)).waiting(), waiters.len() as u32);
+            prop_assert_eq!(Count(counts.waiting.load(SeqCst)).waiting(), waiters.len() as u32);
         }
     }
 }

@@ -13,7 +13,7 @@ use limiter_common::{
     Count, Limits, Rate, Reason,
     count::{self, Word},
     rate,
-    reservation::{self, Arrival, Outcome, Words},
+    reservation::{self, Arrival, CountWords, Outcome},
 };
 use loom::{
     sync::{
@@ -56,7 +56,7 @@ struct Counts {
     due: [Shared; 2],
     network: Shared,
     total: Shared,
-    room: Shared,
+    waiting: Shared,
 }
 
 impl Counts {
@@ -66,15 +66,21 @@ impl Counts {
 
     fn zero() -> Self {
         let zero = || Shared::new(0);
-        Self { source: [zero(), zero()], due: [zero(), zero()], network: zero(), total: zero(), room: zero() }
+        Self {
+            source: [zero(), zero()],
+            due: [zero(), zero()],
+            network: zero(),
+            total: zero(),
+            waiting: zero(),
+        }
     }
 
-    fn words(&self, source: usize) -> Words<'_, Shared> {
-        Words {
+    fn words(&self, source: usize) -> CountWords<'_, Shared> {
+        CountWords {
             source: &self.source[source],
             network: Some(&self.network),
             total: &self.total,
-            room: &self.room,
+            waiting: &self.waiting,
             due: &self.due[source],
         }
     }
@@ -140,8 +146,8 @@ fn two_sources_at_the_last_place_of_their_network_or_service_let_one_in() {
 
 /// The counts of a source without its network, which is one like the others: with it there are a hundred
 /// times as many interleavings.
-fn without_network(counts: &Counts) -> Words<'_, Shared> {
-    Words { network: None, ..counts.words(0) }
+fn without_network(counts: &Counts) -> CountWords<'_, Shared> {
+    CountWords { network: None, ..counts.words(0) }
 }
 
 #[test]
@@ -238,7 +244,7 @@ fn a_correction_never_undoes_what_came_or_went_meanwhile() {
             if leaves {
                 assert!(count::release(&*word));
             } else {
-                assert_eq!(count::reserve(&*word, 9, count::Turn::NEW), count::Reservation::Taken);
+                assert_eq!(count::reserve(&*word, 9, count::Turn::NEW), count::Reserved::Taken);
                 assert_ne!(count::commit(&*word), 0);
             }
             let corrected = corrector.join().unwrap();

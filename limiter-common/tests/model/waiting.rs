@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! The waiting room: what the gate does on one CPU while it does the same on another, and the usher on a third.
+//! Waiters: what the gate does on one CPU while it does the same on another, and the usher on a third.
 //!
 //! The programs hold a record in hand while they look at more of it than its word. A cell that loom watches
 //! stands for all of that: two that had it in hand at once would be found.
@@ -7,7 +7,7 @@
 use limiter_common::{
     Limits, Reason,
     count::{self, Word as _},
-    reservation::{self, Arrival, Marks, Outcome, Wait},
+    reservation::{self, Arrival, Outcome, Wait, WaitMarks},
     waiting::{self, State},
 };
 use loom::{cell::UnsafeCell, sync::Arc, thread};
@@ -15,28 +15,31 @@ use loom::{cell::UnsafeCell, sync::Arc, thread};
 use super::{Counts, NONE, Shared};
 
 /// Of one source at one service, and one handshake of it that was held back.
-struct Room {
+struct Waiting {
     counts: Counts,
     record: Shared,
     /// [`limiter_common::Waiter::marks`].
-    marks: UnsafeCell<Marks>,
+    marks: UnsafeCell<WaitMarks>,
 }
 
 const NUMBER: u64 = 7;
-const ROOM: u32 = 9;
+const CAPACITY: u32 = 9;
 
-impl Room {
+impl Waiting {
     /// One place of one, which is taken, and one handshake that waits in this `state`.
     fn new(state: State) -> Arc<Self> {
-        let room = Self {
+        let waiting = Self {
             counts: Counts::zero(),
             record: Shared::new(waiting::word(NUMBER, state)),
-            marks: UnsafeCell::new(Marks::of(Reason::Concurrency)),
+            marks: UnsafeCell::new(WaitMarks::of(Reason::Concurrency)),
         };
-        let words = room.counts.words(0);
+        let words = waiting.counts.words(0);
         assert_eq!(reservation::count(&words), Some(1));
-        assert_eq!(reservation::wait(&words, Marks::of(Reason::Concurrency), ROOM, ROOM), Wait::Waits);
-        Arc::new(room)
+        assert_eq!(
+            reservation::wait(&words, WaitMarks::of(Reason::Concurrency), CAPACITY, CAPACITY),
+            Wait::Waits
+        );
+        Arc::new(waiting)
     }
 
     /// As `again` of limiter-ebpf: whether the ACK of the handshake gets in.
@@ -87,7 +90,7 @@ impl Room {
             // SAFETY: in hand.
             let marks = unsafe { &mut *marks };
             reservation::leave(&self.counts.words(0), *marks);
-            *marks = Marks::NONE;
+            *marks = WaitMarks::NONE;
         });
     }
 
@@ -102,31 +105,31 @@ const LIMITS: Limits = Limits { source: 1, ..NONE };
 #[test]
 fn nobody_overtakes_one_that_waits() {
     loom::model(|| {
-        let room = Room::new(State::Granted);
+        let waiting = Waiting::new(State::Granted);
         let leaving = {
-            let room = Arc::clone(&room);
-            thread::spawn(move || assert!(reservation::release(&room.counts.words(0))))
+            let waiting = Arc::clone(&waiting);
+            thread::spawn(move || assert!(reservation::release(&waiting.counts.words(0))))
         };
-        let newcomer = reservation::reserve(&room.counts.words(0), &LIMITS, 0, Arrival::NEW);
+        let newcomer = reservation::reserve(&waiting.counts.words(0), &LIMITS, 0, Arrival::NEW);
         assert_eq!(newcomer, Outcome::Full(Reason::Concurrency));
         leaving.join().unwrap();
-        assert!(room.ack(0));
-        assert_eq!((room.counts.connections()[0], room.waiting()), (1, [0; 4]));
+        assert!(waiting.ack(0));
+        assert_eq!((waiting.counts.connections()[0], waiting.waiting()), (1, [0; 4]));
     });
 }
 
 #[test]
 fn two_acks_of_one_that_waits_let_it_in_once() {
     loom::model(|| {
-        let room = Room::new(State::Granted);
-        assert!(reservation::release(&room.counts.words(0)));
+        let waiting = Waiting::new(State::Granted);
+        assert!(reservation::release(&waiting.counts.words(0)));
         let other = {
-            let room = Arc::clone(&room);
-            thread::spawn(move || room.ack(0))
+            let waiting = Arc::clone(&waiting);
+            thread::spawn(move || waiting.ack(0))
         };
-        let here = room.ack(0);
+        let here = waiting.ack(0);
         assert!(here != other.join().unwrap());
-        assert_eq!((room.counts.connections(), room.waiting()), ([1, 0, 1, 1], [0; 4]));
+        assert_eq!((waiting.counts.connections(), waiting.waiting()), ([1, 0, 1, 1], [0; 4]));
     });
 }
 
@@ -134,33 +137,33 @@ fn two_acks_of_one_that_waits_let_it_in_once() {
 fn one_that_waits_gets_in_or_is_told_and_never_both() {
     loom::model(|| {
         // Nobody serves it for a moment, as when one daemon follows the other.
-        let room = Room::new(State::Waiting);
-        assert!(reservation::release(&room.counts.words(0)));
+        let waiting = Waiting::new(State::Waiting);
+        assert!(reservation::release(&waiting.counts.words(0)));
         let usher = {
-            let room = Arc::clone(&room);
-            thread::spawn(move || room.tell())
+            let waiting = Arc::clone(&waiting);
+            thread::spawn(move || waiting.tell())
         };
-        let got_in = room.ack(1);
+        let got_in = waiting.ack(1);
         let told = usher.join().unwrap();
         assert!(!(got_in && told));
         let waits = u32::from(!got_in && !told);
         assert_eq!(waits, 0, "one of them was first");
-        assert_eq!((room.counts.connections()[0], room.waiting()), (u32::from(got_in), [0; 4]));
+        assert_eq!((waiting.counts.connections()[0], waiting.waiting()), (u32::from(got_in), [0; 4]));
     });
 }
 
 #[test]
 fn one_that_gives_up_in_its_turn_gets_in_or_is_gone_and_leaves_nothing_behind() {
     loom::model(|| {
-        let room = Room::new(State::Granted);
-        assert!(reservation::release(&room.counts.words(0)));
+        let waiting = Waiting::new(State::Granted);
+        assert!(reservation::release(&waiting.counts.words(0)));
         let reset = {
-            let room = Arc::clone(&room);
-            thread::spawn(move || room.take_away())
+            let waiting = Arc::clone(&waiting);
+            thread::spawn(move || waiting.take_away())
         };
-        let got_in = room.ack(0);
+        let got_in = waiting.ack(0);
         assert!(got_in != reset.join().unwrap());
-        assert_eq!((room.counts.connections()[0], room.waiting()), (u32::from(got_in), [0; 4]));
+        assert_eq!((waiting.counts.connections()[0], waiting.waiting()), (u32::from(got_in), [0; 4]));
     });
 }
 
@@ -168,17 +171,17 @@ fn one_that_gives_up_in_its_turn_gets_in_or_is_gone_and_leaves_nothing_behind() 
 #[test]
 fn a_turn_is_used_or_lost() {
     loom::model(|| {
-        let room = Room::new(State::Granted);
-        assert!(reservation::release(&room.counts.words(0)));
+        let waiting = Waiting::new(State::Granted);
+        assert!(reservation::release(&waiting.counts.words(0)));
         let usher = {
-            let room = Arc::clone(&room);
-            thread::spawn(move || waiting::step(&room.record, NUMBER, State::Granted, State::Waiting))
+            let waiting = Arc::clone(&waiting);
+            thread::spawn(move || waiting::step(&waiting.record, NUMBER, State::Granted, State::Waiting))
         };
-        let got_in = room.ack(0);
+        let got_in = waiting.ack(0);
         assert!(got_in != usher.join().unwrap());
-        assert_eq!(room.waiting()[0], u32::from(!got_in));
-        assert!(got_in || room.tell(), "it still waits");
-        assert_eq!(room.waiting(), [0; 4]);
+        assert_eq!(waiting.waiting()[0], u32::from(!got_in));
+        assert!(got_in || waiting.tell(), "it still waits");
+        assert_eq!(waiting.waiting(), [0; 4]);
     });
 }
 
@@ -186,7 +189,8 @@ fn a_turn_is_used_or_lost() {
 fn no_more_of_a_source_wait_than_may() {
     loom::model(|| {
         let counts = Counts::new();
-        let wait = |counts: &Counts| reservation::wait(&counts.words(0), Marks::of(Reason::Total), 1, ROOM);
+        let wait =
+            |counts: &Counts| reservation::wait(&counts.words(0), WaitMarks::of(Reason::Total), 1, CAPACITY);
         let other = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || wait(&counts) == Wait::Waits)
@@ -202,7 +206,7 @@ fn no_more_wait_in_all_than_there_is_room_for() {
     loom::model(|| {
         let counts = Counts::new();
         let wait = |counts: &Counts, source| {
-            reservation::wait(&counts.words(source), Marks::of(Reason::Concurrency), ROOM, 1)
+            reservation::wait(&counts.words(source), WaitMarks::of(Reason::Concurrency), CAPACITY, 1)
         };
         let other = {
             let counts = Arc::clone(&counts);
@@ -223,12 +227,13 @@ fn an_entry_is_never_deleted_while_somebody_waits_for_it() {
             let counts = Arc::clone(&counts);
             thread::spawn(move || count::collect(&counts.source[0]))
         };
-        let wait = reservation::wait(&counts.words(0), Marks::of(Reason::Concurrency), ROOM, ROOM);
+        let wait =
+            reservation::wait(&counts.words(0), WaitMarks::of(Reason::Concurrency), CAPACITY, CAPACITY);
         let collected = maintenance.join().unwrap();
         assert!((wait == Wait::Waits) != collected);
         if collected {
             assert_eq!(counts.all()[3].waiting(), 0);
-            assert_eq!(counts.room.load(), 0, "it is marked nowhere");
+            assert_eq!(counts.waiting.load(), 0, "it is marked nowhere");
         }
     });
 }

@@ -12,7 +12,7 @@ use super::{
     error::{Complaint, Located},
     reader::start,
     rules,
-    schema::{FileSchema, Limits, NetworkSchema, OrNone, ServiceSchema},
+    schema::{FileSchema, LimitsSchema, NetworkSchema, OrNone, ServiceSchema},
 };
 
 /// `max_sources` without a file: a quarter of a million, 32 MiB of kernel memory when full.
@@ -73,7 +73,7 @@ impl Default for Defaults {
 
 impl Defaults {
     /// What holds where `limits` are said on top of these.
-    fn overlaid(&self, limits: &Limits) -> Result<Self, Located> {
+    fn overlaid(&self, limits: &LimitsSchema) -> Result<Self, Located> {
         let overlaid = Self {
             max_connections: value_of(limits.max_connections.as_ref()).unwrap_or(self.max_connections),
             ipv4_prefix: value_of(limits.ipv4_prefix.as_ref()).unwrap_or(self.ipv4_prefix),
@@ -199,7 +199,7 @@ fn overlay(known: Option<Service>, given: &ServiceSchema, defaults: &Defaults) -
 
 /// Where the file says what does not fit at the service `said`: what stands there of it, or else what
 /// it has from `[defaults]`.
-fn position(complaint: &Complaint, given: &ServiceSchema, defaults: &Limits) -> usize {
+fn position(complaint: &Complaint, given: &ServiceSchema, defaults: &LimitsSchema) -> usize {
     let own = &given.limits;
     let network = |of_a_source: Option<usize>| {
         let network = own.network.as_ref().map(start).or(of_a_source);

@@ -37,7 +37,7 @@ pub struct FileSchema {
     /// `interfaces`.
     pub interfaces: Option<Interfaces>,
     /// `[defaults]`.
-    pub defaults: Limits,
+    pub defaults: LimitsSchema,
     /// `[service.*]`.
     pub services: Vec<ServiceSchema>,
     /// `[[rule]]`.
@@ -46,7 +46,7 @@ pub struct FileSchema {
 
 /// The keys that `[defaults]` and every service take; with its place what may not fit to another key.
 #[derive(Debug, Default)]
-pub struct Limits {
+pub struct LimitsSchema {
     /// `max_connections`.
     pub max_connections: Option<Spanned<u32>>,
     /// `ipv4_prefix`.
@@ -98,7 +98,7 @@ pub struct ServiceSchema {
     /// `mode`.
     pub mode: Option<Mode>,
     /// What `[defaults]` takes too.
-    pub limits: Limits,
+    pub limits: LimitsSchema,
 }
 
 /// Reads the file's text.
@@ -152,7 +152,7 @@ fn service(key: &Key<'_>, value: &Node<'_>) -> Result<ServiceSchema, Located> {
         max_total: None,
         reserve: None,
         mode: None,
-        limits: Limits::default(),
+        limits: LimitsSchema::default(),
     };
     let section = Section::Service(service);
     for (key, value) in in_order(table(service, value, Complaint::NotAService)?) {
@@ -179,7 +179,7 @@ fn service(key: &Key<'_>, value: &Node<'_>) -> Result<ServiceSchema, Located> {
     Ok(schema)
 }
 
-impl Limits {
+impl LimitsSchema {
     /// Takes the key, which stands in `section`, if it is one of these; says whether it was.
     fn read(&mut self, key: &Key<'_>, value: &Node<'_>, section: Section<'_>) -> Result<bool, Located> {
         match name(key) {

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::warn;
 
-use crate::greeter::Limits;
+use crate::greeter::Bounds;
 
 /// What the daemon itself needs: maps and programs, sockets to the kernel, the runtime; some 175 while nothing
 /// happens. A reload, bans, the census and a look at the network take some 50 more for a moment, and several may
@@ -14,10 +14,10 @@ const OWN: u64 = 256;
 
 /// Raises the limit of open files to what the daemon needs, as far as it may be raised; what the greeter may take of
 /// it. Below that, what the daemon itself does comes first: clients that the greeter has no descriptor for are reset.
-pub fn raise() -> Result<Limits> {
+pub fn raise() -> Result<Bounds> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
-    let limits = Limits::default();
-    let needed = OWN + limits.connections as u64;
+    let bounds = Bounds::default();
+    let needed = OWN + bounds.connections as u64;
     let files = soft.max(needed.min(hard));
     if files > soft {
         setrlimit(Resource::RLIMIT_NOFILE, files, hard)
@@ -28,16 +28,16 @@ pub fn raise() -> Result<Limits> {
             "the limit of open files is {files}: the greeter serves {} clients at once, not {}, and the others \
              get a reset; raise the limit to {needed} (LimitNOFILE= of systemd, `ulimit -Hn`)",
             clients(files),
-            limits.connections
+            bounds.connections
         );
     }
-    Ok(limits.with_connections(clients(files)))
+    Ok(bounds.with_connections(clients(files)))
 }
 
 /// How many clients the greeter may have where so many files may be open.
 fn clients(files: u64) -> usize {
     let left = usize::try_from(files.saturating_sub(OWN)).unwrap_or(usize::MAX);
-    left.min(Limits::default().connections)
+    left.min(Bounds::default().connections)
 }
 
 #[cfg(test)]

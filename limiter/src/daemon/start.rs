@@ -154,6 +154,6 @@ pub fn load(instance: &Instance, options: &Options, found: &Found) -> Result<(Li
     loaded.set_greeter(&listener)?;
     let (mut attached, shield) = loaded.attach(&target, instance)?;
     // From now on, what is held back is noted; who serves it comes in a moment.
-    waiting::attend(&mut attached.room)?;
+    waiting::attend(&mut attached.waiters)?;
     Ok((listener, attached, shield))
 }

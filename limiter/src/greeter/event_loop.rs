@@ -26,8 +26,8 @@ use tracing::{debug, warn};
 
 use super::{
     Listener, Totals,
+    bounds::Bounds,
     clients::Clients,
-    limits::Limits,
     protocols,
     refusal::{Reasons, Refusal},
     reply,
@@ -68,7 +68,7 @@ pub struct EventLoop<R> {
     hostname: watch::Receiver<String>,
     /// What it held last, fit to be told.
     name: String,
-    limits: Limits,
+    bounds: Bounds,
     totals: Totals,
     warned: Option<Instant>,
 }
@@ -79,7 +79,7 @@ impl<R: Reasons> EventLoop<R> {
         listener: Listener,
         reasons: Arc<R>,
         mut hostname: watch::Receiver<String>,
-        limits: Limits,
+        bounds: Bounds,
         handed: Receiver<Handed>,
     ) -> io::Result<(Self, Waker)> {
         let poll = Poll::new()?;
@@ -93,12 +93,12 @@ impl<R: Reasons> EventLoop<R> {
             accept_at: None,
             handed,
             clients: Clients::default(),
-            seats: Seats::new(&limits),
+            seats: Seats::new(&bounds),
             spare: Some(spare()?),
             reasons,
             hostname,
             name,
-            limits,
+            bounds,
             totals: Totals::default(),
             warned: None,
         };
@@ -220,7 +220,7 @@ impl<R: Reasons> EventLoop<R> {
     fn send(&mut self, stream: TcpStream, line: Option<String>, now: Instant, seat: Seat) {
         let told = match line {
             Some(line) => {
-                reply::send(stream, line.as_bytes(), self.limits.bytes, now + self.limits.time, seat)
+                reply::send(stream, line.as_bytes(), self.bounds.bytes, now + self.bounds.time, seat)
             }
             None => Err(stream),
         };

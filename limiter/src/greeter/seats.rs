@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::limits::Limits;
+use super::bounds::Bounds;
 
 /// The seats there are. Clones share them.
 #[derive(Clone, Debug)]
@@ -35,8 +35,8 @@ pub struct Seat {
 }
 
 impl Seats {
-    pub fn new(limits: &Limits) -> Self {
-        let (connections, per_source) = (limits.connections, limits.per_source);
+    pub fn new(bounds: &Bounds) -> Self {
+        let (connections, per_source) = (bounds.connections, bounds.per_source);
         Self(Arc::new(Shared { connections, per_source, taken: Mutex::default() }))
     }
 
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn seats(connections: usize, per_source: usize) -> Seats {
-        Seats::new(&Limits { connections, per_source, ..Limits::default() })
+        Seats::new(&Bounds { connections, per_source, ..Bounds::default() })
     }
 
     fn address(text: &str) -> IpAddr {

@@ -42,11 +42,11 @@ struct Running {
     serve: JoinHandle<io::Result<()>>,
 }
 
-fn start(reasons: impl Reasons, limits: Limits) -> Running {
+fn start(reasons: impl Reasons, bounds: Bounds) -> Running {
     let listener = Listener::at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
     let port = listener.address().port();
     let greeter =
-        Greeter::new(listener, Arc::new(reasons), watch::channel("mx.example.org".to_owned()).1, limits)
+        Greeter::new(listener, Arc::new(reasons), watch::channel("mx.example.org".to_owned()).1, bounds)
             .unwrap();
     let totals = greeter.totals();
     let (stop, stopped) = watch::channel(false);
@@ -121,7 +121,7 @@ async fn each_protocol_hears_its_line_and_then_the_end() {
         ),
     ];
     for (protocol, host, line) in table {
-        let greeter = start(Same(Some(refusal(protocol))), Limits::default());
+        let greeter = start(Same(Some(refusal(protocol))), Bounds::default());
         assert_eq!(heard(&connect(host, greeter.port)).as_deref(), Ok(line), "{host}");
         greeter.counts(Snapshot { greeted: 1, ..Snapshot::default() });
     }
@@ -137,7 +137,7 @@ async fn the_reason_is_asked_for_the_port_and_the_client_in_its_usual_form() {
         }
     }
     let noted = Arc::default();
-    let greeter = start(Noting(Arc::clone(&noted)), Limits::default());
+    let greeter = start(Noting(Arc::clone(&noted)), Bounds::default());
     for host in ["127.0.0.1", "::1"] {
         let _end = heard(&connect(host, greeter.port));
     }
@@ -149,7 +149,7 @@ async fn the_reason_is_asked_for_the_port_and_the_client_in_its_usual_form() {
 async fn who_cannot_be_told_is_reset() {
     let tls = Refusal { tls: true, ..refusal(Protocol::Imap) };
     for reason in [None, Some(tls)] {
-        let greeter = start(Same(reason), Limits::default());
+        let greeter = start(Same(reason), Bounds::default());
         assert_eq!(greeter.hears(), Err(ErrorKind::ConnectionReset));
         greeter.counts(Snapshot { reset: 1, ..Snapshot::default() });
     }
@@ -158,7 +158,7 @@ async fn who_cannot_be_told_is_reset() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_sends_before_it_reads_hears_the_line_and_no_reset() {
     for _ in 0..10 {
-        let greeter = start(SMTP, Limits { connections: 1, ..Limits::default() });
+        let greeter = start(SMTP, Bounds { connections: 1, ..Bounds::default() });
         let mut client = greeter.connect();
         for _ in 0..20 {
             client.write_all(&[b'x'; 100]).unwrap();
@@ -173,25 +173,25 @@ async fn a_client_that_sends_before_it_reads_hears_the_line_and_no_reset() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_neither_reads_nor_closes_gives_its_place_back_in_time() {
     assert_eq!(
-        Limits::default(),
-        Limits { connections: 1024, per_source: 128, time: Duration::from_secs(2), bytes: 4096 }
+        Bounds::default(),
+        Bounds { connections: 1024, per_source: 128, time: Duration::from_secs(2), bytes: 4096 }
     );
-    let limits = Limits { connections: 1, ..Limits::default() };
-    let greeter = start(SMTP, limits);
+    let bounds = Bounds { connections: 1, ..Bounds::default() };
+    let greeter = start(SMTP, bounds);
     let start = Instant::now();
     let idle = greeter.connect();
     eventually("the idle client is greeted", || greeter.totals.snapshot().greeted == 1);
     assert_eq!(greeter.hears(), Err(ErrorKind::ConnectionReset), "there is one place");
     greeter.has_room();
     let took = start.elapsed();
-    assert!((limits.time..2 * limits.time).contains(&took), "{took:?}");
+    assert!((bounds.time..2 * bounds.time).contains(&took), "{took:?}");
     assert_eq!(heard(&idle).as_deref(), Ok(LINE), "what was said is still there to read");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_stop_sending_is_not_listened_to() {
-    let limits = Limits { connections: 1, time: 4 * PATIENCE, ..Limits::default() };
-    let greeter = start(SMTP, limits);
+    let bounds = Bounds { connections: 1, time: 4 * PATIENCE, ..Bounds::default() };
+    let greeter = start(SMTP, bounds);
     let mut flood = greeter.connect();
     let flooding = tokio::task::spawn_blocking(move || while flood.write_all(&[b'x'; 4096]).is_ok() {});
     flooding.await.unwrap();
@@ -201,8 +201,8 @@ async fn a_client_that_does_not_stop_sending_is_not_listened_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_2000_connections_at_once_1024_are_greeted_and_the_others_reset() {
     allow_many_files();
-    let limits = Limits { time: 4 * PATIENCE, per_source: 1024, ..Limits::default() };
-    let greeter = start(SMTP, limits);
+    let bounds = Bounds { time: 4 * PATIENCE, per_source: 1024, ..Bounds::default() };
+    let greeter = start(SMTP, bounds);
     let connect = |_| {
         tokio::task::spawn_blocking({
             let port = greeter.port;
@@ -233,7 +233,7 @@ async fn of_2000_connections_at_once_1024_are_greeted_and_the_others_reset() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_told_to_stop_it_closes_the_listener_and_lets_the_last_client_hear() {
-    let Running { port, totals, stop, serve } = start(SMTP, Limits::default());
+    let Running { port, totals, stop, serve } = start(SMTP, Bounds::default());
     let last = connect("127.0.0.1", port);
     eventually("the last client is greeted", || totals.snapshot().greeted == 1);
     stop.send(true).unwrap();
@@ -246,7 +246,7 @@ async fn when_told_to_stop_it_closes_the_listener_and_lets_the_last_client_hear(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_stops_when_nobody_is_left_to_stop_it() {
-    let Running { stop, serve, .. } = start(SMTP, Limits::default());
+    let Running { stop, serve, .. } = start(SMTP, Bounds::default());
     drop(stop);
     serve.await.unwrap().unwrap();
 }
@@ -262,16 +262,16 @@ async fn reasons_that_panic_cost_one_connection() {
             SMTP.0
         }
     }
-    let limits = Limits { connections: 1, time: 4 * PATIENCE, ..Limits::default() };
-    let greeter = start(Panicking(Mutex::new(true)), limits);
+    let bounds = Bounds { connections: 1, time: 4 * PATIENCE, ..Bounds::default() };
+    let greeter = start(Panicking(Mutex::new(true)), bounds);
     assert_ne!(greeter.hears().as_deref(), Ok(LINE));
     greeter.has_room();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_source_never_has_the_greeter_for_itself() {
-    let limits = Limits { connections: 8, per_source: 2, time: 4 * PATIENCE, ..Limits::default() };
-    let greeter = start(SMTP, limits);
+    let bounds = Bounds { connections: 8, per_source: 2, time: 4 * PATIENCE, ..Bounds::default() };
+    let greeter = start(SMTP, bounds);
     let connect = |_| Client::connect(("127.0.0.1", greeter.port)).ok();
     let clients: Vec<Client> = (0..20).filter_map(connect).collect();
     for client in &clients {
@@ -307,7 +307,7 @@ fn out_of_descriptors_it_resets_and_recovers() {
         let port = listener.address().port();
         let client = connect("127.0.0.1", port);
         let (_name, hostname) = watch::channel("mx.example.org".to_owned());
-        let greeter = Greeter::new(listener, Arc::new(SMTP), hostname, Limits::default()).unwrap();
+        let greeter = Greeter::new(listener, Arc::new(SMTP), hostname, Bounds::default()).unwrap();
         let totals = greeter.totals();
         let (_stop, stopped) = watch::channel(false);
         let files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();

@@ -35,7 +35,7 @@ use super::{
     shield::Shield,
     sizes::Sizes,
     tables::Tables,
-    waiting::{self, Room},
+    waiting::{self, Waiters},
 };
 use crate::instance::Instance;
 
@@ -72,7 +72,7 @@ pub struct Attached {
     /// How many connections were older than the limiter, and are counted now.
     pub adopted: u64,
     /// Those that wait.
-    pub room: Room,
+    pub waiters: Waiters,
     /// The cgroup that is protected.
     pub cgroup: u64,
     /// Holds what is not pinned.
@@ -179,7 +179,7 @@ impl Target {
         program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;
         program::<CgroupSock>(&mut ebpf, "release")?.load().map_err(|error| refused("release", error))?;
         program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;
-        for name in ["hold", "again", "room", "newcomer", pins::MAINTENANCE, pins::USHER] {
+        for name in ["hold", "again", "make_room", "newcomer", pins::MAINTENANCE, pins::USHER] {
             program::<CgroupSkb>(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
         waiting::set_stages(&mut ebpf)?;
@@ -228,9 +228,12 @@ impl Loaded {
     /// Makes `listener` the greeter: refused handshakes go to it from now on, and what it accepts is
     /// not counted.
     pub fn set_greeter(&mut self, listener: &impl AsRawFd) -> Result<()> {
-        let marks = self.ebpf.map_mut("MARKS").ok_or_else(|| anyhow!("the object has no map MARKS"))?;
-        let mut marks: SkStorage<&mut MapData, u32> = marks.try_into()?;
-        marks.insert(listener, 1, 0).context("cannot mark the greeter's listener")?;
+        let sockets = self
+            .ebpf
+            .map_mut("GREETER_SOCKETS")
+            .ok_or_else(|| anyhow!("the object has no map GREETER_SOCKETS"))?;
+        let mut sockets: SkStorage<&mut MapData, u32> = sockets.try_into()?;
+        sockets.insert(listener, 1, 0).context("cannot mark the greeter's listener")?;
         let greeter = self.ebpf.map_mut("GREETER").ok_or_else(|| anyhow!("the object has no map GREETER"))?;
         let mut greeter: SockMap<&mut MapData> = greeter.try_into()?;
         greeter.set(0, listener, 0).context("cannot pass the greeter's listener to the kernel")
@@ -275,10 +278,10 @@ impl Loaded {
         let log = aya_log::EbpfLogger::init(&mut self.ebpf)
             .context("cannot read the log of the kernel programs")?;
         let maintenance = Maintenance::open(instance, &instance.pins())?;
-        let room = Room::take(&mut self.ebpf, instance, self.bits)?;
+        let waiters = Waiters::take(&mut self.ebpf, instance, self.bits)?;
         let shield = Shield::open(instance.pins(), shield)?;
         let cgroup = target.cgroup.id;
-        Ok((Attached { maintenance, adopted, room, cgroup, log, _ebpf: self.ebpf }, shield))
+        Ok((Attached { maintenance, adopted, waiters, cgroup, log, _ebpf: self.ebpf }, shield))
     }
 
     /// Pins the shield's program; returns it with its id, if this kernel has accepted it.
@@ -315,7 +318,7 @@ impl Loaded {
 
     /// Pins the iterator over the sockets for which something is kept.
     fn pin_sockets(&mut self) -> Result<()> {
-        let map = open(&self.dir, "SOCKETS")?;
+        let map = open(&self.dir, "KEPT_SOCKETS")?;
         let Ok(program) = program::<Iter>(&mut self.ebpf, pins::SOCKETS)?.fd() else {
             // Refused by this kernel, as was said when it was loaded.
             return Ok(());

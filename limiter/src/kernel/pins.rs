@@ -74,12 +74,12 @@ const MAPS: [Expected; 30] = [
     map("SLOTS", MapType::Array, 4, size_of::<Slot>(), Some(SLOTS)),
     map("OVERFLOW", MapType::Hash, 8, size_of::<ConnectionRecord>(), None),
     map("KEPT", MapType::Hash, 8, size_of::<Kept>(), None),
-    map("SOCKETS", MapType::SkStorage, 4, 4, None),
+    map("KEPT_SOCKETS", MapType::SkStorage, 4, 4, None),
     map("WAITERS", MapType::Hash, size_of::<Flow>(), size_of::<Waiter>(), Some(MAX_WAITERS)),
     map("LISTENING", MapType::Hash, size_of::<Endpoint>(), 8, Some(MAX_ENDPOINTS)),
     map("STAGES", MapType::ProgramArray, 4, 4, Some(4)),
     map("LEDGER_STAGES", MapType::ProgramArray, 4, 4, Some(2)),
-    map("MARKS", MapType::SkStorage, 4, 4, None),
+    map("GREETER_SOCKETS", MapType::SkStorage, 4, 4, None),
 ];
 
 /// The programs that are attached, by the name of their link's pin.

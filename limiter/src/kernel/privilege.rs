@@ -130,7 +130,7 @@ fn missing(status: &str, users: &str, enters: bool) -> Option<String> {
             missing.push(capability.0);
         }
     }
-    // For Multipath TCP, transparent listeners and the waiting room the last is not enough.
+    // For Multipath TCP, transparent listeners and waiters the last is not enough.
     if !has(NET_ADMIN) {
         missing.push(NET_ADMIN.0);
     }

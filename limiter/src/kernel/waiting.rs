@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! The daemon's side of the waiting room: the records of handshakes that were held back, what the programs tell
+//! The daemon's side of waiting: the records of handshakes that were held back, what the programs tell
 //! of them, and what is asked of the usher.
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
@@ -10,7 +10,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, ProgramArray, RingBuf, SkStorage},
     programs::{CgroupSkb, CgroupSkbAttachType, ProgramFd},
 };
-use limiter_common::waiting::{Event, Flow, Request, Waiter};
+use limiter_common::waiting::{Event, Flow, UsherRequest, Waiter};
 
 use super::{
     btf::RequestBits,
@@ -23,18 +23,18 @@ use crate::instance::Instance;
 const ATTENDED: &str = ".bss.attended";
 /// The programs that gate and ledger go on in, by the map in which they find them, in its order.
 const STAGES: [(&str, &[&str]); 2] =
-    [("STAGES", &["hold", "again", "room", "newcomer"]), ("LEDGER_STAGES", &["ended", "replied"])];
+    [("STAGES", &["hold", "again", "make_room", "newcomer"]), ("LEDGER_STAGES", &["ended", "replied"])];
 
-/// The hold on the programs of the waiting room.
-pub struct Room {
+/// The hold on the programs and records of those that wait.
+pub struct Waiters {
     /// Where the kernel keeps what a handshake has agreed upon.
     pub bits: RequestBits,
     usher: CgroupSkb,
-    request: Array<MapData, Request>,
+    request: Array<MapData, UsherRequest>,
     attended: Array<MapData, u64>,
     events: RingBuf<MapData>,
     waiters: HashMap<MapData, Flow, Waiter>,
-    marks: SkStorage<MapData, u32>,
+    greeter_sockets: SkStorage<MapData, u32>,
 }
 
 /// Puts the programs that gate and ledger go on in where they find them.
@@ -54,11 +54,11 @@ pub(super) fn set_stages(ebpf: &mut Ebpf) -> Result<()> {
     Ok(())
 }
 
-impl Room {
-    /// Takes what belongs to the waiting room out of `ebpf`; the records are those pinned for `instance`.
+impl Waiters {
+    /// Takes what belongs to the waiters out of `ebpf`; the records are those pinned for `instance`.
     pub(super) fn take(ebpf: &mut Ebpf, instance: &Instance, bits: RequestBits) -> Result<Self> {
         let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| anyhow!("the object has no map {name}"));
-        let (request, attended, events) = (map("REQUEST")?, map(ATTENDED)?, map("EVENTS")?);
+        let (request, attended, events) = (map("USHER_REQUEST")?, map(ATTENDED)?, map("EVENTS")?);
         let waiters = open(&instance.pins(), "WAITERS")?;
         let usher = instance.pins().join(pins::USHER);
         Ok(Self {
@@ -69,7 +69,7 @@ impl Room {
             attended: attended.try_into()?,
             events: events.try_into()?,
             waiters: Map::HashMap(waiters).try_into()?,
-            marks: Map::SkStorage(open(&instance.pins(), "MARKS")?).try_into()?,
+            greeter_sockets: Map::SkStorage(open(&instance.pins(), "GREETER_SOCKETS")?).try_into()?,
         })
     }
 
@@ -78,9 +78,9 @@ impl Room {
         self.attended.set(0, until_ns, 0).context("cannot tell the kernel programs that the daemon runs")
     }
 
-    /// Marks a socket as the greeter's, which is not counted.
+    /// WaitMarks a socket as the greeter's, which is not counted.
     pub fn mark(&mut self, socket: &impl AsFd) -> Result<()> {
-        self.marks
+        self.greeter_sockets
             .insert(&socket.as_fd().as_raw_fd(), 1, 0)
             .context("cannot mark a connection of the greeter's")
     }
@@ -97,7 +97,7 @@ impl Room {
     }
 
     /// Has the usher do what is asked; what became of it.
-    pub fn ask(&mut self, request: Request) -> Result<Request> {
+    pub fn ask(&mut self, request: UsherRequest) -> Result<UsherRequest> {
         self.request.set(0, request, 0)?;
         // The kernel takes no packet shorter than an Ethernet header (bpf_prog_test_run_skb).
         let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::new() };
@@ -106,7 +106,7 @@ impl Room {
     }
 }
 
-impl AsFd for Room {
+impl AsFd for Waiters {
     /// Readable when the programs have something to tell.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()

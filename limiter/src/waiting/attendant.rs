@@ -13,8 +13,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use limiter_common::{
     Count, Key, Limits, Reason, Response, ServiceId, ServicePolicy, Waiter,
-    reservation::Marks,
-    waiting::{self, Flow, Request, State, event, request},
+    reservation::WaitMarks,
+    waiting::{self, Flow, State, UsherRequest, event, usher_request},
 };
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     greeter::{Refusal, Teller},
-    kernel::{Tables, waiting::Room},
+    kernel::{Tables, waiting::Waiters},
     ledger,
 };
 
@@ -48,7 +48,7 @@ const STOP: Token = Token(1);
 pub struct Attendant {
     poll: Poll,
     _waker: Arc<Waker>,
-    room: Room,
+    waiters: Waiters,
     tables: Tables,
     line: Line,
     clients: Clients,
@@ -71,8 +71,8 @@ impl Drop for Stop {
 }
 
 /// Tells the kernel that those that wait are served.
-pub fn attend(room: &mut Room) -> Result<()> {
-    room.attend(ledger::monotonic_ns()? + ATTENDED_NS)
+pub fn attend(waiters: &mut Waiters) -> Result<()> {
+    waiters.attend(ledger::monotonic_ns()? + ATTENDED_NS)
 }
 
 impl Attendant {
@@ -80,17 +80,17 @@ impl Attendant {
     ///
     /// # Errors
     /// Where the kernel has not what it takes, or does not let this process have it.
-    pub fn new(room: Room, tables: Tables, teller: Teller) -> Result<(Self, Stop)> {
+    pub fn new(waiters: Waiters, tables: Tables, teller: Teller) -> Result<(Self, Stop)> {
         let poll = Poll::new().context("cannot open an epoll descriptor")?;
         poll.registry()
-            .register(&mut SourceFd(&room.as_fd().as_raw_fd()), EVENTS, Interest::READABLE)
+            .register(&mut SourceFd(&waiters.as_fd().as_raw_fd()), EVENTS, Interest::READABLE)
             .context("cannot wait for events of the kernel programs")?;
         let waker = Waker::new(poll.registry(), STOP).context("cannot open an event descriptor")?;
         let waker = Arc::new(waker);
         let attendant = Self {
             poll,
             _waker: Arc::clone(&waker),
-            room,
+            waiters,
             tables,
             line: Line::default(),
             clients: Clients::new(teller)?,
@@ -122,7 +122,7 @@ impl Attendant {
                 polled => polled.context("cannot wait for events of the kernel programs")?,
             }
             if events.iter().any(|event| event.token() == STOP) {
-                return self.room.attend(0);
+                return self.waiters.attend(0);
             }
             self.hear()?;
             let now = Instant::now();
@@ -143,7 +143,7 @@ impl Attendant {
     /// Tells the kernel that somebody is there, and looks at every record: of what was told there may have been no
     /// room for more.
     fn round(&mut self) -> Result<()> {
-        attend(&mut self.room)?;
+        attend(&mut self.waiters)?;
         self.attended = Instant::now();
         self.refresh()?;
         let waiters: HashMap<Flow, Waiter> = self.tables.waiters()?.into_iter().collect();
@@ -171,7 +171,7 @@ impl Attendant {
     /// Tells the kernel in between, where there is much to do.
     fn still_attend(&mut self) -> Result<()> {
         if self.attended.elapsed() >= ROUND {
-            attend(&mut self.room)?;
+            attend(&mut self.waiters)?;
             self.attended = Instant::now();
         }
         Ok(())
@@ -181,12 +181,17 @@ impl Attendant {
     fn clear(&mut self, waiters: &HashMap<Flow, Waiter>) -> Result<()> {
         let held: HashMap<Flow, u64> = waiters
             .iter()
-            .filter(|(_, waiter)| waiting::state(waiter.word) == Some(State::Held))
+            .filter(|(_, waiter)| waiting::state(waiter.word) == Some(State::InHand))
             .map(|(flow, waiter)| (*flow, waiter.word))
             .collect();
         for (flow, word) in held.iter().filter(|(flow, word)| self.held.get(flow) == Some(word)) {
             let number = waiting::number(*word);
-            self.room.ask(Request { kind: request::CLEAR, number, flow: *flow, ..Request::default() })?;
+            self.waiters.ask(UsherRequest {
+                kind: usher_request::CLEAR,
+                number,
+                flow: *flow,
+                ..UsherRequest::default()
+            })?;
         }
         self.held = held;
         Ok(())
@@ -212,10 +217,10 @@ impl Attendant {
         let now_ns = ledger::monotonic_ns()?;
         let mut freed = Vec::new();
         let mut has_changed = false;
-        while let Some(event) = self.room.event() {
+        while let Some(event) = self.waiters.event() {
             match event.kind {
                 event::CHANGED => {
-                    match self.room.waiter(&event.flow)? {
+                    match self.waiters.waiter(&event.flow)? {
                         Some(waiter) => self.line.update(&event.flow, &waiter, now_ns),
                         None => self.line.remove(&event.flow),
                     }
@@ -281,7 +286,7 @@ impl Attendant {
             if !is_done || act != Act::Grant {
                 continue;
             }
-            let Some(waiter) = self.room.waiter(&flow)? else { continue };
+            let Some(waiter) = self.waiters.waiter(&flow)? else { continue };
             let held = self.held(&flow, &waiter);
             self.clients.ask_again(&held);
         }
@@ -329,21 +334,27 @@ impl Attendant {
     }
 
     /// Asks the usher; the line knows what became of it.
-    fn ask(&mut self, flow: &Flow, act: Act) -> Result<Request> {
+    fn ask(&mut self, flow: &Flow, act: Act) -> Result<UsherRequest> {
         let kind = match act {
-            Act::Grant => request::GRANT,
-            Act::Revoke => request::REVOKE,
-            Act::Admit => request::ADMIT,
-            Act::WaitOn(_) => request::WAIT_ON,
-            Act::Tell => request::TELL,
+            Act::Grant => usher_request::GRANT,
+            Act::Revoke => usher_request::REVOKE,
+            Act::Admit => usher_request::ADMIT,
+            Act::WaitOn(_) => usher_request::WAIT_ON,
+            Act::Tell => usher_request::TELL,
         };
         let reason = if let Act::WaitOn(reason) = act { reason as u32 } else { 0 };
         let number = self.line.number(flow).unwrap_or_default();
-        let answer = self.room.ask(Request { kind, number, flow: *flow, reason, ..Request::default() })?;
+        let answer = self.waiters.ask(UsherRequest {
+            kind,
+            number,
+            flow: *flow,
+            reason,
+            ..UsherRequest::default()
+        })?;
         let now_ns = ledger::monotonic_ns()?;
         if answer.done != 0 {
             self.line.done(flow, act, now_ns);
-        } else if let Some(waiter) = self.room.waiter(flow)? {
+        } else if let Some(waiter) = self.waiters.waiter(flow)? {
             self.line.update(flow, &waiter, now_ns);
         } else {
             self.line.remove(flow);
@@ -354,7 +365,7 @@ impl Attendant {
     /// Tells one why it is refused, and forgets it.
     fn tell(&mut self, flow: &Flow) -> Result<()> {
         self.still_attend()?;
-        let Some(waiter) = self.room.waiter(flow)? else {
+        let Some(waiter) = self.waiters.waiter(flow)? else {
             self.line.remove(flow);
             return Ok(());
         };
@@ -369,13 +380,13 @@ impl Attendant {
             Some(Kernel::Request(_)) | None => true,
         };
         if !is_refused {
-            self.clients.end(&mut self.room, held, None);
+            self.clients.end(&mut self.waiters, held, None);
             return self.forget(flow);
         }
         let answer = self.ask(flow, Act::Tell)?;
         if answer.done != 0 {
             let refusal = self.refusal(flow, &waiter, &answer);
-            self.clients.end(&mut self.room, held, refusal);
+            self.clients.end(&mut self.waiters, held, refusal);
             self.forget(flow)?;
         }
         Ok(())
@@ -384,14 +395,15 @@ impl Attendant {
     /// Takes the record away.
     fn forget(&mut self, flow: &Flow) -> Result<()> {
         let number = self.line.number(flow).unwrap_or_default();
-        let request = Request { kind: request::FORGET, number, flow: *flow, ..Request::default() };
-        let _gone_already = self.room.ask(request)?;
+        let request =
+            UsherRequest { kind: usher_request::FORGET, number, flow: *flow, ..UsherRequest::default() };
+        let _gone_already = self.waiters.ask(request)?;
         self.line.remove(flow);
         Ok(())
     }
 
     /// What it is told, if it is told anything.
-    fn refusal(&self, flow: &Flow, waiter: &Waiter, answer: &Request) -> Option<Refusal> {
+    fn refusal(&self, flow: &Flow, waiter: &Waiter, answer: &UsherRequest) -> Option<Refusal> {
         if Response::from_u8(answer.response as u8) != Response::Reply {
             return None;
         }
@@ -425,11 +437,11 @@ impl Attendant {
             mss: waiter.mss,
             window: waiter.window,
             rcv_wnd: waiter.rcv_wnd,
-            snd_wscale: bits(self.room.bits.snd_wscale, 0xf) as u8,
-            rcv_wscale: bits(self.room.bits.rcv_wscale, 0xf) as u8,
-            wscale_ok: bits(self.room.bits.wscale_ok, 1) != 0,
-            sack_ok: bits(self.room.bits.sack_ok, 1) != 0,
-            tstamp_ok: bits(self.room.bits.tstamp_ok, 1) != 0,
+            snd_wscale: bits(self.waiters.bits.snd_wscale, 0xf) as u8,
+            rcv_wscale: bits(self.waiters.bits.rcv_wscale, 0xf) as u8,
+            wscale_ok: bits(self.waiters.bits.wscale_ok, 1) != 0,
+            sack_ok: bits(self.waiters.bits.sack_ok, 1) != 0,
+            tstamp_ok: bits(self.waiters.bits.tstamp_ok, 1) != 0,
             bound_ifindex: waiter.bound_ifindex,
         }
     }
@@ -450,7 +462,7 @@ fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Fr
     let now_ns = ledger::now_ns()?;
     // As the gate will see it: where it is not marked, it leaves alone what others wait for.
     let left = |limit: u32, count: Count, reason: Reason| {
-        let kept = if asked.marks == Marks::of(reason) { count.taken() } else { count.wanted() };
+        let kept = if asked.marks == WaitMarks::of(reason) { count.taken() } else { count.wanted() };
         u64::from(limit).saturating_sub(kept)
     };
     Ok(Free {

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{diag::Diag, held::Held, probe::Prober, repair::Takeover};
 use crate::{
     greeter::{Refusal, Teller},
-    kernel::waiting::Room,
+    kernel::waiting::Waiters,
 };
 
 /// After which a reset is sent once more: nobody repeats one that is lost.
@@ -90,9 +90,9 @@ impl Clients {
 
     /// Ends a handshake: with `refusal` told by the greeter, or by a reset. One that has become a connection
     /// goes on.
-    pub fn end(&mut self, room: &mut Room, held: Held, refusal: Option<Refusal>) {
+    pub fn end(&mut self, waiters: &mut Waiters, held: Held, refusal: Option<Refusal>) {
         let ended = match refusal {
-            Some(refusal) => self.tell(room, &held, refusal),
+            Some(refusal) => self.tell(waiters, &held, refusal),
             None => self.remove(&held).map(|is_gone| if is_gone { Ended::Unheard } else { Ended::NotAtAll }),
         };
         match ended {
@@ -110,13 +110,13 @@ impl Clients {
     }
 
     /// Makes a connection of the handshake, and hands it to the greeter.
-    fn tell(&self, room: &mut Room, held: &Held, refusal: Refusal) -> Result<Ended> {
+    fn tell(&self, waiters: &mut Waiters, held: &Held, refusal: Refusal) -> Result<Ended> {
         let Some(seat) = self.teller.seat(held.remote.ip()) else {
             return Ok(if self.remove(held)? { Ended::Unheard } else { Ended::NotAtAll });
         };
         let takeover = Takeover::prepare(held)?;
         // As what the greeter accepts: it is not mail, and not counted.
-        room.mark(&takeover)?;
+        waiters.mark(&takeover)?;
         if !self.remove(held)? {
             return Ok(Ended::NotAtAll);
         }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use limiter_common::{
     CountKeys, Key, Reason, ServiceId, Waiter,
-    reservation::Marks,
+    reservation::WaitMarks,
     waiting::{self, Flow, State},
 };
 
@@ -24,7 +24,7 @@ const LONGEST_KEPT_NS: u64 = 500_000_000;
 /// How long one rests that found no place in its turn, because somebody else was counted meanwhile.
 const REST_NS: u64 = 100_000_000;
 
-/// How often one for whom the room was full is let in where another one has left, and a third has come first.
+/// How often one for whom no more might wait is let in where another one has left, and a third has come first.
 const MOST_TRIES: u8 = 8;
 
 /// What the usher is to be asked.
@@ -34,7 +34,7 @@ pub enum Act {
     Grant,
     /// It has not answered: the next one's turn.
     Revoke,
-    /// It may wait, where another one has left the room.
+    /// It may wait, where another one waits no longer.
     Admit,
     /// It waits for something else than before.
     WaitOn(Reason),
@@ -50,7 +50,7 @@ pub struct Asked<'a> {
     /// What it would be counted in.
     pub count_keys: CountKeys,
     /// Where it is marked: there it overtakes nobody if it takes what others wait for.
-    pub marks: Marks,
+    pub marks: WaitMarks,
 }
 
 /// How many places are free for one that waits, and how many the rate allows.
@@ -74,10 +74,10 @@ struct Queued {
     number: u64,
     state: State,
     waits_for: Reason,
-    marks: Marks,
+    marks: WaitMarks,
     count_keys: CountKeys,
     /// How many may wait in front of its listener.
-    room: usize,
+    capacity: usize,
     since_ns: u64,
     /// Who has the lowest goes first: since when it waits, or when it lost its turn.
     order: u64,
@@ -119,7 +119,7 @@ impl Line {
             waits_for: waiter.reason(),
             marks: waiter.marks(),
             count_keys,
-            room: waiter.room.into(),
+            capacity: waiter.capacity.into(),
             since_ns: waiter.since_ns,
             order: before.map_or(waiter.since_ns, |before| before.order),
             turn_ns,
@@ -181,8 +181,8 @@ impl Line {
             }
             // To the end of the line.
             Act::Revoke => (queued.state, queued.order) = (State::Waiting, now_ns),
-            Act::Admit => (queued.state, queued.marks) = (State::Waiting, Marks::of(queued.waits_for)),
-            Act::WaitOn(reason) => (queued.waits_for, queued.marks) = (reason, Marks::of(reason)),
+            Act::Admit => (queued.state, queued.marks) = (State::Waiting, WaitMarks::of(queued.waits_for)),
+            Act::WaitOn(reason) => (queued.waits_for, queued.marks) = (reason, WaitMarks::of(reason)),
             Act::Tell => queued.state = State::Told,
         }
     }
@@ -216,8 +216,8 @@ impl Line {
         self.0.values().filter_map(due).min()
     }
 
-    /// For the oldest for whom the room was full: who has to go. That is the newest of the source with the most
-    /// waiters, it itself among them. Who was beaten to the room that was made for it is let in where there is some
+    /// For the oldest for whom no more might wait: who has to go. That is the newest of the source with the most
+    /// waiters, it itself among them. Who was beaten to the capacity that was made free for it is let in where there is some
     /// now, and else more is made.
     fn crowded(&self) -> Vec<(Flow, Act)> {
         let crowded = self.0.iter().filter(|(_, queued)| queued.state == State::Crowded);
@@ -235,7 +235,7 @@ impl Line {
         if queued.tries >= MOST_TRIES {
             return vec![(*flow, Act::Tell)];
         }
-        if queued.tries > 0 && in_all < queued.room {
+        if queued.tries > 0 && in_all < queued.capacity {
             return vec![(*flow, Act::Admit)];
         }
         let own = waiting.get(&queued.count_keys.source).copied().unwrap_or_default() + 1;
@@ -247,7 +247,7 @@ impl Line {
         });
         match newest {
             // Unless there are so many at another listener of the service that one less is no help.
-            Some((newest, _)) if in_all <= queued.room => vec![(*newest, Act::Tell), (*flow, Act::Admit)],
+            Some((newest, _)) if in_all <= queued.capacity => vec![(*newest, Act::Tell), (*flow, Act::Admit)],
             _ => vec![(*flow, Act::Tell)],
         }
     }

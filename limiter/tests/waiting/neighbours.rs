@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! What one source makes of its waiting room is no concern of the others.
+//! How one source waits is no concern of the others.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ fn while_one_source_fills_its_waiting_room_others_are_served_at_once() {
     let mut complaints = Vec::new();
     let records = std::thread::scope(|scope| {
         let busy = scope.spawn(|| crowd.call(&setup.lab));
-        eventually("the waiting rooms are full", SOON, || {
+        eventually("as many wait as may", SOON, || {
             let [connections, _, waiting] = listed(&setup.limiter);
             let full = connections == 2 * LIMIT as u64 && waiting >= 2 * LIMIT as u64;
             if full { Ok(()) } else { Err(format!("connections {connections}, waiting {waiting}")) }

@@ -29,9 +29,9 @@ fn waiter(flow: &Flow, state: State, since_ns: u64, waits_for: Reason) -> Waiter
         since_ns,
         rtt_us: 1_000,
         waits_for: waits_for as u8,
-        marks: if state.is_marked() { Marks::of(waits_for).0 } else { 0 },
+        marks: if state.is_marked() { WaitMarks::of(waits_for).0 } else { 0 },
         record: ConnectionRecord::new(record::COUNTED, &count_keys),
-        room: 50,
+        capacity: 50,
         ..Waiter::default()
     }
 }

@@ -68,7 +68,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use limiter_common::{
-        Addr, ConnectionRecord, CountKeys, Reason, ServiceId, ServicePolicy, record, reservation::Marks,
+        Addr, ConnectionRecord, CountKeys, Reason, ServiceId, ServicePolicy, record, reservation::WaitMarks,
     };
 
     use super::*;
@@ -82,7 +82,7 @@ mod tests {
         let record = |port, state, reason: Reason| {
             let waiter = Waiter {
                 word: waiting::word(1, state),
-                marks: Marks::of(reason).0,
+                marks: WaitMarks::of(reason).0,
                 record: ConnectionRecord::new(record::COUNTED, &count_keys),
                 ..Waiter::default()
             };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// The greeter's bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct Bounds {
     /// Connections at once; one more is reset.
     pub connections: usize,
     /// Of these, how many one source may have.
@@ -16,14 +16,14 @@ pub struct Limits {
     pub bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for Bounds {
     fn default() -> Self {
         let all = Self { connections: 0, per_source: 0, time: Duration::from_secs(2), bytes: 4096 };
         all.with_connections(1024)
     }
 }
 
-impl Limits {
+impl Bounds {
     /// These, with other `connections`. One source may have an eighth of them.
     #[must_use]
     pub fn with_connections(self, connections: usize) -> Self {
