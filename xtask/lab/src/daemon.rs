@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -18,9 +18,12 @@ use crate::{command, interrupt, poll};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often it is looked at.
-const INTERVAL: Duration = Duration::from_millis(20);
+const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Where a limiter has its locks.
+/// How often it is asked whether it serves, as long as it has not announced itself.
+const ASK: Duration = Duration::from_millis(500);
+
+/// Where a limiter has its locks. That of the daemon bears its number as soon as it serves.
 const LOCKS: &str = "/run/limiter";
 
 /// A running limiter; unloaded when this ends.
@@ -76,15 +79,9 @@ impl Daemon {
 
     fn wait_until_it_serves(&mut self) -> Result<()> {
         let Self { program, instance, process, log } = self;
-        let said = || fs::read_to_string(&*log).unwrap_or_default();
-        let serving = poll::until(PATIENCE, INTERVAL, || {
-            interrupt::check()?;
-            if let Some(status) = process.ended()? {
-                bail!("the limiter ended ({status}):\n{}", said());
-            }
-            Ok(serves(program, instance, process.pid()).ok())
-        });
-        serving?.with_context(|| format!("the limiter is not ready after {PATIENCE:?}:\n{}", said()))
+        wait_until_it_serves(program, instance, process, PATIENCE).with_context(|| {
+            format!("the limiter is not ready:\n{}", fs::read_to_string(log).unwrap_or_default())
+        })
     }
 
     /// Ends it, whether it serves yet or not: only then is it certain that it loads nothing any more. What it has
@@ -136,12 +133,47 @@ pub fn cli(program: &Path, instance: &str) -> Command {
     command
 }
 
-/// Passes if an instance says that its daemon serves, and is this process.
+/// Waits until the daemon of an instance serves, and is this process.
+///
+/// To ask takes a process, and the daemon needs the processor while it loads: it is asked when it has announced itself,
+/// and now and then in case its lock is not seen from here.
 ///
 /// # Errors
 ///
-/// What it says instead. As long as nothing is loaded, it fails and says that, which is no news.
-pub fn serves(program: &Path, instance: &str, pid: u32) -> Result<(), String> {
+/// When it ends instead, does not serve in time, or we are interrupted.
+pub fn wait_until_it_serves(
+    program: &Path,
+    instance: &str,
+    process: &mut Process,
+    within: Duration,
+) -> Result<()> {
+    let pid = process.pid();
+    let (mut asked, mut said) = (Instant::now(), String::from("it was not asked"));
+    let serving = poll::until(within, INTERVAL, || {
+        interrupt::check()?;
+        if let Some(status) = process.ended()? {
+            bail!("limiter run ended: {status}");
+        }
+        if !is_announced(instance, pid) && asked.elapsed() < ASK {
+            return Ok(None);
+        }
+        let answer = serves(program, instance, pid);
+        asked = Instant::now();
+        Ok(answer.map_err(|answer| said = answer).ok())
+    })?;
+    serving.with_context(|| format!("it does not serve after {within:?}: {said}"))
+}
+
+/// Whether the daemon's lock bears this number.
+fn is_announced(instance: &str, pid: u32) -> bool {
+    let lock = fs::read_to_string(Path::new(LOCKS).join(format!("{instance}.pid")));
+    lock.is_ok_and(|lock| lock.trim() == pid.to_string())
+}
+
+/// Passes if an instance says that its daemon serves, and is this process.
+///
+/// As long as nothing is loaded, the command fails and says that, which is no news.
+fn serves(program: &Path, instance: &str, pid: u32) -> Result<(), String> {
     let status = cli(program, instance).args(["status", "--json"]).output();
     let status =
         Outcome::from(status.map_err(|error| format!("cannot start {}: {error}", program.display()))?);

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::command::Outcome;
-use crate::daemon::{cli, serves};
+use crate::daemon::{cli, wait_until_it_serves};
 use crate::process::{Process, tethered};
 use crate::{Lab, SOON, eventually, sweep};
 
@@ -172,13 +172,8 @@ impl Limiter {
             .stdout(log.try_clone().expect("a log file"))
             .stderr(log);
         let mut daemon = Process::start("limiter run", command).expect("the limiter can be started");
-        let pid = daemon.pid();
-        eventually("the daemon is ready", Duration::from_secs(60), || {
-            if let Some(status) = daemon.ended().expect("a child of ours") {
-                panic!("limiter run ended: {status}\n{}", self.log());
-            }
-            serves(&self.program, &self.instance, pid).map_err(|status| format!("{status}\n{}", self.log()))
-        });
+        let ready = wait_until_it_serves(&self.program, &self.instance, &mut daemon, Duration::from_secs(60));
+        ready.unwrap_or_else(|problem| panic!("{problem:#}\n{}", self.log()));
         self.daemon = Some(daemon);
     }
 

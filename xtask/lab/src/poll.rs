@@ -10,8 +10,11 @@ use anyhow::Result;
 /// How long anything may take that should take no time at all, on a machine busy with other tests.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// How often [`eventually`] looks.
+/// [`eventually`] pauses for at least this long between two looks.
 const INTERVAL: Duration = Duration::from_millis(5);
+
+/// And for at most this long.
+const LONG_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How many times longer to wait than on hardware: `LIMITER_TEST_PATIENCE`, which `cargo xtask vm` sets. In emulation
 /// the kernel takes half a minute to verify the programs.
@@ -49,18 +52,21 @@ pub fn until<T>(
 }
 
 /// Polls until `check` is satisfied, and returns what it found; fails with its last complaint.
+///
+/// It pauses as long as a look takes: most looks start programs, and what they wait for needs the processor as well.
 #[track_caller]
 #[expect(clippy::panic, reason = "the test fails")]
 pub fn eventually<T>(what: &str, within: Duration, mut check: impl FnMut() -> Result<T, String>) -> T {
     let within = within * patience();
     let deadline = Instant::now() + within;
     loop {
+        let begun = Instant::now();
         match check() {
             Ok(found) => return found,
             Err(complaint) if Instant::now() > deadline => {
                 panic!("not within {within:?}: {what}\n{complaint}")
             }
-            Err(_) => std::thread::sleep(INTERVAL),
+            Err(_) => std::thread::sleep(begun.elapsed().clamp(INTERVAL, LONG_INTERVAL)),
         }
     }
 }
