@@ -5,48 +5,24 @@
 //! each time. This works on every kernel with TUN (tuntap.rst in the kernel's documentation): a device in each
 //! host, and a thread between them. The thread knows TCP well enough to make single clients vanish.
 
+mod faults;
 mod relay;
 mod segment;
 mod tun;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Result;
-use relay::{Faults, Relay};
+pub use faults::Loss;
+use faults::Shared;
+use relay::Relay;
 pub use segment::{Direction, Segment};
 
 use crate::{Lab, Namespace};
-
-/// How many of the TCP segments are lost. Nothing else ever is.
-#[derive(Clone, Copy, Debug)]
-pub struct Loss {
-    /// Out of a hundred, 0 to 100.
-    pub percent: u64,
-    /// The same segments by number of each direction are lost for the same seed.
-    pub seed: u64,
-}
-
-impl Loss {
-    /// None is lost.
-    pub const NONE: Self = Self { percent: 0, seed: 0 };
-}
-
-/// What relay and tests share.
-#[derive(Default)]
-struct Shared {
-    faults: Mutex<Faults>,
-    done: AtomicBool,
-}
-
-impl Shared {
-    fn faults(&self) -> MutexGuard<'_, Faults> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The link of a lab, until it is dropped.
 pub struct Link {

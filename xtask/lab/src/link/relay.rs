@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The thread between the two ends: a queue each way.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,8 +13,8 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use super::segment::Direction;
-use super::{Loss, Segment, Shared};
+use super::faults::{Loss, Shared};
+use super::segment::{Direction, Segment};
 use crate::random::Random;
 
 /// Longer than any packet of these devices.
@@ -24,33 +23,6 @@ const PACKET: usize = 2048;
 const BREATH: Duration = Duration::from_millis(50);
 /// Packets read in a row before those that are due are delivered.
 const GULP: usize = 64;
-
-/// Who does not get through, and what did not.
-#[derive(Default)]
-pub struct Faults {
-    pub silenced: HashSet<SocketAddr>,
-    /// Segments that each has sent after its SYN.
-    pub muted: HashMap<SocketAddr, u32>,
-    pub lost: Vec<Segment>,
-    /// The longest that a segment arrived after it was due.
-    pub late: Duration,
-}
-
-impl Faults {
-    /// Whether this segment is to pass, chance apart.
-    fn passes(&mut self, segment: &Segment) -> bool {
-        if self.silenced.contains(&segment.client) {
-            return false;
-        }
-        match self.muted.get_mut(&segment.client) {
-            Some(sent) if segment.direction == Direction::ToHost && !segment.syn => {
-                *sent += 1;
-                *sent == 1
-            }
-            _ => true,
-        }
-    }
-}
 
 /// One direction of the link.
 struct Lane {
