@@ -29,7 +29,11 @@ mod load;
 #[cfg(feature = "bench")]
 mod machine;
 #[cfg(feature = "bench")]
+mod outcome;
+#[cfg(feature = "bench")]
 mod plan;
+#[cfg(feature = "bench")]
+mod prepare;
 #[cfg(feature = "bench")]
 mod programs;
 #[cfg(feature = "bench")]

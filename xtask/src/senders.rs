@@ -12,15 +12,16 @@ mod cell;
 mod exim;
 mod host;
 mod mailer;
+mod mailers;
 mod opensmtpd;
 mod plan;
 mod postfix;
+mod setting;
 mod table;
 mod watch;
 
 use std::{
     env,
-    net::Ipv4Addr,
     path::PathBuf,
     sync::{Mutex, PoisonError},
     thread,
@@ -37,28 +38,7 @@ use crate::{
 };
 use cell::{Course, Outcome};
 use plan::{Cell, Filter, Limit, Mta, Timers, Way};
-
-/// The sender, at an address of the documentation (RFC 5737).
-const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-
-/// The receiver, likewise.
-const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 25);
-
-/// SMTP.
-const PORT: u16 = 25;
-
-/// What a source may hold.
-const LIMIT: usize = 3;
-
-/// What is in the queue.
-const MESSAGES: usize = 50;
-
-/// Whose mail it is; the number of the message stands before the @, behind [`RECIPIENT`].
-const DOMAIN: &str = "mx.example.net";
-const RECIPIENT: &str = "to-";
-
-/// When a sender with scaled timers tries again.
-const SCALED: Duration = Duration::from_secs(10);
+use setting::MESSAGES;
 
 /// Arguments of the verb.
 #[derive(Args)]

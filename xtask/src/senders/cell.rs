@@ -18,10 +18,10 @@ use limiter_lab::{
 use serde_json::Value;
 
 use super::{
-    CLIENT, HOST, LIMIT, MESSAGES, PORT, SCALED,
     host::Host,
-    mailer,
+    mailers,
     plan::{Cell, Limit, Timers},
+    setting::{CLIENT, DOMAIN, HOST, LIMIT, MESSAGES, PORT, SCALED},
     watch::{Seen, Watch},
 };
 
@@ -73,7 +73,7 @@ impl Course<'_> {
         let mut turn = Some(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
         interrupt::check()?;
         let name = format!("{}-{number}", self.name);
-        let (from, to) = (mailer::of(cell.sender), mailer::of(cell.receiver));
+        let (from, to) = (mailers::of(cell.sender), mailers::of(cell.receiver));
         let mut sender = Host::new(&format!("{name}-from"))?;
         let mut receiver = Host::new(&format!("{name}-to"))?;
         let _link = match cell.way.delay() {
@@ -109,7 +109,7 @@ impl Course<'_> {
         receiver: &Host,
         turn: &mut Option<MutexGuard<'_, ()>>,
     ) -> Result<(usize, Duration)> {
-        let (from, to) = (mailer::of(cell.sender), mailer::of(cell.receiver));
+        let (from, to) = (mailers::of(cell.sender), mailers::of(cell.receiver));
         let (mut arrived, mut last, mut nudged) = (0, Duration::ZERO, Duration::ZERO);
         loop {
             let (now, found) = (begin.elapsed(), to.received(receiver));
@@ -136,8 +136,7 @@ impl Course<'_> {
         // The addresses are those of documentation; a shield would not look at them.
         let config = format!(
             "hostname = \"{}\"\ninterfaces = []\n[service.smtp]\nmax_connections = {LIMIT}\n{}",
-            super::DOMAIN,
-            self.settings
+            DOMAIN, self.settings
         );
         receiver.write("limiter.toml", &config)?;
         let launch = receiver.command(self.limiter);

@@ -10,10 +10,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    DOMAIN, HOST, MESSAGES, PORT, SCALED,
     host::Host,
     mailer::{FROM, Mailer, recipient},
     plan::Timers,
+    setting::{DOMAIN, HOST, MESSAGES, PORT, SCALED},
 };
 use crate::unpacked::{EXIM, EXIM_USER};
 

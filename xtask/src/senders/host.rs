@@ -15,6 +15,8 @@ use limiter_lab::{Namespace, cgroup::Cgroup, interrupt, poll, proc_net, sweep};
 use nix::unistd::{User, chown};
 use tempfile::TempDir;
 
+use super::setting::{DOMAIN, RECIPIENT};
+
 /// Within this a mail server is up, however many others are starting.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -169,10 +171,10 @@ impl Drop for Processes {
 
 /// Which message a line of a log is about: each has a recipient of its own.
 fn message(line: &str) -> Option<u32> {
-    let (before, _) = line.split_once(super::DOMAIN)?;
+    let (before, _) = line.split_once(DOMAIN)?;
     let name = before.strip_suffix('@')?;
     let digits = name.rsplit(|c: char| !c.is_ascii_digit()).next()?;
-    name.strip_suffix(digits)?.strip_suffix(super::RECIPIENT)?;
+    name.strip_suffix(digits)?.strip_suffix(RECIPIENT)?;
     digits.parse().ok()
 }
 

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! What a mail server has to be able to do, to send or to receive here: one file each.
+//! What a mail server has to be able to do, to send or to receive here.
 
 use anyhow::Result;
 
 use super::{
-    exim::Exim,
     host::Host,
-    opensmtpd::OpenSmtpd,
-    plan::{Mta, Timers},
-    postfix::Postfix,
+    plan::Timers,
+    setting::{DOMAIN, RECIPIENT},
 };
 
 /// A mail server.
@@ -35,7 +33,7 @@ pub trait Mailer: Sync {
     /// When it does not.
     fn release(&self, host: &mut Host, timers: Timers) -> Result<()>;
 
-    /// Does what stands in for a timer that cannot be set, or not from then on; called every [`super::SCALED`] where timers are scaled.
+    /// Does what stands in for a timer that cannot be set, or not from then on; called every [`SCALED`](super::setting::SCALED) where timers are scaled.
     ///
     /// # Errors
     ///
@@ -51,15 +49,6 @@ pub trait Mailer: Sync {
     fn put_off(&self, host: &Host) -> usize;
 }
 
-/// The one that is meant.
-pub fn of(mta: Mta) -> &'static dyn Mailer {
-    match mta {
-        Mta::Postfix => &Postfix,
-        Mta::Exim => &Exim,
-        Mta::Opensmtpd => &OpenSmtpd,
-    }
-}
-
 /// The text of a message of about so many KiB.
 pub fn message(kib: usize) -> String {
     // 64 bytes with the end of the line.
@@ -72,5 +61,5 @@ pub const FROM: &str = "list@sender.example.org";
 
 /// Who gets the message with this number.
 pub fn recipient(number: usize) -> String {
-    format!("{}{number}@{}", super::RECIPIENT, super::DOMAIN)
+    format!("{RECIPIENT}{number}@{DOMAIN}")
 }

@@ -11,10 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    HOST, MESSAGES, PORT,
     host::Host,
     mailer::{FROM, Mailer, recipient},
     plan::Timers,
+    setting::{HOST, MESSAGES, PORT},
 };
 use crate::{
     command,

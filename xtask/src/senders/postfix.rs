@@ -6,10 +6,10 @@ use std::{fs, io::Write as _, process::Stdio};
 use anyhow::{Result, bail};
 
 use super::{
-    DOMAIN, HOST, MESSAGES, PORT, SCALED,
     host::{Host, account},
     mailer::{FROM, Mailer, recipient},
     plan::Timers,
+    setting::{DOMAIN, HOST, MESSAGES, PORT, SCALED},
 };
 use crate::command;
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{MESSAGES, cell::Outcome, plan::Cell};
+use super::{cell::Outcome, plan::Cell, setting::MESSAGES};
 
 const HEAD: &str = "\
 | sender → receiver | way | retries | limit | arrived | the last after | put off | tried | 220 | 421 | reset | hung > 10 s | longest silence |

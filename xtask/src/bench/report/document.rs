@@ -3,7 +3,10 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{Report, Section, table};
+use super::{
+    sections::{Report, Section},
+    table,
+};
 
 const BEGIN: &str = "<!-- written by `cargo xtask bench --write`: -->\n";
 const END: &str = "<!-- until here -->\n";

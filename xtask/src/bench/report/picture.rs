@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
-use super::Outcome;
+use crate::bench::outcome::Outcome;
 
 /// Width, and height of one bar with its space.
 const WIDTH: u32 = 800;

@@ -4,8 +4,8 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::bench::{
+    outcome::Outcome,
     programs::{Memory, Program},
-    report::Outcome,
     statistics::Spread,
 };
 
