@@ -15,9 +15,10 @@ use ipnet::IpNet;
 use limiter_common::ServicePolicy;
 use toml_edit::{DocumentMut, InlineTable, Item, Value};
 
+pub use self::rules::Ruling;
 use self::tables::Home;
 use super::{
-    Config, ConfigError, Limiting, Network, Service, Setting, SettingError, apply,
+    Config, ConfigError, Network, Service, Setting, SettingError, apply,
     check::NONE,
     load::{MAX_FILE_BYTES, parse},
 };
@@ -39,19 +40,6 @@ pub enum Change<'a> {
         /// What is said of them.
         ruling: Ruling<'a>,
     },
-}
-
-/// What is said of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ruling<'a> {
-    /// Everything.
-    Allow,
-    /// Nothing.
-    Deny,
-    /// These limits for all services, or for this one.
-    Limit(Limiting, Option<&'a str>),
-    /// No rule.
-    Forget,
 }
 
 /// Why a change cannot be written.

@@ -8,7 +8,7 @@ use limiter_common::{MAX_SERVICES, Mode, Protocol, Response, service::Prefixes};
 use toml::Spanned;
 
 use super::{
-    Config, Network, RateSpec, RateWithBurst, Service, check,
+    Config, Interfaces, LadderConfig, Network, RateSpec, RateWithBurst, Service, check,
     error::{Complaint, Located},
     reader::start,
     rules,
@@ -137,6 +137,23 @@ fn value_of<T: Copy>(given: Option<&Spanned<T>>) -> Option<T> {
 /// The built-in services under `defaults`.
 pub fn built_in(defaults: &Defaults) -> Vec<Service> {
     BUILT_IN.iter().map(|&(name, ports, protocol)| defaults.service(name, ports.to_vec(), protocol)).collect()
+}
+
+impl Default for Config {
+    /// The design's services and limits, as they are without any file.
+    fn default() -> Self {
+        let services = built_in(&Defaults::default());
+        Self {
+            hostname: None,
+            max_sources: MAX_SOURCES,
+            remember_seconds: REMEMBER_SECONDS,
+            reconcile_seconds: RECONCILE_SECONDS,
+            interfaces: Interfaces::default(),
+            ladder: LadderConfig::default(),
+            services,
+            rules: Vec::new(),
+        }
+    }
 }
 
 /// Completes what the file says; `line` tells the line of a byte of it.

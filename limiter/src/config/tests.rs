@@ -6,7 +6,7 @@ mod reference;
 mod round_trip;
 mod settings;
 
-use limiter_common::{MAX_SERVICES, Rate};
+use limiter_common::{MAX_SERVICES, Mode, Protocol, Rate, Response};
 use proptest::prelude::*;
 
 use super::*;

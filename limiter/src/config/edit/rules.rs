@@ -5,11 +5,21 @@ use ipnet::IpNet;
 use limiter_common::Action;
 use toml_edit::{Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
-use super::{
-    Ruling,
-    tables::{Home, append, push, take_out},
-};
-use crate::config::{Rule, SettingError, check::NONE, parse_network, rules::EVERY_OTHER};
+use super::tables::{Home, append, push, take_out};
+use crate::config::{Limiting, Rule, SettingError, check::NONE, parse_network, rules::EVERY_OTHER};
+
+/// What is said of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruling<'a> {
+    /// Everything.
+    Allow,
+    /// Nothing.
+    Deny,
+    /// These limits for all services, or for this one.
+    Limit(Limiting, Option<&'a str>),
+    /// No rule.
+    Forget,
+}
 
 /// `rules` with the rule of `network`, as `limiter allow`, `deny`, `limit` and `forget` mean it.
 ///

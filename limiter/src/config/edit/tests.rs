@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{OrNone, RateSpec, parse_network, parse_setting};
+use crate::config::{Limiting, OrNone, RateSpec, parse_network, parse_setting};
 
 fn changed(text: &str, change: &Change<'_>) -> String {
     match edit(text, "limiter.toml", change) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Any configuration survives being written and read.
 
-use limiter_common::{Rate, ServicePolicy};
+use limiter_common::{Mode, Protocol, Rate, Response, ServicePolicy};
 use proptest::prelude::*;
 
 use super::super::*;
