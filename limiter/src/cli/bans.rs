@@ -14,12 +14,12 @@ use ipnet::IpNet;
 use limiter_common::{Action, Addr, Cause, Key, ServiceId, ServicePolicy, rule::Network};
 
 use super::{
-    WrongUsage,
     answer::{Answer, Done, word},
     caution::{self, Force},
-    input, loaded, locked,
+    exit::WrongUsage,
+    input,
+    loaded::{loaded, locked, steadily},
     output::{self, Column, Format, Screen},
-    steadily,
 };
 use crate::{
     bans::{self, Ban, Bans, Idle, state},

@@ -7,7 +7,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 use limiter_common::{Action, Addr, Key, rule::Network};
 
-use super::WrongUsage;
+use super::exit::WrongUsage;
 use crate::{kernel::sets::RuleEntry, ledger, policy};
 
 /// Shorter prefixes than these are for so much of the Internet that it is everybody: all of IPv6 that is in use is within

@@ -14,9 +14,9 @@ use serde::Serialize;
 
 use self::remedy::{Refused, Remedy};
 use super::{
-    input, loaded,
+    input,
+    loaded::{loaded, steadily},
     output::{self, Column, Format, Screen},
-    steadily,
 };
 use crate::{
     instance::Instance,

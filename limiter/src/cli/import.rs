@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{FAILED, WrongUsage, output};
+use super::{
+    exit::{FAILED, WrongUsage},
+    output,
+};
 use crate::import::{self, Import, Reader, gather};
 
 #[derive(clap::Args)]

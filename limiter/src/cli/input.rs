@@ -8,7 +8,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 use limiter_common::{Ladder, ServiceId, ServicePolicy};
 
-use super::WrongUsage;
+use super::exit::WrongUsage;
 use crate::config;
 
 /// What a service is called on the command line where all of them are meant; or a service of this name, if there is one.

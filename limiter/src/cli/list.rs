@@ -7,9 +7,9 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::{
-    input, loaded,
+    input,
+    loaded::{loaded, steadily},
     output::{self, Column, Format, Screen},
-    steadily,
 };
 use crate::{
     instance::Instance,

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use super::{
     answer::{Answer, Done, Saved, word},
-    locked,
+    loaded::locked,
     output::Format,
 };
 use crate::{

@@ -12,13 +12,13 @@ use limiter_common::{
 use serde::Serialize;
 
 use super::{
-    WrongUsage,
     answer::Done,
     caution::{self, Force},
-    input, loaded, locked,
+    exit::WrongUsage,
+    input,
+    loaded::{loaded, locked, steadily},
     output::{self, Column, Format, Screen},
     save::{self, Save},
-    steadily,
 };
 use crate::{
     config::{self, Change, Limiting, Ruling, Setting, SettingError},

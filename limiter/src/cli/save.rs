@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{
-    WrongUsage,
     answer::{Answer, Done, Saved},
+    exit::WrongUsage,
     run::DEFAULT_CONFIG,
 };
 use crate::{

@@ -19,7 +19,8 @@ use limiter_common::{
 };
 
 use super::{
-    bans, explain, list, nothing_loaded,
+    bans, explain, list,
+    loaded::nothing_loaded,
     output::{Screen, Width},
     rules, status,
 };

@@ -7,7 +7,8 @@ use anyhow::Result;
 
 use super::{
     answer::Done,
-    input, locked,
+    input,
+    loaded::locked,
     output::Format,
     save::{self, Save},
 };

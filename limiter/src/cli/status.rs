@@ -2,26 +2,24 @@
 //! `limiter status`
 
 mod brief;
+mod document;
+mod screen;
+mod service;
 mod warnings;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{collections::HashMap, process::ExitCode, time::Duration};
 
 use anyhow::{Result, anyhow};
-use limiter_common::{Counters, Key, Mode, Reason, Response, ServiceId, ServicePolicy};
-use serde::Serialize;
+use limiter_common::{Key, ServiceId, ServicePolicy};
 
 use super::{
-    NOT_IN_FORCE, enter_protected, loaded, nothing_loaded,
-    output::{self, Column, Format, Screen},
-    refuse_elsewhere, steadily,
+    exit::NOT_IN_FORCE,
+    loaded::{enter_protected, loaded, nothing_loaded, refuse_elsewhere, steadily},
+    output::{self, Format},
 };
 use crate::{
-    bans, config,
-    instance::{Daemon, Instance},
+    bans,
+    instance::Instance,
     kernel::{Found, Tables, environment, maintenance::Maintenance, pins},
     ledger, reconcile, shield,
 };
@@ -40,112 +38,15 @@ pub struct Args {
     pub format: Format,
 }
 
-#[derive(Serialize)]
-pub struct Status {
-    pub(super) instance: String,
-    /// Whether every program is attached.
-    pub(super) in_force: bool,
-    pub(super) daemon: Daemon,
-    /// Where denied and banned sources are dropped before anything is spent on them.
-    pub(super) shield: Vec<shield::Attachment>,
-    /// Bans in force.
-    pub(super) bans: usize,
-    /// With `--verify`, what it found.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) verified: Option<Verified>,
-    pub(super) services: Vec<Service>,
-    pub(super) warnings: Vec<String>,
-}
-
-#[derive(Serialize)]
-pub struct Service {
-    pub(super) name: String,
-    ports: Vec<u16>,
-    protocol: &'static str,
-    max_connections: u32,
-    /// As the configuration writes it.
-    rate: Option<String>,
-    burst: Option<u32>,
-    network: Option<config::Network>,
-    max_total: Option<u32>,
-    reserve: u32,
-    keepalive_seconds: Option<u32>,
-    /// How long a handshake without a place waits for one; 0: its client is told at once.
-    wait_seconds: u8,
-    /// `enforce`, or `observe` where verdicts are only counted.
-    mode: Mode,
-    response: Response,
-    connections: u32,
-    /// Handshakes that wait for a place.
-    waiting: u32,
-    /// Seconds that the first of them has waited.
-    waiting_first_seconds: f64,
-    counters: CounterValues,
-}
-
-/// The ledger against the socket table.
-#[derive(Serialize)]
-pub struct Verified {
-    /// Connections in the socket table.
-    connections: usize,
-    /// Dead connections, which are in no table, whose owner has not let go.
-    dead: usize,
-    /// Counts that were wrong.
-    differences: Vec<Difference>,
-}
-
-#[derive(Serialize)]
-pub struct Difference {
-    /// Whose count, and by how much it is off, in words.
-    what: String,
-    corrected: bool,
-}
-
-#[derive(Serialize)]
-pub struct CounterValues {
-    accepted: u64,
-    refused: u64,
-    would_refuse: BTreeMap<&'static str, u64>,
-    refused_denied: u64,
-    refused_banned: u64,
-    refused_total: u64,
-    refused_network: u64,
-    refused_concurrency: u64,
-    refused_rate: u64,
-    replied: u64,
-    held: u64,
-    let_in: u64,
-    told: u64,
-    gone: u64,
-    lost_turn: u64,
-    unrecorded: u64,
-    contended: u64,
-    unreserved: u64,
-    uncounted: u64,
-    shared: u64,
-    banned: u64,
-    unjudged: u64,
-    dropped: u64,
-    adopted: u64,
-    drift: u64,
-}
-
 #[cfg(test)]
 pub use brief::line as brief_line;
 pub use brief::{UNKNOWN, unknown};
+pub use document::Status;
+use document::{Difference, Nothing, Verified};
+pub use screen::screen;
+pub use service::Service;
 use warnings::of_the_host;
 pub use warnings::of_the_instance;
-
-/// Nothing is loaded.
-#[derive(Serialize)]
-struct Nothing {
-    instance: String,
-    in_force: bool,
-    daemon: Daemon,
-    services: [(); 0],
-    warnings: [(); 0],
-    error: String,
-}
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     environment::check()?;
@@ -271,169 +172,6 @@ fn services(tables: &Tables) -> Result<Vec<Service>> {
     Ok(services)
 }
 
-impl Service {
-    /// What the kernel knows of one, in words.
-    pub fn new(
-        policy: &ServicePolicy,
-        ports: Vec<u16>,
-        connections: u32,
-        waiting: u32,
-        waiting_first_seconds: f64,
-        counters: Counters,
-    ) -> Self {
-        Self {
-            name: policy.name().to_owned(),
-            ports,
-            protocol: config::protocol_name(policy.protocol),
-            max_connections: policy.max_connections,
-            rate: config::RateSpec::of(&policy.rate).map(|spec| spec.to_string()),
-            burst: policy.rate.is_limited().then(|| policy.rate.burst()),
-            network: policy.has_network().then_some(config::Network {
-                ipv4_prefix: policy.network.ipv4,
-                ipv6_prefix: policy.network.ipv6,
-                max_connections: policy.network_max_connections,
-            }),
-            max_total: (policy.max_total != 0).then_some(policy.max_total),
-            reserve: policy.reserve,
-            keepalive_seconds: Some(policy.keepalive.seconds()).filter(|&seconds| seconds != 0),
-            wait_seconds: policy.wait_s,
-            mode: Mode::from_u8(policy.mode),
-            response: Response::from_u8(policy.response),
-            connections,
-            waiting,
-            waiting_first_seconds,
-            counters: CounterValues::from(counters),
-        }
-    }
-}
-
-impl Service {
-    /// What holds besides the limit of a source, in words; `None` if nothing does. A `wait` is in it only
-    /// where it is another than the default, or every service would have a line.
-    fn further_limits(&self) -> Option<String> {
-        let mut limits = Vec::new();
-        if let (Some(rate), Some(burst)) = (&self.rate, self.burst) {
-            limits.push(format!("{rate} per source, {burst} at once"));
-        }
-        if let Some(config::Network { ipv4_prefix, ipv6_prefix, max_connections }) = self.network {
-            limits.push(format!("{max_connections} per network (/{ipv4_prefix}, /{ipv6_prefix})"));
-        }
-        match (self.max_total, self.reserve) {
-            (Some(total), 0) => limits.push(format!("{total} in total")),
-            (Some(total), reserve) => {
-                limits.push(format!("{total} in total, {reserve} more for allowed sources"));
-            }
-            (None, _) => {}
-        }
-        if let Some(seconds) = self.keepalive_seconds {
-            let time = output::time(Duration::from_secs(seconds.into()));
-            limits.push(format!("connections of vanished clients end within {time}"));
-        }
-        match self.wait_seconds {
-            config::WAIT_SECONDS => {}
-            0 => limits.push("no client waits for a place".to_owned()),
-            seconds => {
-                let time = output::time(Duration::from_secs(seconds.into()));
-                limits.push(format!("clients wait {time} for a place"));
-            }
-        }
-        (!limits.is_empty()).then(|| format!("{}: {}", self.name, limits.join("; ")))
-    }
-}
-
-impl Service {
-    fn row(&self) -> Vec<String> {
-        let ports = self.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
-        vec![
-            self.name.clone(),
-            if ports.is_empty() { "(none)".to_owned() } else { ports },
-            self.response.to_string(),
-            self.max_connections.to_string(),
-            match self.max_total {
-                Some(max) => format!("{} of {max}", self.connections),
-                None => self.connections.to_string(),
-            },
-            self.counters.accepted.to_string(),
-            self.counters.refused.to_string(),
-            self.counters.replied.to_string(),
-            self.counters.held.to_string(),
-        ]
-    }
-
-    /// What became of those that waited, in words; `None` if nobody ever did.
-    fn waits(&self) -> Option<String> {
-        let CounterValues { let_in, told, gone, lost_turn, .. } = self.counters;
-        if u64::from(self.waiting) + let_in + told + gone + lost_turn == 0 {
-            return None;
-        }
-        let now = match self.waiting {
-            0 => "no client waits for a place".to_owned(),
-            n => format!("{n} wait for a place, the first for {} s", self.waiting_first_seconds),
-        };
-        Some(format!(
-            "{}: {now}; since loading {let_in} got in after waiting, {told} were refused, {gone} gave up, \
-             {lost_turn} missed their turn",
-            self.name
-        ))
-    }
-}
-
-impl From<Counters> for CounterValues {
-    fn from(sum: Counters) -> Self {
-        let Counters {
-            accepted,
-            refused,
-            would_refuse,
-            replied,
-            held,
-            let_in,
-            told,
-            gone,
-            lost_turn,
-            unrecorded,
-            contended,
-            unreserved,
-            uncounted,
-            shared,
-            banned,
-            unjudged,
-            dropped,
-            adopted,
-            drift,
-        } = sum;
-        Self {
-            accepted,
-            refused: refused.iter().sum(),
-            would_refuse: Reason::ALL
-                .into_iter()
-                .map(|reason| (reason.name(), would_refuse[reason as usize]))
-                .collect(),
-            refused_denied: refused[Reason::Denied as usize],
-            refused_banned: refused[Reason::Banned as usize],
-            refused_total: refused[Reason::Total as usize],
-            refused_network: refused[Reason::Network as usize],
-            refused_concurrency: refused[Reason::Concurrency as usize],
-            refused_rate: refused[Reason::Rate as usize],
-            replied,
-            held,
-            let_in,
-            told,
-            gone,
-            lost_turn,
-            unrecorded,
-            contended,
-            unreserved,
-            uncounted,
-            shared,
-            banned,
-            unjudged,
-            dropped,
-            adopted,
-            drift,
-        }
-    }
-}
-
 /// Whether new sources are limited by their network, because the ledger has no room for them.
 fn crowded(instance: &Instance, tables: &Tables) -> Result<Option<String>> {
     let is_full = tables.is_full(ledger::now_s()?)?;
@@ -456,53 +194,4 @@ fn crowded(instance: &Instance, tables: &Tables) -> Result<Option<String>> {
          are counted with their network, in {entries} entries (`limiter --instance {instance} list` lists them \
          as shared); raise max_sources, stop the daemon, and start `limiter --instance {instance} run`"
     )))
-}
-
-const COLUMNS: [Column; 9] = [
-    Column::words("SERVICE"),
-    Column::words("PORTS").goes(5),
-    Column::words("RESPONSE").goes(3),
-    Column::number("LIMIT"),
-    Column::number("CONNECTIONS").or("CONNS"),
-    Column::number("ACCEPTED").goes(4),
-    Column::number("REFUSED"),
-    Column::number("REPLIED").goes(2),
-    Column::number("HELD").goes(1),
-];
-
-/// What is shown of it.
-pub fn screen(status: &Status, width: output::Width) -> Screen {
-    let mut screen = Screen::new(width);
-    let daemon = match status.daemon.pid {
-        Some(pid) => format!("daemon running, pid {pid}"),
-        None => "daemon not running".to_owned(),
-    };
-    let limits = if status.in_force { "limits in force" } else { "LIMITS NOT IN FORCE" };
-    screen.line(&format!("instance {}: {limits}, {daemon}", status.instance));
-    let rows: Vec<Vec<String>> = status.services.iter().map(Service::row).collect();
-    screen.blank();
-    screen.table(&COLUMNS, &rows);
-    screen.paragraph(status.services.iter().filter_map(Service::further_limits));
-    screen.paragraph(status.services.iter().filter_map(Service::waits));
-    screen.paragraph(status.shield.iter().map(|attachment| format!("shield on {attachment}")));
-    if status.bans > 0 {
-        screen.paragraph([format!(
-            "bans in force: {}; `limiter --instance {} bans` lists them",
-            status.bans, status.instance
-        )]);
-    }
-    if let Some(Verified { connections, dead, differences }) = &status.verified {
-        let agree = if differences.is_empty() { "all counts match" } else { "some counts did not match" };
-        screen.paragraph([format!(
-            "{connections} connections in the kernel's socket table, {dead} dead but not closed: {agree}"
-        )]);
-        for Difference { what, corrected } in differences {
-            let now = if *corrected { "corrected" } else { "it has changed since" };
-            screen.line(&format!("  {what}: {now}"));
-        }
-    }
-    for warning in &status.warnings {
-        screen.paragraph([format!("warning: {warning}")]);
-    }
-    screen
 }

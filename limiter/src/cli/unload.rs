@@ -11,8 +11,8 @@ use rustix::process::Signal;
 
 use super::{
     answer::{Answer, Done, word},
+    loaded::refuse_elsewhere,
     output::{self, Format},
-    refuse_elsewhere,
 };
 use crate::{
     bans::state,

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::Status;
+use super::document::Status;
 use crate::instance::Instance;
 
 /// Everything is as it should be.

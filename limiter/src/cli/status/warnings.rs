@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use limiter_common::{Addr, Mode, rule::Network};
 
-use super::{Service, output};
+use super::service::Service;
 use crate::{
+    cli::output,
     conntrack::{self, Translation},
     instance::{Daemon, Instance},
     kernel::environment,

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! What is loaded, for a command that reads it or changes it.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+
+use crate::{
+    instance::Instance,
+    kernel::{Found, Tables, environment},
+};
+
+/// That nothing is, and what to do.
+pub fn nothing_loaded(instance: &Instance) -> String {
+    format!(
+        "instance {instance} is not loaded: start it with `limiter --instance {instance} run`, or name another \
+         --instance"
+    )
+}
+
+/// The tables of an instance that is loaded.
+pub fn loaded(instance: &Instance) -> Result<Tables> {
+    environment::check()?;
+    match Found::inspect(instance)? {
+        Found::Current(tables) => Ok(*tables),
+        Found::Nothing => {
+            refuse_elsewhere(instance)?;
+            Err(anyhow!(nothing_loaded(instance)))
+        }
+        Found::Other(difference) => Err(anyhow!(
+            "another build of limiter loaded instance {instance} ({difference}): use that build, or replace it \
+             with `limiter --instance {instance} run`"
+        )),
+    }
+}
+
+/// So often what is loaded is read again, because it was unloaded or replaced meanwhile.
+const MOST_READINGS: usize = 10;
+
+/// Reads something of what is loaded. If that was unloaded meanwhile, or another has taken its place, what was read is of
+/// neither: then it is read again.
+pub fn steadily<T>(instance: &Instance, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut result = None;
+    for _ in 0..MOST_READINGS {
+        let before = instance.pinned();
+        result = Some(read());
+        if instance.pinned() == before {
+            break;
+        }
+    }
+    result.unwrap_or_else(read)
+}
+
+/// The same under a lock: what is loaded when the lock is held. A daemon that starts may have put other maps in the place
+/// of those that were there before.
+pub fn locked<L>(instance: &Instance, lock: impl FnOnce(&Instance) -> Result<L>) -> Result<(Tables, L)> {
+    // For an instance that is not loaded no file is made.
+    steadily(instance, || loaded(instance))?;
+    let lock = lock(instance)?;
+    Ok((loaded(instance)?, lock))
+}
+
+/// Says where the limits are, if they are not here.
+pub fn refuse_elsewhere(instance: &Instance) -> Result<()> {
+    let daemon = instance.daemon()?;
+    match daemon.pid.filter(|&pid| instance.pins_elsewhere(pid).is_some()) {
+        Some(pid) => Err(anyhow!(
+            "instance {instance} is loaded in another mount namespace, which has its own BPF file system: run \
+             `nsenter --mount --target {pid} limiter --instance {instance} …`"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Enters the network namespace that is protected, by way of the daemon, so that its sockets can be
+/// seen. Best effort: who needs to see them complains if they cannot.
+pub fn enter_protected(instance: &Instance, tables: &Tables) -> Result<()> {
+    let (netns, _) = tables.protects()?;
+    if netns != environment::netns_cookie()?
+        && let Some(pid) = instance.daemon()?.pid
+    {
+        let _it_has_just_ended = environment::enter_netns(Path::new(&format!("/proc/{pid}/ns/net")));
+    }
+    Ok(())
+}

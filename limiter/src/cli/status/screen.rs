@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! The answer of `limiter status` for people.
+
+use std::time::Duration;
+
+use super::{
+    document::{Difference, Status, Verified},
+    service::{CounterValues, Service},
+};
+use crate::{
+    cli::output::{self, Column, Screen},
+    config,
+};
+
+const COLUMNS: [Column; 9] = [
+    Column::words("SERVICE"),
+    Column::words("PORTS").goes(5),
+    Column::words("RESPONSE").goes(3),
+    Column::number("LIMIT"),
+    Column::number("CONNECTIONS").or("CONNS"),
+    Column::number("ACCEPTED").goes(4),
+    Column::number("REFUSED"),
+    Column::number("REPLIED").goes(2),
+    Column::number("HELD").goes(1),
+];
+
+/// What is shown of it.
+pub fn screen(status: &Status, width: output::Width) -> Screen {
+    let mut screen = Screen::new(width);
+    let daemon = match status.daemon.pid {
+        Some(pid) => format!("daemon running, pid {pid}"),
+        None => "daemon not running".to_owned(),
+    };
+    let limits = if status.in_force { "limits in force" } else { "LIMITS NOT IN FORCE" };
+    screen.line(&format!("instance {}: {limits}, {daemon}", status.instance));
+    let rows: Vec<Vec<String>> = status.services.iter().map(Service::row).collect();
+    screen.blank();
+    screen.table(&COLUMNS, &rows);
+    screen.paragraph(status.services.iter().filter_map(Service::further_limits));
+    screen.paragraph(status.services.iter().filter_map(Service::waits));
+    screen.paragraph(status.shield.iter().map(|attachment| format!("shield on {attachment}")));
+    if status.bans > 0 {
+        screen.paragraph([format!(
+            "bans in force: {}; `limiter --instance {} bans` lists them",
+            status.bans, status.instance
+        )]);
+    }
+    if let Some(Verified { connections, dead, differences }) = &status.verified {
+        let agree = if differences.is_empty() { "all counts match" } else { "some counts did not match" };
+        screen.paragraph([format!(
+            "{connections} connections in the kernel's socket table, {dead} dead but not closed: {agree}"
+        )]);
+        for Difference { what, corrected } in differences {
+            let now = if *corrected { "corrected" } else { "it has changed since" };
+            screen.line(&format!("  {what}: {now}"));
+        }
+    }
+    for warning in &status.warnings {
+        screen.paragraph([format!("warning: {warning}")]);
+    }
+    screen
+}
+
+impl Service {
+    fn row(&self) -> Vec<String> {
+        let ports = self.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+        vec![
+            self.name.clone(),
+            if ports.is_empty() { "(none)".to_owned() } else { ports },
+            self.response.to_string(),
+            self.max_connections.to_string(),
+            match self.max_total {
+                Some(max) => format!("{} of {max}", self.connections),
+                None => self.connections.to_string(),
+            },
+            self.counters.accepted.to_string(),
+            self.counters.refused.to_string(),
+            self.counters.replied.to_string(),
+            self.counters.held.to_string(),
+        ]
+    }
+
+    /// What became of those that waited, in words; `None` if nobody ever did.
+    fn waits(&self) -> Option<String> {
+        let CounterValues { let_in, told, gone, lost_turn, .. } = self.counters;
+        if u64::from(self.waiting) + let_in + told + gone + lost_turn == 0 {
+            return None;
+        }
+        let now = match self.waiting {
+            0 => "no client waits for a place".to_owned(),
+            n => format!("{n} wait for a place, the first for {} s", self.waiting_first_seconds),
+        };
+        Some(format!(
+            "{}: {now}; since loading {let_in} got in after waiting, {told} were refused, {gone} gave up, \
+             {lost_turn} missed their turn",
+            self.name
+        ))
+    }
+
+    /// What holds besides the limit of a source, in words; `None` if nothing does. A `wait` is in it only
+    /// where it is another than the default, or every service would have a line.
+    fn further_limits(&self) -> Option<String> {
+        let mut limits = Vec::new();
+        if let (Some(rate), Some(burst)) = (&self.rate, self.burst) {
+            limits.push(format!("{rate} per source, {burst} at once"));
+        }
+        if let Some(config::Network { ipv4_prefix, ipv6_prefix, max_connections }) = self.network {
+            limits.push(format!("{max_connections} per network (/{ipv4_prefix}, /{ipv6_prefix})"));
+        }
+        match (self.max_total, self.reserve) {
+            (Some(total), 0) => limits.push(format!("{total} in total")),
+            (Some(total), reserve) => {
+                limits.push(format!("{total} in total, {reserve} more for allowed sources"));
+            }
+            (None, _) => {}
+        }
+        if let Some(seconds) = self.keepalive_seconds {
+            let time = output::time(Duration::from_secs(seconds.into()));
+            limits.push(format!("connections of vanished clients end within {time}"));
+        }
+        match self.wait_seconds {
+            config::WAIT_SECONDS => {}
+            0 => limits.push("no client waits for a place".to_owned()),
+            seconds => {
+                let time = output::time(Duration::from_secs(seconds.into()));
+                limits.push(format!("clients wait {time} for a place"));
+            }
+        }
+        (!limits.is_empty()).then(|| format!("{}: {}", self.name, limits.join("; ")))
+    }
+}
