@@ -10,6 +10,9 @@ use crate::ending::{ALL, COUNTED, Ending};
 /// At least one connection in so many ends in each of the slow ways.
 const RARE: u64 = 1000;
 
+/// How often daemons compare counts, in seconds: as often as can be.
+pub const RECONCILED_EVERY_S: u64 = 5;
+
 pub struct Churn {
     pub goal: u64,
     began: Instant,
@@ -78,7 +81,7 @@ impl Churn {
     /// comparison, and by the daemons every few seconds.
     pub fn looks(&self, took: Duration) -> u64 {
         let asked = self.kills.load(Ordering::Relaxed) + self.verifications.load(Ordering::Relaxed);
-        1 + asked + took.as_secs() / crate::RECONCILED_EVERY_S
+        1 + asked + took.as_secs() / RECONCILED_EVERY_S
     }
 
     /// How long it took, or takes so far.

@@ -14,6 +14,9 @@ use limiter_lab::random::Random;
 use limiter_lab::sink::listener;
 use limiter_lab::{Family, Lab, V4, V6};
 
+/// The program under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_limiter");
+
 /// Workers: one for each CPU of a small machine.
 pub const WORKERS: u16 = 2;
 /// Doors of each service: each worker has one, and so has each of the slow ways. The ports of a service share
@@ -46,7 +49,7 @@ impl Deref for ChurnLab {
 impl ChurnLab {
     /// `None` without the privileges it takes.
     pub fn new() -> Option<Self> {
-        let lab = Self(Lab::new(crate::BINARY)?);
+        let lab = Self(Lab::new(BINARY)?);
         for (family, network) in NETWORKS {
             let mut there = lab.client.command("ip");
             there.args(["route", "add", "local", network, "dev", "lo"]);

@@ -28,20 +28,14 @@ mod worker;
 
 use std::time::Duration;
 
-use crate::churn::Churn;
+use crate::churn::{Churn, RECONCILED_EVERY_S};
 use crate::lab::ChurnLab;
 use limiter_lab::{Limiter, interrupt};
-
-/// The program under test.
-const BINARY: &str = env!("CARGO_BIN_EXE_limiter");
 
 /// How many connections end, unless the environment says otherwise.
 const CONNECTIONS: u64 = 200_000;
 /// How long that may take.
 const WITHIN: Duration = Duration::from_secs(240);
-
-/// How often daemons compare counts, in seconds: as often as can be.
-const RECONCILED_EVERY_S: u64 = 5;
 
 /// Small limits, which change ([`changes`]); sources are forgotten, and counts compared, as often as can be.
 fn config() -> String {
