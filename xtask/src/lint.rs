@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask lint`: all that can be said of the sources without running them.
 
+mod circles;
 mod files;
 mod licence;
 mod links;
@@ -35,6 +36,7 @@ const STEPS: &[(&str, Step)] = &[
     ("spelling", spelling),
     ("licence of each source file", licence),
     ("no test sleeps", sleeping::check),
+    ("no files import each other in a circle", circles),
     ("links of the documents", links),
     ("shell scripts", shell),
     ("licences and origin of the libraries", libraries),
@@ -73,6 +75,10 @@ fn spelling() -> Result<()> {
 
 fn licence() -> Result<()> {
     licence::check(&files::all()?, paths::root())
+}
+
+fn circles() -> Result<()> {
+    circles::check(&files::all()?, paths::root())
 }
 
 fn links() -> Result<()> {
