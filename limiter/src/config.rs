@@ -27,6 +27,7 @@ mod resolve;
 mod resolved;
 mod rules;
 mod schema;
+mod service;
 mod setting;
 #[cfg(test)]
 mod tests;
@@ -41,7 +42,8 @@ pub use limiting::Limiting;
 pub use load::{load, parse, read};
 pub use rate_spec::RateSpec;
 pub use resolve::WAIT_SECONDS;
-pub use resolved::{Config, Network, RateWithBurst, Service};
+pub use resolved::Config;
 pub use rules::{PerService, Rule, bits, network, parse_network, prefix_len};
 pub use schema::OrNone;
+pub use service::{Network, RateWithBurst, Service};
 pub use setting::{Setting, SettingError, apply, changes, parse_setting};
