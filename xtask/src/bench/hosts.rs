@@ -11,6 +11,7 @@ mod haproxy;
 mod host;
 pub mod limiter;
 mod postfix;
+mod site;
 
 use std::path::Path;
 
@@ -18,6 +19,7 @@ use anyhow::{Context as _, Result};
 use limiter_lab::cgroup::Cgroup;
 
 pub use self::host::Host;
+use self::site::Site;
 use super::{
     lab::{Lab, Place, port},
     plan::Contestant,
@@ -40,8 +42,8 @@ impl Host {
         let netns = lab.host(contestant.name(), place)?;
         let cgroup = Cgroup::new(&format!("{}-{contestant}", lab.name()))?;
         let files = tempfile::tempdir().context("cannot make a directory for a contestant's files")?;
-        let mut host =
-            Self { contestant, place, limiter: None, empty: None, server: None, cgroup, netns, files };
+        let site = Site { contestant, place, cgroup, netns, files };
+        let mut host = Host { limiter: None, empty: None, server: None, site };
         match contestant {
             Contestant::Nothing => {
                 // Nobody listens where the others refuse by a reset, and everyone is told 421 where they

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A contestant that is up, whoever it is.
 
-use std::{env, net::TcpStream, path::Path, time::Duration};
+use std::{env, net::TcpStream, ops::Deref, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use limiter_lab::{Namespace, cgroup::Cgroup, interrupt, poll};
-use tempfile::TempDir;
+use limiter_lab::{interrupt, poll};
 
-use super::limiter::Limiter;
+use super::{limiter::Limiter, site::Site};
 use crate::bench::{
-    lab::{Place, port},
+    lab::port,
     plan::Contestant,
     server::{Mode, Serving},
 };
@@ -19,22 +18,22 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A contestant that is up. In the order in which it ends: what runs, before where it runs.
 pub struct Host {
-    /// Who it is.
-    pub contestant: Contestant,
-    /// Where it is.
-    pub place: Place,
     /// Its limiter, if that is who it is.
     pub limiter: Option<Limiter>,
     /// The kernel programs of [`Contestant::Empty`], or of [`Contestant::EmptyShield`].
     pub(super) empty: Option<aya::Ebpf>,
     /// Its server, if it is ours.
     pub(super) server: Option<Serving>,
-    /// Everything that runs for it.
-    pub cgroup: Cgroup,
-    /// Where it runs.
-    pub(super) netns: Namespace,
-    /// Its configuration and its log.
-    pub(super) files: TempDir,
+    /// Where it is.
+    pub(super) site: Site,
+}
+
+impl Deref for Host {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
 }
 
 impl Host {
@@ -48,7 +47,7 @@ impl Host {
     }
 
     /// Whether it is a mail server, which wants to hear QUIT.
-    pub const fn is_mail_server(&self) -> bool {
+    pub fn is_mail_server(&self) -> bool {
         matches!(self.contestant, Contestant::Postfix | Contestant::Exim)
     }
 
@@ -60,10 +59,6 @@ impl Host {
         let xtask = env::current_exe().context("cannot tell where xtask itself is")?;
         self.server = Some(Serving::start(self.cgroup.command(&self.netns, xtask), ports)?);
         Ok(())
-    }
-
-    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
-        self.files.path().join(name)
     }
 
     /// Waits until something listens on a port.

@@ -15,7 +15,7 @@ use limiter_common::{Addr, Count, Entry, Key, ServiceId, ServicePolicy, service:
 use limiter_lab::{daemon::Daemon, interrupt, sweep};
 use nix::time::{ClockId, clock_gettime};
 
-use super::Host;
+use super::site::Site;
 use crate::bench::{
     flood::FLOODER,
     lab::{LIMIT, PLENTY, port},
@@ -43,7 +43,7 @@ impl Limiter {
     /// # Errors
     ///
     /// When it does not.
-    pub fn start(host: &Host, program: PathBuf) -> Result<Self> {
+    pub fn start(host: &Site, program: PathBuf) -> Result<Self> {
         configure(host, PLENTY)?;
         let instance = format!("{}-{}", sweep::BENCH.ours(), host.place.0);
         let (command, arguments) = launch(&program, host);
@@ -62,7 +62,7 @@ impl Limiter {
     /// # Errors
     ///
     /// When it cannot be.
-    pub fn reload(&mut self, host: &Host) -> Result<()> {
+    pub fn reload(&mut self, host: &Site) -> Result<()> {
         self.limit = if self.limit == PLENTY { PLENTY - 1 } else { PLENTY };
         configure(host, self.limit)?;
         let config = host.path("limiter.toml");
@@ -79,7 +79,7 @@ impl Limiter {
     /// # Errors
     ///
     /// When it does not end, or serve.
-    pub fn replace(&mut self, host: &Host) -> Result<()> {
+    pub fn replace(&mut self, host: &Site) -> Result<()> {
         let (command, arguments) = launch(&self.program, host);
         let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
         self.daemon.replace(command, &arguments)
@@ -121,7 +121,7 @@ impl Limiter {
 }
 
 /// Writes the configuration, with a limit of connections at [`port::ADMITS`] that nobody reaches.
-fn configure(host: &Host, limit: usize) -> Result<()> {
+fn configure(host: &Site, limit: usize) -> Result<()> {
     let is_full = host.contestant == Contestant::LimiterFull;
     let has_shield = host.contestant == Contestant::LimiterShield;
     let interfaces = if has_shield { format!("[\"{}\"]", host.place.wire()) } else { "[]".to_owned() };
@@ -153,7 +153,7 @@ fn configure(host: &Host, limit: usize) -> Result<()> {
 }
 
 /// The command that starts the daemon in the host's cgroup, and the arguments of `limiter run`.
-fn launch(program: &Path, host: &Host) -> (Command, Vec<OsString>) {
+fn launch(program: &Path, host: &Site) -> (Command, Vec<OsString>) {
     let arguments: [OsString; 4] =
         ["--cgroup".into(), host.cgroup.path().into(), "--config".into(), host.path("limiter.toml").into()];
     // It enters the namespace itself: that way its BPF file system stays that of the machine.
