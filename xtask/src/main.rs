@@ -50,7 +50,7 @@ enum Verb {
     Run(run::Run),
     /// Demonstrate a client that exceeds its limit, in separate namespaces
     Demo(demo::Demo),
-    /// Check formatting, spelling, links, shell scripts, licences and lints of all crates
+    /// Check formatting, spelling, links, import circles, shell scripts, licences and lints of all crates
     Lint(lint::Lint),
     /// Install the mail software that the tests need, and run all tests
     Test(test::Test),

@@ -9,9 +9,12 @@ mod graph;
 mod module;
 mod paths;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 /// Checks the crates whose sources are among these files.
 ///
@@ -19,10 +22,15 @@ use anyhow::{Result, bail};
 ///
 /// The shortest circle of each group of files that import each other, or why a source cannot be read.
 pub fn check(files: &[PathBuf], root: &Path) -> Result<()> {
-    let mut circles = Vec::new();
-    for file in files.iter().filter(|file| is_crate(file)) {
-        circles.extend(graph::circles(&module::Crate::read(file)?.imports(root)));
-    }
+    let of_crate = |file: &Path| Ok(graph::circles(&module::Crate::read(file)?.imports(root)));
+    // Reading takes most of the time, and no crate needs another.
+    let circles: Vec<Result<Vec<String>>> = thread::scope(|scope| {
+        let crates = files.iter().filter(|file| is_crate(file));
+        let threads: Vec<_> = crates.map(|file| scope.spawn(|| of_crate(file))).collect();
+        let failed = |_| Err(anyhow!("the reader of a crate has failed"));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(failed)).collect()
+    });
+    let circles = circles.into_iter().collect::<Result<Vec<_>>>()?.concat();
     if circles.is_empty() {
         return Ok(());
     }

@@ -61,10 +61,9 @@ fn shortest<'a>(imports: &'a Imports, start: &'a str) -> Option<Vec<&'a str>> {
 
 /// Each file with what the one before it imports of it.
 fn line(imports: &Imports, circle: &[&str]) -> String {
-    let mut line = circle.first().copied().unwrap_or_default().to_owned();
-    for pair in circle.windows(2) {
+    let others = circle.windows(2).map(|pair| {
         let items = imports[pair[0]][pair[1]].iter().map(String::as_str).collect::<Vec<_>>();
-        line.push_str(&format!(" -> {} ({})", pair[1], items.join(", ")));
-    }
-    line
+        format!(" -> {} ({})", pair[1], items.join(", "))
+    });
+    circle.first().map(|&file| file.to_owned()).into_iter().chain(others).collect()
 }

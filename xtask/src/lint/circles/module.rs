@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use syn::{Item, Visibility, visit::Visit as _};
 
 use super::{
@@ -68,10 +68,8 @@ impl Crate {
     /// Adds the module of a file, whose children are in `folder`.
     fn add_file(&mut self, file: PathBuf, parent: Id, folder: &Path) -> Result<Id> {
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let source = syn::parse_file(&text).map_err(|error| {
-            let start = error.span().start();
-            anyhow!("{}: line {}: {error}", file.display(), start.line)
-        })?;
+        let source =
+            syn::parse_file(&text).with_context(|| format!("cannot understand {}", file.display()))?;
         self.add(&file.into(), parent, folder, &source.items)
     }
 
