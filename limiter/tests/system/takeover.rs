@@ -262,7 +262,10 @@ fn another_layout(message: &str, change: impl Fn(&str)) {
         assert!(outcome.stderr.contains(message), "{verb:?}: {outcome:?}");
     }
     limiter.run();
-    assert!(limiter.log().contains(message), "the daemon says what it replaced: {}", limiter.log());
+    // It says so after it serves.
+    eventually("the daemon says what it replaced", SOON, || {
+        if limiter.log().contains(message) { Ok(()) } else { Err(limiter.log()) }
+    });
     let sessions: Vec<TcpStream> = (0..2).map(|_| lab.served(source, smtp)).collect();
     assert_eq!(lab.answer(source, smtp), Answer::Line(Limiter::smtp_reply(2, source)));
     sockets::agree(&lab.host, &limiter, SMTP, source, 2);
