@@ -251,7 +251,7 @@ pub fn release<W: Word>(word: &W) -> bool {
     true
 }
 
-/// WaitMarks an unused word as collected; `false` if it is in use, or already collected.
+/// Marks an unused word as collected; `false` if it is in use, or already collected.
 #[inline(always)]
 pub fn collect<W: Word>(word: &W) -> bool {
     word.compare_exchange(0, Count::COLLECTED.0) == 0

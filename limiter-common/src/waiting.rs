@@ -13,12 +13,12 @@
 //! | Waiting | [`Granted`](State::Granted) | daemon: a place is free, and it is the first in line |
 //! | Granted | Waiting | daemon: it did not answer, and loses its turn |
 //! | Granted | [`InHand`](State::InHand) | gate: its ACK is there. It gets in, or is Waiting again |
-//! | Waiting, Granted | InHand, then gone | gate: the peer gave up |
-//! | Waiting | InHand, then Waiting | daemon: it waits for something else by now |
-//! | Crowded | InHand, then Waiting | daemon: somebody else waits no longer |
-//! | Waiting, Crowded, Refused | InHand, then [`Told`](State::Told) | daemon: it has waited long enough, and is told |
+//! | Waiting, Granted | `InHand`, then gone | gate: the peer gave up |
+//! | Waiting | `InHand`, then Waiting | daemon: it waits for something else by now |
+//! | Crowded | `InHand`, then Waiting | daemon: somebody else waits no longer |
+//! | Waiting, Crowded, Refused | `InHand`, then [`Told`](State::Told) | daemon: it has waited long enough, and is told |
 //! | Told | gone | daemon: it was told |
-//! | InHand | gone | daemon: it got in or gave up, and the kernel could not remove it then |
+//! | `InHand` | gone | daemon: it got in or gave up, and the kernel could not remove it then |
 //!
 //! Whoever brings a record to `InHand` is alone with it, and with what it is marked in ([`crate::reservation::wait`]).
 //! No program stays there: it runs to its end, whatever becomes of the daemon. So a daemon that is
