@@ -138,7 +138,7 @@ pub static OVERFLOW: HashMap<u64, ConnectionRecord, 1, { BPF_F_NO_PREALLOC as us
 #[btf_map]
 pub static KEPT: HashMap<u64, Kept, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// WaitMarks the sockets for which something is kept: the mark goes when the socket does.
+/// Marks the sockets for which something is kept: the mark goes when the socket does.
 #[btf_map]
 pub static KEPT_SOCKETS: SkStorage<u32, { BPF_F_NO_PREALLOC as usize }> = SkStorage::new();
 
@@ -168,7 +168,7 @@ pub static EVENTS: RingBuf<Event, { 1 << 18 }> = RingBuf::new();
 #[btf_map]
 pub static USHER_REQUEST: Array<UsherRequest, 1> = Array::new();
 
-/// WaitMarks the greeter's listener, and what it accepts.
+/// Marks the greeter's listener, and what it accepts.
 #[btf_map]
 pub static GREETER_SOCKETS: SkStorage<u32, { (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize }> = SkStorage::new();
 

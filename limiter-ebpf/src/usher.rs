@@ -115,7 +115,7 @@ fn waits(waiter: *mut Waiter, asked: &UsherRequest, counts: &Counts, count_keys:
     waits
 }
 
-/// WaitMarks a record, in hand, where it is to wait; whether that could be done.
+/// Marks a record, in hand, where it is to wait; whether that could be done.
 #[inline(always)]
 fn waits_on(waiter: *mut Waiter, asked: &UsherRequest, counts: &Counts) -> bool {
     // SAFETY: found in this run, and in hand.

@@ -158,7 +158,7 @@ impl Tables {
         Ok((room.taken, room.most))
     }
 
-    /// WaitMarks the maps as being of this build's layout, and says what they protect.
+    /// Marks the maps as being of this build's layout, and says what they protect.
     pub fn count_keys(&mut self, netns: u64, cgroup: u64) -> Result<()> {
         self.layout.set(NETNS, netns, 0)?;
         self.layout.set(CGROUP, cgroup, 0)?;

@@ -78,7 +78,7 @@ impl Waiters {
         self.attended.set(0, until_ns, 0).context("cannot tell the kernel programs that the daemon runs")
     }
 
-    /// WaitMarks a socket as the greeter's, which is not counted.
+    /// Marks a socket as the greeter's, which is not counted.
     pub fn mark(&mut self, socket: &impl AsFd) -> Result<()> {
         self.greeter_sockets
             .insert(&socket.as_fd().as_raw_fd(), 1, 0)
