@@ -120,6 +120,14 @@ impl Addr {
     }
 }
 
+/// The usual form, for people: mapped addresses as IPv4.
+#[cfg(feature = "user")]
+impl core::fmt::Display for Addr {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.to_ip().fmt(out)
+    }
+}
+
 impl From<IpAddr> for Addr {
     fn from(ip: IpAddr) -> Self {
         let v6 = match ip {

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, ServiceId, ServicePolicy, room::rooms};
+use crate::{Addr, ServiceId, ServicePolicy, room::rooms, rule::Network};
 
 /// Which of a service's limits a count belongs to.
 #[repr(u8)]
@@ -211,10 +211,16 @@ impl Key {
         (hash ^ scope).wrapping_mul(0x0100_0193)
     }
 
+    /// The addresses that it is of.
+    #[must_use]
+    pub const fn addresses(&self) -> Network {
+        Network { prefix: self.prefix as u32, addr: self.addr }
+    }
+
     /// Prefix length as people write it: 0 to 32 for IPv4, 0 to 128 for IPv6.
     #[must_use]
     pub const fn prefix_len(&self) -> u8 {
-        if self.addr.is_v4() && self.prefix >= 96 { self.prefix - 96 } else { self.prefix }
+        self.addresses().prefix_len() as u8
     }
 }
 

@@ -9,7 +9,7 @@
 //! exact. [`count`] holds the protocol that makes it exact on many CPUs.
 #![no_std]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "user"))]
 extern crate std;
 
 pub mod addr;

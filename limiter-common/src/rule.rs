@@ -23,10 +23,25 @@ impl Network {
         Self { prefix: 128, addr }
     }
 
+    /// Prefix length as people write it: 0 to 32 for IPv4, 0 to 128 for IPv6.
+    #[must_use]
+    pub const fn prefix_len(&self) -> u32 {
+        if self.addr.is_v4() && self.prefix >= 96 { self.prefix - 96 } else { self.prefix }
+    }
+
     /// Whether it holds all of `other`.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         self.prefix <= other.prefix && other.addr.cut(self.prefix as u8) == self.addr
+    }
+}
+
+/// As people write it: `192.0.2.0/24`, `2001:db8::/32`.
+#[cfg(feature = "user")]
+impl core::fmt::Display for Network {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // With the width that is asked for.
+        out.pad(&std::format!("{}/{}", self.addr, self.prefix_len()))
     }
 }
 
@@ -435,6 +450,10 @@ impl RuleMatch {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use core::net::IpAddr;
+    #[cfg(feature = "user")]
+    use std::{format, string::ToString as _};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -458,6 +477,34 @@ pub(crate) mod tests {
                 RuleLimits { rate, max_connections, network: limit(network) }
             },
         )
+    }
+
+    #[test]
+    fn a_network_has_the_prefix_length_that_people_write() {
+        let network = |text: &str, prefix| Network { prefix, addr: text.parse::<IpAddr>().unwrap().into() };
+        for (network, length) in [
+            (network("192.0.2.0", 120), 24),
+            (network("0.0.0.0", 96), 0),
+            (network("2001:db8::", 32), 32),
+            (network("::", 0), 0),
+        ] {
+            assert_eq!(network.prefix_len(), length, "{network:?}");
+        }
+    }
+
+    #[cfg(feature = "user")]
+    proptest! {
+        #[test]
+        fn networks_and_addresses_are_printed_as_people_write_them(ip: IpAddr, prefix in 0u32..=128, width in 0usize..60) {
+            let addr = Addr::from(ip);
+            let usual = ip.to_canonical().to_string();
+            prop_assert_eq!(addr.to_string(), usual.clone());
+            prop_assert_eq!(format!("{addr:>width$}|"), format!("{usual:>width$}|"));
+            let bits = if addr.is_v4() { 96 + prefix % 33 } else { prefix };
+            let usual = format!("{usual}/{}", if addr.is_v4() { prefix % 33 } else { prefix });
+            prop_assert_eq!(Network { prefix: bits, addr }.to_string(), usual.clone());
+            prop_assert_eq!(format!("{:<width$}|", Network { prefix: bits, addr }), format!("{usual:<width$}|"));
+        }
     }
 
     proptest! {

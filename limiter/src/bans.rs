@@ -71,7 +71,7 @@ pub fn all(tables: &Tables) -> Result<Bans> {
         let Some((_, policy)) = services.iter().find(|(id, _)| id.0 == key.service) else { continue };
         let ban = Ban {
             service: policy.name().to_owned(),
-            source: ledger::network(&key),
+            source: key.addresses().to_string(),
             left_seconds: (penalty.banned_until_ns - now_ns).div_ceil(1_000_000_000),
             since_seconds: now_ns.saturating_sub(penalty.banned_at_ns) / 1_000_000_000,
             reason: Cause::from_u32(penalty.cause),

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Action, Addr, Count, CountKeys, Entry, Key, Limits, Penalty, Reason, RuleMatch, ServiceId, ServicePolicy,
+    Action, Count, CountKeys, Entry, Key, Limits, Penalty, Reason, RuleMatch, ServiceId, ServicePolicy,
     Usage, key::Level, rule::Network, verdict::Beyond, waiting,
 };
 use serde::Serialize;
@@ -100,13 +100,13 @@ impl Source {
             },
             service: policy
                 .map_or_else(|| format!("(removed {})", key.service), |policy| policy.name().to_owned()),
-            source: self::network(key),
+            source: key.addresses().to_string(),
             connections: entry.count.connections(),
             reserved: entry.count.reserved(),
             waiting: 0,
             waiting_seconds: 0.0,
             limit,
-            rule: rule.map(|rule| prefixed(&rule.network.addr, rule.network.prefix)),
+            rule: rule.map(|rule| rule.network.to_string()),
             divided: !key.is_network() && !key.is_shared() && rules.is_divided(&network),
             peak: entry.peak,
             accepted: entry.accepted,
@@ -160,19 +160,8 @@ pub fn counted(key: &Key) -> String {
     if key.is_total() {
         format!("service {} as a whole", key.service)
     } else {
-        format!("{} at service {}", network(key), key.service)
+        format!("{} at service {}", key.addresses(), key.service)
     }
-}
-
-/// A key's source as people write networks.
-pub fn network(key: &Key) -> String {
-    prefixed(&key.addr, u32::from(key.prefix))
-}
-
-/// A network as people write it; `prefix` is that of an IPv6 address: 96 + n for IPv4.
-pub fn prefixed(address: &Addr, prefix: u32) -> String {
-    let length = if address.is_v4() && prefix >= 96 { prefix - 96 } else { prefix };
-    format!("{}/{length}", address.to_ip())
 }
 
 /// Those that wait under one count.

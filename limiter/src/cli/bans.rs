@@ -149,7 +149,7 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
 /// A source at a service, as people are told of it.
 fn what(services: &[(ServiceId, ServicePolicy)], key: &Key) -> String {
     let service = services.iter().find(|(id, _)| id.0 == key.service);
-    format!("{}: {}", service.map_or("(removed)", |(_, policy)| policy.name()), ledger::network(key))
+    format!("{}: {}", service.map_or("(removed)", |(_, policy)| policy.name()), key.addresses())
 }
 
 /// For how long a source is banned yet, in words, if it is.
@@ -212,7 +212,7 @@ fn allowed(
     let rule = policy::covering(&rules, &Addr::from(address));
     let why = match rule {
         Some(rule) if !rule.built_in => {
-            let network = ledger::prefixed(&rule.network.addr, rule.network.prefix);
+            let network = rule.network;
             format!(
                 "allowed by the rule for {network}; remove that rule first with `limiter --instance {instance} forget {network}`"
             )

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use limiter_common::{Action, Addr, Key, rule::Network};
 
 use super::exit::WrongUsage;
-use crate::{kernel::sets::RuleEntry, ledger, policy};
+use crate::{kernel::sets::RuleEntry, policy};
 
 /// Shorter prefixes than these are for so much of the Internet that it is everybody: all of IPv6 that is in use is within
 /// `2000::/3`.
@@ -57,9 +57,8 @@ pub fn of_deny(
         |network: &Network| before.iter().any(|rule| rule.is_local && rule.network.covers(network));
     for network in networks.iter().map(crate::config::network).filter(is_local) {
         if is_denied(after, &network.addr) && !is_denied(before, &network.addr) {
-            let shown = ledger::prefixed(&network.addr, network.prefix);
             return Some(format!(
-                "{shown} is a local address of this host: programs on it, such as webmail, could no longer connect to a mail port"
+                "{network} is a local address of this host: programs on it, such as webmail, could no longer connect to a mail port"
             ));
         }
     }

@@ -190,16 +190,15 @@ pub fn explanation(
     now: Now,
     is_served: bool,
 ) -> Explanation {
-    let text = address.to_ip().to_string();
+    let text = address.to_string();
     let mut services: Vec<AtService> =
         facts.iter().map(|facts| at_service(&text, ladder, facts, now, is_served)).collect();
     services.sort_by(|a, b| a.service.cmp(&b.service));
     Explanation {
         local: rule.is_some_and(|rule| rule.built_in && rule.action == Action::Allow),
-        rule: rule.filter(|rule| !rule.built_in).map(|rule| Rule {
-            network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
-            action: rule.action,
-        }),
+        rule: rule
+            .filter(|rule| !rule.built_in)
+            .map(|rule| Rule { network: rule.network.to_string(), action: rule.action }),
         address: text,
         services,
     }
@@ -222,11 +221,11 @@ fn at_service(text: &str, ladder: &Ladder, facts: &Facts, now: Now, is_served: b
     let left = is_told.then(|| replies.left(has.replies_due_ns, now.boot_ns));
     AtService {
         service: policy.name().to_owned(),
-        source: ledger::network(&count_keys.source),
+        source: count_keys.source.addresses().to_string(),
         connections: has.source.connections(),
         limit: limit(if limits.denied { 0 } else { limits.source }),
         network: count_keys.has_network().then(|| Network {
-            network: ledger::network(&count_keys.network),
+            network: count_keys.network.addresses().to_string(),
             connections: has.network.connections(),
             limit: limit(Limits::of(policy, rule_match).network),
         }),

@@ -24,7 +24,7 @@ use crate::{
     config::{self, Change, Limiting, Ruling, Setting, SettingError},
     instance::Instance,
     kernel::sets::{PolicySet, RuleEntry},
-    ledger, policy,
+    policy,
 };
 
 #[derive(clap::Args)]
@@ -293,7 +293,7 @@ pub fn rules(policy: &PolicySet) -> Rules {
     let mut all: Vec<RuleEntry> = built_in.chain(policy::admins_rules(policy.rules.clone())).collect();
     all.sort_by_key(|rule| (rule.network.addr.to_ip(), rule.network.prefix));
     let shown = |rule: &RuleEntry| Rule {
-        network: ledger::prefixed(&rule.network.addr, rule.network.prefix),
+        network: rule.network.to_string(),
         action: rule.action,
         built_in: rule.built_in,
         max_connections: Some(rule.all.max_connections.connections()).filter(|&limit| limit != 0),

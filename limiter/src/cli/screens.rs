@@ -29,7 +29,7 @@ use crate::{
     config::{self, Config},
     instance::{Daemon, Instance},
     kernel::sets::PolicySet,
-    ledger::{Refusals, Source, Waiting, network},
+    ledger::{Refusals, Source, Waiting},
     policy::{self, Lookup},
     shield::{Attachment, Mode},
 };
@@ -238,7 +238,7 @@ impl World {
         let mut bans: Vec<Ban> = banned
             .map(|(key, penalty)| Ban {
                 service: policy::service_name(&self.policy.services, ServiceId(key.service)),
-                source: network(key),
+                source: key.addresses().to_string(),
                 left_seconds: (penalty.banned_until_ns - NOW_NS).div_ceil(1_000_000_000),
                 since_seconds: 30,
                 reason: Cause::from_u32(penalty.cause),

@@ -12,7 +12,6 @@ use super::admins_rules;
 use crate::{
     config::{self, Config, RateSpec, Setting},
     kernel::sets::{PolicySet, RuleEntry},
-    ledger,
 };
 
 type Services = [(ServiceId, ServicePolicy)];
@@ -184,7 +183,7 @@ fn of_rules(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {
         rule.map_or_else(|| NONE.to_owned(), |rule| describe(rule, &policy.services))
     };
     let difference = |network: Network| Difference {
-        what: format!("rule {}", ledger::prefixed(&network.addr, network.prefix)),
+        what: format!("rule {network}"),
         key: None,
         was: shown(was.get(&network), before),
         is: shown(is.get(&network), after),

@@ -9,7 +9,6 @@ use limiter_common::{
 use crate::{
     config::{Limiting, OrNone, SettingError},
     kernel::sets::RuleEntry,
-    ledger,
 };
 
 /// Makes a rule of the admin's say so, of one service or of all.
@@ -40,7 +39,7 @@ pub fn limit(
     for limits in rule.limits.iter().map(|(_, one)| one.or(&rule.all)).chain([rule.all]) {
         let (network, max_connections) = (limits.network, limits.max_connections.connections());
         if network.is_number() && network.connections() < max_connections {
-            let whom = ledger::prefixed(&rule.network.addr, rule.network.prefix);
+            let whom = rule.network.to_string();
             return Err(SettingError::network_below_source(whom, network.connections(), max_connections));
         }
     }
