@@ -90,9 +90,16 @@ pub struct Penalty {
     pub refused_ns: u64,
     /// How often it was refused, by [`crate::Reason`]: each handshake that was told why, and each SYN that got a reset or
     /// nothing once the source had been told. A statistic that may lose one between two CPUs; wraps.
-    pub refused: [u32; 7],
+    pub refused: [u32; Penalty::REASONS as usize],
     /// The last [`crate::Reason`].
     pub refused_for: u32,
+}
+
+/// Whether a ban that ends at `until_ns` is in force at `now_ns`.
+#[inline(always)]
+#[must_use]
+pub const fn is_banned(until_ns: u64, now_ns: u64) -> bool {
+    now_ns < until_ns
 }
 
 /// Why a source is banned.
@@ -117,11 +124,14 @@ impl Cause {
 }
 
 impl Penalty {
+    /// How many reasons there is room for.
+    pub const REASONS: u32 = 7;
+
     /// Whether the source is banned at `now_ns`.
     #[inline(always)]
     #[must_use]
     pub const fn is_banned(&self, now_ns: u64) -> bool {
-        now_ns < self.banned_until_ns
+        is_banned(self.banned_until_ns, now_ns)
     }
 
     /// Whether nothing of it matters any more at `now_ns`.
@@ -131,16 +141,6 @@ impl Penalty {
             && self.replies_due_ns <= now_ns
             && self.ban_due_ns <= now_ns
             && ladder.remembered(self.bans, now_ns - self.banned_until_ns) == 0
-    }
-
-    /// Notes that it was refused for the [`crate::Reason`] of this number.
-    #[inline(always)]
-    pub fn record_refused(&mut self, reason: u32, now_ns: u64) {
-        if let Some(count) = self.refused.get_mut(reason as usize & 7) {
-            *count = count.wrapping_add(1);
-        }
-        self.refused_for = reason;
-        self.refused_ns = now_ns;
     }
 
     /// Whether it was refused less than `within_ns` before `now_ns`.

@@ -73,10 +73,9 @@ pub fn rooms(max_sources: u32, max_bans: u32) -> [Room; rooms::ROOMS as usize] {
 
 impl Room {
     /// Whether there was no room a moment before `now_s`.
-    #[inline(always)]
     #[must_use]
     pub const fn is_full(&self, now_s: u64) -> bool {
-        self.full_s != 0 && now_s < self.full_s.saturating_add(FULL_FOR_S)
+        is_full(self.full_s, now_s)
     }
 
     /// Whether there is room for the entries of one newcomer.
@@ -95,6 +94,13 @@ impl Room {
             None => first,
         }
     }
+}
+
+/// Whether there was no room a moment before `now_s`, if the last time was at `full_s` ([`Room::full_s`]).
+#[inline(always)]
+#[must_use]
+pub const fn is_full(full_s: u64, now_s: u64) -> bool {
+    full_s != 0 && now_s < full_s.saturating_add(FULL_FOR_S)
 }
 
 /// Takes room for one more entry, if there is some.

@@ -7,15 +7,17 @@ use aya_ebpf::{
     bindings::{bpf_sk_lookup, sk_action},
     programs::SkLookupContext,
 };
-use limiter_common::{Addr, CountKeys, Rate, Response, Verdict, listening::Listener, verdict, waiting::Flow};
+use limiter_common::{Addr, Rate, Response, Verdict, listening::Listener, verdict, waiting::Flow};
 
 use crate::{
-    atomic, clock, counts, ladder, listening,
-    maps::{self, GREETER},
+    address, clock,
+    counts::{self, Present},
+    ladder, listening,
+    map_ref::field,
+    maps::{self, GREETER, count},
     pending, waiters,
 };
 
-const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 /// `BPF_SK_LOOKUP_F_REPLACE`: the refusal stands, whatever another program selected before.
 const REPLACE: u64 = 1;
@@ -31,7 +33,7 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     let Some(service) = maps::service_of(lookup.local_port) else {
         return sk_action::SK_PASS;
     };
-    let (remote, local) = addresses(lookup);
+    let (remote, local) = address::of_lookup(lookup);
     if waiters::has_records(service.id) && waiters::of(&flow(lookup, remote, local)).is_some() {
         // Of a handshake that was held back and that the kernel knows no more: the gate knows it.
         return sk_action::SK_PASS;
@@ -41,12 +43,8 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         // The ledger makes the verdict, when there is a connection to make it on.
         return sk_action::SK_PASS;
     }
-    let (scope, limits) = service.limits(&remote, &local);
-    let source = CountKeys::new(service.id, policy, scope, &remote);
-    let count_keys = counts::present(source);
-    let limits = limits.within(&count_keys);
-    let entry = maps::entry(&count_keys.source);
-    let usage = counts::usage(&source.source, &count_keys, entry, policy.max_total != 0);
+    let Present { source, count_keys, limits, entry } = Present::of(&service, &remote, &local);
+    let usage = counts::usage(&source, &count_keys, entry, policy.max_total != 0);
     let replies = service.ladder().map_or_else(Rate::default, |ladder| ladder.replies);
 
     // Where nothing is a matter of time, the clock is not asked.
@@ -75,13 +73,12 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         return sk_action::SK_PASS;
     }
     let reason = reason.within(&count_keys);
-    maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
+    count!(service.id, refused[reason as usize]);
     if let Some(entry) = entry {
-        // SAFETY: found in this run.
-        unsafe { atomic::add_u32(&raw mut (*entry).refused, 1) };
+        field!(entry, refused).add(1);
     }
     if response != Response::Reply {
-        ladder::record_refused(&raw const source.source, reason as u32);
+        ladder::record_refused(&raw const source, reason as u32);
     }
     if response == Response::Drop {
         // On to the listener, in front of which the gate takes it away.
@@ -103,26 +100,5 @@ fn flow(lookup: &bpf_sk_lookup, remote: Addr, local: Addr) -> Flow {
         remote_port: u16::from_be(lookup.remote_port),
         local_port: lookup.local_port as u16,
         zero: 0,
-    }
-}
-
-/// Remote and local address in the limiter's form.
-#[inline(always)]
-fn addresses(lookup: *const bpf_sk_lookup) -> (Addr, Addr) {
-    // SAFETY: the context is valid for the whole run. Everything is read, volatile, and one family
-    // chosen: the optimiser would choose where to read instead, and the verifier refuses that.
-    unsafe {
-        let remote = |index: usize| (&raw const (*lookup).remote_ip6[index]).read_volatile();
-        let local = |index: usize| (&raw const (*lookup).local_ip6[index]).read_volatile();
-        let v4 = (
-            (&raw const (*lookup).remote_ip4).read_volatile(),
-            (&raw const (*lookup).local_ip4).read_volatile(),
-        );
-        let v6 = ([remote(0), remote(1), remote(2), remote(3)], [local(0), local(1), local(2), local(3)]);
-        if (*lookup).family == AF_INET {
-            (Addr::from_v4_word(v4.0), Addr::from_v4_word(v4.1))
-        } else {
-            (Addr(v6.0), Addr(v6.1))
-        }
     }
 }

@@ -10,33 +10,21 @@ use core::{
     intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg, atomic_xadd},
 };
 
-use limiter_common::{Entry, count::Word};
+use limiter_common::count::Word;
 
 /// A 64-bit word in a map value, shared with other CPUs.
 #[repr(transparent)]
 pub struct Shared(UnsafeCell<u64>);
 
 impl Shared {
-    /// The count of a ledger entry.
+    /// A word of a map value.
     ///
     /// # Safety
     ///
-    /// `entry` points to a map value found in this run of the program: the kernel keeps its memory
-    /// valid until the run ends (RCU), and aligned to 8 bytes.
+    /// `word` is aligned to 8 bytes, and in a map value found in this run of the program (see
+    /// [`mod@crate::map_ref`]).
     #[inline(always)]
-    pub unsafe fn count<'a>(entry: *mut Entry) -> &'a Self {
-        // SAFETY: by the contract above; `Count` is a transparent u64, and every program changes it
-        // through this type only.
-        unsafe { &*(&raw mut (*entry).count).cast::<Self>() }
-    }
-
-    /// Any aligned 64-bit word of a map value.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Self::count`].
-    #[inline(always)]
-    pub unsafe fn word<'a>(word: *mut u64) -> &'a Self {
+    pub const unsafe fn at<'a>(word: *mut u64) -> &'a Self {
         // SAFETY: by the contract above.
         unsafe { &*word.cast::<Self>() }
     }

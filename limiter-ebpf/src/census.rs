@@ -18,7 +18,7 @@ use aya_ebpf::{
     },
 };
 use limiter_common::{
-    Addr, ConnectionRecord, CountKeys, Kept,
+    Addr, ConnectionRecord, Kept,
     census::{SocketRecord, kind},
     record,
 };
@@ -29,7 +29,7 @@ use crate::{
     keepalive,
     kernel::Socket,
     ledger,
-    maps::{self, GREETER_SOCKETS, KEPT_SOCKETS},
+    maps::{self, GREETER_SOCKETS, KEPT_SOCKETS, count},
     records,
 };
 
@@ -47,7 +47,7 @@ pub struct Context {
 /// Looks at the socket of this call; there is none in the last one.
 #[inline(always)]
 pub fn run(ctx: *const Context) {
-    // SAFETY: the kernel hands the program a valid context. Volatile: see `admission::addresses`.
+    // SAFETY: the kernel hands the program a valid context. Volatile: see `address::of_lookup`.
     let (meta, sk) =
         unsafe { ((&raw const (*ctx).meta).read_volatile(), (&raw const (*ctx).socket).read_volatile()) };
     if sk.is_null() {
@@ -90,9 +90,7 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<SocketRecord> {
     if record.state == record::ADOPTED && shut {
         // What others report. A close is seen by the release.
         if let Some(kept) = records::take_kept(cookie) {
-            let count_keys = kept.count_keys();
-            let _was_counted =
-                ledger::release_apart(&raw const count_keys, record.is_beyond().into(), clock::now_s());
+            let _was_counted = ledger::release_apart(&kept, clock::now_s());
         }
         return None;
     }
@@ -112,28 +110,31 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
     let mut record = SocketRecord {
         cookie,
         kind: kind::UNCOUNTED,
-        count_keys: CountKeys::new(service.id, service.policy, scope, remote),
+        count_keys: service.count_keys(scope, remote),
         zero: 0,
     };
     counts::make_entries(&raw mut record.count_keys);
     if !ledger::count(&record.count_keys, &limits.rate.within(&record.count_keys), clock::now_s()) {
         return Some(record);
     }
-    let recorded = if will_report(sk) {
-        records::make(cookie, ConnectionRecord::new(record::COUNTED, &record.count_keys))
+    let reports = will_report(sk);
+    let state = if reports { record::COUNTED } else { record::ADOPTED };
+    let new = ConnectionRecord::new(state, &record.count_keys);
+    let recorded = if reports {
+        records::make(cookie, new)
     } else {
-        let kept = Kept::new(ConnectionRecord::new(record::ADOPTED, &record.count_keys), *remote);
+        let kept = Kept::new(new, *remote);
         // SAFETY: as above. The mark first: what is kept without one is taken for gone.
         let marked = unsafe { KEPT_SOCKETS.mark(sk) };
         marked && records::keep(cookie, &kept)
     };
     if !recorded {
-        let _was_counted = ledger::release_apart(&raw const record.count_keys, 0, clock::now_s());
+        let _was_counted = ledger::release_apart(&Kept::new(new, *remote), clock::now_s());
         return Some(record);
     }
-    maps::count(service.id, |counters| &mut counters.adopted);
+    count!(service.id, adopted);
     if record.count_keys.source.is_shared() {
-        maps::count(service.id, |counters| &mut counters.shared);
+        count!(service.id, shared);
     }
     // SAFETY: in an iterator `bpf_setsockopt` takes the socket.
     unsafe { keepalive::turn_on(sk, &service.policy.keepalive) };

@@ -5,13 +5,21 @@ use aya_ebpf::helpers::{
     bpf_ktime_get_boot_ns, bpf_ktime_get_ns,
     generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
 };
-use limiter_common::Entry;
+use limiter_common::{Entry, Rate};
+
+use crate::map_ref::{MapRef, field};
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, which goes on while the host sleeps: for what is due at a time.
 #[inline(always)]
 pub fn now_ns() -> u64 {
     // SAFETY: takes nothing, and is always there.
     unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// The same for a handshake that pays for this rate; 0 without one, where no time matters and the clock is not asked.
+#[inline(always)]
+pub fn now_ns_for(rate: &Rate) -> u64 {
+    if rate.is_limited() { now_ns() } else { 0 }
 }
 
 /// Seconds of `CLOCK_MONOTONIC`.
@@ -55,12 +63,7 @@ const fn seconds(ns: u64) -> u32 {
 }
 
 /// Notes on an entry that a connection came or went at `now_s`.
-///
-/// # Safety
-///
-/// `entry` was found in this run.
 #[inline(always)]
-pub unsafe fn seen(entry: *mut Entry, now_s: u32) {
-    // SAFETY: by the contract above.
-    unsafe { (*entry).last_seen_s = now_s };
+pub fn seen(entry: MapRef<Entry>, now_s: u32) {
+    field!(entry, last_seen_s).set(now_s);
 }

@@ -1,27 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The counts that a connection is in, found in the maps.
 
-use core::ptr::NonNull;
-
 use limiter_common::{
-    Count, CountKeys, Entry, Key, Limits, Penalty, Total, Usage, count::Word as _, key::Level,
-    reservation::CountWords, verdict::Beyond,
+    Addr, Count, CountKeys, Entry, Key, Limits, Penalty, Total, Usage,
+    count::Word as _,
+    key::Level,
+    ladder,
+    reservation::{self, Arrival, CountWords, Outcome, Wait, WaitMarks},
+    verdict::Beyond,
 };
 
 use crate::{
-    atomic::{self, Shared},
-    attended, clock, maps, rooms,
+    atomic::Shared,
+    attended, clock,
+    map_ref::{MapRef, field},
+    maps::{self, Service},
+    rooms,
 };
 
 /// Where everything that a connection is counted in is counted; valid for the run in which it was found.
 #[derive(Clone, Copy)]
 pub struct Counts {
     /// The source's entry.
-    pub source: *mut Entry,
-    /// Its network's entry, where that is counted. Nothing but the pointer says whether it is: of a flag
-    /// beside it, older verifiers (6.1) forget what it means for the pointer.
-    pub network: Option<NonNull<Entry>>,
-    total: *mut Total,
+    pub source: MapRef<Entry>,
+    /// Its network's entry, where that is counted.
+    pub network: Option<MapRef<Entry>>,
+    total: MapRef<Total>,
 }
 
 impl Counts {
@@ -29,11 +33,8 @@ impl Counts {
     #[inline(always)]
     pub fn find(count_keys: &CountKeys) -> Option<Self> {
         let of_source = maps::entry(&count_keys.source)?;
-        let of_network = if count_keys.has_network() {
-            Some(NonNull::new(maps::entry(&count_keys.network)?)?)
-        } else {
-            None
-        };
+        let of_network =
+            if count_keys.has_network() { Some(maps::entry(&count_keys.network)?) } else { None };
         Some(Self { source: of_source, network: of_network, total: maps::total(count_keys.service())? })
     }
 
@@ -41,46 +42,61 @@ impl Counts {
     #[inline(always)]
     pub fn find_or_make(count_keys: &CountKeys) -> Option<Self> {
         let of_source = rooms::entry_or_new(&count_keys.source)?;
-        let of_network = if count_keys.has_network() {
-            Some(NonNull::new(rooms::entry_or_new(&count_keys.network)?)?)
-        } else {
-            None
-        };
+        let of_network =
+            if count_keys.has_network() { Some(rooms::entry_or_new(&count_keys.network)?) } else { None };
         Some(Self { source: of_source, network: of_network, total: maps::total(count_keys.service())? })
     }
 
     /// The words that the steps of `limiter_common::reservation` change.
     #[inline(always)]
     pub fn words<'a>(&self) -> CountWords<'a, Shared> {
-        // SAFETY: found in this run; the words are aligned, and every program changes them through
-        // `Shared` only.
-        unsafe {
-            CountWords {
-                source: Shared::count(self.source),
-                network: match self.network {
-                    Some(of_network) => Some(Shared::count(of_network.as_ptr())),
-                    None => None,
-                },
-                total: Shared::word((&raw mut (*self.total).count).cast()),
-                waiting: Shared::word((&raw mut (*self.total).waiting).cast()),
-                due: Shared::word(&raw mut (*self.source).due_ns),
-            }
+        CountWords {
+            source: field!(self.source, count).shared(),
+            network: match self.network {
+                Some(of_network) => Some(field!(of_network, count).shared()),
+                None => None,
+            },
+            total: field!(self.total, count).shared(),
+            waiting: field!(self.total, waiting).shared(),
+            due: field!(self.source, due_ns).shared(),
         }
+    }
+
+    /// Takes a place in each count for a handshake, and pays for it. If the entries are not those of `count_keys` any more,
+    /// what was taken is given back, and it has to come again.
+    #[inline(always)]
+    pub fn reserve(&self, count_keys: &CountKeys, limits: &Limits, now_ns: u64, arrival: Arrival) -> Outcome {
+        let words = self.words();
+        let outcome = reservation::reserve(&words, limits, now_ns, arrival);
+        if outcome == Outcome::Taken && !self.belong_to(count_keys) {
+            reservation::cancel(&words, limits.rate.interval_ns);
+            return Outcome::Again;
+        }
+        outcome
+    }
+
+    /// Waits for a place where `marks` says, as [`reservation::wait`]; with the same check.
+    #[inline(always)]
+    pub fn wait(&self, count_keys: &CountKeys, marks: WaitMarks, most: u32, capacity: u32) -> Wait {
+        let words = self.words();
+        let outcome = reservation::wait(&words, marks, most, capacity);
+        if outcome == Wait::Waits && !self.belong_to(count_keys) {
+            reservation::leave(&words, marks);
+            return Wait::Again;
+        }
+        outcome
     }
 
     /// How many of the connections were let through beyond the limits.
     #[inline(always)]
     pub fn beyond(&self) -> Beyond {
-        // SAFETY: found in this run.
-        unsafe {
-            Beyond {
-                source: (&raw const (*self.source).beyond).read_volatile(),
-                network: match self.network {
-                    Some(of_network) => (&raw const (*of_network.as_ptr()).beyond).read_volatile(),
-                    None => 0,
-                },
-                total: (&raw const (*self.total).beyond).read_volatile(),
-            }
+        Beyond {
+            source: field!(self.source, beyond).get(),
+            network: match self.network {
+                Some(of_network) => field!(of_network, beyond).get(),
+                None => 0,
+            },
+            total: field!(self.total, beyond).get(),
         }
     }
 
@@ -88,24 +104,20 @@ impl Counts {
     /// While that one is counted.
     #[inline(always)]
     pub fn add_beyond(&self, one: u32) {
-        // SAFETY: found in this run, and holding the connection.
-        unsafe {
-            atomic::add_u32(&raw mut (*self.source).beyond, one);
-            if let Some(of_network) = self.network {
-                atomic::add_u32(&raw mut (*of_network.as_ptr()).beyond, one);
-            }
-            atomic::add_u32(&raw mut (*self.total).beyond, one);
+        field!(self.source, beyond).add(one);
+        if let Some(of_network) = self.network {
+            field!(of_network, beyond).add(one);
         }
+        field!(self.total, beyond).add(one);
     }
 
     /// Whether the entries are those of `count_keys`: a deleted entry's memory may serve another source at
     /// once.
     #[inline(always)]
     pub fn belong_to(&self, count_keys: &CountKeys) -> bool {
-        // SAFETY: found in this run.
-        let is = |entry: *mut Entry, tag: u32| unsafe { (&raw const (*entry).tag).read_volatile() == tag };
+        let is = |entry: MapRef<Entry>, tag: u32| field!(entry, tag).get() == tag;
         is(self.source, count_keys.source.tag())
-            && self.network.is_none_or(|of_network| is(of_network.as_ptr(), count_keys.network.tag()))
+            && self.network.is_none_or(|of_network| is(of_network, count_keys.network.tag()))
     }
 }
 
@@ -135,7 +147,7 @@ pub extern "C" fn make_entries(count_keys: *mut CountKeys) -> u32 {
 pub fn let_go(count_keys: &CountKeys, counts: &Counts) {
     rooms::may_be_idle(&count_keys.source, counts.source);
     if let Some(of_network) = counts.network {
-        rooms::may_be_idle(&count_keys.network, of_network.as_ptr());
+        rooms::may_be_idle(&count_keys.network, of_network);
     }
 }
 
@@ -146,10 +158,35 @@ pub fn is_waited_for(words: &CountWords<'_, Shared>) -> bool {
     waits(words.source) || waits(words.total) || words.network.is_some_and(waits)
 }
 
+/// Where a peer of a service stands at this moment.
+pub struct Present {
+    /// What its source is known as, whatever it is counted in.
+    pub source: Key,
+    /// What it is counted in: see [`present`].
+    pub count_keys: CountKeys,
+    /// Its limits there.
+    pub limits: Limits,
+    /// The entry of its source there.
+    pub entry: Option<MapRef<Entry>>,
+}
+
+impl Present {
+    /// Looks up the peer `remote` that connects to `local`.
+    #[inline(always)]
+    pub fn of(service: &Service, remote: &Addr, local: &Addr) -> Self {
+        let (scope, limits) = service.limits(remote, local);
+        let count_keys = service.count_keys(scope, remote);
+        let source = count_keys.source;
+        let count_keys = present(count_keys);
+        let limits = limits.within(&count_keys);
+        Self { source, count_keys, limits, entry: maps::entry(&count_keys.source) }
+    }
+}
+
 /// What the source of `count_keys` is counted in at this moment: its own entry, or, while there is no room for one, the one
 /// that it would share with others.
 #[inline(always)]
-pub fn present(mut count_keys: CountKeys) -> CountKeys {
+fn present(mut count_keys: CountKeys) -> CountKeys {
     if maps::entry(&count_keys.source).is_none() && rooms::is_full() {
         count_keys.network = Key::NONE;
         look_for_shared(&raw mut count_keys.source);
@@ -181,15 +218,24 @@ pub fn is_banned(source: &Key, limits: &Limits) -> bool {
 /// Whether there is a ban of the `source`. Hardly anyone is on the ladder, so the clock is only asked for who is.
 #[inline(always)]
 pub fn bans(source: &Key) -> bool {
-    // SAFETY: found in this run.
-    let is_banned = |penalty: *mut Penalty| unsafe { (*penalty).is_banned(clock::now_ns()) };
-    maps::penalty(source).is_some_and(is_banned)
+    maps::penalty(source).is_some_and(|penalty| is_in_force(penalty, clock::now_ns()))
+}
+
+/// Whether there is a ban in force at `now_ns`.
+#[inline(always)]
+pub fn is_in_force(penalty: MapRef<Penalty>, now_ns: u64) -> bool {
+    ladder::is_banned(field!(penalty, banned_until_ns).get(), now_ns)
 }
 
 /// Whether one more connection of the `source` that is counted in `count_keys`, of which `of_source` is the entry, would be over a
 /// limit: a look that makes and holds nothing in the source's name.
 #[inline(always)]
-pub fn is_over(source: &Key, count_keys: &CountKeys, limits: &Limits, of_source: Option<*mut Entry>) -> bool {
+pub fn is_over(
+    source: &Key,
+    count_keys: &CountKeys,
+    limits: &Limits,
+    of_source: Option<MapRef<Entry>>,
+) -> bool {
     let usage = usage(source, count_keys, of_source, limits.total != u32::MAX);
     // Where nothing is a matter of time, the clock is not asked.
     let is_of_time = limits.rate.is_limited() || usage.is_on_the_ladder();
@@ -199,31 +245,28 @@ pub fn is_over(source: &Key, count_keys: &CountKeys, limits: &Limits, of_source:
 /// Where the `source` stands that is counted in `count_keys`; zeros for what is not known. What is limited by nothing is not
 /// looked up.
 #[inline(always)]
-pub fn usage(source: &Key, count_keys: &CountKeys, of_source: Option<*mut Entry>, with_total: bool) -> Usage {
+pub fn usage(
+    source: &Key,
+    count_keys: &CountKeys,
+    of_source: Option<MapRef<Entry>>,
+    with_total: bool,
+) -> Usage {
     let mut usage = Usage::default();
     if let Some(penalty) = maps::penalty(source) {
-        // SAFETY: found in this run.
-        unsafe {
-            usage.banned_until_ns = (&raw const (*penalty).banned_until_ns).read_volatile();
-            usage.replies_due_ns = (&raw const (*penalty).replies_due_ns).read_volatile();
-        }
+        usage.banned_until_ns = field!(penalty, banned_until_ns).get();
+        usage.replies_due_ns = field!(penalty, replies_due_ns).get();
     }
     if let Some(entry) = of_source {
-        // SAFETY: found in this run.
-        unsafe {
-            usage.source = (&raw const (*entry).count).read_volatile();
-            usage.due_ns = (&raw const (*entry).due_ns).read_volatile();
-        }
+        usage.source = field!(entry, count).get();
+        usage.due_ns = field!(entry, due_ns).get();
     }
     if count_keys.has_network()
         && let Some(entry) = maps::entry(&count_keys.network)
     {
-        // SAFETY: found in this run.
-        usage.network = unsafe { (&raw const (*entry).count).read_volatile() };
+        usage.network = field!(entry, count).get();
     }
     if with_total && let Some(total) = maps::total(count_keys.service()) {
-        // SAFETY: found in this run.
-        usage.total = unsafe { (&raw const (*total).count).read_volatile() };
+        usage.total = field!(total, count).get();
     }
     let waiting = usage.source.waiting() | usage.network.waiting() | usage.total.waiting();
     if waiting != 0 && !attended::are_attended() {

@@ -101,8 +101,7 @@ impl Frame {
         let ports: [u16; 2] = bytes.load(transport)?;
         let flags: [u8; 2] = bytes.load(transport + 12)?;
         let is_v4 = kind == IPV4;
-        let (remote, local) =
-            if is_v4 { bytes.v4_addresses(network + 12)? } else { bytes.v6_addresses(network + 8)? };
+        let (remote, local) = bytes.addresses(is_v4, network)?;
         Some(Self { remote, local, ports, flags: flags[1], is_v4 })
     }
 

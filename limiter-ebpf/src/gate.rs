@@ -2,22 +2,30 @@
 //! The gate: the ACK that completes a handshake takes a place, or waits.
 //!
 //! It is judged before the kernel makes a connection of it. Without a place the packet is dropped: the
-//! handshake stays in the kernel's SYN queue, and is recorded ([`waiters`]). When its turn comes, the daemon
-//! has the client send the ACK again; where there is none, the kernel does, by repeating its SYN-ACK (after
-//! 1 s, 3 s, 7 s, …). The mail daemon sees nothing.
+//! handshake stays in the kernel's SYN queue, and is recorded ([`mod@hold`]). When its turn comes, the daemon
+//! has the client send the ACK again ([`mod@again`]); where there is none, the kernel does, by repeating its SYN-ACK
+//! (after 1 s, 3 s, 7 s, …). The mail daemon sees nothing.
+//!
+//! What is rare is in programs of its own, in which the gate goes on ([`mod@stage`]).
+
+pub mod again;
+pub mod hold;
+pub mod newcomer;
+mod stage;
 
 use aya_ebpf::{bindings::BPF_TCP_LISTEN, programs::SkBuffContext};
 use limiter_common::{
-    Action, CountKeys, Entry, Key, Reason, ServiceId,
-    reservation::{self, Arrival, Outcome},
+    Action, CountKeys, Entry, Key, Limits, Reason, ServiceId,
+    reservation::{Arrival, Outcome},
 };
 
 use crate::{
-    attended, clock,
+    attended,
     counts::{self, Counts},
     kernel::{self, Handshake},
-    maps::{self, Service},
-    packet::{ACK, RST, SYN, Segment},
+    map_ref::{MapRef, field},
+    maps::{self, Service, count},
+    packet::{ACK, RST, SYN, Segment, Tuple},
     pending, rooms, waiters,
 };
 
@@ -38,88 +46,102 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
         // SAFETY: `sk` is the context's socket, and not null.
         return unsafe { kernel::is_limited(sk) } && unreadable(listens_at);
     };
-    let port = segment.local_port();
-    let Some(service) = maps::service_of(port) else { return false };
+    let Some(service) = maps::service_of(segment.local_port()) else { return false };
     // SAFETY: `sk` is the context's socket, and not null.
     if !unsafe { kernel::is_limited(sk) } {
         return false;
     }
     // This CPU is done with the packet it reserved for, and no connection came of it.
     pending::cancel();
-    if service.policy.observes() {
-        // The ledger makes the verdict, when there is a connection to make it on.
-        return false;
-    }
+    // Where a service observes, the ledger makes the verdict, when there is a connection to make it on.
+    !service.policy.observes() && judge(ctx, &service, &segment, listens_at)
+}
 
+/// Judges a packet for a listener of a mail port, by what it is.
+#[inline(always)]
+fn judge(ctx: &SkBuffContext, service: &Service, segment: &Segment, listens_at: u32) -> bool {
     let flags = segment.flags & (SYN | RST | ACK);
     if flags == SYN {
-        return pending::is_marked_drop(&segment)
-            || (listens_at != port && is_refused_in_silence(&service, &segment));
+        return pending::is_marked_drop(segment)
+            || (listens_at != segment.local_port() && is_refused_in_silence(service, segment));
     }
     if flags & RST != 0 {
         if waiters::has_records(service.id) {
-            waiters::reset(service.id, &segment);
+            again::reset(service.id, segment);
         }
         return false;
     }
     // No handshake is completed without.
-    if flags & ACK == 0 {
-        return false;
-    }
-    let Some(mut tuple) = segment.tuple() else { return unreadable(port) };
+    flags & ACK != 0 && judge_ack(ctx, service, segment)
+}
+
+/// Judges what may complete a handshake.
+#[inline(always)]
+fn judge_ack(ctx: &SkBuffContext, service: &Service, segment: &Segment) -> bool {
+    let Some(mut tuple) = segment.tuple() else { return unreadable(segment.local_port()) };
     let handshake = kernel::handshake(ctx, &mut tuple, segment.ack);
     if handshake == Handshake::Void {
         return false;
     }
-    if flags & SYN != 0 {
+    if segment.flags & SYN != 0 {
         // Of one with data the kernel makes a connection that is not established, and that the ledger would see
         // only when it is, without a verdict (`tcp_check_req`, net/ipv4/tcp_minisocks.c, ignores the SYN). No
         // client has use for it.
         return handshake == Handshake::Completing && held(service.id, None);
     }
-    let remote = tuple.remote();
     let mut arrival = Arrival::NEW;
     if waiters::has_records(service.id) {
         if waiters::of(&tuple.flow()).is_some() {
-            waiters::go_on(ctx, waiters::AGAIN);
+            stage::go_on(ctx, stage::AGAIN);
             return held(service.id, None);
         }
         arrival.overtakes = attended::overtakes();
     }
-    let (scope, limits) = service.limits(&remote, &tuple.local());
-    let count_keys = CountKeys::new(service.id, service.policy, scope, &remote);
+    let (scope, limits) = service.limits(&tuple.remote(), &tuple.local());
+    let count_keys = service.count_keys(scope, &tuple.remote());
     if handshake == Handshake::Unknown {
-        // A SYN cookie, perhaps: whoever sends any number gets here.
-        let entry = maps::entry(&count_keys.source);
-        if entry.is_none() && rooms::is_full() {
-            waiters::go_on(ctx, waiters::NEW);
-        }
-        return counts::is_over(&count_keys.source, &count_keys, &limits, entry) && held(service.id, entry);
+        judge_cookie(ctx, service, &count_keys, &limits)
+    } else {
+        complete(ctx, service, &tuple, &count_keys, &limits, arrival)
     }
-    if !limits.denied && !counts::is_banned(&count_keys.source, &limits) {
-        let now_ns = if limits.rate.is_limited() { clock::now_ns() } else { 0 };
-        let Some(counts) = Counts::find(&count_keys) else {
-            pending::propose(&count_keys);
-            waiters::go_on(ctx, waiters::MAKE_ROOM);
+}
+
+/// A SYN cookie, perhaps: whoever sends any number gets here. So this only looks.
+#[inline(always)]
+fn judge_cookie(ctx: &SkBuffContext, service: &Service, count_keys: &CountKeys, limits: &Limits) -> bool {
+    let entry = maps::entry(&count_keys.source);
+    if entry.is_none() && rooms::is_full() {
+        stage::go_on(ctx, stage::NEWCOMER);
+    }
+    counts::is_over(&count_keys.source, count_keys, limits, entry) && held(service.id, entry)
+}
+
+/// The handshake is complete: it takes a place, or goes on in another program to wait for one.
+#[inline(always)]
+fn complete(
+    ctx: &SkBuffContext,
+    service: &Service,
+    tuple: &Tuple,
+    count_keys: &CountKeys,
+    limits: &Limits,
+    arrival: Arrival,
+) -> bool {
+    if !limits.denied && !counts::is_banned(&count_keys.source, limits) {
+        let Some(counts) = Counts::find(count_keys) else {
+            pending::propose(count_keys);
+            stage::go_on(ctx, stage::MAKE_ROOM);
             return held(service.id, None);
         };
-        let words = counts.words();
-        match reservation::reserve(&words, &limits, now_ns, arrival) {
-            Outcome::Taken if counts.belong_to(&count_keys) => {
-                pending::set(remote, tuple.remote_port(), count_keys, limits.rate.interval_ns);
-                return false;
-            }
+        match pending::reserve(&counts, count_keys, limits, arrival, tuple.remote(), tuple.remote_port()) {
+            Outcome::Taken => return false,
             Outcome::Full(_) => {}
-            outcome => {
-                if outcome == Outcome::Taken {
-                    reservation::cancel(&words, limits.rate.interval_ns);
-                }
-                maps::count(service.id, |counters| &mut counters.contended);
+            Outcome::Again => {
+                count!(service.id, contended);
                 return true;
             }
         }
     }
-    waiters::go_on(ctx, waiters::HOLD);
+    stage::go_on(ctx, stage::HOLD);
     held(service.id, maps::entry(&count_keys.source))
 }
 
@@ -135,7 +157,7 @@ fn is_refused_in_silence(service: &Service, syn: &Segment) -> bool {
         Action::Limit if counts::bans(&source) => Reason::Banned,
         Action::Limit | Action::Allow => return false,
     };
-    maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
+    count!(service.id, refused[reason as usize]);
     true
 }
 
@@ -150,11 +172,10 @@ fn unreadable(port: u32) -> bool {
 
 /// Counts an ACK held back. Always true.
 #[inline(always)]
-fn held(service: ServiceId, entry: Option<*mut Entry>) -> bool {
-    maps::count(service, |counters| &mut counters.held);
+fn held(service: ServiceId, entry: Option<MapRef<Entry>>) -> bool {
+    count!(service, held);
     if let Some(entry) = entry {
-        // SAFETY: found in this run. A plain add: a statistic that may lose one between two CPUs.
-        unsafe { (*entry).held = (*entry).held.wrapping_add(1) };
+        field!(entry, held).count(1);
     }
     true
 }

@@ -5,19 +5,18 @@
 //! verified, so the verifier knows them as constants and checks each access against the type.
 
 use aya_ebpf::{
-    EbpfContext as _,
+    EbpfContext,
     bindings::{BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV, bpf_sock},
     cty::c_void,
     helpers::generated::{
         bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock,
     },
-    programs::SkBuffContext,
+    programs::{SkBuffContext, XdpContext},
 };
 use limiter_common::{Addr, Ending, Waiter, ending, kernel::Offsets};
 
-use crate::{maps::GREETER_SOCKETS, packet::Tuple};
+use crate::{address, maps::GREETER_SOCKETS, packet::Tuple};
 
-const AF_INET: u16 = 2;
 /// The root of the cgroup tree (`cgroup_setup_root`, kernel/cgroup/cgroup.c).
 const ROOT_CGROUP: u64 = 1;
 /// Levels of the cgroup tree walked before giving up: systemd's deepest are at 8 or so.
@@ -205,15 +204,17 @@ impl Socket {
     /// The peer's address, in the limiter's form.
     #[inline(always)]
     pub fn remote(self) -> Addr {
-        // SAFETY: a `sock_common`, whose IPv6 address is four words.
-        unsafe {
-            if Self::member::<u16>(self.0, &OFFSETS.skc_family) == AF_INET {
-                return Addr::from_v4_word(Self::member(self.0, &OFFSETS.skc_daddr));
-            }
-            let v6 = global(&OFFSETS.skc_v6_daddr);
-            let word = |index: u32| Self::at(self.0, v6 + index * 4);
+        // SAFETY: a `sock_common`.
+        let family: u16 = unsafe { Self::member(self.0, &OFFSETS.skc_family) };
+        // SAFETY: as above.
+        let v4 = || Addr::from_v4_word(unsafe { Self::member(self.0, &OFFSETS.skc_daddr) });
+        let v6 = || {
+            let first = global(&OFFSETS.skc_v6_daddr);
+            // SAFETY: as above, whose IPv6 address is four words.
+            let word = |index: u32| unsafe { Self::at(self.0, first + index * 4) };
             Addr([word(0), word(1), word(2), word(3)])
-        }
+        };
+        address::of_family(family.into(), v4, v6)
     }
 
     /// Whether it belongs to the namespace of this instance.
@@ -292,53 +293,76 @@ pub enum Handshake {
     Void,
 }
 
-/// Looks up the request that an ACK belongs to and compares its number, as `tcp_check_req` will
-/// (`net/ipv4/tcp_minisocks.c`). A forged ACK must not hold a place even for a moment (law 1).
+/// Looks up the socket that a segment belongs to, and releases it when `look` has seen it; `None` if there is none.
 #[inline(always)]
-pub fn handshake(ctx: &SkBuffContext, tuple: &mut Tuple, ack: u32) -> Handshake {
+pub fn look_up<R>(
+    ctx: &impl EbpfContext,
+    tuple: &mut Tuple,
+    look: impl FnOnce(*const bpf_sock) -> R,
+) -> Option<R> {
     let (tuple, len) = tuple.for_lookup();
     // SAFETY: the tuple is initialised and as long as said; the result is released below.
     let sk =
         unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, len, i64::from(BPF_F_CURRENT_NETNS) as u64, 0) };
     if sk.is_null() {
-        return Handshake::Unknown;
+        return None;
     }
-    // SAFETY: `sk` is valid until released.
-    let state = unsafe { (*sk).state };
-    let mut found = Handshake::Unknown;
-    if !matches!(state, BPF_TCP_LISTEN | BPF_TCP_NEW_SYN_RECV) {
-        found = Handshake::Void;
-    } else if state == BPF_TCP_NEW_SYN_RECV {
-        // SAFETY: answers null for what is no request.
-        let request = unsafe { bpf_skc_to_tcp_request_sock(sk.cast()) };
-        if !request.is_null() {
-            // SAFETY: the verifier checks type and offset against BTF.
-            let isn: u32 = unsafe { Socket::member(request.cast(), &OFFSETS.snt_isn) };
-            if ack == isn.wrapping_add(1) {
-                found = Handshake::Completing;
-            }
-        }
-    }
+    let seen = look(sk);
     // SAFETY: releases what the look-up took, once.
     unsafe { bpf_sk_release(sk.cast()) };
-    found
+    Some(seen)
+}
+
+/// The same as a request; null if it is none.
+#[inline(always)]
+fn request(sk: *const bpf_sock) -> *const u8 {
+    // SAFETY: the helper takes any socket, and answers null for what is no request.
+    unsafe { bpf_skc_to_tcp_request_sock(sk.cast_mut().cast()) }.cast()
+}
+
+/// Looks up the request that an ACK belongs to and compares its number, as `tcp_check_req` will
+/// (`net/ipv4/tcp_minisocks.c`). A forged ACK must not hold a place even for a moment (law 1).
+#[inline(always)]
+pub fn handshake(ctx: &SkBuffContext, tuple: &mut Tuple, ack: u32) -> Handshake {
+    let found = look_up(ctx, tuple, |sk| {
+        // SAFETY: valid until released.
+        let state = unsafe { (*sk).state };
+        if !matches!(state, BPF_TCP_LISTEN | BPF_TCP_NEW_SYN_RECV) {
+            return Handshake::Void;
+        }
+        if state == BPF_TCP_NEW_SYN_RECV {
+            let request = request(sk);
+            // SAFETY: the verifier checks type and offset against BTF.
+            let isn = |request| unsafe { Socket::member::<u32>(request, &OFFSETS.snt_isn) };
+            if !request.is_null() && ack == isn(request).wrapping_add(1) {
+                return Handshake::Completing;
+            }
+        }
+        Handshake::Unknown
+    });
+    found.unwrap_or(Handshake::Unknown)
+}
+
+/// Whether the kernel has a connection that a segment belongs to. A handshake is none yet.
+#[inline(always)]
+pub fn has_connection(ctx: &XdpContext, tuple: &mut Tuple) -> bool {
+    // SAFETY: valid until released.
+    let is_one =
+        |sk: *const bpf_sock| !matches!(unsafe { (*sk).state }, BPF_TCP_LISTEN | BPF_TCP_NEW_SYN_RECV);
+    look_up(ctx, tuple, is_one).unwrap_or(false)
 }
 
 /// Notes in `waiter` what the kernel knows of the request that an ACK belongs to, at `now_ns` of
 /// `CLOCK_MONOTONIC`; `false` if it has none.
 #[inline(always)]
 pub fn describe(ctx: &SkBuffContext, tuple: &mut Tuple, waiter: &mut Waiter, now_ns: u64) -> bool {
-    let (tuple, len) = tuple.for_lookup();
-    // SAFETY: as in `handshake`.
-    let sk =
-        unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, len, i64::from(BPF_F_CURRENT_NETNS) as u64, 0) };
-    if sk.is_null() {
-        return false;
-    }
-    // SAFETY: as in `handshake`; the verifier checks types and offsets against BTF.
-    let is_request = unsafe {
-        let request = bpf_skc_to_tcp_request_sock(sk.cast()).cast::<u8>().cast_const();
-        if !request.is_null() {
+    let found = look_up(ctx, tuple, |sk| {
+        let request = request(sk);
+        if request.is_null() {
+            return false;
+        }
+        // SAFETY: the verifier checks types and offsets against BTF.
+        unsafe {
             waiter.snt_isn = Socket::member(request, &OFFSETS.snt_isn);
             waiter.rcv_isn = Socket::member(request, &OFFSETS.rcv_isn);
             waiter.ts_off = Socket::member(request, &OFFSETS.ts_off);
@@ -349,9 +373,7 @@ pub fn describe(ctx: &SkBuffContext, tuple: &mut Tuple, waiter: &mut Waiter, now
             let sent_us: u64 = Socket::member(request, &OFFSETS.snt_synack);
             waiter.rtt_us = (now_ns / 1000).wrapping_sub(sent_us) as u32;
         }
-        !request.is_null()
-    };
-    // SAFETY: releases what the look-up took, once.
-    unsafe { bpf_sk_release(sk.cast()) };
-    is_request
+        true
+    });
+    found.unwrap_or(false)
 }

@@ -3,21 +3,22 @@
 
 use aya_ebpf::programs::SockOpsContext;
 use limiter_common::{
-    Addr, Cause, CountKeys, Key, Penalty, Reason,
+    Addr, Cause, Key, Penalty, Reason,
     ladder::{self, PenaltyWords},
 };
 
-use crate::{atomic::Shared, clock, counts, maps, report, rooms};
+use crate::{
+    clock,
+    counts::{self, Present},
+    map_ref::field,
+    maps::{self, count},
+    report, rooms,
+};
 
 /// Pays for the reply, and bans a source that went on for too long.
 #[inline(always)]
 pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local: &Addr) {
-    let (scope, limits) = service.limits(remote, local);
-    let count_keys = CountKeys::new(service.id, service.policy, scope, remote);
-    let source = count_keys.source;
-    let count_keys = counts::present(count_keys);
-    let limits = limits.within(&count_keys);
-    let entry = maps::entry(&count_keys.source);
+    let Present { source, count_keys, limits, entry } = Present::of(service, remote, local);
     let usage = counts::usage(&source, &count_keys, entry, limits.total != u32::MAX);
     let now_ns = clock::now_ns();
     // By now a place may have come free: then it is not held against the source.
@@ -36,8 +37,11 @@ pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local
 pub extern "C" fn record_refused(source: *const Key, reason: u32) -> u32 {
     let Some(source) = rooms::given(source) else { return 0 };
     if let Some(penalty) = maps::penalty(&source) {
-        // SAFETY: found in this run.
-        unsafe { (*penalty).record_refused(reason, clock::now_ns()) };
+        if reason < Penalty::REASONS {
+            field!(penalty, refused[reason as usize]).count(1);
+        }
+        field!(penalty, refused_for).set(reason);
+        field!(penalty, refused_ns).set(clock::now_ns());
     }
     0
 }
@@ -49,25 +53,19 @@ pub fn pay(service: &maps::Service, source: &Key, reason: Reason, is_of_source: 
     let Some(ladder) = service.ladder() else { return true };
     let Some(penalty) = rooms::penalty_or_new(source) else { return false };
     let now_ns = clock::now_ns();
-    // SAFETY: found in this run; aligned, and the kernel programs change them through `Shared` only.
-    let words = unsafe {
-        PenaltyWords {
-            replies_due: Shared::word(&raw mut (*penalty).replies_due_ns),
-            ban_due: Shared::word(&raw mut (*penalty).ban_due_ns),
-            banned_until: Shared::word(&raw mut (*penalty).banned_until_ns),
-        }
+    let words = PenaltyWords {
+        replies_due: field!(penalty, replies_due_ns).shared(),
+        ban_due: field!(penalty, ban_due_ns).shared(),
+        banned_until: field!(penalty, banned_until_ns).shared(),
     };
-    // SAFETY: found in this run.
-    let bans = unsafe { (*penalty).bans };
+    let bans = field!(penalty, bans).get();
     record_refused(&raw const *source, reason as u32);
     if let Some(bans) = ladder::climb(&words, ladder, bans, is_of_source, now_ns) {
         // Only the CPU that made the ban comes here.
-        // SAFETY: found in this run.
-        let penalty: &mut Penalty = unsafe { &mut *penalty };
-        penalty.banned_at_ns = now_ns;
-        penalty.bans = bans;
-        penalty.cause = Cause::Ladder as u32;
-        maps::count(service.id, |counters| &mut counters.banned);
+        field!(penalty, banned_at_ns).set(now_ns);
+        field!(penalty, bans).set(bans);
+        field!(penalty, cause).set(Cause::Ladder as u32);
+        count!(service.id, banned);
     }
     true
 }

@@ -13,21 +13,21 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use limiter_common::{
-    Addr, ConnectionRecord, CountKeys, Ending, Kept, Limits, Rate, ending, rate, record,
+    Addr, ConnectionRecord, CountKeys, Ending, Entry, Kept, Limits, Rate, ending, rate, record,
     reservation::{self, Arrival, Outcome},
 };
 
 use crate::{
-    atomic, clock,
+    address::{local, remote},
+    clock,
     counts::{self, Counts},
     events, keepalive, kernel, ladder, listening,
-    maps::{self, GREETER_SOCKETS, KEPT_SOCKETS, LEDGER_STAGES},
+    map_ref::{MapRef, field},
+    maps::{self, GREETER_SOCKETS, KEPT_SOCKETS, LEDGER_STAGES, count},
     pending,
     records::{self, ByCookie},
     report, rooms,
 };
-
-const AF_INET: u32 = 2;
 
 /// Index of [`ended`] in [`LEDGER_STAGES`].
 const ENDED: u32 = 0;
@@ -74,15 +74,14 @@ fn established(ctx: &SockOpsContext) {
     };
     if !records::make(cookie, record) {
         if record.is_counted() {
-            let [first, second] = remote(ctx).halves();
-            let _was_counted = release_recorded(record.word(), first, second);
+            let _was_counted = release_apart(&Kept::new(record, remote(ctx)), clock::tick_s());
         }
         return report::no_room(ctx, service);
     }
     // Other programs may have asked for events of their own: add to theirs.
     let _cannot_fail = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
     if record.is_counted() {
-        maps::count(service, |counters| &mut counters.accepted);
+        count!(service, accepted);
         if record.is_shared() {
             report::shares(ctx, service);
         }
@@ -116,7 +115,7 @@ fn make(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Made {
         return Made::Already;
     }
     let (scope, mut limits) = service.limits(&remote, &local(ctx));
-    let mut count_keys = CountKeys::new(service.id, service.policy, scope, &remote);
+    let mut count_keys = service.count_keys(scope, &remote);
     counts::make_entries(&raw mut count_keys);
     match count_without_reservation(service, &count_keys, &mut limits) {
         0 => Made::NoRoom,
@@ -139,7 +138,7 @@ fn count_without_reservation(service: &maps::Service, count_keys: &CountKeys, li
     if !count(count_keys, &limits.rate, clock::tick_s()) {
         return 0;
     }
-    maps::count(service.id, |counters| &mut counters.unreserved);
+    count!(service.id, unreserved);
     u32::from(record::COUNTED)
 }
 
@@ -168,10 +167,9 @@ extern "C" fn observe(count_keys: *const CountKeys, limits: *mut Limits) -> u32 
         return 0;
     }
     counts.add_beyond(1);
-    // SAFETY: found in this run.
-    unsafe { atomic::add_u32(&raw mut (*counts.source).would_refuse, 1) };
+    field!(counts.source, would_refuse).add(1);
     let reason = reason.within(&count_keys);
-    maps::count(count_keys.service(), |counters| &mut counters.would_refuse[reason as usize]);
+    count!(count_keys.service(), would_refuse[reason as usize]);
     u32::from(record::OBSERVED)
 }
 
@@ -179,14 +177,9 @@ extern "C" fn observe(count_keys: *const CountKeys, limits: *mut Limits) -> u32 
 /// verdicts are carried out.
 #[inline(always)]
 fn reserve(count_keys: &CountKeys, counts: &Counts, limits: &Limits, now_ns: u64) -> Outcome {
-    let words = counts.words();
-    let outcome = reservation::reserve(&words, limits, now_ns, Arrival::UNATTENDED);
+    let outcome = counts.reserve(count_keys, limits, now_ns, Arrival::UNATTENDED);
     if outcome == Outcome::Taken {
-        if !counts.belong_to(count_keys) {
-            reservation::cancel(&words, limits.rate.interval_ns);
-            return Outcome::Again;
-        }
-        stamp_arrival(counts, reservation::commit(&words), clock::tick_s());
+        stamp_arrival(counts, reservation::commit(&counts.words()), clock::tick_s());
     }
     outcome
 }
@@ -212,30 +205,30 @@ pub fn count(count_keys: &CountKeys, rate: &Rate, now_s: u32) -> bool {
 /// Notes on the entries that a connection came, of now so many of its source.
 #[inline(always)]
 fn stamp_arrival(counts: &Counts, connections: u32, now_s: u32) {
-    // SAFETY: found in this run, and holding our connection. `peak` may lose a race by one.
-    unsafe {
-        atomic::add(&raw mut (*counts.source).accepted, 1);
-        if (*counts.source).peak < connections {
-            (*counts.source).peak = connections;
-        }
-        clock::seen(counts.source, now_s);
-        if let Some(of_network) = counts.network {
-            let of_network = of_network.as_ptr();
-            atomic::add(&raw mut (*of_network).accepted, 1);
-            let connections = (*of_network).count.connections();
-            if (*of_network).peak < connections {
-                (*of_network).peak = connections;
-            }
-            clock::seen(of_network, now_s);
-        }
+    // They hold our connection.
+    stamp_entry(counts.source, connections, now_s);
+    if let Some(of_network) = counts.network {
+        stamp_entry(of_network, field!(of_network, count).get().connections(), now_s);
     }
+}
+
+/// The same on one of them.
+#[inline(always)]
+fn stamp_entry(entry: MapRef<Entry>, connections: u32, now_s: u32) {
+    field!(entry, accepted).add(1);
+    // It may lose a race by one.
+    let peak = field!(entry, peak);
+    if peak.get() < connections {
+        peak.set(connections);
+    }
+    clock::seen(entry, now_s);
 }
 
 /// A handshake with the greeter is complete: what it costs its source.
 #[inline(always)]
 pub fn replied(ctx: &SockOpsContext) {
     let Some(service) = maps::service_of(ctx.local_port()) else { return };
-    maps::count(service.id, |counters| &mut counters.replied);
+    count!(service.id, replied);
     ladder::climb(ctx, &service, &remote(ctx), &local(ctx));
 }
 
@@ -284,43 +277,40 @@ pub fn ended(ctx: &SockOpsContext) {
 /// Gives back what a connection held that is not any more, or is not recorded any more.
 #[inline(always)]
 pub fn give_back<C: EbpfContext>(ctx: &C, kept: &Kept) {
-    if kept.record.is_counted() && !release(&kept.count_keys(), kept.record.is_beyond(), clock::tick_s()) {
+    if kept.record.is_counted() && !release(kept, clock::tick_s()) {
         report::drift(ctx, kept.record.service());
     }
 }
 
-/// The same as [`release`] where that is seldom, or there is little stack; 0 for `false`. Verified by itself.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn release_apart(count_keys: *const CountKeys, is_beyond: u32, now_s: u32) -> u32 {
-    let Some(count_keys) = rooms::given(count_keys) else { return 0 };
-    u32::from(release(&count_keys, is_beyond != 0, now_s))
+/// The same as [`release`] where that is seldom, or there is little stack.
+#[inline(always)]
+pub fn release_apart(kept: &Kept, now_s: u32) -> bool {
+    let [first, second] = kept.remote.halves();
+    release_recorded(kept.record.word(), first, second, now_s) != 0
 }
 
-/// The same of a connection with this record, in a word, from an address given in halves. Numbers alone: of a record in a
-/// register older verifiers (6.1) do not know that a byte of it is one, and there is no stack left to put it on.
+/// Releases what a record in a word says, of a peer whose address is given in halves; 0 for `false`. Verified by itself.
+/// Numbers alone: of a record in a register older verifiers (6.1) do not know that a byte of it is one, and there is no
+/// stack left to put it on.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn release_recorded(record: u32, first: u64, second: u64) -> u32 {
-    let record = ConnectionRecord::of_word(record);
-    let count_keys = record.count_keys(&Addr::of_halves([first, second]));
-    u32::from(release(&count_keys, record.is_beyond(), clock::tick_s()))
+extern "C" fn release_recorded(record: u32, first: u64, second: u64, now_s: u32) -> u32 {
+    let kept = Kept::new(ConnectionRecord::of_word(record), Addr::of_halves([first, second]));
+    release(&kept, now_s).into()
 }
 
 /// Gives back what a connection held, at `now_s` by [`clock`]; `false` if a count did not know of it.
 #[inline(always)]
-pub fn release(count_keys: &CountKeys, is_beyond: bool, now_s: u32) -> bool {
+fn release(kept: &Kept, now_s: u32) -> bool {
+    let (count_keys, is_beyond) = (&kept.count_keys(), kept.record.is_beyond());
     // They hold our connection, so they have not been collected.
     let Some(counts) = Counts::find(count_keys) else { return false };
     if is_beyond {
         counts.add_beyond(u32::MAX);
     }
-    // SAFETY: found in this run.
-    unsafe {
-        clock::seen(counts.source, now_s);
-        if let Some(of_network) = counts.network {
-            clock::seen(of_network.as_ptr(), now_s);
-        }
+    clock::seen(counts.source, now_s);
+    if let Some(of_network) = counts.network {
+        clock::seen(of_network, now_s);
     }
     let was_counted = reservation::release(&counts.words());
     events::freed(count_keys, &counts);
@@ -348,29 +338,4 @@ fn socket(ctx: &SockOpsContext) -> Option<*mut c_void> {
 fn cookie(ctx: &SockOpsContext) -> u64 {
     // SAFETY: the context is valid for the whole run.
     unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
-}
-
-/// The peer in the limiter's form: an IPv4 peer of a dual-stack listener comes as `::ffff:a.b.c.d`.
-#[inline(always)]
-fn remote(ctx: &SockOpsContext) -> Addr {
-    let ops = ctx.ops;
-    // SAFETY: the context is valid for the whole run. Both are read, volatile, and one chosen: the
-    // optimiser would choose where to read instead, and the verifier refuses computed offsets.
-    let (v4, v6) = unsafe {
-        let word = |index: usize| (&raw const (*ops).remote_ip6[index]).read_volatile();
-        ((&raw const (*ops).remote_ip4).read_volatile(), [word(0), word(1), word(2), word(3)])
-    };
-    if ctx.family() == AF_INET { Addr::from_v4_word(v4) } else { Addr(v6) }
-}
-
-/// The address the peer connected to, in the same form.
-#[inline(always)]
-fn local(ctx: &SockOpsContext) -> Addr {
-    let ops = ctx.ops;
-    // SAFETY: as in `remote`.
-    let (v4, v6) = unsafe {
-        let word = |index: usize| (&raw const (*ops).local_ip6[index]).read_volatile();
-        ((&raw const (*ops).local_ip4).read_volatile(), [word(0), word(1), word(2), word(3)])
-    };
-    if ctx.family() == AF_INET { Addr::from_v4_word(v4) } else { Addr(v6) }
 }

@@ -15,8 +15,8 @@ use limiter_common::{
 };
 
 use crate::{
-    atomic::Shared,
     kernel,
+    map_ref::Find as _,
     maps::{self, LISTENING},
 };
 
@@ -24,8 +24,7 @@ use crate::{
 #[inline(always)]
 pub fn listener(local: Addr, port: u32, ifindex: u32) -> Listener {
     listening::listener(&Endpoint::new(local, port as u16, ifindex), |endpoint| {
-        // SAFETY: found in this run.
-        LISTENING.get_ptr(endpoint).is_some_and(|count| unsafe { count.read_volatile() } != 0)
+        LISTENING.find(endpoint).is_some_and(|count| count.get() != 0)
     })
 }
 
@@ -76,17 +75,15 @@ fn add(endpoint: &Endpoint) {
         return;
     }
     // Another one listens there (SO_REUSEPORT), or there is no room.
-    if let Some(count) = LISTENING.get_ptr_mut(endpoint) {
-        // SAFETY: found in this run.
-        let _before = unsafe { Shared::word(count) }.fetch_add(1);
+    if let Some(count) = LISTENING.find(endpoint) {
+        count.add(1);
     }
 }
 
 #[inline(always)]
 fn take(endpoint: &Endpoint) {
-    let Some(count) = LISTENING.get_ptr_mut(endpoint) else { return };
-    // SAFETY: found in this run.
-    let count = unsafe { Shared::word(count) };
+    let Some(count) = LISTENING.find(endpoint) else { return };
+    let count = count.shared();
     let seen = count.load();
     if seen > 1 {
         let _changed = count.compare_exchange(seen, seen - 1);

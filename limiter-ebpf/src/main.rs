@@ -20,6 +20,7 @@
 #![expect(internal_features, reason = "BPF atomics that return a value are only reachable as intrinsics")]
 #![feature(core_intrinsics)]
 
+mod address;
 mod admission;
 mod atomic;
 mod attended;
@@ -36,6 +37,7 @@ mod ladder;
 mod ledger;
 mod listening;
 mod maintenance;
+mod map_ref;
 mod maps;
 mod packet;
 mod pending;
@@ -69,25 +71,25 @@ pub fn gate(ctx: SkBuffContext) -> i32 {
 /// Holds back a handshake for which the gate has found no place.
 #[cgroup_skb]
 pub fn hold(ctx: SkBuffContext) -> i32 {
-    i32::from(!waiters::hold(&ctx))
+    i32::from(!gate::hold::run(&ctx))
 }
 
 /// Makes room for a source that the ledger does not know.
 #[cgroup_skb]
 pub fn make_room(ctx: SkBuffContext) -> i32 {
-    i32::from(!waiters::make_room(&ctx))
+    i32::from(!gate::newcomer::make_room(&ctx))
 }
 
 /// Judges the ACK of a source that the ledger did not know.
 #[cgroup_skb]
 pub fn newcomer(ctx: SkBuffContext) -> i32 {
-    i32::from(!waiters::newcomer(&ctx))
+    i32::from(!gate::newcomer::run(&ctx))
 }
 
 /// Judges the next packet of one that was held back.
 #[cgroup_skb]
 pub fn again(ctx: SkBuffContext) -> i32 {
-    i32::from(!waiters::again(&ctx))
+    i32::from(!gate::again::run(&ctx))
 }
 
 /// Counts. Always 1: another program on the hook may have set a reply, and 0 would take it away

@@ -3,7 +3,7 @@
 //! atomic step. It is attached nowhere; the daemon runs it (`BPF_PROG_TEST_RUN`).
 
 use limiter_common::{
-    Count, Counters, Key, ServiceId,
+    Count, Key, ServiceId,
     count::{self, Word as _},
     maintenance::{BATCH, Step, step},
 };
@@ -11,6 +11,7 @@ use limiter_common::{
 use crate::{
     atomic::Shared,
     clock, ledger,
+    map_ref::{Find as _, field},
     maps::{self, LEDGER, MAINTENANCE},
     pending, records, rooms,
 };
@@ -18,19 +19,22 @@ use crate::{
 /// Gives back what is pending on this CPU or the one that is named, then does each step.
 #[inline(always)]
 pub fn run() {
-    let Some(request) = MAINTENANCE.get_ptr_mut(0) else { return };
-    // SAFETY: one process at a time runs requests (they hold a lock), and it waits for this run to end.
-    let request = unsafe { &mut *request };
+    // One process at a time runs requests (they hold a lock), and it waits for this run to end.
+    let Some(request) = MAINTENANCE.find(0) else { return };
     // On this CPU, the packet a reservation was made for is handled, or this could not run.
-    request.cancelled = u32::from(pending::cancel_of(request.cpu, request.generation));
-    request.done = 0;
+    let (cpu, generation) = (field!(request, cpu).get(), field!(request, generation).get());
+    field!(request, cancelled).set(pending::cancel_of(cpu, generation).into());
+    field!(request, done).set(0);
+    let asked = field!(request, asked).get() as usize;
     for index in 0..BATCH {
-        if index >= request.asked as usize {
+        if index >= asked {
             return;
         }
-        let step = &request.steps[index];
-        request.done +=
-            if step.step == step::GIVE_BACK { give_back(step.from.0) } else { do_step(&raw const *step) };
+        let step = field!(request, steps[index]);
+        let done =
+            // Apart from `do_step`: there is not enough stack for both.
+            if field!(step, step).get() == step::GIVE_BACK { give_back(field!(step, from.0).get()) } else { do_step(step.as_ptr()) != 0 };
+        field!(request, done).count(done.into());
     }
 }
 
@@ -42,13 +46,10 @@ extern "C" fn do_step(step: *const Step) -> u32 {
     u32::from(done(&step))
 }
 
-/// Gives back what is kept for the socket of this cookie: 1, or 0 if nothing is. Verified by itself, and apart from
-/// [`do_step`]: there is not enough stack for both.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn give_back(cookie: u64) -> u32 {
-    let Some(kept) = records::take_kept(cookie) else { return 0 };
-    u32::from(ledger::release(&kept.count_keys(), kept.record.is_beyond(), clock::tick_s()))
+/// Gives back what is kept for the socket of this cookie; `false` if nothing is.
+#[inline(always)]
+fn give_back(cookie: u64) -> bool {
+    records::take_kept(cookie).is_some_and(|kept| ledger::release_apart(&kept, clock::tick_s()))
 }
 
 #[inline(always)]
@@ -77,7 +78,9 @@ fn done(step: &Step) -> bool {
     // A connection is drift once, not once in each of its counts.
     if step.step == step::CORRECT && !step.key.is_network() && !step.key.is_total() {
         let off = step.from.connections().abs_diff(step.to.connections());
-        maps::add(ServiceId(step.key.service), |counters: &mut Counters| &mut counters.drift, u64::from(off));
+        if let Some(counters) = maps::counters(ServiceId(step.key.service)) {
+            field!(counters, drift).count(off.into());
+        }
     }
     true
 }
@@ -85,13 +88,9 @@ fn done(step: &Step) -> bool {
 /// The count a step is about.
 #[inline(always)]
 fn word<'a>(key: &Key) -> Option<&'a Shared> {
-    // SAFETY: found in this run, aligned, and changed through `Shared` only.
-    unsafe {
-        if key.is_total() {
-            let total = maps::total(ServiceId(key.service))?;
-            Some(Shared::word((&raw mut (*total).count).cast()))
-        } else {
-            Some(Shared::count(maps::entry(key)?))
-        }
+    if key.is_total() {
+        Some(field!(maps::total(ServiceId(key.service))?, count).shared())
+    } else {
+        Some(field!(maps::entry(key)?, count).shared())
     }
 }

@@ -13,8 +13,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use limiter_common::{
-    Action, Addr, CachedDrop, ConnectionRecord, Counters, DropCache, Entry, Kept, Key, Ladder, Limits,
-    MAX_SERVICES, PORT_WORDS, Penalty, Pending, Reason, Room, Rule, SCOPES, SETS, Scope, ServiceId,
+    Action, Addr, CachedDrop, ConnectionRecord, CountKeys, Counters, DropCache, Entry, Kept, Key, Ladder,
+    Limits, MAX_SERVICES, PORT_WORDS, Penalty, Pending, Reason, Room, Rule, SCOPES, SETS, Scope, ServiceId,
     ServicePolicy, Slot, Syn, Total, coverage,
     listening::{Endpoint, MAX_ENDPOINTS},
     maintenance::MaintenanceRequest,
@@ -23,6 +23,8 @@ use limiter_common::{
     slot,
     waiting::{Event, Flow, MAX_WAITERS, UsherRequest, Waiter},
 };
+
+use crate::map_ref::{Find as _, MapRef, field};
 
 /// Which layout these maps have (`limiter_common::LAYOUT_VERSION`), for each set the fingerprint of the
 /// configuration it was made of, the network namespace and the cgroup protected. The kernel reads none.
@@ -235,19 +237,29 @@ pub struct Service {
 /// The service that `port` belongs to; `None` for a port that is nobody's.
 #[inline(always)]
 pub fn service_of(port: u32) -> Option<Service> {
-    let active = *ACTIVE.get(0)?;
+    let (active, service) = look_up(port)?;
+    service_in(active, service)
+}
+
+/// Whether `port` is of a service.
+#[inline(always)]
+pub fn is_of_a_service(port: u32) -> bool {
+    look_up(port).is_some()
+}
+
+/// The word that says which set is in force, and the service to which that set says `port` belongs.
+#[inline(always)]
+fn look_up(port: u32) -> Option<(u64, ServiceId)> {
+    let active = ACTIVE.find(0)?.get();
     let word = *PORTS.get((active as u32 & 1) * PORT_WORDS + ((port & 0xffff) >> 3))?;
     let service = (word >> ((port & 7) * 8)) as u8;
-    if service == 0 {
-        return None;
-    }
-    service_in(active, ServiceId(service))
+    if service == 0 { None } else { Some((active, ServiceId(service))) }
 }
 
 /// The service of this number.
 #[inline(always)]
 pub fn service(id: ServiceId) -> Option<Service> {
-    service_in(*ACTIVE.get(0)?, id)
+    service_in(ACTIVE.find(0)?.get(), id)
 }
 
 #[inline(always)]
@@ -255,15 +267,6 @@ fn service_in(active: u64, id: ServiceId) -> Option<Service> {
     let set = active as u32 & 1;
     let policy = SERVICES.get(set * MAX_SERVICES + u32::from(id.0))?;
     Some(Service { id, policy, set, has_scopes: active & SCOPES != 0 })
-}
-
-/// Whether `port` is of a service.
-#[inline(always)]
-pub fn is_of_a_service(port: u32) -> bool {
-    let Some(active) = ACTIVE.get(0) else { return false };
-    let set = *active as u32 & 1;
-    let Some(word) = PORTS.get(set * PORT_WORDS + ((port & 0xffff) >> 3)) else { return false };
-    *word >> ((port & 7) * 8) & 0xff != 0
 }
 
 impl Service {
@@ -324,6 +327,12 @@ impl Service {
         (scope, limits)
     }
 
+    /// What a peer is counted in of whom the rules say `scope`.
+    #[inline(always)]
+    pub fn count_keys(&self, scope: Scope, remote: &Addr) -> CountKeys {
+        CountKeys::new(self.id, self.policy, scope, remote)
+    }
+
     /// What [`rules_say`] says.
     #[inline(always)]
     fn rules_say(&self, remote: &Addr, is_local: bool, limits: *mut Limits) -> (Scope, Action) {
@@ -348,7 +357,7 @@ extern "C" fn is_local(set: u32, first: u64, second: u64) -> u32 {
 
 /// What the rules of a set say of an address, given in halves, at a service: a [`Scope`] and an [`Action`] as a word;
 /// `limits` are those of the service, and become those of the source. `asked` has the set, a bit that says whether it is
-/// the host's own, and the service. Verified by itself; for the gate it has to do with 32 bytes of stack, so it takes
+/// the host's own, and the service. Verified by itself; below `hold` it has to do with 32 bytes of stack, so it takes
 /// numbers, and has the address in the key alone.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -407,32 +416,30 @@ fn rule_limits(set: u32, rule: &Rule, service: u32) -> Option<&'static RuleLimit
     limits.map(|limits| unsafe { &*limits })
 }
 
-/// Counts one in the counters of `service` on this CPU.
+/// The counters of `service` on this CPU. A softirq may interrupt a program that runs in process context, and both count
+/// here: at worst one of a statistic is lost.
 #[inline(always)]
-pub fn count(service: ServiceId, counter: impl FnOnce(&mut Counters) -> &mut u64) {
-    add(service, counter, 1);
+pub fn counters(service: ServiceId) -> Option<MapRef<Counters>> {
+    COUNTERS.find(u32::from(service.0))
 }
 
-/// Counts `n` in the counters of `service` on this CPU.
-#[inline(always)]
-pub fn add(service: ServiceId, counter: impl FnOnce(&mut Counters) -> &mut u64, n: u64) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(service.0)) {
-        // SAFETY: this CPU's slot. A softirq may interrupt a program that runs in process context
-        // and both add here; the add is one instruction on one CPU's memory, so at worst one count
-        // of a statistic is lost.
-        *counter(unsafe { &mut *counters }) += n;
-    }
+/// Counts one in a counter of a service.
+macro_rules! count {
+    ($service:expr, $($counter:tt)+) => {
+        if let Some(counters) = $crate::maps::counters($service) {
+            $crate::map_ref::field!(counters, $($counter)+).count(1);
+        }
+    };
 }
+pub(crate) use count;
 
 /// Counts a frame that the shield drops, one that `begins` a connection as refused, too.
 #[inline(always)]
 pub fn count_drop(service: ServiceId, reason: Reason, begins: bool) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(service.0)) {
-        // SAFETY: as in `add`.
-        let counters = unsafe { &mut *counters };
-        counters.dropped += 1;
+    if let Some(counters) = counters(service) {
+        field!(counters, dropped).count(1);
         if begins {
-            counters.refused[reason as usize] += 1;
+            field!(counters, refused[reason as usize]).count(1);
         }
     }
 }
@@ -453,33 +460,32 @@ pub fn attended_until_ns() -> u64 {
 
 /// The place of this CPU for what it remembers of `syn`.
 #[inline(always)]
-pub fn cached_drop(syn: &Syn) -> Option<&'static mut CachedDrop> {
-    let cache = DROP_CACHE.get_ptr_mut(0)?;
-    // SAFETY: this CPU's slot, in which nobody else is: XDP programs do not interrupt each other.
-    Some(unsafe { &mut (*cache).0[syn.slot()] })
+pub fn cached_drop(syn: &Syn) -> Option<MapRef<CachedDrop>> {
+    let cache = DROP_CACHE.find(0)?;
+    Some(field!(cache, 0[syn.slot()]))
 }
 
 /// Where the source of what is remembered stands, by what makes a source today.
 #[inline(always)]
-pub fn penalty_of(cached: &CachedDrop) -> Option<*mut Penalty> {
+pub fn penalty_of(cached: &CachedDrop) -> Option<MapRef<Penalty>> {
     let (service, remote) = (service(ServiceId(cached.service))?, cached.remote());
     penalty(&Key::source(service.id, service.policy, service.scope(&remote).source_prefix, &remote))
 }
 
 /// The total of a service.
 #[inline(always)]
-pub fn total(service: ServiceId) -> Option<*mut Total> {
-    TOTALS.get_ptr_mut(u32::from(service.0))
+pub fn total(service: ServiceId) -> Option<MapRef<Total>> {
+    TOTALS.find(u32::from(service.0))
 }
 
 /// Where the source of `key` stands on the ladder, if it was refused lately.
 #[inline(always)]
-pub fn penalty(key: &Key) -> Option<*mut Penalty> {
-    PENALTIES.get_ptr_mut(key)
+pub fn penalty(key: &Key) -> Option<MapRef<Penalty>> {
+    PENALTIES.find(key)
 }
 
 /// The entry of `key`.
 #[inline(always)]
-pub fn entry(key: &Key) -> Option<*mut Entry> {
-    LEDGER.get_ptr_mut(key)
+pub fn entry(key: &Key) -> Option<MapRef<Entry>> {
+    LEDGER.find(key)
 }

@@ -154,8 +154,7 @@ impl Segment {
     #[inline(always)]
     pub fn tuple(&self) -> Option<Tuple> {
         let bytes = self.bytes;
-        let addresses = if self.is_v4 { bytes.v4_addresses(12)? } else { bytes.v6_addresses(8)? };
-        Some(Tuple::new(self.is_v4, addresses, self.ports))
+        Some(Tuple::new(self.is_v4, bytes.addresses(self.is_v4, 0)?, self.ports))
     }
 }
 
@@ -198,19 +197,16 @@ impl Bytes {
         Some(unsafe { (start as *const T).read() })
     }
 
-    /// Remote and local address of an IPv4 header, which has them at `offset`.
+    /// Remote and local address of the IPv4 or IPv6 header at `network`.
     #[inline(always)]
-    pub fn v4_addresses(self, offset: usize) -> Option<(Addr, Addr)> {
-        let [a, b, c, d] = self.load(offset)?;
-        Some((Addr::from_v4_word(word(a, b)), Addr::from_v4_word(word(c, d))))
-    }
-
-    /// Those of an IPv6 header.
-    #[inline(always)]
-    pub fn v6_addresses(self, offset: usize) -> Option<(Addr, Addr)> {
+    pub fn addresses(self, is_v4: bool, network: usize) -> Option<(Addr, Addr)> {
+        if is_v4 {
+            let [a, b, c, d] = self.load(network + 12)?;
+            return Some((Addr::from_v4_word(word(a, b)), Addr::from_v4_word(word(c, d))));
+        }
         let address =
             |[a, b, c, d, e, f, g, h]: [u16; 8]| Addr([word(a, b), word(c, d), word(e, f), word(g, h)]);
-        Some((address(self.load(offset)?), address(self.load(offset + 16)?)))
+        Some((address(self.load(network + 8)?), address(self.load(network + 24)?)))
     }
 }
 

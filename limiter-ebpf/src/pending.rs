@@ -8,70 +8,90 @@
 //! CPU ever has.
 
 use aya_ebpf::helpers::generated::bpf_map_lookup_percpu_elem;
-use limiter_common::{Addr, CountKeys, Pending, ServiceId, count::Word as _, reservation};
+use limiter_common::{
+    Addr, CountKeys, Limits, Pending, ServiceId,
+    count::Word as _,
+    reservation::{self, Arrival, Outcome},
+};
 
-use crate::{atomic::Shared, counts::Counts, events, kernel, maps::PENDING, packet::Segment};
+use crate::{
+    clock,
+    counts::Counts,
+    events, kernel,
+    map_ref::{Find as _, MapRef, field},
+    maps::PENDING,
+    packet::Segment,
+};
+
+/// Takes a place in `counts`, those of `count_keys`, for the handshake of this peer, and notes it until there is a connection.
+#[inline(always)]
+pub fn reserve(
+    counts: &Counts,
+    count_keys: &CountKeys,
+    limits: &Limits,
+    arrival: Arrival,
+    remote: Addr,
+    remote_port: u32,
+) -> Outcome {
+    let outcome = counts.reserve(count_keys, limits, clock::now_ns_for(&limits.rate), arrival);
+    if outcome == Outcome::Taken {
+        set(remote, remote_port, *count_keys, limits.rate.interval_ns);
+    }
+    outcome
+}
 
 /// Notes that `count_keys` is reserved for the ACK of this peer, which paid `paid_ns` for its rate.
 #[inline(always)]
 pub fn set(remote: Addr, remote_port: u32, count_keys: CountKeys, paid_ns: u64) {
-    if let Some(pending) = PENDING.get_ptr_mut(0) {
-        // SAFETY: this CPU's record; see the module's text for who else comes here.
-        let pending = unsafe { &mut *pending };
-        pending.remote = remote;
-        pending.remote_port = remote_port;
-        pending.count_keys = count_keys;
-        pending.paid_ns = paid_ns;
-        pending.last_generation += 1;
-        pending.generation = pending.last_generation;
+    if let Some(pending) = PENDING.find(0) {
+        field!(pending, remote).set(remote);
+        field!(pending, remote_port).set(remote_port);
+        field!(pending, count_keys).set(count_keys);
+        field!(pending, paid_ns).set(paid_ns);
+        let generation = field!(pending, last_generation).get() + 1;
+        field!(pending, last_generation).set(generation);
+        // At last: from here on it is there.
+        field!(pending, generation).set(generation);
     }
 }
 
 /// Hands the count keys of the packet on to the program that the gate goes on in. Nothing is pending: the gate has seen to that.
 #[inline(always)]
 pub fn propose(count_keys: &CountKeys) {
-    if let Some(pending) = PENDING.get_ptr_mut(0) {
-        // SAFETY: as in `set`.
-        unsafe { (*pending).count_keys = *count_keys };
+    if let Some(pending) = PENDING.find(0) {
+        field!(pending, count_keys).set(*count_keys);
     }
 }
 
 /// What was handed on.
 #[inline(always)]
 pub fn proposed() -> Option<CountKeys> {
-    // SAFETY: as in `set`.
-    PENDING.get_ptr_mut(0).map(|pending| unsafe { (*pending).count_keys })
+    Some(field!(PENDING.find(0)?, count_keys).get())
 }
 
 /// Takes the reservation made for the ACK of this peer to `service`, if it is the one pending. The same
 /// peer at another port of the service falls under the same counts.
 #[inline(always)]
 pub fn take(service: ServiceId, remote: &Addr, remote_port: u32) -> Option<CountKeys> {
-    let pending = PENDING.get_ptr_mut(0)?;
-    let generation = generation(pending);
-    let count_keys = {
-        // SAFETY: as in `set`; but for the generation, the maintenance program only reads.
-        let pending = unsafe { &*pending };
-        if generation == 0
-            || pending.remote_port != remote_port
-            || pending.remote != *remote
-            || pending.count_keys.service() != service
-        {
-            return None;
-        }
-        pending.count_keys
-    };
+    let pending = PENDING.find(0)?;
+    let generation = field!(pending, generation).get();
+    if generation == 0
+        || field!(pending, remote_port).get() != remote_port
+        || field!(pending, remote).get() != *remote
+        || field!(pending, count_keys.source.service).get() != service.0
+    {
+        return None;
+    }
+    let count_keys = field!(pending, count_keys).get();
     // One of the same peer that came to nothing long ago may be what the maintenance program takes at this moment.
-    // SAFETY: the first field of the record, aligned to 8 bytes.
-    let word = unsafe { Shared::word(&raw mut (*pending).generation) };
-    (word.compare_exchange(generation, 0) == generation).then_some(count_keys)
+    take_generation(pending, generation).then_some(count_keys)
 }
 
 /// Gives back a reservation that came to nothing; `true` if there was one.
 #[inline(always)]
 pub fn cancel() -> bool {
-    let Some(pending) = PENDING.get_ptr_mut(0) else { return false };
-    give_back(pending, generation(pending))
+    let Some(pending) = PENDING.find(0) else { return false };
+    give_back(pending, field!(pending, generation).get())
 }
 
 /// The same for the maintenance program: on the CPU it runs on, or of another CPU (its number and 1) the reservation with this
@@ -88,7 +108,7 @@ pub fn cancel_of(cpu: u32, of: u64) -> bool {
 
 /// The record of a CPU; none where the kernel has not what it takes (Linux 5.19).
 #[inline(always)]
-fn pending_of(cpu: u32) -> Option<*mut Pending> {
+fn pending_of(cpu: u32) -> Option<MapRef<Pending>> {
     if !kernel::looks_up_per_cpu() {
         return None;
     }
@@ -96,30 +116,29 @@ fn pending_of(cpu: u32) -> Option<*mut Pending> {
     let map = (&raw const PENDING).cast_mut().cast();
     // SAFETY: the map is a per-CPU array, and its key is as long as `zero`.
     let pending = unsafe { bpf_map_lookup_percpu_elem(map, (&raw const zero).cast(), cpu) };
-    (!pending.is_null()).then_some(pending.cast())
+    if pending.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and found in this run.
+    Some(unsafe { MapRef::new(pending.cast()) })
 }
 
+/// Takes the reservation with this generation: of all who try, one succeeds.
 #[inline(always)]
-fn generation(pending: *mut Pending) -> u64 {
-    // SAFETY: found in this run.
-    unsafe { (&raw const (*pending).generation).read_volatile() }
+fn take_generation(pending: MapRef<Pending>, generation: u64) -> bool {
+    field!(pending, generation).shared().compare_exchange(generation, 0) == generation
 }
 
 /// Gives back the reservation with this generation, if it is still there.
 #[inline(always)]
-fn give_back(pending: *mut Pending, generation: u64) -> bool {
+fn give_back(pending: MapRef<Pending>, generation: u64) -> bool {
     if generation == 0 {
         return false;
     }
     // After the generation was seen, and before it is claimed: who comes in between and reserves something else has
     // another generation.
-    // SAFETY: found in this run.
-    let (reserved, paid_ns) = unsafe {
-        ((&raw const (*pending).count_keys).read_volatile(), (&raw const (*pending).paid_ns).read_volatile())
-    };
-    // SAFETY: the first field of the record, aligned to 8 bytes.
-    let word = unsafe { Shared::word(&raw mut (*pending).generation) };
-    if word.compare_exchange(generation, 0) != generation {
+    let (reserved, paid_ns) = (field!(pending, count_keys).get(), field!(pending, paid_ns).get());
+    if !take_generation(pending, generation) {
         return false;
     }
     // They hold our reservation, so they have not been collected.
@@ -134,25 +153,22 @@ fn give_back(pending: *mut Pending, generation: u64) -> bool {
 /// reset.
 #[inline(always)]
 pub fn mark_drop(remote: Addr, remote_port: u32, local_port: u32) {
-    if let Some(pending) = PENDING.get_ptr_mut(0) {
-        // SAFETY: as in `set`; the maintenance program does not come here.
-        let pending = unsafe { &mut *pending };
-        pending.drop_remote = remote;
-        pending.drop_ports = remote_port << 16 | local_port;
+    if let Some(pending) = PENDING.find(0) {
+        field!(pending, drop_remote).set(remote);
+        field!(pending, drop_ports).set(remote_port << 16 | local_port);
     }
 }
 
 /// Whether this SYN is to be dropped. Asked once for each SYN, so that what is noted for one never meets another.
 #[inline(always)]
 pub fn is_marked_drop(syn: &Segment) -> bool {
-    let Some(pending) = PENDING.get_ptr_mut(0) else { return false };
-    // SAFETY: as in `mark_drop`.
-    let pending = unsafe { &mut *pending };
-    let ports = pending.drop_ports;
+    let Some(pending) = PENDING.find(0) else { return false };
+    let ports = field!(pending, drop_ports).get();
     if ports == 0 {
         return false;
     }
-    pending.drop_ports = 0;
+    field!(pending, drop_ports).set(0);
     let Some(peer) = syn.tuple() else { return false };
-    ports == peer.remote_port() << 16 | peer.local_port() && pending.drop_remote == peer.remote()
+    ports == peer.remote_port() << 16 | peer.local_port()
+        && field!(pending, drop_remote).get() == peer.remote()
 }

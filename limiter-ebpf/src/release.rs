@@ -6,11 +6,10 @@
 //! another CPU at the same time ([`limiter_common::ending`]).
 
 use aya_ebpf::{EbpfContext as _, helpers::bpf_get_socket_cookie, programs::SockContext};
-use limiter_common::{Addr, ending};
+use limiter_common::ending;
 
-use crate::{ledger, records::ByCookie};
+use crate::{address, ledger, records::ByCookie};
 
-const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 
 /// Called for every internet socket of the cgroup: leaves at once for those without a record.
@@ -22,19 +21,7 @@ pub fn run(ctx: &SockContext) {
     }
     // SAFETY: as above.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    if let Some(kept) = ending::let_go(&ByCookie { cookie, remote: || remote(ctx) }) {
+    if let Some(kept) = ending::let_go(&ByCookie { cookie, remote: || address::peer(ctx) }) {
         ledger::give_back(ctx, &kept);
     }
-}
-
-/// The peer in the limiter's form.
-#[inline(always)]
-fn remote(ctx: &SockContext) -> Addr {
-    let sk = ctx.sock;
-    // SAFETY: the context is valid for the whole run. Both are read, as in the ledger's `remote`.
-    let (family, v4, v6) = unsafe {
-        let word = |index: usize| (&raw const (*sk).dst_ip6[index]).read_volatile();
-        ((*sk).family, (&raw const (*sk).dst_ip4).read_volatile(), [word(0), word(1), word(2), word(3)])
-    };
-    if family == AF_INET { Addr::from_v4_word(v4) } else { Addr(v6) }
 }

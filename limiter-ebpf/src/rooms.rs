@@ -18,7 +18,8 @@ use limiter_common::{
 
 use crate::{
     atomic::Shared,
-    clock,
+    clock, counts,
+    map_ref::{Find as _, MapRef, field},
     maps::{self, LEDGER, PENALTIES, RINGS, ROOMS},
 };
 
@@ -91,14 +92,12 @@ pub fn give_back(key: &Key) {
 /// The memory of an entry that is idle may come to serve another source at any moment. Then that one gets a number that
 /// it is not in the ring under, and is put in anew when it is idle the next time.
 #[inline(always)]
-pub fn may_be_idle(key: &Key, entry: *mut Entry) {
-    // SAFETY: found in this run, aligned, and changed through `Shared` only.
-    if Count(unsafe { Shared::count(entry) }.load()).connections() != 0 {
+pub fn may_be_idle(key: &Key, entry: MapRef<Entry>) {
+    if field!(entry, count).get().connections() != 0 {
         return;
     }
     let Some(room) = room(key.room()) else { return };
-    // SAFETY: found in this run.
-    if !room.has_in_ring(unsafe { (&raw const (*entry).ring_number).read_volatile() }) {
+    if !room.has_in_ring(field!(entry, ring_number).get()) {
         push_idle(key);
     }
 }
@@ -109,8 +108,7 @@ extern "C" fn push_idle(key: *const Key) -> u32 {
     let Some(key) = given(key) else { return 0 };
     let ring_number = push_entry(&raw const key);
     if let Some(entry) = maps::entry(&key) {
-        // SAFETY: found in this run.
-        unsafe { (*entry).ring_number = ring_number };
+        field!(entry, ring_number).set(ring_number);
     }
     0
 }
@@ -118,8 +116,8 @@ extern "C" fn push_idle(key: *const Key) -> u32 {
 /// Whether a newcomer finds no room in the ledger, as far as is known.
 #[inline(always)]
 pub fn is_full() -> bool {
-    // SAFETY: found in this run.
-    room(rooms::SOURCES).is_some_and(|room| unsafe { (*room.0).is_full(u64::from(clock::tick_s())) })
+    room(rooms::SOURCES)
+        .is_some_and(|room| room::is_full(field!(room.0, full_s).get(), clock::tick_s().into()))
 }
 
 /// Makes the penalty of `key`, if there is room, or another source that is not banned can be forgotten for it.
@@ -145,10 +143,8 @@ extern "C" fn push_entry(key: *const Key) -> u32 {
     let number = room.next();
     if let Some((before, old)) = room.displaced(number)
         && let Some(entry) = maps::entry(&old)
-        // SAFETY: found in this run.
-        && unsafe { (&raw const (*entry).ring_number).read_volatile() } == before
-        // SAFETY: as above; aligned, and changed through `Shared` only.
-        && count::collect(unsafe { Shared::count(entry) })
+        && field!(entry, ring_number).get() == before
+        && count::collect(field!(entry, count).shared())
         && LEDGER.remove(&old).is_ok()
     {
         room.give_back();
@@ -162,8 +158,7 @@ fn push_penalty(room: &Slots, key: &Key) {
     let number = room.next();
     if let Some((_, old)) = room.displaced(number)
         && let Some(penalty) = maps::penalty(&old)
-        // SAFETY: found in this run.
-        && !unsafe { (*penalty).is_banned(clock::now_ns()) }
+        && !counts::is_in_force(penalty, clock::now_ns())
     {
         let _forgotten = PENALTIES.remove(&old);
     }
@@ -174,9 +169,12 @@ fn push_penalty(room: &Slots, key: &Key) {
 /// verifiers (6.1) take nothing else for a map's key there.
 #[inline(always)]
 pub fn given<T: Copy>(argument: *const T) -> Option<T> {
-    // SAFETY: null, or points at a `T` that the caller has borrowed for the call: the verifier sees to it at each
+    if argument.is_null() {
+        return None;
+    }
+    // SAFETY: points at a `T` that the caller has borrowed for the call: the verifier sees to it at each
     // (`btf_check_func_arg_match`, kernel/bpf/btf.c).
-    unsafe { argument.as_ref() }.copied()
+    Some(unsafe { argument.read() })
 }
 
 /// What a look at the oldest in a ring has found: room.
@@ -194,22 +192,15 @@ extern "C" fn look_at_entry(room: u32, looks: u32) -> u32 {
     let Some(room) = self::room(room) else { return NOTHING };
     let Some((number, key)) = room.oldest() else { return NOTHING };
     let Some(entry) = maps::entry(&key) else { return NEXT };
-    // SAFETY: found in this run, aligned, and changed through `Shared` only.
-    let (word, ring_number, due_ns) = unsafe {
-        (
-            Shared::count(entry),
-            (&raw const (*entry).ring_number).read_volatile(),
-            (&raw const (*entry).due_ns).read_volatile(),
-        )
-    };
+    let word = field!(entry, count).shared();
+    let (ring_number, due_ns) = (field!(entry, ring_number), field!(entry, due_ns));
     let count = Count(word.load());
-    if ring_number != number || count.connections() != 0 {
+    if ring_number.get() != number || count.connections() != 0 {
         return NEXT;
     }
     // A reservation or a waiter may come to nothing, and nobody tells.
-    if count != Count::default() || looks > 0 && due_ns > clock::now_ns() {
-        // SAFETY: found in this run.
-        unsafe { (*entry).ring_number = room.push(&key) };
+    if count != Count::default() || looks > 0 && due_ns.get() > clock::now_ns() {
+        ring_number.set(room.push(&key));
         return NEXT;
     }
     if count::collect(word) && LEDGER.remove(&key).is_ok() { FOUND } else { NEXT }
@@ -234,54 +225,42 @@ extern "C" fn look_at_penalty() -> u32 {
     let Some(room) = room(rooms::PENALTIES) else { return NOTHING };
     let Some((_, key)) = room.oldest() else { return NOTHING };
     let Some(penalty) = maps::penalty(&key) else { return NEXT };
-    // SAFETY: found in this run.
-    let (is_banned, cause) = unsafe { ((*penalty).is_banned(clock::now_ns()), (*penalty).cause) };
-    if !is_banned && PENALTIES.remove(&key).is_ok() {
+    if !counts::is_in_force(penalty, clock::now_ns()) && PENALTIES.remove(&key).is_ok() {
         return FOUND;
     }
-    if cause == Cause::Ladder as u32 {
+    if field!(penalty, cause).get() == Cause::Ladder as u32 {
         room.push(&key);
     }
     NEXT
 }
 
 /// A room, found in this run.
-struct Slots(*mut Room);
+struct Slots(MapRef<Room>);
 
 #[inline(always)]
 fn room(index: u32) -> Option<Slots> {
-    ROOMS.get_ptr_mut(index).map(Slots)
+    ROOMS.find(index).map(Slots)
 }
 
 impl Slots {
     #[inline(always)]
-    fn word<'a>(&self, of: impl FnOnce(*mut Room) -> *mut u64) -> &'a Shared {
-        // SAFETY: found in this run; aligned, and every program changes these through `Shared` only.
-        unsafe { Shared::word(of(self.0)) }
-    }
-
-    #[inline(always)]
     fn taken<'a>(&self) -> &'a Shared {
-        // SAFETY: a field of a map value found in this run.
-        self.word(|room| unsafe { &raw mut (*room).taken })
+        field!(self.0, taken).shared()
     }
 
     #[inline(always)]
     fn head<'a>(&self) -> &'a Shared {
-        // SAFETY: as in `taken`.
-        self.word(|room| unsafe { &raw mut (*room).head })
+        field!(self.0, head).shared()
     }
 
     #[inline(always)]
     fn tail<'a>(&self) -> &'a Shared {
-        // SAFETY: as in `taken`.
-        self.word(|room| unsafe { &raw mut (*room).tail })
+        field!(self.0, tail).shared()
     }
 
     #[inline(always)]
     fn most(&self) -> u32 {
-        // SAFETY: found in this run; nobody changes it.
-        unsafe { (*self.0).most }
+        field!(self.0, most).get()
     }
 
     #[inline(always)]
@@ -296,8 +275,7 @@ impl Slots {
 
     #[inline(always)]
     fn was_full(&self) {
-        // SAFETY: found in this run; whoever is last is right.
-        unsafe { (*self.0).full_s = u64::from(clock::now_s()) };
+        field!(self.0, full_s).set(clock::now_s().into());
     }
 
     /// Puts a key in where a slot has just come free; returns the low half of its number.
@@ -315,17 +293,15 @@ impl Slots {
     #[inline(always)]
     fn displaced(&self, number: u64) -> Option<(u32, Key)> {
         let before = room::displaced(number, self.head().load(), self.most())?;
-        let slot = RINGS.get_ptr_mut(self.slot(number))?;
-        // SAFETY: found in this run.
-        Some((before as u32, unsafe { *slot }))
+        Some((before as u32, RINGS.find(self.slot(number))?.get()))
     }
 
     #[inline(always)]
     fn write(&self, number: u64, key: &Key) -> u32 {
-        if let Some(slot) = RINGS.get_ptr_mut(self.slot(number)) {
-            // SAFETY: found in this run. Who reads it at this moment reads half of one key and half of another, and
-            // finds no entry, or one with another number.
-            unsafe { *slot = *key };
+        if let Some(slot) = RINGS.find(self.slot(number)) {
+            // Who reads it at this moment reads half of one key and half of another, and finds no entry, or one with
+            // another number.
+            slot.fill(*key);
         }
         number as u32
     }
@@ -334,9 +310,7 @@ impl Slots {
     #[inline(always)]
     fn oldest(&self) -> Option<(u32, Key)> {
         let number = room::oldest(self.head(), self.tail(), self.most())?;
-        let slot = RINGS.get_ptr_mut(self.slot(number))?;
-        // SAFETY: found in this run.
-        Some((number as u32, unsafe { *slot }))
+        Some((number as u32, RINGS.find(self.slot(number))?.get()))
     }
 
     #[inline(always)]
@@ -346,14 +320,13 @@ impl Slots {
 
     #[inline(always)]
     fn slot(&self, number: u64) -> u32 {
-        // SAFETY: found in this run; nobody changes it.
-        Room::slot(unsafe { (*self.0).first }, self.most(), number)
+        Room::slot(field!(self.0, first).get(), self.most(), number)
     }
 }
 
 /// The penalty of `key`, made if there is none; `None` when there is no room for it.
 #[inline(always)]
-pub fn penalty_or_new(key: &Key) -> Option<*mut Penalty> {
+pub fn penalty_or_new(key: &Key) -> Option<MapRef<Penalty>> {
     if let Some(penalty) = maps::penalty(key) {
         return Some(penalty);
     }
@@ -363,7 +336,7 @@ pub fn penalty_or_new(key: &Key) -> Option<*mut Penalty> {
 
 /// The entry of `key`, made if there is none; `None` when there is no room for it.
 #[inline(always)]
-pub fn entry_or_new(key: &Key) -> Option<*mut Entry> {
+pub fn entry_or_new(key: &Key) -> Option<MapRef<Entry>> {
     if let Some(entry) = maps::entry(key) {
         return Some(entry);
     }

@@ -5,21 +5,17 @@
 //! connection that is there: those go on until they end. The limiter is complete without it, because
 //! admission and gate refuse the same.
 
-use core::{mem::MaybeUninit, ptr::NonNull};
+use core::mem::MaybeUninit;
 
-use aya_ebpf::{
-    EbpfContext as _,
-    bindings::{BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV},
-    helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
-    programs::XdpContext,
-};
+use aya_ebpf::programs::XdpContext;
 use limiter_common::{Action, CachedDrop, Key, Penalty, Reason, ServiceId, Syn, drop_cache::Dropped};
 
 use crate::{
-    atomic, clock,
+    clock,
     frame::Frame,
+    kernel,
+    map_ref::{MapRef, field},
     maps::{self, Service},
-    packet::Tuple,
 };
 
 /// Whether the frame is to be dropped.
@@ -60,11 +56,14 @@ fn look(ctx: &XdpContext, frame: &Frame) -> bool {
 #[inline(always)]
 fn repeats(syn: &Syn) -> bool {
     let Some(cached) = maps::cached_drop(syn) else { return false };
-    if !cached.holds(syn, maps::change(), clock::ticks()) {
+    // SAFETY: only the shield writes it, and one XDP program does not interrupt another; written below, and not before.
+    let seen = unsafe { cached.of_this_cpu() };
+    if !seen.holds(syn, maps::change(), clock::ticks()) {
         return false;
     }
-    cached.uncounted += 1;
-    maps::count_drop(ServiceId(cached.service), Reason::of_shield(cached.reason), true);
+    let (service, reason) = (ServiceId(seen.service), Reason::of_shield(seen.reason));
+    field!(cached, uncounted).count(1);
+    maps::count_drop(service, reason, true);
     true
 }
 
@@ -74,26 +73,23 @@ fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
     let change = maps::change();
     let Some(service) = maps::service_of(frame.local_port()) else { return false };
     let prefix = service.scope(&frame.remote).source_prefix;
-    let penalty = find(&Key::source(service.id, service.policy, prefix, &frame.remote));
+    let penalty = maps::penalty(&Key::source(service.id, service.policy, prefix, &frame.remote));
     let begins = frame.begins();
     let (ban, left_ns) = banned(penalty);
     if !begins && ban.is_none() {
         return false;
     }
-    // The time says whether there is a ban, so that the compiler keeps no flag beside the pointer: see `find`.
+    // The time says whether there is a ban, so that the compiler keeps no flag beside the pointer: see `MapRef`.
     let Some(reason) = refuses(&service, frame, left_ns != u64::MAX) else { return false };
     // Neither what is forwarded nor what is there already is any business of the limiter.
-    if !service.is_local(&frame.local) || (!begins && belongs_to_a_connection(ctx, &mut frame.tuple())) {
+    if !service.is_local(&frame.local) || (!begins && kernel::has_connection(ctx, &mut frame.tuple())) {
         return false;
     }
     maps::count_drop(service.id, reason, begins);
     let mut banned_at_ns = 0;
     if let Some(ban) = ban {
-        // SAFETY: found in this run.
-        unsafe {
-            atomic::add(&raw mut (*ban.as_ptr()).dropped, 1);
-            banned_at_ns = (*ban.as_ptr()).banned_at_ns;
-        }
+        field!(ban, dropped).add(1);
+        banned_at_ns = field!(ban, banned_at_ns).get();
     }
     if begins {
         let dropped = Dropped { service: service.id.0, reason, banned_at_ns, left_ns };
@@ -104,29 +100,21 @@ fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
 
 /// Remembers that a SYN was dropped, of whose source `ban` is.
 #[inline(always)]
-fn remember(syn: &Syn, dropped: &Dropped, change: u64, ban: Option<NonNull<Penalty>>) {
+fn remember(syn: &Syn, dropped: &Dropped, change: u64, ban: Option<MapRef<Penalty>>) {
     let Some(cached) = maps::cached_drop(syn) else { return };
-    if cached.uncounted != 0 {
+    if field!(cached, uncounted).get() != 0 {
         count_drops(cached, syn, ban);
     }
     if let Some(new) = CachedDrop::new(syn, dropped, change, clock::ticks()) {
-        *cached = new;
+        cached.fill(new);
     }
-}
-
-/// Where a source stands. Nothing but the pointer says whether it is there: of a flag beside it, older verifiers (6.1)
-/// forget what it means for the pointer.
-#[inline(always)]
-fn find(key: &Key) -> Option<NonNull<Penalty>> {
-    NonNull::new(maps::penalty(key)?)
 }
 
 /// Where a source stands, if it is banned, and for how long it will be.
 #[inline(always)]
-fn banned(penalty: Option<NonNull<Penalty>>) -> (Option<NonNull<Penalty>>, u64) {
+fn banned(penalty: Option<MapRef<Penalty>>) -> (Option<MapRef<Penalty>>, u64) {
     let Some(penalty) = penalty else { return (None, u64::MAX) };
-    // SAFETY: found in this run.
-    let until_ns = unsafe { (*penalty.as_ptr()).banned_until_ns };
+    let until_ns = field!(penalty, banned_until_ns).get();
     if until_ns == 0 {
         return (None, u64::MAX);
     }
@@ -154,34 +142,15 @@ fn refuses(service: &Service, frame: &Frame, is_banned: bool) -> Option<Reason> 
 
 /// Notes drops where their source stands: `penalty` if they are of `syn`, too.
 #[inline(always)]
-fn count_drops(cached: &mut CachedDrop, syn: &Syn, penalty: Option<NonNull<Penalty>>) {
-    let uncounted = core::mem::take(&mut cached.uncounted);
-    let penalty = if cached.is_of(syn) { penalty } else { maps::penalty_of(cached).and_then(NonNull::new) };
-    if let Some(penalty) = penalty {
-        let penalty = penalty.as_ptr();
-        // SAFETY: found in this run.
-        unsafe {
-            if (*penalty).banned_at_ns == cached.banned_at_ns {
-                atomic::add(&raw mut (*penalty).dropped, u64::from(uncounted));
-            }
-        }
+fn count_drops(cached: MapRef<CachedDrop>, syn: &Syn, penalty: Option<MapRef<Penalty>>) {
+    let uncounted = field!(cached, uncounted).get();
+    field!(cached, uncounted).set(0);
+    // SAFETY: as in `repeats`; written above, and not until the end.
+    let seen = unsafe { cached.of_this_cpu() };
+    let penalty = if seen.is_of(syn) { penalty } else { maps::penalty_of(seen) };
+    if let Some(penalty) = penalty
+        && field!(penalty, banned_at_ns).get() == seen.banned_at_ns
+    {
+        field!(penalty, dropped).add(uncounted.into());
     }
-}
-
-/// Whether the kernel has a connection that the segment belongs to.
-#[inline(always)]
-fn belongs_to_a_connection(ctx: &XdpContext, tuple: &mut Tuple) -> bool {
-    let (tuple, len) = tuple.for_lookup();
-    // SAFETY: the tuple is initialised and as long as said; the result is released below.
-    let sk =
-        unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, len, i64::from(BPF_F_CURRENT_NETNS) as u64, 0) };
-    if sk.is_null() {
-        return false;
-    }
-    // SAFETY: `sk` is valid until released.
-    let state = unsafe { (*sk).state };
-    // SAFETY: releases what the look-up took, once.
-    unsafe { bpf_sk_release(sk.cast()) };
-    // A handshake is not a connection yet.
-    !matches!(state, BPF_TCP_LISTEN | BPF_TCP_NEW_SYN_RECV)
 }

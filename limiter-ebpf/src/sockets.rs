@@ -21,7 +21,7 @@ pub struct Context {
 /// Looks at the mark of this call; there is none in the last one.
 #[inline(always)]
 pub fn run(ctx: *const Context) {
-    // SAFETY: the kernel hands the program a valid context. Volatile: see `admission::addresses`.
+    // SAFETY: the kernel hands the program a valid context. Volatile: see `address::of_lookup`.
     let (meta, sk) =
         unsafe { ((&raw const (*ctx).meta).read_volatile(), (&raw const (*ctx).socket).read_volatile()) };
     if sk.is_null() {

@@ -7,60 +7,67 @@ use limiter_common::{
     count::Word as _,
     reservation::{self, Wait, WaitMarks},
     verdict,
-    waiting::{self, State, UsherRequest, usher_request},
+    waiting::{self, Flow, State, UsherRequest, usher_request},
 };
 
 use crate::{
-    atomic::{self, Shared},
+    atomic::Shared,
     clock,
     counts::{self, Counts},
     ladder,
-    maps::{self, Service, USHER_REQUEST},
-    waiters,
+    map_ref::{Find as _, MapRef, field},
+    maps::{self, Service, USHER_REQUEST, count},
+    waiters::{self, stop_waiting},
 };
 
 /// Does what is asked.
 #[inline(always)]
 pub fn run() {
-    let Some(asked) = USHER_REQUEST.get_ptr_mut(0) else { return };
-    // SAFETY: one thread of one daemon asks, and waits for this run to end.
-    let asked = unsafe { &mut *asked };
-    asked.done = 0;
-    let flow = asked.flow;
-    let Some(waiter) = waiters::of(&flow) else { return };
-    // SAFETY: found in this run.
-    let (record, service) = unsafe { (waiters::word(waiter), (*waiter).record.service()) };
-    let number = asked.number;
+    // One thread of one daemon asks, and waits for this run to end.
+    let Some(request) = USHER_REQUEST.find(0) else { return };
+    field!(request, done).set(0);
+    let asked = Asked { request, kind: field!(request, kind).get(), flow: field!(request, flow).get() };
+    let Some(waiter) = waiters::of(&asked.flow) else { return };
+    let record = field!(waiter, word).shared();
+    let service = field!(waiter, record).get().service();
+    let number = field!(request, number).get();
     let step = |from, to| waiting::step(record, number, from, to);
     let done = match asked.kind {
         usher_request::GRANT => step(State::Waiting, State::Granted),
         usher_request::REVOKE => {
             let done = step(State::Granted, State::Waiting);
             if done {
-                maps::count(service, |counters| &mut counters.lost_turn);
+                count!(service, lost_turn);
             }
             done
         }
         // What it was marked in was given back, or taken, by who had it in hand.
         usher_request::CLEAR => {
-            record.load() == waiting::word(number, State::InHand) && waiters::forget(&flow, service)
+            record.load() == waiting::word(number, State::InHand) && waiters::forget(&asked.flow, service)
         }
         _ => {
             let seen = record.load();
             if waiting::number(seen) != number || !waiting::take_in_hand(record, seen) {
                 return;
             }
-            change(waiter, asked, record, seen)
+            change(waiter, &asked, record, seen)
         }
     };
-    asked.done = u32::from(done);
+    field!(request, done).set(done.into());
+}
+
+/// What is asked.
+struct Asked {
+    request: MapRef<UsherRequest>,
+    /// One of [`usher_request`].
+    kind: u32,
+    flow: Flow,
 }
 
 /// Changes a record that is in hand, and was seen with this word; whether what was asked is done.
 #[inline(always)]
-fn change(waiter: *mut Waiter, asked: &mut UsherRequest, record: &Shared, seen: u64) -> bool {
-    // SAFETY: found in this run, and in hand.
-    let count_keys = unsafe { (*waiter).record.count_keys(&asked.flow.remote) };
+fn change(waiter: MapRef<Waiter>, asked: &Asked, record: &Shared, seen: u64) -> bool {
+    let count_keys = field!(waiter, record).get().count_keys(&asked.flow.remote);
     let Some(counts) = Counts::find(&count_keys) else {
         // Nothing is counted there, so it is marked nowhere.
         return forget_or_put_back(asked, &count_keys, record, seen);
@@ -75,8 +82,7 @@ fn change(waiter: *mut Waiter, asked: &mut UsherRequest, record: &Shared, seen: 
             (true, State::Told)
         }
         (usher_request::FORGET, Some(_)) => {
-            // SAFETY: found in this run, and in hand.
-            unsafe { waiters::stop_waiting(waiter, &counts) };
+            stop_waiting(waiter, &counts);
             return waiters::forget(&asked.flow, count_keys.service());
         }
         _ => {
@@ -89,43 +95,40 @@ fn change(waiter: *mut Waiter, asked: &mut UsherRequest, record: &Shared, seen: 
 }
 
 #[inline(always)]
-fn forget_or_put_back(asked: &mut UsherRequest, count_keys: &CountKeys, record: &Shared, seen: u64) -> bool {
+fn forget_or_put_back(asked: &Asked, count_keys: &CountKeys, record: &Shared, seen: u64) -> bool {
     if asked.kind == usher_request::FORGET {
         return waiters::forget(&asked.flow, count_keys.service());
     }
     let to = if asked.kind == usher_request::TELL { State::Told as u8 } else { seen as u8 };
     waiting::put_back(record, seen, to);
-    asked.response = Response::Reset as u32;
+    field!(asked.request, response).set(Response::Reset as u32);
     asked.kind == usher_request::TELL
 }
 
 /// Whether a record, in hand, has become one that waits.
 #[inline(always)]
-fn waits(waiter: *mut Waiter, asked: &UsherRequest, counts: &Counts, count_keys: &CountKeys) -> bool {
-    // SAFETY: found in this run, and in hand.
-    let waiter = unsafe { &mut *waiter };
+fn waits(waiter: MapRef<Waiter>, asked: &Asked, counts: &Counts, count_keys: &CountKeys) -> bool {
     let Some(service) = maps::service(count_keys.service()) else { return false };
     let limits = service.limits(&asked.flow.remote, &asked.flow.local).1.within(count_keys);
-    let (marks, capacity) = (WaitMarks::of(waiter.reason()), u32::from(waiter.capacity));
+    let marks = WaitMarks::of(Reason::from_u8(field!(waiter, waits_for).get()));
+    let capacity = u32::from(field!(waiter, capacity).get());
     let most = waiting::most_of_source(limits.source, capacity);
     let waits = reservation::wait(&counts.words(), marks, most, capacity) == Wait::Waits;
     if waits {
-        waiter.marks = marks.0;
+        field!(waiter, marks).set(marks.0);
     }
     waits
 }
 
 /// Marks a record, in hand, where it is to wait; whether that could be done.
 #[inline(always)]
-fn waits_on(waiter: *mut Waiter, asked: &UsherRequest, counts: &Counts) -> bool {
-    // SAFETY: found in this run, and in hand.
-    let waiter = unsafe { &mut *waiter };
-    let reason = Reason::from_u8(asked.reason as u8);
-    let to = WaitMarks::of(reason);
-    let waits_on = waiter.marks() == to || reservation::wait_on(&counts.words(), waiter.marks(), to);
+fn waits_on(waiter: MapRef<Waiter>, asked: &Asked, counts: &Counts) -> bool {
+    let reason = Reason::from_u8(field!(asked.request, reason).get() as u8);
+    let (from, to) = (waiters::marks(waiter), WaitMarks::of(reason));
+    let waits_on = from == to || reservation::wait_on(&counts.words(), from, to);
     if waits_on {
-        waiter.marks = to.0;
-        waiter.waits_for = reason as u8;
+        field!(waiter, marks).set(to.0);
+        field!(waiter, waits_for).set(reason as u8);
     }
     waits_on
 }
@@ -134,19 +137,17 @@ fn waits_on(waiter: *mut Waiter, asked: &UsherRequest, counts: &Counts) -> bool 
 /// the ladder. A client that has given up, or was `refused_already`, is not refused, and only told.
 #[inline(always)]
 fn refuse(
-    waiter: *mut Waiter,
-    asked: &mut UsherRequest,
+    waiter: MapRef<Waiter>,
+    asked: &Asked,
     counts: &Counts,
     count_keys: &CountKeys,
     refused_already: bool,
 ) {
-    // SAFETY: found in this run, and in hand.
-    let (reason, has_gone) = unsafe {
-        waiters::stop_waiting(waiter, counts);
-        ((*waiter).reason(), (*waiter).has_gone != 0)
-    };
-    asked.response = Response::Reset as u32;
-    asked.reason = reason as u32;
+    stop_waiting(waiter, counts);
+    let reason = Reason::from_u8(field!(waiter, waits_for).get());
+    let request = asked.request;
+    field!(request, response).set(Response::Reset as u32);
+    field!(request, reason).set(reason as u32);
     let Some(service) = maps::service(count_keys.service()) else { return };
     let (scope, limits) = service.limits(&asked.flow.remote, &asked.flow.local);
     let limits = limits.within(count_keys);
@@ -159,24 +160,25 @@ fn refuse(
     } else {
         reason.within(count_keys)
     };
-    asked.reason = reason as u32;
+    field!(request, reason).set(reason as u32);
     let entry = maps::entry(&count_keys.source);
     let usage = counts::usage(&source, count_keys, entry, true);
-    (asked.count, asked.limit) = match reason {
+    let (count, limit) = match reason {
         Reason::Total => (usage.total, limits.total),
         Reason::Network if count_keys.has_network() => (usage.network, limits.network),
         _ => (usage.source, limits.source),
     };
-    asked.response = respond(&service, reason, usage.replies_due_ns) as u32;
-    if !has_gone && !refused_already {
-        maps::count(service.id, |counters| &mut counters.refused[reason as usize]);
-        maps::count(service.id, |counters| &mut counters.told);
+    field!(request, count).set(count);
+    field!(request, limit).set(limit);
+    field!(request, response).set(respond(&service, reason, usage.replies_due_ns) as u32);
+    if field!(waiter, has_gone).get() == 0 && !refused_already {
+        count!(service.id, refused[reason as usize]);
+        count!(service.id, told);
         if let Some(entry) = entry {
-            // SAFETY: found in this run.
-            unsafe { atomic::add_u32(&raw mut (*entry).refused, 1) };
+            field!(entry, refused).add(1);
         }
         if !ladder::pay(&service, &source, reason, reason.is_of_source()) {
-            maps::count(service.id, |counters| &mut counters.unjudged);
+            count!(service.id, unjudged);
         }
     }
 }
