@@ -341,27 +341,6 @@ impl Usage {
             None
         }
     }
-
-    /// Why a connection was refused a moment before `now_ns`, though one more might be admitted by now:
-    /// the limit that is still reached, else one that an end of a connection has freed since, else a rate
-    /// that time has. A ban is not the reason: who is banned is told nothing, and a connection that earns
-    /// its source a ban was refused before that.
-    #[inline(always)]
-    #[must_use]
-    pub fn was_over(&self, limits: &Limits, now_ns: u64) -> Reason {
-        const MOMENT_NS: u64 = 2_000_000_000;
-        let limits = &Limits { bannable: false, ..*limits };
-        let before = |count: Count| Count(count.0.saturating_add(1));
-        let one_more = Self {
-            source: before(self.source),
-            network: before(self.network),
-            total: before(self.total),
-            ..*self
-        };
-        self.over(limits, now_ns)
-            .or_else(|| one_more.over(limits, now_ns.saturating_sub(MOMENT_NS)))
-            .unwrap_or(Reason::Concurrency)
-    }
 }
 
 /// Judges a SYN at `now_ns` by what its source has already, and how many `replies` it may have.
@@ -516,35 +495,6 @@ mod tests {
                 prop_assert_eq!(Reason::Total.within(&one), Reason::Total);
                 prop_assert_eq!(Reason::Rate.within(&count_keys), Reason::Rate);
             }
-        }
-    }
-
-    #[test]
-    fn what_was_over_a_moment_ago_is_still_the_reason() {
-        let policy = ServicePolicy {
-            max_connections: 100,
-            network_max_connections: 200,
-            max_total: 300,
-            rate: Rate::new(30, 60, 1),
-            ..Default::default()
-        };
-        let limits = Limits::of(&policy, &RuleMatch::NONE);
-        let now = 1_000_000_000_000;
-        let usage = |of_source, of_network, total, due_ns| Usage {
-            source: count(of_source, 0, 0),
-            network: count(of_network, 0, 0),
-            total: count(total, 0, 0),
-            due_ns,
-            ..Default::default()
-        };
-        for (usage, reason) in [
-            (usage(1, 1, 1, now - 1_000_000), Reason::Rate),
-            (usage(99, 99, 99, 0), Reason::Concurrency),
-            (usage(50, 199, 250, 0), Reason::Network),
-            (usage(50, 60, 299, now - 1_000_000), Reason::Total),
-            (usage(100, 199, 299, 0), Reason::Concurrency),
-        ] {
-            assert_eq!(usage.was_over(&limits, now), reason, "{usage:?}");
         }
     }
 

@@ -30,7 +30,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, ConnectionRecord, Count, Reason, count::Word, reservation::WaitMarks};
+use crate::{Addr, ConnectionRecord, Reason, count::Word, reservation::WaitMarks};
 
 /// How many records there can be: of those that wait, and of those about to be told.
 pub const MAX_WAITERS: u32 = 16_384;
@@ -136,6 +136,8 @@ pub struct Waiter {
     pub has_gone: u8,
     /// 1: its listener is at another port than the client has asked for (TPROXY).
     pub elsewhere: u8,
+    /// The packed [`crate::Grounds`] on which it had no place when it was recorded.
+    pub grounds: u64,
 }
 
 /// The states are the low byte of a record's word, and its number the rest: memory that has come to serve
@@ -271,16 +273,12 @@ pub struct UsherRequest {
     pub number: u64,
     /// The handshake.
     pub flow: Flow,
-    /// Of [`usher_request::TELL`]: the [`Reason`] why it is refused. To [`usher_request::WAIT_ON`]: what it waits for.
+    /// To [`usher_request::WAIT_ON`]: the [`Reason`] that it waits for.
     pub reason: u32,
     /// Of [`usher_request::TELL`]: the [`crate::Response`].
     pub response: u32,
-    /// Of [`usher_request::TELL`]: the count that the reason is of.
-    pub count: Count,
-    /// Of [`usher_request::TELL`]: the limit that the reason is of.
-    pub limit: u32,
-    /// Always 0.
-    pub zero: u32,
+    /// Of [`usher_request::TELL`]: the packed [`crate::Grounds`] on which it is refused.
+    pub grounds: u64,
 }
 
 /// Kinds of a [`UsherRequest`].
@@ -318,7 +316,7 @@ impl Waiter {
     }
 }
 
-const _: () = assert!(size_of::<Flow>() == 40 && size_of::<Waiter>() == 64 && size_of::<Event>() == 48);
+const _: () = assert!(size_of::<Flow>() == 40 && size_of::<Waiter>() == 72 && size_of::<Event>() == 48);
 
 #[cfg(feature = "user")]
 mod user {

@@ -12,7 +12,7 @@ use limiter_common::{Addr, Rate, Response, Verdict, listening::Listener, verdict
 use crate::{
     address, clock,
     counts::{self, Present},
-    ladder, listening,
+    grounds, ladder, listening,
     map_ref::field,
     maps::{self, GREETER, count},
     pending, waiters,
@@ -34,7 +34,8 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         return sk_action::SK_PASS;
     };
     let (remote, local) = address::of_lookup(lookup);
-    if waiters::has_records(service.id) && waiters::of(&flow(lookup, remote, local)).is_some() {
+    let flow = flow(lookup, remote, local);
+    if waiters::has_records(service.id) && waiters::of(&flow).is_some() {
         // Of a handshake that was held back and that the kernel knows no more: the gate knows it.
         return sk_action::SK_PASS;
     }
@@ -54,6 +55,9 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     let Verdict::Refuse(reason, response) = verdict else {
         return sk_action::SK_PASS;
     };
+    // Early: from here on nothing else of what the verdict rests on is needed.
+    let reason = reason.within(&count_keys);
+    let grounds = grounds::of(reason, &usage, &limits, &count_keys);
     // Somebody else's program may have chosen a socket that listens elsewhere.
     // SAFETY: valid for the whole run; only compared.
     let is_chosen =
@@ -72,7 +76,6 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     if listener == Listener::OnInterface && response != Response::Drop {
         return sk_action::SK_PASS;
     }
-    let reason = reason.within(&count_keys);
     count!(service.id, refused[reason as usize]);
     if let Some(entry) = entry {
         field!(entry, refused).add(1);
@@ -86,6 +89,7 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         return sk_action::SK_PASS;
     }
     if response == Response::Reply && GREETER.redirect_sk_lookup(ctx, 0, REPLACE).is_ok() {
+        grounds::note_grounds(&raw const flow, grounds);
         return sk_action::SK_PASS;
     }
     sk_action::SK_DROP

@@ -3,28 +3,44 @@
 
 use aya_ebpf::programs::SockOpsContext;
 use limiter_common::{
-    Addr, Cause, Key, Penalty, Reason,
+    Addr, Cause, Grounds, Key, Penalty, Reason,
     ladder::{self, PenaltyWords},
 };
 
 use crate::{
     clock,
     counts::{self, Present},
+    grounds,
     map_ref::field,
     maps::{self, count},
     report, rooms,
 };
 
-/// Pays for the reply, and bans a source that went on for too long.
+/// Has the connection bear the grounds, packed, on which it was refused, pays for the reply, and bans a source that went on
+/// for too long.
 #[inline(always)]
-pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local: &Addr) {
+pub fn climb(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, packed: u64) {
+    grounds::bear(ctx, packed);
+    let reason = Grounds::unpack(packed).reason;
+    let source = Key::source(service.id, service.policy, service.scope(remote).source_prefix, remote);
+    if !pay(service, &source, reason, reason.is_of_source()) {
+        report::ladder_full(ctx, service.id);
+    }
+}
+
+/// The same for a handshake whose grounds are lost, because another one has displaced them: it is judged as it stands at this
+/// moment. If no limit is reached, its client is told nothing, and nothing is held against its source.
+#[inline(always)]
+pub fn climb_anew(ctx: &SockOpsContext, service: &maps::Service, remote: &Addr, local: &Addr) {
     let Present { source, count_keys, limits, entry } = Present::of(service, remote, local);
     let usage = counts::usage(&source, &count_keys, entry, limits.total != u32::MAX);
-    let now_ns = clock::now_ns();
-    // By now a place may have come free: then it is not held against the source.
-    let (reason, is_of_source) = match usage.over(&limits, now_ns) {
-        Some(reason) => (reason.within(&count_keys), reason.within(&count_keys).is_of_source()),
-        None => (usage.was_over(&limits, now_ns).within(&count_keys), false),
+    let (reason, is_of_source) = match usage.over(&limits, clock::now_ns()) {
+        Some(reason) => {
+            let reason = reason.within(&count_keys);
+            grounds::bear(ctx, grounds::of(reason, &usage, &limits, &count_keys));
+            (reason, reason.is_of_source())
+        }
+        None => (Reason::Concurrency, false),
     };
     if !pay(service, &source, reason, is_of_source) {
         report::ladder_full(ctx, service.id);

@@ -15,13 +15,14 @@ use aya_ebpf::{
 use limiter_common::{
     Addr, ConnectionRecord, CountKeys, Ending, Entry, Kept, Limits, Rate, ending, rate, record,
     reservation::{self, Arrival, Outcome},
+    waiting::Flow,
 };
 
 use crate::{
     address::{local, remote},
     clock,
     counts::{self, Counts},
-    events, keepalive, kernel, ladder, listening,
+    events, grounds, keepalive, kernel, ladder, listening,
     map_ref::{MapRef, field},
     maps::{self, GREETER_SOCKETS, KEPT_SOCKETS, LEDGER_STAGES, count},
     pending,
@@ -33,6 +34,8 @@ use crate::{
 const ENDED: u32 = 0;
 /// Index of [`replied`].
 const REPLIED: u32 = 1;
+/// Index of [`rejudged`].
+const REJUDGED: u32 = 2;
 
 /// Called for every event of every TCP socket: leaves at once for the ones that matter not.
 #[inline(always)]
@@ -229,7 +232,24 @@ fn stamp_entry(entry: MapRef<Entry>, connections: u32, now_s: u32) {
 pub fn replied(ctx: &SockOpsContext) {
     let Some(service) = maps::service_of(ctx.local_port()) else { return };
     count!(service.id, replied);
-    ladder::climb(ctx, &service, &remote(ctx), &local(ctx));
+    let flow = Flow {
+        remote: remote(ctx),
+        local: local(ctx),
+        remote_port: u32::from_be(ctx.remote_port()) as u16,
+        local_port: ctx.local_port() as u16,
+        zero: 0,
+    };
+    match grounds::take(&flow) {
+        Some(packed) => ladder::climb(ctx, &service, &flow.remote, packed),
+        None => go_on(ctx, REJUDGED),
+    }
+}
+
+/// The same where it is not known any more on what grounds it was refused.
+#[inline(always)]
+pub fn rejudged(ctx: &SockOpsContext) {
+    let Some(service) = maps::service_of(ctx.local_port()) else { return };
+    ladder::climb_anew(ctx, &service, &remote(ctx), &local(ctx));
 }
 
 /// Whether a socket has come to a state in which it may have been let go.

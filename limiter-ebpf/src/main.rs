@@ -30,6 +30,7 @@ mod counts;
 mod events;
 mod frame;
 mod gate;
+mod grounds;
 mod iterator;
 mod keepalive;
 mod kernel;
@@ -111,6 +112,13 @@ pub fn ended(ctx: SockOpsContext) -> u32 {
 #[sock_ops]
 pub fn replied(ctx: SockOpsContext) -> u32 {
     ledger::replied(&ctx);
+    1
+}
+
+/// The same for one that is judged anew.
+#[sock_ops]
+pub fn rejudged(ctx: SockOpsContext) -> u32 {
+    ledger::rejudged(&ctx);
     1
 }
 

@@ -16,6 +16,7 @@ use limiter_common::{
     Action, Addr, CachedDrop, ConnectionRecord, CountKeys, Counters, DropCache, Entry, Kept, Key, Ladder,
     Limits, MAX_SERVICES, PORT_WORDS, Penalty, Pending, Reason, Room, Rule, SCOPES, SETS, Scope, ServiceId,
     ServicePolicy, Slot, Syn, Total, coverage,
+    grounds::{self, Refused},
     listening::{Endpoint, MAX_ENDPOINTS},
     maintenance::MaintenanceRequest,
     room,
@@ -154,13 +155,17 @@ pub static WAITERS: HashMap<Flow, Waiter, { MAX_WAITERS as usize }, { BPF_F_NO_P
 pub static LISTENING: HashMap<Endpoint, u64, { MAX_ENDPOINTS as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
+/// On what grounds handshakes were refused that are not complete yet, by [`Refused::slot`].
+#[btf_map]
+pub static REFUSED: Array<Refused, { grounds::SLOTS as usize }> = Array::new();
+
 /// The programs that the gate goes on in.
 #[btf_map]
 pub static STAGES: ProgramArray<4> = ProgramArray::new();
 
 /// The programs that the ledger goes on in.
 #[btf_map]
-pub static LEDGER_STAGES: ProgramArray<2> = ProgramArray::new();
+pub static LEDGER_STAGES: ProgramArray<3> = ProgramArray::new();
 
 /// What the daemon is told of them.
 #[btf_map]
@@ -470,6 +475,12 @@ pub fn cached_drop(syn: &Syn) -> Option<MapRef<CachedDrop>> {
 pub fn penalty_of(cached: &CachedDrop) -> Option<MapRef<Penalty>> {
     let (service, remote) = (service(ServiceId(cached.service))?, cached.remote());
     penalty(&Key::source(service.id, service.policy, service.scope(&remote).source_prefix, &remote))
+}
+
+/// The slot for the grounds of a handshake.
+#[inline(always)]
+pub fn refused(flow: &Flow) -> Option<MapRef<Refused>> {
+    REFUSED.find(Refused::slot(flow))
 }
 
 /// The total of a service.

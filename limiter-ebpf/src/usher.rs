@@ -3,7 +3,7 @@
 //! daemon runs it (`BPF_PROG_TEST_RUN`), as it does [`mod@crate::maintenance`].
 
 use limiter_common::{
-    CountKeys, Reason, Response, Waiter,
+    CountKeys, Grounds, Reason, Response, Waiter,
     count::Word as _,
     reservation::{self, Wait, WaitMarks},
     verdict,
@@ -14,7 +14,7 @@ use crate::{
     atomic::Shared,
     clock,
     counts::{self, Counts},
-    ladder,
+    grounds, ladder,
     map_ref::{Find as _, MapRef, field},
     maps::{self, Service, USHER_REQUEST, count},
     waiters::{self, stop_waiting},
@@ -144,32 +144,25 @@ fn refuse(
     refused_already: bool,
 ) {
     stop_waiting(waiter, counts);
-    let reason = Reason::from_u8(field!(waiter, waits_for).get());
+    let noted = field!(waiter, grounds).get();
     let request = asked.request;
     field!(request, response).set(Response::Reset as u32);
-    field!(request, reason).set(reason as u32);
     let Some(service) = maps::service(count_keys.service()) else { return };
     let (scope, limits) = service.limits(&asked.flow.remote, &asked.flow.local);
     let limits = limits.within(count_keys);
     let source = waiters::source(&service, scope, &asked.flow);
-    // What has come since goes first: who is denied or banned is told nothing.
-    let reason = if limits.denied {
-        Reason::Denied
-    } else if counts::is_banned(&source, &limits) {
-        Reason::Banned
-    } else {
-        reason.within(count_keys)
-    };
-    field!(request, reason).set(reason as u32);
     let entry = maps::entry(&count_keys.source);
-    let usage = counts::usage(&source, count_keys, entry, true);
-    let (count, limit) = match reason {
-        Reason::Total => (usage.total, limits.total),
-        Reason::Network if count_keys.has_network() => (usage.network, limits.network),
-        _ => (usage.source, limits.source),
+    let usage = counts::usage(&source, count_keys, entry, limits.total != u32::MAX);
+    // What has come since goes first: who is denied or banned is told nothing. If it has room in this moment, it is told why it
+    // had none.
+    let (reason, packed) = match usage.waits_for(&limits, clock::now_ns()) {
+        Some(reason) => {
+            let reason = reason.within(count_keys);
+            (reason, grounds::of(reason, &usage, &limits, count_keys))
+        }
+        None => (Grounds::unpack(noted).reason, noted),
     };
-    field!(request, count).set(count);
-    field!(request, limit).set(limit);
+    field!(request, grounds).set(packed);
     field!(request, response).set(respond(&service, reason, usage.replies_due_ns) as u32);
     if field!(waiter, has_gone).get() == 0 && !refused_already {
         count!(service.id, refused[reason as usize]);

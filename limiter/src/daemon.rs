@@ -5,17 +5,12 @@
 mod cgroup;
 mod files;
 mod options;
-mod reasons;
 mod refusals;
 mod start;
 mod upkeep;
 
 use std::{
-    ffi::OsString,
-    os::unix::process::CommandExt as _,
-    path::Path,
-    process::Command,
-    sync::{Arc, mpsc},
+    ffi::OsString, os::unix::process::CommandExt as _, path::Path, process::Command, sync::mpsc,
     time::Duration,
 };
 
@@ -29,11 +24,11 @@ use tokio::{
 use tracing::{error, info, warn};
 
 pub use self::options::Options;
-use self::{cgroup::Followed, reasons::PinnedReasons, refusals::Refusals, start::Before, upkeep::Upkeep};
+use self::{cgroup::Followed, refusals::Refusals, start::Before, upkeep::Upkeep};
 use crate::{
     bans, changes,
     config::{self, Config},
-    greeter::{Bounds, Greeter},
+    greeter::{Bounds, Greeter, Services},
     instance::{Applied, DaemonLock, Instance},
     kernel::{Found, Tables, environment, grace::Grace, listening::Listening, pins, privilege},
     netlink, policy,
@@ -189,7 +184,7 @@ impl Signals {
 /// A daemon that has all it needs.
 struct Serving {
     instance: Instance,
-    greeter: Greeter<PinnedReasons>,
+    greeter: Greeter,
     log: KernelLog,
     attendant: Result<(Attendant, waiting::Stop)>,
     upkeep: Upkeep,
@@ -200,6 +195,7 @@ struct Serving {
     stopped: watch::Receiver<bool>,
     configure: watch::Sender<Config>,
     rename: watch::Sender<String>,
+    serve: watch::Sender<Services>,
     /// How many connections were older than the limiter.
     adopted: u64,
 }
@@ -213,8 +209,8 @@ impl Serving {
         let (stop, stopped) = watch::channel(false);
         let (configure, config) = watch::channel(options.config.clone());
         let (rename, name) = watch::channel(hostname(&options.config)?);
-        let reasons = Arc::new(PinnedReasons::new(Tables::open(&instance.pins())?));
-        let greeter = Greeter::new(listener, reasons, name, bounds)?;
+        let (serve, services) = watch::channel(Services::of(&options.config));
+        let greeter = Greeter::new(listener, services, name, bounds)?;
         let (followed, moved) = match &options.cgroup {
             Some(path) => {
                 let (followed, moved) = Followed::new(path.clone(), attached.cgroup);
@@ -252,12 +248,13 @@ impl Serving {
             stopped,
             configure,
             rename,
+            serve,
             adopted,
         })
     }
 
     async fn serve(self, mut signals: Signals, options: &Options) -> Result<End> {
-        let Self { instance, upkeep, mut moved, stop, configure, rename, .. } = self;
+        let Self { instance, upkeep, mut moved, stop, configure, rename, serve, .. } = self;
         let instance = &instance;
         let totals = self.greeter.totals();
         let mut greeter = tokio::spawn(self.greeter.serve(self.stopped));
@@ -308,6 +305,7 @@ impl Serving {
                             );
                         }
                     }
+                    serve.send_replace(Services::of(&config));
                     rename.send_replace(hostname(&config)?);
                     configure.send_replace(config);
                 }

@@ -3,9 +3,9 @@
 //!
 //! The admission program steers refused handshakes to the greeter's [`Listener`], which no one can
 //! address. What is accepted there was meant for a mail port, and still bears its address: so the
-//! local port says which service was wanted, and [`Reasons`] says why it was refused. The greeter says
-//! it, half-closes, waits for the client to have read it, and closes; a client that cannot be told
-//! (TLS, or nobody knows a reason) gets a reset.
+//! local port says which service was wanted ([`Services`]), and the connection itself bears the grounds on which it was
+//! refused ([`limiter_common::grounds`]). The greeter says it, half-closes, waits for the client to have read it, and closes; a client that cannot be told
+//! (TLS, or the connection bears no grounds) gets a reset.
 //!
 //! Everything is bounded by [`Bounds`]: connections, time and bytes. There is one write, which either
 //! fits the socket's buffer or is given up; no client can make the greeter wait to speak.
@@ -43,7 +43,7 @@ use tokio::sync::watch;
 
 pub use bounds::Bounds;
 pub use listener::Listener;
-pub use refusal::{Reasons, Refusal};
+pub use refusal::{Services, bear};
 #[cfg(test)]
 pub use totals::Snapshot;
 pub use totals::Totals;
@@ -53,11 +53,17 @@ pub use totals::Totals;
 pub struct Teller {
     clients: Sender<Handed>,
     seats: Seats,
+    services: watch::Receiver<Services>,
     totals: Totals,
     waker: Arc<Waker>,
 }
 
 impl Teller {
+    /// Whether a client of `port` can be told anything.
+    pub fn tells(&self, port: u16) -> bool {
+        self.services.borrow().at(port).is_some_and(|service| !service.tls)
+    }
+
     /// A seat for a client at `remote`, before a socket is made for it; none if there is no room for it, and it has to
     /// be reset.
     pub fn seat(&self, remote: IpAddr) -> Option<Seat> {
@@ -68,9 +74,10 @@ impl Teller {
         seat
     }
 
-    /// Has a client told why it is refused. Where the greeter has ended, the client is disconnected.
-    pub fn tell(&self, client: TcpStream, refusal: Refusal, seat: Seat) {
-        let _has_ended = self.clients.send((client, refusal, seat));
+    /// Has a client told why it is refused, on the grounds that `client` bears. Where the greeter has ended, the client is
+    /// disconnected.
+    pub fn tell(&self, client: TcpStream, seat: Seat) {
+        let _has_ended = self.clients.send((client, seat));
         // An eventfd can always be written to.
         let _never_fails = self.waker.wake();
     }
@@ -78,8 +85,8 @@ impl Teller {
 
 /// Accepts refused connections and tells them why.
 #[derive(Debug)]
-pub struct Greeter<R> {
-    event_loop: EventLoop<R>,
+pub struct Greeter {
+    event_loop: EventLoop,
     clients: Sender<Handed>,
     orders: Receiver<()>,
     handle: Handle,
@@ -110,19 +117,19 @@ impl Drop for Handle {
     }
 }
 
-impl<R: Reasons> Greeter<R> {
-    /// A greeter that gives what `hostname` holds at the time as its name; `localhost` if that is none.
+impl Greeter {
+    /// A greeter for these `services`, that gives what `hostname` holds at the time as its name; `localhost` if that is none.
     ///
     /// # Errors
     /// If the kernel will not tell when somebody comes.
     pub fn new(
         listener: Listener,
-        reasons: Arc<R>,
+        services: watch::Receiver<Services>,
         hostname: watch::Receiver<String>,
         bounds: Bounds,
     ) -> io::Result<Self> {
         let (clients, handed) = channel();
-        let (event_loop, waker) = EventLoop::new(listener, reasons, hostname, bounds, handed)?;
+        let (event_loop, waker) = EventLoop::new(listener, services, hostname, bounds, handed)?;
         let (sender, orders) = channel();
         Ok(Self {
             event_loop,
@@ -138,6 +145,7 @@ impl<R: Reasons> Greeter<R> {
         Teller {
             clients: self.clients.clone(),
             seats: self.event_loop.seats().clone(),
+            services: self.event_loop.services().clone(),
             totals: self.totals(),
             waker: Arc::clone(&self.handle.waker),
         }

@@ -13,6 +13,7 @@ use crate::{
     clock,
     counts::{self, Counts, Present},
     events::tell,
+    grounds,
     kernel::{self, Handshake},
     maps::{Service, WAITERS, count},
     packet::{FIN, Segment, Tuple},
@@ -26,26 +27,28 @@ pub fn run(ctx: &SkBuffContext) -> bool {
     if handshake != Handshake::Completing {
         return handshake != Handshake::Void;
     }
-    let (count_keys, of_source, reason) = why(&service, &tuple);
-    make_record(ctx, &segment, &mut tuple, &service, &count_keys, of_source, reason);
+    let (count_keys, of_source, reason, packed) = why(&service, &tuple);
+    make_record(ctx, &segment, &mut tuple, &service, &count_keys, of_source, (reason, packed));
     held(service.id, &count_keys)
 }
 
-/// What a peer is counted in for whom there is no place, how many connections it may have there, and what is in its way.
+/// What a peer is counted in for whom there is no place, how many connections it may have there, and what is in its way:
+/// the reason, and the grounds, packed.
 #[inline(always)]
-fn why(service: &Service, tuple: &Tuple) -> (CountKeys, u32, Reason) {
+fn why(service: &Service, tuple: &Tuple) -> (CountKeys, u32, Reason, u64) {
     let Present { source, count_keys, limits, entry } = Present::of(service, &tuple.remote(), &tuple.local());
     let usage = counts::usage(&source, &count_keys, entry, limits.total != u32::MAX);
-    let reason = match usage.waits_for(&limits, clock::now_ns()) {
-        Some(reason) => reason,
+    let (reason, has_room) = match usage.waits_for(&limits, clock::now_ns()) {
+        Some(reason) => (reason, false),
         // A place has come free since: it is noticed when the ACK comes again, as the daemon sees to at once.
-        None => Reason::Concurrency,
+        None => (Reason::Concurrency, true),
     };
-    (count_keys, limits.source, reason)
+    let packed = grounds::of_waiter(reason, &usage, &limits, &count_keys, has_room);
+    (count_keys, limits.source, reason, packed)
 }
 
-/// Records a handshake for which there is no place, because of `reason`; what it is counted in may have `of_source`
-/// connections.
+/// Records a handshake for which there is no place, because of `reason`, and on what grounds, packed; what it is
+/// counted in may have `of_source` connections.
 #[inline(always)]
 fn make_record(
     ctx: &SkBuffContext,
@@ -54,7 +57,7 @@ fn make_record(
     service: &Service,
     count_keys: &CountKeys,
     of_source: u32,
-    reason: Reason,
+    (reason, packed): (Reason, u64),
 ) {
     let id = service.id;
     let now_ns = clock::monotonic_ns();
@@ -64,6 +67,7 @@ fn make_record(
     }
     describe_listener(ctx, segment.local_port(), &mut waiter);
     waiter.window = segment.window;
+    waiter.grounds = packed;
     waiter.waits_for = reason as u8;
     waiter.has_gone = u8::from(segment.flags & FIN != 0);
     waiter.record = ConnectionRecord::new(record::COUNTED, count_keys);

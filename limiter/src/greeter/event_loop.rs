@@ -9,11 +9,7 @@ use std::{
     io,
     net::{self, SocketAddr},
     os::fd::OwnedFd,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        mpsc::{Receiver, TryRecvError},
-    },
+    sync::mpsc::{Receiver, TryRecvError},
     time::{Duration, Instant},
 };
 
@@ -29,14 +25,14 @@ use super::{
     bounds::Bounds,
     clients::Clients,
     protocols,
-    refusal::{Reasons, Refusal},
+    refusal::{self, Refusal, Services},
     reply,
     seats::{Seat, Seats},
     text::{self, Text},
 };
 
-/// A client that did not come to the listener, what it is told, and its seat.
-pub type Handed = (net::TcpStream, Refusal, Seat);
+/// A client that did not come to the listener, and its seat.
+pub type Handed = (net::TcpStream, Seat);
 
 /// Rest after `accept` failed for want of something; shorter would be spinning.
 const REST: Duration = Duration::from_millis(100);
@@ -51,7 +47,7 @@ const ORDERS: Token = Token(usize::MAX - 1);
 
 /// The thread's state.
 #[derive(Debug)]
-pub struct EventLoop<R> {
+pub struct EventLoop {
     poll: Poll,
     /// None once it was told to stop.
     listener: Option<TcpListener>,
@@ -64,7 +60,7 @@ pub struct EventLoop<R> {
     /// A descriptor that does nothing but be there: closed, it lets one client be accepted when there is no other,
     /// to be reset.
     spare: Option<OwnedFd>,
-    reasons: Arc<R>,
+    services: watch::Receiver<Services>,
     hostname: watch::Receiver<String>,
     /// What it held last, fit to be told.
     name: String,
@@ -73,11 +69,11 @@ pub struct EventLoop<R> {
     warned: Option<Instant>,
 }
 
-impl<R: Reasons> EventLoop<R> {
+impl EventLoop {
     /// An event loop, and what wakes it up to look for orders.
     pub fn new(
         listener: Listener,
-        reasons: Arc<R>,
+        services: watch::Receiver<Services>,
         mut hostname: watch::Receiver<String>,
         bounds: Bounds,
         handed: Receiver<Handed>,
@@ -95,7 +91,7 @@ impl<R: Reasons> EventLoop<R> {
             clients: Clients::default(),
             seats: Seats::new(&bounds),
             spare: Some(spare()?),
-            reasons,
+            services,
             hostname,
             name,
             bounds,
@@ -108,6 +104,11 @@ impl<R: Reasons> EventLoop<R> {
     /// What is counted, live.
     pub const fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// What is served at which port.
+    pub const fn services(&self) -> &watch::Receiver<Services> {
+        &self.services
     }
 
     /// Who may have its attention.
@@ -195,14 +196,15 @@ impl<R: Reasons> EventLoop<R> {
 
     /// Tells those that were handed over.
     fn take_handed(&mut self, now: Instant) {
-        while let Ok((stream, refusal, seat)) = self.handed.try_recv() {
+        while let Ok((stream, seat)) = self.handed.try_recv() {
             let Ok(peer) = stream.peer_addr() else { continue };
             // As what is accepted is; without it, one that reads slowly would be waited for.
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            let line = self.compose(refusal, peer.ip().to_canonical());
-            self.send(TcpStream::from_std(stream), line, now, seat);
+            let stream = TcpStream::from_std(stream);
+            let line = self.line(&stream, peer);
+            self.send(stream, line, now, seat);
         }
     }
 
@@ -240,18 +242,22 @@ impl<R: Reasons> EventLoop<R> {
     fn line(&mut self, stream: &TcpStream, peer: SocketAddr) -> Option<String> {
         let remote = peer.ip().to_canonical();
         let port = stream.local_addr().ok()?.port();
-        // Whatever is wrong there costs this one connection; the panic is reported by its hook.
-        let refusal = catch_unwind(AssertUnwindSafe(|| self.reasons.reason(port, remote))).ok()??;
+        let service = self.services.borrow().at(port)?;
+        let Some(grounds) = refusal::grounds(stream) else {
+            self.totals.count_unexplained();
+            return None;
+        };
+        let refusal = service.refusal(grounds);
         debug!("refused {remote} at port {port}: {}", refusal.reason.name());
         self.compose(refusal, remote)
     }
 
     fn compose(&mut self, refusal: Refusal, remote: net::IpAddr) -> Option<String> {
-        let Refusal { protocol, reason, connections, tls: false } = refusal else { return None };
+        let Refusal { protocol, reason, count, tls: false, .. } = refusal else { return None };
         if self.hostname.has_changed().is_ok_and(|changed| changed) {
             self.name = text::hostname(self.hostname.borrow_and_update().clone());
         }
-        Some(protocols::line(&Text { hostname: &self.name, reason, connections, remote }, protocol))
+        Some(protocols::line(&Text { hostname: &self.name, reason, connections: count, remote }, protocol))
     }
 }
 

@@ -7,50 +7,48 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{Ipv6Addr, Shutdown, SocketAddr, TcpStream as Client},
     process::Command,
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
-use limiter_common::{Protocol, Reason};
+use limiter_common::{Grounds, Protocol, Reason};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 
-use super::*;
+use super::{refusal::Service, *};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const LINE: &str = "421 4.7.0 mx.example.org Too many connections (8) from this IP [127.0.0.1]\r\n";
 
-/// Gives the same reason to all.
-struct Same(Option<Refusal>);
+/// On which everybody is refused: what a listener bears, the connections that it accepts bear, too.
+const GROUNDS: Grounds = Grounds { reason: Reason::Concurrency, count: 8, limit: 8 };
 
-impl Reasons for Same {
-    fn reason(&self, _local_port: u16, _remote: IpAddr) -> Option<Refusal> {
-        self.0
-    }
-}
-
-const fn refusal(protocol: Protocol) -> Refusal {
-    Refusal { protocol, reason: Reason::Concurrency, connections: 8, tls: false }
-}
-
-const SMTP: Same = Same(Some(refusal(Protocol::Smtp)));
+const SMTP: Service = Service { protocol: Protocol::Smtp, tls: false };
 
 struct Running {
     port: u16,
     totals: Totals,
     stop: watch::Sender<bool>,
     serve: JoinHandle<io::Result<()>>,
+    services: watch::Sender<Services>,
 }
 
-fn start(reasons: impl Reasons, bounds: Bounds) -> Running {
+/// A greeter where clients of `service`, if there is one, are refused on `grounds`, if there are any.
+fn start_with(service: Option<Service>, grounds: Option<Grounds>, bounds: Bounds) -> Running {
     let listener = Listener::at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
+    if let Some(grounds) = grounds {
+        bear(&listener, grounds).unwrap();
+    }
     let port = listener.address().port();
-    let greeter =
-        Greeter::new(listener, Arc::new(reasons), watch::channel("mx.example.org".to_owned()).1, bounds)
-            .unwrap();
+    let (serve, services) = watch::channel(service.map(|service| (port, service)).into_iter().collect());
+    let hostname = watch::channel("mx.example.org".to_owned()).1;
+    let greeter = Greeter::new(listener, services, hostname, bounds).unwrap();
     let totals = greeter.totals();
     let (stop, stopped) = watch::channel(false);
-    Running { port, totals, stop, serve: tokio::spawn(greeter.serve(stopped)) }
+    Running { port, totals, stop, serve: tokio::spawn(greeter.serve(stopped)), services: serve }
+}
+
+fn start(service: Service, bounds: Bounds) -> Running {
+    start_with(Some(service), Some(GROUNDS), bounds)
 }
 
 impl Running {
@@ -121,37 +119,43 @@ async fn each_protocol_hears_its_line_and_then_the_end() {
         ),
     ];
     for (protocol, host, line) in table {
-        let greeter = start(Same(Some(refusal(protocol))), Bounds::default());
+        let greeter = start(Service { protocol, ..SMTP }, Bounds::default());
         assert_eq!(heard(&connect(host, greeter.port)).as_deref(), Ok(line), "{host}");
         greeter.counts(Snapshot { greeted: 1, ..Snapshot::default() });
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reason_is_asked_for_the_port_and_the_client_in_its_usual_form() {
-    struct Noting(Arc<Mutex<Vec<(u16, IpAddr)>>>);
-    impl Reasons for Noting {
-        fn reason(&self, local_port: u16, remote: IpAddr) -> Option<Refusal> {
-            self.0.lock().unwrap().push((local_port, remote));
-            None
+async fn a_client_is_told_the_number_that_its_connection_bears() {
+    for count in [1, 8, 999_999, 1_000_000] {
+        for host in ["127.0.0.1", "::1"] {
+            let grounds = Grounds { reason: Reason::Total, count, limit: count };
+            let greeter = start_with(Some(SMTP), Some(grounds), Bounds::default());
+            let line = heard(&connect(host, greeter.port)).unwrap();
+            assert!(line.contains(&format!(" Too many connections ({count}) to this service ")), "{line}");
         }
     }
-    let noted = Arc::default();
-    let greeter = start(Noting(Arc::clone(&noted)), Bounds::default());
-    for host in ["127.0.0.1", "::1"] {
-        let _end = heard(&connect(host, greeter.port));
-    }
-    let expected = ["127.0.0.1", "::1"].map(|host| (greeter.port, host.parse().unwrap()));
-    assert_eq!(*noted.lock().unwrap(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_served_at_a_port_may_change_while_the_greeter_runs() {
+    let greeter = start(SMTP, Bounds::default());
+    assert_eq!(greeter.hears().as_deref(), Ok(LINE));
+    let imap = Service { protocol: Protocol::Imap, ..SMTP };
+    greeter.services.send_replace([(greeter.port, imap)].into_iter().collect());
+    assert!(greeter.hears().is_ok_and(|line| line.starts_with("* BYE ")));
+    greeter.services.send_replace(Services::default());
+    assert_eq!(greeter.hears(), Err(ErrorKind::ConnectionReset));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_be_told_is_reset() {
-    let tls = Refusal { tls: true, ..refusal(Protocol::Imap) };
-    for reason in [None, Some(tls)] {
-        let greeter = start(Same(reason), Bounds::default());
+    let tls = Service { protocol: Protocol::Imap, tls: true };
+    for (service, grounds) in [(None, Some(GROUNDS)), (Some(tls), Some(GROUNDS)), (Some(SMTP), None)] {
+        let greeter = start_with(service, grounds, Bounds::default());
         assert_eq!(greeter.hears(), Err(ErrorKind::ConnectionReset));
-        greeter.counts(Snapshot { reset: 1, ..Snapshot::default() });
+        let unexplained = u64::from(grounds.is_none());
+        greeter.counts(Snapshot { reset: 1, unexplained, ..Snapshot::default() });
     }
 }
 
@@ -233,7 +237,7 @@ async fn of_2000_connections_at_once_1024_are_greeted_and_the_others_reset() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_told_to_stop_it_closes_the_listener_and_lets_the_last_client_hear() {
-    let Running { port, totals, stop, serve } = start(SMTP, Bounds::default());
+    let Running { port, totals, stop, serve, .. } = start(SMTP, Bounds::default());
     let last = connect("127.0.0.1", port);
     eventually("the last client is greeted", || totals.snapshot().greeted == 1);
     stop.send(true).unwrap();
@@ -249,23 +253,6 @@ async fn it_stops_when_nobody_is_left_to_stop_it() {
     let Running { stop, serve, .. } = start(SMTP, Bounds::default());
     drop(stop);
     serve.await.unwrap().unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reasons_that_panic_cost_one_connection() {
-    struct Panicking(Mutex<bool>);
-    impl Reasons for Panicking {
-        fn reason(&self, _local_port: u16, _remote: IpAddr) -> Option<Refusal> {
-            let first =
-                std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-            assert!(!first, "the first one panics, as this test wants it");
-            SMTP.0
-        }
-    }
-    let bounds = Bounds { connections: 1, time: 4 * PATIENCE, ..Bounds::default() };
-    let greeter = start(Panicking(Mutex::new(true)), bounds);
-    assert_ne!(greeter.hears().as_deref(), Ok(LINE));
-    greeter.has_room();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,7 +294,9 @@ fn out_of_descriptors_it_resets_and_recovers() {
         let port = listener.address().port();
         let client = connect("127.0.0.1", port);
         let (_name, hostname) = watch::channel("mx.example.org".to_owned());
-        let greeter = Greeter::new(listener, Arc::new(SMTP), hostname, Bounds::default()).unwrap();
+        bear(&listener, GROUNDS).unwrap();
+        let (_serve, services) = watch::channel([(port, SMTP)].into_iter().collect());
+        let greeter = Greeter::new(listener, services, hostname, Bounds::default()).unwrap();
         let totals = greeter.totals();
         let (_stop, stopped) = watch::channel(false);
         let files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();

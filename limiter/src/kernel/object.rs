@@ -173,7 +173,7 @@ impl Target {
         drop(loader);
         // What it has taken would be there beside what the verifier takes.
         memory::give_back();
-        for name in ["ledger", "ended", "replied"] {
+        for name in ["ledger", "ended", "replied", "rejudged"] {
             program::<SockOps>(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
         program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;

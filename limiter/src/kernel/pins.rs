@@ -12,6 +12,7 @@ use aya::maps::{MapData, MapType};
 use limiter_common::{
     ConnectionRecord, Counters, DropCache, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES,
     PORT_WORDS, Penalty, Pending, Room, Rule, SETS, ServicePolicy, Slot, Total, coverage,
+    grounds::{self, Refused},
     listening::{Endpoint, MAX_ENDPOINTS},
     maintenance::MaintenanceRequest,
     room::rooms::ROOMS,
@@ -49,7 +50,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 30] = [
+const MAPS: [Expected; 31] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(5)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),
@@ -77,8 +78,9 @@ const MAPS: [Expected; 30] = [
     map("KEPT_SOCKETS", MapType::SkStorage, 4, 4, None),
     map("WAITERS", MapType::Hash, size_of::<Flow>(), size_of::<Waiter>(), Some(MAX_WAITERS)),
     map("LISTENING", MapType::Hash, size_of::<Endpoint>(), 8, Some(MAX_ENDPOINTS)),
+    map("REFUSED", MapType::Array, 4, size_of::<Refused>(), Some(grounds::SLOTS)),
     map("STAGES", MapType::ProgramArray, 4, 4, Some(4)),
-    map("LEDGER_STAGES", MapType::ProgramArray, 4, 4, Some(2)),
+    map("LEDGER_STAGES", MapType::ProgramArray, 4, 4, Some(3)),
     map("GREETER_SOCKETS", MapType::SkStorage, 4, 4, None),
 ];
 

@@ -229,12 +229,7 @@ impl Sets {
     /// What the rules say of a source at a service. The host's local addresses are only known as far as
     /// the daemon has told the kernel.
     pub fn rule_match(&self, source: &Addr, service: ServiceId) -> Result<RuleMatch> {
-        self.rule_match_in(self.active()?, source, service)
-    }
-
-    /// The same of a set that was in force a moment ago.
-    pub fn rule_match_in(&self, set: u32, source: &Addr, service: ServiceId) -> Result<RuleMatch> {
-        let set = (set % SETS) as usize;
+        let set = (self.active()? % SETS) as usize;
         let Some(rule) = self.rule(set, &Network::of(*source))? else {
             return Ok(if source.is_loopback() { RuleMatch::ALLOW } else { RuleMatch::NONE });
         };

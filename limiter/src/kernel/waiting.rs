@@ -22,8 +22,10 @@ use crate::instance::Instance;
 /// The map of the global that says until when the daemon serves those that wait.
 const ATTENDED: &str = ".bss.attended";
 /// The programs that gate and ledger go on in, by the map in which they find them, in its order.
-const STAGES: [(&str, &[&str]); 2] =
-    [("STAGES", &["hold", "again", "make_room", "newcomer"]), ("LEDGER_STAGES", &["ended", "replied"])];
+const STAGES: [(&str, &[&str]); 2] = [
+    ("STAGES", &["hold", "again", "make_room", "newcomer"]),
+    ("LEDGER_STAGES", &["ended", "replied", "rejudged"]),
+];
 
 /// The hold on the programs and records of those that wait.
 pub struct Waiters {

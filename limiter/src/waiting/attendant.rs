@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Count, Key, Limits, Reason, Response, ServiceId, ServicePolicy, Waiter,
+    Count, Grounds, Key, Limits, Reason, Response, ServiceId, ServicePolicy, Waiter,
     reservation::WaitMarks,
     waiting::{self, Flow, State, UsherRequest, event, usher_request},
 };
@@ -24,7 +24,7 @@ use super::{
     line::{Act, Among, Asked, Free, Line},
 };
 use crate::{
-    greeter::{Refusal, Teller},
+    greeter::Teller,
     kernel::{Tables, waiting::Waiters},
     ledger,
 };
@@ -385,8 +385,7 @@ impl Attendant {
         }
         let answer = self.ask(flow, Act::Tell)?;
         if answer.done != 0 {
-            let refusal = self.refusal(flow, &waiter, &answer);
-            self.clients.end(&mut self.waiters, held, refusal);
+            self.clients.end(&mut self.waiters, held, grounds(&answer));
             self.forget(flow)?;
         }
         Ok(())
@@ -400,18 +399,6 @@ impl Attendant {
         let _gone_already = self.waiters.ask(request)?;
         self.line.remove(flow);
         Ok(())
-    }
-
-    /// What it is told, if it is told anything.
-    fn refusal(&self, flow: &Flow, waiter: &Waiter, answer: &UsherRequest) -> Option<Refusal> {
-        if Response::from_u8(answer.response as u8) != Response::Reply {
-            return None;
-        }
-        let policy = self.services.get(&waiter.record.service())?;
-        let reason = Reason::from_u8(answer.reason as u8);
-        // As many there were when it found no place.
-        let connections = answer.count.connections().max(answer.limit);
-        Refusal::at(policy, flow.local_port, reason, connections).filter(|refusal| !refusal.tls)
     }
 
     /// The handshake as the kernel knew it.
@@ -445,6 +432,12 @@ impl Attendant {
             bound_ifindex: waiter.bound_ifindex,
         }
     }
+}
+
+/// What one is told whom the usher has refused, if it is told anything.
+fn grounds(answer: &UsherRequest) -> Option<Grounds> {
+    let is_told = Response::from_u8(answer.response as u8) == Response::Reply;
+    is_told.then(|| Grounds::unpack(answer.grounds))
 }
 
 /// How long one may wait at a service; not at all at one that is there no more.

@@ -7,11 +7,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use limiter_common::Grounds;
 use tracing::warn;
 
 use super::{diag::Diag, held::Held, probe::Prober, repair::Takeover};
 use crate::{
-    greeter::{Refusal, Teller},
+    greeter::{Teller, bear},
     kernel::waiting::Waiters,
 };
 
@@ -88,12 +89,12 @@ impl Clients {
         }
     }
 
-    /// Ends a handshake: with `refusal` told by the greeter, or by a reset. One that has become a connection
+    /// Ends a handshake: with `grounds` told by the greeter, or by a reset. One that has become a connection
     /// goes on.
-    pub fn end(&mut self, waiters: &mut Waiters, held: Held, refusal: Option<Refusal>) {
-        let ended = match refusal {
-            Some(refusal) => self.tell(waiters, &held, refusal),
-            None => self.remove(&held).map(|is_gone| if is_gone { Ended::Unheard } else { Ended::NotAtAll }),
+    pub fn end(&mut self, waiters: &mut Waiters, held: Held, grounds: Option<Grounds>) {
+        let ended = match grounds {
+            Some(grounds) if self.teller.tells(held.local.port()) => self.tell(waiters, &held, grounds),
+            _ => self.remove(&held).map(|is_gone| if is_gone { Ended::Unheard } else { Ended::NotAtAll }),
         };
         match ended {
             Ok(Ended::Told | Ended::NotAtAll) => return,
@@ -110,17 +111,18 @@ impl Clients {
     }
 
     /// Makes a connection of the handshake, and hands it to the greeter.
-    fn tell(&self, waiters: &mut Waiters, held: &Held, refusal: Refusal) -> Result<Ended> {
+    fn tell(&self, waiters: &mut Waiters, held: &Held, grounds: Grounds) -> Result<Ended> {
         let Some(seat) = self.teller.seat(held.remote.ip()) else {
             return Ok(if self.remove(held)? { Ended::Unheard } else { Ended::NotAtAll });
         };
         let takeover = Takeover::prepare(held)?;
         // As what the greeter accepts: it is not mail, and not counted.
         waiters.mark(&takeover)?;
+        bear(&takeover, grounds).context("cannot set the socket options that hold the reason")?;
         if !self.remove(held)? {
             return Ok(Ended::NotAtAll);
         }
-        self.teller.tell(takeover.finish()?, refusal, seat);
+        self.teller.tell(takeover.finish()?, seat);
         Ok(Ended::Told)
     }
 
