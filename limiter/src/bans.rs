@@ -17,7 +17,11 @@ use serde::Serialize;
 
 pub use upkeep::Upkeep;
 
-use crate::{kernel::Tables, ledger};
+use crate::{
+    kernel::Tables,
+    ledger,
+    policy::{self, Services},
+};
 
 /// A ban in force.
 #[derive(Clone, Debug, Serialize)]
@@ -68,7 +72,7 @@ pub fn all(tables: &Tables) -> Result<Bans> {
     penalties.sort_by_key(|(key, penalty)| (penalty.banned_until_ns, key.addr.to_ip(), key.service));
     let mut all = Bans::default();
     for (key, penalty) in penalties {
-        let Some((_, policy)) = services.iter().find(|(id, _)| id.0 == key.service) else { continue };
+        let Some(policy) = policy::by_id(&services, ServiceId(key.service)) else { continue };
         let ban = Ban {
             service: policy.name().to_owned(),
             source: key.addresses().to_string(),
@@ -87,9 +91,9 @@ pub fn all(tables: &Tables) -> Result<Bans> {
 }
 
 /// Why a ban of `key` does not hold; none if it does.
-fn idle(tables: &Tables, services: &[(ServiceId, ServicePolicy)], key: &Key) -> Result<Option<String>> {
+fn idle(tables: &Tables, services: &Services, key: &Key) -> Result<Option<String>> {
     let service = ServiceId(key.service);
-    let Some((_, policy)) = services.iter().find(|(id, _)| *id == service) else {
+    let Some(policy) = policy::by_id(services, service) else {
         return Ok(Some("the service no longer exists".to_owned()));
     };
     // The kernel looks up no other.

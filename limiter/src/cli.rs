@@ -31,6 +31,7 @@ use crate::{
     config::{ConfigError, SettingError},
     instance::Instance,
     kernel::environment,
+    policy::UnknownService,
 };
 
 use self::exit::{FAILED, WRONG_USAGE, WrongUsage};
@@ -130,8 +131,10 @@ pub fn main() -> ExitCode {
         // A reader that has seen enough, such as `head`, is no error.
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let is_usage =
-                error.is::<ConfigError>() || error.is::<SettingError>() || error.is::<WrongUsage>();
+            let is_usage = error.is::<ConfigError>()
+                || error.is::<SettingError>()
+                || error.is::<UnknownService>()
+                || error.is::<WrongUsage>();
             let code = if is_usage { WRONG_USAGE } else { FAILED };
             fail(&format!("{error:#}"), code, Asked::of_this_process())
         }

@@ -7,19 +7,21 @@ mod description;
 mod limiting;
 mod local;
 mod rules;
+mod services;
 
 use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Result, bail};
-use limiter_common::{MAX_SERVICES, ServiceId, ServicePolicy};
+use limiter_common::{MAX_SERVICES, ServiceId};
 use tracing::debug;
 
 pub use description::{
-    Difference, OF_NO_SERVICE, describe, describe_limits, differences, differences_of_the_rest, service_name,
+    Difference, OF_NO_SERVICE, describe, describe_limits, differences, differences_of_the_rest,
 };
 pub use limiting::limit;
 pub use local::{addresses, built_in};
 pub use rules::{Lookup, admins_rules, covering, inherit, rule_match};
+pub use services::{Services, UnknownService, by_id, by_name, name as service_name, select};
 
 use crate::{
     config::Config,
@@ -61,7 +63,7 @@ pub fn reload(
 ) -> Result<Vec<(Difference, bool)>> {
     let (before, after, _) = replace(config, tables)?;
     let mut all = differences(&before, &after);
-    let numbers = after.services.iter().map(|(id, service)| (service.name(), *id)).collect();
+    let numbers = services::numbers(&after.services);
     let Some(last) = last else { return Ok(all.into_iter().map(|found| (found, false)).collect()) };
     let in_the_files = differences(&of_config(last, &numbers, Vec::new()), &after);
     let is_in_the_files = |found: &Difference| {
@@ -134,9 +136,9 @@ pub fn set_local(tables: &mut Tables, own: Vec<RuleEntry>) -> Result<bool> {
 
 /// A number for each service of `config`: its present one, or one that neither a service nor the
 /// ledger uses.
-fn number(config: &Config, present: &[(ServiceId, ServicePolicy)], used: &[u8]) -> Result<Vec<ServiceId>> {
-    let known: HashMap<&str, ServiceId> = present.iter().map(|(id, policy)| (policy.name(), *id)).collect();
-    let is_free = |id: &ServiceId| !present.iter().any(|(other, _)| other == id) && !used.contains(&id.0);
+fn number(config: &Config, present: &Services, used: &[u8]) -> Result<Vec<ServiceId>> {
+    let known = services::numbers(present);
+    let is_free = |id: &ServiceId| services::by_id(present, *id).is_none() && !used.contains(&id.0);
     let mut free = (1..MAX_SERVICES as u8).map(ServiceId).filter(is_free);
     let mut ids = Vec::with_capacity(config.services.len());
     for service in &config.services {
@@ -154,6 +156,8 @@ fn number(config: &Config, present: &[(ServiceId, ServicePolicy)], used: &[u8]) 
 
 #[cfg(test)]
 mod tests {
+    use limiter_common::ServicePolicy;
+
     use super::*;
 
     fn named(id: u8, name: &str) -> (ServiceId, ServicePolicy) {

@@ -14,13 +14,18 @@ use limiter_common::{Addr, Cause, Key, Penalty, ServiceId, ServicePolicy, servic
 use tracing::{info, warn};
 
 use super::journal::{Ban, Clock, Contents, Journal, Line, Who};
-use crate::{instance::Instance, kernel::Tables, ledger};
+use crate::{
+    instance::Instance,
+    kernel::Tables,
+    ledger,
+    policy::{self, Services},
+};
 
 /// How many of those that are dropped are named.
 const NAMED: usize = 3;
 
 /// A ban as the file has it; none for a service that is not there any more.
-pub(super) fn written(services: &[(ServiceId, ServicePolicy)], key: &Key, penalty: &Penalty) -> Option<Ban> {
+pub(super) fn written(services: &Services, key: &Key, penalty: &Penalty) -> Option<Ban> {
     Some(Ban {
         who: who(services, key)?,
         since_ns: penalty.banned_at_ns,
@@ -31,19 +36,19 @@ pub(super) fn written(services: &[(ServiceId, ServicePolicy)], key: &Key, penalt
 }
 
 /// Who is meant by a key, likewise.
-pub(super) fn who(services: &[(ServiceId, ServicePolicy)], key: &Key) -> Option<Who> {
-    let (_, policy) = services.iter().find(|(id, _)| id.0 == key.service)?;
+pub(super) fn who(services: &Services, key: &Key) -> Option<Who> {
+    let policy = policy::by_id(services, ServiceId(key.service))?;
     let source = IpNet::new(key.addr.to_ip(), key.prefix_len()).ok()?;
     Some(Who { service: policy.name().to_owned(), source })
 }
 
 /// The key of who is banned: for just the network that was, whatever makes a source today. None where the service is
 /// gone, or addresses of this network are counted as something else.
-pub(super) fn key(services: &[(ServiceId, ServicePolicy)], who: &Who) -> Option<Key> {
-    let (id, policy) = services.iter().find(|(_, policy)| policy.name() == who.service)?;
+pub(super) fn key(services: &Services, who: &Who) -> Option<Key> {
+    let (id, policy) = policy::by_name(services, &who.service)?;
     let length = who.source.prefix_len();
     let as_it_was = ServicePolicy { source: Prefixes { ipv4: length, ipv6: length }, ..*policy };
-    let key = Key::source(*id, &as_it_was, 0, &Addr::from(who.source.addr()));
+    let key = Key::source(id, &as_it_was, 0, &Addr::from(who.source.addr()));
     (key.addr.to_ip() == who.source.addr() && key.prefix_len() == length).then_some(key)
 }
 

@@ -111,7 +111,7 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
     let BanArgs { whom, time, force } = args;
     let networks = whom.networks()?;
     let (mut tables, _bans) = locked(instance, Instance::lock_bans)?;
-    let services = input::services(&tables.policy.services()?, whom.service.as_deref())?;
+    let services = policy::select(&tables.policy.services()?, whom.service.as_deref())?.services;
     let (mut keys, mut seen) = (Vec::new(), HashSet::new());
     for (id, policy) in &services {
         for network in &networks {
@@ -227,7 +227,7 @@ fn allowed(
 pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
     let networks = whom.networks()?;
     let (mut tables, _bans) = locked(instance, Instance::lock_bans)?;
-    let services = input::services(&tables.policy.services()?, whom.service.as_deref())?;
+    let services = policy::select(&tables.policy.services()?, whom.service.as_deref())?.services;
     let all = bans::banned(&tables)?;
     let (mut keys, mut seen) = (Vec::new(), HashSet::new());
     for (id, policy) in &services {

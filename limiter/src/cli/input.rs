@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! What people type: addresses, networks, services, numbers and times, in the forms they know from elsewhere. Whoever
+//! What people type: addresses, networks, numbers and times, in the forms they know from elsewhere. Whoever
 //! gives something else is told the form that is wanted.
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::Result;
 use ipnet::IpNet;
-use limiter_common::{Ladder, ServiceId, ServicePolicy};
+use limiter_common::{Ladder, ServicePolicy};
 
-use super::exit::WrongUsage;
 use crate::config;
-
-/// What a service is called on the command line where all of them are meant; or a service of this name, if there is one.
-const ALL: &str = "all";
 
 /// An address: bare, in brackets as mail has it, or as the network of one.
 pub fn address(text: &str) -> Result<IpAddr, String> {
@@ -88,49 +83,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "give a time from 1s to 30days, such as 10m, 2h or 7days".to_owned())
 }
 
-/// Those of `services` that `text` names: one, several with commas in between, or `all`; sorted by name, each once. The
-/// case of letters does not matter.
-///
-/// # Errors
-/// When one of them is not there.
-pub fn services(
-    services: &[(ServiceId, ServicePolicy)],
-    text: Option<&str>,
-) -> Result<Vec<(ServiceId, ServicePolicy)>> {
-    let is_called = |policy: &ServicePolicy, name: &str| policy.name().eq_ignore_ascii_case(name);
-    let mut found = Vec::new();
-    for name in text.unwrap_or(ALL).split(',').map(str::trim) {
-        match services.iter().find(|(_, policy)| is_called(policy, name)) {
-            Some(service) => found.push(*service),
-            None if name.eq_ignore_ascii_case(ALL) => found.extend(services),
-            None => return Err(unknown_service(services, name)),
-        }
-    }
-    found.sort_by(|(_, a), (_, b)| a.name().cmp(b.name()));
-    found.dedup_by_key(|(id, _)| *id);
-    Ok(found)
-}
-
-/// Whether `text` means every service there is.
-pub fn is_all(services: &[(ServiceId, ServicePolicy)], text: Option<&str>) -> bool {
-    text.is_none_or(|text| {
-        text.eq_ignore_ascii_case(ALL) && !services.iter().any(|(_, policy)| policy.name() == ALL)
-    })
-}
-
-/// There is no service of this name, but others.
-fn unknown_service(services: &[(ServiceId, ServicePolicy)], name: &str) -> anyhow::Error {
-    let mut names: Vec<_> = services.iter().map(|(_, policy)| policy.name()).collect();
-    names.sort_unstable();
-    let wrong = if name.is_empty() {
-        "a service name is missing before or after a comma".to_owned()
-    } else {
-        format!("unknown service {name}")
-    };
-    WrongUsage(format!("{wrong}: choose from {}, several separated by commas, or {ALL}", names.join(", ")))
-        .into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,33 +147,5 @@ mod tests {
             assert!(duration(wrong).unwrap_err().starts_with("give a time from 1s to 30days"), "{wrong}");
         }
         assert!(over("x").unwrap_err().starts_with("give a whole number"));
-    }
-
-    #[test]
-    fn services_are_named_in_any_case_several_at_once_or_all() {
-        let known: Vec<_> = ["smtp", "imap", "submission"]
-            .iter()
-            .zip(1..)
-            .map(|(name, id)| {
-                let name = ServicePolicy::pack_name(name).unwrap();
-                (ServiceId(id), ServicePolicy { name, ..ServicePolicy::default() })
-            })
-            .collect();
-        let named = |text| {
-            services(&known, text).map(|found| {
-                found.iter().map(|(_, policy)| policy.name().to_owned()).collect::<Vec<_>>().join(" ")
-            })
-        };
-        assert_eq!(named(Some("IMAP")).unwrap(), "imap");
-        assert_eq!(named(Some("submission,Imap, imap")).unwrap(), "imap submission");
-        assert_eq!(named(Some("all")).unwrap(), "imap smtp submission");
-        assert_eq!(named(None).unwrap(), "imap smtp submission");
-        for wrong in ["", "imap,", "smpt", "imap,smpt"] {
-            let said = named(Some(wrong)).unwrap_err().to_string();
-            assert!(
-                said.contains("choose from imap, smtp, submission, several separated by commas"),
-                "{wrong}: {said}"
-            );
-        }
     }
 }

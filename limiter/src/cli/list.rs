@@ -14,6 +14,7 @@ use super::{
 use crate::{
     instance::Instance,
     ledger::{self, Source},
+    policy,
 };
 
 #[derive(clap::Args)]
@@ -52,14 +53,14 @@ struct List {
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let (services, mut sources) = steadily(instance, || {
+    let (selected, mut sources) = steadily(instance, || {
         let tables = loaded(instance)?;
-        let services = input::services(&tables.policy.services()?, args.service.as_deref())?;
-        Ok((services, ledger::sources(&tables)?))
+        let selected = policy::select(&tables.policy.services()?, args.service.as_deref())?;
+        Ok((selected, ledger::sources(&tables)?))
     })?;
-    let is_asked_for = |source: &Source| {
-        args.service.is_none() || services.iter().any(|(_, policy)| policy.name() == source.service)
-    };
+    let names = selected.names();
+    // Without a choice also what is left of services that are gone.
+    let is_asked_for = |source: &Source| args.service.is_none() || names.contains(&source.service.as_str());
     sources.retain(|source| is_asked_for(source) && args.over.is_none_or(|over| source.connections > over));
     // Each sort leaves those that are equal in the order of their services and addresses.
     sources.sort_by(|a, b| a.service.cmp(&b.service));

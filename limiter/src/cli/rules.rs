@@ -142,10 +142,9 @@ pub fn limit(instance: &Instance, args: LimitArgs) -> Result<ExitCode> {
     let LimitArgs { service, save, format, .. } = args;
     let whom = Whom { networks, save, format };
     let one_by_one = |policy: &PolicySet| -> Result<Option<Vec<ServiceId>>> {
-        let asked = input::services(&policy.services, service.as_deref())?;
+        let selected = policy::select(&policy.services, service.as_deref())?;
         // For all of them, those that come later are meant as well.
-        let is_all = input::is_all(&policy.services, service.as_deref());
-        Ok((!is_all).then(|| asked.iter().map(|(id, _)| *id).collect()))
+        Ok((!selected.is_all).then(|| selected.services.iter().map(|(id, _)| *id).collect()))
     };
     let rulings = Rulings(&|policy| {
         let Some(asked) = one_by_one(policy)? else { return Ok(vec![Ruling::Limit(limiting, None)]) };
@@ -211,8 +210,8 @@ fn rule(
         Ruling::Limit(limiting, name) => {
             let mut rule =
                 present.filter(|rule| rule.action == Action::Limit).unwrap_or_else(|| new(Action::Limit));
-            let number = |name| policy.services.iter().find(|(_, service)| service.name() == name);
-            policy::limit(&mut rule, &limiting, name.and_then(number).map(|(id, _)| *id))?;
+            let number = |name| policy::by_name(&policy.services, name).map(|(id, _)| id);
+            policy::limit(&mut rule, &limiting, name.and_then(number))?;
             rules.push(rule);
         }
     }

@@ -86,7 +86,8 @@ impl World {
     }
 
     fn service(&self, name: &str) -> (ServiceId, ServicePolicy) {
-        *self.policy.services.iter().find(|(_, policy)| policy.name() == name).expect("no such service")
+        let (id, policy) = policy::by_name(&self.policy.services, name).expect("no such service");
+        (id, *policy)
     }
 
     fn count_keys(&self, service: &str, address: &str) -> CountKeys {
@@ -214,7 +215,7 @@ impl World {
         let sources: Vec<Source> = entries
             .into_iter()
             .map(|(key, entry)| {
-                let policy = self.policy.services.iter().find(|(id, _)| id.0 == key.service);
+                let policy = policy::by_id(&self.policy.services, ServiceId(key.service));
                 let those = self.waiting.get(key).copied().unwrap_or_default();
                 Source {
                     waiting: those.count,
@@ -223,7 +224,7 @@ impl World {
                         key,
                         entry,
                         Refusals::of(&self.penalties.get(key).copied().unwrap_or_default(), NOW_NS),
-                        policy.map(|(_, policy)| policy),
+                        policy,
                         &rules,
                         NOW_S,
                     )

@@ -7,7 +7,6 @@ use anyhow::Result;
 
 use super::{
     answer::Done,
-    input,
     loaded::locked,
     output::Format,
     save::{self, Save},
@@ -15,6 +14,7 @@ use super::{
 use crate::{
     config::{self, Change, Setting},
     instance::Instance,
+    policy,
 };
 
 #[derive(clap::Args)]
@@ -45,11 +45,11 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let (mut tables, _policy) = locked(instance, Instance::lock_policy)?;
 
     let before = tables.policy.policy()?;
-    let services = input::services(&before.services, Some(&args.service))?;
+    let selected = policy::select(&before.services, Some(&args.service))?;
     let mut policy = before.clone();
     let mut done = Vec::new();
     for (id, service) in &mut policy.services {
-        if !services.iter().any(|(asked, _)| asked == id) {
+        if !selected.contains(*id) {
             continue;
         }
         let before = *service;
@@ -59,9 +59,11 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             done.push(Done { key: Some(is.key()), ..change });
         }
     }
-    let names: Vec<&str> = services.iter().map(|(_, policy)| policy.name()).collect();
-    let edits: Vec<Change<'_>> =
-        names.iter().map(|service| Change::Settings { service, settings: &settings }).collect();
+    let edits: Vec<Change<'_>> = selected
+        .names()
+        .into_iter()
+        .map(|service| Change::Settings { service, settings: &settings })
+        .collect();
     let pending = args.save.prepare(instance, &tables, &edits)?;
     let answer = save::carry_out(instance, &mut tables, &before, &policy, pending, done)?;
     answer.show(&args.format);

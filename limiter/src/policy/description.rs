@@ -8,19 +8,14 @@ use limiter_common::{
     rule::{Network, RuleLimits},
 };
 
-use super::admins_rules;
+use super::{
+    admins_rules,
+    services::{self, Services},
+};
 use crate::{
     config::{self, Config, RateSpec, Setting},
     kernel::sets::{PolicySet, RuleEntry},
 };
-
-type Services = [(ServiceId, ServicePolicy)];
-
-/// The name of a service, or that it is gone.
-pub fn service_name(services: &Services, id: ServiceId) -> String {
-    let found = services.iter().find(|(service, _)| *service == id);
-    found.map_or_else(|| format!("(removed {})", id.0), |(_, service)| service.name().to_owned())
-}
 
 /// What a rule says: `allow`, `deny`, or `limit` with its numbers.
 pub fn describe(rule: &RuleEntry, services: &Services) -> String {
@@ -42,7 +37,7 @@ pub fn describe(rule: &RuleEntry, services: &Services) -> String {
 /// said for itself, so of one it may be every service, and every other one of the next.
 pub fn describe_limits(rule: &RuleEntry, services: &Services) -> Vec<String> {
     let single =
-        rule.limits.iter().flat_map(|(id, limits)| describe_limit(limits, |_| service_name(services, *id)));
+        rule.limits.iter().flat_map(|(id, limits)| describe_limit(limits, |_| services::name(services, *id)));
     let every = |is_set: fn(&RuleLimits) -> bool| {
         let has_others = rule.limits.iter().any(|(_, limits)| is_set(limits));
         if has_others { "each other service" } else { "each service" }.to_owned()
