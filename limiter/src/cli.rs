@@ -14,7 +14,6 @@ mod output;
 mod reload;
 mod rules;
 mod run;
-mod save;
 #[cfg(test)]
 mod screens;
 mod set;
@@ -31,7 +30,7 @@ use crate::{
     config::{ConfigError, SettingError},
     instance::Instance,
     kernel::environment,
-    policy::UnknownService,
+    policy::{StaleFile, UnknownService},
 };
 
 use self::exit::{FAILED, WRONG_USAGE, WrongUsage};
@@ -134,6 +133,7 @@ pub fn main() -> ExitCode {
             let is_usage = error.is::<ConfigError>()
                 || error.is::<SettingError>()
                 || error.is::<UnknownService>()
+                || error.is::<StaleFile>()
                 || error.is::<WrongUsage>();
             let code = if is_usage { WRONG_USAGE } else { FAILED };
             fail(&format!("{error:#}"), code, Asked::of_this_process())

@@ -2,11 +2,27 @@
 //! What a verb that changes something answers: what is now, what was, and whether that is a change. Done twice, it says
 //! "unchanged", and is no error: what was asked for is so.
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
 
 use serde::Serialize;
 
 use super::output;
+use crate::policy::Saved;
+
+/// Whether a change is one of the configuration file, too.
+#[derive(clap::Args)]
+pub struct Save {
+    /// Also write the change to the configuration file, and keep its comments and order
+    #[arg(long)]
+    save: bool,
+}
+
+impl Save {
+    /// Whether it is.
+    pub const fn is_asked(&self) -> bool {
+        self.save
+    }
+}
 
 /// What became of one thing.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
@@ -72,19 +88,17 @@ pub struct Answer {
     pub instead: Option<Vec<String>>,
 }
 
-/// What became of the configuration file.
-#[derive(Debug, Serialize)]
-pub struct Saved {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Whether it says something new.
-    pub changed: bool,
-}
-
 impl Answer {
     /// That of a command that did all this, and saved nothing.
     pub fn new(changes: Vec<Done>) -> Self {
         Self { changed: changes.iter().any(|done| done.changed), changes, ..Self::default() }
+    }
+
+    /// That of a command that did all this, and saved it in this file, if in any.
+    pub fn saved(changes: Vec<Done>, file: Option<Saved>) -> Self {
+        let answer = Self::new(changes);
+        let is_new = file.as_ref().is_some_and(|file| file.changed);
+        Self { changed: answer.changed || is_new, file, ..answer }
     }
 
     /// Prints it. It is done, whether or not it can be said.

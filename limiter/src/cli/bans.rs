@@ -126,7 +126,7 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
             }
         }
     }
-    force.allows(caution::of_ban(&keys, caution::login()))?;
+    force.allows(policy::of_ban(&keys, caution::login()))?;
     let first = Duration::from_secs(u64::from(tables.policy.ladder()?.ban_s));
     let time = time.unwrap_or(first);
     let now_ns = ledger::now_ns()?;

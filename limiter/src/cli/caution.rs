@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! What is seldom meant: to deny or ban the host itself, everybody, or oneself. It takes `--force`.
+//! `--force`: what is seldom meant takes it. Who is logged in from where is found out here, where the command was typed.
 
 use std::{env, fs, net::IpAddr, os::unix::ffi::OsStrExt as _};
 
 use anyhow::Result;
-use ipnet::IpNet;
-use limiter_common::{Action, Addr, Key, rule::Network};
 
 use super::exit::WrongUsage;
-use crate::{kernel::sets::RuleEntry, policy};
-
-/// Shorter prefixes than these are for so much of the Internet that it is everybody: all of IPv6 that is in use is within
-/// `2000::/3`.
-const WIDE_IPV4: u8 = 8;
-const WIDE_IPV6: u8 = 16;
+use crate::policy::Caution;
 
 #[derive(clap::Args)]
 pub struct Force {
@@ -23,67 +16,32 @@ pub struct Force {
 }
 
 impl Force {
-    /// Refuses `networks` that are seldom meant, unless they are.
+    /// Refuses what is seldom meant, unless it is.
     ///
     /// # Errors
-    /// With what one of them would do, and how to do it all the same.
-    pub fn allows(&self, complaint: Option<String>) -> Result<()> {
-        match complaint {
-            Some(complaint) if !self.force => {
-                Err(WrongUsage(format!("{complaint}; use --force to do it anyway")).into())
+    /// With what it would do, and how to do it all the same.
+    pub fn allows(&self, caution: Option<Caution>) -> Result<()> {
+        match caution {
+            Some(caution) if !self.force => {
+                Err(WrongUsage(format!("{}; use --force to do it anyway", sentence(caution))).into())
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Why the rules `after` are seldom meant, if `networks` are denied by them that were not `before`.
-pub fn of_deny(
-    networks: &[IpNet],
-    before: &[RuleEntry],
-    after: &[RuleEntry],
-    login: Option<IpAddr>,
-) -> Option<String> {
-    if let Some(wide) = networks.iter().find(|network| is_wide(network)) {
-        return Some(format!(
-            "{wide} covers much of the Internet: no client in it could connect to a mail port"
-        ));
-    }
-    let is_denied = |rules: &[RuleEntry], address: &Addr| {
-        policy::covering(rules, address).is_some_and(|rule| rule.action == Action::Deny)
-    };
-    // A rule for a network around it leaves a local address alone.
-    let is_local =
-        |network: &Network| before.iter().any(|rule| rule.is_local && rule.network.covers(network));
-    for network in networks.iter().map(crate::config::network).filter(is_local) {
-        if is_denied(after, &network.addr) && !is_denied(before, &network.addr) {
-            return Some(format!(
-                "{network} is a local address of this host: programs on it, such as webmail, could no longer connect to a mail port"
-            ));
+fn sentence(caution: Caution) -> String {
+    match caution {
+        Caution::Wide(network) => {
+            format!("{network} covers much of the Internet: no client in it could connect to a mail port")
+        }
+        Caution::Local(network) => format!(
+            "{network} is a local address of this host: programs on it, such as webmail, could no longer connect to a mail port"
+        ),
+        Caution::Login(address) => {
+            format!("you are logged in from {address}, which could no longer connect to a mail port")
         }
     }
-    let login = login.filter(|login| {
-        let address = Addr::from(*login);
-        is_denied(after, &address) && !is_denied(before, &address)
-    });
-    login.map(yourself)
-}
-
-/// Why a ban of one of `sources` is seldom meant: whatever address was typed, it is of all that a source is.
-pub fn of_ban(sources: &[Key], login: Option<IpAddr>) -> Option<String> {
-    let is_banned = |login: &IpAddr| {
-        let host = Network::of(Addr::from(*login).host());
-        sources.iter().any(|key| Network { prefix: key.prefix.into(), addr: key.addr }.covers(&host))
-    };
-    login.filter(is_banned).map(yourself)
-}
-
-fn yourself(login: IpAddr) -> String {
-    format!("you are logged in from {login}, which could no longer connect to a mail port")
-}
-
-fn is_wide(network: &IpNet) -> bool {
-    network.prefix_len() < if network.addr().is_ipv4() { WIDE_IPV4 } else { WIDE_IPV6 }
 }
 
 /// The address that whoever types this is logged in from by SSH. sudo and su take the variable away, so it is looked for
@@ -125,48 +83,15 @@ fn parent(pid: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
-
-    fn rule(text: &str, action: Action, is_local: bool) -> RuleEntry {
-        let network = config::network(&config::parse_network(text).unwrap());
-        RuleEntry { built_in: is_local, is_local, ..RuleEntry::new(network, action) }
-    }
-
-    /// What is said when `text` is denied, by somebody who is logged in from 198.51.100.7.
-    fn said(text: &str) -> Option<String> {
-        let before = vec![rule("192.0.2.1", Action::Allow, true), rule("127.0.0.0/8", Action::Allow, true)];
-        let after = policy::inherit(vec![rule(text, Action::Deny, false)], before.clone());
-        of_deny(&[text.parse().unwrap()], &before, &after, "198.51.100.7".parse().ok())
-    }
 
     #[test]
-    fn what_would_shut_out_the_host_everybody_or_oneself_is_said_and_nothing_else() {
-        for everybody in ["0.0.0.0/0", "128.0.0.0/1", "::/0", "2000::/3"] {
-            assert!(said(everybody).unwrap().contains("covers much of the Internet"), "{everybody}");
-        }
-        assert!(said("192.0.2.1/32").unwrap().contains("a local address of this host"));
-        assert!(said("127.0.0.1/32").unwrap().contains("a local address of this host"));
-        for yourself in ["198.51.100.7/32", "198.51.100.0/24"] {
-            assert!(said(yourself).unwrap().contains("logged in from 198.51.100.7"), "{yourself}");
-        }
-        // The local address in it has a longer rule, and is allowed as before.
-        for meant in ["192.0.2.0/24", "203.0.113.0/24", "10.0.0.0/8", "2001:db8::/32"] {
-            assert_eq!(said(meant), None, "{meant}");
-        }
-    }
-
-    #[test]
-    fn a_ban_of_whoever_counts_as_the_same_source_shuts_oneself_out_as_well() {
-        let said = |source: &str, login: &str| {
-            let network = config::network(&config::parse_network(source).unwrap());
-            let key = Key { prefix: network.prefix as u8, addr: network.addr, ..Key::NONE };
-            of_ban(&[key], login.parse().ok()).is_some()
-        };
-        // What 2001:db8:7::8 counts as is a /64, and it is what is banned.
-        assert!(said("2001:db8:7::/64", "2001:db8:7::7") && !said("2001:db8:7::/64", "2001:db8:8::7"));
-        assert!(said("198.51.100.7", "198.51.100.7") && !said("198.51.100.8", "198.51.100.7"));
-        // Through a translator one is the same source as without.
-        assert!(said("198.51.100.7", "64:ff9b::198.51.100.7"));
+    fn each_caution_says_who_could_no_longer_connect() {
+        let said = |caution: Caution| sentence(caution);
+        let network = "192.0.2.1/32".parse().unwrap();
+        assert!(said(Caution::Wide(network)).contains("192.0.2.1/32 covers much of the Internet"));
+        assert!(said(Caution::Local(network)).contains("192.0.2.1/32 is a local address of this host"));
+        let login = Caution::Login("198.51.100.7".parse().unwrap());
+        assert!(said(login).contains("logged in from 198.51.100.7"));
     }
 
     #[test]

@@ -1,30 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `limiter allow`, `deny`, `limit`, `forget` and `rules`: what is said of networks, live.
 
-use std::process::ExitCode;
+use std::{collections::HashSet, process::ExitCode};
 
 use anyhow::Result;
 use ipnet::IpNet;
-use limiter_common::{
-    Action, ServiceId,
-    rule::{Network, RuleLimits},
-};
+use limiter_common::{Action, rule::RuleLimits};
 use serde::Serialize;
 
 use super::{
-    answer::Done,
+    answer::{Answer, Done, Save},
     caution::{self, Force},
     exit::WrongUsage,
     input,
     loaded::{loaded, locked, steadily},
     output::{self, Column, Format, Screen},
-    save::{self, Save},
 };
 use crate::{
     config::{self, Change, Limiting, Ruling, Setting, SettingError},
     instance::Instance,
     kernel::sets::{PolicySet, RuleEntry},
-    policy,
+    policy::{self, Planned},
 };
 
 #[derive(clap::Args)]
@@ -87,17 +83,17 @@ pub struct RulesArgs {
 
 /// `limiter allow CIDR…`.
 pub fn allow(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
-    change(instance, whom, Rulings(&|_| Ok(vec![Ruling::Allow])), None)
+    change(instance, whom, Ruling::Allow, None, None)
 }
 
 /// `limiter deny CIDR…`.
 pub fn deny(instance: &Instance, args: &DenyArgs) -> Result<ExitCode> {
-    change(instance, &args.whom, Rulings(&|_| Ok(vec![Ruling::Deny])), Some(&args.force))
+    change(instance, &args.whom, Ruling::Deny, None, Some(&args.force))
 }
 
 /// `limiter forget CIDR…`: the rules for exactly these networks.
 pub fn forget(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
-    change(instance, whom, Rulings(&|_| Ok(vec![Ruling::Forget])), None)
+    change(instance, whom, Ruling::Forget, None, None)
 }
 
 fn setting(key: &str, value: &str) -> Result<Setting, SettingError> {
@@ -141,87 +137,63 @@ pub fn limit(instance: &Instance, args: LimitArgs) -> Result<ExitCode> {
     let (networks, limiting) = args.meant()?;
     let LimitArgs { service, save, format, .. } = args;
     let whom = Whom { networks, save, format };
-    let one_by_one = |policy: &PolicySet| -> Result<Option<Vec<ServiceId>>> {
-        let selected = policy::select(&policy.services, service.as_deref())?;
-        // For all of them, those that come later are meant as well.
-        Ok((!selected.is_all).then(|| selected.services.iter().map(|(id, _)| *id).collect()))
-    };
-    let rulings = Rulings(&|policy| {
-        let Some(asked) = one_by_one(policy)? else { return Ok(vec![Ruling::Limit(limiting, None)]) };
-        let named = policy.services.iter().filter(|(id, _)| asked.contains(id));
-        Ok(named.map(|(_, service)| Ruling::Limit(limiting, Some(service.name()))).collect())
-    });
-    change(instance, &whom, rulings, None)
+    change(instance, &whom, Ruling::Limit(limiting, None), service.as_deref(), None)
 }
 
-/// What is to be said of each network, where services are those of a policy.
-#[derive(Clone, Copy)]
-struct Rulings<'a>(&'a dyn for<'p> Fn(&'p PolicySet) -> Result<Vec<Ruling<'p>>>);
-
-/// Changes the admin's rules for all of these networks, or for none, and says what was done.
-fn change(instance: &Instance, whom: &Whom, rulings: Rulings<'_>, force: Option<&Force>) -> Result<ExitCode> {
+/// Changes the admin's rules for all of these networks, or for none, and says what was done. Limits are for all services,
+/// or for those that are named.
+fn change(
+    instance: &Instance,
+    whom: &Whom,
+    ruling: Ruling<'_>,
+    services: Option<&str>,
+    force: Option<&Force>,
+) -> Result<ExitCode> {
     let (mut tables, _policy) = locked(instance, Instance::lock_policy)?;
     let before = tables.policy.policy()?;
-    let rulings = (rulings.0)(&before)?;
-    let mut networks = whom.networks.clone();
-    networks.dedup();
-    let mut admins = policy::admins_rules(before.rules.clone());
-    let (mut done, mut changes) = (Vec::new(), Vec::new());
-    for network in &networks {
-        let was = said(&before, &admins, network);
-        for ruling in &rulings {
-            rule(&mut admins, &before, config::network(network), *ruling)?;
-            changes.push(Change::Rule { network: *network, ruling: *ruling });
+    let selected = policy::select(&before.services, services)?;
+    let rulings: Vec<Ruling<'_>> = match ruling {
+        // For all of them, those that come later are meant as well.
+        Ruling::Limit(limiting, None) if !selected.is_all => {
+            selected.names().into_iter().map(|name| Ruling::Limit(limiting, Some(name))).collect()
         }
-        let is = said(&before, &admins, network);
-        // Without a word of the admin's a local address is allowed again.
-        let own = said(&before, &policy::built_in(&before.rules), network)
-            .map(|built_in| format!("{built_in} (local address)"));
-        let none = || own.clone().unwrap_or_else(|| "no rule".to_owned());
-        done.push(match is {
-            Some(is) => Done::new(network.to_string(), was.or_else(|| own.clone()), is),
-            None => Done::new(network.to_string(), Some(was.unwrap_or_else(none)), none()),
-        });
-    }
-    let rules = policy::inherit(admins, policy::built_in(&before.rules));
+        ruling => vec![ruling],
+    };
+    let mut seen = HashSet::new();
+    let networks: Vec<IpNet> =
+        whom.networks.iter().copied().filter(|network| seen.insert(*network)).collect();
+    let of_each = |network: &IpNet| {
+        let network = *network;
+        rulings.iter().map(move |ruling| Change::Rule { network, ruling: *ruling })
+    };
+    let edits: Vec<Change<'_>> = networks.iter().flat_map(of_each).collect();
+    let planned = policy::plan(before, &edits)?;
     if let Some(force) = force {
-        force.allows(caution::of_deny(&networks, &before.rules, &rules, caution::login()))?;
+        let (before, after) = (&planned.before.rules, &planned.after.rules);
+        force.allows(policy::of_deny(&networks, before, after, caution::login()))?;
     }
-    let pending = whom.save.prepare(instance, &tables, &changes)?;
-    let after = PolicySet { rules, ..before.clone() };
-    let answer = save::carry_out(instance, &mut tables, &before, &after, pending, done)?;
-    answer.show(&whom.format);
+    let done = networks.iter().map(|network| done(network, &planned)).collect();
+    let file = planned.carry_out(instance, &mut tables, whom.save.is_asked())?;
+    Answer::saved(done, file).show(&whom.format);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the admin's `rules` say `ruling` of a network.
-fn rule(
-    rules: &mut Vec<RuleEntry>,
-    policy: &PolicySet,
-    network: Network,
-    ruling: Ruling<'_>,
-) -> Result<(), SettingError> {
-    let present = rules.iter().position(|rule| rule.network == network).map(|index| rules.remove(index));
-    let new = |action| RuleEntry::new(network, action);
-    match ruling {
-        Ruling::Forget => {}
-        Ruling::Allow => rules.push(new(Action::Allow)),
-        Ruling::Deny => rules.push(new(Action::Deny)),
-        Ruling::Limit(limiting, name) => {
-            let mut rule =
-                present.filter(|rule| rule.action == Action::Limit).unwrap_or_else(|| new(Action::Limit));
-            let number = |name| policy::by_name(&policy.services, name).map(|(id, _)| id);
-            policy::limit(&mut rule, &limiting, name.and_then(number))?;
-            rules.push(rule);
-        }
+/// What becomes of the rule of a network.
+fn done(network: &IpNet, Planned { before, after, .. }: &Planned<'_>) -> Done {
+    let (what, network) = (network.to_string(), config::network(network));
+    let said = |policy: &PolicySet| {
+        let rule = policy::admins_rule(&policy.rules, &network);
+        rule.map(|rule| policy::describe(&rule, &policy.services))
+    };
+    // Without a rule of the admin's, the one for a local address counts again.
+    let local = policy::built_in_rule(&before.rules, &network)
+        .map(|rule| format!("{} (local address)", policy::describe(&rule, &before.services)));
+    let none = || local.clone().unwrap_or_else(|| "no rule".to_owned());
+    let was = said(before);
+    match said(after) {
+        Some(is) => Done::new(what, was.or(local), is),
+        None => Done::new(what, Some(was.unwrap_or_else(none)), none()),
     }
-    Ok(())
-}
-
-/// What the admin says of exactly this network, in words.
-fn said(policy: &PolicySet, rules: &[RuleEntry], network: &IpNet) -> Option<String> {
-    let network = config::network(network);
-    rules.iter().find(|rule| rule.network == network).map(|rule| policy::describe(rule, &policy.services))
 }
 
 #[derive(Serialize)]

@@ -23,12 +23,9 @@ pub struct Args {
     cgroup: Option<PathBuf>,
 }
 
-/// The configuration where none is named.
-pub const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
-
 pub fn run(instance: &Instance, args: Args) -> Result<ExitCode> {
     // First, so that a mistake in it changes nothing.
-    let file = args.config.or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()));
+    let file = args.config.or_else(|| Some(PathBuf::from(config::DEFAULT_PATH)).filter(|path| path.exists()));
     let config = file.as_deref().map(config::load).transpose()?.unwrap_or_default();
     start_log()?;
     daemon::run(instance, &daemon::Options { netns: args.netns, cgroup: args.cgroup, file, config })?;

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
-    answer::Done,
+    answer::{Answer, Done, Save},
     loaded::locked,
     output::Format,
-    save::{self, Save},
 };
 use crate::{
     config::{self, Change, Setting},
@@ -46,26 +45,22 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
 
     let before = tables.policy.policy()?;
     let selected = policy::select(&before.services, Some(&args.service))?;
-    let mut policy = before.clone();
-    let mut done = Vec::new();
-    for (id, service) in &mut policy.services {
-        if !selected.contains(*id) {
-            continue;
-        }
-        let before = *service;
-        *service = config::apply(&settings, &before)?;
-        for (was, is) in config::changes(&settings, &before, service) {
-            let change = Done::new(service.name(), Some(was.to_string()), is.to_string());
-            done.push(Done { key: Some(is.key()), ..change });
-        }
-    }
     let edits: Vec<Change<'_>> = selected
         .names()
         .into_iter()
         .map(|service| Change::Settings { service, settings: &settings })
         .collect();
-    let pending = args.save.prepare(instance, &tables, &edits)?;
-    let answer = save::carry_out(instance, &mut tables, &before, &policy, pending, done)?;
+    let planned = policy::plan(before, &edits)?;
+    let pairs = planned.before.services.iter().zip(&planned.after.services);
+    let mut done = Vec::new();
+    for ((_, before), (_, after)) in pairs.filter(|((id, _), _)| selected.contains(*id)) {
+        for (was, is) in config::changes(&settings, before, after) {
+            let change = Done::new(after.name(), Some(was.to_string()), is.to_string());
+            done.push(Done { key: Some(is.key()), ..change });
+        }
+    }
+    let file = planned.carry_out(instance, &mut tables, args.save.is_asked())?;
+    let answer = Answer::saved(done, file);
     answer.show(&args.format);
     Ok(ExitCode::SUCCESS)
 }

@@ -15,10 +15,9 @@ use ipnet::IpNet;
 use limiter_common::ServicePolicy;
 use toml_edit::{DocumentMut, InlineTable, Item, Value};
 
-pub use self::rules::Ruling;
 use self::tables::Home;
 use super::{
-    Config, ConfigError, Network, Service, Setting, SettingError, apply,
+    Config, ConfigError, Network, Ruling, Service, Setting, SettingError, apply,
     check::NONE,
     load::{MAX_FILE_BYTES, parse},
 };
@@ -131,7 +130,10 @@ fn setting(
     settings: &[Setting],
 ) -> Result<(usize, ServicePolicy), SettingError> {
     let found = config.services.iter().position(|known| known.name == service);
-    let index = found.ok_or_else(|| SettingError::no_such_service(service, &config.services))?;
+    let index = found.ok_or_else(|| {
+        let known = config.services.iter().map(|service| service.name.as_str());
+        SettingError::no_such_service(service, known)
+    })?;
     Ok((index, apply(settings, &config.services[index].policy())?))
 }
 

@@ -50,7 +50,7 @@ impl Limiting {
     ///
     /// # Errors
     /// When there is a burst and no rate.
-    pub fn bursting(&self) -> Result<Option<OrNone<RateWithBurst>>, SettingError> {
+    fn bursting(&self) -> Result<Option<OrNone<RateWithBurst>>, SettingError> {
         match (self.rate, self.burst) {
             (Some(OrNone(None)), Some(_)) => Err(Complaint::RuleBurstWithoutRate.into()),
             (Some(OrNone(spec)), burst) => {
@@ -61,7 +61,7 @@ impl Limiting {
         }
     }
 
-    /// Makes a rule of the file say so, of one service or of all.
+    /// Makes a rule say so, of one service or of all.
     ///
     /// # Errors
     /// When what comes of it makes no sense, as it would not in the file.

@@ -9,6 +9,9 @@ use super::{
     file, resolve, schema,
 };
 
+/// The configuration file where none is named.
+pub const DEFAULT_PATH: &str = "/etc/limiter/limiter.toml";
+
 /// Largest configuration file that is read, in bytes: enough for 100,000 rules with a comment each.
 pub const MAX_FILE_BYTES: u64 = 8 << 20;
 

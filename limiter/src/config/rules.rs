@@ -136,6 +136,16 @@ impl Rule {
         }
     }
 
+    /// Whether it says nothing of limits, nor of what makes a source.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { max_connections, rate, network_max_connections, source_prefix, .. } = self;
+        max_connections.is_empty()
+            && rate.is_empty()
+            && network_max_connections.is_empty()
+            && source_prefix.is_none()
+    }
+
     /// The services of which it says anything apart from others.
     #[must_use]
     pub fn services(&self) -> BTreeSet<&str> {
@@ -149,6 +159,15 @@ impl Rule {
 pub fn network(network: &IpNet) -> rule::Network {
     let prefix = bits(network, network.prefix_len()).into();
     rule::Network { prefix, addr: Addr::from(network.network()) }
+}
+
+/// The same network as people write it.
+pub fn ip_net(network: &rule::Network) -> IpNet {
+    let address = network.addr.to_ip();
+    // IPv4 is within ::/0 for the kernel, and not for people.
+    let length = if address.is_ipv4() { network.prefix.saturating_sub(96) } else { network.prefix };
+    // No longer than an address, as every prefix of the kernel's is.
+    IpNet::new(address, length as u8).unwrap_or_else(|_| address.into())
 }
 
 /// A prefix length of the family of `network`, as the kernel knows it.

@@ -9,7 +9,7 @@ use std::fmt;
 use limiter_common::{Keepalive, Mode, Rate, Response, ServicePolicy};
 
 use super::{
-    Network, RateSpec, Service,
+    Network, RateSpec,
     check::{self, NONE, Value, shown_duration},
     error::{Complaint, shown},
     keys::{self, similar},
@@ -178,19 +178,9 @@ pub fn apply(settings: &[Setting], policy: &ServicePolicy) -> Result<ServicePoli
 pub struct SettingError(#[from] Complaint);
 
 impl SettingError {
-    /// A rule has no rate that a burst could be of.
-    pub fn burst_without_rate() -> Self {
-        Self(Complaint::RuleBurstWithoutRate)
-    }
-
-    /// A rule lets the network around a source hold less than the source.
-    pub fn network_below_source(network: String, limit: u32, max_connections: u32) -> Self {
-        Self(Complaint::RuleNetworkBelowSource { network, limit, max_connections })
-    }
-
     /// There is no service of this name.
-    pub(super) fn no_such_service(name: &str, services: &[Service]) -> Self {
-        let known = services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>().join(", ");
+    pub fn no_such_service<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let known = known.into_iter().collect::<Vec<_>>().join(", ");
         Self(Complaint::NoSuchService { service: shown(name), known })
     }
 }

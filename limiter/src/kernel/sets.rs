@@ -68,27 +68,6 @@ impl RuleEntry {
         }
     }
 
-    /// Says `limits` of one service, beside what it says of it already.
-    pub fn limit_at(&mut self, service: ServiceId, limits: RuleLimits) {
-        if !limits.is_set() {
-            return;
-        }
-        match self.limits.iter_mut().find(|(said, _)| *said == service) {
-            Some((_, said)) => *said = limits.or(said),
-            None => self.limits.push((service, limits)),
-        }
-        self.limits.sort_by_key(|(service, _)| *service);
-    }
-
-    /// Says `limits` of every service, whatever it says of single ones.
-    pub fn limit(&mut self, limits: RuleLimits) {
-        self.all = limits.or(&self.all);
-        for (_, said) in &mut self.limits {
-            *said = said.unset_by(&limits);
-        }
-        self.limits.retain(|(_, said)| said.is_set());
-    }
-
     /// Whether it says where sources are counted, or what networks may hold.
     fn has_scope(&self) -> bool {
         let mut limits = self.limits.iter().map(|(_, limits)| limits);
@@ -114,7 +93,7 @@ pub struct PolicySet {
     pub ports: Vec<u8>,
     /// The services.
     pub services: Vec<(ServiceId, ServicePolicy)>,
-    /// The rules, no two for one network.
+    /// The rules, by network, no two for one.
     pub rules: Vec<RuleEntry>,
     /// What every source may make of refusals.
     pub ladder: Ladder,

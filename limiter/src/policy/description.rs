@@ -9,7 +9,7 @@ use limiter_common::{
 };
 
 use super::{
-    admins_rules,
+    rules::admins_rules,
     services::{self, Services},
 };
 use crate::{

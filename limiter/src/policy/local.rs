@@ -34,6 +34,13 @@ pub fn built_in(rules: &[RuleEntry]) -> Vec<RuleEntry> {
     rules.iter().filter(|rule| rule.is_local).map(|rule| entry(rule.network)).collect()
 }
 
+/// The rule that is built in for exactly this network, if it is one of the host's local addresses. The rules are those of
+/// a policy, sorted by network.
+pub fn built_in_rule(rules: &[RuleEntry], network: &Network) -> Option<RuleEntry> {
+    let index = rules.binary_search_by_key(network, |rule| rule.network).ok()?;
+    rules[index].is_local.then(|| entry(*network))
+}
+
 /// What is built in for one local address or network.
 ///
 /// One that is for one link only (RFC 4291, 2.5.6) may be a neighbour's on another link, whose packets the kernel

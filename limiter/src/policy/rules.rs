@@ -9,8 +9,9 @@ use limiter_common::{
     rule::{Limit, Network, RuleLimits, RuleRate, SourcePrefix},
 };
 
+use super::services::{self, Services};
 use crate::{
-    config::{self, PerService, Rule},
+    config::{self, PerService, RateSpec, RateWithBurst, Rule},
     kernel::sets::RuleEntry,
 };
 
@@ -19,19 +20,55 @@ const IPV4: Network = Network { prefix: 96, addr: Addr([0, 0, 0xffff_u32.to_be()
 
 /// The rules of a configuration, with the services' numbers.
 pub fn of_config(rules: &[Rule], numbers: &HashMap<&str, ServiceId>) -> Vec<RuleEntry> {
-    let entry = |rule: &Rule| RuleEntry {
-        source_prefix: rule
-            .source_prefix
-            .map_or(SourcePrefix::NONE, |prefix| SourcePrefix::of_rule(config::bits(&rule.network, prefix))),
-        all: limits_of(rule, None),
-        limits: rule
-            .services()
-            .into_iter()
-            .filter_map(|name| Some((*numbers.get(name)?, limits_of(rule, Some(name)))))
-            .collect(),
-        ..RuleEntry::new(config::network(&rule.network), rule.action)
+    let entry = |rule: &Rule| {
+        let named = rule.services().into_iter();
+        let limits = named.filter_map(|name| Some((*numbers.get(name)?, limits_of(rule, Some(name)))));
+        let mut limits: Vec<_> = limits.collect();
+        limits.sort_by_key(|(service, _)| *service);
+        RuleEntry {
+            source_prefix: rule.source_prefix.map_or(SourcePrefix::NONE, |prefix| {
+                SourcePrefix::of_rule(config::bits(&rule.network, prefix))
+            }),
+            all: limits_of(rule, None),
+            limits,
+            ..RuleEntry::new(config::network(&rule.network), rule.action)
+        }
     };
     rules.iter().map(entry).collect()
+}
+
+/// An admin's rule as the configuration has it: what [`of_config`] made it of, without its comment. Limits of services
+/// that do not exist are left out.
+pub fn as_config(entry: &RuleEntry, services: &Services) -> Rule {
+    let mut rule = Rule {
+        source_prefix: config::prefix_len(&entry.network, entry.source_prefix),
+        ..Rule::new(config::ip_net(&entry.network), entry.action)
+    };
+    give(&mut rule, None, &entry.all);
+    for (id, limits) in &entry.limits {
+        if let Some(service) = services::by_id(services, *id) {
+            give(&mut rule, Some(service.name()), limits);
+        }
+    }
+    rule
+}
+
+/// The reverse of [`limits_of`].
+fn give(rule: &mut Rule, service: Option<&str>, limits: &RuleLimits) {
+    fn put<T>(key: &mut PerService<T>, service: Option<&str>, value: Option<T>) {
+        match (service, value) {
+            (_, None) => {}
+            (Some(service), Some(value)) => drop(key.services.insert(service.to_owned(), value)),
+            (None, all) => key.all = all,
+        }
+    }
+    let RuleLimits { rate, max_connections, network } = limits;
+    let with_burst = |rate: &Rate| RateSpec::of(rate).map(|spec| RateWithBurst { spec, burst: rate.burst() });
+    let number = |limit: &Limit| limit.is_set().then(|| limit.connections());
+    put(&mut rule.rate, service, rate.get().as_ref().map(with_burst));
+    put(&mut rule.max_connections, service, number(max_connections));
+    let network = number(network).map(|limit| Some(limit).filter(|&limit| limit != u32::MAX));
+    put(&mut rule.network_max_connections, service, network);
 }
 
 /// What a rule says of one service apart from others; without a name, of all others.
@@ -48,6 +85,12 @@ fn limits_of(rule: &Rule, service: Option<&str>) -> RuleLimits {
 
 fn given<T: Copy>(key: &PerService<T>, service: Option<&str>) -> Option<T> {
     service.map_or(key.all, |service| key.services.get(service).copied())
+}
+
+/// The admin's rule for exactly this network, as it was given. The rules are those of a policy, sorted by network.
+pub fn admins_rule(rules: &[RuleEntry], network: &Network) -> Option<RuleEntry> {
+    let index = rules.binary_search_by_key(network, |rule| rule.network).ok()?;
+    admins_rules(vec![rules[index].clone()]).pop()
 }
 
 /// The admin's rules as they were given: without what is built in, and without what is inherited. Which of them are

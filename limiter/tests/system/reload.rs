@@ -192,6 +192,24 @@ fn two_hundred_reloads_under_load_refuse_nobody_whom_neither_policy_refuses() {
     sockets::settled(&lab.host, &limiter, 25);
 }
 
+/// The numbers of services are not in the order of their names where one was added later.
+#[test]
+fn a_reload_of_the_same_file_changes_nothing_whenever_its_services_were_added() {
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let limiter = Limiter::start_with(&lab, "");
+    limiter.configure(
+        "[service.a-new-one]\nports = [2525]\nprotocol = \"smtp\"\n\
+         [[rule]]\nnetwork = \"198.51.100.0/24\"\nmax_connections = { a-new-one = 3, smtp = 7 }\n",
+    );
+    let said = limiter.json(&["reload"]);
+    assert!(said["changes"].to_string().contains("3 to a-new-one"), "{said:#}");
+    let said = limiter.json(&["reload"]);
+    assert_eq!((&said["changed"], &said["changes"]), (&false.into(), &serde_json::json!([])), "{said:#}");
+    let rules = limiter.json(&["rules"]);
+    let rule = rules["rules"].as_array().unwrap().iter().find(|rule| rule["network"] == "198.51.100.0/24");
+    assert_eq!(rule.unwrap()["services"], serde_json::json!([["smtp", 7], ["a-new-one", 3]]));
+}
+
 #[test]
 fn a_reload_says_what_is_in_force_only_when_the_daemon_starts_anew() {
     let Some(lab) = Lab::new(crate::BINARY) else { return };

@@ -2,49 +2,19 @@
 //! `[[rule]]`: the rule of one network.
 
 use ipnet::IpNet;
-use limiter_common::Action;
 use toml_edit::{Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::tables::{Home, append, push, take_out};
-use crate::config::{Limiting, Rule, SettingError, check::NONE, parse_network, rules::EVERY_OTHER};
+use crate::config::{Rule, Ruling, SettingError, check::NONE, parse_network, rules::EVERY_OTHER};
 
-/// What is said of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ruling<'a> {
-    /// Everything.
-    Allow,
-    /// Nothing.
-    Deny,
-    /// These limits for all services, or for this one.
-    Limit(Limiting, Option<&'a str>),
-    /// No rule.
-    Forget,
-}
-
-/// `rules` with the rule of `network`, as `limiter allow`, `deny`, `limit` and `forget` mean it.
+/// `rules` with the rule of `network` as `ruling` makes it.
 ///
 /// # Errors
 /// When limits make no sense together.
 pub fn change(rules: &mut Vec<Rule>, network: IpNet, ruling: Ruling<'_>) -> Result<(), SettingError> {
     let before = rules.iter().position(|rule| rule.network == network).map(|index| rules.remove(index));
-    let mut comment = None;
-    let limited = before.and_then(|mut rule| {
-        comment = rule.comment.take();
-        (rule.action == Action::Limit).then_some(rule)
-    });
-    let mut rule = match ruling {
-        Ruling::Forget => return Ok(()),
-        Ruling::Allow => Rule::new(network, Action::Allow),
-        Ruling::Deny => Rule::new(network, Action::Deny),
-        Ruling::Limit(limiting, service) => {
-            let mut rule = limited.unwrap_or_else(|| Rule::new(network, Action::Limit));
-            limiting.change(&mut rule, service)?;
-            rule
-        }
-    };
-    rule.comment = comment;
     let at = rules.partition_point(|rule| rule.network < network);
-    rules.insert(at, rule);
+    rules.splice(at..at, ruling.apply(network, before)?);
     Ok(())
 }
 
