@@ -3,6 +3,7 @@
 //! them end by themselves; here they are read, made and ended by hand, kept over a restart of the host, and
 //! forgotten when nothing of them matters any more.
 
+pub mod by_hand;
 mod journal;
 pub mod state;
 mod upkeep;
@@ -110,19 +111,14 @@ fn idle(tables: &Tables, services: &Services, key: &Key) -> Result<Option<String
 }
 
 /// The keys of all bans that have not ended.
-pub fn banned(tables: &Tables) -> Result<HashSet<Key>> {
+fn banned(tables: &Tables) -> Result<HashSet<Key>> {
     let now_ns = ledger::now_ns()?;
     let penalties = tables.penalties()?.into_iter();
     Ok(penalties.filter(|(_, penalty)| penalty.is_banned(now_ns)).map(|(key, _)| key).collect())
 }
 
 /// Of the `banned`, the keys at one service that `address` is in, whatever made a source when it was banned.
-pub fn covering(
-    banned: &HashSet<Key>,
-    service: ServiceId,
-    policy: &ServicePolicy,
-    address: &Addr,
-) -> Vec<Key> {
+fn covering(banned: &HashSet<Key>, service: ServiceId, policy: &ServicePolicy, address: &Addr) -> Vec<Key> {
     let mut keys = Vec::new();
     for length in 0..=128_u8 {
         let policy = ServicePolicy { source: Prefixes { ipv4: length.min(32), ipv6: length }, ..*policy };
@@ -140,7 +136,7 @@ pub fn covering(
 /// # Errors
 /// When so many bans made by hand are in force that there is no room for these, or the kernel is short of memory; then
 /// nothing has changed.
-pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
+fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
     let now_ns = ledger::now_ns()?;
     let uncounted = tables.uncounted_drops()?;
     let mut bans = Vec::with_capacity(keys.len());
@@ -180,7 +176,7 @@ pub fn ban(tables: &mut Tables, keys: &[Key], until_ns: u64) -> Result<()> {
 }
 
 /// Ends every ban of the sources that these keys mean, and forgets that they were ever refused.
-pub fn unban(tables: &mut Tables, keys: &[Key]) -> Result<()> {
+fn unban(tables: &mut Tables, keys: &[Key]) -> Result<()> {
     tables.change_penalties(|penalties| keys.iter().try_for_each(|key| penalties.remove(key)))
 }
 

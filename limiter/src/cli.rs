@@ -26,6 +26,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use serde::Serialize;
 
 use crate::{
+    bans::by_hand::NotBannable,
     changes,
     config::{ConfigError, SettingError},
     instance::Instance,
@@ -134,6 +135,7 @@ pub fn main() -> ExitCode {
                 || error.is::<SettingError>()
                 || error.is::<UnknownService>()
                 || error.is::<StaleFile>()
+                || error.is::<NotBannable>()
                 || error.is::<WrongUsage>();
             let code = if is_usage { WRONG_USAGE } else { FAILED };
             fail(&format!("{error:#}"), code, Asked::of_this_process())

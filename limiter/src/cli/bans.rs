@@ -2,7 +2,6 @@
 //! `limiter ban`, `unban` and `bans`.
 
 use std::{
-    collections::HashSet,
     io::Read as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use limiter_common::{Action, Addr, Cause, Key, ServiceId, ServicePolicy, rule::Network};
+use limiter_common::{Cause, ServiceId};
 
 use super::{
     answer::{Answer, Done, word},
@@ -22,11 +21,9 @@ use super::{
     output::{self, Column, Format, Screen},
 };
 use crate::{
-    bans::{self, Ban, Bans, Idle, state},
-    config,
+    bans::{self, Ban, Bans, Idle, by_hand},
     instance::Instance,
-    kernel::Tables,
-    ledger, policy,
+    policy::{self, Services},
 };
 
 /// Of so many sources each is named in what is printed; of more only how many they are.
@@ -112,74 +109,52 @@ pub fn ban(instance: &Instance, args: &BanArgs) -> Result<ExitCode> {
     let networks = whom.networks()?;
     let (mut tables, _bans) = locked(instance, Instance::lock_bans)?;
     let services = policy::select(&tables.policy.services()?, whom.service.as_deref())?.services;
-    let (mut keys, mut seen) = (Vec::new(), HashSet::new());
-    for (id, policy) in &services {
-        for network in &networks {
-            let address = Addr::from(network.addr());
-            let key = tables.policy.source(*id, policy, &address)?;
-            refuse_many(instance, network, &key, policy.name())?;
-            if tables.policy.rule_match(&address, *id)?.action == Action::Allow {
-                return Err(allowed(instance, &tables, network.addr(), policy.name())?);
-            }
-            if seen.insert(key) {
-                keys.push(key);
-            }
-        }
-    }
+    let keys = by_hand::bannable(instance, &tables, &services, &networks)?;
     force.allows(policy::of_ban(&keys, caution::login()))?;
     let first = Duration::from_secs(u64::from(tables.policy.ladder()?.ban_s));
     let time = time.unwrap_or(first);
-    let now_ns = ledger::now_ns()?;
+    let outcome = by_hand::ban(instance, &mut tables, &keys, time)?;
+    let what_then =
+        "the bans are in force, but are lost when the host restarts unless the daemon can save them";
     let is = format!("banned for {}", output::time(time));
-    let done = keys
-        .iter()
-        .map(|key| Ok(Done::new(what(&services, key), left(&tables, key, now_ns)?, is.clone())))
-        .collect::<Result<Vec<Done>>>()?;
-    bans::ban(&mut tables, &keys, now_ns + time.as_nanos() as u64)?;
-    write_down(
-        instance,
-        &tables,
-        &keys,
-        "the bans are in force, but are lost when the host restarts unless the daemon can save them",
-    );
-    answer(&services, &keys, done, &is).show(&whom.format);
+    answer(&services, outcome, &is, None, what_then).show(&whom.format);
     Ok(ExitCode::SUCCESS)
 }
 
-/// A source at a service, as people are told of it.
-fn what(services: &[(ServiceId, ServicePolicy)], key: &Key) -> String {
-    let service = services.iter().find(|(id, _)| id.0 == key.service);
-    format!("{}: {}", service.map_or("(removed)", |(_, policy)| policy.name()), key.addresses())
+/// `limiter unban ADDR…`.
+pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
+    let networks = whom.networks()?;
+    let (mut tables, _bans) = locked(instance, Instance::lock_bans)?;
+    let services = policy::select(&tables.policy.services()?, whom.service.as_deref())?.services;
+    let outcome = by_hand::unban(instance, &mut tables, &services, &networks)?;
+    let what_then =
+        "the bans have ended, but return when the host restarts unless the daemon can save the change";
+    answer(&services, outcome, NOT_BANNED, Some(NOT_BANNED), what_then).show(&whom.format);
+    Ok(ExitCode::SUCCESS)
 }
 
-/// For how long a source is banned yet, in words, if it is.
-fn left(tables: &Tables, key: &Key, now_ns: u64) -> Result<Option<String>> {
-    let penalty = tables.penalty(key)?.filter(|penalty| penalty.is_banned(now_ns));
-    let left = penalty.map(|penalty| Duration::from_nanos(penalty.banned_until_ns - now_ns));
-    Ok(left.map(|left| format!("banned for another {}", output::time(left))))
-}
-
-/// Refuses what is more than one source.
-fn refuse_many(instance: &Instance, network: &IpNet, key: &Key, service: &str) -> Result<()> {
-    let of_one = |network: &IpNet| network.addr() == Addr::from(network.addr()).to_ip();
-    if network.prefix_len() < key.prefix_len() && of_one(network) {
-        return Err(WrongUsage(format!(
-            "{network} contains many sources, because {service} counts each /{} separately, and a ban applies \
-             to one source: deny the whole network with `limiter --instance {instance} deny {network}`, until \
-             `limiter --instance {instance} forget {network}`",
-            key.prefix_len()
-        ))
-        .into());
+/// What has become of sources: of many at one service only how many they are, for people. Who was not banned before was
+/// `otherwise`; if that is not written down, a warning says `what_then`.
+fn answer(
+    services: &Services,
+    outcome: by_hand::Outcome,
+    is: &str,
+    otherwise: Option<&str>,
+    what_then: &str,
+) -> Answer {
+    let by_hand::Outcome { sources, written } = outcome;
+    if let Err(problem) = written {
+        eprintln!("limiter: warning: {problem:#}; {what_then}");
     }
-    Ok(())
-}
-
-/// What has become of sources: of many at one service only how many they are, for people.
-fn answer(services: &[(ServiceId, ServicePolicy)], keys: &[Key], done: Vec<Done>, is: &str) -> Answer {
-    let mut answer = Answer::new(done);
+    let done = sources.iter().map(|(key, left)| {
+        let what = format!("{}: {}", policy::service_name(services, ServiceId(key.service)), key.addresses());
+        let was = left.map(|left| format!("banned for another {}", output::time(left)));
+        Done::new(what, was.or_else(|| otherwise.map(str::to_owned)), is)
+    });
+    let mut answer = Answer::new(done.collect());
     let mut lines = Vec::new();
     for (id, policy) in services {
-        let of_service = keys.iter().zip(&answer.changes).filter(|(key, _)| key.service == id.0);
+        let of_service = sources.iter().zip(&answer.changes).filter(|((key, _), _)| key.service == id.0);
         let all: Vec<&Done> = of_service.map(|(_, done)| done).collect();
         if all.len() <= NAMED {
             lines.extend(all.into_iter().map(Done::to_string));
@@ -192,93 +167,6 @@ fn answer(services: &[(ServiceId, ServicePolicy)], keys: &[Key], done: Vec<Done>
     }
     answer.instead = Some(lines);
     answer
-}
-
-/// Writes down what has become of `keys`. If that cannot be done, it is so all the same: that is no error, but said.
-fn write_down(instance: &Instance, tables: &Tables, keys: &[Key], what_then: &str) {
-    if let Err(problem) = state::note(instance, tables, keys) {
-        eprintln!("limiter: warning: {problem:#}; {what_then}");
-    }
-}
-
-/// Why an allowed source cannot be banned.
-fn allowed(
-    instance: &Instance,
-    tables: &Tables,
-    address: std::net::IpAddr,
-    service: &str,
-) -> Result<anyhow::Error> {
-    let rules = tables.policy.rules()?;
-    let rule = policy::covering(&rules, &Addr::from(address));
-    let why = match rule {
-        Some(rule) if !rule.built_in => {
-            let network = rule.network;
-            format!(
-                "allowed by the rule for {network}; remove that rule first with `limiter --instance {instance} forget {network}`"
-            )
-        }
-        _ => "a local address of this host; check which program connects from it".to_owned(),
-    };
-    Ok(WrongUsage(format!("cannot ban {address} from {service}: it is {why}")).into())
-}
-
-/// `limiter unban ADDR…`: ends every ban that covers an address, or is of a part of a network, and forgets that their
-/// sources were ever refused.
-pub fn unban(instance: &Instance, whom: &Whom) -> Result<ExitCode> {
-    let networks = whom.networks()?;
-    let (mut tables, _bans) = locked(instance, Instance::lock_bans)?;
-    let services = policy::select(&tables.policy.services()?, whom.service.as_deref())?.services;
-    let all = bans::banned(&tables)?;
-    let (mut keys, mut seen) = (Vec::new(), HashSet::new());
-    for (id, policy) in &services {
-        for network in &networks {
-            let (address, meant) = (Addr::from(network.addr()), config::network(network));
-            let source = tables.policy.source(*id, policy, &address)?;
-            let mut banned = bans::covering(&all, *id, policy, &address);
-            if meant.prefix < u32::from(source.prefix) {
-                let within = all.iter().filter(|key| {
-                    key.service == id.0
-                        && meant.covers(&Network { prefix: key.prefix.into(), addr: key.addr })
-                });
-                banned.extend(within);
-                banned.sort_by_key(|key| (key.addr.to_ip(), key.prefix));
-            }
-            if banned.is_empty() {
-                // Of a network it is the network that nobody of is banned.
-                let prefix = source.prefix.min(meant.prefix as u8);
-                banned.push(Key { prefix, addr: source.addr.cut(prefix), ..source });
-            }
-            keys.extend(banned.into_iter().filter(|key| seen.insert(*key)));
-        }
-    }
-    let now_ns = ledger::now_ns()?;
-    let done = keys
-        .iter()
-        .map(|key| {
-            let was = left(&tables, key, now_ns)?.unwrap_or_else(|| NOT_BANNED.to_owned());
-            Ok(Done::new(what(&services, key), Some(was), NOT_BANNED))
-        })
-        .collect::<Result<Vec<Done>>>()?;
-    // What is remembered of the source that each is now goes as well.
-    let mut forgotten = keys.clone();
-    for (id, policy) in &services {
-        for network in &networks {
-            let source = tables.policy.source(*id, policy, &Addr::from(network.addr()))?;
-            forgotten.extend(Some(source).filter(|key| seen.insert(*key)));
-        }
-    }
-    bans::unban(&mut tables, &forgotten)?;
-    let banned: Vec<Key> = keys.iter().filter(|key| all.contains(key)).copied().collect();
-    if !banned.is_empty() {
-        write_down(
-            instance,
-            &tables,
-            &banned,
-            "the bans have ended, but return when the host restarts unless the daemon can save the change",
-        );
-    }
-    answer(&services, &keys, done, NOT_BANNED).show(&whom.format);
-    Ok(ExitCode::SUCCESS)
 }
 
 /// `limiter bans`.
