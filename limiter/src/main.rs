@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod conntrack;
 mod daemon;
+mod diagnose;
 mod greeter;
 mod import;
 mod instance;

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     bans::{Ban, Bans},
     config::{self, Config},
+    diagnose::{Diagnosis, Facts, Now},
     instance::{Daemon, Instance},
     kernel::sets::PolicySet,
     ledger::{Refusals, Source, Waiting},
@@ -253,7 +254,7 @@ impl World {
 
     fn explain(&self, width: Width) -> Screen {
         let address = addr(self.asked);
-        let facts: Vec<explain::Facts> = self
+        let facts: Vec<Facts> = self
             .policy
             .services
             .iter()
@@ -263,12 +264,12 @@ impl World {
                     (self.of(&count_keys.source), self.penalties.get(&count_keys.source).copied());
                 let penalty = penalty.unwrap_or_default();
                 let rule = policy::covering(&self.policy.rules, &address);
-                explain::Facts {
+                Facts {
                     policy: *policy,
                     count_keys,
                     rule_match: rule.map_or(RuleMatch::NONE, |rule| policy::rule_match(rule, *id)),
                     otherwise: None,
-                    has: Usage {
+                    usage: Usage {
                         source: of_source.count,
                         network: if count_keys.has_network() {
                             self.of(&count_keys.network).count
@@ -292,9 +293,9 @@ impl World {
             })
             .collect();
         let rule = policy::covering(&self.policy.rules, &address);
-        let now = explain::Now { boot_ns: NOW_NS, monotonic_ns: NOW_NS };
-        let explanation = explain::explanation(address, rule, &self.ladder, &facts, now, self.runs);
-        explain::screen(&instance(), &explanation, width)
+        let now = Now { boot_ns: NOW_NS, monotonic_ns: NOW_NS };
+        let diagnosis = Diagnosis::of(address, rule, &self.ladder, facts, now, self.runs);
+        explain::screen(&instance(), &explain::Explanation::of(&diagnosis), width)
     }
 }
 

@@ -6,7 +6,7 @@ use limiter_common::{Limits, Reason, RuleMatch, ServicePolicy, Usage};
 
 use crate::config::{self, Setting};
 
-/// What is said to `limiter` of an address, or of a service.
+/// A change for an address, or of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// Take back the rule for exactly this address.
@@ -69,8 +69,8 @@ impl Remedy {
         }
     }
 
-    /// The words behind `limiter`, for these services or, without any, for all.
-    pub fn words(&self, address: &str, services: &[&str]) -> String {
+    /// The change as the words behind `limiter`, for these services or, without any, for all.
+    pub fn command(&self, address: &str, services: &[&str]) -> String {
         let names = services.join(",");
         let only = if services.is_empty() { String::new() } else { format!(" --service {names}") };
         match self {
@@ -119,7 +119,7 @@ mod tests {
         let of = |rule_match: RuleMatch, otherwise, reason| {
             let policy = policy(50, 60, 0, 0, true);
             let refused = Refused { policy: &policy, rule_match, otherwise, usage: &usage, reason };
-            Remedy::of(&refused).map(|remedy| remedy.words("192.0.2.7", &["imap", "smtp"]))
+            Remedy::of(&refused).map(|remedy| remedy.command("192.0.2.7", &["imap", "smtp"]))
         };
         let deny = RuleMatch { action: Action::Deny, ..RuleMatch::NONE };
         let said = |reason| of(RuleMatch::NONE, None, reason).unwrap();
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn for_all_services_none_is_named() {
-        assert_eq!(Remedy::Unban.words("192.0.2.7", &[]), "unban 192.0.2.7");
-        assert_eq!(Remedy::Limit(4).words("192.0.2.7", &[]), "limit 192.0.2.7 4");
+        assert_eq!(Remedy::Unban.command("192.0.2.7", &[]), "unban 192.0.2.7");
+        assert_eq!(Remedy::Limit(4).command("192.0.2.7", &[]), "limit 192.0.2.7 4");
     }
 
     #[test]
