@@ -7,6 +7,7 @@ mod files;
 mod options;
 mod refusals;
 mod start;
+mod unload;
 mod upkeep;
 
 use std::{
@@ -23,8 +24,8 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-pub use self::options::Options;
 use self::{cgroup::Followed, refusals::Refusals, start::Before, upkeep::Upkeep};
+pub use self::{options::Options, unload::unload};
 use crate::{
     bans, changes,
     config::{self, Config},
