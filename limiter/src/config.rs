@@ -10,6 +10,7 @@
 //! through it, so the two cannot disagree. Every refusal is a [`ConfigError`] or a [`SettingError`]:
 //! one sentence with what is wrong, where, and what to do.
 
+mod certificate_files;
 mod check;
 mod edit;
 mod error;
@@ -32,7 +33,9 @@ mod service;
 mod setting;
 #[cfg(test)]
 mod tests;
+mod tls;
 
+pub use certificate_files::{CertificateFiles, IMPLICIT_TLS, is_path as is_certificate_path};
 pub use check::{is_hostname, protocol_name};
 pub use edit::{Change, EditError, Edited, edit};
 pub use error::ConfigError;

@@ -29,7 +29,7 @@ pub use self::{options::Options, unload::unload};
 use crate::{
     bans, changes,
     config::{self, Config},
-    greeter::{Bounds, Greeter, Services},
+    greeter::{Bounds, Greeter, Services, tls},
     instance::{Applied, DaemonLock, Instance},
     kernel::{Found, Tables, environment, grace::Grace, listening::Listening, pins, privilege},
     netlink, policy,
@@ -211,7 +211,9 @@ impl Serving {
         let (configure, config) = watch::channel(options.config.clone());
         let (rename, name) = watch::channel(hostname(&options.config)?);
         let (serve, services) = watch::channel(Services::of(&options.config));
-        let greeter = Greeter::new(listener, services, name, bounds)?;
+        let ports = tls::Ports::default();
+        let greeter = Greeter::new(listener, services, ports.clone(), name, bounds)?;
+        let certificates = tls::Keeper::new(ports, greeter.totals(), instance.greeter_path())?;
         let (followed, moved) = match &options.cgroup {
             Some(path) => {
                 let (followed, moved) = Followed::new(path.clone(), attached.cgroup);
@@ -221,7 +223,7 @@ impl Serving {
             None => (None, watch::channel(false).1),
         };
         let tables = Tables::open(&instance.pins())?;
-        let upkeep = Upkeep {
+        let mut upkeep = Upkeep {
             cgroup: followed,
             pins: instance.pins(),
             maintenance: attached.maintenance,
@@ -235,7 +237,9 @@ impl Serving {
             listening: Listening::open(&instance.pins())?,
             is_blind: false,
             refusals: Refusals::new(&tables)?,
+            certificates,
         };
+        upkeep.keep_certificates();
         let attendant = Attendant::new(attached.waiters, tables, greeter.teller());
         Ok(Self {
             instance: instance.clone(),

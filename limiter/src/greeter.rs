@@ -4,11 +4,12 @@
 //! The admission program steers refused handshakes to the greeter's [`Listener`], which no one can
 //! address. What is accepted there was meant for a mail port, and still bears its address: so the
 //! local port says which service was wanted ([`Services`]), and the connection itself bears the grounds on which it was
-//! refused ([`limiter_common::grounds`]). The greeter says it, half-closes, waits for the client to have read it, and closes; a client that cannot be told
-//! (TLS, or the connection bears no grounds) gets a reset.
+//! refused ([`limiter_common::grounds`]). The greeter says it, half-closes, waits for the client to have read it, and
+//! closes; a client that cannot be told (the connection bears no grounds) gets a reset. Where TLS starts at once, the reason
+//! is said inside [`tls`].
 //!
-//! Everything is bounded by [`Bounds`]: connections, time and bytes. There is one write, which either
-//! fits the socket's buffer or is given up; no client can make the greeter wait to speak.
+//! Everything is bounded by [`Bounds`]: connections, time and bytes, and TLS handshakes besides. In plain text there
+//! is one write, which either fits the socket's buffer or is given up; no client can make the greeter wait to speak.
 
 mod bounds;
 mod clients;
@@ -25,6 +26,7 @@ mod smtp;
 #[cfg(test)]
 mod tests;
 mod text;
+pub mod tls;
 mod totals;
 
 use std::{
@@ -44,9 +46,7 @@ use tokio::sync::watch;
 pub use bounds::Bounds;
 pub use listener::Listener;
 pub use refusal::{Services, bear};
-#[cfg(test)]
-pub use totals::Snapshot;
-pub use totals::Totals;
+pub use totals::{Snapshot, Totals};
 
 /// Hands the greeter connections that did not come to its listener.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub struct Teller {
 impl Teller {
     /// Whether a client of `port` can be told anything.
     pub fn tells(&self, port: u16) -> bool {
-        self.services.borrow().at(port).is_some_and(|service| !service.tls)
+        self.services.borrow().at(port).is_some()
     }
 
     /// A seat for a client at `remote`, before a socket is made for it; none if there is no room for it, and it has to
@@ -125,11 +125,12 @@ impl Greeter {
     pub fn new(
         listener: Listener,
         services: watch::Receiver<Services>,
+        ports: tls::Ports,
         hostname: watch::Receiver<String>,
         bounds: Bounds,
     ) -> io::Result<Self> {
         let (clients, handed) = channel();
-        let (event_loop, waker) = EventLoop::new(listener, services, hostname, bounds, handed)?;
+        let (event_loop, waker) = EventLoop::new(listener, services, ports, hostname, bounds, handed)?;
         let (sender, orders) = channel();
         Ok(Self {
             event_loop,
@@ -158,7 +159,7 @@ impl Greeter {
     }
 
     /// Serves until `stop` holds `true` or its sender is gone; then closes the listener at once, and
-    /// ends when the clients it speaks to are done, within [`Bounds::time`].
+    /// ends when the clients it speaks to are done, within twice [`Bounds::time`].
     ///
     /// # Errors
     /// If the thread cannot go on.

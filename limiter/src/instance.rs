@@ -93,6 +93,11 @@ impl Instance {
         self.run_path("shield")
     }
 
+    /// Where the daemon says what its greeter does, and with which certificates.
+    pub fn greeter_path(&self) -> PathBuf {
+        self.run_path("greeter")
+    }
+
     /// Which directory the pins are in at this moment: its file system and number; none where nothing is loaded.
     pub fn pinned(&self) -> Option<(u64, u64)> {
         std::fs::metadata(self.pins()).ok().map(|found| (found.dev(), found.ino()))
@@ -159,7 +164,7 @@ impl Instance {
 
     /// Removes what says something of an instance that is not loaded any more. Under all its locks.
     pub fn clear(&self) -> Result<()> {
-        for what in [PID, POLICY, BANS, MAINTENANCE, CHANGES, "config", "applied", "shield"] {
+        for what in [PID, POLICY, BANS, MAINTENANCE, CHANGES, "config", "applied", "shield", "greeter"] {
             let path = self.run_path(what);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {

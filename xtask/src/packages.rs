@@ -94,6 +94,7 @@ pub const TESTS: &[Package] = &[
         "swaks needs it for IPv6, but only recommends it",
     ),
     package("python3", &["python3"], "its library has mail clients for the tests"),
+    package("openssl", &["openssl"], "a TLS client that shows alerts, and speaks old versions"),
     package("e2fsprogs", &["chattr"], "chattr: a directory that not even root can change"),
     NFTABLES,
     IPTABLES,

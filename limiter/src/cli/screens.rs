@@ -28,6 +28,7 @@ use crate::{
     bans::{Ban, Bans},
     config::{self, Config},
     diagnose::{Diagnosis, Facts, Now},
+    greeter::{Snapshot, tls},
     instance::{Daemon, Instance},
     kernel::sets::PolicySet,
     ledger::{Refusals, Source, Waiting},
@@ -56,6 +57,7 @@ struct World {
     waiting: HashMap<Key, Waiting>,
     counters: BTreeMap<u8, Counters>,
     shield: Vec<Attachment>,
+    greeter: Option<tls::Report>,
 }
 
 impl World {
@@ -83,6 +85,7 @@ impl World {
             waiting: HashMap::new(),
             counters: BTreeMap::new(),
             shield: Vec::new(),
+            greeter: None,
         }
     }
 
@@ -197,12 +200,16 @@ impl World {
             .collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));
         let daemon = Daemon { running: self.runs, pid: self.runs.then_some(4711) };
+        let mut warnings = status::of_the_instance(&instance(), &self.detached, &daemon, &services);
+        warnings.extend(self.greeter.iter().flat_map(|report| report.warnings.clone()));
         status::Status {
             instance: "limiter".to_owned(),
             in_force: self.detached.is_empty(),
-            warnings: status::of_the_instance(&instance(), &self.detached, &daemon, &services),
+            warnings,
             daemon,
             shield: self.shield.clone(),
+            greeter: self.greeter.as_ref().map(|report| report.totals),
+            certificates: self.greeter.iter().flat_map(|report| report.certificates.clone()).collect(),
             bans: self.bans().bans.len(),
             verified: None,
             services,
@@ -389,6 +396,7 @@ fn states() -> Vec<(&'static str, World)> {
         ("rule", rule),
         ("network", network),
         ("busy", busy()),
+        ("tls", inside_tls()),
     ]
 }
 
@@ -427,6 +435,40 @@ fn busy() -> World {
             Some("\"auto\" skips the driver virtio_net, because it would turn its offloads off"),
         ),
     ];
+    world
+}
+
+/// One certificate in use, and one that cannot be used.
+fn inside_tls() -> World {
+    let certificate = |services: &[&str], name: &str, expires: Option<&str>| tls::Certificate {
+        services: services.iter().map(ToString::to_string).collect(),
+        certificate: format!("/etc/letsencrypt/live/{name}/fullchain.pem").into(),
+        key: format!("/etc/letsencrypt/live/{name}/privkey.pem").into(),
+        names: vec![name.to_owned()],
+        expires: expires.map(str::to_owned),
+        problem: None,
+    };
+    let mut world = World::new("");
+    world.greeter = Some(tls::Report {
+        totals: Snapshot {
+            greeted: 1200,
+            greeted_by_tls: 1100,
+            alerts: 12,
+            over_budget: 3,
+            failed_handshakes: 40,
+            ..Snapshot::default()
+        },
+        certificates: vec![
+            certificate(&["imap", "pop3"], "mail.example.org", Some("2027-01-31 12:00:00 UTC")),
+            certificate(&["submissions"], "smtp.example.org", None),
+        ],
+        warnings: vec![
+            "submissions: the key in /etc/letsencrypt/live/smtp.example.org/privkey.pem does not belong to the \
+             certificate in /etc/letsencrypt/live/smtp.example.org/fullchain.pem; give the files of one pair; until \
+             then, its refused clients get a TLS alert instead of a reason"
+                .to_owned(),
+        ],
+    });
     world
 }
 

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     bans,
-    instance::Instance,
+    greeter::tls,
+    instance::{Daemon, Instance},
     kernel::{Found, Tables, environment, maintenance::Maintenance, pins},
     ledger, reconcile, shield,
 };
@@ -102,6 +103,7 @@ fn look(instance: &Instance, compares: bool) -> Result<Option<Status>> {
         ));
         Vec::new()
     });
+    let greeter = greeter(instance, &daemon, &mut warnings);
     warnings.extend(environment::real_time_warning().map(str::to_owned));
     warnings
         .extend(shield.iter().filter(|attachment| attachment.is_missing()).map(shield::Attachment::warning));
@@ -117,11 +119,32 @@ fn look(instance: &Instance, compares: bool) -> Result<Option<Status>> {
         in_force: detached.is_empty(),
         daemon,
         shield,
+        greeter: greeter.as_ref().map(|report| report.totals),
+        certificates: greeter.map(|report| report.certificates).unwrap_or_default(),
         bans: bans::all(&tables)?.bans.len(),
         verified,
         services,
         warnings,
     }))
+}
+
+/// What the daemon says of its greeter, if it runs; what is wrong with it goes to the warnings.
+fn greeter(instance: &Instance, daemon: &Daemon, warnings: &mut Vec<String>) -> Option<tls::Report> {
+    if !daemon.running {
+        return None;
+    }
+    match tls::Report::read(&instance.greeter_path()) {
+        Ok(report) => {
+            warnings.extend(report.iter().flat_map(|report| report.warnings.clone()));
+            report
+        }
+        Err(problem) => {
+            warnings.push(format!(
+                "cannot tell what the greeter does until the daemon restarts; the limits are in force: {problem:#}"
+            ));
+            None
+        }
+    }
 }
 
 /// For how long it has been loaded: the first of its pins is as old.

@@ -356,8 +356,42 @@ pub enum Complaint {
     #[error("a service name must be 1 to 15 of a-z, 0-9, \"-\" and \"_\", not \"{0}\"; give it another name")]
     ServiceName(String),
     /// Something else than a list of ports.
-    #[error("ports must be a list, not {0}; write for example ports = [25]")]
-    NotAList(String),
+    #[error("{0} must be a list, not {1}; write for example {0} = [{example}]", example = if *.0 == "ports" { 25 } else { 465 })]
+    NotAList(&'static str, String),
+    /// A port of `tls_ports` that is not one of the service's.
+    #[error(
+        "port {port} of tls_ports is not a port of service {service}; add it to ports, or remove it here"
+    )]
+    TlsPortElsewhere {
+        /// The port.
+        port: u16,
+        /// The service.
+        service: String,
+    },
+    /// A port twice in `tls_ports` of the service of this name.
+    #[error("port {0} is listed twice in tls_ports of service {1}; list it once")]
+    TlsPortTwice(u16, String),
+    /// Something else than certificates.
+    #[error(
+        "tls must be a table, a list of tables, or \"none\", not {0}; write for example tls = {{ certificate = \"/etc/ssl/mail.pem\", key = \"/etc/ssl/private/mail.key\" }}"
+    )]
+    NotTls(String),
+    /// A certificate without its file, or its key's.
+    #[error("tls has no {0}; add for example {0} = \"/etc/ssl/mail.pem\"")]
+    TlsWithout(&'static str),
+    /// More certificates than a service takes.
+    #[error("a service takes at most {0} certificates; use one certificate for several names")]
+    TooManyCertificates(usize),
+    /// No path that means the same everywhere.
+    #[error(
+        "{key} must be an absolute path such as \"/etc/ssl/mail.pem\", not {given}; give the path of a PEM file"
+    )]
+    NotAPath {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        given: String,
+    },
     /// A port twice in the service of this name.
     #[error("port {0} is listed twice in service {1}; list it once")]
     PortTwice(u16, String),

@@ -95,7 +95,7 @@ pub static TOP: [Field; 10] = [
 ];
 
 /// In `[defaults]`, and in each service.
-pub static LIMITS: [Field; 9] = [
+pub static LIMITS: [Field; 10] = [
     field(
         "max_connections",
         Values::Number(&keys::MAX_CONNECTIONS),
@@ -140,15 +140,26 @@ pub static LIMITS: [Field; 9] = [
         "How long a client that completed its handshake without a place waits for one, before it is told why. Whole \
          seconds; `\"0s\"` or 0 tells it at once",
     ),
+    field(
+        "tls",
+        Values::Form("table or list", "the keys [below](#tls), a list of such tables, or `\"none\"`"),
+        "The certificates with which the greeter says why inside TLS. With several it chooses by the name that the client \
+         asks for (SNI), else the first. With none it refuses by a TLS alert",
+    ),
 ];
 
 /// In a service besides.
-pub static SERVICE: [Field; 5] = [
+pub static SERVICE: [Field; 6] = [
     field(
         "ports",
         Values::Form("list", "ports, 1 to 65,535"),
         "The TCP ports of the service; they share its limits. No port can be in two services. `[]` leaves the service \
          unlimited",
+    ),
+    field(
+        "tls_ports",
+        Values::Form("list", "ports of the service; `[]` for none"),
+        "The ports where TLS starts at once (implicit TLS)",
     ),
     field(
         "protocol",
@@ -184,6 +195,20 @@ pub static NETWORK: [Field; 3] = [
         "max_connections",
         Values::Number(&keys::NETWORK_MAX_CONNECTIONS),
         "Connections that one network may hold; no fewer than one source may",
+    ),
+];
+
+/// In a `tls`.
+pub static TLS: [Field; 2] = [
+    field(
+        "certificate",
+        Values::Form("text", "an absolute path"),
+        "A PEM file with the certificate and its chain, as the mail daemon has it; 64 KiB at most",
+    ),
+    field(
+        "key",
+        Values::Form("text", "an absolute path"),
+        "A PEM file with its private key, without a passphrase; it can be the same file. Only root may be able to read it",
     ),
 ];
 
@@ -259,6 +284,8 @@ pub enum Section<'a> {
     Service(&'a str),
     /// The network of one of these.
     Network(&'a Section<'a>),
+    /// The tls of one of these.
+    Tls(&'a Section<'a>),
     /// A `[[rule]]`.
     Rule,
     /// `[ladder]`.
@@ -273,6 +300,7 @@ impl Section<'_> {
             Self::Defaults => names_of(&LIMITS),
             Self::Service(_) => [names_of(&SERVICE), names_of(&LIMITS)].concat(),
             Self::Network(_) => names_of(&NETWORK),
+            Self::Tls(_) => names_of(&TLS),
             Self::Ladder => names_of(&LADDER),
             Self::Rule => names_of(&RULE),
         }
@@ -286,6 +314,7 @@ impl Section<'_> {
             Self::Service(name) => format!("in [service.{name}]"),
             Self::Rule => "in [[rule]]".to_owned(),
             Self::Ladder => "in [ladder]".to_owned(),
+            Self::Tls(owner) => format!("in the tls of {}", owner.shown().trim_start_matches("in ")),
             Self::Network(owner) => format!("in the network of {}", owner.shown().trim_start_matches("in ")),
         }
     }

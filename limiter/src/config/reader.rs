@@ -67,10 +67,10 @@ pub fn placed<T: TryFrom<u32>>(of: &'static Number, value: &Node<'_>) -> Result<
     Ok(Spanned::new(value.span(), small(of, value)?))
 }
 
-/// A list of ports.
-pub fn ports(value: &Node<'_>) -> Result<Vec<Spanned<u16>>, Located> {
+/// A list of ports, which `key` takes.
+pub fn ports(key: &'static str, value: &Node<'_>) -> Result<Vec<Spanned<u16>>, Located> {
     let DeValue::Array(ports) = value.get_ref() else {
-        return Err(Complaint::NotAList(Value::from(value.get_ref()).shown()).at(start(value)));
+        return Err(Complaint::NotAList(key, Value::from(value.get_ref()).shown()).at(start(value)));
     };
     ports.iter().map(|port| placed(&keys::PORT, port)).collect()
 }
@@ -91,6 +91,9 @@ pub fn unknown(key: &Key<'_>, section: Section<'_>) -> Located {
         // What stands below the header [service.NAME.network] is of the network, whatever was meant.
         (Section::Network(owner), ..) if owner.known().contains(&name) => {
             format!("move it above network, {}", owner.shown())
+        }
+        (Section::Tls(owner), ..) if owner.known().contains(&name) => {
+            format!("move it above tls, {}", owner.shown())
         }
         (_, Some((_, home)), _) => format!("move it {home}"),
         (_, None, Some(meant)) => format!("did you mean {meant}?"),

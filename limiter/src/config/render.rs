@@ -8,6 +8,7 @@ use std::fmt;
 
 use super::{
     Config, Network, RateWithBurst, Service,
+    certificate_files::shown,
     check::{NONE, shown_duration},
 };
 
@@ -31,6 +32,8 @@ impl fmt::Display for Service {
         let Self {
             name,
             ports,
+            tls_ports,
+            tls,
             protocol,
             max_connections,
             ipv4_prefix,
@@ -46,6 +49,8 @@ impl fmt::Display for Service {
         } = self;
         writeln!(out, "[service.{name}]")?;
         writeln!(out, "ports = {ports:?}")?;
+        writeln!(out, "tls_ports = {tls_ports:?}")?;
+        writeln!(out, "tls = {}", shown(tls))?;
         writeln!(out, "protocol = \"{protocol}\"")?;
         writeln!(out, "mode = \"{mode}\"")?;
         writeln!(out, "max_connections = {max_connections}")?;
@@ -91,6 +96,7 @@ impl Config {
             ("interfaces", self.interfaces.to_string()),
         ];
         rest.extend(self.ladder.keys());
+        rest.extend(tls(&self.services));
         rest
     }
 
@@ -105,4 +111,29 @@ impl Config {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         })
     }
+}
+
+/// What is said of TLS in all services, in two lines: of ports, and of certificates.
+fn tls(services: &[Service]) -> [(&'static str, String); 2] {
+    let of = |say: fn(&Service) -> Option<String>| {
+        let said: Vec<String> = services
+            .iter()
+            .filter_map(|service| say(service).map(|what| format!("{} {what}", service.name)))
+            .collect();
+        if said.is_empty() { NONE.to_owned() } else { said.join(", ") }
+    };
+    let ports = |service: &Service| {
+        let ports: Vec<String> = service.tls_ports.iter().map(u16::to_string).collect();
+        (!ports.is_empty()).then(|| ports.join(" "))
+    };
+    let certificates = |service: &Service| {
+        let files = service
+            .tls
+            .iter()
+            .map(|files| format!("{} with {}", files.certificate.display(), files.key.display()));
+        // Elsewhere it is not used.
+        (!service.tls.is_empty() && !service.tls_ports.is_empty())
+            .then(|| files.collect::<Vec<_>>().join(" and "))
+    };
+    [("tls_ports", of(ports)), ("tls", of(certificates))]
 }

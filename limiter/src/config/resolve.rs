@@ -8,11 +8,14 @@ use limiter_common::{MAX_SERVICES, Mode, Protocol, Response, service::Prefixes};
 use toml::Spanned;
 
 use super::{
-    Config, Interfaces, LadderConfig, Network, RateSpec, RateWithBurst, Service, check,
+    Config, Interfaces, LadderConfig, Network, RateSpec, RateWithBurst, Service,
+    certificate_files::{CertificateFiles, IMPLICIT_TLS},
+    check,
     error::{Complaint, Located},
     reader::start,
     rules,
     schema::{FileSchema, LimitsSchema, NetworkSchema, OrNone, ServiceSchema},
+    tls,
 };
 
 /// `max_sources` without a file: a quarter of a million, 32 MiB of kernel memory when full.
@@ -52,6 +55,7 @@ pub struct Defaults {
     network: Option<NetworkSchema>,
     keepalive: Option<u32>,
     wait: u8,
+    tls: Vec<CertificateFiles>,
 }
 
 impl Default for Defaults {
@@ -67,6 +71,7 @@ impl Default for Defaults {
             network: None,
             keepalive: None,
             wait: WAIT_SECONDS,
+            tls: Vec::new(),
         }
     }
 }
@@ -85,6 +90,7 @@ impl Defaults {
             network: value_of(limits.network.as_ref()).map_or(self.network, |given| given.0),
             keepalive: limits.keepalive.map_or(self.keepalive, |given| given.0),
             wait: limits.wait.unwrap_or(self.wait),
+            tls: limits.tls.as_ref().unwrap_or(&self.tls).clone(),
         };
         match &limits.burst {
             Some(burst) if overlaid.rate.is_none() => Err(Complaint::BurstWithoutRate.at(start(burst))),
@@ -104,10 +110,13 @@ impl Defaults {
             network,
             keepalive,
             wait,
+            ref tls,
         } = self;
         let Prefixes { ipv4, ipv6 } = Network::prefixes(ipv4_prefix, ipv6_prefix);
         Service {
             name: name.to_owned(),
+            tls_ports: ports.iter().copied().filter(|port| IMPLICIT_TLS.contains(port)).collect(),
+            tls: tls.clone(),
             ports,
             protocol,
             max_connections,
@@ -208,6 +217,7 @@ fn overlay(known: Option<Service>, given: &ServiceSchema, defaults: &Defaults) -
     };
     let mut service = defaults.overlaid(&given.limits)?.service(name, ports, protocol);
     service.ports.sort_unstable();
+    service.tls_ports = tls::ports(name, &service.ports, given.tls_ports.as_deref())?;
     service.mode = given.mode.unwrap_or(service.mode);
     service.max_total = value_of(given.max_total.as_ref()).and_then(|OrNone(max_total)| max_total);
     service.reserve = value_of(given.reserve.as_ref()).unwrap_or(0);

@@ -8,6 +8,7 @@ use toml::{
 };
 
 use super::{
+    certificate_files::CertificateFiles,
     check::{self, Value},
     error::{Complaint, Located},
     fields::Section,
@@ -17,6 +18,7 @@ use super::{
     rate_spec::RateSpec,
     reader::{Key, Node, in_order, name, number, placed, ports, small, start, table, unknown},
     rules::{self, RuleSchema},
+    tls,
 };
 
 /// What the file says.
@@ -65,6 +67,8 @@ pub struct LimitsSchema {
     pub keepalive: Option<OrNone<u32>>,
     /// `wait`, in seconds.
     pub wait: Option<u8>,
+    /// `tls`; of none, "none".
+    pub tls: Option<Vec<CertificateFiles>>,
 }
 
 /// What may be said to be "none", which is something else than not to be said.
@@ -89,6 +93,8 @@ pub struct ServiceSchema {
     pub name: Spanned<String>,
     /// `ports`.
     pub ports: Option<Vec<Spanned<u16>>>,
+    /// `tls_ports`.
+    pub tls_ports: Option<Vec<Spanned<u16>>>,
     /// `protocol`.
     pub protocol: Option<Protocol>,
     /// `max_total`.
@@ -148,6 +154,7 @@ fn service(key: &Key<'_>, value: &Node<'_>) -> Result<ServiceSchema, Located> {
     let mut schema = ServiceSchema {
         name: Spanned::new(key.span(), service.to_owned()),
         ports: None,
+        tls_ports: None,
         protocol: None,
         max_total: None,
         reserve: None,
@@ -157,7 +164,8 @@ fn service(key: &Key<'_>, value: &Node<'_>) -> Result<ServiceSchema, Located> {
     let section = Section::Service(service);
     for (key, value) in in_order(table(service, value, Complaint::NotAService)?) {
         match name(key) {
-            "ports" => schema.ports = Some(ports(value)?),
+            "ports" => schema.ports = Some(ports("ports", value)?),
+            "tls_ports" => schema.tls_ports = Some(ports("tls_ports", value)?),
             "protocol" => {
                 let protocol = check::protocol(&Value::from(value.get_ref()));
                 schema.protocol = Some(protocol.map_err(|complaint| complaint.at(start(value)))?);
@@ -204,6 +212,7 @@ impl LimitsSchema {
                 let wait = check::wait(&Value::from(value.get_ref()));
                 self.wait = Some(wait.map_err(|complaint| complaint.at(start(value)))?);
             }
+            "tls" => self.tls = Some(tls::read(value, section)?),
             _ => return Ok(false),
         }
         Ok(true)

@@ -3,7 +3,7 @@
 
 use limiter_common::{Keepalive, Mode, Protocol, Rate, Response, ServicePolicy, service::Prefixes};
 
-use super::RateSpec;
+use super::{CertificateFiles, RateSpec};
 
 /// A set of ports with one protocol and one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,10 @@ pub struct Service {
     pub name: String,
     /// Its ports, sorted, each once. Without ports the service is not limited.
     pub ports: Vec<u16>,
+    /// Those of them where TLS starts at once, sorted, each once.
+    pub tls_ports: Vec<u16>,
+    /// The certificates with which the greeter speaks there.
+    pub tls: Vec<CertificateFiles>,
     /// What its clients speak.
     pub protocol: Protocol,
     /// Connections one source may hold, 1 to [`ServicePolicy::MAX_LIMIT`].

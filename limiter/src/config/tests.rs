@@ -61,18 +61,23 @@ fn the_keys_the_sample_file_comments_out_are_right_too() {
             None => format!("{line}\n"),
         })
         .collect();
-    assert_eq!(keys, 12, "{uncommented}");
+    assert_eq!(keys, 13, "{uncommented}");
     let mut expected = Config { hostname: Some("mail.example.org".into()), ..Config::default() };
     let smtp = expected.services.iter_mut().find(|service| service.name == "smtp").unwrap();
     (smtp.max_total, smtp.reserve) = (Some(400), 20);
     smtp.rate = Some(RateWithBurst { spec: RateSpec { count: 60, period_s: 60 }, burst: 30 });
     smtp.network = Some(Network { ipv4_prefix: 24, ipv6_prefix: 48, max_connections: 100 });
     smtp.keepalive = Some(600);
+    smtp.tls = vec![CertificateFiles {
+        certificate: "/etc/letsencrypt/live/smtp.example.org/fullchain.pem".into(),
+        key: "/etc/letsencrypt/live/smtp.example.org/privkey.pem".into(),
+    }];
     smtp.wait = 10;
     assert_eq!(parse(&uncommented, "limiter.toml").unwrap(), expected);
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "there are many keys")]
 fn every_key_works() {
     let config = parse(
         r#"
@@ -90,8 +95,14 @@ fn every_key_works() {
             network = { max_connections = 9, ipv4_prefix = 16 }
             keepalive = "24h"
             wait = "1m"
+            tls = { certificate = "/etc/ssl/all.pem", key = "/etc/ssl/all.key" }
             [service.smtp]
             ports = [2525, 25]
+            tls_ports = [2525]
+            tls = [
+                { certificate = "/etc/ssl/\"a\".pem", key = '/etc/ssl/a.key' },
+                { key = "/etc/ssl/b.pem", certificate = "/etc/ssl/b.pem" },
+            ]
             protocol = "imap"
             max_connections = 1_000_000
             ipv4_prefix = 1
@@ -127,9 +138,13 @@ fn every_key_works() {
     .unwrap();
     assert_eq!((config.hostname.as_deref(), config.max_sources), (Some("mail.example.org"), 1024));
     assert_eq!((config.remember_seconds, config.reconcile_seconds), (60, 5));
+    let files =
+        |certificate: &str, key: &str| CertificateFiles { certificate: certificate.into(), key: key.into() };
     let smtp = Service {
         name: "smtp".into(),
         ports: vec![25, 2525],
+        tls_ports: vec![2525],
+        tls: vec![files("/etc/ssl/\"a\".pem", "/etc/ssl/a.key"), files("/etc/ssl/b.pem", "/etc/ssl/b.pem")],
         protocol: Protocol::Imap,
         max_connections: 1_000_000,
         ipv4_prefix: 1,
@@ -147,6 +162,8 @@ fn every_key_works() {
     let by_default = |name: &str, ports: &[u16], protocol| Service {
         name: name.into(),
         ports: ports.into(),
+        tls_ports: ports.iter().copied().filter(|port| *port == 995).collect(),
+        tls: vec![files("/etc/ssl/all.pem", "/etc/ssl/all.key")],
         protocol,
         max_connections: 7,
         ipv4_prefix: 24,
@@ -292,6 +309,10 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
         "[service.smtp]\nnetwork = { max_connections = 20, ipv6_prefix = 47 }",
         "[service.smtp]\nkeepalive = '10m'",
         "[service.smtp]\nwait = 0",
+        "[service.smtp]\ntls = { certificate = '/a', key = '/b' }",
+        "[service.smtp]\ntls = { certificate = '/b', key = '/a' }",
+        "[service.imap]\ntls_ports = []",
+        "[service.imap]\ntls_ports = [143, 993]",
         "[service.smtp]\nwait = '6s'",
         "[defaults]\nwait = '6s'",
         "interfaces = []",
@@ -325,7 +346,7 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
     assert_eq!(commented.fingerprint(), FINGERPRINT_OF_THE_DEFAULTS);
 }
 
-const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0xb111_887f_309d_02c8;
+const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0x76f1_4051_88f4_fec3;
 
 #[test]
 fn a_service_has_the_wait_of_the_defaults_unless_it_says_its_own_whatever_its_response() {

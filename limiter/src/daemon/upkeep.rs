@@ -4,7 +4,7 @@
 use std::{
     path::PathBuf,
     sync::mpsc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -15,6 +15,7 @@ use super::{cgroup::Followed, refusals::Refusals};
 use crate::{
     bans, changes,
     config::Config,
+    greeter::tls,
     instance::Instance,
     kernel::{listening::Listening, maintenance::Maintenance},
     ledger, netlink, policy,
@@ -61,6 +62,7 @@ pub struct Upkeep {
     /// Whether the kernel has once not told who listens.
     pub is_blind: bool,
     pub refusals: Refusals,
+    pub certificates: tls::Keeper,
 }
 
 impl Upkeep {
@@ -98,6 +100,7 @@ impl Upkeep {
             if let Err(problem) = self.refusals.round(&self.maintenance.tables) {
                 error!("cannot log refusals: {problem:#}");
             }
+            self.keep_certificates();
             let interfaces = self.config.borrow().interfaces.clone();
             self.shield.round(&interfaces);
             if let Err(problem) = self.bans.round(&self.instance, &mut self.maintenance.tables, remember) {
@@ -127,6 +130,12 @@ impl Upkeep {
         let config = self.config.borrow();
         let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
         (seconds(config.remember_seconds), seconds(config.reconcile_seconds))
+    }
+
+    /// Has the greeter use the certificates that the files hold now.
+    pub fn keep_certificates(&mut self) {
+        let services = self.config.borrow().services.clone();
+        self.certificates.round(&services, SystemTime::now());
     }
 
     /// Allows the addresses that the host has now, and no longer those it had.

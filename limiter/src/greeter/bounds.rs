@@ -14,19 +14,51 @@ pub struct Bounds {
     pub time: Duration,
     /// How many bytes of what a client sends are read, and discarded.
     pub bytes: usize,
+    /// TLS handshakes that go on at a time; beyond that, and all bounds that follow, a client gets an alert.
+    pub handshakes: usize,
+    /// Of these, how many with one source.
+    pub handshakes_per_source: usize,
+    /// TLS handshakes that begin in a second; one that takes longer than a millisecond of the CPU counts for as
+    /// many as it has milliseconds.
+    pub handshakes_per_second: u32,
+    /// Of these, how many at once.
+    pub handshakes_at_once: u32,
+    /// How long a TLS handshake may take; the client has [`time`](Self::time) after that.
+    pub handshake_time: Duration,
+    /// How many bytes of what a client sends are read during a TLS handshake.
+    pub handshake_bytes: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        let all = Self { connections: 0, per_source: 0, time: Duration::from_secs(2), bytes: 4096 };
+        let all = Self {
+            connections: 0,
+            per_source: 0,
+            time: Duration::from_secs(2),
+            bytes: 4096,
+            handshakes: 0,
+            handshakes_per_source: 0,
+            handshakes_per_second: 200,
+            handshakes_at_once: 50,
+            handshake_time: Duration::from_secs(10),
+            handshake_bytes: 16 << 10,
+        };
         all.with_connections(1024)
     }
 }
 
 impl Bounds {
-    /// These, with other `connections`. One source may have an eighth of them.
+    /// These, with other `connections`. One source may have an eighth of them. A quarter may be in a TLS handshake,
+    /// and a sixteenth of these with one source.
     #[must_use]
     pub fn with_connections(self, connections: usize) -> Self {
-        Self { connections, per_source: connections.div_ceil(8), ..self }
+        let handshakes = connections.div_ceil(4);
+        Self {
+            connections,
+            per_source: connections.div_ceil(8),
+            handshakes,
+            handshakes_per_source: handshakes.div_ceil(16),
+            ..self
+        }
     }
 }

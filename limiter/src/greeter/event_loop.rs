@@ -7,7 +7,7 @@
 use std::{
     fs::File,
     io,
-    net::{self, SocketAddr},
+    net::{self, IpAddr, SocketAddr},
     os::fd::OwnedFd,
     sync::mpsc::{Receiver, TryRecvError},
     time::{Duration, Instant},
@@ -29,6 +29,7 @@ use super::{
     reply,
     seats::{Seat, Seats},
     text::{self, Text},
+    tls::{self, Handshake, Ports, Speaks},
 };
 
 /// A client that did not come to the listener, and its seat.
@@ -61,6 +62,8 @@ pub struct EventLoop {
     /// to be reset.
     spare: Option<OwnedFd>,
     services: watch::Receiver<Services>,
+    /// Where TLS starts at once.
+    ports: Ports,
     hostname: watch::Receiver<String>,
     /// What it held last, fit to be told.
     name: String,
@@ -74,6 +77,7 @@ impl EventLoop {
     pub fn new(
         listener: Listener,
         services: watch::Receiver<Services>,
+        ports: Ports,
         mut hostname: watch::Receiver<String>,
         bounds: Bounds,
         handed: Receiver<Handed>,
@@ -83,19 +87,21 @@ impl EventLoop {
         let mut listener = TcpListener::from_std(listener.into());
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let name = text::hostname(hostname.borrow_and_update().clone());
+        let totals = Totals::default();
         let event_loop = Self {
             poll,
             listener: Some(listener),
             accept_at: None,
             handed,
-            clients: Clients::default(),
-            seats: Seats::new(&bounds),
+            clients: Clients::new(bounds, totals.clone()),
+            seats: Seats::new(bounds.connections, bounds.per_source),
             spare: Some(spare()?),
             services,
+            ports,
             hostname,
             name,
             bounds,
-            totals: Totals::default(),
+            totals,
             warned: None,
         };
         Ok((event_loop, waker))
@@ -134,19 +140,22 @@ impl EventLoop {
                     LISTENER => drop(self.accept_at.get_or_insert(now)),
                     ORDERS => {
                         match orders.try_recv() {
-                            Ok(()) => (self.listener, self.accept_at) = (None, None),
+                            Ok(()) => {
+                                (self.listener, self.accept_at) = (None, None);
+                                self.clients.hurry(now);
+                            }
                             Err(TryRecvError::Disconnected) => return Ok(()),
                             Err(TryRecvError::Empty) => {}
                         }
                         self.take_handed(now);
                     }
-                    Token(client) => self.clients.hear(client),
+                    Token(client) => self.clients.hear(client, now),
                 }
             }
             if self.accept_at.is_some_and(|at| at <= now) {
                 self.accept_at = self.accept(now);
             }
-            self.clients.settle(self.poll.registry());
+            self.clients.settle(self.poll.registry(), now);
             self.clients.dismiss(now);
         }
         Ok(())
@@ -204,7 +213,7 @@ impl EventLoop {
             }
             let stream = TcpStream::from_std(stream);
             let line = self.line(&stream, peer);
-            self.send(stream, line, now, seat);
+            self.tell(stream, peer.ip(), line, now, seat);
         }
     }
 
@@ -215,21 +224,38 @@ impl EventLoop {
             return reply::reset(stream);
         };
         let line = self.line(&stream, peer);
-        self.send(stream, line, now, seat);
+        self.tell(stream, peer.ip(), line, now, seat);
     }
 
-    /// Says `line`, if there is something that can be said.
-    fn send(&mut self, stream: TcpStream, line: Option<String>, now: Instant, seat: Seat) {
-        let told = match line {
-            Some(line) => {
-                reply::send(stream, line.as_bytes(), self.bounds.bytes, now + self.bounds.time, seat)
-            }
-            None => Err(stream),
+    /// Says `line`, if there is something that can be said, in the way in which it is heard at the client's port.
+    fn tell(&mut self, stream: TcpStream, remote: IpAddr, line: Option<String>, now: Instant, seat: Seat) {
+        let (Some(line), Ok(local)) = (line, stream.local_addr()) else {
+            self.totals.count_reset();
+            return reply::reset(stream);
         };
-        match told {
-            Ok(said) => {
-                self.totals.count_greeted();
-                self.clients.join(said);
+        match self.ports.at(local.port()) {
+            Speaks::Plain => {
+                self.send(stream, line.as_bytes(), now, seat, Totals::count_greeted);
+            }
+            Speaks::Alert => {
+                self.send(stream, &tls::REFUSED, now, seat, Totals::count_alert);
+            }
+            Speaks::Tls(config) => match self.clients.budget().place(remote) {
+                Some(place) => {
+                    let handshake = Handshake::new(config, line, self.bounds.handshake_bytes, place);
+                    self.clients.join(reply::shake(stream, handshake, &self.bounds, now, seat));
+                }
+                None => self.send(stream, &tls::REFUSED, now, seat, Totals::count_over_budget),
+            },
+        }
+    }
+
+    /// Says this, and nothing more.
+    fn send(&mut self, stream: TcpStream, bytes: &[u8], now: Instant, seat: Seat, count: fn(&Totals)) {
+        match reply::send(stream, bytes, &self.bounds, now, seat) {
+            Ok(client) => {
+                count(&self.totals);
+                self.clients.join(client);
             }
             Err(stream) => {
                 reply::reset(stream);
@@ -249,15 +275,15 @@ impl EventLoop {
         };
         let refusal = service.refusal(grounds);
         debug!("refused {remote} at port {port}: {}", refusal.reason.name());
-        self.compose(refusal, remote)
+        Some(self.compose(refusal, remote))
     }
 
-    fn compose(&mut self, refusal: Refusal, remote: net::IpAddr) -> Option<String> {
-        let Refusal { protocol, reason, count, tls: false, .. } = refusal else { return None };
+    fn compose(&mut self, refusal: Refusal, remote: IpAddr) -> String {
+        let Refusal { protocol, reason, count, .. } = refusal;
         if self.hostname.has_changed().is_ok_and(|changed| changed) {
             self.name = text::hostname(self.hostname.borrow_and_update().clone());
         }
-        Some(protocols::line(&Text { hostname: &self.name, reason, connections: count, remote }, protocol))
+        protocols::line(&Text { hostname: &self.name, reason, connections: count, remote }, protocol)
     }
 }
 

@@ -20,8 +20,6 @@ pub struct Refusal {
     pub count: u32,
     /// The limit, as [`Grounds::limit`].
     pub limit: u32,
-    /// Whether the port starts with TLS: then nothing can be said in plain text.
-    pub tls: bool,
 }
 
 /// What is served at one port.
@@ -29,16 +27,11 @@ pub struct Refusal {
 pub struct Service {
     /// What its clients speak.
     pub protocol: Protocol,
-    /// Whether it starts with TLS.
-    pub tls: bool,
 }
 
 /// What is served at which port: all that the greeter has to know of the configuration, and plain data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Services(HashMap<u16, Service>);
-
-/// Ports where TLS starts at once (RFC 8314, 3; RFC 9051, 11.1): no plain text can be said there.
-const IMPLICIT_TLS: [u16; 3] = [465, 993, 995];
 
 impl Services {
     /// Those of a configuration.
@@ -48,7 +41,7 @@ impl Services {
             .services
             .iter()
             .flat_map(|service| service.ports.iter().map(|port| (*port, service.protocol)))
-            .map(|(port, protocol)| (port, Service { protocol, tls: IMPLICIT_TLS.contains(&port) }))
+            .map(|(port, protocol)| (port, Service { protocol }))
             .collect()
     }
 
@@ -69,7 +62,7 @@ impl Service {
     /// What a client is told that was refused here on these grounds.
     #[must_use]
     pub const fn refusal(self, Grounds { reason, count, limit }: Grounds) -> Refusal {
-        Refusal { protocol: self.protocol, reason, count, limit, tls: self.tls }
+        Refusal { protocol: self.protocol, reason, count, limit }
     }
 }
 
@@ -137,11 +130,11 @@ mod tests {
     #[test]
     fn every_port_of_the_configuration_is_served_and_no_other() {
         let services = Services::of(&Config::default());
-        let at = |port| services.at(port).map(|Service { protocol, tls }| (protocol, tls));
-        assert_eq!(at(25), Some((Protocol::Smtp, false)));
-        assert_eq!(at(465), Some((Protocol::Smtp, true)));
-        assert_eq!(at(143), Some((Protocol::Imap, false)));
-        assert_eq!(at(993), Some((Protocol::Imap, true)));
+        let at = |port| services.at(port).map(|Service { protocol }| protocol);
+        assert_eq!(at(25), Some(Protocol::Smtp));
+        assert_eq!(at(465), Some(Protocol::Smtp));
+        assert_eq!(at(143), Some(Protocol::Imap));
+        assert_eq!(at(993), Some(Protocol::Imap));
         assert_eq!(at(80), None);
     }
 }

@@ -7,8 +7,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::bounds::Bounds;
-
 /// The seats there are. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Seats(Arc<Shared>);
@@ -35,8 +33,8 @@ pub struct Seat {
 }
 
 impl Seats {
-    pub fn new(bounds: &Bounds) -> Self {
-        let (connections, per_source) = (bounds.connections, bounds.per_source);
+    /// So many, and so many of them for one source.
+    pub fn new(connections: usize, per_source: usize) -> Self {
         Self(Arc::new(Shared { connections, per_source, taken: Mutex::default() }))
     }
 
@@ -88,17 +86,13 @@ mod tests {
 
     use super::*;
 
-    fn seats(connections: usize, per_source: usize) -> Seats {
-        Seats::new(&Bounds { connections, per_source, ..Bounds::default() })
-    }
-
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
     #[test]
     fn one_source_never_has_all() {
-        let seats = seats(4, 2);
+        let seats = Seats::new(4, 2);
         let one: Vec<Seat> =
             ["2001:db8::1", "2001:db8::2:1"].map(|text| seats.take(address(text)).unwrap()).into();
         assert!(seats.take(address("2001:db8::3")).is_none(), "of the same /64");
@@ -114,7 +108,7 @@ mod tests {
 
     #[test]
     fn without_seats_nobody_has_one() {
-        assert!(seats(0, 1).take(address("192.0.2.1")).is_none());
+        assert!(Seats::new(0, 1).take(address("192.0.2.1")).is_none());
     }
 
     proptest! {
@@ -124,7 +118,7 @@ mod tests {
             per_source in 0usize..4,
             steps in prop::collection::vec((0u8..4, any::<bool>()), 0..60),
         ) {
-            let seats = seats(connections, per_source);
+            let seats = Seats::new(connections, per_source);
             let mut held: Vec<(u8, Seat)> = Vec::new();
             for (source, takes) in steps {
                 let mine = held.iter().filter(|(other, _)| *other == source).count();

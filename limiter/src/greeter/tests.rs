@@ -16,24 +16,31 @@ use tokio::task::JoinHandle;
 
 use super::{refusal::Service, *};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const LINE: &str = "421 4.7.0 mx.example.org Too many connections (8) from this IP [127.0.0.1]\r\n";
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const LINE: &str =
+    "421 4.7.0 mx.example.org Too many connections (8) from this IP [127.0.0.1]\r\n";
 
 /// On which everybody is refused: what a listener bears, the connections that it accepts bear, too.
-const GROUNDS: Grounds = Grounds { reason: Reason::Concurrency, count: 8, limit: 8 };
+pub(super) const GROUNDS: Grounds = Grounds { reason: Reason::Concurrency, count: 8, limit: 8 };
 
-const SMTP: Service = Service { protocol: Protocol::Smtp, tls: false };
+pub(super) const SMTP: Service = Service { protocol: Protocol::Smtp };
 
-struct Running {
-    port: u16,
-    totals: Totals,
-    stop: watch::Sender<bool>,
-    serve: JoinHandle<io::Result<()>>,
+pub(super) struct Running {
+    pub port: u16,
+    pub totals: Totals,
+    pub stop: watch::Sender<bool>,
+    pub serve: JoinHandle<io::Result<()>>,
     services: watch::Sender<Services>,
 }
 
-/// A greeter where clients of `service`, if there is one, are refused on `grounds`, if there are any.
-fn start_with(service: Option<Service>, grounds: Option<Grounds>, bounds: Bounds) -> Running {
+/// A greeter where clients of `service`, if there is one, are refused on `grounds`, if there are any, and that speaks at its
+/// port as is said.
+pub(super) fn start_with(
+    service: Option<Service>,
+    grounds: Option<Grounds>,
+    ports: impl FnOnce(u16) -> tls::Ports,
+    bounds: Bounds,
+) -> Running {
     let listener = Listener::at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
     if let Some(grounds) = grounds {
         bear(&listener, grounds).unwrap();
@@ -41,14 +48,18 @@ fn start_with(service: Option<Service>, grounds: Option<Grounds>, bounds: Bounds
     let port = listener.address().port();
     let (serve, services) = watch::channel(service.map(|service| (port, service)).into_iter().collect());
     let hostname = watch::channel("mx.example.org".to_owned()).1;
-    let greeter = Greeter::new(listener, services, hostname, bounds).unwrap();
+    let greeter = Greeter::new(listener, services, ports(port), hostname, bounds).unwrap();
     let totals = greeter.totals();
     let (stop, stopped) = watch::channel(false);
     Running { port, totals, stop, serve: tokio::spawn(greeter.serve(stopped)), services: serve }
 }
 
 fn start(service: Service, bounds: Bounds) -> Running {
-    start_with(Some(service), Some(GROUNDS), bounds)
+    start_with(Some(service), Some(GROUNDS), plain, bounds)
+}
+
+fn plain(_port: u16) -> tls::Ports {
+    tls::Ports::default()
 }
 
 impl Running {
@@ -64,7 +75,7 @@ impl Running {
     }
 
     /// Waits for the counts: a client hears first, and is counted then.
-    fn counts(&self, expected: Snapshot) {
+    pub(super) fn counts(&self, expected: Snapshot) {
         eventually(&format!("{expected:?}"), || self.totals.snapshot() == expected);
     }
 
@@ -74,20 +85,20 @@ impl Running {
     }
 }
 
-fn connect(host: &str, port: u16) -> Client {
+pub(super) fn connect(host: &str, port: u16) -> Client {
     let client = Client::connect((host, port)).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client
 }
 
 /// All that comes until the greeter closes.
-fn heard(mut client: &Client) -> Result<String, ErrorKind> {
+pub(super) fn heard(mut client: &Client) -> Result<String, ErrorKind> {
     let mut text = String::new();
     client.read_to_string(&mut text).map(|_| text).map_err(|error| error.kind())
 }
 
 /// The greeter runs on other threads meanwhile.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let check = || if holds() { Ok(()) } else { Err("still not".to_owned()) };
     tokio::task::block_in_place(|| limiter_lab::eventually(what, PATIENCE, check));
 }
@@ -119,7 +130,7 @@ async fn each_protocol_hears_its_line_and_then_the_end() {
         ),
     ];
     for (protocol, host, line) in table {
-        let greeter = start(Service { protocol, ..SMTP }, Bounds::default());
+        let greeter = start(Service { protocol }, Bounds::default());
         assert_eq!(heard(&connect(host, greeter.port)).as_deref(), Ok(line), "{host}");
         greeter.counts(Snapshot { greeted: 1, ..Snapshot::default() });
     }
@@ -130,7 +141,7 @@ async fn a_client_is_told_the_number_that_its_connection_bears() {
     for count in [1, 8, 999_999, 1_000_000] {
         for host in ["127.0.0.1", "::1"] {
             let grounds = Grounds { reason: Reason::Total, count, limit: count };
-            let greeter = start_with(Some(SMTP), Some(grounds), Bounds::default());
+            let greeter = start_with(Some(SMTP), Some(grounds), plain, Bounds::default());
             let line = heard(&connect(host, greeter.port)).unwrap();
             assert!(line.contains(&format!(" Too many connections ({count}) to this service ")), "{line}");
         }
@@ -141,7 +152,7 @@ async fn a_client_is_told_the_number_that_its_connection_bears() {
 async fn what_is_served_at_a_port_may_change_while_the_greeter_runs() {
     let greeter = start(SMTP, Bounds::default());
     assert_eq!(greeter.hears().as_deref(), Ok(LINE));
-    let imap = Service { protocol: Protocol::Imap, ..SMTP };
+    let imap = Service { protocol: Protocol::Imap };
     greeter.services.send_replace([(greeter.port, imap)].into_iter().collect());
     assert!(greeter.hears().is_ok_and(|line| line.starts_with("* BYE ")));
     greeter.services.send_replace(Services::default());
@@ -150,9 +161,8 @@ async fn what_is_served_at_a_port_may_change_while_the_greeter_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_be_told_is_reset() {
-    let tls = Service { protocol: Protocol::Imap, tls: true };
-    for (service, grounds) in [(None, Some(GROUNDS)), (Some(tls), Some(GROUNDS)), (Some(SMTP), None)] {
-        let greeter = start_with(service, grounds, Bounds::default());
+    for (service, grounds) in [(None, Some(GROUNDS)), (Some(SMTP), None)] {
+        let greeter = start_with(service, grounds, plain, Bounds::default());
         assert_eq!(greeter.hears(), Err(ErrorKind::ConnectionReset));
         let unexplained = u64::from(grounds.is_none());
         greeter.counts(Snapshot { reset: 1, unexplained, ..Snapshot::default() });
@@ -178,7 +188,18 @@ async fn a_client_that_sends_before_it_reads_hears_the_line_and_no_reset() {
 async fn a_client_that_neither_reads_nor_closes_gives_its_place_back_in_time() {
     assert_eq!(
         Bounds::default(),
-        Bounds { connections: 1024, per_source: 128, time: Duration::from_secs(2), bytes: 4096 }
+        Bounds {
+            connections: 1024,
+            per_source: 128,
+            time: Duration::from_secs(2),
+            bytes: 4096,
+            handshakes: 256,
+            handshakes_per_source: 16,
+            handshakes_per_second: 200,
+            handshakes_at_once: 50,
+            handshake_time: Duration::from_secs(10),
+            handshake_bytes: 16_384,
+        }
     );
     let bounds = Bounds { connections: 1, ..Bounds::default() };
     let greeter = start(SMTP, bounds);
@@ -296,7 +317,8 @@ fn out_of_descriptors_it_resets_and_recovers() {
         let (_name, hostname) = watch::channel("mx.example.org".to_owned());
         bear(&listener, GROUNDS).unwrap();
         let (_serve, services) = watch::channel([(port, SMTP)].into_iter().collect());
-        let greeter = Greeter::new(listener, services, hostname, Bounds::default()).unwrap();
+        let greeter =
+            Greeter::new(listener, services, tls::Ports::default(), hostname, Bounds::default()).unwrap();
         let totals = greeter.totals();
         let (_stop, stopped) = watch::channel(false);
         let files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();

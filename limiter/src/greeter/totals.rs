@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use serde::{Deserialize, Serialize};
+
 /// The live counts, since the greeter was made. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Totals(Arc<Counts>);
@@ -16,6 +18,10 @@ pub struct Totals(Arc<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     greeted: AtomicU64,
+    greeted_by_tls: AtomicU64,
+    alerts: AtomicU64,
+    over_budget: AtomicU64,
+    failed_handshakes: AtomicU64,
     reset: AtomicU64,
     unexplained: AtomicU64,
     dropped_full: AtomicU64,
@@ -23,10 +29,18 @@ struct Counts {
 }
 
 /// The counts at one time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Clients that were told why.
+    /// Clients that were told why, in plain text or inside TLS.
     pub greeted: u64,
+    /// Of these, inside TLS.
+    pub greeted_by_tls: u64,
+    /// Clients that got a TLS alert, because their service has no certificate that can be used.
+    pub alerts: u64,
+    /// Clients that got a TLS alert, because there were too many handshakes.
+    pub over_budget: u64,
+    /// Clients whose TLS handshake came to nothing.
+    pub failed_handshakes: u64,
     /// Clients that could not be told, and were reset.
     pub reset: u64,
     /// Those of them that bore no grounds of their refusal.
@@ -39,12 +53,23 @@ pub struct Snapshot {
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { greeted, reset, unexplained, dropped_full, accept_errors } = self;
+        let Self {
+            greeted,
+            greeted_by_tls,
+            alerts,
+            over_budget,
+            failed_handshakes,
+            reset,
+            unexplained,
+            dropped_full,
+            accept_errors,
+        } = self;
         write!(
             out,
-            "{greeted} clients got a reply, {reset} got a reset instead ({unexplained} of them because \
-             the reason was lost), {dropped_full} got a reset because \
-             too many came at once, {accept_errors} connections could not be accepted"
+            "{greeted} clients got a reply ({greeted_by_tls} inside TLS), {alerts} got a TLS alert, {over_budget} got \
+             a TLS alert because of too many handshakes, {failed_handshakes} TLS handshakes failed, {reset} clients \
+             got a reset instead ({unexplained} of them because the reason was lost), {dropped_full} got a reset \
+             because too many came at once, {accept_errors} connections could not be accepted"
         )
     }
 }
@@ -53,9 +78,23 @@ impl Totals {
     /// The counts now; each for itself is exact.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let Counts { greeted, reset, unexplained, dropped_full, accept_errors } = &*self.0;
+        let Counts {
+            greeted,
+            greeted_by_tls,
+            alerts,
+            over_budget,
+            failed_handshakes,
+            reset,
+            unexplained,
+            dropped_full,
+            accept_errors,
+        } = &*self.0;
         Snapshot {
             greeted: greeted.load(Relaxed),
+            greeted_by_tls: greeted_by_tls.load(Relaxed),
+            alerts: alerts.load(Relaxed),
+            over_budget: over_budget.load(Relaxed),
+            failed_handshakes: failed_handshakes.load(Relaxed),
             reset: reset.load(Relaxed),
             unexplained: unexplained.load(Relaxed),
             dropped_full: dropped_full.load(Relaxed),
@@ -65,6 +104,23 @@ impl Totals {
 
     pub(super) fn count_greeted(&self) {
         self.0.greeted.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_greeted_by_tls(&self) {
+        self.0.greeted_by_tls.fetch_add(1, Relaxed);
+        self.count_greeted();
+    }
+
+    pub(super) fn count_alert(&self) {
+        self.0.alerts.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_over_budget(&self) {
+        self.0.over_budget.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_failed_handshake(&self) {
+        self.0.failed_handshakes.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_reset(&self) {

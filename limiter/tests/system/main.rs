@@ -55,6 +55,7 @@ mod shield;
 mod source_prefixes;
 mod steps;
 mod takeover;
+mod tls;
 mod told;
 mod totals;
 mod tproxy;

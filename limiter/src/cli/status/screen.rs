@@ -10,6 +10,7 @@ use super::{
 use crate::{
     cli::output::{self, Column, Screen},
     config,
+    greeter::Snapshot,
 };
 
 const COLUMNS: [Column; 9] = [
@@ -23,6 +24,18 @@ const COLUMNS: [Column; 9] = [
     Column::number("REPLIED").goes(2),
     Column::number("HELD").goes(1),
 ];
+
+/// What became of clients where TLS starts at once, in words; `None` if none came.
+fn inside_tls(greeter: &Snapshot) -> Option<String> {
+    let &Snapshot { greeted_by_tls, alerts, over_budget, failed_handshakes, .. } = greeter;
+    (greeted_by_tls + alerts + over_budget + failed_handshakes > 0).then(|| {
+        format!(
+            "TLS: since the daemon started {greeted_by_tls} refused clients got a reason, {alerts} an alert \
+             because there is no certificate, {over_budget} an alert because of too many handshakes; \
+             {failed_handshakes} handshakes failed"
+        )
+    })
+}
 
 /// What is shown of it.
 pub fn screen(status: &Status, width: output::Width) -> Screen {
@@ -38,6 +51,8 @@ pub fn screen(status: &Status, width: output::Width) -> Screen {
     screen.table(&COLUMNS, &rows);
     screen.paragraph(status.services.iter().filter_map(Service::further_limits));
     screen.paragraph(status.services.iter().filter_map(Service::waits));
+    screen.paragraph(status.greeter.iter().filter_map(inside_tls));
+    screen.paragraph(status.certificates.iter().map(ToString::to_string));
     screen.paragraph(status.shield.iter().map(|attachment| format!("shield on {attachment}")));
     if status.bans > 0 {
         screen.paragraph([format!(

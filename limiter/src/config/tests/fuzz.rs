@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const WORDS: &str = r#"
     hostname max_sources remember_seconds reconcile_seconds mode interfaces service rule [defaults] [ladder]
     [service.smtp] [service.imap] [service.x] [service.smtp.network] [[rule]] ports protocol max_connections
-    ipv4_prefix ipv6_prefix response rate burst network keepalive wait max_total reserve allow deny comment
+    ipv4_prefix ipv6_prefix response rate burst network keepalive wait tls tls_ports certificate key "/etc/a.pem" max_total reserve allow deny comment
     replies ban_after ban ban_max max_bans "smtp" "enforce" "observe" "reset" "drop" "none" "60/min" "10m" "60s" "*"
     "10.0.0.0/8" "10.0.0.1/8" "2001:db8::/32" "::/0" "::ffff:10.0.0.0/104" true false 0 1 -1 25 20 24 32 33 48
     64 128 143 587 65535 65536 1000000 1000001 4294967296 99999999999999999999 0x14 1_000 2.5 inf 1979-05-27

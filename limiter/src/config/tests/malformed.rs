@@ -77,7 +77,7 @@ refuses! {
         "[service.smtp]\nipv6_prefix = 56\nnetwork = { ipv6_prefix = 64, max_connections = 50 }" => "3:1: the ipv6_prefix 64 of a network is longer than the ipv6_prefix 56 of a source at service smtp; give a shorter one",
     }
     a_total_is_for_a_service_and_has_room_for_a_source {
-        "[defaults]\nmax_total = 400" => "2:1: unknown key max_total in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); move it to a [service.NAME]",
+        "[defaults]\nmax_total = 400" => "2:1: unknown key max_total in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); move it to a [service.NAME]",
         "[service.smtp]\nmax_total = 0" => "2:13: max_total must be between 1 and 1000000, not 0; give the number of connections the whole service may hold, or \"none\"",
         "[service.smtp]\nmax_total = 19" => "2:13: max_total 19 of service smtp is less than the 20 connections one source may hold; raise it, or lower max_connections",
         "[service.smtp]\nreserve = 5" => "2:11: service smtp has a reserve but no max_total; add max_total, or set reserve to 0",
@@ -145,6 +145,25 @@ refuses! {
         "[defaults]\nkeepalive = \"25h\"" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not \"25h\"; give the time after which a vanished client's connection ends",
         "[defaults]\nkeepalive = \"30s 1ms\"" => "2:13: keepalive must be a time between \"30s\" and \"24h\", or \"none\", not \"30s 1ms\"; give the time after which a vanished client's connection ends",
     }
+    a_certificate_is_two_absolute_paths {
+        "[defaults]\ntls = 1" => "2:7: tls must be a table, a list of tables, or \"none\", not 1; write for example tls = { certificate = \"/etc/ssl/mail.pem\", key = \"/etc/ssl/private/mail.key\" }",
+        "[defaults]\ntls = [\"/a\"]" => "2:8: tls must be a table, a list of tables, or \"none\", not \"/a\"; write for example tls = { certificate = \"/etc/ssl/mail.pem\", key = \"/etc/ssl/private/mail.key\" }",
+        "[service.imap]\ntls = { certificate = \"/a\" }" => "2:7: tls has no key; add for example key = \"/etc/ssl/mail.pem\"",
+        "[service.imap]\ntls = [{ key = \"/a\" }]" => "2:8: tls has no certificate; add for example certificate = \"/etc/ssl/mail.pem\"",
+        "[service.imap.tls]\nkey = \"a.key\"" => "2:7: key must be an absolute path such as \"/etc/ssl/mail.pem\", not \"a.key\"; give the path of a PEM file",
+        "[service.imap.tls]\ncertificate = \"/a\\nb\"" => "2:15: certificate must be an absolute path such as \"/etc/ssl/mail.pem\", not \"/a\\nb\"; give the path of a PEM file",
+        "[service.imap.tls]\ncertificate = true" => "2:15: certificate must be an absolute path such as \"/etc/ssl/mail.pem\", not a boolean; give the path of a PEM file",
+        "[service.imap.tls]\ncert = \"/a\"" => "2:1: unknown key cert in the tls of [service.imap] (known: certificate, key); remove it",
+        "[service.imap.tls]\nwait = \"1s\"" => "2:1: unknown key wait in the tls of [service.imap] (known: certificate, key); move it above tls, in [service.imap]",
+    }
+    tls_starts_at_once_at_ports_of_the_service {
+        "[service.imap]\ntls_ports = 993" => "2:13: tls_ports must be a list, not 993; write for example tls_ports = [465]",
+        "[service.imap]\ntls_ports = [143,  465]" => "2:20: port 465 of tls_ports is not a port of service imap; add it to ports, or remove it here",
+        "[service.imap]\nports = [143]\ntls_ports = [993]" => "3:14: port 993 of tls_ports is not a port of service imap; add it to ports, or remove it here",
+        "[service.imap]\ntls_ports = [993, 143, 993]" => "2:24: port 993 is listed twice in tls_ports of service imap; list it once",
+        "[service.imap]\ntls_ports = [0]" => "2:14: a port must be between 1 and 65535, not 0; give the TCP port the service listens on",
+        "[defaults]\ntls_ports = [993]" => "2:1: unknown key tls_ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); move it to a [service.NAME]",
+    }
     a_wait_is_a_time_in_whole_seconds {
         "[service.smtp]\nwait = \"61s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"61s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         "[defaults]\nwait = \"1.5s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"1.5s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
@@ -161,7 +180,7 @@ refuses! {
         "[defaults]\nwait = \"99999999999999999999s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"99999999999999999999s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         "[service.smtp]\nwait = true" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not a boolean; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         "wait = \"5s\"" => "1:1: unknown key wait at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [defaults]",
-        "[service.smtp]\nwaits = \"5s\"" => "2:1: unknown key waits in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); did you mean wait?",
+        "[service.smtp]\nwaits = \"5s\"" => "2:1: unknown key waits in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); did you mean wait?",
     }
     the_ladder_is_of_numbers_and_times {
         "[ladder]\nreplies = 20" => "2:11: replies must be a text such as \"20/min\", per s, min or h, or \"none\", not 20; give the number of replies a source gets before it gets resets",
@@ -209,9 +228,9 @@ refuses! {
         "[service.lmtp]\nports = [24]" => "1:10: service lmtp is not built in and has no protocol; add for example protocol = \"smtp\"",
     }
     an_unknown_key_is_named_with_those_there_are {
-        "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); remove it",
-        "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); did you mean max_connections?",
-        "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); did you mean ipv4_prefix?",
+        "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); remove it",
+        "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); did you mean max_connections?",
+        "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); did you mean ipv4_prefix?",
         "modes = \"observe\"" => "1:1: unknown key modes at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean mode?",
         "[ladders]\nban = '10min'" => "1:2: unknown key ladders at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean ladder?",
         "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean service?",
@@ -219,8 +238,8 @@ refuses! {
     }
     a_key_in_the_wrong_table_is_sent_home {
         "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [defaults]",
-        "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); move it to a [service.NAME]",
-        "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait); move it above the first table",
+        "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); move it to a [service.NAME]",
+        "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); move it above the first table",
     }
     a_table_must_be_one {
         "defaults = 5" => "1:12: defaults must be a table, not 5; write [defaults] above its keys",

@@ -14,7 +14,7 @@ use super::super::{
 };
 
 /// The tables of the page, by the name in the mark above each.
-fn tables() -> [(&'static str, String); 7] {
+fn tables() -> [(&'static str, String); 8] {
     let config = Config::default();
     let mode = line_of(&config, "[service.smtp]", "mode").expect("each service has a mode");
     let top = |field: &Field| match field.key {
@@ -27,6 +27,7 @@ fn tables() -> [(&'static str, String); 7] {
         key => shown(line_of(&config, "[service.smtp]", key)),
     };
     let service = |field: &Field| match field.key {
+        "tls_ports" => "those of 465, 993 and 995 that are in `ports`".to_owned(),
         "ports" | "protocol" => "[built in](#services), else required".to_owned(),
         "mode" => "the `mode` above".to_owned(),
         "max_total" => "`\"none\"`".to_owned(),
@@ -52,6 +53,7 @@ fn tables() -> [(&'static str, String); 7] {
         ("defaults", table(&fields::LIMITS, &limit)),
         ("service", table(&fields::SERVICE, &service)),
         ("network", table(&fields::NETWORK, &network)),
+        ("tls", table(&fields::TLS, &|_| "required".to_owned())),
         ("ladder", table(&fields::LADDER, &ladder)),
         ("rule", table(&fields::RULE, &rule)),
         ("services", services(&config)),
@@ -153,8 +155,15 @@ fn the_page_of_the_configuration_has_every_key_as_the_checks_have_it() {
 
 #[test]
 fn every_key_of_the_file_has_a_meaning() {
-    let all: [&[Field]; 6] =
-        [&fields::TOP, &fields::LIMITS, &fields::SERVICE, &fields::NETWORK, &fields::LADDER, &fields::RULE];
+    let all: [&[Field]; 7] = [
+        &fields::TOP,
+        &fields::LIMITS,
+        &fields::SERVICE,
+        &fields::NETWORK,
+        &fields::TLS,
+        &fields::LADDER,
+        &fields::RULE,
+    ];
     for field in all.into_iter().flatten() {
         assert_eq!(field.meaning.is_empty(), matches!(field.values, Values::Table), "{}", field.key);
     }

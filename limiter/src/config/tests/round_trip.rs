@@ -19,6 +19,7 @@ prop_compose! {
         total in proptest::option::of((0u32..1000, 0..=ServicePolicy::MAX_LIMIT)),
         keepalive in proptest::option::of(30u32..=86_400),
         wait in 0..=ServicePolicy::MAX_WAIT_S,
+        tls in proptest::collection::vec(("/[a-zé \"\\\\'{}.]{0,9}", "/[a-z/]{1,9}"), 0..4),
     ) -> Service {
         let protocol = Protocol::ALL[protocol];
         let response = if reset { Response::Reset } else { Response::Reply };
@@ -26,6 +27,11 @@ prop_compose! {
         Service {
             name,
             ports: Vec::new(),
+            tls_ports: Vec::new(),
+            tls: tls.into_iter().map(|(certificate, key)| {
+                let [certificate, key] = [certificate, key].map(std::path::PathBuf::from);
+                CertificateFiles { certificate, key }
+            }).collect(),
             protocol,
             max_connections,
             ipv4_prefix,
@@ -125,7 +131,10 @@ proptest! {
         for (i, port) in ports.into_iter().enumerate() {
             config.services[i % count].ports.push(port);
         }
-        config.services.iter_mut().for_each(|service| service.ports.sort_unstable());
+        for service in &mut config.services {
+            service.ports.sort_unstable();
+            service.tls_ports = service.ports.iter().copied().filter(|port| port % 3 == 0).collect();
+        }
         prop_assert_eq!(parse(&config.to_string(), "x").unwrap(), config);
     }
 }

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! TLS where it starts at once (RFC 8314, 3).
+//!
+//! With a certificate the reason goes through a whole handshake, so that the client shows it. Without one, or where
+//! handshakes would cost too much, the client gets an [`alert`]: it says at once that the server refused.
+
+mod alert;
+mod bucket;
+mod budget;
+mod certificate;
+mod handshake;
+mod keeper;
+mod names;
+mod ports;
+mod server;
+mod signer;
+#[cfg(test)]
+mod tests;
+
+pub use alert::REFUSED;
+pub use budget::Budget;
+pub use handshake::{End, Handshake, Step};
+pub use keeper::{Certificate, Keeper, Report};
+pub use ports::{Ports, Speaks};

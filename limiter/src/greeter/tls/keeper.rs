@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! Keeps the certificates current: reads them at the start, when the configuration names others, and when their files
+//! change. What is read is checked as a whole before it is used; what cannot be used leaves the old one in use.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt, fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use tracing::{error, info, warn};
+
+use super::{
+    certificate::{self, Stamp, Unusable, Usable},
+    ports::{Ports, Speaks},
+    server::Common,
+    signer::Bound,
+};
+use crate::{
+    config::{CertificateFiles, Service},
+    greeter::totals::{Snapshot, Totals},
+    staged,
+};
+
+/// How often a certificate is read again that could not be used for its dates: only the clock has to change.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// What the daemon says of its greeter, for `limiter status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// What it did.
+    pub totals: Snapshot,
+    /// The certificates that the configuration names.
+    pub certificates: Vec<Certificate>,
+    /// What is not as it should be, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// What became of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The services that it is for.
+    pub services: Vec<String>,
+    /// Its file.
+    pub certificate: PathBuf,
+    /// That of its key.
+    pub key: PathBuf,
+    /// The names it is for; none where none is in use.
+    pub names: Vec<String>,
+    /// When the one in use ends.
+    pub expires: Option<String>,
+    /// Why what the files contain now is not in use.
+    pub problem: Option<String>,
+}
+
+impl fmt::Display for Certificate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { services, certificate, expires, .. } = self;
+        let (services, certificate) = (services.join(", "), certificate.display());
+        match expires {
+            Some(expires) => write!(out, "certificate for {services}: {certificate}, expires on {expires}"),
+            None => write!(out, "certificate for {services}: {certificate}, not in use"),
+        }
+    }
+}
+
+impl Report {
+    /// As the daemon wrote it last; none if it did not.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        serde_json::from_slice(&text).map(Some).with_context(|| format!("cannot read {}", path.display()))
+    }
+}
+
+/// A file, or why it could not be looked at.
+type Seen = Result<Stamp, Option<i32>>;
+
+/// A pair of files that the configuration names.
+#[derive(Debug)]
+struct Known {
+    /// What is in use of them.
+    usable: Option<Arc<Usable>>,
+    /// Why that is not what they contain now.
+    problem: Option<Unusable>,
+    /// As they were when they were read.
+    read: [Seen; 2],
+    /// As they were seen last.
+    seen: [Seen; 2],
+    read_at: SystemTime,
+}
+
+/// A certificate in use, and its files.
+type Used = (CertificateFiles, Arc<Usable>);
+
+/// Ports, and the certificates that are used there.
+type Set = (Vec<u16>, Vec<Arc<Usable>>);
+
+/// Keeps them.
+#[derive(Debug)]
+pub struct Keeper {
+    ports: Ports,
+    totals: Totals,
+    common: Common,
+    bound: Bound,
+    known: BTreeMap<CertificateFiles, Known>,
+    /// By service, in the order of the configuration.
+    used: BTreeMap<String, Vec<Used>>,
+    /// The ports that were set last, and with which certificates.
+    set: Option<Vec<Set>>,
+    /// Where the report goes.
+    path: PathBuf,
+    report: Option<Report>,
+    is_unwritable: bool,
+}
+
+impl Keeper {
+    /// One that has read nothing yet, and says so at `path`.
+    ///
+    /// # Errors
+    /// If the kernel has no random numbers.
+    pub fn new(ports: Ports, totals: Totals, path: PathBuf) -> Result<Self> {
+        Ok(Self {
+            ports,
+            totals,
+            common: Common::new()?,
+            bound: Bound::new(),
+            known: BTreeMap::new(),
+            used: BTreeMap::new(),
+            set: None,
+            path,
+            report: None,
+            is_unwritable: false,
+        })
+    }
+
+    /// Looks at all that the services name, and has the greeter use it.
+    pub fn round(&mut self, services: &[Service], now: SystemTime) {
+        // What has no such port needs no certificate.
+        let services: Vec<Service> =
+            services.iter().filter(|service| !service.tls_ports.is_empty()).cloned().collect();
+        let services = &services[..];
+        let named = |files: &CertificateFiles| services.iter().any(|service| service.tls.contains(files));
+        self.known.retain(|files, _| named(files));
+        for files in services.iter().flat_map(|service| &service.tls) {
+            self.look(files, now);
+        }
+        self.used = services.iter().map(|service| (service.name.clone(), self.of(service))).collect();
+        self.put(services);
+        let report = self.make_report(services, now);
+        if self.report.as_ref() != Some(&report) {
+            self.tell(&report);
+            self.write(&report);
+            self.report = Some(report);
+        }
+    }
+
+    /// Reads a pair that is new, or another than it was. While it changes it is left alone: whoever renews a
+    /// certificate replaces two files, one after the other.
+    fn look(&mut self, files: &CertificateFiles, now: SystemTime) {
+        let stamps = [Stamp::of(&files.certificate), Stamp::of(&files.key)];
+        if let Some(known) = self.known.get_mut(files) {
+            let was_seen = std::mem::replace(&mut known.seen, stamps);
+            let is_of_time = matches!(known.problem, Some(Unusable::NotYetValid(..) | Unusable::Expired(..)))
+                && now.duration_since(known.read_at).map_or(true, |since| since >= AGAIN);
+            if (stamps == known.read || stamps != was_seen) && !is_of_time {
+                return;
+            }
+        }
+        let before = self.known.remove(files).and_then(|known| known.usable);
+        let (usable, problem) = match certificate::load(files, &self.bound, now) {
+            Ok(usable) => {
+                let (path, expires) = (files.certificate.display(), certificate::date(usable.expires));
+                info!("the certificate in {path} is in use; it expires on {expires}");
+                (Some(Arc::new(usable)), None)
+            }
+            Err(problem) => (before, Some(problem)),
+        };
+        let known = Known { usable, problem, read: stamps, seen: stamps, read_at: now };
+        self.known.insert(files.clone(), known);
+    }
+
+    /// What a service uses: what can be used of what the configuration names, or else what it has used before.
+    fn of(&self, service: &Service) -> Vec<Used> {
+        let usable = |files: &CertificateFiles| {
+            Some((files.clone(), Arc::clone(self.known.get(files)?.usable.as_ref()?)))
+        };
+        let used: Vec<Used> = service.tls.iter().filter_map(usable).collect();
+        if used.is_empty() && !service.tls.is_empty() {
+            self.used.get(&service.name).cloned().unwrap_or_default()
+        } else {
+            used
+        }
+    }
+
+    /// Has the greeter use it, where it is another than before.
+    fn put(&mut self, services: &[Service]) {
+        let of = |service: &Service| {
+            let used = self.used.get(&service.name).into_iter().flatten();
+            (service.tls_ports.clone(), used.map(|(_, usable)| Arc::clone(usable)).collect::<Vec<_>>())
+        };
+        let set: Vec<Set> = services.iter().map(of).collect();
+        let is_same = |((ports, certificates), (before, used)): (&Set, &Set)| {
+            let mut pairs = certificates.iter().zip(used);
+            ports == before
+                && certificates.len() == used.len()
+                && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
+        };
+        let is_known = self
+            .set
+            .as_ref()
+            .is_some_and(|before| before.len() == set.len() && set.iter().zip(before).all(is_same));
+        if is_known {
+            return;
+        }
+        let mut ports = HashMap::new();
+        for (of_service, certificates) in &set {
+            let speaks = if certificates.is_empty() {
+                Speaks::Alert
+            } else {
+                self.common.server(certificates.clone()).map_or_else(
+                    |problem| {
+                        error!("cannot use the certificates: {problem:#}; refused clients get a TLS alert");
+                        Speaks::Alert
+                    },
+                    Speaks::Tls,
+                )
+            };
+            ports.extend(of_service.iter().map(|port| (*port, speaks.clone())));
+        }
+        self.ports.set(ports);
+        self.set = Some(set);
+    }
+
+    fn make_report(&self, services: &[Service], now: SystemTime) -> Report {
+        let mut report = Report { totals: self.totals.snapshot(), ..Report::default() };
+        for (files, known) in &self.known {
+            let of: Vec<&Service> = services.iter().filter(|service| service.tls.contains(files)).collect();
+            let names = of.iter().map(|service| service.name.clone()).collect::<Vec<_>>();
+            if let Some(problem) = &known.problem {
+                report.warnings.push(format!(
+                    "{}: {problem}; {}",
+                    names.join(", "),
+                    self.instead(known, &of)
+                ));
+            }
+            if let Some(usable) = &known.usable {
+                report.warnings.extend(usable.warnings(files, now));
+            }
+            report.certificates.push(Certificate {
+                services: names,
+                certificate: files.certificate.clone(),
+                key: files.key.clone(),
+                names: known.usable.iter().flat_map(|usable| usable.names.clone()).collect(),
+                expires: known.usable.as_ref().map(|usable| certificate::date(usable.expires)),
+                problem: known.problem.as_ref().map(Unusable::to_string),
+            });
+        }
+        report
+    }
+
+    /// What happens where a certificate cannot be used.
+    fn instead(&self, known: &Known, services: &[&Service]) -> String {
+        if let Some(usable) = &known.usable {
+            let expires = certificate::date(usable.expires);
+            return format!("the certificate from before, which expires on {expires}, stays in use");
+        }
+        let has_other =
+            |service: &&Service| self.used.get(&service.name).is_some_and(|used| !used.is_empty());
+        if services.iter().all(has_other) {
+            return "the other certificates of the service stay in use".to_owned();
+        }
+        "until then, its refused clients get a TLS alert instead of a reason".to_owned()
+    }
+
+    /// Says what is new.
+    fn tell(&self, report: &Report) {
+        let known = self.report.as_ref().map_or(&[][..], |before| &before.warnings);
+        for warning in report.warnings.iter().filter(|warning| !known.contains(warning)) {
+            warn!("{warning}");
+        }
+    }
+
+    fn write(&mut self, report: &Report) {
+        let written = serde_json::to_vec(report)
+            .map_err(Into::into)
+            .and_then(|text| staged::replace(&self.path, &text, staged::PUBLIC));
+        match written {
+            Ok(durable) => {
+                durable.or_not();
+                self.is_unwritable = false;
+            }
+            Err(problem) if !std::mem::replace(&mut self.is_unwritable, true) => {
+                error!(
+                    "`limiter status` cannot show what the greeter does: cannot write {}: {problem}",
+                    self.path.display()
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}
