@@ -23,6 +23,7 @@ mod postfix;
 mod render;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod words;
 
 pub use model::{Daemon, Import, Unread};
@@ -64,6 +65,6 @@ pub static DOVECOT: Reader = Reader {
     name: "Dovecot",
     programs: &["doveconf"],
     runs: &[&[]],
-    more: |_| Vec::new(),
+    more: dovecot::hidden,
     read: dovecot::read,
 };

@@ -18,7 +18,7 @@ use self::{
 };
 use super::{
     model::{Daemon, Limit, Service, Sourced, Unread},
-    net,
+    net, tls,
     words::{list_item, one_line, setting},
 };
 
@@ -107,8 +107,10 @@ fn service(settings: &Settings, daemon: &mut Daemon, (name, ours, protocol): (&s
     }
     let max_total = total(settings, daemon, name, &login);
     let max_connections = per_user(settings, daemon, name);
-    daemon.services.push(Service {
+    let mut service = Service {
         name: ours.to_owned(),
+        tls_ports: Some(tls_ports(settings, &login, &ports.value)),
+        tls: Vec::new(),
         ports,
         protocol,
         max_connections,
@@ -117,7 +119,57 @@ fn service(settings: &Settings, daemon: &mut Daemon, (name, ours, protocol): (&s
         rate: None,
         max_total,
         reserve: None,
-    });
+    };
+    certificate(settings, daemon, &mut service);
+    daemon.services.push(service);
+}
+
+/// Those of the ports where TLS starts at once. `ssl` of a listener says so; those that end with `s` are so by default.
+fn tls_ports(settings: &Settings, login: &str, ports: &[u16]) -> Sourced<Vec<u16>> {
+    let mut tls_ports = Sourced::new(Vec::new(), "");
+    tls_ports.source.clear();
+    for name in settings.listeners(login) {
+        let value = |key: &str| settings.of_listener(login, &name, key);
+        let Limit::Of(port) = settings.number(value("port").unwrap_or("0")) else { continue };
+        let Ok(port) = u16::try_from(port) else { continue };
+        let by_default = if OF_TLS.contains(&name.as_str()) { "yes" } else { "no" };
+        if ports.contains(&port) && value("ssl").unwrap_or(by_default) == "yes" {
+            tls_ports.note(format!(
+                "Dovecot: service {login} {{ inet_listener {} {{ ssl = yes }} }}",
+                one_line(&name)
+            ));
+            tls_ports.value.push(port);
+        }
+    }
+    if tls_ports.value.is_empty() {
+        tls_ports.note(format!("Dovecot: no listener of {login} has ssl = yes"));
+    }
+    tls_ports
+}
+
+/// The listeners that have `ssl = yes` without being told.
+const OF_TLS: [&str; 3] = ["imaps", "pop3s", "submissions"];
+
+/// The certificate that all its services have.
+fn certificate(settings: &Settings, daemon: &mut Daemon, service: &mut Service) {
+    let of_2_4 = ["ssl_server_cert_file", "ssl_server_key_file"].map(|name| (name, settings.of_server(name)));
+    let of_2_3 = ["ssl_cert", "ssl_key"].map(|name| (name, settings.value(name)));
+    let has_one = |pair: &[(&str, Option<&str>); 2]| pair[0].1.is_some_and(|value| !value.is_empty());
+    let Some([(name, certificate), (key_name, key)]) = [of_2_4, of_2_3].into_iter().find(has_one) else {
+        return;
+    };
+    let (certificate, key) = (certificate.unwrap_or_default(), key.unwrap_or_default());
+    let shown = format!("{}, {}", setting(name, certificate), setting(key_name, key));
+    // 2.3 reads what follows `<` from a file.
+    let file = |value: &str| value.strip_prefix('<').unwrap_or(value).trim().to_owned();
+    let found = tls::certificate(daemon, service, (&file(certificate), &file(key)), &shown);
+    service.tls.extend(found);
+}
+
+/// The run that prints what the text hides: the file of the key.
+pub fn hidden(text: &str) -> Vec<Vec<String>> {
+    let is_hidden = text.lines().any(|line| line.starts_with("ssl_key = # hidden"));
+    if is_hidden { vec![vec!["-P".to_owned(), "ssl_key".to_owned()]] } else { Vec::new() }
 }
 
 /// Dovecot's limit of a user from an address; an address as such has none.

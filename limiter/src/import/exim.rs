@@ -11,7 +11,7 @@ use limiter_common::{Protocol, rule::Action};
 use super::{
     hosts::Hosts,
     model::{Daemon, Limit, Service, Sourced, Unread},
-    net,
+    net, tls,
     words::{self, one_line, setting},
 };
 
@@ -90,8 +90,10 @@ pub fn read(text: &str) -> Result<Daemon, Unread> {
     let ports = ports(&options, &mut daemon);
     if !ports.value.is_empty() {
         let first = if ports.value.contains(&25) { 25 } else { ports.value[0] };
-        daemon.services.push(Service {
+        let mut service = Service {
             name: words::smtp_name(first),
+            tls_ports: tls_ports(&options, &ports.value),
+            tls: Vec::new(),
             ports,
             protocol: Protocol::Smtp,
             max_connections,
@@ -100,7 +102,9 @@ pub fn read(text: &str) -> Result<Daemon, Unread> {
             rate: None,
             max_total,
             reserve,
-        });
+        };
+        certificates(&options, &mut daemon, &mut service);
+        daemon.services.push(service);
     }
     host_lists(&options, &mut daemon);
     others(&options, &mut daemon);
@@ -226,6 +230,32 @@ fn ports(options: &Options<'_>, daemon: &mut Daemon) -> Sourced<Vec<u16>> {
         ports.note("Exim counts the connections of all its ports together, so this is one service.");
     }
     ports
+}
+
+/// Those of its ports where TLS starts at once: by number or name.
+fn tls_ports(options: &Options<'_>, ports: &[u16]) -> Option<Sourced<Vec<u16>>> {
+    let name = "tls_on_connect_ports";
+    let value = options.options.get(name)?;
+    let tls_ports = items(value).into_iter().filter_map(|item| words::port(&item));
+    let tls_ports = tls_ports.filter(|port| ports.contains(port)).collect();
+    Some(Sourced::new(tls_ports, format!("Exim: {}", setting(name, value))))
+}
+
+/// The certificates, of which each has its key; without a key it is in the same file.
+fn certificates(options: &Options<'_>, daemon: &mut Daemon, service: &mut Service) {
+    let [certificates, keys] = ["tls_certificate", "tls_privatekey"].map(|name| options.get(name));
+    let shown = format!("{}, {}", setting("tls_certificate", certificates), setting("tls_privatekey", keys));
+    let is_computed = certificates.contains('$') || keys.contains('$');
+    let [certificates, keys] = if is_computed {
+        // Not taken apart: a colon in it may separate nothing.
+        [certificates, keys].map(|value| vec![value.to_owned()])
+    } else {
+        [certificates, keys].map(items)
+    };
+    for (index, certificate) in certificates.iter().enumerate() {
+        let key = keys.get(index).unwrap_or(certificate);
+        service.tls.extend(tls::certificate(daemon, service, (certificate, key), &shown));
+    }
 }
 
 /// An address with a port of its own, if it has one: `[ADDRESS]:PORT`, or `ADDRESS.PORT`.

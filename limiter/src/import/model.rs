@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use limiter_common::{Protocol, Rate, rule::Action};
 
 use super::net;
+use crate::config::CertificateFiles;
 
 /// A value and where it came from, a sentence a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +134,10 @@ pub struct Service {
     pub name: String,
     /// What it is for the daemon.
     pub ports: Sourced<Vec<u16>>,
+    /// Those of them where TLS starts at once; none where the settings do not say.
+    pub tls_ports: Option<Sourced<Vec<u16>>>,
+    /// The certificates there.
+    pub tls: Vec<Sourced<CertificateFiles>>,
     /// What its clients speak.
     pub protocol: Protocol,
     /// Connections of one source.

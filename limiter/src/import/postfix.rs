@@ -14,7 +14,7 @@ use self::output::{Master, Output, STRESS};
 use super::{
     hosts::Hosts,
     model::{Daemon, Limit, RateSpec, Service, Sourced, Unread},
-    net,
+    net, tls,
     words::{self, one_line, setting},
 };
 
@@ -136,6 +136,8 @@ fn service(output: &Output, master: &Master, daemon: &mut Daemon) {
     let mut service = Service {
         name: words::smtp_name(port),
         ports: Sourced::new(vec![port], format!("Postfix: {what}")),
+        tls_ports: None,
+        tls: Vec::new(),
         protocol: Protocol::Smtp,
         max_connections: Sourced::new(Limit::None, ""),
         ipv4_prefix,
@@ -144,6 +146,7 @@ fn service(output: &Output, master: &Master, daemon: &mut Daemon) {
         max_total: Sourced::new(Limit::None, ""),
         reserve: None,
     };
+    of.tls(port, &mut service);
     if is_postscreen {
         of.behind_postscreen(&mut service);
     } else {
@@ -241,6 +244,49 @@ impl Of<'_> {
                     .leave_out(shown, "this is not a valid prefix length, so the limiter's default applies");
                 None
             }
+        }
+    }
+
+    /// Whether TLS starts at once, and with which certificates.
+    fn tls(&mut self, port: u16, service: &mut Service) {
+        if self.output.without_options.iter().any(|service_id| service_id == self.name) {
+            return;
+        }
+        let parameter = "smtpd_tls_wrappermode";
+        if let Some(value) = self.output.value(self.name, parameter) {
+            let ports = if value == "yes" { vec![port] } else { Vec::new() };
+            let shown = self.shown(parameter, &value);
+            service.tls_ports = Some(Sourced::new(ports, format!("Postfix: {shown}")));
+        }
+        let value = |parameter: &str| {
+            let value = self.output.value(self.name, parameter).filter(|value| !value.is_empty())?;
+            Some((self.shown(parameter, &value), value))
+        };
+        let mut found: Vec<(String, String, String)> = Vec::new();
+        if let Some((shown, files)) = value("smtpd_tls_chain_files") {
+            let mut files = files.split([',', ' ', '\t']).filter(|file| !file.is_empty());
+            // Of several files each may be of a key, of a certificate, or of both.
+            let file = match (files.next(), files.next()) {
+                (Some(file), None) => file.to_owned(),
+                _ => String::from("several files"),
+            };
+            found.push((file.clone(), file, shown));
+        } else {
+            for (certificate, key) in [
+                ("smtpd_tls_cert_file", "smtpd_tls_key_file"),
+                ("smtpd_tls_eccert_file", "smtpd_tls_eckey_file"),
+            ] {
+                let Some((shown, file)) = value(certificate).filter(|(_, file)| file != "none") else {
+                    continue;
+                };
+                match value(key) {
+                    Some((shown_key, key)) => found.push((file, key, format!("{shown}, {shown_key}"))),
+                    None => found.push((file.clone(), file, shown)),
+                }
+            }
+        }
+        for (certificate, key, shown) in found {
+            service.tls.extend(tls::certificate(self.daemon, service, (&certificate, &key), &shown));
         }
     }
 

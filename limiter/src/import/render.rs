@@ -9,7 +9,7 @@ use super::{
     model::{Daemon, Import, Limit, Rule, Service, Sourced},
     words::one_line,
 };
-use crate::config::{self, is_hostname};
+use crate::config::{self, CertificateFiles, is_hostname};
 
 /// Longest line of a comment, in characters, if its words allow it.
 const WIDTH: usize = 110;
@@ -94,6 +94,8 @@ impl fmt::Display for Service {
         let Self {
             name,
             ports,
+            tls_ports,
+            tls,
             protocol,
             max_connections,
             ipv4_prefix,
@@ -104,6 +106,12 @@ impl fmt::Display for Service {
         } = self;
         writeln!(out, "[service.{name}]")?;
         key(out, "ports", &format!("{:?}", ports.value), ports)?;
+        if let Some(said) = tls_ports.as_ref().filter(|_| self.tls_ports() != self.default_tls_ports()) {
+            key(out, "tls_ports", &format!("{:?}", self.tls_ports()), said)?;
+        }
+        if self.has_tls() {
+            certificates(out, tls)?;
+        }
         let protocol = match protocol {
             Protocol::Smtp => "smtp",
             Protocol::Imap => "imap",
@@ -152,6 +160,17 @@ fn write_rules(out: &mut fmt::Formatter<'_>, rules: &[Rule]) -> fmt::Result {
         write!(out, "{}{rule}", if index == 0 { "" } else { "\n" })?;
     }
     Ok(())
+}
+
+/// One certificate as a table, several as a list of tables.
+fn certificates(out: &mut fmt::Formatter<'_>, tls: &[Sourced<CertificateFiles>]) -> fmt::Result {
+    tls.iter().try_for_each(|files| sources(out, files))?;
+    let files: Vec<String> = tls.iter().map(|files| files.value.to_string()).collect();
+    match &files[..] {
+        [] => Ok(()),
+        [one] => writeln!(out, "tls = {one}"),
+        several => writeln!(out, "tls = [{}]", several.join(", ")),
+    }
 }
 
 fn key<T>(out: &mut fmt::Formatter<'_>, name: &str, value: &impl Display, from: &Sourced<T>) -> fmt::Result {

@@ -144,6 +144,13 @@ impl Settings {
         self.layers().find_map(|layer| layer.value(name))
     }
 
+    /// A setting of TLS for clients: alone, or by its last words in a block.
+    pub fn of_server(&self, name: &str) -> Option<&str> {
+        let short = name.strip_prefix("ssl_server_").unwrap_or(name);
+        let of_block = self.said.blocks("ssl_server").find_map(|block| block.value(short));
+        of_block.or_else(|| self.value(name)).filter(|value| !value.is_empty())
+    }
+
     /// A setting of a service, and whether the text has it. In 2.4 it may have its full name, also outside
     /// of the service, where it is for all of them.
     fn value_of_service(&self, service: &str, name: &str) -> Option<(&str, bool)> {
