@@ -313,6 +313,10 @@ fn of_a_spoiled_file_one_sentence_says_what_to_do_and_the_rest_goes_on() {
         let status = limiter.ok(&["status"]);
         assert!(status.contains("limits in force") && status.contains("where the shield"), "{status}");
     });
+    spoiled("greeter", &|| {
+        let status = limiter.ok(&["status"]);
+        assert!(status.contains("limits in force") && status.contains("what the greeter does"), "{status}");
+    });
     spoiled("changes", &|| {
         limiter.ok(&["set", "smtp", "max_connections=2"]);
         eventually("the log has what can be read", SOON, || {
