@@ -34,6 +34,7 @@ mod setting;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod wording;
 
 pub use certificate_files::{CertificateFiles, IMPLICIT_TLS, is_path as is_certificate_path};
 pub use check::{is_hostname, protocol_name};

@@ -3,6 +3,7 @@
 //! do not need it.
 
 mod cgroup;
+mod dues;
 mod files;
 mod options;
 mod refusals;
@@ -24,12 +25,12 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::{cgroup::Followed, refusals::Refusals, start::Before, upkeep::Upkeep};
+use self::{cgroup::Followed, dues::PinnedDues, refusals::Refusals, start::Before, upkeep::Upkeep};
 pub use self::{options::Options, unload::unload};
 use crate::{
     bans, changes,
     config::{self, Config},
-    greeter::{Bounds, Greeter, Services, tls},
+    greeter::{Bounds, Greeter, Services, Words, tls},
     instance::{Applied, DaemonLock, Instance},
     kernel::{Found, Tables, environment, grace::Grace, listening::Listening, pins, privilege},
     netlink, policy,
@@ -195,7 +196,7 @@ struct Serving {
     stop: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
     configure: watch::Sender<Config>,
-    rename: watch::Sender<String>,
+    word: watch::Sender<Words>,
     serve: watch::Sender<Services>,
     /// How many connections were older than the limiter.
     adopted: u64,
@@ -209,10 +210,11 @@ impl Serving {
         let shield = Keeper::new(shield, instance)?;
         let (stop, stopped) = watch::channel(false);
         let (configure, config) = watch::channel(options.config.clone());
-        let (rename, name) = watch::channel(hostname(&options.config)?);
+        let (word, words) = watch::channel(words(&options.config)?);
         let (serve, services) = watch::channel(Services::of(&options.config));
+        let dues = Box::new(PinnedDues(Tables::open(&instance.pins())?));
         let ports = tls::Ports::default();
-        let greeter = Greeter::new(listener, services, ports.clone(), name, bounds)?;
+        let greeter = Greeter::new(listener, services, ports.clone(), words, dues, bounds)?;
         let certificates = tls::Keeper::new(ports, greeter.totals(), instance.greeter_path())?;
         let (followed, moved) = match &options.cgroup {
             Some(path) => {
@@ -252,14 +254,14 @@ impl Serving {
             stop,
             stopped,
             configure,
-            rename,
+            word,
             serve,
             adopted,
         })
     }
 
     async fn serve(self, mut signals: Signals, options: &Options) -> Result<End> {
-        let Self { instance, upkeep, mut moved, stop, configure, rename, serve, .. } = self;
+        let Self { instance, upkeep, mut moved, stop, configure, word, serve, .. } = self;
         let instance = &instance;
         let totals = self.greeter.totals();
         let mut greeter = tokio::spawn(self.greeter.serve(self.stopped));
@@ -311,7 +313,7 @@ impl Serving {
                         }
                     }
                     serve.send_replace(Services::of(&config));
-                    rename.send_replace(hostname(&config)?);
+                    word.send_replace(words(&config)?);
                     configure.send_replace(config);
                 }
                 Err(problem) => error!("{problem:#}"),
@@ -365,13 +367,16 @@ fn attend(attendant: Result<(Attendant, waiting::Stop)>) -> (JoinHandle<Result<(
     }
 }
 
-/// The name the greeter gives.
-fn hostname(config: &Config) -> Result<String> {
-    if let Some(name) = &config.hostname {
-        return Ok(name.clone());
-    }
-    let name = nix::unistd::gethostname().context("cannot read the host name")?;
-    Ok(name.to_string_lossy().into_owned())
+/// What the greeter has to say.
+fn words(config: &Config) -> Result<Words> {
+    let hostname = match &config.hostname {
+        Some(name) => name.clone(),
+        None => {
+            let name = nix::unistd::gethostname().context("cannot read the host name")?;
+            name.to_string_lossy().into_owned()
+        }
+    };
+    Ok(Words::of(config, hostname))
 }
 
 /// Reading the file again, in a thread of its own: others may be changing the policy just then, and the daemon

@@ -14,20 +14,15 @@
 mod bounds;
 mod clients;
 mod event_loop;
-mod imap;
 mod listener;
-mod pop3;
-mod protocols;
 mod refusal;
 mod reply;
 mod seats;
-mod sieve;
-mod smtp;
 #[cfg(test)]
 mod tests;
-mod text;
 pub mod tls;
 mod totals;
+mod words;
 
 use std::{
     io,
@@ -47,6 +42,7 @@ pub use bounds::Bounds;
 pub use listener::Listener;
 pub use refusal::{Services, bear};
 pub use totals::{Snapshot, Totals};
+pub use words::{Dues, Words};
 
 /// Hands the greeter connections that did not come to its listener.
 #[derive(Debug)]
@@ -118,7 +114,7 @@ impl Drop for Handle {
 }
 
 impl Greeter {
-    /// A greeter for these `services`, that gives what `hostname` holds at the time as its name; `localhost` if that is none.
+    /// A greeter for these `services` that says what `words` hold at the time, and asks `dues` where they have `{retry}`.
     ///
     /// # Errors
     /// If the kernel will not tell when somebody comes.
@@ -126,11 +122,12 @@ impl Greeter {
         listener: Listener,
         services: watch::Receiver<Services>,
         ports: tls::Ports,
-        hostname: watch::Receiver<String>,
+        words: watch::Receiver<Words>,
+        dues: Box<dyn Dues>,
         bounds: Bounds,
     ) -> io::Result<Self> {
         let (clients, handed) = channel();
-        let (event_loop, waker) = EventLoop::new(listener, services, ports, hostname, bounds, handed)?;
+        let (event_loop, waker) = EventLoop::new(listener, services, ports, words, dues, bounds, handed)?;
         let (sender, orders) = channel();
         Ok(Self {
             event_loop,

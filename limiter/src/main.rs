@@ -21,6 +21,7 @@ mod shield;
 mod staged;
 mod trust;
 mod waiting;
+mod wording;
 
 fn main() -> std::process::ExitCode {
     cli::main()

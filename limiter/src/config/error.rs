@@ -3,8 +3,13 @@
 
 use std::io;
 
+use limiter_common::{Protocol, Reason};
+
 use super::keys::Number;
-use crate::trust::Distrust;
+use crate::{
+    trust::Distrust,
+    wording::{MAX_LINE, Placeholder, title},
+};
 
 /// Longest piece of somebody's text repeated in an error, in characters.
 const MAX_SHOWN: usize = 40;
@@ -432,12 +437,74 @@ pub enum Complaint {
     /// More services than the kernel's table holds.
     #[error("too many services: at most {0} are possible; put ports with the same limit into one service")]
     TooManyServices(u32),
+    /// Something else than a message.
+    #[error(
+        "message must be text, or a table of texts by reason, or \"none\", not {0}; write for example message = {{ concurrency = \"Too many connections, close one\" }}"
+    )]
+    Message(String),
+    /// A message with nothing in it.
+    #[error("{0} has no text; write some, or \"none\" for the words of limiter")]
+    NoMessage(&'static str),
+    /// A message of more than one line, or with what is not to be seen.
+    #[error("{0} has the control character {1}, which a reply cannot have; write it as one line of text")]
+    MessageControl(&'static str, String),
+    /// Half a placeholder.
+    #[error("{0} has a brace without the other; close the placeholder, or write {{{{ or }}}} for a brace")]
+    MessageBrace(&'static str),
+    /// A placeholder nobody knows.
+    #[error("{0} has the unknown placeholder {{{1}}} (known: {known}); write one of these, or {{{{ for a brace", known = placeholders())]
+    MessagePlaceholder(&'static str, String),
+    /// A message that nobody hears.
+    #[error("nobody is told that it is {0}, because its packets are dropped; remove this message")]
+    MessageNotTold(Reason),
+    /// A placeholder that has no value.
+    #[error("the message for {1} has {{{0}}}, but a refusal for {1} counts no connections; remove it")]
+    MessageWithoutValue(&'static str, Reason),
+    /// Characters that the protocol does not have.
+    #[error(
+        "the message of service {service} has the character {char}, but a reply of {} has only ASCII; write it in ASCII", title(*.protocol)
+    )]
+    MessageNotAscii {
+        /// The service.
+        service: String,
+        /// Its protocol.
+        protocol: Protocol,
+        /// The character.
+        char: char,
+    },
+    /// More than a line.
+    #[error(
+        "the reply of service {service} for {reason} can be {bytes} bytes long, but at most {MAX_LINE} are possible; shorten message, url or hostname"
+    )]
+    MessageTooLong {
+        /// The service.
+        service: String,
+        /// The reason.
+        reason: Reason,
+        /// How long it can get.
+        bytes: usize,
+    },
+    /// Something else than a URL.
+    #[error(
+        "url must begin with https:// or http://, and be ASCII without spaces, quotes and <>, or \"none\", not {0}; give the address of a page"
+    )]
+    Url(String),
+    /// A placeholder that no URL can have.
+    #[error(
+        "url cannot have {{{0}}}; use {{address}}, {{service}}, {{hostname}} or {{reason}}, or remove it"
+    )]
+    UrlWithout(&'static str),
     /// A key that `limiter set` is given twice.
     #[error("{0} is given twice; give it once")]
     SettingTwice(&'static str),
     /// A word of `limiter set` without `=`.
     #[error("\"{0}\" is not KEY=VALUE; write for example max_connections=20")]
     NotASetting(String),
+}
+
+/// The placeholders that a message can have.
+fn placeholders() -> String {
+    Placeholder::ALL.map(|placeholder| format!("{{{}}}", placeholder.name())).join(" ")
 }
 
 /// Somebody's text, made fit for one line.

@@ -6,9 +6,10 @@
 
 use std::ops::RangeInclusive;
 
-use limiter_common::{Ladder, Mode, Protocol, Response};
+use limiter_common::{Ladder, Mode, Protocol, Reason, Response};
 
 use super::keys::{self, Number};
+use crate::wording::TOLD;
 
 /// One key.
 #[cfg_attr(
@@ -95,7 +96,7 @@ pub static TOP: [Field; 10] = [
 ];
 
 /// In `[defaults]`, and in each service.
-pub static LIMITS: [Field; 10] = [
+pub static LIMITS: [Field; 12] = [
     field(
         "max_connections",
         Values::Number(&keys::MAX_CONNECTIONS),
@@ -145,6 +146,16 @@ pub static LIMITS: [Field; 10] = [
         Values::Form("table or list", "the keys [below](#tls), a list of such tables, or `\"none\"`"),
         "The certificates with which the greeter says why inside TLS. With several it chooses by the name that the client \
          asks for (SNI), else the first. With none it refuses by a TLS alert",
+    ),
+    field(
+        "message",
+        Values::Form("text or table", "text with [placeholders](#message), a table by reason, or `\"none\"`"),
+        "What a refused client is told instead of the limiter's words, behind the code of its protocol",
+    ),
+    field(
+        "url",
+        Values::Form("text", "`https://…` or `http://…`, or `\"none\"`"),
+        "Where people find out more: appended to every message, or where a message has `{url}`",
     ),
 ];
 
@@ -286,6 +297,8 @@ pub enum Section<'a> {
     Network(&'a Section<'a>),
     /// The tls of one of these.
     Tls(&'a Section<'a>),
+    /// The message of one of these.
+    Message(&'a Section<'a>),
     /// A `[[rule]]`.
     Rule,
     /// `[ladder]`.
@@ -301,6 +314,7 @@ impl Section<'_> {
             Self::Service(_) => [names_of(&SERVICE), names_of(&LIMITS)].concat(),
             Self::Network(_) => names_of(&NETWORK),
             Self::Tls(_) => names_of(&TLS),
+            Self::Message(_) => TOLD.map(Reason::name).to_vec(),
             Self::Ladder => names_of(&LADDER),
             Self::Rule => names_of(&RULE),
         }
@@ -315,6 +329,9 @@ impl Section<'_> {
             Self::Rule => "in [[rule]]".to_owned(),
             Self::Ladder => "in [ladder]".to_owned(),
             Self::Tls(owner) => format!("in the tls of {}", owner.shown().trim_start_matches("in ")),
+            Self::Message(owner) => {
+                format!("in the message of {}", owner.shown().trim_start_matches("in "))
+            }
             Self::Network(owner) => format!("in the network of {}", owner.shown().trim_start_matches("in ")),
         }
     }

@@ -46,6 +46,7 @@ impl fmt::Display for Service {
             keepalive,
             wait,
             mode,
+            wording,
         } = self;
         writeln!(out, "[service.{name}]")?;
         writeln!(out, "ports = {ports:?}")?;
@@ -70,7 +71,8 @@ impl fmt::Display for Service {
         }
         let keepalive = keepalive.map_or_else(|| NONE.to_owned(), shown_duration);
         writeln!(out, "keepalive = \"{keepalive}\"")?;
-        writeln!(out, "wait = \"{}\"", shown_duration((*wait).into()))
+        writeln!(out, "wait = \"{}\"", shown_duration((*wait).into()))?;
+        writeln!(out, "{wording}")
     }
 }
 

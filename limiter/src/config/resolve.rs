@@ -15,8 +15,9 @@ use super::{
     reader::start,
     rules,
     schema::{FileSchema, LimitsSchema, NetworkSchema, OrNone, ServiceSchema},
-    tls,
+    tls, wording,
 };
+use crate::wording::Wording;
 
 /// `max_sources` without a file: a quarter of a million, 32 MiB of kernel memory when full.
 pub const MAX_SOURCES: u32 = 262_144;
@@ -56,6 +57,7 @@ pub struct Defaults {
     keepalive: Option<u32>,
     wait: u8,
     tls: Vec<CertificateFiles>,
+    wording: Wording,
 }
 
 impl Default for Defaults {
@@ -72,6 +74,7 @@ impl Default for Defaults {
             keepalive: None,
             wait: WAIT_SECONDS,
             tls: Vec::new(),
+            wording: Wording::default(),
         }
     }
 }
@@ -91,6 +94,7 @@ impl Defaults {
             keepalive: limits.keepalive.map_or(self.keepalive, |given| given.0),
             wait: limits.wait.unwrap_or(self.wait),
             tls: limits.tls.as_ref().unwrap_or(&self.tls).clone(),
+            wording: limits.wording.over(&self.wording),
         };
         match &limits.burst {
             Some(burst) if overlaid.rate.is_none() => Err(Complaint::BurstWithoutRate.at(start(burst))),
@@ -111,6 +115,7 @@ impl Defaults {
             keepalive,
             wait,
             ref tls,
+            ref wording,
         } = self;
         let Prefixes { ipv4, ipv6 } = Network::prefixes(ipv4_prefix, ipv6_prefix);
         Service {
@@ -134,6 +139,7 @@ impl Defaults {
             mode,
             keepalive,
             wait,
+            wording: wording.clone(),
         }
     }
 }
@@ -188,6 +194,14 @@ pub fn resolve(schema: FileSchema, line: &dyn Fn(usize) -> usize) -> Result<Conf
         for service in services.values() {
             check::together(&service.policy()).map_err(|complaint| complaint.at(start(network)))?;
         }
+    }
+    for service in services.values() {
+        wording::fits(service, schema.hostname.as_deref()).map_err(|(complaint, reason)| {
+            let own = schema.services.iter().find(|given| *given.name.get_ref() == service.name);
+            let own = own.and_then(|given| given.limits.wording.place(reason));
+            // Without words of the administrator's every line fits.
+            complaint.at(own.or_else(|| schema.defaults.wording.place(reason)).unwrap_or_default())
+        })?;
     }
     let services: Vec<Service> = services.into_values().collect();
     let rules = rules::resolve(schema.rules, &services, line)?;

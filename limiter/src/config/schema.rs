@@ -19,6 +19,7 @@ use super::{
     reader::{Key, Node, in_order, name, number, placed, ports, small, start, table, unknown},
     rules::{self, RuleSchema},
     tls,
+    wording::WordingSchema,
 };
 
 /// What the file says.
@@ -69,6 +70,8 @@ pub struct LimitsSchema {
     pub wait: Option<u8>,
     /// `tls`; of none, "none".
     pub tls: Option<Vec<CertificateFiles>>,
+    /// `message` and `url`.
+    pub wording: WordingSchema,
 }
 
 /// What may be said to be "none", which is something else than not to be said.
@@ -213,6 +216,8 @@ impl LimitsSchema {
                 self.wait = Some(wait.map_err(|complaint| complaint.at(start(value)))?);
             }
             "tls" => self.tls = Some(tls::read(value, section)?),
+            "message" => self.wording.read_message(value, section)?,
+            "url" => self.wording.read_url(value)?,
             _ => return Ok(false),
         }
         Ok(true)

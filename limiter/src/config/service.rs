@@ -4,6 +4,7 @@
 use limiter_common::{Keepalive, Mode, Protocol, Rate, Response, ServicePolicy, service::Prefixes};
 
 use super::{CertificateFiles, RateSpec};
+use crate::wording::Wording;
 
 /// A set of ports with one protocol and one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Service {
     /// How many seconds a handshake without a place waits for one, 0 to [`ServicePolicy::MAX_WAIT_S`]; 0:
     /// its client is told at once.
     pub wait: u8,
+    /// What refused clients are told, where that is not what the limiter says.
+    pub wording: Wording,
 }
 
 /// A rate and its burst.

@@ -5,11 +5,13 @@ mod malformed;
 mod reference;
 mod round_trip;
 mod settings;
+mod wording;
 
 use limiter_common::{MAX_SERVICES, Mode, Protocol, Rate, Response};
 use proptest::prelude::*;
 
 use super::*;
+use crate::wording::Wording;
 
 const SAMPLE: &str = include_str!("../../../dist/limiter.toml");
 
@@ -157,6 +159,7 @@ fn every_key_works() {
         mode: Mode::Enforce,
         keepalive: Some(150),
         wait: 0,
+        wording: Wording::default(),
     };
     assert_eq!(service(&config, "smtp"), &smtp);
     let by_default = |name: &str, ports: &[u16], protocol| Service {
@@ -176,6 +179,7 @@ fn every_key_works() {
         mode: Mode::Observe,
         keepalive: Some(86_400),
         wait: 60,
+        wording: Wording::default(),
     };
     assert_eq!(service(&config, "lmtp"), &by_default("lmtp", &[24], Protocol::Sieve));
     assert_eq!(service(&config, "pop3"), &by_default("pop3", &[110, 995], Protocol::Pop3));
@@ -315,6 +319,10 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
         "[service.imap]\ntls_ports = [143, 993]",
         "[service.smtp]\nwait = '6s'",
         "[defaults]\nwait = '6s'",
+        "[service.smtp]\nmessage = 'a'",
+        "[service.smtp]\nmessage = { rate = 'a' }",
+        "[defaults]\nmessage = { rate = 'a' }",
+        "[service.smtp]\nurl = 'https://a'",
         "interfaces = []",
         "interfaces = ['eth0']",
         "[ladder]\nreplies = '21/min'",

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use limiter_common::Reason;
 use mio::{
     Events, Interest, Poll, Token, Waker,
     net::{TcpListener, TcpStream},
@@ -24,13 +25,13 @@ use super::{
     Listener, Totals,
     bounds::Bounds,
     clients::Clients,
-    protocols,
     refusal::{self, Refusal, Services},
     reply,
     seats::{Seat, Seats},
-    text::{self, Text},
     tls::{self, Handshake, Ports, Speaks},
+    words::{Dues, Words},
 };
+use crate::wording::{self, Placeholder, Retry, Text, Wording};
 
 /// A client that did not come to the listener, and its seat.
 pub type Handed = (net::TcpStream, Seat);
@@ -64,9 +65,8 @@ pub struct EventLoop {
     services: watch::Receiver<Services>,
     /// Where TLS starts at once.
     ports: Ports,
-    hostname: watch::Receiver<String>,
-    /// What it held last, fit to be told.
-    name: String,
+    words: watch::Receiver<Words>,
+    dues: Box<dyn Dues>,
     bounds: Bounds,
     totals: Totals,
     warned: Option<Instant>,
@@ -78,7 +78,8 @@ impl EventLoop {
         listener: Listener,
         services: watch::Receiver<Services>,
         ports: Ports,
-        mut hostname: watch::Receiver<String>,
+        words: watch::Receiver<Words>,
+        dues: Box<dyn Dues>,
         bounds: Bounds,
         handed: Receiver<Handed>,
     ) -> io::Result<(Self, Waker)> {
@@ -86,7 +87,6 @@ impl EventLoop {
         let waker = Waker::new(poll.registry(), ORDERS)?;
         let mut listener = TcpListener::from_std(listener.into());
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let name = text::hostname(hostname.borrow_and_update().clone());
         let totals = Totals::default();
         let event_loop = Self {
             poll,
@@ -98,8 +98,8 @@ impl EventLoop {
             spare: Some(spare()?),
             services,
             ports,
-            hostname,
-            name,
+            words,
+            dues,
             bounds,
             totals,
             warned: None,
@@ -275,15 +275,28 @@ impl EventLoop {
         };
         let refusal = service.refusal(grounds);
         debug!("refused {remote} at port {port}: {}", refusal.reason.name());
-        Some(self.compose(refusal, remote))
+        Some(self.compose(refusal, port, remote))
     }
 
-    fn compose(&mut self, refusal: Refusal, remote: IpAddr) -> String {
-        let Refusal { protocol, reason, count, .. } = refusal;
-        if self.hostname.has_changed().is_ok_and(|changed| changed) {
-            self.name = text::hostname(self.hostname.borrow_and_update().clone());
-        }
-        protocols::line(&Text { hostname: &self.name, reason, connections: count, remote }, protocol)
+    fn compose(&self, refusal: Refusal, port: u16, remote: IpAddr) -> String {
+        let Refusal { protocol, reason, count, limit } = refusal;
+        let words = self.words.borrow();
+        let service = words.at(port, protocol);
+        let wording = service.map_or(&Wording::NONE, |service| &service.wording);
+        // Hardly anybody asks for it, and it takes several system calls.
+        let is_told = reason == Reason::Rate && wording.has(reason, Placeholder::Retry);
+        let due = if is_told { self.dues.due(port, remote) } else { None };
+        let text = Text {
+            hostname: &words.hostname,
+            service: service.map_or("mail", |service| &service.name),
+            reason,
+            count,
+            limit,
+            remote,
+            retry: due.map_or(Retry::Later, Retry::In),
+            wording,
+        };
+        wording::line(&text, protocol)
     }
 }
 

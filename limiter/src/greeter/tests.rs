@@ -18,10 +18,24 @@ use super::{refusal::Service, *};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const LINE: &str =
-    "421 4.7.0 mx.example.org Too many connections (8) from this IP [127.0.0.1]\r\n";
+    "421 4.7.0 mx.example.org Too many connections (8 of 8) from this IP [127.0.0.1], close one or wait\r\n";
 
 /// On which everybody is refused: what a listener bears, the connections that it accepts bear, too.
 pub(super) const GROUNDS: Grounds = Grounds { reason: Reason::Concurrency, count: 8, limit: 8 };
+
+/// Knows of nobody.
+#[derive(Debug)]
+struct Never;
+
+impl Dues for Never {
+    fn due(&self, _local_port: u16, _remote: IpAddr) -> Option<Duration> {
+        None
+    }
+}
+
+fn words() -> Words {
+    Words::of(&crate::config::Config::default(), "mx.example.org".to_owned())
+}
 
 pub(super) const SMTP: Service = Service { protocol: Protocol::Smtp };
 
@@ -47,8 +61,8 @@ pub(super) fn start_with(
     }
     let port = listener.address().port();
     let (serve, services) = watch::channel(service.map(|service| (port, service)).into_iter().collect());
-    let hostname = watch::channel("mx.example.org".to_owned()).1;
-    let greeter = Greeter::new(listener, services, ports(port), hostname, bounds).unwrap();
+    let words = watch::channel(words()).1;
+    let greeter = Greeter::new(listener, services, ports(port), words, Box::new(Never), bounds).unwrap();
     let totals = greeter.totals();
     let (stop, stopped) = watch::channel(false);
     Running { port, totals, stop, serve: tokio::spawn(greeter.serve(stopped)), services: serve }
@@ -110,23 +124,27 @@ async fn each_protocol_hears_its_line_and_then_the_end() {
         (
             Protocol::Smtp,
             "::1",
-            "421 4.7.0 mx.example.org Too many connections (8) from this IP [IPv6:::1]\r\n",
+            "421 4.7.0 mx.example.org Too many connections (8 of 8) from this IP [IPv6:::1], close one or wait\r\n",
         ),
         (
             Protocol::Imap,
             "127.0.0.1",
-            "* BYE [UNAVAILABLE] Too many connections (8) from this IP [127.0.0.1]\r\n",
+            "* BYE [UNAVAILABLE] Too many connections (8 of 8) from this IP [127.0.0.1], close one or wait\r\n",
         ),
-        (Protocol::Imap, "::1", "* BYE [UNAVAILABLE] Too many connections (8) from this IP [::1]\r\n"),
+        (
+            Protocol::Imap,
+            "::1",
+            "* BYE [UNAVAILABLE] Too many connections (8 of 8) from this IP [::1], close one or wait\r\n",
+        ),
         (
             Protocol::Pop3,
             "127.0.0.1",
-            "-ERR [SYS/TEMP] Too many connections (8) from this IP [127.0.0.1]\r\n",
+            "-ERR [SYS/TEMP] Too many connections (8 of 8) from this IP [127.0.0.1], close one or wait\r\n",
         ),
         (
             Protocol::Sieve,
             "127.0.0.1",
-            "BYE (TRYLATER) \"Too many connections (8) from this IP [127.0.0.1]\"\r\n",
+            "BYE (TRYLATER) \"Too many connections (8 of 8) from this IP [127.0.0.1], close one or wait\"\r\n",
         ),
     ];
     for (protocol, host, line) in table {
@@ -143,7 +161,10 @@ async fn a_client_is_told_the_number_that_its_connection_bears() {
             let grounds = Grounds { reason: Reason::Total, count, limit: count };
             let greeter = start_with(Some(SMTP), Some(grounds), plain, Bounds::default());
             let line = heard(&connect(host, greeter.port)).unwrap();
-            assert!(line.contains(&format!(" Too many connections ({count}) to this service ")), "{line}");
+            assert!(
+                line.contains(&format!(" Too many connections ({count} of {count}) to this service, ")),
+                "{line}"
+            );
         }
     }
 }
@@ -314,11 +335,11 @@ fn out_of_descriptors_it_resets_and_recovers() {
         let listener = Listener::at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
         let port = listener.address().port();
         let client = connect("127.0.0.1", port);
-        let (_name, hostname) = watch::channel("mx.example.org".to_owned());
+        let (_word, words) = watch::channel(words());
         bear(&listener, GROUNDS).unwrap();
         let (_serve, services) = watch::channel([(port, SMTP)].into_iter().collect());
-        let greeter =
-            Greeter::new(listener, services, tls::Ports::default(), hostname, Bounds::default()).unwrap();
+        let (ports, dues) = (tls::Ports::default(), Box::new(Never));
+        let greeter = Greeter::new(listener, services, ports, words, dues, Bounds::default()).unwrap();
         let totals = greeter.totals();
         let (_stop, stopped) = watch::channel(false);
         let files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();

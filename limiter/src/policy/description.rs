@@ -102,7 +102,25 @@ pub fn differences_of_the_rest(before: &Config, after: &Config) -> Vec<Differenc
         was,
         is,
     };
-    pairs.filter(|(was, is)| was != is).map(difference).collect()
+    let mut found: Vec<Difference> = pairs.filter(|(was, is)| was != is).map(difference).collect();
+    found.extend(of_words(before, after));
+    found
+}
+
+/// What refused clients are told at each service that both have.
+fn of_words(before: &Config, after: &Config) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for is in &after.services {
+        let Some(was) = before.services.iter().find(|was| was.name == is.name) else { continue };
+        let keys = was.wording.keys().into_iter().zip(is.wording.keys()).filter(|(was, is)| was != is);
+        found.extend(keys.map(|((key, was), (_, new))| Difference {
+            what: is.name.clone(),
+            key: Some(key),
+            was,
+            is: new,
+        }));
+    }
+    found
 }
 
 fn of_services(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {
@@ -232,5 +250,9 @@ mod tests {
             ["rule 2001:db8::/48  each /128 is a source -> each /56 is a source"]
         );
         assert_eq!(given("", "[service.sieve]\nports = []\n"), ["sieve ports 4190 -> none"]);
+        assert_eq!(
+            given("", "[service.sieve]\nmessage = { rate = 'slow {retry}' }\nurl = 'https://a'\n"),
+            ["sieve message none -> { rate = \"slow {retry}\" }", "sieve url none -> https://a"]
+        );
     }
 }

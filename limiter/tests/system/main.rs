@@ -37,6 +37,7 @@ mod log;
 mod malformed;
 mod many_rules;
 mod memory;
+mod messages;
 mod mptcp;
 mod networks;
 mod observe;

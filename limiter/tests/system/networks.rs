@@ -35,7 +35,7 @@ fn neighbours_share_the_limit_of_their_network_on_top_of_their_own() {
         let mut of_two: Vec<TcpStream> = (0..2).map(|_| lab.served(two, smtp)).collect();
         assert_eq!(network(&limiter, family), (5, 5));
         let Answer::Line(refusal) = lab.answer(two, smtp) else { panic!("no refusal") };
-        assert!(refusal.contains("Too many connections (5) from the network of this IP ["), "{refusal}");
+        assert!(refusal.contains("Too many connections (5 of 5) from the network of this IP ["), "{refusal}");
         let explained = limiter.json(&["explain", &two.to_string()]);
         let smtp_there = explained["services"].as_array().unwrap().iter().find(|s| s["service"] == "smtp");
         assert_eq!(smtp_there.unwrap()["reason"], "network");

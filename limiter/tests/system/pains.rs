@@ -51,16 +51,16 @@ fn an_office_behind_one_address_gets_the_limit_it_needs_and_nobody_else_does() {
     for family in [V4, V6] {
         let [office, other, _] = family.sources;
         let mut held = sessions(&lab, office, family, 143, 30);
-        told(&lab, office, family, 143, "Too many connections (30) from this IP");
+        told(&lab, office, family, 143, "Too many connections (30 of 30) from this IP");
         // More people, more phones: at once, and nobody is cut.
         limiter.ok(&["limit", &office.to_string(), "33", "--service", "imap"]);
         held.extend(sessions(&lab, office, family, 143, 3));
-        told(&lab, office, family, 143, "Too many connections (33) from this IP");
+        told(&lab, office, family, 143, "Too many connections (33 of 33) from this IP");
         // For IMAP only, and for them only.
         let pop3 = sessions(&lab, office, family, 110, 5);
-        told(&lab, office, family, 110, "Too many connections (5) from this IP");
+        told(&lab, office, family, 110, "Too many connections (5 of 5) from this IP");
         let others = sessions(&lab, other, family, 143, 5);
-        told(&lab, other, family, 143, "Too many connections (5) from this IP");
+        told(&lab, other, family, 143, "Too many connections (5 of 5) from this IP");
         drop((held, pop3, others));
         sockets::agree(&lab.host, &limiter, ("imap", 143), office, 0);
     }
@@ -101,8 +101,8 @@ fn an_abuser_with_a_whole_64_is_one_source_and_is_banned_as_one() {
     let (one, other) = (V6.source(), V6_NEIGHBOUR);
     let held = [sessions(&lab, one, V6, 25, 2), sessions(&lab, other, V6, 25, 2)];
     for _ in 0..5 {
-        told(&lab, one, V6, 25, "Too many connections (4) from this IP");
-        told(&lab, other, V6, 25, "Too many connections (4) from this IP");
+        told(&lab, one, V6, 25, "Too many connections (4 of 4) from this IP");
+        told(&lab, other, V6, 25, "Too many connections (4 of 4) from this IP");
     }
     insist(&lab, one, V6, 25);
     assert_eq!(answer(&lab, other, V6, 25), Answer::Silence, "the whole /64 is banned");

@@ -137,8 +137,9 @@ fn who_has_a_limit_of_its_own_for_the_network_gets_in_when_the_services_is_reach
     let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
     let limiter = Limiter::start_with(&lab, NETWORKS);
-    let of_network =
-        |connections: u32| format!("Too many connections ({connections}) from the network of this IP [");
+    let of_network = |connections: u32| {
+        format!("Too many connections ({connections} of {connections}) from the network of this IP [")
+    };
     let mut held: Vec<TcpStream> = Vec::new();
     for family in [V4, V6] {
         let smtp = family.port(25);

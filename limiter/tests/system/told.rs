@@ -29,6 +29,12 @@ fn told(lab: &Lab, source: IpAddr, client: &TcpStream) -> Answer {
     first_line(client, SOON)
 }
 
+/// What one is told that held so many connections when it might hold fewer.
+fn over(count: u32, limit: u32, source: IpAddr) -> String {
+    let reached = Limiter::smtp_reply(limit, source);
+    reached.replace(&format!("({limit} of {limit})"), &format!("({count} of {limit})"))
+}
+
 /// Connections of `source` that are served.
 fn held(lab: &Lab, source: IpAddr, smtp: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| lab.served(source, smtp)).collect()
@@ -71,7 +77,7 @@ fn a_client_is_told_the_verdict_on_its_syn_whatever_was_changed_since() {
         limiter.ok(&["reload"]);
         let Answer::Line(line) = told(&lab, source, &client) else { panic!("it is to be told") };
         assert!(
-            line.ends_with("Too many connections (3) to this service at present, try again later"),
+            line.ends_with("Too many connections (3 of 3) to this service, wait and try again"),
             "{line}"
         );
 
@@ -79,6 +85,7 @@ fn a_client_is_told_the_verdict_on_its_syn_whatever_was_changed_since() {
         let client = refused_and_not_told(&lab, &limiter, source, smtp);
         drop(three);
         holds(&limiter, source, 0);
+        let verdict = Answer::Line(over(3, 1, source));
         assert_eq!(told(&lab, source, &client), verdict, "it held three when one was allowed");
         limiter.ok(&["set", "smtp", "max_connections=3"]);
     }
@@ -108,7 +115,7 @@ fn a_client_whose_verdict_was_displaced_is_told_what_holds_when_it_is_connected(
         };
         let client = displaced();
         limiter.ok(&["set", "smtp", "max_connections=2"]);
-        assert_eq!(told(&lab, source, &client), Answer::Line(Limiter::smtp_reply(3, source)));
+        assert_eq!(told(&lab, source, &client), Answer::Line(over(3, 2, source)));
         let client = displaced();
         connections.truncate(1);
         holds(&limiter, source, 1);
@@ -158,8 +165,7 @@ fn in_a_burst_no_client_is_told_a_number_that_was_not_the_verdicts() {
         let refused: Vec<_> = answers.into_iter().filter(|answer| !answer.is_service()).collect();
         // The server lets go of connections a little after their clients, and while the limit is high others come.
         let most = limiter.source("smtp", source).peak as u32;
-        let verdicts: Vec<_> =
-            (LOW..=most).map(|count| Answer::Line(Limiter::smtp_reply(count, source))).collect();
+        let verdicts: Vec<_> = (LOW..=most).map(|count| Answer::Line(over(count, LOW, source))).collect();
         let others: Vec<_> = refused.iter().filter(|answer| !verdicts.contains(answer)).collect();
         assert!(others.is_empty(), "{} of {}: {others:?}", others.len(), refused.len());
         assert!(refused.len() > 20, "{} were refused", refused.len());
@@ -185,7 +191,7 @@ fn waiters_are_told_the_count_and_the_limit_of_the_moment_in_which_they_are_refu
         limiter.ok(&["set", "smtp", "max_connections=1", "wait=0s"]);
         let lines = clients.iter().map(|client| first_line(client, SOON));
         let told: Vec<_> = lines.filter(|answer| !answer.is_service()).collect();
-        assert_eq!(told, [Limiter::smtp_reply(3, source), Limiter::smtp_reply(3, source)].map(Answer::Line));
+        assert_eq!(told, [over(3, 1, source), over(3, 1, source)].map(Answer::Line));
         limiter.ok(&["set", "smtp", "max_connections=3", "wait=60s"]);
         drop(clients);
         sockets::settled(&lab.host, &limiter, 25);

@@ -32,7 +32,7 @@ fn a_full_service_refuses_everyone_but_allowed_sources_within_the_reserve() {
     for family in [V4, V6] {
         let stranger = family.sources[1];
         let Answer::Line(refusal) = lab.answer(stranger, family.port(25)) else { panic!("no refusal") };
-        assert!(refusal.contains("Too many connections (6) to this service at present"), "{refusal}");
+        assert!(refusal.contains("Too many connections (6 of 6) to this service"), "{refusal}");
     }
     // The host itself is allowed from the start: it has the reserve, and no more.
     let own = |family: limiter_lab::Family| lab.host.run(|| dial(family.host, family.port(25), SOON));

@@ -83,7 +83,7 @@ fn behind_a_tproxy_rule_the_limit_is_that_of_the_port_that_was_asked_for() {
         let held = served(&lab, source, imap, 3);
         for _ in 0..3 {
             let Answer::Line(line) = answer(&lab, source, imap) else { panic!("it is not told why") };
-            assert!(line.starts_with("* BYE [UNAVAILABLE] Too many connections (3)"), "{line}");
+            assert!(line.starts_with("* BYE [UNAVAILABLE] Too many connections (3 of 3)"), "{line}");
         }
         sockets::agree(&lab.host, &limiter, ("imap", ASKED), source, 3);
         assert_eq!(limiter.source("imap", source).refused, 3);

@@ -506,7 +506,7 @@ fn screens_of_a_real_instance_fit_into_80_and_60_columns() {
     for family in [V4, V6] {
         let answer = lab.client.run(|| client::answer(family.source(), family.port(25), SOON).1);
         assert!(
-            matches!(&answer, Answer::Line(line) if line.contains("Too many connections (2)")),
+            matches!(&answer, Answer::Line(line) if line.contains("Too many connections (2 of 2)")),
             "{answer:?}"
         );
     }

@@ -282,7 +282,7 @@ impl Limiter {
 
     /// What it says to a refused client at `source`, after the protocol's own words.
     pub fn words(limit: u32, source: IpAddr) -> String {
-        format!("Too many connections ({limit}) from this IP [{source}]")
+        format!("Too many connections ({limit} of {limit}) from this IP [{source}], close one or wait")
     }
 
     /// The text of the refusal as SMTP has it: addresses are literals of RFC 5321, 4.1.3.

@@ -36,6 +36,33 @@ refuses! {
         "[defaults]\nmax_connections = true" => "2:19: max_connections must be a whole number between 1 and 1000000, not a boolean; give the number of connections one source may hold",
         "[defaults]\nmax_connections = { imap = 200 }" => "2:19: max_connections must be a whole number between 1 and 1000000, not a table; give the number of connections one source may hold",
     }
+    a_message_is_one_line_that_its_protocol_has {
+        "[defaults]\nmessage = 5" => "2:11: message must be text, or a table of texts by reason, or \"none\", not 5; write for example message = { concurrency = \"Too many connections, close one\" }",
+        "[defaults]\nmessage = ''" => "2:11: message has no text; write some, or \"none\" for the words of limiter",
+        "[defaults]\nmessage = ' '" => "2:11: message has no text; write some, or \"none\" for the words of limiter",
+        "[defaults]\nmessage = \"a\\r\\nb\"" => "2:11: message has the control character \\r, which a reply cannot have; write it as one line of text",
+        "[defaults]\nmessage = '''a\nb'''" => "2:11: message has the control character \\n, which a reply cannot have; write it as one line of text",
+        "[defaults]\nmessage = \"a\\tb\"" => "2:11: message has the control character \\t, which a reply cannot have; write it as one line of text",
+        "[defaults]\nmessage = \"a\\u2028b\"" => "2:11: message has the control character \\u{2028}, which a reply cannot have; write it as one line of text",
+        "[defaults]\nmessage = '{cuont}'" => "2:11: message has the unknown placeholder {cuont} (known: {count} {limit} {address} {service} {hostname} {reason} {retry} {url}); write one of these, or {{ for a brace",
+        "[defaults]\nmessage = '{count'" => "2:11: message has a brace without the other; close the placeholder, or write {{ or }} for a brace",
+        "[service.imap]\nmessage = { rate = 'a', concurency = 'b' }" => "2:25: unknown key concurency in the message of [service.imap] (known: total, network, concurrency, rate); did you mean concurrency?",
+        "[service.imap]\nmessage = { rate = '{count} of {limit}' }" => "2:20: the message for rate has {count}, but a refusal for rate counts no connections; remove it",
+        "[service.imap]\nmessage = { rate = 'a', denied = 'b' }" => "2:25: nobody is told that it is denied, because its packets are dropped; remove this message",
+        "[service.imap]\nmessage = { total = 5 }" => "2:21: message must be text, or a table of texts by reason, or \"none\", not 5; write for example message = { concurrency = \"Too many connections, close one\" }",
+        "[service.imap]\nmessage = 'zu viele, schließen'" => "2:11: the message of service imap has the character ß, but a reply of IMAP has only ASCII; write it in ASCII",
+        "[service.sieve]\nmessage = 'schließen'\n[defaults]\nmessage = { rate = 'ß' }" => "4:20: the message of service imap has the character ß, but a reply of IMAP has only ASCII; write it in ASCII",
+    }
+    a_url_is_one {
+        "[defaults]\nurl = 'example.org'" => "2:7: url must begin with https:// or http://, and be ASCII without spaces, quotes and <>, or \"none\", not \"example.org\"; give the address of a page",
+        "[defaults]\nurl = 'https://'" => "2:7: url must begin with https:// or http://, and be ASCII without spaces, quotes and <>, or \"none\", not \"https://\"; give the address of a page",
+        "[defaults]\nurl = 'https://a b'" => "2:7: url must begin with https:// or http://, and be ASCII without spaces, quotes and <>, or \"none\", not \"https://a b\"; give the address of a page",
+        "[defaults]\nurl = 'https://ä.example'" => "2:7: url must begin with https:// or http://, and be ASCII without spaces, quotes and <>, or \"none\", not \"https://ä.example\"; give the address of a page",
+        "[defaults]\nurl = 5" => "2:7: url must begin with https:// or http://, and be ASCII without spaces, quotes and <>, or \"none\", not 5; give the address of a page",
+        "[defaults]\nurl = 'javascript:x'" => "2:7: url must begin with https:// or http://, and be ASCII without spaces, quotes and <>, or \"none\", not \"javascript:x\"; give the address of a page",
+        "[defaults]\nurl = 'https://a/{retry}'" => "2:7: url cannot have {retry}; use {address}, {service}, {hostname} or {reason}, or remove it",
+        "[defaults]\nurl = 'https://a/{url}'" => "2:7: url cannot have {url}; use {address}, {service}, {hostname} or {reason}, or remove it",
+    }
     a_port_must_be_one {
         "[service.smtp]\nports = [25, 0]" => "2:14: a port must be between 1 and 65535, not 0; give the TCP port the service listens on",
         "[service.smtp]\nports = [\n  25,\n  70000,\n]" => "4:3: a port must be between 1 and 65535, not 70000; give the TCP port the service listens on",
@@ -77,7 +104,7 @@ refuses! {
         "[service.smtp]\nipv6_prefix = 56\nnetwork = { ipv6_prefix = 64, max_connections = 50 }" => "3:1: the ipv6_prefix 64 of a network is longer than the ipv6_prefix 56 of a source at service smtp; give a shorter one",
     }
     a_total_is_for_a_service_and_has_room_for_a_source {
-        "[defaults]\nmax_total = 400" => "2:1: unknown key max_total in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); move it to a [service.NAME]",
+        "[defaults]\nmax_total = 400" => "2:1: unknown key max_total in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); move it to a [service.NAME]",
         "[service.smtp]\nmax_total = 0" => "2:13: max_total must be between 1 and 1000000, not 0; give the number of connections the whole service may hold, or \"none\"",
         "[service.smtp]\nmax_total = 19" => "2:13: max_total 19 of service smtp is less than the 20 connections one source may hold; raise it, or lower max_connections",
         "[service.smtp]\nreserve = 5" => "2:11: service smtp has a reserve but no max_total; add max_total, or set reserve to 0",
@@ -162,7 +189,7 @@ refuses! {
         "[service.imap]\nports = [143]\ntls_ports = [993]" => "3:14: port 993 of tls_ports is not a port of service imap; add it to ports, or remove it here",
         "[service.imap]\ntls_ports = [993, 143, 993]" => "2:24: port 993 is listed twice in tls_ports of service imap; list it once",
         "[service.imap]\ntls_ports = [0]" => "2:14: a port must be between 1 and 65535, not 0; give the TCP port the service listens on",
-        "[defaults]\ntls_ports = [993]" => "2:1: unknown key tls_ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); move it to a [service.NAME]",
+        "[defaults]\ntls_ports = [993]" => "2:1: unknown key tls_ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); move it to a [service.NAME]",
     }
     a_wait_is_a_time_in_whole_seconds {
         "[service.smtp]\nwait = \"61s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"61s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
@@ -180,7 +207,7 @@ refuses! {
         "[defaults]\nwait = \"99999999999999999999s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"99999999999999999999s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         "[service.smtp]\nwait = true" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not a boolean; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         "wait = \"5s\"" => "1:1: unknown key wait at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [defaults]",
-        "[service.smtp]\nwaits = \"5s\"" => "2:1: unknown key waits in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); did you mean wait?",
+        "[service.smtp]\nwaits = \"5s\"" => "2:1: unknown key waits in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); did you mean wait?",
     }
     the_ladder_is_of_numbers_and_times {
         "[ladder]\nreplies = 20" => "2:11: replies must be a text such as \"20/min\", per s, min or h, or \"none\", not 20; give the number of replies a source gets before it gets resets",
@@ -228,9 +255,9 @@ refuses! {
         "[service.lmtp]\nports = [24]" => "1:10: service lmtp is not built in and has no protocol; add for example protocol = \"smtp\"",
     }
     an_unknown_key_is_named_with_those_there_are {
-        "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); remove it",
-        "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); did you mean max_connections?",
-        "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); did you mean ipv4_prefix?",
+        "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); remove it",
+        "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); did you mean max_connections?",
+        "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); did you mean ipv4_prefix?",
         "modes = \"observe\"" => "1:1: unknown key modes at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean mode?",
         "[ladders]\nban = '10min'" => "1:2: unknown key ladders at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean ladder?",
         "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean service?",
@@ -238,8 +265,8 @@ refuses! {
     }
     a_key_in_the_wrong_table_is_sent_home {
         "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [defaults]",
-        "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); move it to a [service.NAME]",
-        "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls); move it above the first table",
+        "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); move it to a [service.NAME]",
+        "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); move it above the first table",
     }
     a_table_must_be_one {
         "defaults = 5" => "1:12: defaults must be a table, not 5; write [defaults] above its keys",

@@ -5,6 +5,7 @@ use limiter_common::{Mode, Protocol, Rate, Response, ServicePolicy};
 use proptest::prelude::*;
 
 use super::super::*;
+use crate::wording::Wording;
 
 prop_compose! {
     pub fn any_service()(
@@ -51,6 +52,7 @@ prop_compose! {
             reserve: total.map_or(0, |(_, reserve)| reserve),
             keepalive,
             wait,
+            wording: Wording::default(),
         }
     }
 }

@@ -14,7 +14,8 @@ use super::{
     scene::{Scene, V4, V6, Way, each},
 };
 
-const WORDS: &str = "421 4.7.0 mx.example Too many connections (8) from this IP [192.0.2.7]\r\n";
+const WORDS: &str =
+    "421 4.7.0 mx.example Too many connections (8 of 8) from this IP [192.0.2.7], close one or wait\r\n";
 
 /// As the greeter does.
 fn say_why(connection: &mut TcpStream) {

@@ -14,7 +14,7 @@ pub fn line(text: &Text<'_>) -> String {
         IpAddr::V6(_) => "IPv6:",
     };
     let code = if text.is_final() { "554 5.7.1" } else { "421 4.7.0" };
-    format!("{code} {} {}\r\n", text.hostname, text.because(tag))
+    format!("{code} {} {}\r\n", text.hostname, text.words(tag))
 }
 
 #[cfg(test)]
@@ -25,11 +25,11 @@ mod tests {
     fn the_reply_is_a_421_with_the_name_and_the_address() {
         assert_eq!(
             line(&text::V4),
-            "421 4.7.0 mail.example.org Too many connections (8) from this IP [203.0.113.7]\r\n"
+            "421 4.7.0 mail.example.org Too many connections (8 of 8) from this IP [203.0.113.7], close one or wait\r\n"
         );
         assert_eq!(
             line(&text::V6),
-            "421 4.7.0 mail.example.org Too many connections (8) from this IP [IPv6:2001:db8::7]\r\n"
+            "421 4.7.0 mail.example.org Too many connections (8 of 8) from this IP [IPv6:2001:db8::7], close one or wait\r\n"
         );
     }
 }

@@ -7,7 +7,7 @@ use super::text::Text;
 /// The reply.
 pub fn line(text: &Text<'_>) -> String {
     let code = if text.is_final() { "NOPERM" } else { "UNAVAILABLE" };
-    format!("* BYE [{code}] {}\r\n", text.because(""))
+    format!("* BYE [{code}] {}\r\n", text.words(""))
 }
 
 #[cfg(test)]
@@ -18,11 +18,11 @@ mod tests {
     fn the_reply_is_a_bye_instead_of_a_greeting() {
         assert_eq!(
             line(&text::V4),
-            "* BYE [UNAVAILABLE] Too many connections (8) from this IP [203.0.113.7]\r\n"
+            "* BYE [UNAVAILABLE] Too many connections (8 of 8) from this IP [203.0.113.7], close one or wait\r\n"
         );
         assert_eq!(
             line(&text::V6),
-            "* BYE [UNAVAILABLE] Too many connections (8) from this IP [2001:db8::7]\r\n"
+            "* BYE [UNAVAILABLE] Too many connections (8 of 8) from this IP [2001:db8::7], close one or wait\r\n"
         );
     }
 }

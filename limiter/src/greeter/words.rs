@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! What the greeter has to say, of the configuration: its name, and the words of each port's service.
+
+use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use limiter_common::Protocol;
+
+use crate::{
+    config::{Config, is_hostname},
+    wording::Wording,
+};
+
+/// The greeter's name, and what is told at which port.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// A name that [`is_hostname`] accepts.
+    pub hostname: String,
+    services: HashMap<u16, Arc<Service>>,
+}
+
+/// What is told at the ports of a service.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// What its clients speak. The words are checked for that.
+    pub protocol: Protocol,
+    /// The administrator's words.
+    pub wording: Wording,
+}
+
+impl Words {
+    /// Those of a configuration, under the name that the host has; `localhost` if no client can be told that name. No
+    /// other character reaches a line, so none can end it.
+    #[must_use]
+    pub fn of(config: &Config, hostname: String) -> Self {
+        let mut services = HashMap::new();
+        for service in &config.services {
+            let words = Arc::new(Service {
+                name: service.name.clone(),
+                protocol: service.protocol,
+                wording: service.wording.clone(),
+            });
+            services.extend(service.ports.iter().map(|port| (*port, Arc::clone(&words))));
+        }
+        let hostname = if is_hostname(&hostname) { hostname } else { "localhost".to_owned() };
+        Self { hostname, services }
+    }
+
+    /// What is told at `port`, if clients speak `protocol` there: the kernel's policy may be one change ahead.
+    #[must_use]
+    pub fn at(&self, port: u16, protocol: Protocol) -> Option<&Service> {
+        self.services.get(&port).map(Arc::as_ref).filter(|service| service.protocol == protocol)
+    }
+}
+
+/// Knows when the rate of a client allows its next connection.
+pub trait Dues: fmt::Debug + Send {
+    /// In which time that is, of `remote` at `local_port`; `None` if it is not known.
+    ///
+    /// Called on the greeter's thread, only for who is refused for its rate and told so with `{retry}`.
+    fn due(&self, local_port: u16, remote: IpAddr) -> Option<Duration>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_could_say_something_else_is_not_given() {
+        let given = |name: &str| Words::of(&Config::default(), name.to_owned()).hostname;
+        let long = "a".repeat(254);
+        for bad in ["", "a b", "a\r\n250 ok", "ä.example", "a\"b", "(none)", long.as_str()] {
+            assert_eq!(given(bad), "localhost", "{bad:?}");
+        }
+        assert_eq!(given("mx-1.example.org"), "mx-1.example.org");
+    }
+
+    #[test]
+    fn each_port_has_the_words_of_its_service_for_its_protocol() {
+        let config = crate::config::parse("[service.imap]\nmessage = \"full\"\n", "a file").unwrap();
+        let words = Words::of(&config, "mx".to_owned());
+        let message = |port, protocol| {
+            let service = words.at(port, protocol)?;
+            Some((service.name.as_str(), service.wording.message(limiter_common::Reason::Rate).is_some()))
+        };
+        assert_eq!(message(143, Protocol::Imap), Some(("imap", true)));
+        assert_eq!(message(993, Protocol::Imap), Some(("imap", true)));
+        assert_eq!(message(25, Protocol::Smtp), Some(("smtp", false)));
+        assert_eq!(message(143, Protocol::Pop3), None);
+        assert_eq!(message(80, Protocol::Smtp), None);
+    }
+}
