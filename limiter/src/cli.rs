@@ -10,6 +10,7 @@ mod import;
 mod input;
 mod list;
 mod loaded;
+mod log;
 mod output;
 mod reload;
 mod rules;

@@ -238,7 +238,7 @@ impl Serving {
             config,
             listening: Listening::open(&instance.pins())?,
             is_blind: false,
-            refusals: Refusals::new(&tables)?,
+            refusals: Refusals::new(&tables, greeter.log())?,
             certificates,
         };
         upkeep.keep_certificates();

@@ -15,6 +15,7 @@ mod bounds;
 mod clients;
 mod event_loop;
 mod listener;
+mod log;
 mod refusal;
 mod reply;
 mod seats;
@@ -31,15 +32,19 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender, channel},
     },
+    time::Instant,
 };
 
 use event_loop::{EventLoop, Handed};
+use limiter_common::{Grounds, Response};
 use mio::Waker;
+use refusal::Service;
 use seats::{Seat, Seats};
 use tokio::sync::watch;
 
 pub use bounds::Bounds;
 pub use listener::Listener;
+pub use log::{LINES, Line, RefusalLog, Refused};
 pub use refusal::{Services, bear};
 pub use totals::{Snapshot, Totals};
 pub use words::{Dues, Words};
@@ -50,6 +55,8 @@ pub struct Teller {
     clients: Sender<Handed>,
     seats: Seats,
     services: watch::Receiver<Services>,
+    words: watch::Receiver<Words>,
+    log: RefusalLog,
     totals: Totals,
     waker: Arc<Waker>,
 }
@@ -58,6 +65,15 @@ impl Teller {
     /// Whether a client of `port` can be told anything.
     pub fn tells(&self, port: u16) -> bool {
         self.services.borrow().at(port).is_some()
+    }
+
+    /// Notes for the log that a client of `port` got a reset.
+    pub fn note_reset(&self, port: u16, remote: IpAddr, grounds: Grounds) {
+        let Some(Service { protocol, .. }) = self.services.borrow().at(port) else { return };
+        let service = self.words.borrow().name(port, protocol);
+        let Grounds { reason, count, limit } = grounds;
+        let response = Response::Reset;
+        self.log.note(Refused { service, remote, reason, count, limit, response }, Instant::now());
     }
 
     /// A seat for a client at `remote`, before a socket is made for it; none if there is no room for it, and it has to
@@ -144,9 +160,17 @@ impl Greeter {
             clients: self.clients.clone(),
             seats: self.event_loop.seats().clone(),
             services: self.event_loop.services().clone(),
+            words: self.event_loop.words().clone(),
+            log: self.log(),
             totals: self.totals(),
             waker: Arc::clone(&self.handle.waker),
         }
+    }
+
+    /// Who was refused, for whoever writes the log.
+    #[must_use]
+    pub fn log(&self) -> RefusalLog {
+        self.event_loop.log().clone()
     }
 
     /// What is counted, live; it outlasts the greeter.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! Refusals in the log: not each, of which there may be a million a second, but how many, at which service, and why.
+//! Refusals in the log: not each, of which there may be a million a second, but how many, at which service, and why; and
+//! who was refused, as far as the daemon told or reset it itself.
 
 use std::{
     collections::HashMap,
@@ -7,10 +8,14 @@ use std::{
 };
 
 use anyhow::Result;
-use limiter_common::{Counters, Reason};
+use limiter_common::{Addr, Counters, Reason};
 use tracing::info;
 
-use crate::kernel::Tables;
+use crate::{
+    greeter::{LINES, Line, RefusalLog, Refused},
+    kernel::{Tables, sets::RuleEntry},
+    policy,
+};
 
 /// How often, at most.
 const EVERY: Duration = Duration::from_secs(60);
@@ -21,19 +26,36 @@ const FIRST: Duration = Duration::from_secs(5);
 pub struct Refusals {
     /// By service: what had been counted, and when.
     said: HashMap<String, (Counters, Instant)>,
+    /// Who was refused.
+    log: RefusalLog,
+    /// The rules, and the change since which they are as they are: there may be a hundred thousand.
+    rules: Option<(u64, Vec<RuleEntry>)>,
 }
 
 impl Refusals {
     /// What was refused before is not said again.
-    pub fn new(tables: &Tables) -> Result<Self> {
+    pub fn new(tables: &Tables, log: RefusalLog) -> Result<Self> {
         let long_ago = Instant::now().checked_sub(EVERY.saturating_sub(FIRST)).unwrap_or_else(Instant::now);
         let said = counters(tables)?.into_iter().map(|(name, now)| (name, (now, long_ago)));
-        Ok(Self { said: said.collect() })
+        Ok(Self { said: said.collect(), log, rules: None })
     }
 
     /// Says what has been refused since, where it is time.
     pub fn round(&mut self, tables: &Tables) -> Result<()> {
         let now = Instant::now();
+        for line in self.log.lines(now) {
+            match line {
+                Line::Source(refused, besides) => {
+                    let rule = self.rule(tables, &refused)?;
+                    say(&refused, besides, rule.as_deref().unwrap_or("none"));
+                }
+                Line::Others(others) => info!(
+                    target: "limiter::refused",
+                    others,
+                    "refused {others} more connections, which are not listed: {LINES} lines a minute are"
+                ),
+            }
+        }
         let all = counters(tables)?;
         self.said.retain(|name, _| all.iter().any(|(other, _)| other == name));
         for (name, counters) in all {
@@ -42,12 +64,55 @@ impl Refusals {
                 continue;
             }
             if let Some(said) = sentence(before, &counters) {
-                info!("{name}: {said}");
+                info!(target: "limiter::refusals", service = name, "{name}: {said}");
                 (*before, *at) = (counters, now);
             }
         }
         Ok(())
     }
+}
+
+impl Refusals {
+    /// The network of the rule that counts for a source, if there is one.
+    fn rule(&mut self, tables: &Tables, refused: &Refused) -> Result<Option<String>> {
+        let change = tables.policy.change()?;
+        let rules = match self.rules.take() {
+            Some((known, rules)) if known == change => rules,
+            _ => tables.policy.rules()?,
+        };
+        let rule = policy::covering(&rules, &Addr::from(refused.remote));
+        let rule = rule.map(|rule| rule.network.to_string());
+        self.rules = Some((change, rules));
+        Ok(rule)
+    }
+}
+
+/// One line: the words for people, the fields for programs.
+fn say(refused: &Refused, besides: u64, rule: &str) {
+    let Refused { service, remote, reason, count, limit, response } = refused;
+    info!(
+        target: "limiter::refused",
+        service = service.as_ref(),
+        source = %remote,
+        reason = reason.name(),
+        count,
+        limit,
+        response = response.name(),
+        rule,
+        more = besides,
+        "{}",
+        who(refused, besides, rule)
+    );
+}
+
+/// The words of it.
+fn who(refused: &Refused, besides: u64, rule: &str) -> String {
+    let Refused { service, remote, reason, count, limit, response } = refused;
+    // What a rate counts is not what is open.
+    let numbers = if *reason == Reason::Rate { String::new() } else { format!(" ({count} of {limit})") };
+    let rule = if rule == "none" { String::new() } else { format!(", rule {rule}") };
+    let more = if besides == 0 { String::new() } else { format!(", and {besides} more") };
+    format!("refused {remote} at {service}: {reason}{numbers}, {response}{rule}{more}")
 }
 
 fn counters(tables: &Tables) -> Result<Vec<(String, Counters)>> {
@@ -84,6 +149,23 @@ fn sentence(before: &Counters, now: &Counters) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_says_who_was_refused_where_and_why() {
+        let refused = Refused {
+            service: "smtp".into(),
+            remote: "192.0.2.7".parse().unwrap(),
+            reason: Reason::Concurrency,
+            count: 9,
+            limit: 8,
+            response: limiter_common::Response::Reply,
+        };
+        assert_eq!(who(&refused, 0, "none"), "refused 192.0.2.7 at smtp: concurrency (9 of 8), reply");
+        assert_eq!(
+            who(&Refused { reason: Reason::Rate, ..refused }, 311, "192.0.2.0/24"),
+            "refused 192.0.2.7 at smtp: rate, reply, rule 192.0.2.0/24, and 311 more"
+        );
+    }
 
     #[test]
     fn refusals_are_said_by_reason_and_nothing_where_there_are_none() {

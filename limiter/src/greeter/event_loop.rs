@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use limiter_common::Reason;
+use limiter_common::{Reason, Response};
 use mio::{
     Events, Interest, Poll, Token, Waker,
     net::{TcpListener, TcpStream},
@@ -25,6 +25,7 @@ use super::{
     Listener, Totals,
     bounds::Bounds,
     clients::Clients,
+    log::{RefusalLog, Refused},
     refusal::{self, Refusal, Services},
     reply,
     seats::{Seat, Seats},
@@ -66,6 +67,7 @@ pub struct EventLoop {
     /// Where TLS starts at once.
     ports: Ports,
     words: watch::Receiver<Words>,
+    log: RefusalLog,
     dues: Box<dyn Dues>,
     bounds: Bounds,
     totals: Totals,
@@ -99,6 +101,7 @@ impl EventLoop {
             services,
             ports,
             words,
+            log: RefusalLog::new(),
             dues,
             bounds,
             totals,
@@ -115,6 +118,16 @@ impl EventLoop {
     /// What is served at which port.
     pub const fn services(&self) -> &watch::Receiver<Services> {
         &self.services
+    }
+
+    /// Who was refused, for whoever writes the log.
+    pub const fn log(&self) -> &RefusalLog {
+        &self.log
+    }
+
+    /// What it has to say.
+    pub const fn words(&self) -> &watch::Receiver<Words> {
+        &self.words
     }
 
     /// Who may have its attention.
@@ -212,7 +225,7 @@ impl EventLoop {
                 continue;
             }
             let stream = TcpStream::from_std(stream);
-            let line = self.line(&stream, peer);
+            let line = self.line(&stream, peer, now);
             self.tell(stream, peer.ip(), line, now, seat);
         }
     }
@@ -223,7 +236,7 @@ impl EventLoop {
             self.totals.count_dropped_full();
             return reply::reset(stream);
         };
-        let line = self.line(&stream, peer);
+        let line = self.line(&stream, peer, now);
         self.tell(stream, peer.ip(), line, now, seat);
     }
 
@@ -265,7 +278,7 @@ impl EventLoop {
     }
 
     /// What to say, if there is something that can be said.
-    fn line(&mut self, stream: &TcpStream, peer: SocketAddr) -> Option<String> {
+    fn line(&mut self, stream: &TcpStream, peer: SocketAddr, now: Instant) -> Option<String> {
         let remote = peer.ip().to_canonical();
         let port = stream.local_addr().ok()?.port();
         let service = self.services.borrow().at(port)?;
@@ -275,6 +288,9 @@ impl EventLoop {
         };
         let refusal = service.refusal(grounds);
         debug!("refused {remote} at port {port}: {}", refusal.reason.name());
+        let Refusal { protocol, reason, count, limit } = refusal;
+        let service = self.words.borrow().name(port, protocol);
+        self.log.note(Refused { service, remote, reason, count, limit, response: Response::Reply }, now);
         Some(self.compose(refusal, port, remote))
     }
 

@@ -7,14 +7,14 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{Ipv6Addr, Shutdown, SocketAddr, TcpStream as Client},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use limiter_common::{Grounds, Protocol, Reason};
+use limiter_common::{Protocol, Reason};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 
-use super::{refusal::Service, *};
+use super::*;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const LINE: &str =

@@ -22,7 +22,7 @@ pub struct Words {
 #[derive(Debug)]
 pub struct Service {
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// What its clients speak. The words are checked for that.
     pub protocol: Protocol,
     /// The administrator's words.
@@ -37,7 +37,7 @@ impl Words {
         let mut services = HashMap::new();
         for service in &config.services {
             let words = Arc::new(Service {
-                name: service.name.clone(),
+                name: service.name.as_str().into(),
                 protocol: service.protocol,
                 wording: service.wording.clone(),
             });
@@ -51,6 +51,12 @@ impl Words {
     #[must_use]
     pub fn at(&self, port: u16, protocol: Protocol) -> Option<&Service> {
         self.services.get(&port).map(Arc::as_ref).filter(|service| service.protocol == protocol)
+    }
+
+    /// The name of the service at `port`, likewise.
+    #[must_use]
+    pub fn name(&self, port: u16, protocol: Protocol) -> Arc<str> {
+        self.at(port, protocol).map_or_else(|| "mail".into(), |service| Arc::clone(&service.name))
     }
 }
 
@@ -82,7 +88,7 @@ mod tests {
         let words = Words::of(&config, "mx".to_owned());
         let message = |port, protocol| {
             let service = words.at(port, protocol)?;
-            Some((service.name.as_str(), service.wording.message(limiter_common::Reason::Rate).is_some()))
+            Some((service.name.as_ref(), service.wording.message(limiter_common::Reason::Rate).is_some()))
         };
         assert_eq!(message(143, Protocol::Imap), Some(("imap", true)));
         assert_eq!(message(993, Protocol::Imap), Some(("imap", true)));

@@ -385,7 +385,12 @@ impl Attendant {
         }
         let answer = self.ask(flow, Act::Tell)?;
         if answer.done != 0 {
-            self.clients.end(&mut self.waiters, held, grounds(&answer));
+            let told = grounds(&answer).filter(|_| self.clients.tells(&held));
+            // Without grounds it was not refused, but has gone itself.
+            if told.is_none() && answer.grounds != 0 {
+                self.clients.note_reset(&held, Grounds::unpack(answer.grounds));
+            }
+            self.clients.end(&mut self.waiters, held, told);
             self.forget(flow)?;
         }
         Ok(())

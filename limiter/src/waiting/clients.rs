@@ -89,11 +89,21 @@ impl Clients {
         }
     }
 
+    /// Whether a client can be told anything where it has connected to.
+    pub fn tells(&self, held: &Held) -> bool {
+        self.teller.tells(held.local.port())
+    }
+
+    /// Notes for the log that one gets a reset.
+    pub fn note_reset(&self, held: &Held, grounds: Grounds) {
+        self.teller.note_reset(held.local.port(), held.remote.ip().to_canonical(), grounds);
+    }
+
     /// Ends a handshake: with `grounds` told by the greeter, or by a reset. One that has become a connection
     /// goes on.
     pub fn end(&mut self, waiters: &mut Waiters, held: Held, grounds: Option<Grounds>) {
         let ended = match grounds {
-            Some(grounds) if self.teller.tells(held.local.port()) => self.tell(waiters, &held, grounds),
+            Some(grounds) if self.tells(&held) => self.tell(waiters, &held, grounds),
             _ => self.remove(&held).map(|is_gone| if is_gone { Ended::Unheard } else { Ended::NotAtAll }),
         };
         match ended {
