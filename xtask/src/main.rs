@@ -9,6 +9,7 @@ mod bpffs;
 mod build;
 #[cfg(test)]
 mod claims;
+mod clients;
 mod command;
 mod compiler;
 mod demo;
@@ -70,6 +71,8 @@ enum Verb {
     Soak(soak::Soak),
     /// Measure how long mail servers take to deliver a queue to a host with limits
     Senders(senders::Senders),
+    /// Show what users of mail programs see when they are over a limit
+    Clients(clients::Clients),
     /// Run the kernel tests on Debian kernels, in virtual machines
     Vm(vm::Vm),
     /// Run as init of such a virtual machine
@@ -98,6 +101,7 @@ fn run() -> anyhow::Result<()> {
         Verb::Fuzz(verb) => verb.run(),
         Verb::Soak(verb) => verb.run(),
         Verb::Senders(verb) => verb.run(),
+        Verb::Clients(verb) => verb.run(),
         Verb::Vm(verb) => verb.run(),
         Verb::VmInit(verb) => verb.run(),
     }

@@ -121,6 +121,34 @@ pub const BENCH: &[Package] = &[
 /// What senders and receivers are, beside those of [`crate::unpacked`].
 pub const SENDERS: &[Package] = &[IPROUTE2, POSTFIX, LIBIDN, LIBDANE, LIBEVENT];
 
+/// The mail programs whose users are refused, beside Exim.
+pub const CLIENTS: &[Package] = &[
+    IPROUTE2,
+    POSTFIX,
+    LIBIDN,
+    LIBDANE,
+    package("swaks", &["swaks"], "a mail client that shows each reply"),
+    package(
+        "libnet-ssleay-perl",
+        &[
+            "/usr/lib/x86_64-linux-gnu/perl5/5.36/Net/SSLeay.pm",
+            "/usr/lib/x86_64-linux-gnu/perl5/5.40/Net/SSLeay.pm",
+        ],
+        "swaks needs it for TLS, but only recommends it",
+    ),
+    package("curl", &["curl"], "a mail client of programs"),
+    package("openssl", &["openssl"], "what administrators look with"),
+    package("msmtp", &["msmtp"], "sends mail"),
+    package("mpop", &["mpop"], "reads mail by POP3"),
+    package("isync", &["mbsync"], "reads mail by IMAP"),
+    package("fetchmail", &["fetchmail"], "reads mail by IMAP and POP3"),
+    package("getmail6", &["getmail"], "reads mail by IMAP and POP3"),
+    package("offlineimap3", &["offlineimap"], "reads mail by IMAP"),
+    package("neomutt", &["neomutt"], "a mail program on a terminal"),
+    package("alpine", &["alpine"], "a mail program on a terminal"),
+    package("python3", &["python3"], "its library has mail clients"),
+];
+
 /// What the soak needs.
 pub const SOAK: &[Package] = &[IPROUTE2];
 
@@ -158,6 +186,19 @@ const IPTABLES: Package = package("iptables", &["iptables"], "another firewall l
 const IPROUTE2: Package = package("iproute2", &["ip"], "makes network namespaces for the tests");
 const BPFTOOL: Package =
     package("bpftool", &["bpftool"], "shows loaded programs and maps, independently of limiter");
+
+/// The versions of those that are installed from a package, in one line.
+///
+/// # Errors
+///
+/// When dpkg does not tell.
+pub fn versions(packages: &[Package]) -> Result<String> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat", "${Package} ${Version}\n"]).args(packages.iter().map(|it| it.name));
+    let shown = query.stderr(Stdio::null()).output().context("cannot run dpkg-query")?;
+    let lines = String::from_utf8_lossy(&shown.stdout);
+    Ok(lines.lines().collect::<Vec<_>>().join(", "))
+}
 
 /// Brings apt's lists up to date.
 ///

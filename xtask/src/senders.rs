@@ -10,13 +10,13 @@
 
 mod cell;
 mod exim;
-mod host;
-mod mailer;
-mod mailers;
+pub mod host;
+pub mod mailer;
+pub mod mailers;
 mod opensmtpd;
-mod plan;
+pub mod plan;
 mod postfix;
-mod setting;
+pub mod setting;
 mod table;
 mod watch;
 

@@ -23,6 +23,9 @@ pub const BENCH: Names = Names("limiter-bench-");
 /// Those of `cargo xtask senders`.
 pub const SENDERS: Names = Names("limiter-senders-");
 
+/// Those of `cargo xtask clients`.
+pub const CLIENTS: Names = Names("limiter-clients-");
+
 /// Where the limiter pins.
 pub const PINS: &str = "/sys/fs/bpf";
 

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! One client at one port.
+
+use std::fmt;
+
+/// How it connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// In plain text.
+    Plain,
+    /// It asks for TLS after the greeting.
+    StartTls,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Plain => "plain",
+            Self::StartTls => "STARTTLS",
+        })
+    }
+}
+
+/// One client at one port.
+pub struct Case {
+    /// Its name.
+    pub client: &'static str,
+    /// Where it connects to.
+    pub port: u16,
+    /// How.
+    pub way: Way,
+    /// Its files, by their names, in which `{host}`, `{port}` and `{dir}` stand for what they are called.
+    pub files: Vec<(&'static str, String)>,
+    /// A line for the shell, likewise.
+    pub line: String,
+    /// Whether it draws on a terminal.
+    pub draws: bool,
+    /// What its user has to see is in lines that have one of these; none: in all lines.
+    pub only: &'static [&'static str],
+    /// Lines that have one of these are of no use.
+    pub without: &'static [&'static str],
+}
+
+/// What its user saw.
+pub struct Seen {
+    /// The client.
+    pub client: &'static str,
+    /// Where it connected to.
+    pub port: u16,
+    /// How.
+    pub way: Way,
+    /// Each line, as it was.
+    pub lines: Vec<String>,
+    /// With which code it ended; none if it had to be ended.
+    pub code: Option<i32>,
+}
+
+impl Case {
+    /// What is left of what it said.
+    pub fn kept(&self, said: &str) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for line in said.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let has = |words: &[&str]| words.iter().any(|words| line.contains(words));
+            let is_kept = (self.only.is_empty() || has(self.only)) && !has(self.without);
+            // A screen is drawn more than once.
+            if is_kept && !lines.iter().any(|known| known == line) {
+                lines.push(line.to_owned());
+            }
+        }
+        lines
+    }
+}
