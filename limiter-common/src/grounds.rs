@@ -130,7 +130,7 @@ impl Options {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct Refused {
-    /// 0: there is none. [`BUSY`]: a program writes it. Else its grounds and the client's port ([`Refused::word`]).
+    /// 0: there is none. `BUSY`: a program writes it. Else its grounds and the client's port ([`Refused::word`]).
     pub word: u64,
     /// The client's address, in halves.
     pub remote: [u64; 2],

@@ -265,7 +265,7 @@ pub mod event {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 pub struct UsherRequest {
-    /// One of [`request`].
+    /// One of [`usher_request`].
     pub kind: u32,
     /// 1: it was done. 0: things were not as it expects, and nothing was changed.
     pub done: u32,

@@ -2,10 +2,9 @@
 //! The counts that a connection is in, found in the maps.
 
 use limiter_common::{
-    Addr, Count, CountKeys, Entry, Key, Limits, Penalty, Total, Usage,
+    Addr, Count, CountKeys, Entry, Key, Limits, Total, Usage,
     count::Word as _,
     key::Level,
-    ladder,
     reservation::{self, Arrival, CountWords, Outcome, Wait, WaitMarks},
     verdict::Beyond,
 };
@@ -218,13 +217,7 @@ pub fn is_banned(source: &Key, limits: &Limits) -> bool {
 /// Whether there is a ban of the `source`. Hardly anyone is on the ladder, so the clock is only asked for who is.
 #[inline(always)]
 pub fn bans(source: &Key) -> bool {
-    maps::penalty(source).is_some_and(|penalty| is_in_force(penalty, clock::now_ns()))
-}
-
-/// Whether there is a ban in force at `now_ns`.
-#[inline(always)]
-pub fn is_in_force(penalty: MapRef<Penalty>, now_ns: u64) -> bool {
-    ladder::is_banned(field!(penalty, banned_until_ns).get(), now_ns)
+    maps::penalty(source).is_some_and(|penalty| rooms::is_in_force(penalty, clock::now_ns()))
 }
 
 /// Whether one more connection of the `source` that is counted in `count_keys`, of which `of_source` is the entry, would be over a

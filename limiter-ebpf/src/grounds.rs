@@ -79,7 +79,7 @@ pub fn take(flow: &Flow) -> Option<u64> {
 }
 
 /// Has the connection of the event bear them, for whoever accepts it: the kernel holds the socket's lock until this
-/// program has run (`inet_accept`, net/ipv4/af_inet.c).
+/// program has run (`inet_accept`, `net/ipv4/af_inet.c`).
 #[inline(always)]
 pub fn bear(ctx: &SockOpsContext, packed: u64) {
     let Options { notsent_lowat, keepidle_s } = Options::of(packed);

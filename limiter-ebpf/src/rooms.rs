@@ -13,12 +13,13 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use limiter_common::{
     Cause, Count, Entry, Key, Penalty, Room,
     count::{self, Word as _},
+    ladder,
     room::{self, LOOKS, LOOKS_AHEAD, rooms},
 };
 
 use crate::{
     atomic::Shared,
-    clock, counts,
+    clock,
     map_ref::{Find as _, MapRef, field},
     maps::{self, LEDGER, PENALTIES, RINGS, ROOMS},
 };
@@ -158,7 +159,7 @@ fn push_penalty(room: &Slots, key: &Key) {
     let number = room.next();
     if let Some((_, old)) = room.displaced(number)
         && let Some(penalty) = maps::penalty(&old)
-        && !counts::is_in_force(penalty, clock::now_ns())
+        && !is_in_force(penalty, clock::now_ns())
     {
         let _forgotten = PENALTIES.remove(&old);
     }
@@ -225,7 +226,7 @@ extern "C" fn look_at_penalty() -> u32 {
     let Some(room) = room(rooms::PENALTIES) else { return NOTHING };
     let Some((_, key)) = room.oldest() else { return NOTHING };
     let Some(penalty) = maps::penalty(&key) else { return NEXT };
-    if !counts::is_in_force(penalty, clock::now_ns()) && PENALTIES.remove(&key).is_ok() {
+    if !is_in_force(penalty, clock::now_ns()) && PENALTIES.remove(&key).is_ok() {
         return FOUND;
     }
     if field!(penalty, cause).get() == Cause::Ladder as u32 {
@@ -342,4 +343,10 @@ pub fn entry_or_new(key: &Key) -> Option<MapRef<Entry>> {
     }
     make_entry(key);
     maps::entry(key)
+}
+
+/// Whether there is a ban in force at `now_ns`.
+#[inline(always)]
+pub fn is_in_force(penalty: MapRef<Penalty>, now_ns: u64) -> bool {
+    ladder::is_banned(field!(penalty, banned_until_ns).get(), now_ns)
 }
