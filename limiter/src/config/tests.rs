@@ -354,7 +354,7 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
     assert_eq!(commented.fingerprint(), FINGERPRINT_OF_THE_DEFAULTS);
 }
 
-const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0x76f1_4051_88f4_fec3;
+const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0xad28_d826_0c38_d28b;
 
 #[test]
 fn a_service_has_the_wait_of_the_defaults_unless_it_says_its_own_whatever_its_response() {
