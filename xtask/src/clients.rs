@@ -73,18 +73,20 @@ impl Clients {
         let is_meant = |client: &str| self.client.is_empty() || self.client.iter().any(|name| name == client);
         sweep::CLIENTS.sweep()?;
         let name = sweep::CLIENTS.ours();
-        let client = Namespace::new(format!("{name}-client"))?;
-        let full = Full::new(&client, &name, &limiter, &self.config)?;
         let mut seen: Vec<Seen> = Vec::new();
-        for case in cases::all().into_iter().filter(|case| is_meant(case.client)) {
-            interrupt::check()?;
-            eprintln!("{} on {}, {}", case.client, case.port, case.way);
-            seen.push(full.see(&client, &case)?);
+        for certificate in [true, false] {
+            let cases = cases::all().into_iter().filter(|case| case.way.has_certificate() == certificate);
+            let client = Namespace::new(format!("{name}-client"))?;
+            let full = Full::new(&client, &name, &limiter, certificate, &self.config)?;
+            for case in cases.filter(|case| is_meant(case.client)) {
+                interrupt::check()?;
+                eprintln!("{} on {}: {}", case.client, case.port, case.way);
+                seen.push(full.see(&client, &case)?);
+            }
         }
-        drop((full, client));
         for sender in senders::ALL.iter().filter(|sender| is_meant(sender.client)) {
             interrupt::check()?;
-            eprintln!("{}", sender.client);
+            eprintln!("{} on {}: {}", sender.client, sender.port(), sender.way);
             seen.push(senders::see(&name, &limiter, &self.config, sender)?);
         }
         let (tables, installed) = (table::tables(&seen), packages::versions(packages::CLIENTS)?);

@@ -138,6 +138,7 @@ pub const CLIENTS: &[Package] = &[
     ),
     package("curl", &["curl"], "a mail client of programs"),
     package("openssl", &["openssl"], "what administrators look with"),
+    package("gnutls-bin", &["gnutls-cli"], "what administrators look with"),
     package("msmtp", &["msmtp"], "sends mail"),
     package("mpop", &["mpop"], "reads mail by POP3"),
     package("isync", &["mbsync"], "reads mail by IMAP"),

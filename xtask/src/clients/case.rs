@@ -3,20 +3,41 @@
 
 use std::fmt;
 
-/// How it connects.
+/// How it connects, and to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// In plain text.
     Plain,
     /// It asks for TLS after the greeting.
     StartTls,
+    /// TLS starts at once, and the limiter has a certificate.
+    Tls,
+    /// TLS starts at once, and the limiter has no certificate.
+    TlsAlert,
+}
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::StartTls, Self::Tls, Self::TlsAlert];
+
+    /// Whether TLS starts at once.
+    pub fn is_implicit(self) -> bool {
+        matches!(self, Self::Tls | Self::TlsAlert)
+    }
+
+    /// Whether the limiter has a certificate.
+    pub fn has_certificate(self) -> bool {
+        self != Self::TlsAlert
+    }
 }
 
 impl fmt::Display for Way {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Self::Plain => "plain",
+            Self::Plain => "Plain",
             Self::StartTls => "STARTTLS",
+            Self::Tls => "Implicit TLS with a certificate",
+            Self::TlsAlert => "Implicit TLS without a certificate",
         })
     }
 }
@@ -29,7 +50,8 @@ pub struct Case {
     pub port: u16,
     /// How.
     pub way: Way,
-    /// Its files, by their names, in which `{host}`, `{port}` and `{dir}` stand for what they are called.
+    /// Its files, by their names, in which `{host}`, `{port}`, `{dir}` and `{ca}` (what the server's certificate
+    /// can be checked with) stand for what they are called.
     pub files: Vec<(&'static str, String)>,
     /// A line for the shell, likewise.
     pub line: String,

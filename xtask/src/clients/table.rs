@@ -8,13 +8,13 @@ use super::case::{Seen, Way};
 /// One for each way.
 pub fn tables(seen: &[Seen]) -> String {
     let mut text = String::new();
-    for (way, title) in [(Way::Plain, "Plain"), (Way::StartTls, "STARTTLS")] {
+    for way in Way::ALL {
         let of_way: Vec<&Seen> = seen.iter().filter(|seen| seen.way == way).collect();
         if of_way.is_empty() {
             continue;
         }
         let _in_memory =
-            write!(text, "### {title}\n\n| client | port | its user sees | exit code |\n|---|---|---|---|\n");
+            write!(text, "## {way}\n\n| client | port | its user sees | exit code |\n|---|---|---|---|\n");
         for Seen { client, port, lines, code, .. } in of_way {
             let lines: Vec<String> = lines.iter().map(|line| cell(line)).collect();
             let lines = if lines.is_empty() { "nothing".to_owned() } else { lines.join("<br>") };
@@ -45,11 +45,17 @@ mod tests {
             code,
         };
         assert_eq!(
-            tables(&[seen(Way::Plain, &["a | `b`", "c"], Some(1)), seen(Way::StartTls, &[], None)]),
-            "### Plain\n\n| client | port | its user sees | exit code |\n|---|---|---|---|\n\
+            tables(&[
+                seen(Way::TlsAlert, &["d"], Some(0)),
+                seen(Way::Plain, &["a | `b`", "c"], Some(1)),
+                seen(Way::StartTls, &[], None)
+            ]),
+            "## Plain\n\n| client | port | its user sees | exit code |\n|---|---|---|---|\n\
              | c | 25 | `a \\| 'b'`<br>`c` | 1 |\n\n\
-             ### STARTTLS\n\n| client | port | its user sees | exit code |\n|---|---|---|---|\n\
-             | c | 25 | nothing | – |\n"
+             ## STARTTLS\n\n| client | port | its user sees | exit code |\n|---|---|---|---|\n\
+             | c | 25 | nothing | – |\n\n\
+             ## Implicit TLS without a certificate\n\n| client | port | its user sees | exit code |\n|---|---|---|---|\n\
+             | c | 25 | `d` | 0 |\n"
         );
     }
 }

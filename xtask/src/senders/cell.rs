@@ -89,7 +89,7 @@ impl Course<'_> {
             Limit::Own => None,
             Limit::Limiter => Some(self.limit(&name, &receiver)?),
         };
-        from.queue(&mut sender, cell.timers, self.message)
+        from.queue(&mut sender, PORT, cell.timers, self.message)
             .with_context(|| format!("{} does not queue", cell.sender))?;
 
         let watch = Watch::begin(&sender.netns, (HOST, PORT).into())?;

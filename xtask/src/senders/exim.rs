@@ -13,7 +13,7 @@ use super::{
     host::Host,
     mailer::{FROM, Mailer, recipient},
     plan::Timers,
-    setting::{DOMAIN, HOST, MESSAGES, PORT, SCALED},
+    setting::{DOMAIN, HOST, MESSAGES, PORT, SCALED, TLS_PORT},
 };
 use crate::unpacked::{EXIM, EXIM_USER};
 
@@ -54,7 +54,8 @@ smarthost:
 begin transports
 remote_smtp:
   driver = smtp
-  port = 25
+  port = {port}
+  protocol = {protocol}
 begin retry
 ";
 
@@ -95,7 +96,7 @@ impl Mailer for Exim {
         Self::start(host, |host| host.listens(PORT))
     }
 
-    fn queue(&self, host: &mut Host, timers: Timers, message: &str) -> Result<()> {
+    fn queue(&self, host: &mut Host, port: u16, timers: Timers, message: &str) -> Result<()> {
         // The first is that of its default configuration.
         let rule = match timers {
             Timers::Default => "* * F,2h,15m; G,16h,1h,1.5; F,4d,6h\n".to_owned(),
@@ -103,7 +104,9 @@ impl Mailer for Exim {
         };
         let own =
             "primary_hostname = sender.example.org\ndaemon_smtp_ports = 25\nlocal_interfaces = 127.0.0.1\n";
+        let protocol = if port == TLS_PORT { "smtps" } else { "smtp" };
         let sender = SENDER.replace("{host}", &HOST.to_string());
+        let sender = sender.replace("{port}", &port.to_string()).replace("{protocol}", protocol);
         Self::configure(host, &format!("{own}{BOTH}{sender}{rule}"))?;
         // Without a queue runner, which would deliver what is still being queued. Debian's comes every half an hour,
         // and that is not waited for.

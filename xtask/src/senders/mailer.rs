@@ -18,13 +18,13 @@ pub trait Mailer: Sync {
     /// When it does not start.
     fn receive(&self, host: &mut Host, limit: Option<usize>) -> Result<()>;
 
-    /// Starts it where mail is sent, and gives it the messages, all with this text. It does not
+    /// Starts it where mail is sent, to this port, and gives it the messages, all with this text. It does not
     /// connect yet.
     ///
     /// # Errors
     ///
     /// When it does not start, or takes no message.
-    fn queue(&self, host: &mut Host, timers: Timers, message: &str) -> Result<()>;
+    fn queue(&self, host: &mut Host, port: u16, timers: Timers, message: &str) -> Result<()>;
 
     /// Lets it deliver them all at once, as if they had come in this moment.
     ///

@@ -72,7 +72,10 @@ impl Mailer for OpenSmtpd {
         Self::start(host, RECEIVER, |host| host.listens(PORT))
     }
 
-    fn queue(&self, host: &mut Host, _: Timers, message: &str) -> Result<()> {
+    fn queue(&self, host: &mut Host, port: u16, _: Timers, message: &str) -> Result<()> {
+        if port != PORT {
+            bail!("OpenSMTPD sends to port {PORT} here, not to {port}");
+        }
         let config = SENDER.replace("{host}", &HOST.to_string());
         Self::start(host, &config, |host| {
             let mut control = Self::order(host, &["pause", "mta"])?;

@@ -9,7 +9,7 @@ use super::{
     host::{Host, account},
     mailer::{FROM, Mailer, recipient},
     plan::Timers,
-    setting::{DOMAIN, HOST, MESSAGES, PORT, SCALED},
+    setting::{DOMAIN, HOST, MESSAGES, PORT, SCALED, TLS_PORT},
 };
 use crate::command;
 
@@ -56,6 +56,9 @@ trace     unix  -       -       n       -       0       bounce
 showq     unix  n       -       n       -       -       showq
 ";
 
+/// What TLS needs besides.
+const TLS_MASTER: &str = "tlsmgr    unix  -       -       n       1000?   1       tlsmgr\n";
+
 impl Postfix {
     fn configure(host: &Host, main: &str, master: &str) -> Result<()> {
         for (name, owner) in [("etc", None), ("queue", None), ("data", Some(account("postfix")?))] {
@@ -83,16 +86,18 @@ impl Mailer for Postfix {
         Self::start(host, |host| host.listens(PORT))
     }
 
-    fn queue(&self, host: &mut Host, timers: Timers, message: &str) -> Result<()> {
+    fn queue(&self, host: &mut Host, port: u16, timers: Timers, message: &str) -> Result<()> {
         let mut main =
-            format!("myhostname = sender.example.org\nmydestination =\nrelayhost = [{HOST}]:{PORT}\n");
+            format!("myhostname = sender.example.org\nmydestination =\nrelayhost = [{HOST}]:{port}\n");
+        let is_tls = port == TLS_PORT;
+        main += if is_tls { "smtp_tls_wrappermode = yes\nsmtp_tls_security_level = encrypt\n" } else { "" };
         if timers == Timers::Scaled {
             let (soon, late) = (SCALED.as_secs(), 3 * SCALED.as_secs());
             let delays =
                 [("queue_run_delay", soon), ("minimal_backoff_time", soon), ("maximal_backoff_time", late)];
             main.extend(delays.map(|(key, seconds)| format!("{key} = {seconds}s\n")));
         }
-        Self::configure(host, &main, "")?;
+        Self::configure(host, &main, if is_tls { TLS_MASTER } else { "" })?;
         // Makes the queue's directories.
         command::run(host.command("postfix").arg("-c").arg(host.path("etc")).arg("check"))?;
         // As long as it does not run, its sendmail leaves messages where it finds them when it starts.

@@ -12,6 +12,9 @@ pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 25);
 /// SMTP.
 pub const PORT: u16 = 25;
 
+/// SMTP where TLS starts at once.
+pub const TLS_PORT: u16 = 465;
+
 /// What a source may hold.
 pub const LIMIT: usize = 3;
 
