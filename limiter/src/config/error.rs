@@ -460,6 +460,16 @@ pub enum Complaint {
     /// A placeholder that has no value.
     #[error("the message for {1} has {{{0}}}, but a refusal for {1} counts no connections; remove it")]
     MessageWithoutValue(&'static str, Reason),
+    /// A place for a URL that is not there.
+    #[error(
+        "the message of service {service} for {reason} has {{url}}, but the service has no url; add url = \"https://…\", or remove it"
+    )]
+    MessageWithoutUrl {
+        /// The service.
+        service: String,
+        /// The reason.
+        reason: Reason,
+    },
     /// Characters that the protocol does not have.
     #[error(
         "the message of service {service} has the character {char}, but a reply of {} has only ASCII; write it in ASCII", title(*.protocol)

@@ -133,7 +133,8 @@ fn unknown_of(message: Option<&Template>, reason: Reason) -> Option<Placeholder>
     })
 }
 
-/// Refuses words that the protocol of the service does not have, or that could be too long for its line.
+/// Refuses words that the protocol of the service does not have, that ask for a URL where there is none, or that could
+/// be too long for their line.
 pub fn fits(service: &Service, hostname: Option<&str>) -> Result<(), (Complaint, Reason)> {
     let Service { name, protocol, wording, .. } = service;
     for reason in TOLD {
@@ -143,6 +144,10 @@ pub fn fits(service: &Service, hostname: Option<&str>) -> Result<(), (Complaint,
                 Complaint::MessageNotAscii { service: name.clone(), protocol: *protocol, char },
                 reason,
             ));
+        }
+        let asks_for_url = wording.message(reason).is_some_and(|message| message.has(Placeholder::Url));
+        if asks_for_url && wording.url.is_none() {
+            return Err((Complaint::MessageWithoutUrl { service: name.clone(), reason }, reason));
         }
         let bytes = wording::longest(wording, *protocol, name, reason, hostname);
         if bytes > MAX_LINE {

@@ -56,6 +56,42 @@ fn every_placeholder_and_every_character_survives_being_written_and_read() {
     assert_eq!(parse(&config.to_string(), "x").unwrap(), config);
 }
 
+/// Whoever reads the message would see an empty place.
+#[test]
+fn a_message_with_the_url_is_refused_where_the_service_has_none() {
+    let wrong = |text: &str| parse(text, "f").unwrap_err().to_string();
+    let says = |place: &str, service: &str, reason: &str| {
+        format!(
+            "{place}: the message of service {service} for {reason} has {{url}}, but the service has no url; add url \
+             = \"https://…\", or remove it"
+        )
+    };
+    assert_eq!(
+        wrong("[service.pop3]\nmessage = { total = 'a', rate = 'see {url}' }\n"),
+        says("f:2:33", "pop3", "rate")
+    );
+    assert_eq!(wrong("[service.pop3]\nmessage = 'see {url}'\n"), says("f:2:11", "pop3", "total"));
+    assert_eq!(wrong("[defaults]\nmessage = 'see {url}'\n"), says("f:2:11", "imap", "total"));
+    // It takes away what it inherits, and says so itself.
+    assert_eq!(
+        wrong("[defaults]\nmessage = 'see {url}'\nurl = 'https://a'\n[service.smtp]\nurl = 'none'\n"),
+        says("f:5:7", "smtp", "total")
+    );
+    // Others have one, this service does not.
+    assert_eq!(
+        wrong("[service.imap]\nurl = 'https://a'\n[service.pop3]\nmessage = { rate = '{url}' }\n"),
+        says("f:4:20", "pop3", "rate")
+    );
+    for text in [
+        "[defaults]\nmessage = '{url}'\nurl = 'https://a'\n",
+        "[defaults]\nurl = 'https://a'\n[service.pop3]\nmessage = '{url}'\n",
+        "[service.pop3]\nmessage = { rate = '{url}' }\nurl = 'https://a'\n",
+        "[service.pop3]\nmessage = '{{url}}'\n",
+    ] {
+        assert!(parse(text, "f").is_ok(), "{text}");
+    }
+}
+
 /// One byte more than the line has is refused, at the longest values that there can be; with them it is 512 bytes long.
 #[test]
 fn a_message_fits_its_line_with_the_longest_values_or_is_refused_with_its_place() {
