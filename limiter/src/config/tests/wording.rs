@@ -4,6 +4,7 @@
 use limiter_common::Reason;
 
 use super::super::{Config, parse};
+use super::SAMPLE;
 use crate::wording::{self, MAX_LINE, Placeholder, TOLD};
 
 fn config(text: &str) -> Config {
@@ -54,6 +55,23 @@ fn every_placeholder_and_every_character_survives_being_written_and_read() {
          [service.sieve]\nmessage = {{ rate = \"über '{{retry}}'\" }}\n"
     ));
     assert_eq!(parse(&config.to_string(), "x").unwrap(), config);
+}
+
+/// What the sample of the file names can be written, and what it says is refused is.
+#[test]
+fn the_sample_names_the_reasons_that_a_message_can_be_for() {
+    let comment = SAMPLE.lines().filter_map(|line| line.strip_prefix("# ")).collect::<Vec<_>>().join(" ");
+    let Some((_, after)) = comment.split_once("{ concurrency = \"...\", rate = \"...\" } with ") else {
+        panic!("no table in {comment}")
+    };
+    let (named, rest) = after.split_once("; ").unwrap();
+    let named: Vec<&str> = named.split([',', ' ']).filter(|word| !matches!(*word, "" | "and")).collect();
+    assert_eq!(named, TOLD.map(Reason::name));
+    assert!(rest.starts_with("denied and banned sources are told nothing;"));
+    for reason in Reason::ALL {
+        let text = format!("[defaults]\nmessage = {{ {reason} = 'x' }}\n");
+        assert_eq!(parse(&text, "f").is_ok(), named.contains(&reason.name()), "{reason}");
+    }
 }
 
 /// Whoever reads the message would see an empty place.
