@@ -49,11 +49,9 @@ impl Refusals {
                     let rule = self.rule(tables, &refused)?;
                     say(&refused, besides, rule.as_deref().unwrap_or("none"));
                 }
-                Line::Others(others) => info!(
-                    target: "limiter::refused",
-                    others,
-                    "refused {others} more connections, which are not listed: {LINES} lines a minute are"
-                ),
+                Line::Others(others) => {
+                    info!(target: "limiter::refused", others, "{}", not_listed(others));
+                }
             }
         }
         let all = counters(tables)?;
@@ -115,6 +113,13 @@ fn who(refused: &Refused, besides: u64, rule: &str) -> String {
     format!("refused {remote} at {service}: {reason}{numbers}, {response}{rule}{more}")
 }
 
+/// The words for those who have no line.
+fn not_listed(others: u64) -> String {
+    format!(
+        "refused {others} more connections, which are not listed, because there are at most {LINES} such lines a minute"
+    )
+}
+
 fn counters(tables: &Tables) -> Result<Vec<(String, Counters)>> {
     let services = tables.policy.services()?;
     services.iter().map(|(id, policy)| Ok((policy.name().to_owned(), tables.counters(*id)?))).collect()
@@ -164,6 +169,14 @@ mod tests {
         assert_eq!(
             who(&Refused { reason: Reason::Rate, ..refused }, 311, "192.0.2.0/24"),
             "refused 192.0.2.7 at smtp: rate, reply, rule 192.0.2.0/24, and 311 more"
+        );
+    }
+
+    #[test]
+    fn who_has_no_line_is_counted_and_it_is_said_why() {
+        assert_eq!(
+            not_listed(4711),
+            "refused 4711 more connections, which are not listed, because there are at most 60 such lines a minute"
         );
     }
 
