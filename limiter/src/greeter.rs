@@ -36,7 +36,7 @@ use std::{
 };
 
 use event_loop::{EventLoop, Handed};
-use limiter_common::{Grounds, Response};
+use limiter_common::Grounds;
 use mio::Waker;
 use refusal::Service;
 use seats::{Seat, Seats};
@@ -44,7 +44,7 @@ use tokio::sync::watch;
 
 pub use bounds::Bounds;
 pub use listener::Listener;
-pub use log::{LINES, Line, RefusalLog, Refused};
+pub use log::{Answer, LINES, Line, RefusalLog, Refused};
 pub use refusal::{Services, bear};
 pub use totals::{Snapshot, Totals};
 pub use words::{Dues, Words};
@@ -72,8 +72,8 @@ impl Teller {
         let Some(Service { protocol, .. }) = self.services.borrow().at(port) else { return };
         let service = self.words.borrow().name(port, protocol);
         let Grounds { reason, count, limit } = grounds;
-        let response = Response::Reset;
-        self.log.note(Refused { service, remote, reason, count, limit, response }, Instant::now());
+        let answer = Answer::Reset;
+        self.log.note(Refused { service, remote, reason, count, limit, answer }, Instant::now());
     }
 
     /// A seat for a client at `remote`, before a socket is made for it; none if there is no room for it, and it has to

@@ -87,7 +87,7 @@ impl Refusals {
 
 /// One line: the words for people, the fields for programs.
 fn say(refused: &Refused, besides: u64, rule: &str) {
-    let Refused { service, remote, reason, count, limit, response } = refused;
+    let Refused { service, remote, reason, count, limit, answer } = refused;
     info!(
         target: "limiter::refused",
         service = service.as_ref(),
@@ -95,7 +95,7 @@ fn say(refused: &Refused, besides: u64, rule: &str) {
         reason = reason.name(),
         count,
         limit,
-        response = response.name(),
+        response = answer.name(),
         rule,
         more = besides,
         "{}",
@@ -105,12 +105,13 @@ fn say(refused: &Refused, besides: u64, rule: &str) {
 
 /// The words of it.
 fn who(refused: &Refused, besides: u64, rule: &str) -> String {
-    let Refused { service, remote, reason, count, limit, response } = refused;
+    let Refused { service, remote, reason, count, limit, answer } = refused;
     // What a rate counts is not what is open.
     let numbers = if *reason == Reason::Rate { String::new() } else { format!(" ({count} of {limit})") };
     let rule = if rule == "none" { String::new() } else { format!(", rule {rule}") };
     let more = if besides == 0 { String::new() } else { format!(", and {besides} more") };
-    format!("refused {remote} at {service}: {reason}{numbers}, {response}{rule}{more}")
+    let answer = answer.name();
+    format!("refused {remote} at {service}: {reason}{numbers}, {answer}{rule}{more}")
 }
 
 /// The words for those who have no line.
@@ -140,7 +141,7 @@ fn sentence(before: &Counters, now: &Counters) -> Option<String> {
     let mut said = Vec::new();
     if !refused.is_empty() {
         let replied = now.replied.wrapping_sub(before.replied);
-        said.push(format!("packets refused: {}; clients that got a reply: {replied}", refused.join(", ")));
+        said.push(format!("packets refused: {}; clients sent to the greeter: {replied}", refused.join(", ")));
     }
     if held != 0 {
         said.push(format!("handshakes held back: {held}"));
@@ -154,6 +155,7 @@ fn sentence(before: &Counters, now: &Counters) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::greeter::Answer;
 
     #[test]
     fn a_line_says_who_was_refused_where_and_why() {
@@ -163,12 +165,20 @@ mod tests {
             reason: Reason::Concurrency,
             count: 9,
             limit: 8,
-            response: limiter_common::Response::Reply,
+            answer: Answer::Reply,
         };
         assert_eq!(who(&refused, 0, "none"), "refused 192.0.2.7 at smtp: concurrency (9 of 8), reply");
         assert_eq!(
-            who(&Refused { reason: Reason::Rate, ..refused }, 311, "192.0.2.0/24"),
-            "refused 192.0.2.7 at smtp: rate, reply, rule 192.0.2.0/24, and 311 more"
+            who(
+                &Refused { reason: Reason::Rate, answer: Answer::Alert, ..refused.clone() },
+                311,
+                "192.0.2.0/24"
+            ),
+            "refused 192.0.2.7 at smtp: rate, alert, rule 192.0.2.0/24, and 311 more"
+        );
+        assert_eq!(
+            who(&Refused { answer: Answer::Reset, ..refused }, 0, "none"),
+            "refused 192.0.2.7 at smtp: concurrency (9 of 8), reset"
         );
     }
 
@@ -190,7 +200,7 @@ mod tests {
         now.refused[Reason::Rate as usize] = 1;
         assert_eq!(
             sentence(&before, &now).unwrap(),
-            "packets refused: concurrency 5, rate 1; clients that got a reply: 3; handshakes held back: 2"
+            "packets refused: concurrency 5, rate 1; clients sent to the greeter: 3; handshakes held back: 2"
         );
         now = before;
         now.would_refuse[Reason::Total as usize] = 4;

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use limiter_common::{Reason, Response};
+use limiter_common::Reason;
 use mio::{
     Events, Interest, Poll, Token, Waker,
     net::{TcpListener, TcpStream},
@@ -25,7 +25,7 @@ use super::{
     Listener, Totals,
     bounds::Bounds,
     clients::Clients,
-    log::{RefusalLog, Refused},
+    log::{Answer, RefusalLog, Refused},
     refusal::{self, Refusal, Services},
     reply,
     seats::{Seat, Seats},
@@ -225,8 +225,7 @@ impl EventLoop {
                 continue;
             }
             let stream = TcpStream::from_std(stream);
-            let line = self.line(&stream, peer, now);
-            self.tell(stream, peer.ip(), line, now, seat);
+            self.tell(stream, peer.ip(), now, seat);
         }
     }
 
@@ -236,62 +235,74 @@ impl EventLoop {
             self.totals.count_dropped_full();
             return reply::reset(stream);
         };
-        let line = self.line(&stream, peer, now);
-        self.tell(stream, peer.ip(), line, now, seat);
+        self.tell(stream, peer.ip(), now, seat);
     }
 
-    /// Says `line`, if there is something that can be said, in the way in which it is heard at the client's port.
-    fn tell(&mut self, stream: TcpStream, remote: IpAddr, line: Option<String>, now: Instant, seat: Seat) {
-        let (Some(line), Ok(local)) = (line, stream.local_addr()) else {
+    /// Says why, if there is something that can be said, in the way in which it is heard at the client's port.
+    fn tell(&mut self, stream: TcpStream, remote: IpAddr, now: Instant, seat: Seat) {
+        let Some((port, refusal)) = self.refusal(&stream) else {
             self.totals.count_reset();
             return reply::reset(stream);
         };
-        match self.ports.at(local.port()) {
+        let line = self.compose(refusal, port, remote.to_canonical());
+        let answer = match self.ports.at(port) {
             Speaks::Plain => {
-                self.send(stream, line.as_bytes(), now, seat, Totals::count_greeted);
+                self.send(stream, line.as_bytes(), now, seat, Totals::count_greeted, Answer::Reply)
             }
-            Speaks::Alert => {
-                self.send(stream, &tls::REFUSED, now, seat, Totals::count_alert);
-            }
+            Speaks::Alert => self.send(stream, &tls::REFUSED, now, seat, Totals::count_alert, Answer::Alert),
             Speaks::Tls(config) => match self.clients.budget().place(remote) {
                 Some(place) => {
                     let handshake = Handshake::new(config, line, self.bounds.handshake_bytes, place);
                     self.clients.join(reply::shake(stream, handshake, &self.bounds, now, seat));
+                    Answer::Reply
                 }
-                None => self.send(stream, &tls::REFUSED, now, seat, Totals::count_over_budget),
+                None => self.send(stream, &tls::REFUSED, now, seat, Totals::count_over_budget, Answer::Alert),
             },
-        }
+        };
+        self.note(refusal, port, remote.to_canonical(), answer, now);
     }
 
-    /// Says this, and nothing more.
-    fn send(&mut self, stream: TcpStream, bytes: &[u8], now: Instant, seat: Seat, count: fn(&Totals)) {
+    /// Says this, and nothing more; that is `answer`, unless it is a reset.
+    fn send(
+        &mut self,
+        stream: TcpStream,
+        bytes: &[u8],
+        now: Instant,
+        seat: Seat,
+        count: fn(&Totals),
+        answer: Answer,
+    ) -> Answer {
         match reply::send(stream, bytes, &self.bounds, now, seat) {
             Ok(client) => {
                 count(&self.totals);
                 self.clients.join(client);
+                answer
             }
             Err(stream) => {
                 reply::reset(stream);
                 self.totals.count_reset();
+                Answer::Reset
             }
         }
     }
 
-    /// What to say, if there is something that can be said.
-    fn line(&mut self, stream: &TcpStream, peer: SocketAddr, now: Instant) -> Option<String> {
-        let remote = peer.ip().to_canonical();
+    /// At which port the client is refused, and why, if that is known.
+    fn refusal(&self, stream: &TcpStream) -> Option<(u16, Refusal)> {
         let port = stream.local_addr().ok()?.port();
         let service = self.services.borrow().at(port)?;
         let Some(grounds) = refusal::grounds(stream) else {
             self.totals.count_unexplained();
             return None;
         };
-        let refusal = service.refusal(grounds);
-        debug!("refused {remote} at port {port}: {}", refusal.reason.name());
+        Some((port, service.refusal(grounds)))
+    }
+
+    /// Notes for the log what a client got.
+    fn note(&self, refusal: Refusal, port: u16, remote: IpAddr, answer: Answer, now: Instant) {
         let Refusal { protocol, reason, count, limit } = refusal;
+        debug!("refused {remote} at port {port}: {}, {}", reason.name(), answer.name());
         let service = self.words.borrow().name(port, protocol);
-        self.log.note(Refused { service, remote, reason, count, limit, response: Response::Reply }, now);
-        Some(self.compose(refusal, port, remote))
+        self.log.note(Refused { service, remote, reason, count, limit, answer }, now);
     }
 
     fn compose(&self, refusal: Refusal, port: u16, remote: IpAddr) -> String {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use limiter_common::{Reason, Response};
+use limiter_common::Reason;
 
 /// How often a source has a line.
 const EVERY: Duration = Duration::from_secs(60);
@@ -20,6 +20,29 @@ const EVERY: Duration = Duration::from_secs(60);
 pub const LINES: u32 = 60;
 /// How many sources are known at a time.
 const SOURCES: usize = 1_024;
+
+/// What a refused client got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The reason; or, where TLS starts at once, a handshake that is to say it.
+    Reply,
+    /// A TLS alert, because there is no certificate, or because there are too many handshakes.
+    Alert,
+    /// A reset.
+    Reset,
+}
+
+impl Answer {
+    /// Its name in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reply => "reply",
+            Self::Alert => "alert",
+            Self::Reset => "reset",
+        }
+    }
+}
 
 /// One refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +57,8 @@ pub struct Refused {
     pub count: u32,
     /// That limit.
     pub limit: u32,
-    /// What it got: a reply, or a reset where there are no words for it.
-    pub response: Response,
+    /// What it got.
+    pub answer: Answer,
 }
 
 /// What the log is to have.
@@ -166,7 +189,7 @@ mod tests {
             reason: Reason::Concurrency,
             count,
             limit: 8,
-            response: Response::Reply,
+            answer: Answer::Reply,
         }
     }
 

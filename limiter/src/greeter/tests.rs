@@ -5,7 +5,7 @@
 use std::{
     fs::File,
     io::{ErrorKind, Read, Write},
-    net::{Ipv6Addr, Shutdown, SocketAddr, TcpStream as Client},
+    net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream as Client},
     process::Command,
     time::Duration,
 };
@@ -42,6 +42,8 @@ pub(super) const SMTP: Service = Service { protocol: Protocol::Smtp };
 pub(super) struct Running {
     pub port: u16,
     pub totals: Totals,
+    log: RefusalLog,
+    teller: Teller,
     pub stop: watch::Sender<bool>,
     pub serve: JoinHandle<io::Result<()>>,
     services: watch::Sender<Services>,
@@ -63,9 +65,9 @@ pub(super) fn start_with(
     let (serve, services) = watch::channel(service.map(|service| (port, service)).into_iter().collect());
     let words = watch::channel(words()).1;
     let greeter = Greeter::new(listener, services, ports(port), words, Box::new(Never), bounds).unwrap();
-    let totals = greeter.totals();
+    let (totals, log, teller) = (greeter.totals(), greeter.log(), greeter.teller());
     let (stop, stopped) = watch::channel(false);
-    Running { port, totals, stop, serve: tokio::spawn(greeter.serve(stopped)), services: serve }
+    Running { port, totals, log, teller, stop, serve: tokio::spawn(greeter.serve(stopped)), services: serve }
 }
 
 fn start(service: Service, bounds: Bounds) -> Running {
@@ -188,6 +190,49 @@ async fn who_cannot_be_told_is_reset() {
         let unexplained = u64::from(grounds.is_none());
         greeter.counts(Snapshot { reset: 1, unexplained, ..Snapshot::default() });
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_what_the_client_got() {
+    let speaks = |speaks: fn() -> tls::Speaks| {
+        move |port| {
+            let ports = tls::Ports::default();
+            ports.set([(port, speaks())].into());
+            ports
+        }
+    };
+    let noted = |greeter: &Running| {
+        let mut lines = Vec::new();
+        eventually("the refusal is noted", || {
+            lines = greeter.log.lines(Instant::now());
+            !lines.is_empty()
+        });
+        match lines.as_slice() {
+            [Line::Source(Refused { answer, .. }, 0)] => *answer,
+            other => panic!("{other:?}"),
+        }
+    };
+    let said = start_with(Some(SMTP), Some(GROUNDS), speaks(|| tls::Speaks::Plain), Bounds::default());
+    assert_eq!(said.hears().as_deref(), Ok(LINE));
+    assert_eq!(noted(&said), Answer::Reply);
+    let alerts = start_with(Some(SMTP), Some(GROUNDS), speaks(|| tls::Speaks::Alert), Bounds::default());
+    let mut bytes = Vec::new();
+    alerts.connect().read_to_end(&mut bytes).unwrap();
+    assert_eq!((bytes.as_slice(), noted(&alerts)), (&tls::REFUSED[..], Answer::Alert));
+    alerts.counts(Snapshot { alerts: 1, ..Snapshot::default() });
+    // The kernel takes nothing for this one any more.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let resets = start_with(None, None, plain, Bounds::default());
+    resets.services.send_replace([(address.port(), SMTP)].into_iter().collect());
+    let client = connect("127.0.0.1", address.port());
+    let (served, _) = listener.accept().unwrap();
+    bear(&served, GROUNDS).unwrap();
+    served.shutdown(Shutdown::Write).unwrap();
+    resets.teller.tell(served, resets.teller.seat(address.ip()).unwrap());
+    assert_eq!(noted(&resets), Answer::Reset);
+    resets.counts(Snapshot { reset: 1, ..Snapshot::default() });
+    drop(client);
 }
 
 #[tokio::test(flavor = "multi_thread")]
