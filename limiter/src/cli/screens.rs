@@ -456,7 +456,10 @@ fn inside_tls() -> World {
             alerts: 12,
             over_budget: 3,
             failed_handshakes: 40,
-            ..Snapshot::default()
+            reset: 9,
+            unexplained: 2,
+            dropped_full: 172,
+            accept_errors: 5,
         },
         certificates: vec![
             certificate(&["imap", "pop3"], "mail.example.org", Some("2027-01-31 12:00:00 UTC")),

@@ -37,6 +37,31 @@ fn inside_tls(greeter: &Snapshot) -> Option<String> {
     })
 }
 
+/// Whom the greeter could not tell why, in words; `None` if there was nobody.
+fn not_told(greeter: &Snapshot) -> Option<String> {
+    let &Snapshot { reset, unexplained, dropped_full, accept_errors, .. } = greeter;
+    let causes = [
+        (dropped_full, "too many came at once"),
+        (unexplained, "their reason was lost"),
+        // Those whose reason was lost are among them.
+        (reset.saturating_sub(unexplained), "nothing could be said to them"),
+    ];
+    let resets: Vec<String> = causes
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .enumerate()
+        .map(|(at, (n, cause))| match at {
+            0 => format!("{n} refused clients got a reset because {cause}"),
+            _ => format!("{n} because {cause}"),
+        })
+        .collect();
+    let mut said: Vec<String> = (!resets.is_empty()).then(|| resets.join(", ")).into_iter().collect();
+    if accept_errors > 0 {
+        said.push(format!("accepting failed {accept_errors} times for want of files or memory"));
+    }
+    (!said.is_empty()).then(|| format!("greeter: since the daemon started {}", said.join("; ")))
+}
+
 /// What is shown of it.
 pub fn screen(status: &Status, width: output::Width) -> Screen {
     let mut screen = Screen::new(width);
@@ -52,6 +77,7 @@ pub fn screen(status: &Status, width: output::Width) -> Screen {
     screen.paragraph(status.services.iter().filter_map(Service::further_limits));
     screen.paragraph(status.services.iter().filter_map(Service::waits));
     screen.paragraph(status.greeter.iter().filter_map(inside_tls));
+    screen.paragraph(status.greeter.iter().filter_map(not_told));
     screen.paragraph(status.certificates.iter().map(ToString::to_string));
     screen.paragraph(status.shield.iter().map(|attachment| format!("shield on {attachment}")));
     if status.bans > 0 {
@@ -142,5 +168,34 @@ impl Service {
             }
         }
         (!limits.is_empty()).then(|| format!("{}: {}", self.name, limits.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_could_not_be_told_why_is_in_one_line_and_nobody_in_none() {
+        let none = Snapshot { greeted: 7, greeted_by_tls: 2, alerts: 1, ..Snapshot::default() };
+        assert_eq!(not_told(&none), None);
+        let said = |snapshot| not_told(&snapshot).unwrap();
+        assert_eq!(
+            said(Snapshot { dropped_full: 172, ..none }),
+            "greeter: since the daemon started 172 refused clients got a reset because too many came at once"
+        );
+        assert_eq!(
+            said(Snapshot { reset: 2, unexplained: 2, ..none }),
+            "greeter: since the daemon started 2 refused clients got a reset because their reason was lost"
+        );
+        assert_eq!(
+            said(Snapshot { reset: 9, unexplained: 2, accept_errors: 1, ..none }),
+            "greeter: since the daemon started 2 refused clients got a reset because their reason was lost, 7 because \
+             nothing could be said to them; accepting failed 1 times for want of files or memory"
+        );
+        assert_eq!(
+            said(Snapshot { accept_errors: 3, ..none }),
+            "greeter: since the daemon started accepting failed 3 times for want of files or memory"
+        );
     }
 }
