@@ -161,12 +161,24 @@ impl Wording {
     /// What it says, by key; always the same keys, in the same order.
     #[must_use]
     pub fn keys(&self) -> [(&'static str, String); 2] {
-        let messages: Vec<String> = Reason::ALL
-            .into_iter()
-            .filter_map(|reason| Some(format!("{reason} = {}", quoted(&self.message(reason)?.to_string()))))
-            .collect();
-        let message =
-            if messages.is_empty() { NONE.to_owned() } else { format!("{{ {} }}", messages.join(", ")) };
+        let messages: Vec<(Reason, &Template)> =
+            Reason::ALL.into_iter().filter_map(|reason| Some((reason, self.message(reason)?))).collect();
+        let message = match *messages.as_slice() {
+            [] => NONE.to_owned(),
+            // As one text, it is for the same reasons.
+            [(_, one), ..]
+                if TOLD.into_iter().all(|reason| {
+                    self.message(reason) == Some(one).filter(|one| unknown_of(Some(one), reason).is_none())
+                }) =>
+            {
+                quoted(&one.to_string())
+            }
+            _ => {
+                let keys =
+                    messages.iter().map(|(reason, text)| format!("{reason} = {}", quoted(&text.to_string())));
+                format!("{{ {} }}", keys.collect::<Vec<_>>().join(", "))
+            }
+        };
         [
             ("message", message),
             ("url", self.url.as_ref().map_or_else(|| NONE.to_owned(), Template::to_string)),

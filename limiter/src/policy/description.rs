@@ -83,6 +83,9 @@ pub struct Difference {
 /// Of what a difference is that is of neither a service nor a rule.
 pub const OF_NO_SERVICE: &str = "the configuration";
 
+/// How many characters are shown of what refused clients are told.
+const CUT: usize = 100;
+
 /// What is not there.
 const NONE: &str = "none";
 
@@ -113,14 +116,21 @@ fn of_words(before: &Config, after: &Config) -> Vec<Difference> {
     for is in &after.services {
         let Some(was) = before.services.iter().find(|was| was.name == is.name) else { continue };
         let keys = was.wording.keys().into_iter().zip(is.wording.keys()).filter(|(was, is)| was != is);
-        found.extend(keys.map(|((key, was), (_, new))| Difference {
-            what: is.name.clone(),
-            key: Some(key),
-            was,
-            is: new,
+        found.extend(keys.map(|((key, was), (_, new))| {
+            let (was, new) = cut(was, new);
+            Difference { what: is.name.clone(), key: Some(key), was, is: new }
         }));
     }
     found
+}
+
+/// Both, cut to the length of a line, unless they would look the same then.
+fn cut(was: String, is: String) -> (String, String) {
+    let [short_was, short_is] = [&was, &is].map(|text| match text.char_indices().nth(CUT) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.clone(),
+    });
+    if short_was == short_is { (was, is) } else { (short_was, short_is) }
 }
 
 fn of_services(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {
@@ -253,6 +263,22 @@ mod tests {
         assert_eq!(
             given("", "[service.sieve]\nmessage = { rate = 'slow {retry}' }\nurl = 'https://a'\n"),
             ["sieve message none -> { rate = \"slow {retry}\" }", "sieve url none -> https://a"]
+        );
+        // What all clients are told is said once, and a long text is cut where the difference still shows.
+        let message = |text: &str| format!("[service.sieve]\nmessage = '{text}'\n");
+        let all = |text: &str| given("", &message(text));
+        assert_eq!(all("busy"), ["sieve message none -> \"busy\""]);
+        assert_eq!(all("{count} of {limit}"), ["sieve message none -> \"{count} of {limit}\""]);
+        let long = "ü".repeat(101);
+        assert_eq!(all(&long), [format!("sieve message none -> \"{}…", "ü".repeat(99))]);
+        assert_eq!(
+            given(&message(&long), &message(&format!("{long}x"))),
+            [format!("sieve message \"{long}\" -> \"{long}x\"")]
+        );
+        // Another reason that is told nothing of its own is another message.
+        assert_eq!(
+            given("", "[service.sieve]\nmessage = { total = 'a', network = 'a', concurrency = 'a' }\n"),
+            ["sieve message none -> { total = \"a\", network = \"a\", concurrency = \"a\" }"]
         );
     }
 }
