@@ -382,7 +382,7 @@ pub enum Complaint {
     )]
     NotTls(String),
     /// A certificate without its file, or its key's.
-    #[error("tls has no {0}; add for example {0} = \"/etc/ssl/mail.pem\"")]
+    #[error("tls has no {0}; add for example {0} = \"{example}\"", example = if *.0 == "key" { "/etc/ssl/private/mail.key" } else { "/etc/ssl/mail.pem" })]
     TlsWithout(&'static str),
     /// More certificates than a service takes.
     #[error("a service takes at most {0} certificates; use one certificate for several names")]

@@ -175,7 +175,7 @@ refuses! {
     a_certificate_is_two_absolute_paths {
         "[defaults]\ntls = 1" => "2:7: tls must be a table, a list of tables, or \"none\", not 1; write for example tls = { certificate = \"/etc/ssl/mail.pem\", key = \"/etc/ssl/private/mail.key\" }",
         "[defaults]\ntls = [\"/a\"]" => "2:8: tls must be a table, a list of tables, or \"none\", not \"/a\"; write for example tls = { certificate = \"/etc/ssl/mail.pem\", key = \"/etc/ssl/private/mail.key\" }",
-        "[service.imap]\ntls = { certificate = \"/a\" }" => "2:7: tls has no key; add for example key = \"/etc/ssl/mail.pem\"",
+        "[service.imap]\ntls = { certificate = \"/a\" }" => "2:7: tls has no key; add for example key = \"/etc/ssl/private/mail.key\"",
         "[service.imap]\ntls = [{ key = \"/a\" }]" => "2:8: tls has no certificate; add for example certificate = \"/etc/ssl/mail.pem\"",
         "[service.imap.tls]\nkey = \"a.key\"" => "2:7: key must be an absolute path such as \"/etc/ssl/mail.pem\", not \"a.key\"; give the path of a PEM file",
         "[service.imap.tls]\ncertificate = \"/a\\nb\"" => "2:15: certificate must be an absolute path such as \"/etc/ssl/mail.pem\", not \"/a\\nb\"; give the path of a PEM file",
