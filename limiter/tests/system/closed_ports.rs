@@ -90,6 +90,9 @@ fn an_address_where_nobody_listens_is_closed_whatever_listens_at_another() {
     }
 }
 
+/// A TLS record with the fatal alert `access_denied` (RFC 8446, 6).
+const ACCESS_DENIED: &str = "\u{15}\u{3}\u{3}\0\u{2}\u{2}1";
+
 #[test]
 fn a_port_where_nobody_listens_is_closed_whatever_is_held_at_another_of_the_service() {
     let Some(lab) = Lab::new(crate::BINARY) else { return };
@@ -100,7 +103,12 @@ fn a_port_where_nobody_listens_is_closed_whatever_is_held_at_another_of_the_serv
             let (source, imaps) = (family.source(), family.port(993));
             let held = (0..2).map(|_| lab.served(source, imaps)).collect::<Vec<_>>();
             is_closed(&lab, &limiter, "imap", source, family.port(143));
-            let expected = if response == "drop" { Answer::Silence } else { Answer::Reset };
+            // Without a certificate, which is the default, an alert.
+            let expected = match response {
+                "reply" => Answer::Line(ACCESS_DENIED.to_owned()),
+                "reset" => Answer::Reset,
+                _ => Answer::Silence,
+            };
             assert_eq!(answer(&lab, source, imaps), expected, "implicit TLS");
             assert!(refused(&limiter, "imap").0 > 0);
             drop(held);
