@@ -126,7 +126,7 @@ fn a_client_whose_verdict_was_displaced_is_told_what_holds_when_it_is_connected(
     }
     limiter.stop();
     let log = limiter.log();
-    assert!(log.contains("2 got a reset instead (2 of them because the reason was lost)"), "{log}");
+    assert!(log.contains("2 clients got a reset instead (2 of them because the reason was lost)"), "{log}");
 }
 
 /// Clients come and go, and the limit goes up and down: whoever is refused is refused by the low one, and is told of it.
