@@ -8,6 +8,7 @@ mod alert;
 mod bucket;
 mod budget;
 mod certificate;
+mod cpu;
 mod handshake;
 mod keeper;
 mod names;

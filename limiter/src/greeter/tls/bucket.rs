@@ -33,9 +33,10 @@ impl Bucket {
         has_one
     }
 
-    /// Pays for so much of the CPU beyond the millisecond that each token is for.
+    /// Pays for so much of the CPU beyond the millisecond that each token is for. The debt is never more than a
+    /// second makes up for: whatever happened, handshakes begin again then.
     pub fn pay(&mut self, beyond: Duration) {
-        self.tokens -= beyond.as_secs_f64() * 1000.0;
+        self.tokens = (self.tokens - beyond.as_secs_f64() * 1000.0).max(-f64::from(self.rate));
     }
 }
 
@@ -55,6 +56,17 @@ mod tests {
         assert!(!bucket.take(start), "2 below nothing");
         assert!(!bucket.take(start + Duration::from_millis(290)));
         assert!(bucket.take(start + Duration::from_millis(310)));
+    }
+
+    #[test]
+    fn a_debt_is_paid_within_a_second_and_a_token_however_large_it_was() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(10, 5, start);
+        for _ in 0..3 {
+            bucket.pay(Duration::from_secs(3600));
+        }
+        assert!(!bucket.take(start + Duration::from_millis(1090)));
+        assert!(bucket.take(start + Duration::from_millis(1110)));
     }
 
     proptest! {

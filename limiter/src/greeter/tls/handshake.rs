@@ -17,6 +17,7 @@ use rustls::{
 use super::{
     alert::{REFUSED, TOO_OLD},
     budget::Budget,
+    cpu,
 };
 use crate::greeter::seats::Seat;
 
@@ -131,7 +132,7 @@ impl Handshake {
 
     /// Makes something of what was read; how it ends, if it does.
     fn proceed(&mut self, budget: &mut Budget, now: Instant) -> Option<Step> {
-        let begun = Instant::now();
+        let before = cpu::used();
         let end = match &mut self.state {
             State::Silent(acceptor) => match acceptor.accept() {
                 Ok(None) => return None,
@@ -153,7 +154,7 @@ impl Handshake {
             },
             State::Going(_) => self.answer(),
         };
-        let took = begun.elapsed();
+        let took = cpu::used().saturating_sub(before);
         budget.pay(took.saturating_sub(self.paid));
         self.paid = self.paid.saturating_sub(took);
         end
@@ -198,4 +199,63 @@ fn bytes_of(mut alert: AcceptedAlert) -> Vec<u8> {
     // Into memory, which takes all.
     let _never_fails = alert.write_all(&mut bytes);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, thread};
+
+    use rustls::{
+        ClientConfig, ClientConnection, RootCertStore,
+        crypto::ring,
+        server::{ClientHello, ResolvesServerCert},
+        sign::CertifiedKey,
+    };
+
+    use super::*;
+    use crate::greeter::Bounds;
+
+    /// The whole host stands still while it looks for the certificate, and there is none.
+    #[derive(Debug)]
+    struct StandsStill;
+
+    impl ResolvesServerCert for StandsStill {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            thread::sleep(Duration::from_millis(500));
+            None
+        }
+    }
+
+    #[test]
+    fn a_handshake_pays_for_the_cpu_and_not_for_the_time_in_which_the_host_stands_still() {
+        let bounds = Bounds { handshakes_per_second: 1, handshakes_at_once: 200, ..Bounds::default() };
+        let mut budget = Budget::new(&bounds);
+        let versions = &[&rustls::version::TLS13];
+        let provider = Arc::new(ring::default_provider());
+        let server =
+            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
+        let server = server.unwrap().with_no_client_auth().with_cert_resolver(Arc::new(StandsStill));
+        let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let client = client.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        let mut client =
+            ClientConnection::new(Arc::new(client), "mail.example.org".try_into().unwrap()).unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_tls(&mut stream).unwrap();
+        let (accepted, remote) = listener.accept().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        let accepted = TcpStream::from_std(accepted);
+        let place = budget.place(remote.ip()).unwrap();
+        let mut handshake = Handshake::new(Arc::new(server), String::new(), 16 << 10, place);
+        let (begun, now) = (Instant::now(), Instant::now());
+        let step = loop {
+            match handshake.step(&accepted, &mut budget, now) {
+                Step::Waits => thread::yield_now(),
+                step => break step,
+            }
+        };
+        assert!(matches!(step, Step::Ends(_, End::Failed)), "{step:?}");
+        assert!(begun.elapsed() >= Duration::from_millis(500), "it stood still");
+        assert!(budget.begin(now), "there is still budget");
+    }
 }
