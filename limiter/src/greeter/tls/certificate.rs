@@ -38,8 +38,6 @@ pub struct Usable {
     pub names: Vec<String>,
     /// When it ends.
     pub expires: SystemTime,
-    /// What is not as it should be with the files, a sentence each.
-    pub warnings: Vec<String>,
 }
 
 /// Why a certificate cannot be used: one sentence.
@@ -144,7 +142,7 @@ pub fn load(files: &CertificateFiles, bound: &Bound, now: SystemTime) -> Result<
         return Err(Unusable::Expired(certificate, date(expires)));
     }
     let names = names(&first);
-    Ok(Usable { key: Arc::new(certified), names, expires, warnings: warnings(files) })
+    Ok(Usable { key: Arc::new(certified), names, expires })
 }
 
 /// A time as people write it.
@@ -220,9 +218,10 @@ fn readable_by_others(path: &Path) -> Option<String> {
 const SOON: Duration = Duration::from_secs(3 * 24 * 3600);
 
 impl Usable {
-    /// What is to be said of it at this time.
+    /// What is to be said of it at this time, a sentence each. Modes and owners are looked at anew: they may change
+    /// where the files do not, as those of a directory.
     pub fn warnings(&self, files: &CertificateFiles, now: SystemTime) -> Vec<String> {
-        let mut warnings = self.warnings.clone();
+        let mut warnings = warnings(files);
         let (path, expires) = (files.certificate.display(), date(self.expires));
         if now > self.expires {
             warnings.push(format!(

@@ -500,6 +500,35 @@ fn a_key_that_others_can_read_is_used_with_a_warning_of_its_mode() {
 }
 
 #[test]
+fn a_warning_of_who_else_has_a_say_comes_and_goes_with_the_modes_on_the_way_to_the_files() {
+    if !nix::unistd::geteuid().is_root() {
+        return limiter_lab::skip("a key belongs to root");
+    }
+    let mut host = Host::new();
+    fs::create_dir(host.path("live")).unwrap();
+    host.certificate("live/a", &[NAME]);
+    let said = |host: &mut Host| host.round(2465, &["live/a"], SystemTime::now()).warnings;
+    let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let (dir, key) = (host.path("live"), host.path("live/a.key"));
+    for _ in 0..2 {
+        assert_eq!(said(&mut host), [""; 0]);
+        // The files stay as they are.
+        chmod(&dir, 0o777);
+        let warnings = said(&mut host);
+        assert_eq!(warnings.len(), 2, "one of each file: {warnings:?}");
+        for warning in warnings {
+            assert!(warning.contains(&format!("run `chmod o-w {}`", dir.display())), "{warning}");
+        }
+        chmod(&dir, 0o755);
+        assert_eq!(said(&mut host), [""; 0]);
+        chmod(&key, 0o644);
+        let warnings = said(&mut host);
+        assert!(warnings[0].contains("the private key has mode 0644"), "{warnings:?}");
+        chmod(&key, 0o600);
+    }
+}
+
+#[test]
 fn what_is_no_file_is_neither_waited_for_nor_read() {
     let mut host = Host::new();
     host.certificate("a", &[NAME]);
