@@ -12,6 +12,7 @@ use std::{
 
 use nix::fcntl::OFlag;
 use rustls::{
+    Error,
     crypto::ring::sign::any_supported_type,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
@@ -66,9 +67,12 @@ pub enum Unusable {
     /// No key in the file.
     #[error("{0} contains no private key that can be read; give the key in PEM form, without a passphrase")]
     NoKey(String),
+    /// A certificate that the TLS library does not take.
+    #[error("the certificate in {0} is X.509 version 1 or malformed; issue a version 3 certificate")]
+    Malformed(String),
     /// A key that is not supported.
     #[error(
-        "the key in {0} has a type that limiter does not support; use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 bits or more"
+        "the key in {0} has a type that limiter does not support; use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 4096 bits"
     )]
     KeyType(String),
     /// A key of another certificate.
@@ -129,9 +133,13 @@ pub fn load(files: &CertificateFiles, bound: &Bound, now: SystemTime) -> Result<
     let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| Unusable::NoKey(key.clone()))?;
     let private = any_supported_type(&private).map_err(|_| Unusable::KeyType(key.clone()))?;
     let certified = CertifiedKey::new(chain, Arc::new(AskingKey::new(private, bound.clone())));
-    certified
-        .keys_match()
-        .map_err(|_| Unusable::OtherKey { certificate: certificate.clone(), key: key.clone() })?;
+    certified.keys_match().map_err(|error| match error {
+        Error::InconsistentKeys(_) => {
+            Unusable::OtherKey { certificate: certificate.clone(), key: key.clone() }
+        }
+        // It reads the certificate for that, and more strictly than is done here.
+        _ => Unusable::Malformed(certificate.clone()),
+    })?;
     let validity = first.tbs_certificate().validity();
     let [begins, expires] =
         [validity.not_before, validity.not_after].map(|time| UNIX_EPOCH + time.to_unix_duration());

@@ -7,6 +7,7 @@ use std::{
     net::{Shutdown, TcpStream},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -563,6 +564,59 @@ fn when_the_configuration_names_a_certificate_that_cannot_be_used_the_one_before
     assert!(matches!(host.ports.at(143), Speaks::Plain));
     host.round(2465, &[], SystemTime::now());
     assert!(matches!(host.ports.at(2465), Speaks::Alert), "the configuration names none");
+}
+
+fn openssl(arguments: &[&str], files: &[(&str, PathBuf)]) {
+    let mut openssl = Command::new("openssl");
+    openssl.args(arguments);
+    for (argument, path) in files {
+        openssl.arg(argument).arg(path);
+    }
+    let made = openssl.output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+#[test]
+fn a_certificate_that_is_not_of_version_3_is_named_as_such_and_its_key_is_not_blamed() {
+    let mut host = Host::new();
+    let key = KeyPair::generate().unwrap();
+    let mut der = parameters(&[NAME]).self_signed(&key).unwrap().der().to_vec();
+    let version_3 = [0xa0, 3, 2, 1, 2];
+    let at = der.windows(version_3.len()).position(|bytes| bytes == version_3).unwrap();
+    der[at + version_3.len() - 1] = 0;
+    fs::write(host.path("a.der"), der).unwrap();
+    openssl(&["x509", "-inform", "DER"], &[("-in", host.path("a.der")), ("-out", host.path("a.pem"))]);
+    host.file("a.key", &key.serialize_pem());
+    let warnings = host.round(2465, &["a"], SystemTime::now()).warnings;
+    let words = "a.pem is X.509 version 1 or malformed; issue a version 3 certificate; until then, ";
+    assert!(warnings[0].contains(words), "{warnings:?}");
+    assert!(!warnings[0].contains("a.key"), "{warnings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rsa_keys_sign_from_2048_to_4096_bits_as_the_warning_of_others_says() {
+    let mut host = Host::new();
+    for (bits, signs) in [("1024", false), ("2048", true), ("4096", true), ("4608", false)] {
+        let [certificate, key] = ["pem", "key"].map(|end| host.path(&format!("{bits}.{end}")));
+        let (new, name) = (format!("rsa:{bits}"), format!("subjectAltName=DNS:{NAME}"));
+        openssl(
+            // No authority, so that the client trusts it as it is.
+            &[
+                &["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=limiter", "-newkey", &new][..],
+                &["-addext", &name, "-addext", "basicConstraints=critical,CA:FALSE"],
+            ]
+            .concat(),
+            &[("-out", certificate), ("-keyout", key)],
+        );
+        if signs {
+            let greeter = host.greeter(&[bits], Bounds::default());
+            assert_eq!(host.hears(&greeter, bits, NAME).as_deref(), Ok(LINE), "{bits}");
+        } else {
+            let warnings = host.round(2465, &[bits], SystemTime::now()).warnings;
+            let words = "use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 4096 bits; ";
+            assert!(warnings[0].contains(words), "{bits}: {warnings:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
