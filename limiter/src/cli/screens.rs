@@ -444,7 +444,7 @@ fn inside_tls() -> World {
         services: services.iter().map(ToString::to_string).collect(),
         certificate: format!("/etc/letsencrypt/live/{name}/fullchain.pem").into(),
         key: format!("/etc/letsencrypt/live/{name}/privkey.pem").into(),
-        names: vec![name.to_owned()],
+        names: expires.iter().map(|_| name.to_owned()).collect(),
         expires: expires.map(str::to_owned),
         problem: None,
     };

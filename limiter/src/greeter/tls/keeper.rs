@@ -30,12 +30,15 @@ use crate::{
 /// How often a certificate is read again that could not be used for its dates: only the clock has to change.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// How many names of a certificate a line has.
+const NAMES_SHOWN: usize = 3;
+
 /// What the daemon says of its greeter, for `limiter status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// What it did.
     pub totals: Snapshot,
-    /// The certificates that the configuration names.
+    /// The certificates that the configuration names, in its order.
     pub certificates: Vec<Certificate>,
     /// What is not as it should be, a sentence each.
     pub warnings: Vec<String>,
@@ -60,11 +63,18 @@ pub struct Certificate {
 
 impl fmt::Display for Certificate {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { services, certificate, expires, .. } = self;
-        let (services, certificate) = (services.join(", "), certificate.display());
+        let Self { services, certificate, names, expires, .. } = self;
+        write!(out, "certificate for {}", services.join(", "))?;
+        let (shown, more) = names.split_at(names.len().min(NAMES_SHOWN));
+        match (shown, more.len()) {
+            ([], _) => {}
+            (shown, 0) => write!(out, " ({})", shown.join(", "))?,
+            (shown, more) => write!(out, " ({} and {more} more)", shown.join(", "))?,
+        }
+        let certificate = certificate.display();
         match expires {
-            Some(expires) => write!(out, "certificate for {services}: {certificate}, expires on {expires}"),
-            None => write!(out, "certificate for {services}: {certificate}, not in use"),
+            Some(expires) => write!(out, ": {certificate}, expires on {expires}"),
+            None => write!(out, ": {certificate}, not in use"),
         }
     }
 }
@@ -244,7 +254,13 @@ impl Keeper {
 
     fn make_report(&self, services: &[Service], now: SystemTime) -> Report {
         let mut report = Report { totals: self.totals.snapshot(), ..Report::default() };
-        for (files, known) in &self.known {
+        let mut named: Vec<&CertificateFiles> = Vec::new();
+        for files in services.iter().flat_map(|service| &service.tls) {
+            if !named.contains(&files) {
+                named.push(files);
+            }
+        }
+        for (files, known) in named.into_iter().filter_map(|files| self.known.get_key_value(files)) {
             let of: Vec<&Service> = services.iter().filter(|service| service.tls.contains(files)).collect();
             let names = of.iter().map(|service| service.name.clone()).collect::<Vec<_>>();
             if let Some(problem) = &known.problem {
@@ -278,9 +294,11 @@ impl Keeper {
         let has_other =
             |service: &&Service| self.used.get(&service.name).is_some_and(|used| !used.is_empty());
         if services.iter().all(has_other) {
-            return "the other certificates of the service stay in use".to_owned();
+            let whose = if services.len() == 1 { "service" } else { "services" };
+            return format!("the other certificates of the {whose} stay in use");
         }
-        "until then, its refused clients get a TLS alert instead of a reason".to_owned()
+        let whose = if services.len() == 1 { "its" } else { "their" };
+        format!("until then, {whose} refused clients get a TLS alert instead of a reason")
     }
 
     /// Says what is new.

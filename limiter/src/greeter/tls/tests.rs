@@ -70,15 +70,21 @@ impl Host {
 
     /// The keeper looks at the certificates of these files; at `port` TLS starts at once.
     fn round(&mut self, port: u16, files: &[&str], now: SystemTime) -> Report {
+        self.round_of(&[("x", port, files)], now)
+    }
+
+    /// The same for these services.
+    fn round_of(&mut self, services: &[(&str, u16, &[&str])], now: SystemTime) -> Report {
         let path = |file: &str, end: &str| self.path(&format!("{file}.{end}")).display().to_string();
-        let tls: Vec<String> = files
-            .iter()
-            .map(|file| format!("{{ certificate = '{}', key = '{}' }}", path(file, "pem"), path(file, "key")))
-            .collect();
-        let text = format!(
-            "[service.x]\nprotocol = 'smtp'\nports = [{port}]\ntls_ports = [{port}]\ntls = [{}]\n",
-            tls.join(", ")
-        );
+        let pair = |file: &&str| {
+            format!("{{ certificate = '{}', key = '{}' }}", path(file, "pem"), path(file, "key"))
+        };
+        let service = |(name, port, files): &(&str, u16, &[&str])| {
+            let tls: Vec<String> = files.iter().map(pair).collect();
+            let (ports, tls) = (format!("ports = [{port}]\ntls_ports = [{port}]"), tls.join(", "));
+            format!("[service.{name}]\nprotocol = 'smtp'\n{ports}\ntls = [{tls}]\n")
+        };
+        let text: String = services.iter().map(service).collect();
         let Config { services, .. } = config::parse(&text, "x").unwrap();
         self.keeper.round(&services, now);
         Report::read(&self.path("report")).unwrap().unwrap()
@@ -564,6 +570,58 @@ fn when_the_configuration_names_a_certificate_that_cannot_be_used_the_one_before
     assert!(matches!(host.ports.at(143), Speaks::Plain));
     host.round(2465, &[], SystemTime::now());
     assert!(matches!(host.ports.at(2465), Speaks::Alert), "the configuration names none");
+}
+
+#[test]
+fn status_has_the_certificates_in_the_order_of_the_configuration_with_their_names() {
+    let mut host = Host::new();
+    let many = ["a.example.org", "b.example.org", "c.example.org", "d.example.org", "e.example.org"];
+    for (file, names) in [("c", &["mx.example.net"][..]), ("a", &many), ("b", &many[..2])] {
+        host.certificate(file, names);
+    }
+    let report =
+        host.round_of(&[("x", 2465, &["c", "a", "missing"]), ("y", 2466, &["b", "c"])], SystemTime::now());
+    let path = |file: &str| host.path(&format!("{file}.pem")).display().to_string();
+    let lines = [
+        format!("certificate for x, y (mx.example.net): {}, expires on ", path("c")),
+        format!(
+            "certificate for x (a.example.org, b.example.org, c.example.org and 2 more): {}, expires on ",
+            path("a")
+        ),
+        format!("certificate for x: {}, not in use", path("missing")),
+        format!("certificate for y (a.example.org, b.example.org): {}, expires on ", path("b")),
+    ];
+    assert_eq!(report.certificates.len(), lines.len());
+    for (certificate, line) in report.certificates.iter().zip(lines) {
+        assert!(certificate.to_string().starts_with(&line), "{certificate}, not {line}");
+    }
+}
+
+#[test]
+fn a_warning_of_a_certificate_for_several_services_speaks_of_all_of_them() {
+    let mut host = Host::new();
+    let missing = &["missing"][..];
+    let said = |host: &mut Host, services: &[(&str, u16, &[&str])]| {
+        host.round_of(services, SystemTime::now()).warnings.remove(0)
+    };
+    let one = said(&mut host, &[("x", 2465, missing)]);
+    assert!(
+        one.starts_with("x: ")
+            && one.ends_with("; until then, its refused clients get a TLS alert instead of a reason"),
+        "{one}"
+    );
+    let two = said(&mut host, &[("x", 2465, missing), ("y", 2466, missing)]);
+    assert!(
+        two.starts_with("x, y: ")
+            && two.ends_with("; until then, their refused clients get a TLS alert instead of a reason"),
+        "{two}"
+    );
+    host.certificate("a", &[NAME]);
+    let both = &["a", "missing"][..];
+    let one = said(&mut host, &[("x", 2465, both)]);
+    assert!(one.ends_with("; the other certificates of the service stay in use"), "{one}");
+    let two = said(&mut host, &[("x", 2465, both), ("y", 2466, both)]);
+    assert!(two.ends_with("; the other certificates of the services stay in use"), "{two}");
 }
 
 fn openssl(arguments: &[&str], files: &[(&str, PathBuf)]) {
