@@ -38,7 +38,8 @@ const NAMES_SHOWN: usize = 3;
 pub struct Report {
     /// What it did.
     pub totals: Snapshot,
-    /// The certificates that the configuration names, in its order.
+    /// The certificates that the configuration names, in its order, and those that it names no longer, and that stay
+    /// in use.
     pub certificates: Vec<Certificate>,
     /// What is not as it should be, a sentence each.
     pub warnings: Vec<String>,
@@ -47,7 +48,7 @@ pub struct Report {
 /// What became of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
-    /// The services that it is for.
+    /// The services that it is for, or that use it still.
     pub services: Vec<String>,
     /// Its file.
     pub certificate: PathBuf,
@@ -96,7 +97,7 @@ impl Report {
 /// A file, or why it could not be looked at.
 type Seen = Result<Stamp, Option<i32>>;
 
-/// A pair of files that the configuration names.
+/// A pair of files that the configuration names, or that stays in use.
 #[derive(Debug)]
 struct Known {
     /// What is in use of them.
@@ -160,12 +161,12 @@ impl Keeper {
         let services: Vec<Service> =
             services.iter().filter(|service| !service.tls_ports.is_empty()).cloned().collect();
         let services = &services[..];
-        let named = |files: &CertificateFiles| services.iter().any(|service| service.tls.contains(files));
-        self.known.retain(|files, _| named(files));
-        for files in services.iter().flat_map(|service| &service.tls) {
-            self.look(files, now);
+        for files in self.order(services) {
+            self.look(&files, now);
         }
         self.used = services.iter().map(|service| (service.name.clone(), self.of(service))).collect();
+        let kept = self.order(services);
+        self.known.retain(|files, _| kept.contains(files));
         self.put(services);
         let report = self.make_report(services, now);
         if self.report.as_ref() != Some(&report) {
@@ -173,6 +174,20 @@ impl Keeper {
             self.write(&report);
             self.report = Some(report);
         }
+    }
+
+    /// The pairs that the configuration names, in its order, and then those that it names no longer, and that stay in
+    /// use.
+    fn order(&self, services: &[Service]) -> Vec<CertificateFiles> {
+        let named = services.iter().flat_map(|service| &service.tls);
+        let used = services.iter().filter_map(|service| self.used.get(&service.name)).flatten();
+        let mut order: Vec<CertificateFiles> = Vec::new();
+        for files in named.chain(used.map(|(files, _)| files)) {
+            if !order.contains(files) {
+                order.push(files.clone());
+            }
+        }
+        order
     }
 
     /// Reads a pair that is new, or another than it was. While it changes it is left alone: whoever renews a
@@ -200,17 +215,25 @@ impl Keeper {
         self.known.insert(files.clone(), known);
     }
 
-    /// What a service uses: what can be used of what the configuration names, or else what it has used before.
+    /// What a service uses: what can be used of what the configuration names, or else what it has used before, as it
+    /// is now.
     fn of(&self, service: &Service) -> Vec<Used> {
         let usable = |files: &CertificateFiles| {
             Some((files.clone(), Arc::clone(self.known.get(files)?.usable.as_ref()?)))
         };
         let used: Vec<Used> = service.tls.iter().filter_map(usable).collect();
         if used.is_empty() && !service.tls.is_empty() {
-            self.used.get(&service.name).cloned().unwrap_or_default()
+            let before = self.used.get(&service.name).into_iter().flatten();
+            before.filter_map(|(files, _)| usable(files)).collect()
         } else {
             used
         }
+    }
+
+    /// Whether a service uses a pair that the configuration does not name for it.
+    fn is_kept(&self, service: &Service, files: &CertificateFiles) -> bool {
+        let used = self.used.get(&service.name).into_iter().flatten();
+        !service.tls.contains(files) && used.map(|(files, _)| files).any(|used| used == files)
     }
 
     /// Has the greeter use it, where it is another than before.
@@ -254,27 +277,29 @@ impl Keeper {
 
     fn make_report(&self, services: &[Service], now: SystemTime) -> Report {
         let mut report = Report { totals: self.totals.snapshot(), ..Report::default() };
-        let mut named: Vec<&CertificateFiles> = Vec::new();
-        for files in services.iter().flat_map(|service| &service.tls) {
-            if !named.contains(&files) {
-                named.push(files);
-            }
-        }
-        for (files, known) in named.into_iter().filter_map(|files| self.known.get_key_value(files)) {
+        for files in &self.order(services) {
+            let Some(known) = self.known.get(files) else { continue };
+            let names = |of: &[&Service]| of.iter().map(|service| service.name.clone()).collect::<Vec<_>>();
             let of: Vec<&Service> = services.iter().filter(|service| service.tls.contains(files)).collect();
-            let names = of.iter().map(|service| service.name.clone()).collect::<Vec<_>>();
-            if let Some(problem) = &known.problem {
+            let keep: Vec<&Service> =
+                services.iter().filter(|service| self.is_kept(service, files)).collect();
+            if let Some(problem) = known.problem.as_ref().filter(|_| !of.is_empty()) {
+                let services = names(&of).join(", ");
+                report.warnings.push(format!("{services}: {problem}; {}", self.instead(known, &of)));
+            }
+            if let Some(usable) = known.usable.as_ref().filter(|_| !keep.is_empty()) {
+                let (services, path) = (names(&keep).join(", "), files.certificate.display());
+                let expires = certificate::date(usable.expires);
                 report.warnings.push(format!(
-                    "{}: {problem}; {}",
-                    names.join(", "),
-                    self.instead(known, &of)
+                    "{services}: the certificate in {path}, which the configuration no longer names, stays in use; it \
+                     expires on {expires}"
                 ));
             }
             if let Some(usable) = &known.usable {
                 report.warnings.extend(usable.warnings(files, now));
             }
             report.certificates.push(Certificate {
-                services: names,
+                services: names(&[of, keep].concat()),
                 certificate: files.certificate.clone(),
                 key: files.key.clone(),
                 names: known.usable.iter().flat_map(|usable| usable.names.clone()).collect(),
@@ -294,6 +319,13 @@ impl Keeper {
         let has_other =
             |service: &&Service| self.used.get(&service.name).is_some_and(|used| !used.is_empty());
         if services.iter().all(has_other) {
+            let keeps = |service: &&Service| {
+                let mut used = self.used.get(&service.name).into_iter().flatten();
+                used.any(|(files, _)| self.is_kept(service, files))
+            };
+            if services.iter().any(keeps) {
+                return "until then, the certificate from before stays in use".to_owned();
+            }
             let whose = if services.len() == 1 { "service" } else { "services" };
             return format!("the other certificates of the {whose} stay in use");
         }

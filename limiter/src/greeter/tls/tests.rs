@@ -652,6 +652,48 @@ fn a_certificate_that_is_not_of_version_3_is_named_as_such_and_its_key_is_not_bl
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_the_configuration_no_longer_names_is_shown_and_renewed_while_it_stays_in_use() {
+    let mut host = Host::new();
+    host.certificate("a", &[NAME]);
+    let greeter = host.greeter(&["a"], Bounds::default());
+    let port = greeter.port;
+    let path = host.path("a.pem").display().to_string();
+    let missing = host.path("b.pem").display().to_string();
+    let mut parameters = parameters(&[NAME]);
+    for year in [2040, 2041] {
+        parameters.not_after = date_time_ymd(year, 1, 1);
+        host.write("a", &parameters, &KeyPair::generate().unwrap());
+        renewed(&mut host, port, &["b"]);
+        let report = host.round(port, &["b"], SystemTime::now());
+        let kept = format!(
+            "{path}, which the configuration no longer names, stays in use; it expires on {year}-01-01 00:00:00 UTC"
+        );
+        let expected = [
+            format!(
+                "x: {missing} does not exist; correct the path, or create the file; until then, the certificate from before stays in use"
+            ),
+            format!("x: the certificate in {kept}"),
+        ];
+        assert_eq!(report.warnings, expected);
+        let lines: Vec<String> = report.certificates.iter().map(ToString::to_string).collect();
+        let kept = format!("certificate for x ({NAME}): {path}, expires on {year}-01-01 00:00:00 UTC");
+        assert_eq!(lines, [format!("certificate for x: {missing}, not in use"), kept]);
+        assert_eq!(host.hears(&greeter, "a", NAME).as_deref(), Ok(LINE), "the renewed one is in use");
+    }
+    // Its own end is said as well.
+    let late = host.round(port, &["b"], SystemTime::from(date_time_ymd(2042, 1, 1)));
+    assert!(late.warnings[2].contains("expired on 2041-01-01 00:00:00 UTC and is still in use"), "{late:?}");
+    // Nobody needs its files any more: what was read stays.
+    fs::remove_file(host.path("a.key")).unwrap();
+    assert_eq!(renewed(&mut host, port, &["b"]).warnings.len(), 2);
+    assert_eq!(host.hears(&greeter, "a", NAME).as_deref(), Ok(LINE));
+    host.certificate("b", &[NAME]);
+    let report = renewed(&mut host, port, &["b"]);
+    assert_eq!((report.warnings.len(), report.certificates.len()), (0, 1), "{report:?}");
+    assert_eq!(host.hears(&greeter, "b", NAME).as_deref(), Ok(LINE), "the one that is named is in use");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rsa_keys_sign_from_2048_to_4096_bits_as_the_warning_of_others_says() {
     let mut host = Host::new();
     for (bits, signs) in [("1024", false), ("2048", true), ("4096", true), ("4608", false)] {
