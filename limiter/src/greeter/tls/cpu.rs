@@ -14,14 +14,14 @@ pub fn used() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::{thread, time::Instant};
+    use std::time::Instant;
 
     use super::*;
 
     #[test]
     fn a_thread_that_stands_still_uses_nothing_and_one_that_works_uses_what_it_works() {
         let (begun, before) = (Instant::now(), used());
-        thread::sleep(Duration::from_millis(300));
+        limiter_lab::let_time_pass(Duration::from_millis(300), "this thread stands still");
         assert!(begun.elapsed() >= Duration::from_millis(300));
         let still = used().checked_sub(before).unwrap();
         assert!(still < Duration::from_millis(100), "{still:?}");

@@ -221,7 +221,7 @@ mod tests {
 
     impl ResolvesServerCert for StandsStill {
         fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-            thread::sleep(Duration::from_millis(500));
+            limiter_lab::let_time_pass(Duration::from_millis(500), "the host stands still");
             None
         }
     }
