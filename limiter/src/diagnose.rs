@@ -66,7 +66,7 @@ pub struct AtService {
     pub waiting_seconds: f64,
     /// Why its next connection would be refused, if it would. A service that observes admits it all the same.
     pub reason: Option<Reason>,
-    /// How that refusal would be answered at a port without TLS from the start; none if there is none.
+    /// How that refusal would be answered; none if there is none.
     pub response: Option<Response>,
     /// Replies that it gets before it gets resets; none where nobody gets any, or replies have no budget.
     pub replies_left: Option<u64>,
