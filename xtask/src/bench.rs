@@ -127,7 +127,7 @@ impl Bench {
     pub fn run(&self) -> Result<()> {
         use limiter_lab::interrupt;
 
-        use crate::{bpffs, build, command, packages, privilege, unpacked};
+        use crate::{bpffs, build, packages, privilege, unpacked};
 
         let plan = plan::Plan::new(self.quick, &self.only, self.against.is_some())?;
         if !self.built {
@@ -140,9 +140,7 @@ impl Bench {
             bpffs::ensure()?;
         }
         if !privilege::is_root() {
-            let xtask = std::env::current_exe()?;
-            let mut again = privilege::command(&xtask.to_string_lossy(), &[])?;
-            return command::run(again.args(["bench", "--built"]).args(self.arguments()));
+            return privilege::again();
         }
         // Before there is anything to leave behind.
         interrupt::hold()?;

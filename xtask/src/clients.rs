@@ -12,13 +12,13 @@ mod screen;
 mod senders;
 mod table;
 
-use std::{env, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use limiter_lab::{Namespace, interrupt, sweep};
 
-use crate::{bpffs, build, command, packages, paths, privilege, unpacked::EXIM};
+use crate::{bpffs, build, packages, paths, privilege, unpacked::EXIM};
 use case::Seen;
 use host::Full;
 
@@ -59,10 +59,7 @@ impl Clients {
             bpffs::ensure()?;
         }
         if !privilege::is_root() {
-            let xtask = env::current_exe().context("cannot tell where xtask itself is")?;
-            let xtask = xtask.to_str().context("the path of the workspace is not UTF-8")?;
-            let mut again = privilege::command(xtask, &[])?;
-            return command::run(again.args(env::args_os().skip(1)).arg("--built"));
+            return privilege::again();
         }
         // Before there is anything to leave behind.
         interrupt::hold()?;

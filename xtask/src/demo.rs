@@ -5,7 +5,7 @@
 //! left afterwards, also when it is interrupted.
 
 use std::{
-    env, fs,
+    fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     process,
     time::Duration,
@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use limiter_lab::{Answer, Namespace, Sink, answer, daemon::Daemon, interrupt, lab::WIRE};
 
-use crate::{bpffs, build, command, packages, paths, privilege};
+use crate::{bpffs, build, packages, paths, privilege};
 
 /// The client, at an address of the documentation (RFC 5737).
 const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -61,9 +61,7 @@ impl Demo {
             interrupt::hold()?;
             return show();
         }
-        let xtask = env::current_exe().context("cannot tell where xtask itself is")?;
-        let xtask = xtask.to_str().context("the path of the workspace is not UTF-8")?;
-        command::run(privilege::command(xtask, &[])?.args(["demo", "--built"]))
+        privilege::again()
     }
 }
 

@@ -21,19 +21,18 @@ mod table;
 mod watch;
 
 use std::{
-    env,
     path::PathBuf,
     sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::{Args, value_parser};
 use limiter_lab::{interrupt, sweep};
 
 use crate::{
-    bpffs, build, command, packages, paths, privilege,
+    bpffs, build, packages, paths, privilege,
     unpacked::{EXIM, OPENSMTPD},
 };
 use cell::{Course, Outcome};
@@ -100,10 +99,7 @@ impl Senders {
             bpffs::ensure()?;
         }
         if !privilege::is_root() {
-            let xtask = env::current_exe().context("cannot tell where xtask itself is")?;
-            let xtask = xtask.to_str().context("the path of the workspace is not UTF-8")?;
-            let mut again = privilege::command(xtask, &[])?;
-            return command::run(again.args(env::args_os().skip(1)).arg("--built"));
+            return privilege::again();
         }
         // Before there is anything to leave behind.
         interrupt::hold()?;
