@@ -26,6 +26,8 @@ pub struct Offsets {
     pub request_options: u32,
     /// `sk_max_ack_backlog` in `struct sock`.
     pub sk_max_ack_backlog: u32,
+    /// `sk_userlocks`, four bits, in `struct sock`: of this place in bits.
+    pub sk_userlocks: u32,
     /// `sk_shutdown`, the directions that are shut, in `struct sock`.
     pub sk_shutdown: u32,
     /// `sk_err` in `struct sock`.

@@ -103,7 +103,7 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<SocketRecord> {
 fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<SocketRecord> {
     let service = maps::service_of(socket.local_port())?;
     // SAFETY: a full socket, of which the verifier knows the type.
-    if !socket.is_in_our_cgroup() || unsafe { GREETER_SOCKETS.has(sk) } {
+    if !socket.is_from_a_listener() || !socket.is_in_our_cgroup() || unsafe { GREETER_SOCKETS.has(sk) } {
         return None;
     }
     let (scope, limits) = service.limits_of(remote, false);

@@ -21,6 +21,8 @@ use crate::{address, maps::GREETER_SOCKETS, packet::Tuple};
 const ROOT_CGROUP: u64 = 1;
 /// Levels of the cgroup tree walked before giving up: systemd's deepest are at 8 or so.
 const MAX_CGROUP_DEPTH: usize = 16;
+/// The owner has chosen the local port (`SOCK_BINDPORT_LOCK`, include/net/sock.h).
+const BINDPORT_LOCK: u8 = 8;
 
 /// Where the running kernel keeps what is read here.
 #[unsafe(no_mangle)]
@@ -34,6 +36,7 @@ static OFFSETS: Offsets = Offsets {
     skc_rcv_wnd: 0,
     request_options: 0,
     sk_max_ack_backlog: 0,
+    sk_userlocks: 0,
     sk_shutdown: 0,
     sk_err: 0,
     skc_net: 0,
@@ -145,6 +148,17 @@ pub unsafe fn ending(sk: *mut c_void, closed: bool) -> Ending {
     }
 }
 
+/// Whether a connection is one that a local process made from a port it had chosen. It came from no listener, then:
+/// what the kernel makes of a handshake has not inherited the choice (`sk_clone`, net/core/sock.c).
+///
+/// # Safety
+///
+/// `sk` is the full socket of the context.
+#[inline(always)]
+pub unsafe fn has_chosen_its_port(sk: *mut c_void) -> bool {
+    Socket(sk.cast::<u8>().cast_const()).full().is_some_and(Full::has_chosen_its_port)
+}
+
 /// A socket of the kernel, of which the first members are read (`struct sock_common`).
 #[derive(Clone, Copy)]
 pub struct Socket(pub *const u8);
@@ -199,6 +213,15 @@ impl Socket {
     #[inline(always)]
     pub fn is_shut(self) -> bool {
         self.full().is_some_and(|full| ending::is_shut(full.shutdown()))
+    }
+
+    /// Whether it came from a listener. Only for a connection. What came from one has the listener's backlog
+    /// (`sk_clone`, net/core/sock.c, copies it), and has not chosen its port; what a local process made has none, whether
+    /// the port is its choice or the kernel's (`net.ipv4.ip_local_port_range` may contain that of a service). A listener
+    /// with backlog 0, in front of which handshakes have no room to wait, is not recognised.
+    #[inline(always)]
+    pub fn is_from_a_listener(self) -> bool {
+        self.full().is_some_and(|full| full.backlog() != 0 && !full.has_chosen_its_port())
     }
 
     /// The peer's address, in the limiter's form.
@@ -271,6 +294,22 @@ impl Full {
     fn shutdown(self) -> u8 {
         // SAFETY: a `sock`.
         unsafe { Socket::member(self.0, &OFFSETS.sk_shutdown) }
+    }
+
+    /// How many connections the kernel keeps for its owner to accept, or those of the listener it came from.
+    #[inline(always)]
+    fn backlog(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { Socket::member(self.0, &OFFSETS.sk_max_ack_backlog) }
+    }
+
+    /// See [`has_chosen_its_port`].
+    #[inline(always)]
+    fn has_chosen_its_port(self) -> bool {
+        let bit = global(&OFFSETS.sk_userlocks);
+        // SAFETY: as above.
+        let byte: u8 = unsafe { Socket::at(self.0, bit / 8) };
+        byte >> (bit % 8) & BINDPORT_LOCK != 0
     }
 
     /// Whether there is an error for the owner.

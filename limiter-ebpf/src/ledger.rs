@@ -70,9 +70,9 @@ fn established(ctx: &SockOpsContext) {
         return go_on(ctx, REPLIED);
     }
     let cookie = cookie(ctx);
-    let record = match make(ctx, &found, cookie) {
+    let record = match make(ctx, &found, sk, cookie) {
         Made::Recorded(record) => record,
-        Made::Already => return,
+        Made::Already | Made::Outgoing => return,
         Made::NoRoom => return report::ledger_full(ctx, service),
     };
     if !records::make(cookie, record) {
@@ -100,13 +100,15 @@ enum Made {
     /// It has a record already: two generations of this program run for a moment when a daemon
     /// takes over.
     Already,
+    /// A local process has made it, and the peer has begun at the same moment (RFC 9293, 3.5).
+    Outgoing,
     /// There is no room to count it.
     NoRoom,
 }
 
 /// Counts the connection: by its reservation, or without one.
 #[inline(always)]
-fn make(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Made {
+fn make(ctx: &SockOpsContext, service: &maps::Service, sk: *mut c_void, cookie: u64) -> Made {
     let remote = remote(ctx);
     let remote_port = u32::from_be(ctx.remote_port());
     if let Some(count_keys) = pending::take(service.id, &remote, remote_port) {
@@ -116,6 +118,10 @@ fn make(ctx: &SockOpsContext, service: &maps::Service, cookie: u64) -> Made {
     }
     if records::of(cookie).is_some() {
         return Made::Already;
+    }
+    // SAFETY: the socket of the context.
+    if unsafe { kernel::has_chosen_its_port(sk) } {
+        return Made::Outgoing;
     }
     let (scope, mut limits) = service.limits(&remote, &local(ctx));
     let mut count_keys = service.count_keys(scope, &remote);

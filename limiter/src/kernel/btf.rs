@@ -28,6 +28,7 @@ fn offsets(btf: &Types) -> Result<Offsets> {
         skc_rcv_wnd: of("sock_common", "skc_rcv_wnd")?,
         request_options: of("inet_request_sock", "snd_wscale")?,
         sk_max_ack_backlog: of("sock", "sk_max_ack_backlog")?,
+        sk_userlocks: bit_offset(btf, "sock", "sk_userlocks")?,
         sk_shutdown: of("sock", "sk_shutdown")?,
         sk_err: of("sock", "sk_err")?,
         skc_net: of("sock_common", "skc_net")?,

@@ -42,6 +42,7 @@ mod mptcp;
 mod networks;
 mod observe;
 mod pains;
+mod outgoing;
 mod pins;
 mod privileges;
 mod rates;

@@ -8,6 +8,7 @@ mod extensions;
 mod fast_open;
 mod order;
 mod queues;
+mod simultaneous;
 mod time_wait;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
