@@ -4,7 +4,7 @@
 use aya_ebpf::programs::XdpContext;
 use limiter_common::{Addr, Syn};
 
-use crate::packet::{ACK, Bytes, IPPROTO_TCP, SYN, Tuple, skip_extensions, word};
+use crate::packet::{ACK, Bytes, IPPROTO_TCP, SYN, skip_extensions, word};
 
 /// `EtherType` numbers (IEEE 802), in network byte order.
 const IPV4: u16 = 0x0800_u16.to_be();
@@ -23,7 +23,6 @@ pub struct Frame {
     ports: [u16; 2],
     /// [`SYN`] and the others.
     flags: u8,
-    is_v4: bool,
 }
 
 impl Frame {
@@ -45,7 +44,6 @@ impl Frame {
             local: Addr::from_v4_word(word(words[15], words[16])),
             ports: [words[17], words[18]],
             flags: words[23].to_ne_bytes()[1],
-            is_v4: true,
         })
     }
 
@@ -66,7 +64,6 @@ impl Frame {
             local: address(19),
             ports: [words[27], words[28]],
             flags: words[33].to_ne_bytes()[1],
-            is_v4: false,
         })
     }
 
@@ -100,9 +97,8 @@ impl Frame {
         };
         let ports: [u16; 2] = bytes.load(transport)?;
         let flags: [u8; 2] = bytes.load(transport + 12)?;
-        let is_v4 = kind == IPV4;
-        let (remote, local) = bytes.addresses(is_v4, network)?;
-        Some(Self { remote, local, ports, flags: flags[1], is_v4 })
+        let (remote, local) = bytes.addresses(kind == IPV4, network)?;
+        Some(Self { remote, local, ports, flags: flags[1] })
     }
 
     /// The port it is for, in host byte order.
@@ -121,12 +117,6 @@ impl Frame {
     #[inline(always)]
     pub fn syn(&self) -> Syn {
         Syn::new(&self.remote, &self.local, self.ports[1])
-    }
-
-    /// Its addresses and ports.
-    #[inline(always)]
-    pub fn tuple(&self) -> Tuple {
-        Tuple::new(self.is_v4, (self.remote, self.local), word(self.ports[0], self.ports[1]))
     }
 }
 

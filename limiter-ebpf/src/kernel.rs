@@ -11,7 +11,7 @@ use aya_ebpf::{
     helpers::generated::{
         bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock,
     },
-    programs::{SkBuffContext, XdpContext},
+    programs::SkBuffContext,
 };
 use limiter_common::{Addr, Ending, Waiter, ending, kernel::Offsets};
 
@@ -380,15 +380,6 @@ pub fn handshake(ctx: &SkBuffContext, tuple: &mut Tuple, ack: u32) -> Handshake 
         Handshake::Unknown
     });
     found.unwrap_or(Handshake::Unknown)
-}
-
-/// Whether the kernel has a connection that a segment belongs to. A handshake is none yet.
-#[inline(always)]
-pub fn has_connection(ctx: &XdpContext, tuple: &mut Tuple) -> bool {
-    // SAFETY: valid until released.
-    let is_one =
-        |sk: *const bpf_sock| !matches!(unsafe { (*sk).state }, BPF_TCP_LISTEN | BPF_TCP_NEW_SYN_RECV);
-    look_up(ctx, tuple, is_one).unwrap_or(false)
 }
 
 /// Notes in `waiter` what the kernel knows of the request that an ACK belongs to, at `now_ns` of

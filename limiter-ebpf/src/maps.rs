@@ -438,14 +438,12 @@ macro_rules! count {
 }
 pub(crate) use count;
 
-/// Counts a frame that the shield drops, one that `begins` a connection as refused, too.
+/// Counts a SYN that the shield drops, as refused, too.
 #[inline(always)]
-pub fn count_drop(service: ServiceId, reason: Reason, begins: bool) {
+pub fn count_drop(service: ServiceId, reason: Reason) {
     if let Some(counters) = counters(service) {
         field!(counters, dropped).count(1);
-        if begins {
-            field!(counters, refused[reason as usize]).count(1);
-        }
+        field!(counters, refused[reason as usize]).count(1);
     }
 }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The shield: frames of who is denied or banned go nowhere, before the kernel spends anything on them.
 //!
-//! It judges what would begin a connection to a mail port, and of a banned source whatever belongs to no
-//! connection that is there: those go on until they end. The limiter is complete without it, because
-//! admission and gate refuse the same.
+//! It judges what would begin a connection to a mail port, and nothing else: whether another segment belongs to a
+//! connection, which goes on until it ends, cannot be told here for all of them. The firewall has not translated it yet
+//! (REDIRECT, DNAT), and it may be for a socket that is bound to a bridge above this interface. The limiter is
+//! complete without the shield, because admission and gate refuse the same.
 
 use core::mem::MaybeUninit;
 
@@ -13,7 +14,6 @@ use limiter_common::{Action, CachedDrop, Key, Penalty, Reason, ServiceId, Syn, d
 use crate::{
     clock,
     frame::Frame,
-    kernel,
     map_ref::{MapRef, field},
     maps::{self, Service},
 };
@@ -23,13 +23,13 @@ use crate::{
 pub fn drops(ctx: &XdpContext) -> bool {
     // Each is read in its own way and then looked at in the same one: that way the compiler knows where everything is.
     if let Some(frame) = Frame::plain_v4(ctx) {
-        look(ctx, &frame)
+        look(&frame)
     } else if let Some(frame) = Frame::plain_v6(ctx) {
-        look(ctx, &frame)
+        look(&frame)
     } else {
         let mut frame = MaybeUninit::uninit();
         // SAFETY: written to where the answer is true.
-        read_other(ctx, &mut frame) && look(ctx, unsafe { frame.assume_init_ref() })
+        read_other(ctx, &mut frame) && look(unsafe { frame.assume_init_ref() })
     }
 }
 
@@ -43,13 +43,10 @@ fn read_other(ctx: &XdpContext, frame: &mut MaybeUninit<Frame>) -> bool {
     true
 }
 
-/// What is of no service passes, and what repeats itself is dropped, at once.
+/// What begins nothing and what is of no service passes, and what repeats itself is dropped, at once.
 #[inline(always)]
-fn look(ctx: &XdpContext, frame: &Frame) -> bool {
-    if frame.begins() && repeats(&frame.syn()) {
-        return true;
-    }
-    maps::is_of_a_service(frame.local_port()) && judge(ctx, frame)
+fn look(frame: &Frame) -> bool {
+    frame.begins() && (repeats(&frame.syn()) || (maps::is_of_a_service(frame.local_port()) && judge(frame)))
 }
 
 /// Whether a SYN is one that this CPU has dropped a moment ago.
@@ -63,38 +60,32 @@ fn repeats(syn: &Syn) -> bool {
     }
     let (service, reason) = (ServiceId(seen.service), Reason::of_shield(seen.reason));
     field!(cached, uncounted).count(1);
-    maps::count_drop(service, reason, true);
+    maps::count_drop(service, reason);
     true
 }
 
-/// The verdict on a frame for a port of a service.
+/// The verdict on a SYN for a port of a service.
 #[inline(never)]
-fn judge(ctx: &XdpContext, frame: &Frame) -> bool {
+fn judge(frame: &Frame) -> bool {
     let change = maps::change();
     let Some(service) = maps::service_of(frame.local_port()) else { return false };
     let prefix = service.scope(&frame.remote).source_prefix;
     let penalty = maps::penalty(&Key::source(service.id, service.policy, prefix, &frame.remote));
-    let begins = frame.begins();
     let (ban, left_ns) = banned(penalty);
-    if !begins && ban.is_none() {
-        return false;
-    }
     // The time says whether there is a ban, so that the compiler keeps no flag beside the pointer: see `MapRef`.
     let Some(reason) = refuses(&service, frame, left_ns != u64::MAX) else { return false };
-    // Neither what is forwarded nor what is there already is any business of the limiter.
-    if !service.is_local(&frame.local) || (!begins && kernel::has_connection(ctx, &mut frame.tuple())) {
+    // What is forwarded is no business of the limiter.
+    if !service.is_local(&frame.local) {
         return false;
     }
-    maps::count_drop(service.id, reason, begins);
+    maps::count_drop(service.id, reason);
     let mut banned_at_ns = 0;
     if let Some(ban) = ban {
         field!(ban, dropped).add(1);
         banned_at_ns = field!(ban, banned_at_ns).get();
     }
-    if begins {
-        let dropped = Dropped { service: service.id.0, reason, banned_at_ns, left_ns };
-        remember(&frame.syn(), &dropped, change, ban);
-    }
+    let dropped = Dropped { service: service.id.0, reason, banned_at_ns, left_ns };
+    remember(&frame.syn(), &dropped, change, ban);
     true
 }
 

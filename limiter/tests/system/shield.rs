@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The shield on network devices: where it should be, as they come and go, and where it cannot be.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
+use crate::tproxy::firewall;
 use limiter_lab::command::run;
 use limiter_lab::xdp::{self, Constant};
 use limiter_lab::{
@@ -176,6 +178,97 @@ fn a_connection_that_was_there_when_its_source_was_denied_or_banned_goes_on() {
             sockets::agree(&lab.host, &limiter, ("smtp", 25), source, 0);
         }
     }
+}
+
+/// Has the wire lead to the host by way of a bridge.
+fn bridge(lab: &Lab) {
+    let addresses: Vec<String> = [V4.host, V6.host].iter().map(ToString::to_string).collect();
+    lab.host_ip(&["link", "add", "bridge", "type", "bridge"]);
+    lab.host_ip(&["link", "set", "bridge", "address", "02:00:00:00:00:01", "addrgenmode", "none", "up"]);
+    lab.host_ip(&["link", "set", "wire", "master", "bridge"]);
+    for (address, family) in addresses.iter().zip([V4, V6]) {
+        let at_once: &[&str] = if family.host.is_ipv6() { &["nodad"] } else { &[] };
+        lab.host_ip(&["addr", "del", address, "dev", "wire"]);
+        lab.host_ip(&[&["addr", "add", address, "dev", "bridge"], at_once].concat());
+        for source in family.sources {
+            lab.host_ip(&["route", "replace", &source.to_string(), "dev", "bridge", "src", address]);
+        }
+    }
+}
+
+/// Serves at a port to those who come by the bridge.
+fn serve_on_bridge(lab: &Lab, port: u16) -> Sink {
+    let listener = lab.host.run(|| {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        socket.set_only_v6(false).unwrap();
+        socket.bind_device(Some(b"bridge")).unwrap();
+        socket.bind(&SocketAddr::from(([0_u16; 8], port)).into()).unwrap();
+        socket.listen(16).unwrap();
+        socket
+    });
+    Sink::serve(listener.into())
+}
+
+/// The shield sees packets before the firewall translates them, and below a bridge.
+#[test]
+fn a_connection_goes_on_when_its_source_is_banned_also_behind_a_redirection_or_a_bridge() {
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    bridge(&lab);
+    let chain = "chain in {\n type nat hook prerouting priority dstnat\n tcp dport 143 redirect to :1143\n}";
+    firewall(&lab, &format!("table inet translated {{\n{chain}\n}}\n"));
+    let _redirected = Sink::start(&lab, 1143);
+    let _bound = serve_on_bridge(&lab, 25);
+    let config = format!("{ON_THE_WIRE}[service.imap]\nports = [143, 993, 1143]\n");
+    let limiter = Limiter::start_with(&lab, &config);
+    assert_eq!(attachments(&limiter), [("wire".to_owned(), "generic".to_owned())], "{}", limiter.log());
+    for family in [V4, V6] {
+        let source = family.source();
+        for (service, port, counted) in [("imap", 143, 1143), ("smtp", 25, 25)] {
+            for (begin, end) in [("deny", "forget"), ("ban", "unban")] {
+                let session = lab.served(source, family.port(port));
+                limiter.ok(&[begin, &source.to_string()]);
+                for _ in 0..3 {
+                    let said = client::ask(&session, "NOOP", SOON);
+                    assert_eq!(said, Answer::Line("250 2.0.0 Ok".to_owned()), "{begin} {source} at {port}");
+                }
+                let dropped = limiter.counter(service, "dropped");
+                let refused = lab.client.run(|| client::answer(source, family.port(port), A_WHILE).1);
+                assert_eq!(refused, Answer::Silence);
+                assert!(limiter.counter(service, "dropped") > dropped, "{begin} {source} at {port}");
+                let bye = client::ask(&session, "QUIT", SOON);
+                assert_eq!(bye, Answer::Line("221 2.0.0 Bye".to_owned()), "its end comes through, too");
+                drop(session);
+                sockets::agree(&lab.host, &limiter, (service, counted), source, 0);
+                limiter.ok(&[end, &source.to_string()]);
+            }
+        }
+    }
+}
+
+/// What the shield lets through of a banned source, the gate holds back.
+#[test]
+fn a_handshake_that_began_before_its_source_was_banned_becomes_no_connection() {
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start_with(&lab, ON_THE_WIRE);
+    for family in [V4, V6] {
+        let source = family.source();
+        // It does not hear the SYN-ACK, which comes again.
+        lab.deafen(source);
+        let knocking = lab.client.run(|| client::knock(source, family.port(25)));
+        eventually("the handshake has begun", SOON, || {
+            if sockets::half_open(&lab.host, 25).is_empty() { Err("no handshake".to_owned()) } else { Ok(()) }
+        });
+        limiter.ok(&["ban", &source.to_string(), "--service", "smtp"]);
+        let held = limiter.counter("smtp", "held");
+        lab.undeafen(source);
+        eventually("its ACK is held back", SOON, || {
+            if limiter.counter("smtp", "held") > held { Ok(()) } else { Err("not yet".to_owned()) }
+        });
+        assert_eq!(client::first_line(&knocking, A_WHILE), Answer::Reset);
+        assert_eq!(sink.tally(source).ever, 0, "the mail daemon has not seen it");
+    }
+    sockets::settled(&lab.host, &limiter, 25);
 }
 
 #[test]
@@ -378,19 +471,8 @@ fn it_works_without_the_daemon_and_the_next_one_takes_it_over() {
 fn behind_the_driver_it_drops_the_same() {
     let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);
-    // A bridge's driver has no native mode, and the wire behind it leads to the host.
-    let addresses: Vec<String> = [V4.host, V6.host].iter().map(ToString::to_string).collect();
-    lab.host_ip(&["link", "add", "bridge", "type", "bridge"]);
-    lab.host_ip(&["link", "set", "bridge", "address", "02:00:00:00:00:01", "addrgenmode", "none", "up"]);
-    lab.host_ip(&["link", "set", "wire", "master", "bridge"]);
-    for (address, family) in addresses.iter().zip([V4, V6]) {
-        let at_once: &[&str] = if family.host.is_ipv6() { &["nodad"] } else { &[] };
-        lab.host_ip(&["addr", "del", address, "dev", "wire"]);
-        lab.host_ip(&[&["addr", "add", address, "dev", "bridge"], at_once].concat());
-        for source in family.sources {
-            lab.host_ip(&["route", "replace", &source.to_string(), "dev", "bridge", "src", address]);
-        }
-    }
+    // Its driver has no native mode.
+    bridge(&lab);
     let limiter = Limiter::start_with(&lab, &format!("interfaces = [\"bridge\"]\n{DENIED}"));
     assert_eq!(attachments(&limiter), [("bridge".to_owned(), "generic".to_owned())]);
     refuses(&lab, &limiter);
