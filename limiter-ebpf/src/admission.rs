@@ -10,7 +10,7 @@ use aya_ebpf::{
 use limiter_common::{Addr, Rate, Response, Verdict, listening::Listener, verdict, waiting::Flow};
 
 use crate::{
-    address, clock,
+    address, attended, clock,
     counts::{self, Present},
     grounds, ladder, listening,
     map_ref::field,
@@ -88,7 +88,10 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         pending::mark_drop(remote, u32::from(u16::from_be(lookup.remote_port)), lookup.local_port);
         return sk_action::SK_PASS;
     }
-    if response == Response::Reply && GREETER.redirect_sk_lookup(ctx, 0, REPLACE).is_ok() {
+    if response == Response::Reply
+        && attended::daemon_answers()
+        && GREETER.redirect_sk_lookup(ctx, 0, REPLACE).is_ok()
+    {
         grounds::note_grounds(&raw const flow, grounds);
         return sk_action::SK_PASS;
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! Whether a daemon is there to serve those that wait.
+//! Whether a daemon is there: one to serve those that wait, and one that answers at all.
 
 use crate::{clock, maps};
 
@@ -14,4 +14,11 @@ pub fn overtakes() -> u64 {
 #[inline(always)]
 pub fn are_attended() -> bool {
     overtakes() == 0
+}
+
+/// Whether the daemon runs. One that was stopped still has the greeter's listener, in the queue of which a client would
+/// hear nothing.
+#[inline(always)]
+pub fn daemon_answers() -> bool {
+    maps::answers_until_ns() > clock::tick_ns()
 }

@@ -48,6 +48,12 @@ static CHANGE: Change = Change(UnsafeCell::new(0));
 #[unsafe(no_mangle)]
 static ATTENDED: Change = Change(UnsafeCell::new(0));
 
+/// Until when the daemon counts as one that answers, in nanoseconds of `CLOCK_MONOTONIC`. It puts this off for as long
+/// as it runs.
+#[unsafe(link_section = ".bss.heartbeat")]
+#[unsafe(no_mangle)]
+static HEARTBEAT: Change = Change(UnsafeCell::new(0));
+
 /// Written by user space alone.
 #[repr(transparent)]
 struct Change(UnsafeCell<u64>);
@@ -459,6 +465,13 @@ pub fn change() -> u64 {
 pub fn attended_until_ns() -> u64 {
     // SAFETY: as in `change`.
     unsafe { ATTENDED.0.get().read_volatile() }
+}
+
+/// Until when the daemon counts as one that answers, in nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn answers_until_ns() -> u64 {
+    // SAFETY: as in `change`.
+    unsafe { HEARTBEAT.0.get().read_volatile() }
 }
 
 /// The place of this CPU for what it remembers of `syn`.

@@ -5,6 +5,7 @@
 mod cgroup;
 mod dues;
 mod files;
+mod heartbeat;
 mod options;
 mod refusals;
 mod start;
@@ -197,6 +198,8 @@ struct Serving {
     stopped: watch::Receiver<bool>,
     configure: watch::Sender<Config>,
     word: watch::Sender<Words>,
+    /// Through which the kernel is told that the daemon answers.
+    heart: Tables,
     serve: watch::Sender<Services>,
     /// How many connections were older than the limiter.
     adopted: u64,
@@ -251,10 +254,12 @@ impl Serving {
             upkeep,
             thread: upkeep::thread()?,
             moved,
+        let heart = Tables::open(&instance.pins())?;
             stop,
             stopped,
             configure,
             word,
+            heart,
             serve,
             adopted,
         })
@@ -274,6 +279,7 @@ impl Serving {
 
         let mut reload = Reload::new(instance);
         let mut end = End::Stop;
+        let heartbeat = tokio::spawn(heartbeat::go_on(self.heart));
         let limits_stay = loop {
             let config = tokio::select! {
                 _ = signals.terminate.recv() => break true,
@@ -335,6 +341,7 @@ impl Serving {
             error!("cannot log live changes: {problem:#}");
         }
         if limits_stay && let Err(problem) = bans::state::mark(instance) {
+        heartbeat.abort();
             warn!("{problem:#}; if the host's clock is wrong after the next restart, bans may last longer");
         }
         if limits_stay && environment::pins_warning().is_some() {

@@ -12,7 +12,7 @@ use limiter_common::Addr;
 pub use self::{screen::screen, view::Explanation};
 use super::{
     input,
-    loaded::{loaded, steadily},
+    loaded::{daemon, loaded, steadily},
     output::{self, Format},
 };
 use crate::{diagnose, instance::Instance};
@@ -29,7 +29,9 @@ pub struct Args {
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let diagnosis = steadily(instance, || {
-        diagnose::address(&loaded(instance)?, Addr::from(args.address), instance.daemon()?.running)
+        let tables = loaded(instance)?;
+        let answers = daemon(instance, &tables)?.answers;
+        diagnose::address(&tables, Addr::from(args.address), answers)
     })?;
     let explanation = Explanation::of(&diagnosis);
     if args.format.json {

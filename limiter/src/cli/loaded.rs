@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 
 use crate::{
-    instance::Instance,
+    instance::{Daemon, Instance},
     kernel::{Found, Tables, environment},
+    ledger,
 };
 
 /// That nothing is, and what to do.
@@ -70,6 +71,13 @@ pub fn refuse_elsewhere(instance: &Instance) -> Result<()> {
         )),
         None => Ok(()),
     }
+}
+
+/// The daemon of an instance that is loaded, and whether it answers.
+pub fn daemon(instance: &Instance, tables: &Tables) -> Result<Daemon> {
+    let daemon = instance.daemon()?;
+    let answers = daemon.running && tables.daemon_answers(ledger::monotonic_ns()?)?;
+    Ok(Daemon { answers, ..daemon })
 }
 
 /// Enters the network namespace that is protected, by way of the daemon, so that its sockets can be

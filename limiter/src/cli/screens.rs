@@ -51,6 +51,7 @@ struct World {
     /// Whom `explain` is asked for.
     asked: &'static str,
     runs: bool,
+    answers: bool,
     detached: Vec<&'static str>,
     ledger: HashMap<Key, Entry>,
     penalties: HashMap<Key, Penalty>,
@@ -79,6 +80,7 @@ impl World {
             policy,
             asked: V4,
             runs: true,
+            answers: true,
             detached: Vec::new(),
             ledger: HashMap::new(),
             penalties: HashMap::new(),
@@ -199,7 +201,7 @@ impl World {
             })
             .collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));
-        let daemon = Daemon { running: self.runs, pid: self.runs.then_some(4711) };
+        let daemon = Daemon { running: self.runs, answers: self.answers, pid: self.runs.then_some(4711) };
         let mut warnings = status::of_the_instance(&instance(), &self.detached, &daemon, &services);
         warnings.extend(self.greeter.iter().flat_map(|report| report.warnings.clone()));
         status::Status {
@@ -301,7 +303,7 @@ impl World {
             .collect();
         let rule = policy::covering(&self.policy.rules, &address);
         let now = Now { boot_ns: NOW_NS, monotonic_ns: NOW_NS };
-        let diagnosis = Diagnosis::of(address, rule, &self.ladder, facts, now, self.runs);
+        let diagnosis = Diagnosis::of(address, rule, &self.ladder, facts, now, self.answers);
         explain::screen(&instance(), &explain::Explanation::of(&diagnosis), width)
     }
 }
@@ -318,7 +320,7 @@ fn addr(text: &str) -> Addr {
 fn states() -> Vec<(&'static str, World)> {
     let both = |text: &str| World::new(text).holds("smtp", V4, 4).holds("smtp", V6, 2).holds("imap", V4, 7);
     let mut no_daemon = both("");
-    no_daemon.runs = false;
+    (no_daemon.runs, no_daemon.answers) = (false, false);
     // Refused without a word, and once with one before the daemon ended.
     let unheard = |text: &str| {
         let mut world = both(text).refused("smtp", V4, Reason::Concurrency, 1);
@@ -327,7 +329,9 @@ fn states() -> Vec<(&'static str, World)> {
         world
     };
     let mut refused_no_daemon = unheard("[service.smtp]\nmax_connections = 4\n");
-    refused_no_daemon.runs = false;
+    (refused_no_daemon.runs, refused_no_daemon.answers) = (false, false);
+    let mut stopped = both("");
+    stopped.answers = false;
     let mut not_in_force = both("");
     not_in_force.detached = vec!["gate", "ledger"];
     let mut observing = both("[service.smtp]\nmode = \"observe\"\nmax_connections = 4\n");
@@ -360,6 +364,7 @@ fn states() -> Vec<(&'static str, World)> {
         ("refused-no-daemon", refused_no_daemon),
         ("refused-by-reset", unheard("[service.smtp]\nmax_connections = 4\nresponse = \"reset\"\n")),
         ("no-daemon", no_daemon),
+        ("daemon-stopped", stopped),
         ("not-in-force", not_in_force),
         ("observing", observing),
         ("refused-denied", both(denied).refused("smtp", V4, Reason::Denied, 12)),

@@ -14,7 +14,7 @@ use limiter_common::{Key, ServiceId, ServicePolicy};
 
 use super::{
     exit::NOT_IN_FORCE,
-    loaded::{enter_protected, loaded, nothing_loaded, refuse_elsewhere, steadily},
+    loaded::{daemon, enter_protected, loaded, nothing_loaded, refuse_elsewhere, steadily},
     output::{self, Format},
 };
 use crate::{
@@ -94,7 +94,7 @@ fn look(instance: &Instance, compares: bool) -> Result<Option<Status>> {
     let tables = loaded(instance)?;
     let verified = if compares { Some(verify(instance, &tables)?) } else { None };
     let services = services(&tables)?;
-    let daemon = instance.daemon()?;
+    let daemon = daemon(instance, &tables)?;
     let detached = pins::detached(instance)?;
     let mut warnings = of_the_instance(instance, &detached, &daemon, &services);
     let shield = shield::attachments(instance).unwrap_or_else(|problem| {

@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 use anyhow::{Context as _, Error, Result, anyhow};
 use tracing::{error, info, warn};
 
-use super::options::Options;
+use super::{heartbeat, options::Options};
 use crate::{
     bans,
     greeter::Listener,
@@ -157,3 +157,4 @@ pub fn load(instance: &Instance, options: &Options, found: &Found) -> Result<(Li
     waiting::attend(&mut attached.waiters)?;
     Ok((listener, attached, shield))
 }
+    heartbeat::first(&mut loaded.tables)?;

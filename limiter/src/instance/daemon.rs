@@ -22,6 +22,8 @@ use super::{Instance, PID};
 pub struct Daemon {
     /// Whether it serves: it has loaded or taken over everything, and greets.
     pub running: bool,
+    /// Whether it also answers. One that was stopped runs, and does not.
+    pub answers: bool,
     /// Its process.
     pub pid: Option<i32>,
 }
@@ -50,7 +52,7 @@ impl Instance {
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Ok(Daemon { running: false, pid: None });
+                return Ok(Daemon { running: false, answers: false, pid: None });
             }
             Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
         };
@@ -58,7 +60,7 @@ impl Instance {
         file.read_to_end(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             // Nobody holds it.
-            Ok(()) => Ok(Daemon { running: false, pid: None }),
+            Ok(()) => Ok(Daemon { running: false, answers: false, pid: None }),
             Err(Errno::WOULDBLOCK) => {
                 let text = String::from_utf8_lossy(&text);
                 let pid = text.trim().parse().ok().filter(|pid| *pid > 0);
@@ -70,7 +72,8 @@ impl Instance {
                         path.display()
                     );
                 }
-                Ok(Daemon { running: pid.is_some(), pid })
+                // What a look at its lock cannot tell.
+                Ok(Daemon { running: pid.is_some(), answers: pid.is_some(), pid })
             }
             Err(errno) => Err(errno).context("cannot tell whether a daemon runs"),
         }

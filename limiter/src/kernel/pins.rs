@@ -50,11 +50,12 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 31] = [
+const MAPS: [Expected; 32] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(5)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),
     map("PORTS", MapType::Array, 4, 8, Some(SETS * PORT_WORDS)),
+    map("HEARTBEAT", MapType::Array, 4, 8, Some(1)),
     map("SERVICES", MapType::Array, 4, size_of::<ServicePolicy>(), Some(SETS * MAX_SERVICES)),
     map("RULES_0", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
     map("RULES_1", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
@@ -104,7 +105,14 @@ pub(super) const SHIELD: &str = "shield";
 /// Names of the maps that are pinned: in the object, and of the pins.
 pub(super) fn map_names() -> impl Iterator<Item = (&'static str, &'static str)> {
     // A global is a map of the name of its section, and pins have no dots.
-    MAPS.iter().map(|map| (if map.name == "CHANGE" { ".bss.change" } else { map.name }, map.name))
+    MAPS.iter().map(|map| {
+        let in_object = match map.name {
+            "CHANGE" => ".bss.change",
+            "HEARTBEAT" => ".bss.heartbeat",
+            name => name,
+        };
+        (in_object, map.name)
+    })
 }
 
 /// Where the link of a program is pinned.

@@ -29,6 +29,7 @@ const CGROUP: u32 = 3;
 /// Everything of an instance that is read or changed from user space.
 pub struct Tables {
     layout: Array<MapData, u64>,
+    heartbeat: Array<MapData, u64>,
     /// Ports, services and rules.
     pub policy: Sets,
     ledger: HashMap<MapData, Key, Entry>,
@@ -115,6 +116,7 @@ impl Tables {
     pub fn open(dir: &Path) -> Result<Self> {
         Ok(Self {
             layout: Map::Array(open(dir, "LAYOUT")?).try_into()?,
+            heartbeat: Map::Array(open(dir, "HEARTBEAT")?).try_into()?,
             policy: Sets::open(dir)?,
             ledger: Map::HashMap(open(dir, "LEDGER")?).try_into()?,
             whole_ledger: open(dir, "LEDGER")?,
@@ -169,6 +171,16 @@ impl Tables {
     /// Network namespace cookie and cgroup id of what is protected.
     pub fn protects(&self) -> Result<(u64, u64)> {
         Ok((self.layout.get(&NETNS, 0)?, self.layout.get(&CGROUP, 0)?))
+    }
+
+    /// Says that the daemon counts as one that answers until `until_ns` of `CLOCK_MONOTONIC`.
+    pub fn beat(&mut self, until_ns: u64) -> Result<()> {
+        self.heartbeat.set(0, until_ns, 0).context("cannot tell the kernel programs that the daemon runs")
+    }
+
+    /// Whether it does, at `now_ns`.
+    pub fn daemon_answers(&self, now_ns: u64) -> Result<bool> {
+        Ok(self.heartbeat.get(&0, 0)? > now_ns)
     }
 
     /// The reservation pending on each CPU.

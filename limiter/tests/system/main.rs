@@ -58,6 +58,7 @@ mod source_prefixes;
 mod steps;
 mod takeover;
 mod tls;
+mod stopped;
 mod told;
 mod totals;
 mod tproxy;

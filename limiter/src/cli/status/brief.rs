@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::document::Status;
-use crate::instance::Instance;
+use crate::instance::{Daemon, Instance};
 
 /// Everything is as it should be.
 const OK: u8 = 0;
@@ -24,7 +24,11 @@ pub fn line(status: &Status) -> (String, u8) {
         _ => OK,
     };
     let limits = if status.in_force { "limits in force" } else { "limits not in force" };
-    let daemon = if status.daemon.running { "daemon running" } else { "daemon not running" };
+    let daemon = match status.daemon {
+        Daemon { answers: true, .. } => "daemon running",
+        Daemon { running: true, .. } => "daemon not answering",
+        _ => "daemon not running",
+    };
     let connections: u64 = status.services.iter().map(|service| u64::from(service.connections)).sum();
     let mut line = said(&status.instance, code, &format!("{limits}, {daemon}, {connections} connections"));
     for warning in &status.warnings {

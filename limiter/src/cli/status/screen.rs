@@ -11,6 +11,7 @@ use crate::{
     cli::output::{self, Column, Screen},
     config,
     greeter::Snapshot,
+    instance::Daemon,
 };
 
 const COLUMNS: [Column; 9] = [
@@ -65,9 +66,10 @@ fn not_told(greeter: &Snapshot) -> Option<String> {
 /// What is shown of it.
 pub fn screen(status: &Status, width: output::Width) -> Screen {
     let mut screen = Screen::new(width);
-    let daemon = match status.daemon.pid {
-        Some(pid) => format!("daemon running, pid {pid}"),
-        None => "daemon not running".to_owned(),
+    let daemon = match status.daemon {
+        Daemon { pid: Some(pid), answers: true, .. } => format!("daemon running, pid {pid}"),
+        Daemon { pid: Some(pid), .. } => format!("daemon not answering, pid {pid}"),
+        _ => "daemon not running".to_owned(),
     };
     let limits = if status.in_force { "limits in force" } else { "LIMITS NOT IN FORCE" };
     screen.line(&format!("instance {}: {limits}, {daemon}", status.instance));

@@ -33,6 +33,13 @@ pub fn of_the_instance(
              {instance} run`; a daemon with --cgroup attaches them again when a cgroup exists at that path",
             detached.join(", ")
         ));
+    } else if let Daemon { running: true, answers: false, pid: Some(pid) } = daemon {
+        warnings.push(format!(
+            "the daemon (pid {pid}) does not answer, because it was stopped (SIGSTOP, or its cgroup is frozen) or \
+             hangs: the limits are in force, but refused clients get a reset instead of a reason, and clients that \
+             wait for a place get no answer; continue it with `kill -CONT {pid}` or by thawing its cgroup, or end it \
+             with `kill -9 {pid}` and start `limiter --instance {instance} run`"
+        ));
     } else if !daemon.running {
         warnings.push(format!(
             "the daemon is not running: the limits are in force, but refused clients get a reset instead of a \
