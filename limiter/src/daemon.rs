@@ -2,9 +2,9 @@
 //! The daemon: loads or takes over, then greets what is refused and keeps the ledger tidy. The limits
 //! do not need it.
 
-mod cgroup;
 mod dues;
 mod files;
+mod followed;
 mod heartbeat;
 mod options;
 mod refusals;
@@ -26,7 +26,13 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::{cgroup::Followed, dues::PinnedDues, refusals::Refusals, start::Before, upkeep::Upkeep};
+use self::{
+    dues::PinnedDues,
+    followed::{FollowedCgroup, FollowedNetns},
+    refusals::Refusals,
+    start::Before,
+    upkeep::Upkeep,
+};
 pub use self::{options::Options, unload::unload};
 use crate::{
     bans, changes,
@@ -117,6 +123,9 @@ fn start(instance: &Instance, options: &Options, bounds: Bounds, lock: &mut Daem
     let applied = instance.prepare_applied(&options.config.to_string()).and_then(Applied::leave);
     if let Err(problem) = applied {
         warn!("{problem:#}; the next reload cannot tell which changes were made live");
+    }
+    if let Err(problem) = instance.set_netns_path(options.netns.as_deref()) {
+        warn!("{problem:#}; if another network namespace takes its place, `limiter status` cannot tell");
     }
     before.tell(instance, serving.adopted);
     Ok(serving)
@@ -219,17 +228,14 @@ impl Serving {
         let ports = tls::Ports::default();
         let greeter = Greeter::new(listener, services, ports.clone(), words, dues, bounds)?;
         let certificates = tls::Keeper::new(ports, greeter.totals(), instance.greeter_path())?;
-        let (followed, moved) = match &options.cgroup {
-            Some(path) => {
-                let (followed, moved) = Followed::new(path.clone(), attached.cgroup);
-                (Some(followed), moved)
-            }
-            // Whose sender is gone has never moved.
-            None => (None, watch::channel(false).1),
-        };
+        let (has_moved, moved) = watch::channel(false);
+        let cgroup = options.cgroup.clone();
+        let cgroup = cgroup.map(|path| FollowedCgroup::new(path, attached.cgroup, has_moved.clone()));
+        let netns = options.netns.clone().map(|path| FollowedNetns::new(path, has_moved));
         let tables = Tables::open(&instance.pins())?;
         let mut upkeep = Upkeep {
-            cgroup: followed,
+            cgroup,
+            netns,
             pins: instance.pins(),
             maintenance: attached.maintenance,
             reconciler: Reconciler::default(),

@@ -110,9 +110,14 @@ impl Instance {
 
     /// Remembers the configuration file of the daemon, for `limiter reload`; none: the built-in services.
     pub fn set_config_path(&self, path: Option<&Path>) -> Result<()> {
-        let path = path.map(std::path::absolute).transpose().context("cannot find the configuration file")?;
+        self.set_path("config", path)
+    }
+
+    /// Remembers a path, or that there is none, for as long as the instance is loaded.
+    fn set_path(&self, what: &str, path: Option<&Path>) -> Result<()> {
+        let path = path.map(std::path::absolute).transpose().context("cannot find the current directory")?;
         let text = path.map_or_else(Vec::new, |path| path.into_os_string().into_encoded_bytes());
-        let at = self.run_path("config");
+        let at = self.run_path(what);
         if std::fs::read(&at).is_ok_and(|known| known == text) {
             return Ok(());
         }
@@ -133,6 +138,17 @@ impl Instance {
     }
 
     /// Where it is left.
+    /// Remembers the path of the network namespace that the daemon protects; none: that in which it was started.
+    pub fn set_netns_path(&self, path: Option<&Path>) -> Result<()> {
+        self.set_path("netns", path)
+    }
+
+    /// The path of the network namespace that the daemon which ran last protects, if it was named by one.
+    pub fn netns_path(&self) -> Option<PathBuf> {
+        let text = std::fs::read(self.run_path("netns")).ok()?;
+        path_of(text)
+    }
+
     pub fn applied_path(&self) -> PathBuf {
         self.run_path("applied")
     }
@@ -154,17 +170,12 @@ impl Instance {
         if text.is_empty() {
             return Ok(None);
         }
-        // What it is written from is absolute; anything else is nobody's file, and nothing to print.
-        let is_path = text[0] == b'/' && !text.contains(&0);
-        if !is_path {
-            bail!(what());
-        }
-        Ok(Some(PathBuf::from(OsString::from_vec(text))))
+        path_of(text).map(Some).with_context(what)
     }
 
     /// Removes what says something of an instance that is not loaded any more. Under all its locks.
     pub fn clear(&self) -> Result<()> {
-        for what in [PID, POLICY, BANS, MAINTENANCE, CHANGES, "config", "applied", "shield", "greeter"] {
+        for what in [PID, POLICY, BANS, MAINTENANCE, CHANGES, "config", "netns", "applied", "shield", "greeter"] {
             let path = self.run_path(what);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -209,6 +220,13 @@ impl Applied {
 impl Left {
     /// Leaves what was there before: nobody was told of it.
     pub fn take_back(self) -> Result<()> {
+/// The path that a file names. What it is written from is absolute; anything else is nobody's file, and nothing to
+/// print.
+fn path_of(text: Vec<u8>) -> Option<PathBuf> {
+    let is_path = text.first() == Some(&b'/') && !text.contains(&0);
+    is_path.then(|| PathBuf::from(OsString::from_vec(text)))
+}
+
         match self.before {
             Some(before) => put(&self.at, &before),
             None => std::fs::remove_file(&self.at),

@@ -3,6 +3,7 @@
 
 mod brief;
 mod document;
+mod elsewhere;
 mod screen;
 mod service;
 mod warnings;
@@ -44,6 +45,7 @@ pub use brief::line as brief_line;
 pub use brief::{UNKNOWN, unknown};
 pub use document::Status;
 use document::{Difference, Nothing, Verified};
+use elsewhere::Elsewhere;
 pub use screen::screen;
 pub use service::Service;
 use warnings::of_the_host;
@@ -97,6 +99,10 @@ fn look(instance: &Instance, compares: bool) -> Result<Option<Status>> {
     let daemon = daemon(instance, &tables)?;
     let detached = pins::detached(instance)?;
     let mut warnings = of_the_instance(instance, &detached, &daemon, &services);
+    let elsewhere = Elsewhere::look(instance, &tables, &daemon)?;
+    // Where the namespace itself is gone, that has been said.
+    let said = elsewhere.iter().filter(|elsewhere| elsewhere.is_another || detached.is_empty());
+    warnings.extend(said.map(|elsewhere| elsewhere.warning(instance, &daemon)));
     let shield = shield::attachments(instance).unwrap_or_else(|problem| {
         warnings.push(format!(
             "cannot tell where the shield is attached until the daemon restarts; the limits are in force: {problem:#}"
@@ -111,12 +117,12 @@ fn look(instance: &Instance, compares: bool) -> Result<Option<Status>> {
     // What is asked of another network namespace comes last.
     enter_protected(instance, &tables)?;
     let (netns, cgroup) = tables.protects()?;
-    if netns == environment::netns_cookie()? {
+    if elsewhere.is_none() && netns == environment::netns_cookie()? {
         warnings.extend(of_the_host(instance, &services, cgroup, loaded_since(instance)));
     }
     Ok(Some(Status {
         instance: instance.to_string(),
-        in_force: detached.is_empty(),
+        in_force: detached.is_empty() && !elsewhere.is_some_and(|elsewhere| elsewhere.is_another),
         daemon,
         shield,
         greeter: greeter.as_ref().map(|report| report.totals),

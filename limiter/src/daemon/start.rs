@@ -11,7 +11,7 @@ use crate::{
     bans,
     greeter::Listener,
     instance::{Instance, Lock},
-    kernel::{Attached, Found, Tables, Target, environment, pins, sets::PolicySet, shield::Shield},
+    kernel::{Attached, Found, Tables, Target, environment, netns, pins, sets::PolicySet, shield::Shield},
     policy::{self, Applied},
     waiting,
 };
@@ -43,7 +43,7 @@ impl Before {
         let mut found = Found::inspect(instance)?;
         let mut bans = None;
         if let Found::Current(tables) = &found
-            && let Some(difference) = target(options)?.outgrows(tables)?
+            && let Some(difference) = replaces(instance, options, tables)?
         {
             bans = Some(instance.lock_bans()?);
             // They are put in force again by the load. A daemon without some bans is better than none.
@@ -129,6 +129,20 @@ fn target(options: &Options) -> Result<Target> {
     Ok(Target {
         cgroup: environment::Cgroup::open(options.cgroup.as_deref())?,
         netns: environment::netns_cookie()?,
+/// Why other maps have to take the place of those that are loaded, in words, if they do.
+fn replaces(instance: &Instance, options: &Options, tables: &Tables) -> Result<Option<String>> {
+    let target = target(options)?;
+    let path = options.netns.as_deref().map(std::path::absolute).transpose()?;
+    let is_same_path = path.is_some() && path == instance.netns_path();
+    match path.filter(|path| is_same_path && netns::stays(path)) {
+        // A container that is started again has a new one there. Nothing of what was known is of anybody in it.
+        Some(path) if tables.protects()?.0 != target.netns => {
+            Ok(Some(format!("another network namespace is at {}", path.display())))
+        }
+        _ => target.outgrows(tables),
+    }
+}
+
         max_sources: options.config.max_sources,
         max_bans: options.config.ladder.max_bans,
     })

@@ -11,7 +11,10 @@ use anyhow::{Context as _, Result};
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info};
 
-use super::{cgroup::Followed, refusals::Refusals};
+use super::{
+    followed::{FollowedCgroup, FollowedNetns},
+    refusals::Refusals,
+};
 use crate::{
     bans, changes,
     config::Config,
@@ -48,7 +51,8 @@ pub fn thread() -> Result<(mpsc::Sender<Upkeep>, oneshot::Receiver<()>)> {
 
 /// What keeps the ledger true and tidy.
 pub struct Upkeep {
-    pub cgroup: Option<Followed>,
+    pub cgroup: Option<FollowedCgroup>,
+    pub netns: Option<FollowedNetns>,
     pub pins: PathBuf,
     pub maintenance: Maintenance,
     pub reconciler: Reconciler,
@@ -74,6 +78,9 @@ impl Upkeep {
             std::thread::sleep(CANCEL_EVERY);
             if let Some(cgroup) = &mut self.cgroup {
                 cgroup.round();
+            }
+            if let Some(netns) = &mut self.netns {
+                netns.round();
             }
             let (remember, reconcile) = self.times();
             if let Err(problem) = self.maintenance.cancel_stale() {

@@ -15,6 +15,7 @@ pub mod maintenance;
 mod map;
 mod memory;
 mod mounts;
+pub mod netns;
 mod object;
 pub mod pins;
 pub mod privilege;

@@ -39,6 +39,7 @@ mod many_rules;
 mod memory;
 mod messages;
 mod mptcp;
+mod namespaces;
 mod networks;
 mod observe;
 mod pains;
