@@ -7,6 +7,7 @@ mod locks;
 
 use std::{
     ffi::OsString,
+    hash::{BuildHasher as _, RandomState},
     io::ErrorKind,
     os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
@@ -66,9 +67,21 @@ impl Instance {
     }
 
     /// Where they are pinned while they are being made; renamed to [`Self::pins`] when whole. BPF
-    /// file systems allow no dot in a name, and no instance has a `+` in its own.
+    /// file systems allow no dot in a name, and no instance has a `+` in its own. It is another place when
+    /// [`Self::choose_new_pins`] has been asked for one.
     pub fn new_pins(&self) -> PathBuf {
-        PathBuf::from("/sys/fs/bpf").join(format!("{}+new", self.0))
+        let chosen = std::fs::read_to_string(self.run_path("new")).ok();
+        let chosen = chosen.filter(|word| word.bytes().all(|b| b.is_ascii_alphanumeric()));
+        let word = chosen.map_or_else(String::new, |word| format!("-{word}"));
+        PathBuf::from("/sys/fs/bpf").join(format!("{}+new{word}", self.0))
+    }
+
+    /// Has [`Self::new_pins`] be a place that nobody can foresee, until the instance is unloaded.
+    pub fn choose_new_pins(&self) -> Result<()> {
+        // As random as the keys of hash tables, which nobody may foresee either.
+        let word = format!("{:016x}", RandomState::new().hash_one(self.0.as_str()));
+        let at = self.run_path("new");
+        put(&at, word.as_bytes()).with_context(|| format!("cannot write {}", at.display()))
     }
 
     /// Where they are pinned as the process `pid` sees it, if that is in another BPF file system than here.
@@ -125,6 +138,17 @@ impl Instance {
         put(&at, &text).with_context(|| format!("cannot write {}", at.display()))
     }
 
+    /// Remembers the path of the network namespace that the daemon protects; none: that in which it was started.
+    pub fn set_netns_path(&self, path: Option<&Path>) -> Result<()> {
+        self.set_path("netns", path)
+    }
+
+    /// The path of the network namespace that the daemon which ran last protects, if it was named by one.
+    pub fn netns_path(&self) -> Option<PathBuf> {
+        let text = std::fs::read(self.run_path("netns")).ok()?;
+        path_of(text)
+    }
+
     /// Prepares the configuration that is about to be put in force, for the daemon: see [`Applied::leave`]. Under
     /// the lock of the policy.
     pub fn prepare_applied(&self, config: &str) -> Result<Applied> {
@@ -138,17 +162,6 @@ impl Instance {
     }
 
     /// Where it is left.
-    /// Remembers the path of the network namespace that the daemon protects; none: that in which it was started.
-    pub fn set_netns_path(&self, path: Option<&Path>) -> Result<()> {
-        self.set_path("netns", path)
-    }
-
-    /// The path of the network namespace that the daemon which ran last protects, if it was named by one.
-    pub fn netns_path(&self) -> Option<PathBuf> {
-        let text = std::fs::read(self.run_path("netns")).ok()?;
-        path_of(text)
-    }
-
     pub fn applied_path(&self) -> PathBuf {
         self.run_path("applied")
     }
@@ -175,7 +188,19 @@ impl Instance {
 
     /// Removes what says something of an instance that is not loaded any more. Under all its locks.
     pub fn clear(&self) -> Result<()> {
-        for what in [PID, POLICY, BANS, MAINTENANCE, CHANGES, "config", "netns", "applied", "shield", "greeter"] {
+        for what in [
+            PID,
+            POLICY,
+            BANS,
+            MAINTENANCE,
+            CHANGES,
+            "config",
+            "netns",
+            "new",
+            "applied",
+            "shield",
+            "greeter",
+        ] {
             let path = self.run_path(what);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -193,6 +218,13 @@ impl Instance {
         }
         Ok(())
     }
+}
+
+/// The path that a file names. What it is written from is absolute; anything else is nobody's file, and nothing to
+/// print.
+fn path_of(text: Vec<u8>) -> Option<PathBuf> {
+    let is_path = text.first() == Some(&b'/') && !text.contains(&0);
+    is_path.then(|| PathBuf::from(OsString::from_vec(text)))
 }
 
 /// A configuration for the daemon that is not there yet.
@@ -220,13 +252,6 @@ impl Applied {
 impl Left {
     /// Leaves what was there before: nobody was told of it.
     pub fn take_back(self) -> Result<()> {
-/// The path that a file names. What it is written from is absolute; anything else is nobody's file, and nothing to
-/// print.
-fn path_of(text: Vec<u8>) -> Option<PathBuf> {
-    let is_path = text.first() == Some(&b'/') && !text.contains(&0);
-    is_path.then(|| PathBuf::from(OsString::from_vec(text)))
-}
-
         match self.before {
             Some(before) => put(&self.at, &before),
             None => std::fs::remove_file(&self.at),

@@ -7,9 +7,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -353,7 +353,8 @@ impl Journal {
             text.push(b'\n');
         }
         let dir = self.path.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(dir)?;
+        // Whatever the umask: who can write to it decides who is banned.
+        DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
         Ok(staged::replace(&self.path, &text, staged::PRIVATE)?.sure()?)
     }
 

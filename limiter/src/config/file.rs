@@ -3,9 +3,12 @@
 //! step.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
+    os::unix::fs::{
+        DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+        fchown,
+    },
     path::{Path, PathBuf},
 };
 
@@ -69,7 +72,8 @@ impl StagedConfig {
     pub fn write(path: &Path, before: Option<String>, text: &str) -> io::Result<Self> {
         let target = if before.is_some() { fs::canonicalize(path)? } else { std::path::absolute(path)? };
         if let (None, Some(dir)) = (&before, target.parent()) {
-            fs::create_dir_all(dir)?;
+            // Whatever the umask: a configuration that others can replace is refused.
+            DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
         }
         let staged = Staged::write(&target, text.as_bytes(), |file| {
             if before.is_none() {

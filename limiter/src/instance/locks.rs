@@ -163,7 +163,12 @@ fn open(path: &Path) -> Result<File> {
         .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(path)
         .with_context(|| format!("cannot open the lock {}", path.display()))?;
-    if file.metadata()?.mode() & 0o777 != 0o600 {
+    let about = file.metadata()?;
+    // Made while others could write to the directory: its owner could hold the lock for ever.
+    if about.uid() != 0 {
+        bail!("{} belongs to user {}, not to root: remove it, and try again", path.display(), about.uid());
+    }
+    if about.mode() & 0o777 != 0o600 {
         file.set_permissions(Permissions::from_mode(0o600))
             .with_context(|| format!("cannot restrict access to {}", path.display()))?;
     }

@@ -2,8 +2,12 @@
 //! The kernel programs: loaded, attached or exchanged for those that are attached, and pinned.
 
 use std::{
-    fs, io,
-    os::fd::{AsFd as _, AsRawFd},
+    fs::{self, DirBuilder},
+    io,
+    os::{
+        fd::{AsFd as _, AsRawFd},
+        unix::fs::DirBuilderExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -113,10 +117,9 @@ impl Target {
             );
             true
         } else {
-            // Left by a daemon that was killed while it loaded: nothing of it was ever in use.
-            pins::remove(&instance.new_pins())?;
-            fs::create_dir(instance.new_pins())
-                .with_context(|| format!("cannot create {}", instance.new_pins().display()))?;
+            let new = pins::clear_new(instance)?;
+            let made = DirBuilder::new().mode(0o700).create(&new);
+            made.with_context(|| format!("cannot create {}", new.display()))?;
             false
         };
         let dir = if is_takeover { instance.pins() } else { instance.new_pins() };

@@ -24,6 +24,7 @@ use rustix::{
     fs::{Access, CWD, RenameFlags, access, renameat_with},
     io::Errno,
 };
+use tracing::warn;
 
 use super::{
     link::PinnedLink,
@@ -54,8 +55,8 @@ const MAPS: [Expected; 32] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(5)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),
-    map("PORTS", MapType::Array, 4, 8, Some(SETS * PORT_WORDS)),
     map("HEARTBEAT", MapType::Array, 4, 8, Some(1)),
+    map("PORTS", MapType::Array, 4, 8, Some(SETS * PORT_WORDS)),
     map("SERVICES", MapType::Array, 4, size_of::<ServicePolicy>(), Some(SETS * MAX_SERVICES)),
     map("RULES_0", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
     map("RULES_1", MapType::LpmTrie, size_of::<Network>(), size_of::<Rule>(), Some(MAX_RULES)),
@@ -134,23 +135,62 @@ impl Found {
     /// Looks at the pins of `instance`; what is of another layout is not read.
     pub fn inspect(instance: &Instance) -> Result<Self> {
         let dir = instance.pins();
-        if !dir.try_exists().with_context(|| format!("cannot inspect {}", dir.display()))? {
+        if !is_there(&dir)? {
             return Ok(Self::Nothing);
         }
-        let (_, distrust) = trust::look(&dir).with_context(|| format!("cannot inspect {}", dir.display()))?;
-        if let Some(Distrust { path, who, .. }) = distrust {
-            bail!(
-                "{}: {who} can change these pins, so limiter does not use them; unless you know why, remove \
-                 them with `rm -r {}`",
-                path.display(),
-                dir.display()
-            );
-        }
+        trust_pins(&dir)?;
         if let Some(difference) = difference(&dir) {
             return Ok(Self::Other(difference));
         }
         Ok(Self::Current(Box::new(Tables::open(&dir)?)))
     }
+}
+
+/// Whether anything has this name, if only a link to nothing.
+fn is_there(dir: &Path) -> Result<bool> {
+    match fs::symlink_metadata(dir) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot inspect {}", dir.display())),
+    }
+}
+
+/// Checks that nobody but root has a say in these pins: where any user may write to the BPF file system (mode 1777),
+/// somebody else's may have the name.
+fn trust_pins(dir: &Path) -> Result<()> {
+    let (_, distrust) = trust::look(dir).with_context(|| format!("cannot inspect {}", dir.display()))?;
+    if let Some(Distrust { path, who, .. }) = distrust {
+        bail!(
+            "{}: {who} can change these pins, so limiter does not use them; unless you know why, remove them with \
+             `rm -r {}`",
+            path.display(),
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
+/// Makes room for pins that are being made, and says where. What a daemon has left that was killed while it loaded was
+/// never in use, and is removed. Somebody else's is left alone, and another place chosen.
+pub fn clear_new(instance: &Instance) -> Result<PathBuf> {
+    let new = instance.new_pins();
+    if !is_there(&new)? {
+        return Ok(new);
+    }
+    if let Err(problem) = check_ours(&new) {
+        warn!("another directory is used in place of one that is not limiter's: {problem:#}");
+        instance.choose_new_pins()?;
+        return Ok(instance.new_pins());
+    }
+    remove(&new)?;
+    Ok(new)
+}
+
+/// Checks that pins are a limiter's own: root's, and in a directory. A link, whoever has made it, would lead a removal
+/// somewhere else.
+fn check_ours(dir: &Path) -> Result<()> {
+    ensure!(!dir.is_symlink(), "{} is a symbolic link: unless you know why, remove it", dir.display());
+    trust_pins(dir)
 }
 
 /// How the pins in `dir` differ from this build's layout.
@@ -272,28 +312,31 @@ pub enum Unloaded {
 /// # Errors
 /// With how far it came; done again, it goes on from there.
 pub fn unload(instance: &Instance) -> Result<(), (Unloaded, anyhow::Error)> {
-    let (new, pins) = (instance.new_pins(), instance.pins());
-    let is_there =
-        |path: &Path| path.try_exists().with_context(|| format!("cannot inspect {}", path.display()));
-    let rename = || -> Result<()> {
-        if is_there(&pins)? {
-            // Left by a start, or by an unload that came no further.
-            remove(&new)?;
-            fs::rename(&pins, &new).with_context(|| format!("cannot rename {}", pins.display()))?;
+    let pins = instance.pins();
+    let rename = || -> Result<Option<PathBuf>> {
+        if !is_there(&pins)? {
+            return Ok(Some(instance.new_pins()).filter(|new| check_ours(new).is_ok()));
         }
-        Ok(())
+        check_ours(&pins)?;
+        // Left by a start, or by an unload that came no further.
+        let new = clear_new(instance)?;
+        fs::rename(&pins, &new).with_context(|| format!("cannot rename {}", pins.display()))?;
+        Ok(Some(new))
     };
-    rename().map_err(|problem| (Unloaded::Nothing, problem))?;
-    remove(&new).map_err(|problem| (Unloaded::Part, problem))
+    let new = rename().map_err(|problem| (Unloaded::Nothing, problem))?;
+    new.map_or(Ok(()), |new| remove(&new)).map_err(|problem| (Unloaded::Part, problem))
 }
 
 /// Removes the pins in `dir`, detaching its programs at once. What is not there is no error.
+///
+/// # Errors
+/// When it cannot, or they are not root's.
 pub fn remove(dir: &Path) -> Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
-    };
+    if !is_there(dir)? {
+        return Ok(());
+    }
+    check_ours(dir)?;
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let mut paths = Vec::new();
     for entry in entries {
         paths.push(entry?.path());

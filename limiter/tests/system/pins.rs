@@ -2,6 +2,7 @@
 //! Where pins are not as usual: a BPF file system of a mount namespace's own, and one that is read-only.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown, lchown, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -111,4 +112,86 @@ fn what_cannot_be_unloaded_is_not_unloaded_by_half() {
     assert_eq!(links(), before);
     limiter.ok(&["unload"]);
     assert_eq!(left(&limiter), Vec::<String>::new());
+}
+
+/// Where any user may write to the BPF file system, as with `mount -t bpf` and nothing more.
+#[test]
+fn what_somebody_else_has_put_where_pins_are_made_is_neither_removed_nor_in_the_way() {
+    const NOBODY: Option<u32> = Some(65_534);
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let other = Lab::new(crate::BINARY).unwrap();
+    let victim = Limiter::start_with(&other, "");
+    let mut limiter = Limiter::absent(&lab);
+    let squat = limiter.pins().with_file_name(format!("{}+new", limiter.instance));
+    let theirs = limiter.pins().with_file_name(format!("{}-theirs", limiter.instance));
+    let dir = |path: &Path| {
+        fs::create_dir(path).unwrap();
+        chown(path, NOBODY, NOBODY).unwrap();
+    };
+    let link = |to: &Path| {
+        symlink(to, &squat).unwrap();
+        lchown(&squat, NOBODY, NOBODY).unwrap();
+    };
+    let cases: [(&str, &dyn Fn()); 5] = [
+        ("an empty directory", &|| dir(&squat)),
+        ("a directory with another in it", &|| {
+            dir(&squat);
+            dir(&squat.join("x"));
+        }),
+        ("a link to a directory of theirs", &|| {
+            dir(&theirs);
+            link(&theirs);
+        }),
+        ("a link to the pins of another instance", &|| link(&victim.pins())),
+        ("a link to nothing", &|| link(Path::new("/sys/fs/bpf/nothing"))),
+    ];
+    for (what, put) in cases {
+        put();
+        let before = fs::symlink_metadata(&squat).unwrap().ino();
+        limiter.run();
+        assert_eq!(limiter.json(&["status"])["in_force"], true, "{what}");
+        assert!(limiter.log().contains("is used in place of one that is not limiter's"), "{}", limiter.log());
+        if what.contains("another instance") {
+            // A start that replaces all needs such a place, too, as does each unload.
+            limiter.stop();
+            limiter.configure("max_sources = 65536\n");
+            limiter.run();
+            assert_eq!(limiter.json(&["status"])["in_force"], true, "{what}");
+        }
+        limiter.stop();
+        limiter.ok(&["unload"]);
+        limiter.configure("");
+        assert!(limiter.ok(&["unload"]).contains("was not loaded"), "{what}");
+        let others = left(&limiter);
+        assert!(
+            others.iter().all(|left| left.starts_with(squat.to_str().unwrap()) || left.contains("-theirs")),
+            "{what}: {others:?}"
+        );
+        assert_eq!(fs::symlink_metadata(&squat).unwrap().ino(), before, "{what}");
+        assert_eq!(victim.json(&["status"])["in_force"], true, "{what}");
+        if fs::symlink_metadata(&squat).unwrap().is_symlink() {
+            fs::remove_file(&squat).unwrap();
+        } else {
+            fs::remove_dir_all(&squat).unwrap();
+        }
+        let _is_not_there = fs::remove_dir(&theirs);
+    }
+
+    // Under the name of the instance itself nothing of theirs is believed, and the sentence says whose it is.
+    let cases: [&dyn Fn(); 2] =
+        [&|| dir(&limiter.pins()), &|| symlink("/sys/fs/bpf/nothing", limiter.pins()).unwrap()];
+    for put in cases {
+        put();
+        let mut command = Command::new(crate::BINARY);
+        command.args(limiter.run_arguments());
+        for outcome in [Outcome::of(command), limiter.cli(&["status"]), limiter.cli(&["unload"])] {
+            assert_eq!(outcome.code, Some(1), "{outcome:?}");
+            assert!(outcome.stderr.contains(limiter.pins().to_str().unwrap()), "{outcome:?}");
+        }
+        if limiter.pins().is_symlink() {
+            fs::remove_file(limiter.pins()).unwrap();
+        } else {
+            fs::remove_dir(limiter.pins()).unwrap();
+        }
+    }
 }
