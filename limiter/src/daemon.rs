@@ -198,6 +198,8 @@ struct Serving {
     instance: Instance,
     greeter: Greeter,
     log: KernelLog,
+    /// Through which the kernel is told that the daemon answers.
+    heart: Tables,
     attendant: Result<(Attendant, waiting::Stop)>,
     upkeep: Upkeep,
     /// The thread that begins when it gets its work, and what ends when it does.
@@ -207,8 +209,6 @@ struct Serving {
     stopped: watch::Receiver<bool>,
     configure: watch::Sender<Config>,
     word: watch::Sender<Words>,
-    /// Through which the kernel is told that the daemon answers.
-    heart: Tables,
     serve: watch::Sender<Services>,
     /// How many connections were older than the limiter.
     adopted: u64,
@@ -216,6 +216,8 @@ struct Serving {
 
 impl Serving {
     fn prepare(instance: &Instance, options: &Options, bounds: Bounds, found: &Found) -> Result<Self> {
+        // First: what changes after it was read is to be noticed.
+        let addresses = netlink::Watch::new(netlink::ADDRESSES)?;
         let (listener, attached, shield) = start::load(instance, options, found)?;
         let adopted = attached.adopted;
         instance.set_config_path(options.file.as_deref())?;
@@ -241,7 +243,7 @@ impl Serving {
             reconciler: Reconciler::default(),
             departures: Departures::default(),
             instance: instance.clone(),
-            addresses: netlink::Watch::new(netlink::ADDRESSES)?,
+            addresses,
             shield,
             bans: bans::Upkeep::new(instance, &tables)?,
             config,
@@ -252,20 +254,20 @@ impl Serving {
         };
         upkeep.keep_certificates();
         let attendant = Attendant::new(attached.waiters, tables, greeter.teller());
+        let heart = Tables::open(&instance.pins())?;
         Ok(Self {
             instance: instance.clone(),
             greeter,
             log: attached.log,
+            heart,
             attendant,
             upkeep,
             thread: upkeep::thread()?,
             moved,
-        let heart = Tables::open(&instance.pins())?;
             stop,
             stopped,
             configure,
             word,
-            heart,
             serve,
             adopted,
         })
@@ -277,6 +279,7 @@ impl Serving {
         let totals = self.greeter.totals();
         let mut greeter = tokio::spawn(self.greeter.serve(self.stopped));
         let mut log = tokio::spawn(follow(self.log));
+        let heartbeat = tokio::spawn(heartbeat::go_on(self.heart));
         let (mut attendant, leave) = attend(self.attendant);
         let (work, mut upkeep_ended) = self.thread;
         // If it has ended already, that is seen below.
@@ -285,7 +288,6 @@ impl Serving {
 
         let mut reload = Reload::new(instance);
         let mut end = End::Stop;
-        let heartbeat = tokio::spawn(heartbeat::go_on(self.heart));
         let limits_stay = loop {
             let config = tokio::select! {
                 _ = signals.terminate.recv() => break true,
@@ -339,6 +341,7 @@ impl Serving {
         let _nobody = stop.send(true);
         greeter.await?.context("the greeter failed")?;
         log.abort();
+        heartbeat.abort();
         info!("greeter: {}", totals.snapshot());
         if matches!(end, End::Again) {
             return Ok(end);
@@ -347,7 +350,6 @@ impl Serving {
             error!("cannot log live changes: {problem:#}");
         }
         if limits_stay && let Err(problem) = bans::state::mark(instance) {
-        heartbeat.abort();
             warn!("{problem:#}; if the host's clock is wrong after the next restart, bans may last longer");
         }
         if limits_stay && environment::pins_warning().is_some() {

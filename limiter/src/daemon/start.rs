@@ -56,9 +56,14 @@ impl Before {
             bans = Some(instance.lock_bans()?);
         }
         let inode = fs::metadata(instance.pins()).map_or(0, |pins| pins.ino());
-        let running = match &found {
+        let running = match &mut found {
             Found::Current(tables) => {
-                Some(Running { policy: tables.policy.policy()?, protects: tables.protects()? })
+                let protects = tables.protects()?;
+                // An address that has left the host meanwhile is no longer allowed, whatever becomes of this start.
+                if protects.0 == environment::netns_cookie()? {
+                    policy::set_local(tables, policy::addresses()?)?;
+                }
+                Some(Running { policy: tables.policy.policy()?, protects })
             }
             _ => None,
         };
@@ -124,11 +129,6 @@ impl Before {
     }
 }
 
-/// What is to be protected.
-fn target(options: &Options) -> Result<Target> {
-    Ok(Target {
-        cgroup: environment::Cgroup::open(options.cgroup.as_deref())?,
-        netns: environment::netns_cookie()?,
 /// Why other maps have to take the place of those that are loaded, in words, if they do.
 fn replaces(instance: &Instance, options: &Options, tables: &Tables) -> Result<Option<String>> {
     let target = target(options)?;
@@ -143,6 +143,11 @@ fn replaces(instance: &Instance, options: &Options, tables: &Tables) -> Result<O
     }
 }
 
+/// What is to be protected.
+fn target(options: &Options) -> Result<Target> {
+    Ok(Target {
+        cgroup: environment::Cgroup::open(options.cgroup.as_deref())?,
+        netns: environment::netns_cookie()?,
         max_sources: options.config.max_sources,
         max_bans: options.config.ladder.max_bans,
     })
@@ -166,9 +171,9 @@ pub fn load(instance: &Instance, options: &Options, found: &Found) -> Result<(Li
     }
     let listener = Listener::bind().context("cannot open the greeter's listener")?;
     loaded.set_greeter(&listener)?;
+    heartbeat::first(&mut loaded.tables)?;
     let (mut attached, shield) = loaded.attach(&target, instance)?;
     // From now on, what is held back is noted; who serves it comes in a moment.
     waiting::attend(&mut attached.waiters)?;
     Ok((listener, attached, shield))
 }
-    heartbeat::first(&mut loaded.tables)?;

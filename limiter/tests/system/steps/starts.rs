@@ -237,3 +237,27 @@ fn a_start_that_fails_leaves_reload_the_file_that_is_in_force() {
     assert_eq!(fs::read_to_string(&named).unwrap(), before);
     limiter.run();
 }
+
+/// The rest of the policy is as it was.
+#[test]
+fn an_address_that_has_left_the_host_is_no_longer_allowed_even_if_the_next_start_fails() {
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    lab.host_ip(&["addr", "add", "203.0.113.50/32", "dev", "wire"]);
+    let mut limiter = limiter(&lab);
+    limiter.ok(&["deny", "198.51.100.0/24"]);
+    let is_allowed = |limiter: &Limiter| limiter.ok(&["rules"]).contains("203.0.113.50");
+    assert!(is_allowed(&limiter));
+    limiter.kill();
+    let (outcome, steps) = start_with_failure(&limiter, usize::MAX);
+    assert!(outcome.is_none() && is_allowed(&limiter), "{outcome:?}");
+    // The last one that it cannot do without.
+    let fails = |nth: &usize| {
+        let (outcome, _) = start_with_failure(&limiter, *nth);
+        outcome.is_some_and(|outcome| outcome.stderr.contains("the old limits stay in force"))
+    };
+    let last = chosen_of_start(&steps).into_iter().rev().find(fails).expect("it needs something");
+    lab.host_ip(&["addr", "del", "203.0.113.50/32", "dev", "wire"]);
+    assert!(fails(&last), "{:?}", steps[last]);
+    assert!(!is_allowed(&limiter), "{}", limiter.ok(&["rules"]));
+    assert!(limiter.ok(&["rules"]).contains("198.51.100.0/24"));
+}
