@@ -380,7 +380,7 @@ impl Attendant {
             Some(Kernel::Request(_)) | None => true,
         };
         if !is_refused {
-            self.clients.end(&mut self.waiters, held, None);
+            self.clients.end(&mut self.waiters, &held, None);
             return self.forget(flow);
         }
         let answer = self.ask(flow, Act::Tell)?;
@@ -390,7 +390,7 @@ impl Attendant {
             if told.is_none() && answer.grounds != 0 {
                 self.clients.note_reset(&held, Grounds::unpack(answer.grounds));
             }
-            self.clients.end(&mut self.waiters, held, told);
+            self.clients.end(&mut self.waiters, &held, told);
             self.forget(flow)?;
         }
         Ok(())
@@ -435,6 +435,7 @@ impl Attendant {
             sack_ok: bits(self.waiters.bits.sack_ok, 1) != 0,
             tstamp_ok: bits(self.waiters.bits.tstamp_ok, 1) != 0,
             bound_ifindex: waiter.bound_ifindex,
+            mark: 0,
         }
     }
 }

@@ -82,9 +82,17 @@ impl Clients {
         })
     }
 
+    /// The same with the mark of its request, if that is there.
+    fn marked(&self, held: &Held) -> Held {
+        // Who cannot be found is probed and reset without: the answer may take the way all the same.
+        let found = self.diag.find(held).ok().flatten();
+        let mark = found.filter(|found| found.state == SYN_RECV).map_or(held.mark, |found| found.mark);
+        Held { mark, ..*held }
+    }
+
     /// Has a client send its ACK once more.
     pub fn ask_again(&mut self, held: &Held) {
-        if let Err(error) = self.prober.probe(held) {
+        if let Err(error) = self.prober.probe(&self.marked(held)) {
             self.warn(&format!("cannot probe {} for its ACK: {error}", held.remote));
         }
     }
@@ -101,7 +109,8 @@ impl Clients {
 
     /// Ends a handshake: with `grounds` told by the greeter, or by a reset. One that has become a connection
     /// goes on.
-    pub fn end(&mut self, waiters: &mut Waiters, held: Held, grounds: Option<Grounds>) {
+    pub fn end(&mut self, waiters: &mut Waiters, held: &Held, grounds: Option<Grounds>) {
+        let held = self.marked(held);
         let ended = match grounds {
             Some(grounds) if self.tells(&held) => self.tell(waiters, &held, grounds),
             _ => self.remove(&held).map(|is_gone| if is_gone { Ended::Unheard } else { Ended::NotAtAll }),

@@ -10,7 +10,7 @@ use std::{
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
 use netlink_packet_sock_diag::{
     AF_INET, AF_INET6, IPPROTO_TCP, SockDiagDestroy, SockDiagMessage, TCP_LISTEN,
-    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags, nlas::Nla},
 };
 use nix::{
     errno::Errno,
@@ -32,6 +32,10 @@ pub struct Found {
     /// What tells it from every other socket since the host was started. A connection has the cookie of the
     /// request it came of (`inet_csk_clone_lock`, `net/ipv4/inet_connection_sock.c`).
     pub cookie: [u32; 2],
+    /// The firewall mark of its packets: of a handshake with `net.ipv4.tcp_fwmark_accept` that of the SYN, otherwise that
+    /// of the listener (`inet_request_mark`, `include/net/inet_sock.h`). 0 without `CAP_NET_ADMIN`, which nobody has here
+    /// who gets that far.
+    pub mark: u32,
 }
 
 /// A socket to ask with.
@@ -80,7 +84,12 @@ impl Diag {
         match self.ask(0, request) {
             Ok(Some(SockDiagMessage::InetResponse(found))) => {
                 let InetResponseHeader { state, socket_id, .. } = found.header;
-                Ok(Some(Found { state, cookie: bytemuck::cast(socket_id.cookie) }))
+                let mark = found.nlas.iter().find_map(|one| match one {
+                    Nla::Mark(mark) => Some(*mark),
+                    _ => None,
+                });
+                let mark = mark.unwrap_or_default();
+                Ok(Some(Found { state, cookie: bytemuck::cast(socket_id.cookie), mark }))
             }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

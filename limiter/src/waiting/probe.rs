@@ -87,16 +87,19 @@ impl Prober {
         let slices = [IoSlice::new(&packet)];
         // Who sends waits for nobody: where there is no room for a segment it is lost, as it may be on the way.
         // The headers say where from and where to; this is for the kernel's choice of the way, which may depend
-        // on the source address as well (ip-rule(8)).
+        // on the source address and on the mark as well (ip-rule(8)). It cannot depend on the ports, which a raw socket has
+        // none of, nor on the protocol.
         match (held.local, held.remote) {
             (SocketAddr::V4(local), SocketAddr::V4(remote)) => {
                 let info = from_v4(local, held.ifindex());
                 let to = SockaddrIn::from(SocketAddrV4::new(*remote.ip(), 0));
                 let control = [ControlMessage::Ipv4PacketInfo(&info)];
+                self.v4.set_mark(held.mark)?;
                 sendmsg(self.v4.as_raw_fd(), &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
             }
             (SocketAddr::V6(local), SocketAddr::V6(remote)) => {
                 let socket = self.v6.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+                socket.set_mark(held.mark)?;
                 let info = from_v6(local, held.ifindex());
                 // With a port it would be a protocol (`rawv6_sendmsg`, net/ipv6/raw.c).
                 let to = SockaddrIn6::from(SocketAddrV6::new(*remote.ip(), 0, 0, remote.scope_id()));

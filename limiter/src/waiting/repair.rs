@@ -96,6 +96,7 @@ impl Takeover {
         socket
             .bind_device_by_index_v4(NonZeroU32::new(held.bound_ifindex))
             .map_err(failed("bind to the interface"))?;
+        socket.set_mark(held.mark).map_err(failed("set the mark"))?;
         // Connecting takes the length of segments from here; TCP_REPAIR_OPTIONS, which has to come later,
         // only sets the bound for the next change of the path's MTU.
         let mss = held.mss.clamp(MSS_RANGE.0, MSS_RANGE.1);

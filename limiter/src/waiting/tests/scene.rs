@@ -216,5 +216,6 @@ fn watch(lab: &Lab, wire: &Wire) -> Held {
         sack_ok: answer.option(sack).is_some(),
         tstamp_ok: answer.timestamps().is_some(),
         bound_ifindex: 0,
+        mark: 0,
     }
 }
