@@ -7,7 +7,10 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 
 /// Mode of a file that is only root's to read.
 pub const PRIVATE: u32 = 0o600;
@@ -36,6 +39,7 @@ impl Staged {
         let written = target.with_file_name(format!(".{}.{}", name.display(), std::process::id()));
         // Left by one that had this number and was killed.
         let _may_not_be_there = fs::remove_file(&written);
+        sweep(target);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&written)?;
         let staged = Self { written: Some(written), target: target.to_owned() };
         prepare(&file)?;
@@ -62,6 +66,26 @@ impl Drop for Staged {
     fn drop(&mut self) {
         if let Some(written) = &self.written {
             let _stays = fs::remove_file(written);
+        }
+    }
+}
+
+/// Removes what writers of the file have left that were killed: it may have what the file is to keep secret. One of
+/// another PID namespace may still be at it for a moment.
+fn sweep(target: &Path) {
+    const MOMENT: Duration = Duration::from_secs(60);
+    let (Some(dir), Some(name)) = (target.parent(), target.file_name()) else { return };
+    let begin = format!(".{}.", name.display());
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number =
+            name.to_str().and_then(|name| name.strip_prefix(&begin)).and_then(|pid| pid.parse().ok());
+        let is_gone = |pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
+        let about = entry.metadata();
+        let is_old = about.and_then(|about| about.modified());
+        let is_old = is_old.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > MOMENT));
+        if number.is_some_and(is_gone) && is_old {
+            let _stays = fs::remove_file(entry.path());
         }
     }
 }
@@ -129,5 +153,33 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(replace(&path, b"b", PRIVATE).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_writer_has_left_goes_with_the_next_write_and_nothing_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("limiter.toml");
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        // Beyond the largest process id there can be (PID_MAX_LIMIT).
+        let (gone, own) = (99_999_999, std::os::unix::process::parent_id());
+        let names = [
+            (format!(".limiter.toml.{gone}"), true, true),
+            (format!(".limiter.toml.{}", gone - 1), false, false),
+            (format!(".limiter.toml.{own}"), true, false),
+            (format!(".limiter.toml.{gone}x"), true, false),
+            (format!(".other.toml.{gone}"), true, false),
+            (format!("limiter.toml.{gone}"), true, false),
+        ];
+        for (name, is_old, _) in &names {
+            let file = File::create(dir.path().join(name)).unwrap();
+            if *is_old {
+                file.set_modified(long_ago).unwrap();
+            }
+        }
+        replace(&path, b"new", PRIVATE).unwrap().or_not();
+        for (name, _, goes) in &names {
+            assert_eq!(dir.path().join(name).exists(), !goes, "{name}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 }
