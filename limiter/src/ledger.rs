@@ -191,11 +191,16 @@ impl Waiting {
     }
 }
 
+/// Nobody waits for longer while a daemon is there: the longest `wait`, and some seconds for one that is slow. The kernel
+/// gives a handshake up earlier (`net.ipv4.tcp_synack_retries`); without a daemon the record of one stays.
+pub const LONGEST_WAIT_NS: u64 = 90_000_000_000;
+
 /// Who waits: those of each source, each network, and each service.
 pub fn waiting(tables: &Tables) -> Result<HashMap<Key, Waiting>> {
     let mut waiting: HashMap<Key, Waiting> = HashMap::new();
+    let now_ns = monotonic_ns()?;
     for (flow, waiter) in tables.waiters()? {
-        if !waiting::is_marked(waiter.word) {
+        if !waiting::is_marked(waiter.word) || now_ns.saturating_sub(waiter.since_ns) > LONGEST_WAIT_NS {
             continue;
         }
         let count_keys = waiter.record.count_keys(&flow.remote);

@@ -38,9 +38,6 @@ const ATTENDED_NS: u64 = 3_000_000_000;
 const LOOK: Duration = Duration::from_millis(100);
 /// How often in a row it is looked what is due.
 const MOST_ROUNDS: usize = 64;
-/// Nobody waits for longer while a daemon is there: the longest `wait`, and some seconds for one that is slow. Whose
-/// record is older came in the time without a daemon, and if the kernel has given it up it is not refused today.
-const LONGEST_SERVED_NS: u64 = 90_000_000_000;
 const EVENTS: Token = Token(0);
 const STOP: Token = Token(1);
 
@@ -375,8 +372,8 @@ impl Attendant {
             Some(Kernel::Connection) => return self.forget(flow),
             // Whoever listened there has gone. Behind a TPROXY rule nobody ever did.
             Some(Kernel::NoListener) if waiter.elsewhere == 0 => false,
-            // Nobody was here to refuse it at its time.
-            Some(Kernel::Nothing | Kernel::NoListener) => age_ns <= LONGEST_SERVED_NS,
+            // Nobody was here to refuse it at its time; if that is long ago it is not refused today.
+            Some(Kernel::Nothing | Kernel::NoListener) => age_ns <= ledger::LONGEST_WAIT_NS,
             Some(Kernel::Request(_)) | None => true,
         };
         if !is_refused {

@@ -164,6 +164,8 @@ fn who_waited_long_before_the_daemon_came_is_not_refused_by_it() {
                 same("half open", &sockets::half_open(&lab.host, 25).len(), &0)
             });
             age_waiters(&limiter, Duration::from_secs(age_s));
+            // Without a daemon its record stays. After 90 s it is certain that nobody waits.
+            assert_eq!(waiting(&limiter, name).0, refused, "{age_s} s ago");
             limiter.run();
             eventually("no client waits", SOON, || same("waiting", &waiting(&limiter, name).0, &0));
             eventually("one has ended", SOON, || {
