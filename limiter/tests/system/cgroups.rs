@@ -32,7 +32,10 @@ fn a_service_that_is_started_again_in_a_new_cgroup_is_limited_again() {
         assert_ne!(group.id().unwrap(), id);
         is_limited(&lab);
         assert_eq!(limiter.pid(), pid, "in the same process");
-        assert_eq!(limiter.json(&["status"])["daemon"]["pid"], pid.unwrap());
+        // The limits are in force a moment before it serves again.
+        eventually("it serves", SOON, || {
+            same("pid", &limiter.json(&["status"])["daemon"]["pid"], &pid.unwrap().into())
+        });
     }
     let log = limiter.log();
     assert!(log.contains("a new cgroup exists at") && !log.contains("ERROR"), "{log}");
