@@ -66,7 +66,12 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
     if let Some(netns) = &options.netns {
         environment::enter_netns(netns)?;
     }
-    for warning in [environment::network_warning(), environment::pins_warning()].into_iter().flatten() {
+    let warnings = [
+        environment::network_warning(),
+        environment::pins_warning(),
+        environment::cgroup_warning(options.cgroup.as_deref())?,
+    ];
+    for warning in warnings.into_iter().flatten() {
         warn!("{warning}");
     }
     // After entering the namespace: every thread of the runtime inherits it.

@@ -31,6 +31,8 @@ const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// `SO_NETNS_COOKIE`, include/uapi/asm-generic/socket.h, since 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
+/// The number of the root of the cgroup tree (`cgroup_setup_root`, kernel/cgroup/cgroup.c).
+const ROOT_CGROUP: u64 = 1;
 
 /// Checks what every command that touches the kernel needs: privileges and a BPF file system.
 pub fn check() -> Result<()> {
@@ -154,6 +156,17 @@ impl Cgroup {
         let id = File::from(dir.try_clone()?).metadata()?.ino();
         Ok(Self { dir, id })
     }
+}
+
+/// What is wrong with the cgroup that is taken for the root of the tree, where none was named: in a cgroup namespace, as
+/// containers have it, it is that of the container. None if nothing is known to be.
+pub fn cgroup_warning(path: Option<&Path>) -> Result<Option<&'static str>> {
+    let is_part = path.is_none() && Cgroup::open(None)?.id != ROOT_CGROUP;
+    Ok(is_part.then_some(
+        "limiter runs in a cgroup namespace (in a container), so only sockets of the container's own cgroup are \
+         limited: for those of the host, run it in the host's (`docker run --cgroupns host`, or `nsenter --cgroup \
+         --target 1`)",
+    ))
 }
 
 /// Where the root of the cgroup v2 tree is mounted, if it is.

@@ -2,6 +2,7 @@
 //! A limiter for one cgroup, which comes and goes with a service.
 
 use crate::support::service::{cgroup, remake, serve};
+use limiter_lab::process::tethered;
 use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same};
 
 /// Two are served at most, of each family.
@@ -88,4 +89,34 @@ fn a_listener_outside_of_the_cgroup_is_warned_of() {
     drop(limiter);
     let limiter = Limiter::start(&lab, 2, "reset");
     assert_eq!(warned(&limiter), Vec::<String>::new());
+}
+
+/// There the root of the tree is the container's own cgroup.
+#[test]
+fn in_a_cgroup_namespace_the_daemon_says_that_only_the_container_is_limited() {
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let group = cgroup(&lab);
+    let tree = limiter_lab::cgroup::root().unwrap();
+    let _sink = Sink::start(&lab, 25);
+    let mut limiter = Limiter::absent(&lab);
+    let arguments = limiter.run_arguments();
+    let mut command = tethered("sh");
+    // The first argument is the cgroup, the second where the tree is.
+    let inside =
+        "umount \"$1\" && mount -t cgroup2 none \"$1\" && shift && exec setpriv --pdeathsig TERM \"$@\"";
+    let enter =
+        "echo $$ > \"$1/cgroup.procs\" && shift && exec unshare --cgroup --mount sh -c \"$0\" sh \"$@\"";
+    command.args(["-c", enter, inside]).arg(group.path()).arg(&tree).arg(crate::BINARY).args(arguments);
+    limiter.run_as(command, |_| ());
+    let log = limiter.log();
+    assert!(log.contains("limiter runs in a cgroup namespace"), "{log}");
+    drop(lab.served(V4.source(), V4.port(25)));
+    assert_eq!(limiter.counter("smtp", "accepted"), 0, "it was opened outside");
+    let warnings = limiter.json(&["status"])["warnings"].to_string();
+    assert!(warnings.contains("outside the protected cgroup"), "{warnings}");
+    // On the host nothing is said.
+    limiter.stop();
+    limiter.ok(&["unload"]);
+    limiter.run();
+    assert_eq!(limiter.log().matches("cgroup namespace").count(), 1, "{}", limiter.log());
 }
