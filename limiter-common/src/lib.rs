@@ -47,7 +47,7 @@ pub use key::{Key, Tier};
 pub use ladder::{Cause, Ladder, Penalty};
 pub use ledger::{CountKeys, Entry, Pending, Total};
 pub use rate::Rate;
-pub use record::{ConnectionRecord, Kept};
+pub use record::{ConnectionRecord, DatedRecord, Kept};
 pub use room::Room;
 pub use rule::{Action, Rule, RuleMatch, Scope};
 pub use service::{Keepalive, Mode, Protocol, Response, ServiceId, ServicePolicy};

@@ -117,16 +117,27 @@ pub struct Kept {
     pub remote: Addr,
     /// The record.
     pub record: ConnectionRecord,
-    /// Always 0.
-    pub zero: u32,
+    /// Since when, as [`DatedRecord::since_s`].
+    pub since_s: u32,
+}
+
+/// A record, and since when there is a connection.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct DatedRecord {
+    /// The record.
+    pub record: ConnectionRecord,
+    /// When it was established, in seconds of `CLOCK_MONOTONIC`, a tick behind at most; 0: before it was counted, and
+    /// nobody knows.
+    pub since_s: u32,
 }
 
 impl Kept {
-    /// The record of a connection from `remote`.
+    /// The record of a connection from `remote`, of which nobody needs to know since when it is there.
     #[inline(always)]
     #[must_use]
     pub const fn new(record: ConnectionRecord, remote: Addr) -> Self {
-        Self { remote, record, zero: 0 }
+        Self { remote, record, since_s: 0 }
     }
 
     /// What the connection is counted in.
@@ -137,11 +148,15 @@ impl Kept {
     }
 }
 
-const _: () = assert!(size_of::<ConnectionRecord>() == 4 && size_of::<Kept>() == 24);
+const _: () =
+    assert!(size_of::<ConnectionRecord>() == 4 && size_of::<DatedRecord>() == 8 && size_of::<Kept>() == 24);
 
 #[cfg(feature = "user")]
 // SAFETY: the type is `bytemuck::Pod`: any bytes are a value, and there is no padding.
 unsafe impl aya::Pod for ConnectionRecord {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for DatedRecord {}
 #[cfg(feature = "user")]
 // SAFETY: as above.
 unsafe impl aya::Pod for Kept {}

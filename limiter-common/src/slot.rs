@@ -4,11 +4,11 @@
 //! Each cookie has one slot of an array, which serves one connection at a time. The kernel hands cookies out one
 //! after the other, so those of connections that come one after the other are neighbours in memory: making and
 //! taking a record away is one atomic step on a cache line that is at hand, and nothing is allocated. Who finds its
-//! slot taken goes to a hash map beside the array, and the slot remembers how many did.
+//! slot taken goes to a hash map beside the array, and a second array has how many did of each slot.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{ConnectionRecord, count::Word};
+use crate::{ConnectionRecord, DatedRecord, count::Word};
 
 /// How many there are: 256 KiB, which stay in the caches of a processor.
 pub const SLOTS: u32 = 16_384;
@@ -20,10 +20,10 @@ pub struct Slot {
     /// The cookie of the socket that it serves; 0: it is free. No socket has the cookie 0
     /// (`__sock_gen_cookie`, `net/core/sock_diag.c`).
     pub cookie: u64,
-    /// The record of that connection. Meaningless in a free slot.
+    /// The record of that connection. Meaningless in a free slot, as is what follows.
     pub record: ConnectionRecord,
-    /// Records in hash maps whose slot this is.
-    pub crowded: u32,
+    /// Since when there is one, as [`DatedRecord::since_s`].
+    pub since_s: u32,
 }
 
 impl Slot {
@@ -32,6 +32,13 @@ impl Slot {
     #[must_use]
     pub const fn of(cookie: u64) -> u32 {
         cookie as u32 & (SLOTS - 1)
+    }
+
+    /// What it says of the connection that it serves.
+    #[inline(always)]
+    #[must_use]
+    pub const fn dated(&self) -> DatedRecord {
+        DatedRecord { record: self.record, since_s: self.since_s }
     }
 }
 

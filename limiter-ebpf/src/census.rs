@@ -18,7 +18,7 @@ use aya_ebpf::{
     },
 };
 use limiter_common::{
-    Addr, ConnectionRecord, Kept,
+    Addr, ConnectionRecord, DatedRecord, Kept,
     census::{SocketRecord, kind},
     record,
 };
@@ -82,7 +82,7 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<SocketRecord> {
     let cookie = unsafe { bpf_get_socket_cookie(sk) };
     let remote = socket.remote();
     let shut = socket.is_shut();
-    let Some(record) = records::of(cookie) else {
+    let Some(DatedRecord { record, .. }) = records::of(cookie) else {
         let talks =
             matches!(state, BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT | BPF_TCP_FIN_WAIT1 | BPF_TCP_FIN_WAIT2);
         return if talks && !shut { count(socket, sk, cookie, &remote) } else { None };
@@ -121,7 +121,7 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
     let state = if reports { record::COUNTED } else { record::ADOPTED };
     let new = ConnectionRecord::new(state, &record.count_keys);
     let recorded = if reports {
-        records::make(cookie, new)
+        records::make(cookie, DatedRecord { record: new, since_s: 0 })
     } else {
         let kept = Kept::new(new, *remote);
         // SAFETY: as above. The mark first: what is kept without one is taken for gone.

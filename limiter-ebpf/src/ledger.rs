@@ -13,7 +13,7 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use limiter_common::{
-    Addr, ConnectionRecord, CountKeys, Ending, Entry, Kept, Limits, Rate, ending, rate, record,
+    Addr, ConnectionRecord, CountKeys, DatedRecord, Ending, Entry, Kept, Limits, Rate, ending, rate, record,
     reservation::{self, Arrival, Outcome},
     waiting::Flow,
 };
@@ -75,7 +75,7 @@ fn established(ctx: &SockOpsContext) {
         Made::Already | Made::Outgoing => return,
         Made::NoRoom => return report::ledger_full(ctx, service),
     };
-    if !records::make(cookie, record) {
+    if !records::make(cookie, DatedRecord { record, since_s: clock::tick_s() }) {
         if record.is_counted() {
             let _was_counted = release_apart(&Kept::new(record, remote(ctx)), clock::tick_s());
         }
@@ -276,13 +276,13 @@ pub fn ended(ctx: &SockOpsContext) {
         return;
     }
     let recorded = ByCookie { cookie: cookie(ctx), remote: || remote(ctx) };
-    let Some(record) = records::of(recorded.cookie) else { return };
+    let Some(DatedRecord { record, since_s }) = records::of(recorded.cookie) else { return };
     let Some(sk) = socket(ctx) else { return };
     // SAFETY: the socket of the context, locked while it changes its state.
     let given_back = match unsafe { kernel::ending(sk, state == BPF_TCP_CLOSE) } {
         Ending::GoesOn => return,
         Ending::Dead if record.is_counted() => {
-            let kept = Kept::new(record, remote(ctx));
+            let kept = Kept { since_s, ..Kept::new(record, remote(ctx)) };
             // SAFETY: as above. The mark first: what is kept without one is taken for gone.
             let given_back = ending::outlive(
                 &recorded,

@@ -13,8 +13,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use limiter_common::{
-    Action, Addr, CachedDrop, ConnectionRecord, CountKeys, Counters, DropCache, Entry, Kept, Key, Ladder,
-    Limits, MAX_SERVICES, PORT_WORDS, Penalty, Pending, Reason, Room, Rule, SCOPES, SETS, Scope, ServiceId,
+    Action, Addr, CachedDrop, CountKeys, Counters, DatedRecord, DropCache, Entry, Kept, Key, Ladder, Limits,
+    MAX_SERVICES, PORT_WORDS, Penalty, Pending, Reason, Room, Rule, SCOPES, SETS, Scope, ServiceId,
     ServicePolicy, Slot, Syn, Total, coverage,
     grounds::{self, Refused},
     listening::{Endpoint, MAX_ENDPOINTS},
@@ -140,7 +140,11 @@ pub static SLOTS: Array<Slot, { slot::SLOTS as usize }> = Array::new();
 
 /// The same by the cookie, for connections that find their slot taken. The loader sets the number of entries.
 #[btf_map]
-pub static OVERFLOW: HashMap<u64, ConnectionRecord, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static OVERFLOW: HashMap<u64, DatedRecord, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// How many records of each slot's cookies are in hash maps. Who finds its record in its slot does not look here.
+#[btf_map]
+pub static CROWDED: Array<u32, { slot::SLOTS as usize }> = Array::new();
 
 /// What is kept for sockets that will report no change of state, by their cookie. The loader sets the number of
 /// entries.

@@ -9,11 +9,11 @@
 //! will report no change of state any more has its record kept beside, with the address that it was recorded for.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use limiter_common::{Addr, ConnectionRecord, Kept, Slot, ending::Records, record, slot};
+use limiter_common::{Addr, ConnectionRecord, DatedRecord, Kept, Slot, ending::Records, record, slot};
 
 use crate::{
-    map_ref::{Find as _, field},
-    maps::{KEPT, OVERFLOW, SLOTS},
+    map_ref::{Find as _, MapRef, field},
+    maps::{CROWDED, KEPT, OVERFLOW, SLOTS},
 };
 
 /// No such key.
@@ -21,32 +21,42 @@ const ENOENT: i32 = -2;
 
 /// The record of the connection with this cookie.
 #[inline(always)]
-pub fn of(cookie: u64) -> Option<ConnectionRecord> {
+pub fn of(cookie: u64) -> Option<DatedRecord> {
     let slot = SLOTS.find(Slot::of(cookie))?;
     if field!(slot, cookie).get() == cookie {
-        return Some(field!(slot, record).get());
+        let record = field!(slot, record).get();
+        return Some(DatedRecord { record, since_s: field!(slot, since_s).get() });
     }
-    if field!(slot, crowded).get() == 0 {
+    if crowded(cookie)?.get() == 0 {
         return None;
     }
-    if let Some(record) = OVERFLOW.find(&cookie) {
-        return Some(record.get());
+    if let Some(dated) = OVERFLOW.find(&cookie) {
+        return Some(dated.get());
     }
-    KEPT.find(&cookie).map(|kept| field!(kept, record).get())
+    let kept = KEPT.find(&cookie)?;
+    Some(DatedRecord { record: field!(kept, record).get(), since_s: field!(kept, since_s).get() })
+}
+
+/// How many records of the cookies that have this one's slot are in hash maps.
+#[inline(always)]
+fn crowded(cookie: u64) -> Option<MapRef<u32>> {
+    CROWDED.find(Slot::of(cookie))
 }
 
 /// Makes the record of a connection without one; `false` when there is no room.
 #[inline(always)]
-pub fn make(cookie: u64, record: ConnectionRecord) -> bool {
+pub fn make(cookie: u64, dated: DatedRecord) -> bool {
     let Some(slot) = SLOTS.find(Slot::of(cookie)) else { return false };
     if slot::occupy(field!(slot, cookie).shared(), cookie) {
-        field!(slot, record).set(record);
+        field!(slot, record).set(dated.record);
+        field!(slot, since_s).set(dated.since_s);
         return true;
     }
-    if OVERFLOW.insert(cookie, record, u64::from(BPF_NOEXIST)).is_err() {
+    let Some(crowded) = crowded(cookie) else { return false };
+    if OVERFLOW.insert(cookie, dated, u64::from(BPF_NOEXIST)).is_err() {
         return false;
     }
-    field!(slot, crowded).add(1);
+    crowded.add(1);
     true
 }
 
@@ -59,18 +69,19 @@ pub fn take(cookie: u64) -> Option<ConnectionRecord> {
         let record = field!(slot, record).get();
         return if slot::vacate(field!(slot, cookie).shared(), cookie) { Some(record) } else { None };
     }
-    if field!(slot, crowded).get() == 0 {
+    let crowded = crowded(cookie)?;
+    if crowded.get() == 0 {
         return None;
     }
     let found = OVERFLOW.find(&cookie)?;
     // It is what the cookie's record was, if it is ours to remove: no cookie gets a second.
-    let record = found.get();
+    let record = field!(found, record).get();
     match OVERFLOW.remove(cookie) {
-        Ok(()) => field!(slot, crowded).add(u32::MAX),
+        Ok(()) => crowded.add(u32::MAX),
         Err(ENOENT) => return None,
         // The kernel may give up on a bucket's lock rather than wait for ever (`htab_lock_bucket`,
         // kernel/bpf/hashtab.c). Then the record stays, and must not give back twice.
-        Err(_) => field!(found, state).set(record::RELEASED),
+        Err(_) => field!(found, record.state).set(record::RELEASED),
     }
     if record.state == record::RELEASED { None } else { Some(record) }
 }
@@ -78,19 +89,19 @@ pub fn take(cookie: u64) -> Option<ConnectionRecord> {
 /// Keeps the record of a socket beyond [`take`]; `false` when there is no room.
 #[inline(always)]
 pub fn keep(cookie: u64, kept: &Kept) -> bool {
-    let Some(slot) = SLOTS.find(Slot::of(cookie)) else { return false };
+    let Some(crowded) = crowded(cookie) else { return false };
     if KEPT.insert(cookie, kept, u64::from(BPF_NOEXIST)).is_err() {
         return false;
     }
-    field!(slot, crowded).add(1);
+    crowded.add(1);
     true
 }
 
 /// Takes away what is kept; what it was.
 #[inline(always)]
 pub fn take_kept(cookie: u64) -> Option<Kept> {
-    let slot = SLOTS.find(Slot::of(cookie))?;
-    if field!(slot, crowded).get() == 0 {
+    let crowded = crowded(cookie)?;
+    if crowded.get() == 0 {
         return None;
     }
     // As in `take`.
@@ -98,7 +109,7 @@ pub fn take_kept(cookie: u64) -> Option<Kept> {
     if KEPT.remove(cookie).is_err() {
         return None;
     }
-    field!(slot, crowded).add(u32::MAX);
+    crowded.add(u32::MAX);
     Some(kept)
 }
 

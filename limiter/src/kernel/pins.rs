@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{MapData, MapType};
 use limiter_common::{
-    ConnectionRecord, Counters, DropCache, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES,
-    PORT_WORDS, Penalty, Pending, Room, Rule, SETS, ServicePolicy, Slot, Total, coverage,
+    Counters, DatedRecord, DropCache, Entry, Kept, Key, LAYOUT_VERSION, Ladder, MAX_SERVICES, PORT_WORDS,
+    Penalty, Pending, Room, Rule, SETS, ServicePolicy, Slot, Total, coverage,
     grounds::{self, Refused},
     listening::{Endpoint, MAX_ENDPOINTS},
     maintenance::MaintenanceRequest,
@@ -75,7 +75,8 @@ const MAPS: [Expected; 32] = [
     map("GREETER", MapType::SockMap, 4, 4, Some(1)),
     map("MAINTENANCE", MapType::Array, 4, size_of::<MaintenanceRequest>(), Some(1)),
     map("SLOTS", MapType::Array, 4, size_of::<Slot>(), Some(SLOTS)),
-    map("OVERFLOW", MapType::Hash, 8, size_of::<ConnectionRecord>(), None),
+    map("OVERFLOW", MapType::Hash, 8, size_of::<DatedRecord>(), None),
+    map("CROWDED", MapType::Array, 4, 4, Some(SLOTS)),
     map("KEPT", MapType::Hash, 8, size_of::<Kept>(), None),
     map("KEPT_SOCKETS", MapType::SkStorage, 4, 4, None),
     map("WAITERS", MapType::Hash, size_of::<Flow>(), size_of::<Waiter>(), Some(MAX_WAITERS)),

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use limiter_common::{
-    ConnectionRecord, Count, Counters, DropCache, Entry, Kept, Key, Penalty, Pending, Room, ServiceId, Slot,
+    Count, Counters, DatedRecord, DropCache, Entry, Kept, Key, Penalty, Pending, Room, ServiceId, Slot,
     Total, Waiter, maintenance::MaintenanceRequest, room::rooms, waiting::Flow,
 };
 
@@ -259,18 +259,29 @@ impl Tables {
     /// The cookies of the sockets that have a record. Those that come and go meanwhile may be missed.
     pub fn recorded(&self) -> Result<HashSet<u64>> {
         let mut cookies = HashSet::new();
+        self.each_record(|cookie, _| {
+            cookies.insert(cookie);
+        })?;
+        Ok(cookies)
+    }
+
+    /// The records of connections, by their sockets' cookies. Those that come and go meanwhile may be missed.
+    pub fn records(&self) -> Result<StdHashMap<u64, DatedRecord>> {
+        let mut records = StdHashMap::new();
+        self.each_record(|cookie, record| {
+            records.insert(cookie, record);
+        })?;
+        Ok(records)
+    }
+
+    fn each_record(&self, mut see: impl FnMut(u64, DatedRecord)) -> Result<()> {
         walk_by_key(&self.slots, |_: u32, slot: Slot| {
             if slot.cookie != 0 {
-                cookies.insert(slot.cookie);
+                see(slot.cookie, slot.dated());
             }
         })
-        .and_then(|()| {
-            walk(&self.overflow, |cookie, _: ConnectionRecord| {
-                cookies.insert(cookie);
-            })
-        })
-        .context("cannot read the records of connections")?;
-        Ok(cookies)
+        .and_then(|()| walk(&self.overflow, &mut see))
+        .context("cannot read the records of connections")
     }
 
     /// What is kept for sockets that report nothing, by their cookies. What comes and goes meanwhile may be missed.

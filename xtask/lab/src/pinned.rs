@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use limiter_common::{
-    Addr, Cause, ConnectionRecord, Count, Entry, Kept, Key, MAX_SERVICES, Penalty, Pending, ServiceId,
+    Addr, Cause, Count, DatedRecord, Entry, Kept, Key, MAX_SERVICES, Penalty, Pending, ServiceId,
     ServicePolicy, Slot, Waiter, service::Prefixes, slot::SLOTS, waiting::Flow,
 };
 
@@ -76,27 +76,34 @@ impl Slots {
     }
 }
 
+/// What is expected of the records.
+const SLOT_EACH: &str = "there is a slot for every cookie";
+
 /// The records of connections: in slots, and beside those that are taken; and what is kept of dead ones.
-pub struct Records(
-    Array<MapData, Slot>,
-    HashMap<MapData, u64, ConnectionRecord>,
-    HashMap<MapData, u64, Kept>,
-);
+pub struct Records {
+    slots: Array<MapData, Slot>,
+    crowded: Array<MapData, u32>,
+    overflow: HashMap<MapData, u64, DatedRecord>,
+    kept: HashMap<MapData, u64, Kept>,
+}
 
 impl Records {
     /// Of this instance.
     pub fn open(limiter: &Limiter) -> Self {
         let map = |name| MapData::from_pin(limiter.pins().join(name)).expect("the records are pinned");
-        let slots = Array::try_from(Map::Array(map("SLOTS"))).expect("it is an array");
-        let beside = HashMap::try_from(Map::HashMap(map("OVERFLOW"))).expect("it is a hash map");
-        Self(slots, beside, HashMap::try_from(Map::HashMap(map("KEPT"))).expect("it is a hash map"))
+        Self {
+            slots: Array::try_from(Map::Array(map("SLOTS"))).expect("it is an array"),
+            crowded: Array::try_from(Map::Array(map("CROWDED"))).expect("it is an array"),
+            overflow: HashMap::try_from(Map::HashMap(map("OVERFLOW"))).expect("it is a hash map"),
+            kept: HashMap::try_from(Map::HashMap(map("KEPT"))).expect("it is a hash map"),
+        }
     }
 
     /// How many connections have a record, in slots and beside them.
     pub fn len(&self) -> (usize, usize) {
-        let slots: Vec<Slot> = self.0.iter().map(Result::unwrap).collect();
-        let beside = self.1.keys().count() + self.2.keys().count();
-        let crowded: u32 = slots.iter().map(|slot| slot.crowded).sum();
+        let slots: Vec<Slot> = self.slots.iter().map(Result::unwrap).collect();
+        let beside = self.overflow.keys().count() + self.kept.keys().count();
+        let crowded: u32 = self.crowded.iter().map(Result::unwrap).sum();
         assert_eq!(crowded as usize, beside, "the slots know who is beside them");
         (slots.iter().filter(|slot| slot.cookie != 0).count(), beside)
     }
@@ -104,15 +111,16 @@ impl Records {
     /// Makes the record of a connection that is in no table; `false` if there is no room.
     pub fn insert(&mut self, cookie: u64) -> bool {
         let index = Slot::of(cookie);
-        let mut slot = self.0.get(&index, 0).expect("there is a slot for every cookie");
+        let mut slot = self.slots.get(&index, 0).expect(SLOT_EACH);
         if slot.cookie == 0 {
             slot.cookie = cookie;
-        } else if self.1.insert(cookie, ConnectionRecord::default(), 0).is_ok() {
-            slot.crowded += 1;
+            self.slots.set(index, slot, 0).expect(SLOT_EACH);
+        } else if self.overflow.insert(cookie, DatedRecord::default(), 0).is_ok() {
+            let crowded = self.crowded.get(&index, 0).expect(SLOT_EACH);
+            self.crowded.set(index, crowded + 1, 0).expect(SLOT_EACH);
         } else {
             return false;
         }
-        self.0.set(index, slot, 0).expect("there is a slot for every cookie");
         true
     }
 
