@@ -4,6 +4,8 @@
 mod answer;
 mod bans;
 mod caution;
+mod close;
+mod connections;
 mod exit;
 mod explain;
 mod import;
@@ -60,6 +62,8 @@ enum Verb {
     Status(status::Args),
     /// List sources with their connections and limits, and recently refused sources
     List(list::Args),
+    /// List connections: how long they have been there, idle time, bytes, process
+    Connections(connections::Args),
     /// Explain which limit applies to an address, and what lets it in
     Explain(explain::Args),
     /// List network rules: allow, deny, or limits for a network
@@ -82,6 +86,8 @@ enum Verb {
     Ban(bans::BanArgs),
     /// End bans, and reset the penalties of their sources
     Unban(bans::Whom),
+    /// Close connections of an address or a network: all, or only idle or silent ones
+    Close(close::Args),
     /// Stop the daemon, and remove all limits, programs and maps from the kernel
     Unload(unload::Args),
     /// Print a configuration with the limits of Postfix, Exim and Dovecot
@@ -109,6 +115,8 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&cli.instance, args),
         Verb::Status(args) => status::run(&cli.instance, &args),
         Verb::List(args) => list::run(&cli.instance, &args),
+        Verb::Connections(args) => connections::run(&cli.instance, &args),
+        Verb::Close(args) => close::run(&cli.instance, &args),
         Verb::Explain(args) => explain::run(&cli.instance, &args),
         Verb::Rules(args) => rules::show(&cli.instance, &args),
         Verb::Reload(args) => reload::run(&cli.instance, &args),
@@ -191,10 +199,12 @@ impl Verb {
             | Self::Limit(_)
             | Self::Forget(_)
             | Self::Ban(_)
-            | Self::Unban(_) => true,
+            | Self::Unban(_)
+            | Self::Close(_) => true,
             Self::Run(_)
             | Self::Status(_)
             | Self::List(_)
+            | Self::Connections(_)
             | Self::Explain(_)
             | Self::Rules(_)
             | Self::Bans(_)

@@ -51,11 +51,24 @@ pub fn request<M: NetlinkSerializable>(flags: u16, message: M) -> Vec<u8> {
 /// # Errors
 /// What the kernel says, an `Errno`.
 pub fn dump<M: NetlinkSerializable>(protocol: SockProtocol, message: M) -> Result<Vec<Message>> {
+    let mut messages = Vec::new();
+    each_of_dump(protocol, message, |message| messages.push(message))?;
+    Ok(messages)
+}
+
+/// The same, one message after the other: there may be many.
+///
+/// # Errors
+/// As of [`dump`].
+pub fn each_of_dump<M: NetlinkSerializable>(
+    protocol: SockProtocol,
+    message: M,
+    mut see: impl FnMut(Message),
+) -> Result<()> {
     let socket = open(protocol).context("cannot open a netlink socket")?;
     let asked = request(NLM_F_DUMP, message);
     send(socket.as_raw_fd(), &asked, MsgFlags::empty()).context("cannot query the network of the kernel")?;
 
-    let mut messages = Vec::new();
     let mut buffer = vec![0_u8; 64 * 1024];
     loop {
         let len = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
@@ -64,13 +77,13 @@ pub fn dump<M: NetlinkSerializable>(protocol: SockProtocol, message: M) -> Resul
         };
         for (kind, body) in each(&buffer[..len]) {
             match kind {
-                NLMSG_DONE => return Ok(messages),
+                NLMSG_DONE => return Ok(()),
                 NLMSG_ERROR => {
                     let code = ErrorBuffer::new_checked(body).ok().and_then(|error| error.code());
                     let error = Errno::from_raw(-code.map_or(0, i32::from));
                     return Err(anyhow::Error::new(error).context(REFUSED));
                 }
-                _ => messages.push(Message(body.to_owned())),
+                _ => see(Message(body.to_owned())),
             }
         }
     }

@@ -11,7 +11,6 @@
 
 mod attendant;
 mod clients;
-mod diag;
 mod held;
 mod line;
 mod options;

@@ -51,7 +51,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 32] = [
+const MAPS: [Expected; 33] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(5)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),

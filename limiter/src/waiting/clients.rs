@@ -10,10 +10,11 @@ use anyhow::{Context as _, Result};
 use limiter_common::Grounds;
 use tracing::warn;
 
-use super::{diag::Diag, held::Held, probe::Prober, repair::Takeover};
+use super::{held::Held, probe::Prober, repair::Takeover};
 use crate::{
     greeter::{Teller, bear},
     kernel::waiting::Waiters,
+    sock_diag::Diag,
 };
 
 /// After which a reset is sent once more: nobody repeats one that is lost.
@@ -74,10 +75,10 @@ impl Clients {
     }
 
     fn find(&self, held: &Held) -> Result<Kernel> {
-        Ok(match self.diag.find(held)? {
+        Ok(match self.diag.find(&held.tuple())? {
             Some(found) if found.state == SYN_RECV => Kernel::Request(found.cookie),
             Some(_) => Kernel::Connection,
-            None if self.diag.listens(held)? => Kernel::Nothing,
+            None if self.diag.listens(&held.tuple())? => Kernel::Nothing,
             None => Kernel::NoListener,
         })
     }
@@ -85,7 +86,7 @@ impl Clients {
     /// The same with the mark of its request, if that is there.
     fn marked(&self, held: &Held) -> Held {
         // Who cannot be found is probed and reset without: the answer may take the way all the same.
-        let found = self.diag.find(held).ok().flatten();
+        let found = self.diag.find(&held.tuple()).ok().flatten();
         let mark = found.filter(|found| found.state == SYN_RECV).map_or(held.mark, |found| found.mark);
         Held { mark, ..*held }
     }
@@ -149,7 +150,7 @@ impl Clients {
     fn remove(&self, held: &Held) -> Result<bool> {
         match self.find(held)? {
             Kernel::Request(cookie) => {
-                self.diag.destroy(held, cookie).context("cannot remove the handshake")?;
+                self.diag.destroy(&held.tuple(), cookie).context("cannot remove the handshake")?;
                 Ok(true)
             }
             Kernel::Connection => Ok(false),

@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use crate::sock_diag::FourTuple;
+
 /// What the kernel's request (`struct tcp_request_sock`, include/linux/tcp.h) knows of a handshake, and the
 /// ACK that was to complete it.
 ///
@@ -49,6 +51,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// By which the kernel finds it.
+    pub fn tuple(&self) -> FourTuple {
+        FourTuple { remote: self.remote, local: self.local, ifindex: self.ifindex() }
+    }
+
     /// The interface or VRF that its packets have to take; 0: any.
     pub fn ifindex(&self) -> u32 {
         match self.remote {

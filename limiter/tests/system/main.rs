@@ -21,6 +21,7 @@ mod bans;
 mod burst;
 mod cgroups;
 mod closed_ports;
+mod connections;
 mod counts;
 mod cpus;
 mod crowds;

@@ -18,10 +18,11 @@ use nix::{
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::{
-    super::{diag::Diag, held::Held, options::Timestamp, probe::Prober},
+    super::{held::Held, options::Timestamp, probe::Prober},
     net::Lab,
     wire::Wire,
 };
+use crate::sock_diag::Diag;
 
 sockopt_impl!(LongestSegment, SetOnly, libc::IPPROTO_TCP, libc::TCP_MAXSEG, u32);
 
@@ -121,9 +122,9 @@ impl Scene {
     /// Removes the request; it must be there.
     #[track_caller]
     pub fn remove_the_request(&self) {
-        let found = self.diag.find(&self.held).unwrap().expect("there is a request");
+        let found = self.diag.find(&self.held.tuple()).unwrap().expect("there is a request");
         assert_eq!(found.state, 3, "TCP_SYN_RECV");
-        assert!(self.diag.destroy(&self.held, found.cookie).unwrap());
+        assert!(self.diag.destroy(&self.held.tuple(), found.cookie).unwrap());
     }
 }
 

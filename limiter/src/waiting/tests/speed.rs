@@ -29,10 +29,10 @@ fn what_a_take_over_costs() {
                 scene.prober.probe(held).unwrap();
                 probe.push(started.elapsed());
                 let started = Instant::now();
-                let found = diag.find(held).unwrap().unwrap();
+                let found = diag.find(&held.tuple()).unwrap().unwrap();
                 find.push(started.elapsed());
                 let started = Instant::now();
-                assert!(diag.destroy(held, found.cookie).unwrap());
+                assert!(diag.destroy(&held.tuple(), found.cookie).unwrap());
                 let _connection = take_over(held).unwrap();
                 whole.push(started.elapsed());
             });
@@ -40,10 +40,10 @@ fn what_a_take_over_costs() {
             let scene = Scene::new(&lab, way);
             let (held, diag) = (&scene.held, &scene.diag);
             lab.host.run(|| {
-                let found = diag.find(held).unwrap().unwrap();
+                let found = diag.find(&held.tuple()).unwrap().unwrap();
                 let prepared = Takeover::prepare(held).unwrap();
                 let started = Instant::now();
-                assert!(diag.destroy(held, found.cookie).unwrap());
+                assert!(diag.destroy(&held.tuple(), found.cookie).unwrap());
                 let _connection = prepared.finish().unwrap();
                 gap.push(started.elapsed());
             });

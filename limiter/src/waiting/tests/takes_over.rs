@@ -149,7 +149,7 @@ fn a_take_over_that_fails_says_what_has_failed_and_the_client_hears_nothing() {
         scene.prober.probe(&scene.held).unwrap();
         let first = scene.wire.next("the probe", |s| s.is_of_the_host() && !s.tcp.syn);
         assert_eq!(first.payload, [0]);
-        assert!(scene.diag.find(&scene.held).unwrap().is_some());
+        assert!(scene.diag.find(&scene.held.tuple()).unwrap().is_some());
         scene.open_the_gate();
         scene.prober.probe(&scene.held).unwrap();
         let _connection = scene.listener.accept().unwrap();
@@ -176,7 +176,7 @@ fn a_mail_daemon_can_be_started_again_while_clients_are_being_told() {
         say_why(&mut connection);
         assert_eq!(told(client, connection), "");
         // We have closed first: TIME_WAIT (6).
-        assert_eq!(diag.find(&held).unwrap().map(|found| found.state), Some(6));
+        assert_eq!(diag.find(&held.tuple()).unwrap().map(|found| found.state), Some(6));
         listen_again(&lab, way).expect("beside TIME_WAIT");
     }
 }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! Finding one socket in the kernel's table, and ending it: `sock_diag(7)`.
+//! The kernel's table of sockets: finding one and ending it, and listing connections. `sock_diag(7)`.
+
+mod connections;
+mod filter;
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
@@ -18,11 +21,22 @@ use nix::{
     sys::socket::{MsgFlags, SockProtocol, recv, send},
 };
 
-use super::held::Held;
+pub use self::connections::{Connection, Tcp, Waits, connections};
 use crate::netlink;
 
 /// Each half of `INET_DIAG_NOCOOKIE`, `include/uapi/linux/inet_diag.h`: whatever socket is found.
 const NO_COOKIE: u32 = u32::MAX;
+
+/// What tells a connection from every other one at a time. Both addresses are of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FourTuple {
+    /// The peer.
+    pub remote: SocketAddr,
+    /// The address it has called.
+    pub local: SocketAddr,
+    /// The interface or VRF that the socket is bound to; 0: none.
+    pub ifindex: u32,
+}
 
 /// A socket that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,21 +80,21 @@ impl Diag {
     ///
     /// # Errors
     /// What the kernel says, but for that there is none.
-    pub fn find(&self, held: &Held) -> io::Result<Option<Found>> {
+    pub fn find(&self, tuple: &FourTuple) -> io::Result<Option<Found>> {
         // Without another socket the listener is found (`inet_lookup`, include/net/inet_hashtables.h).
-        Ok(self.find_any(held)?.filter(|found| found.state != TCP_LISTEN))
+        Ok(self.find_any(tuple)?.filter(|found| found.state != TCP_LISTEN))
     }
 
     /// Whether, without another socket with these four numbers, somebody listens where the client wanted to.
     ///
     /// # Errors
     /// As of [`Self::find`].
-    pub fn listens(&self, held: &Held) -> io::Result<bool> {
-        Ok(self.find_any(held)?.is_some_and(|found| found.state == TCP_LISTEN))
+    pub fn listens(&self, tuple: &FourTuple) -> io::Result<bool> {
+        Ok(self.find_any(tuple)?.is_some_and(|found| found.state == TCP_LISTEN))
     }
 
-    fn find_any(&self, held: &Held) -> io::Result<Option<Found>> {
-        let request = request(held, [NO_COOKIE; 2]);
+    fn find_any(&self, tuple: &FourTuple) -> io::Result<Option<Found>> {
+        let request = request(tuple, [NO_COOKIE; 2]);
         match self.ask(0, request) {
             Ok(Some(SockDiagMessage::InetResponse(found))) => {
                 let InetResponseHeader { state, socket_id, .. } = found.header;
@@ -103,16 +117,24 @@ impl Diag {
     /// # Errors
     /// `InvalidInput` for the cookie that stands for any socket: it could be the listener. `Unsupported`
     /// where the kernel is built without `CONFIG_INET_DIAG_DESTROY`, and what else it says.
-    pub fn destroy(&self, held: &Held, cookie: [u32; 2]) -> io::Result<bool> {
+    pub fn destroy(&self, tuple: &FourTuple, cookie: [u32; 2]) -> io::Result<bool> {
         if cookie == [NO_COOKIE; 2] {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        match self.ask(NLM_F_ACK, SockDiagDestroy::new(request(held, cookie))) {
+        match self.ask(NLM_F_ACK, SockDiagDestroy::new(request(tuple, cookie))) {
             Ok(_) => Ok(true),
             // ESTALE: another socket has been found, by its cookie.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same of a connection that has this cookie.
+    ///
+    /// # Errors
+    /// As of [`Self::destroy`].
+    pub fn close(&self, tuple: &FourTuple, cookie: u64) -> io::Result<bool> {
+        self.destroy(tuple, [cookie as u32, (cookie >> 32) as u32])
     }
 
     /// Asks, and reads the one message of the answer; `None` for one that only says that all went well.
@@ -136,9 +158,9 @@ impl Diag {
     }
 }
 
-/// The question for the socket of `held`.
-fn request(held: &Held, cookie: [u32; 2]) -> SockDiagMessage {
-    let (family, source_address, destination_address) = match (held.local.ip(), held.remote.ip()) {
+/// The question for the socket of this `tuple`.
+fn request(tuple: &FourTuple, cookie: [u32; 2]) -> SockDiagMessage {
+    let (family, source_address, destination_address) = match (tuple.local.ip(), tuple.remote.ip()) {
         (local @ IpAddr::V4(_), remote @ IpAddr::V4(_)) => (AF_INET, local, remote),
         (local, remote) => (AF_INET6, v6(local), v6(remote)),
     };
@@ -148,11 +170,11 @@ fn request(held: &Held, cookie: [u32; 2]) -> SockDiagMessage {
         extensions: ExtensionFlags::empty(),
         states: StateFlags::from_bits_retain(u32::MAX),
         socket_id: SocketId {
-            source_port: held.local.port(),
-            destination_port: held.remote.port(),
+            source_port: tuple.local.port(),
+            destination_port: tuple.remote.port(),
             source_address,
             destination_address,
-            interface_id: held.ifindex(),
+            interface_id: tuple.ifindex,
             cookie: bytemuck::cast(cookie),
         },
     })

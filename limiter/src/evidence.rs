@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! Evidence: what this host knows of the connections that a source holds, beside how many they are.
+//!
+//! Three witnesses are heard, and each says what it is: the limiter's own records (that a connection is counted, and
+//! since when), the kernel's table of sockets ([`crate::sock_diag`]: how long it has been idle, what went through it),
+//! and /proc (which process has it). They are asked one after the other, so a connection that begins or ends meanwhile may
+//! be missed. What a witness does not know is left out, never guessed.
+
+mod process;
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use ipnet::IpNet;
+use limiter_common::{ConnectionRecord, DatedRecord, Kept, Key, ServiceId};
+use netlink_packet_sock_diag::{TCP_CLOSE_WAIT, TCP_ESTABLISHED};
+
+pub use self::process::Process;
+use crate::{
+    kernel::{Tables, environment},
+    ledger,
+    sock_diag::{self, FourTuple, Tcp, Waits},
+};
+
+/// A connection that is counted.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The service.
+    pub service: ServiceId,
+    /// What it is counted as.
+    pub source: Key,
+    /// Its socket's cookie.
+    pub cookie: u64,
+    /// How long it has been there; none if it is older than its record.
+    pub age: Option<Duration>,
+    /// Where it stands.
+    pub state: State,
+    /// The peer. Of a connection that is dead nobody knows the port.
+    pub remote: IpAddr,
+    /// What the kernel's table has of it; none of a connection that is dead.
+    pub socket: Option<Socket>,
+    /// Who has it; none if nobody has accepted it, or it is not to be found.
+    pub process: Option<Process>,
+}
+
+/// What the kernel's table has of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Socket {
+    /// Its addresses.
+    pub tuple: FourTuple,
+    /// Bytes that came and have not been read.
+    pub unread: u32,
+    /// Bytes that were written and are not acknowledged.
+    pub unacknowledged: u32,
+    /// What it waits for, if for anything.
+    pub timer: Option<Waits>,
+    /// What TCP knows of it; none where the kernel does not tell.
+    pub tcp: Option<Tcp>,
+}
+
+/// Where a connection stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Both sides talk.
+    Open,
+    /// The client has closed its side, the mail daemon has not.
+    ClientClosed,
+    /// The mail daemon has closed its side only, and still serves the client.
+    ServerClosed,
+    /// The client is gone, and the mail daemon has not let go.
+    Dead,
+}
+
+impl State {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::ClientClosed => "client closed",
+            Self::ServerClosed => "server closed",
+            Self::Dead => "dead",
+        }
+    }
+
+    const fn of_tcp(state: u8) -> Self {
+        match state {
+            TCP_ESTABLISHED => Self::Open,
+            TCP_CLOSE_WAIT => Self::ClientClosed,
+            _ => Self::ServerClosed,
+        }
+    }
+}
+
+impl Connection {
+    /// Since when no data has gone either way; none if that is not known.
+    pub fn idle(&self) -> Option<Duration> {
+        self.tcp().map(|tcp| tcp.sent_ago.min(tcp.received_ago))
+    }
+
+    /// Since when nothing at all has come from the client, not even an answer to a keepalive probe; none if that is not
+    /// known.
+    pub fn silent(&self) -> Option<Duration> {
+        self.tcp().map(|tcp| tcp.heard_ago.min(tcp.received_ago))
+    }
+
+    /// What TCP knows of it.
+    pub fn tcp(&self) -> Option<Tcp> {
+        self.socket.and_then(|socket| socket.tcp)
+    }
+}
+
+/// The connections that are counted, of clients in `remote` and to the services that `is_asked_for`; with the processes
+/// that have them `with_processes`. In no order.
+///
+/// # Errors
+/// When this thread is in another network namespace than the one that is protected, or the kernel does not show its
+/// sockets.
+pub fn connections(
+    tables: &Tables,
+    remote: Option<IpNet>,
+    is_asked_for: impl Fn(ServiceId) -> bool,
+    with_processes: bool,
+) -> Result<Vec<Connection>> {
+    let (netns, _) = tables.protects()?;
+    ensure!(
+        netns == environment::netns_cookie()?,
+        "the instance protects another network namespace: run the command there, with nsenter(1), to see its sockets"
+    );
+    let now_s = ledger::now_s()?;
+    // What ends in between is in neither; what begins in between has no record yet.
+    let mut records = tables.records()?;
+    let kept = tables.kept()?;
+    records.extend(kept.iter().map(|(cookie, kept)| (*cookie, dated(kept))));
+    let (mut connections, mut inodes) = (Vec::new(), HashMap::new());
+    let is_counted = |record: &ConnectionRecord| record.is_counted() && is_asked_for(record.service());
+    sock_diag::connections(remote, |seen| {
+        let Some(dated) = records.remove(&seen.cookie).filter(|dated| is_counted(&dated.record)) else {
+            return;
+        };
+        if seen.inode != 0 {
+            inodes.insert(seen.inode, connections.len());
+        }
+        let sock_diag::Connection { cookie, tuple, state, unread, unacknowledged, timer, tcp, .. } = seen;
+        let address = tuple.remote.ip();
+        connections.push(Connection {
+            socket: Some(Socket { tuple, unread, unacknowledged, timer, tcp }),
+            ..connection(cookie, dated, address, State::of_tcp(state), now_s)
+        });
+    })?;
+    for (cookie, kept) in &kept {
+        let address = kept.remote.to_ip();
+        // One that is still there was found above.
+        if records.contains_key(cookie)
+            && is_counted(&kept.record)
+            && remote.is_none_or(|remote| remote.contains(&address))
+        {
+            connections.push(connection(*cookie, dated(kept), address, State::Dead, now_s));
+        }
+    }
+    if with_processes {
+        let wanted: HashSet<u32> = inodes.keys().copied().collect();
+        for (inode, process) in process::owners(&wanted) {
+            if let Some(&index) = inodes.get(&inode) {
+                connections[index].process = Some(process);
+            }
+        }
+    }
+    Ok(connections)
+}
+
+fn dated(kept: &Kept) -> DatedRecord {
+    DatedRecord { record: kept.record, since_s: kept.since_s }
+}
+
+fn connection(cookie: u64, dated: DatedRecord, remote: IpAddr, state: State, now_s: u32) -> Connection {
+    let DatedRecord { record, since_s } = dated;
+    let since = (since_s != 0).then_some(since_s);
+    Connection {
+        service: record.service(),
+        source: record.count_keys(&remote.into()).source,
+        cookie,
+        age: since.map(|since| Duration::from_secs(now_s.saturating_sub(since).into())),
+        state,
+        remote,
+        socket: None,
+        process: None,
+    }
+}
