@@ -129,9 +129,6 @@ fn start(instance: &Instance, options: &Options, bounds: Bounds, lock: &mut Daem
     if let Err(problem) = applied {
         warn!("{problem:#}; the next reload cannot tell which changes were made live");
     }
-    if let Err(problem) = instance.set_netns_path(options.netns.as_deref()) {
-        warn!("{problem:#}; if another network namespace takes its place, `limiter status` cannot tell");
-    }
     before.tell(instance, serving.adopted);
     Ok(serving)
 }
@@ -226,6 +223,7 @@ impl Serving {
         let (listener, attached, shield) = start::load(instance, options, found)?;
         let adopted = attached.adopted;
         instance.set_config_path(options.file.as_deref())?;
+        instance.set_netns_path(options.netns.as_deref())?;
         let shield = Keeper::new(shield, instance)?;
         let (stop, stopped) = watch::channel(false);
         let (configure, config) = watch::channel(options.config.clone());

@@ -25,6 +25,8 @@ pub struct Before {
     running: Option<Running>,
     /// The file that was put in force; an error if nobody knows.
     file: Result<Option<PathBuf>>,
+    /// The path of the network namespace that was protected, if it was named by one.
+    netns: Option<PathBuf>,
     /// Of the directory of the pins, whatever its name; 0 for none.
     inode: u64,
 }
@@ -67,7 +69,14 @@ impl Before {
             }
             _ => None,
         };
-        Ok(Self { found, _bans: bans, running, file: instance.config_path(), inode })
+        Ok(Self {
+            found,
+            _bans: bans,
+            running,
+            file: instance.config_path(),
+            netns: instance.netns_path(),
+            inode,
+        })
     }
 
     /// Makes everything as it was, as the start has failed because of `problem`; what to say of it.
@@ -96,8 +105,9 @@ impl Before {
         instance.clear()
     }
 
-    /// The file that was put in force is the one that `limiter reload` reads.
+    /// The file that was put in force is the one that `limiter reload` reads, and the namespace has the path that it had.
     fn name_file(&self, instance: &Instance) -> Result<()> {
+        instance.set_netns_path(self.netns.as_deref())?;
         self.file.as_ref().map_or(Ok(()), |file| instance.set_config_path(file.as_deref()))
     }
 
