@@ -193,33 +193,43 @@ fn read(path: &Path) -> Result<Vec<u8>, Unusable> {
 
 /// Who may read the key and who may write to either file, besides root.
 fn warnings(files: &CertificateFiles) -> Vec<String> {
-    let mut warnings: Vec<String> = readable_by_others(&files.key).into_iter().collect();
+    let mut warnings: Vec<String> = open_to_others(&files.key).into_iter().collect();
+    let is_key_open = !warnings.is_empty();
     let mut paths: Vec<&PathBuf> = vec![&files.certificate, &files.key];
     paths.dedup();
     for path in paths {
         if let Ok((_, Some(distrust))) = trust::look(path) {
+            // Who owns the key, or may write to it, is said already, with what to do.
+            if is_key_open && distrust.is_file && *path == files.key {
+                continue;
+            }
             warnings.push(format!("{}: {distrust}", path.display()));
         }
     }
     warnings
 }
 
-/// What is wrong if others than root may read a key.
-fn readable_by_others(path: &Path) -> Option<String> {
+/// What is wrong if others than root may read a key or write to it.
+fn open_to_others(path: &Path) -> Option<String> {
     let about = std::fs::metadata(path).ok()?;
-    let (owner, mode) = (about.uid(), about.mode() & 0o7777);
+    let (owner, group, mode) = (about.uid(), about.gid(), about.mode() & 0o7777);
     let path = path.display();
-    if owner != 0 {
-        return Some(format!(
-            "{path}: the private key belongs to user {owner} (mode {mode:04o}), but only root may read it; run \
-             `chown root {path}`"
-        ));
-    }
-    (mode & 0o077 != 0).then(|| {
-        format!(
-            "{path}: the private key has mode {mode:04o}, but only root may read it; run `chmod 600 {path}`"
-        )
-    })
+    let whose = match (owner, mode & 0o007, mode & 0o070) {
+        (0, 0, 0) => return None,
+        (0, 0, _) => format!(", so group {group} can use it"),
+        (0, ..) => ", so every user can use it".to_owned(),
+        (owner, 0, 0) => format!(" and belongs to user {owner}"),
+        (owner, ..) => format!(" and belongs to user {owner}, so others can use it"),
+    };
+    let chown = if owner == 0 { String::new() } else { format!("chown root {path}") };
+    let chmod = match mode & 0o077 {
+        0 => String::new(),
+        _ => format!("chmod 600 {path}"),
+    };
+    let and = if chown.is_empty() || chmod.is_empty() { "" } else { " && " };
+    Some(format!(
+        "{path}: the private key has mode {mode:04o}{whose}; only root needs it: run `{chown}{and}{chmod}`"
+    ))
 }
 
 /// How long before a certificate ends that is said, if nobody has renewed it.

@@ -136,20 +136,45 @@ fn a_key_that_others_can_read_is_used_with_a_warning_of_its_mode() {
     host.certificate("a", &[NAME]);
     let key = host.path("a.key");
     let said = |host: &mut Host| renewed(host, 2465, &["a"]).warnings;
-    for mode in [0o644, 0o640, 0o604] {
+    let path = key.display().to_string();
+    let (all, group) = (", so every user can use it", ", so group 0 can use it");
+    for (mode, whose) in [(0o644, all), (0o640, group), (0o604, all), (0o666, all), (0o620, group)] {
         fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
-        let path = key.display();
         let expected = format!(
-            "{path}: the private key has mode {mode:04o}, but only root may read it; run `chmod 600 {path}`"
+            "{path}: the private key has mode {mode:04o}{whose}; only root needs it: run `chmod 600 {path}`"
         );
         assert_eq!(said(&mut host), [expected]);
         assert!(matches!(host.ports.at(2465), Speaks::Tls(_)));
     }
     fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
     assert_eq!(said(&mut host), [""; 0]);
+}
+
+#[test]
+fn a_key_of_another_owner_is_used_with_one_warning_that_says_all_there_is_to_do() {
+    if !nix::unistd::geteuid().is_root() {
+        return limiter_lab::skip("a key belongs to root");
+    }
+    let mut host = Host::new();
+    host.certificate("a", &[NAME]);
+    let key = host.path("a.key");
+    let path = key.display().to_string();
     std::os::unix::fs::chown(&key, Some(65_534), None).unwrap();
-    let warnings = said(&mut host);
-    assert!(warnings[0].contains("the private key belongs to user 65534 (mode 0400)"), "{warnings:?}");
+    for (mode, words, remedy) in [
+        (0o400, "", String::new()),
+        (0o640, ", so others can use it", format!(" && chmod 600 {path}")),
+        (0o666, ", so others can use it", format!(" && chmod 600 {path}")),
+    ] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        let expected = format!(
+            "{path}: the private key has mode {mode:04o} and belongs to user 65534{words}; only root needs it: run \
+             `chown root {path}{remedy}`"
+        );
+        assert_eq!(renewed(&mut host, 2465, &["a"]).warnings, [expected]);
+    }
+    std::os::unix::fs::chown(&key, Some(0), None).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(renewed(&mut host, 2465, &["a"]).warnings, [""; 0]);
 }
 
 #[test]
