@@ -452,8 +452,8 @@ pub enum Complaint {
     #[error("{0} has a brace without the other; close the placeholder, or write {{{{ or }}}} for a brace")]
     MessageBrace(&'static str),
     /// A placeholder nobody knows.
-    #[error("{0} has the unknown placeholder {{{1}}} (known: {known}); write one of these, or {{{{ for a brace", known = placeholders())]
-    MessagePlaceholder(&'static str, String),
+    #[error("{0} has the unknown placeholder {{{1}}} (known: {known}); {2}", known = placeholders())]
+    MessagePlaceholder(&'static str, String, String),
     /// A message that nobody hears.
     #[error("nobody is told that it is {0}, because its packets are dropped; remove this message")]
     MessageNotTold(Reason),

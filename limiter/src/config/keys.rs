@@ -146,7 +146,7 @@ pub const WAIT_SECONDS: std::ops::RangeInclusive<u64> = 0..=ServicePolicy::MAX_W
 pub static PORT: Number =
     Number { key: "a port", min: 1, max: 65535, advice: "give the TCP port the service listens on" };
 
-/// The known key that `key` is a slip of, if there is one.
+/// The known key that `key` is a slip of, or a part of, or that is a part of it, if there is one.
 pub fn similar<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     // Comparing is quadratic, and nobody means a key of the length of a page.
     if key.len() > 40 {
@@ -158,4 +158,12 @@ pub fn similar<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
         .copied()
         .filter(|known| distance(known) <= 1 + known.len() / 5)
         .min_by_key(|known| distance(known))
+        .or_else(|| {
+            // Shorter words begin and end too many.
+            let is_part = |part: &str, whole: &str| {
+                part.len() >= 3 && (whole.starts_with(part) || whole.ends_with(part))
+            };
+            let mut parts = known.iter().copied().filter(|known| is_part(key, known) || is_part(known, key));
+            parts.next().filter(|_| parts.next().is_none())
+        })
 }

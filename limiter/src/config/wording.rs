@@ -10,6 +10,7 @@ use super::{
     check::{self, NONE, Value},
     error::{Complaint, Located, shown},
     fields::Section,
+    keys::similar,
     reader::{Node, in_order, name, start, unknown},
     service::Service,
 };
@@ -122,7 +123,13 @@ fn template(key: &'static str, text: &str) -> Result<Template, Complaint> {
         Fault::Empty => Complaint::NoMessage(key),
         Fault::Control(control) => Complaint::MessageControl(key, control.escape_default().to_string()),
         Fault::Brace => Complaint::MessageBrace(key),
-        Fault::Unknown(given) => Complaint::MessagePlaceholder(key, shown(&given)),
+        Fault::Unknown(given) => {
+            let advice = match similar(&given, &Placeholder::ALL.map(Placeholder::name)) {
+                Some(meant) => format!("did you mean {{{meant}}}?"),
+                None => "write one of these, or {{ for a brace".to_owned(),
+            };
+            Complaint::MessagePlaceholder(key, shown(&given), advice)
+        }
     })
 }
 

@@ -44,7 +44,9 @@ refuses! {
         "[defaults]\nmessage = '''a\nb'''" => "2:11: message has the control character \\n, which a reply cannot have; write it as one line of text",
         "[defaults]\nmessage = \"a\\tb\"" => "2:11: message has the control character \\t, which a reply cannot have; write it as one line of text",
         "[defaults]\nmessage = \"a\\u2028b\"" => "2:11: message has the control character \\u{2028}, which a reply cannot have; write it as one line of text",
-        "[defaults]\nmessage = '{cuont}'" => "2:11: message has the unknown placeholder {cuont} (known: {count} {limit} {address} {service} {hostname} {reason} {retry} {url}); write one of these, or {{ for a brace",
+        "[defaults]\nmessage = '{cuont}'" => "2:11: message has the unknown placeholder {cuont} (known: {count} {limit} {address} {service} {hostname} {reason} {retry} {url}); did you mean {count}?",
+        "[defaults]\nmessage = '{client}'" => "2:11: message has the unknown placeholder {client} (known: {count} {limit} {address} {service} {hostname} {reason} {retry} {url}); write one of these, or {{ for a brace",
+        "[defaults]\nmessage = '{host}'" => "2:11: message has the unknown placeholder {host} (known: {count} {limit} {address} {service} {hostname} {reason} {retry} {url}); did you mean {hostname}?",
         "[defaults]\nmessage = '{count'" => "2:11: message has a brace without the other; close the placeholder, or write {{ or }} for a brace",
         "[service.imap]\nmessage = { rate = 'a', concurency = 'b' }" => "2:25: unknown key concurency in the message of [service.imap] (known: total, network, concurrency, rate); did you mean concurrency?",
         "[service.imap]\nmessage = { rate = '{count} of {limit}' }" => "2:20: the message for rate has {count}, but a refusal for rate counts no connections; remove it",
@@ -175,12 +177,15 @@ refuses! {
     a_certificate_is_two_absolute_paths {
         "[defaults]\ntls = 1" => "2:7: tls must be a table, a list of tables, or \"none\", not 1; write for example tls = { certificate = \"/etc/ssl/mail.pem\", key = \"/etc/ssl/private/mail.key\" }",
         "[defaults]\ntls = [\"/a\"]" => "2:8: tls must be a table, a list of tables, or \"none\", not \"/a\"; write for example tls = { certificate = \"/etc/ssl/mail.pem\", key = \"/etc/ssl/private/mail.key\" }",
+        "[service.imap]\ntls = { certificate = \"/a\", keyy = \"/b\" }" => "2:29: unknown key keyy in the tls of [service.imap] (known: certificate, key); did you mean key?",
+        "[service.imap]\ntls = { cert = \"/a\", key = \"/b\" }" => "2:9: unknown key cert in the tls of [service.imap] (known: certificate, key); did you mean certificate?",
+        "[service.imap]\ntls = { certificate = \"/a\", privkey = \"/b\" }" => "2:29: unknown key privkey in the tls of [service.imap] (known: certificate, key); did you mean key?",
         "[service.imap]\ntls = { certificate = \"/a\" }" => "2:7: tls has no key; add for example key = \"/etc/ssl/private/mail.key\"",
         "[service.imap]\ntls = [{ key = \"/a\" }]" => "2:8: tls has no certificate; add for example certificate = \"/etc/ssl/mail.pem\"",
         "[service.imap.tls]\nkey = \"a.key\"" => "2:7: key must be an absolute path such as \"/etc/ssl/mail.pem\", not \"a.key\"; give the path of a PEM file",
         "[service.imap.tls]\ncertificate = \"/a\\nb\"" => "2:15: certificate must be an absolute path such as \"/etc/ssl/mail.pem\", not \"/a\\nb\"; give the path of a PEM file",
         "[service.imap.tls]\ncertificate = true" => "2:15: certificate must be an absolute path such as \"/etc/ssl/mail.pem\", not a boolean; give the path of a PEM file",
-        "[service.imap.tls]\ncert = \"/a\"" => "2:1: unknown key cert in the tls of [service.imap] (known: certificate, key); remove it",
+        "[service.imap.tls]\ncert = \"/a\"" => "2:1: unknown key cert in the tls of [service.imap] (known: certificate, key); did you mean certificate?",
         "[service.imap.tls]\nwait = \"1s\"" => "2:1: unknown key wait in the tls of [service.imap] (known: certificate, key); move it above tls, in [service.imap]",
     }
     tls_starts_at_once_at_ports_of_the_service {
