@@ -145,6 +145,7 @@ pub const CLIENTS: &[Package] = &[
     package("fetchmail", &["fetchmail"], "reads mail by IMAP and POP3"),
     package("getmail6", &["getmail"], "reads mail by IMAP and POP3"),
     package("offlineimap3", &["offlineimap"], "reads mail by IMAP"),
+    package("thunderbird", &["thunderbird"], "the mail program of most people who have one on a computer"),
     package("neomutt", &["neomutt"], "a mail program on a terminal"),
     package("alpine", &["alpine"], "a mail program on a terminal"),
     package("python3", &["python3"], "its library has mail clients"),

@@ -57,6 +57,8 @@ pub struct Case {
     pub line: String,
     /// Whether it draws on a terminal.
     pub draws: bool,
+    /// Whether it is a program with windows, which ends when its user ends it.
+    pub has_windows: bool,
     /// What its user has to see is in lines that have one of these; none: in all lines.
     pub only: &'static [&'static str],
     /// Lines that have one of these are of no use.
@@ -73,7 +75,7 @@ pub struct Seen {
     pub way: Way,
     /// Each line, as it was.
     pub lines: Vec<String>,
-    /// With which code it ended; none if it had to be ended.
+    /// With which code it ended; none if it had to be ended, or says nothing by it.
     pub code: Option<i32>,
 }
 

@@ -28,7 +28,7 @@ pub fn all() -> Vec<Case> {
 /// Of a program that takes all it has to know from its command line.
 fn case(client: &'static str, port: u16, way: Way, line: &str) -> Case {
     let (files, line) = (Vec::new(), line.to_owned());
-    Case { client, port, way, files, line, draws: false, only: &[], without: &[] }
+    Case { client, port, way, files, line, draws: false, has_windows: false, only: &[], without: &[] }
 }
 
 /// Of a program with a file.
@@ -98,6 +98,7 @@ fn imap(way: Way) -> Vec<Case> {
                 offlineimap,
             )
         },
+        thunderbird(&IMAP, way),
         neomutt(&IMAP, way, by(way, "imaps://u@{host}:{port}/INBOX", IMAP_MAILBOX, IMAP_MAILBOX)),
         alpine(&IMAP, way),
     ];
@@ -117,6 +118,7 @@ fn pop3(way: Way) -> Vec<Case> {
         curl(&POP3, way, "-u u:p"),
         fetchmail(&POP3, way),
         mpop,
+        thunderbird(&POP3, way),
         neomutt(&POP3, way, by(way, "pops://u@{host}:{port}/", POP3_MAILBOX, POP3_MAILBOX)),
         alpine(&POP3, way),
     ];
@@ -164,6 +166,14 @@ fn getmail(protocol: &Protocol, way: Way, kind: &str) -> Option<Case> {
     let line = "getmail --getmaildir {dir} --rcfile getmailrc";
     let case = with_file(case("getmail6", protocol.port(way), way, line), "getmailrc", file);
     (way != Way::StartTls).then_some(Case { only: &["operation error", "socket error"], ..case })
+}
+
+/// Without a screen. It ends itself when it has shown what there is.
+fn thunderbird(protocol: &Protocol, way: Way) -> Case {
+    let line = format!("python3 {{dir}}/thunderbird.py {} {}", by(way, "3", "2", "0"), protocol.word);
+    let program = include_str!("thunderbird.py").to_owned();
+    let case = with_file(case("Thunderbird", protocol.port(way), way, &line), "thunderbird.py", program);
+    Case { has_windows: true, ..case }
 }
 
 fn neomutt(protocol: &Protocol, way: Way, mailbox: &str) -> Case {
