@@ -38,6 +38,13 @@ fn what_was_there_before_is_counted_from_the_first_moment_until_it_ends() {
         drop(lab.served(family.sources[1], smtp));
     }
     assert_eq!(limiter.counter("smtp", "adopted"), OLD as u64);
+    let accepted = |verb: &str, column: usize| -> u64 {
+        let screen = limiter.ok(&[verb]);
+        let rows = screen.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let rows = rows.filter(|words| words.len() > column && words[0] == "smtp");
+        rows.map(|words| words[column].parse::<u64>().expect("a number")).sum()
+    };
+    assert_eq!(accepted("status", 5), accepted("list", 6), "one word, one number");
     drop(old);
     sockets::settled(&lab.host, &limiter, 25);
 }

@@ -116,7 +116,8 @@ impl Service {
                 Some(max) => format!("{} of {max}", self.connections),
                 None => self.connections.to_string(),
             },
-            self.counters.accepted.to_string(),
+            // As `list` has it of each source: with those that are older than the limiter.
+            (self.counters.accepted + self.counters.adopted).to_string(),
             self.counters.refused.to_string(),
             self.counters.replied.to_string(),
             self.counters.held.to_string(),
