@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Bounds {
     /// Connections at once; one more is reset.
     pub connections: usize,
-    /// Of these, how many one source may have.
+    /// Of these, how many one source may have where nobody else has any.
     pub per_source: usize,
     /// How long a client has to read the reply and close.
     pub time: Duration,
@@ -16,7 +16,7 @@ pub struct Bounds {
     pub bytes: usize,
     /// TLS handshakes that go on at a time; beyond that, and all bounds that follow, a client gets an alert.
     pub handshakes: usize,
-    /// Of these, how many with one source.
+    /// Of these, how many with one source, likewise.
     pub handshakes_per_source: usize,
     /// TLS handshakes that begin in a second; one that takes longer than a millisecond of the CPU counts for as
     /// many as it has milliseconds.
