@@ -18,9 +18,11 @@ mod disassembly;
 mod fuzz;
 mod linker;
 mod lint;
+mod optimised;
 mod packages;
 mod paths;
 mod privilege;
+mod replies;
 mod run;
 mod senders;
 mod sleeping;
@@ -69,6 +71,8 @@ enum Verb {
     Fuzz(fuzz::Fuzz),
     /// Open and end ten million connections, while limits change and daemons are killed
     Soak(soak::Soak),
+    /// Refuse 100,000 clients in plain text and 10,000 inside TLS, each of which has to read why
+    Replies(replies::Replies),
     /// Measure how long mail servers take to deliver a queue to a host with limits
     Senders(senders::Senders),
     /// Show what users of mail programs see when they are over a limit
@@ -100,6 +104,7 @@ fn run() -> anyhow::Result<()> {
         Verb::BenchHold(verb) => verb.run(),
         Verb::Fuzz(verb) => verb.run(),
         Verb::Soak(verb) => verb.run(),
+        Verb::Replies(verb) => verb.run(),
         Verb::Senders(verb) => verb.run(),
         Verb::Clients(verb) => verb.run(),
         Verb::Vm(verb) => verb.run(),

@@ -21,6 +21,7 @@ mod raw;
 mod burst;
 mod census;
 mod forgery;
+mod greeter;
 mod ladder;
 mod peers;
 mod stray;
