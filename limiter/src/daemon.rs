@@ -252,6 +252,7 @@ impl Serving {
             config,
             listening: Listening::open(&instance.pins())?,
             is_blind: false,
+            unknown_endpoints: 0,
             refusals: Refusals::new(&tables, greeter.log())?,
             certificates,
         };

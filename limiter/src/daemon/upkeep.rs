@@ -8,8 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use limiter_common::listening::MAX_ENDPOINTS;
 use tokio::sync::{oneshot, watch};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{
     followed::{FollowedCgroup, FollowedNetns},
@@ -65,6 +66,8 @@ pub struct Upkeep {
     pub listening: Listening,
     /// Whether the kernel has once not told who listens.
     pub is_blind: bool,
+    /// For how many endpoints there was no room in the last look.
+    pub unknown_endpoints: usize,
     pub refusals: Refusals,
     pub certificates: tls::Keeper,
 }
@@ -96,11 +99,7 @@ impl Upkeep {
             {
                 error!("cannot allow the host's local addresses: {problem:#}");
             }
-            if let Err(problem) = self.listening.round()
-                && !std::mem::replace(&mut self.is_blind, true)
-            {
-                error!("{problem:#}; only listeners that opened after loading are known");
-            }
+            self.follow_listeners();
             if let Err(problem) = changes::tell(&self.instance) {
                 error!("cannot log live changes: {problem:#}");
             }
@@ -132,6 +131,26 @@ impl Upkeep {
 }
 
 impl Upkeep {
+    /// Keeps true what admission knows of listeners, and says once where it cannot.
+    fn follow_listeners(&mut self) {
+        match self.listening.round() {
+            Ok(unknown) => {
+                if unknown > 0 && self.unknown_endpoints == 0 {
+                    warn!(
+                        "programs listen at more than {MAX_ENDPOINTS} addresses and ports of services, and {unknown} of \
+                         them are not known: clients that are refused there wait before they are told; listen at fewer \
+                         addresses"
+                    );
+                }
+                self.unknown_endpoints = unknown;
+            }
+            Err(problem) if !std::mem::replace(&mut self.is_blind, true) => {
+                error!("{problem:#}; only listeners that opened after loading are known");
+            }
+            Err(_) => {}
+        }
+    }
+
     /// How long a source without connections is remembered, and how often the ledger is compared.
     fn times(&self) -> (Duration, Duration) {
         let config = self.config.borrow();

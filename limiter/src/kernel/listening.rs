@@ -27,6 +27,8 @@ pub struct Listening {
     policy: Sets,
     /// What was wrong in the last look: what the map says, and what the table.
     doubts: StdHashMap<Endpoint, (u64, u64)>,
+    /// For how many endpoints there was no room in the last look.
+    unknown: usize,
 }
 
 impl Listening {
@@ -40,6 +42,7 @@ impl Listening {
             whole: open(dir, "LISTENING")?,
             policy: Sets::open(dir)?,
             doubts: StdHashMap::new(),
+            unknown: 0,
         })
     }
 
@@ -52,19 +55,21 @@ impl Listening {
         differences.into_iter().try_for_each(|(endpoint, (_, right))| self.set(&endpoint, right))
     }
 
-    /// Corrects what was wrong in the last look in the same way: who begins or ends in between is counted already.
+    /// Corrects what was wrong in the last look in the same way: who begins or ends in between is counted already. For how
+    /// many endpoints there is no room, beyond [`limiter_common::listening::MAX_ENDPOINTS`].
     ///
     /// # Errors
     /// As of [`Self::adopt`].
-    pub fn round(&mut self) -> Result<()> {
+    pub fn round(&mut self) -> Result<usize> {
         let differences = self.differences()?;
+        self.unknown = 0;
         for (endpoint, difference) in &differences {
             if self.doubts.get(endpoint) == Some(difference) {
                 self.set(endpoint, difference.1)?;
             }
         }
         self.doubts = differences;
-        Ok(())
+        Ok(self.unknown)
     }
 
     /// How many listen at each endpoint of a mail port.
@@ -104,7 +109,10 @@ impl Listening {
             match self.map.insert(endpoint, count, 0) {
                 // No room: who listens there is not known, and nothing rests on it.
                 Err(aya::maps::MapError::SyscallError(error))
-                    if error.io_error.raw_os_error() == Some(libc::E2BIG) => {}
+                    if error.io_error.raw_os_error() == Some(libc::E2BIG) =>
+                {
+                    self.unknown += 1;
+                }
                 noted => noted.context("cannot add a listener")?,
             }
         }

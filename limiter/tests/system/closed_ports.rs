@@ -3,10 +3,11 @@
 //! counted, nothing on the ladder.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
+use limiter_common::listening::MAX_ENDPOINTS;
 use limiter_lab::lab::Family;
 use limiter_lab::sink::listener;
 use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, client, command, eventually, same, sockets};
@@ -292,4 +293,46 @@ fn a_port_that_comes_to_a_service_is_known_within_seconds() {
     }
     drop(held);
     sockets::settled(&lab.host, &limiter, 143);
+}
+
+/// A user that binds every address of the loopback at a mail port, before the mail daemon starts.
+#[test]
+fn where_more_listen_than_can_be_known_the_log_says_so_and_the_limit_holds() {
+    const LISTENERS: u32 = MAX_ENDPOINTS + 100;
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let mut command = std::process::Command::new("prlimit");
+    command.args(["--pid", &std::process::id().to_string(), "--nofile=16384:"]);
+    command::run(command).unwrap();
+    let limiter = Limiter::start_with(
+        &lab,
+        "[defaults]\nmax_connections = 2\nwait = \"3s\"\n[ladder]\nreplies = \"none\"\n",
+    );
+    let many: Vec<TcpListener> = lab.host.run(|| {
+        let address = |n: u32| Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + n);
+        (0..LISTENERS).map(|n| TcpListener::bind((address(n), 4190)).unwrap()).collect()
+    });
+    let _sink = Sink::start(&lab, 143);
+    eventually("the log says so", SOON, || {
+        let log = limiter.log();
+        let says = log.contains(&format!("listen at more than {MAX_ENDPOINTS} addresses and ports"));
+        if says { Ok(()) } else { Err(log) }
+    });
+    for family in [V4, V6] {
+        let (source, to) = (family.source(), family.port(143));
+        let held = held(&lab, source, to);
+        let asked = Instant::now();
+        let said = lab.answer(source, to);
+        assert!(matches!(&said, Answer::Line(line) if line.contains("Too many connections")), "{said:?}");
+        assert!(asked.elapsed() > A_WHILE, "who is not known to listen does not refuse at once");
+        drop(held);
+    }
+    drop(many);
+    eventually("it is known again", SOON, || {
+        let said = {
+            let _held = held(&lab, V4.source(), V4.port(143));
+            answer(&lab, V4.source(), V4.port(143))
+        };
+        if matches!(said, Answer::Line(_)) { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+    assert_eq!(limiter.log().matches("listen at more than").count(), 1, "once");
 }
