@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | gate, on the ACK that completes a handshake | [`reserve`] | +1 reserved, if there is room |
 //! | the same for a handshake that waited | [`reserve`] | +1 reserved and -1 waiting, if there is room |
-//! | gate, where no place is free | [`wait`] | +1 waiting, if not too many do |
+//! | gate, where no place is free | [`wait`] | +1 waiting, if not too many wait |
 //! | whoever removes one that waits | [`leave`] | -1 waiting |
 //! | ledger, when the connection is established | [`commit`] | -1 reserved, +1 connection |
 //! | gate, when no connection came of it | [`cancel`] | -1 reserved |
@@ -91,6 +91,22 @@ impl Count {
     #[must_use]
     pub const fn with_waiting(self, waiting: u32) -> Self {
         Self(self.0 & (WAITING - 1) | (waiting as u64) << 48)
+    }
+
+    /// Whether one more that waits for a place of this count may keep one from others, of `limit`. Of a full count, as many
+    /// are kept as it has places.
+    #[inline(always)]
+    #[must_use]
+    pub const fn keeps_for(self, limit: u32) -> bool {
+        self.waiting() < limit
+    }
+
+    /// The same where one above this count may be kept for the waiter, too: while it has places left, they are for no more
+    /// than there are of them. So what is kept for its members elsewhere is never more than they could take.
+    #[inline(always)]
+    #[must_use]
+    pub const fn keeps_within(self, limit: u32) -> bool {
+        self.wanted() < limit as u64 || self.taken() >= limit as u64 && self.keeps_for(limit)
     }
 
     /// Whether `turn` may have one more under `limit`.
@@ -197,13 +213,18 @@ pub fn undo<W: Word>(word: &W, turn: Turn) {
 /// follow.
 #[inline(always)]
 pub fn wait<W: Word>(word: &W, most: u32) -> Reserved {
-    let most = if most < MAX_WAITING { most } else { MAX_WAITING };
+    wait_while(word, |count| count.waiting() < most)
+}
+
+/// The same while it `may`.
+#[inline(always)]
+pub fn wait_while<W: Word>(word: &W, may: impl Fn(Count) -> bool) -> Reserved {
     let mut now = word.load();
     for _ in 0..TRIES {
         if now == Count::COLLECTED.0 {
             return Reserved::Collected;
         }
-        if Count(now).waiting() >= most {
+        if Count(now).waiting() >= MAX_WAITING || !may(Count(now)) {
             return Reserved::Full;
         }
         let before = word.compare_exchange(now, now.wrapping_add(WAITING));

@@ -28,6 +28,8 @@ pub struct Offsets {
     pub sk_max_ack_backlog: u32,
     /// `sk_userlocks`, four bits, in `struct sock`: of this place in bits.
     pub sk_userlocks: u32,
+    /// `max_qlen` of a listener's queue for TCP Fast Open, in `struct tcp_sock`.
+    pub fast_open_max_qlen: u32,
     /// `sk_shutdown`, the directions that are shut, in `struct sock`.
     pub sk_shutdown: u32,
     /// `sk_err` in `struct sock`.

@@ -7,8 +7,8 @@
 //! moment, but never both get it.
 
 use crate::{
-    Count, CountKeys, Key,
-    count::{self, MAX_WAITING, Reserved, Turn, Word},
+    Count, CountKeys, Key, Tier,
+    count::{self, Reserved, Turn, Word},
     rate,
     verdict::{Limits, Reason},
 };
@@ -43,8 +43,8 @@ pub enum Outcome {
 /// What became of a handshake for which there is no place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wait {
-    /// It waits; [`reserve`] with its [`Arrival::marks`], or [`leave`], must follow.
-    Waits,
+    /// It waits, with these marks; [`reserve`] with its [`Arrival::marks`], or [`leave`], must follow.
+    Waits(WaitMarks),
     /// As many of its source wait as may. It is marked nowhere.
     SourceFull,
     /// As many wait at the listener as may. It is marked nowhere.
@@ -54,8 +54,8 @@ pub enum Wait {
 }
 
 /// The counts in which a handshake is marked as one that waits: always in its source's, so that its source has
-/// only so many, and in that of its network or its service where that is what it waits for. In others it would
-/// keep places from those who could use them.
+/// only so many; and where it waits for a place of its network or its service, in those up to the count that it waits
+/// for, if it could have a place in each of them ([`wait`]). In others it would keep places from those who could use them.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct WaitMarks(pub u8);
@@ -63,18 +63,22 @@ pub struct WaitMarks(pub u8);
 impl WaitMarks {
     /// In none.
     pub const NONE: Self = Self(0);
+    /// In its source's count alone: it waits, and keeps no place from other sources.
+    pub const IN_SOURCE: Self = Self(Self::SOURCE);
     const SOURCE: u8 = 1;
     const NETWORK: u8 = 2;
     const TOTAL: u8 = 4;
+    /// It has missed its turn and not answered since.
+    const MISSED: u8 = 8;
 
-    /// Those of a handshake that waits because of `reason`.
+    /// All that a handshake may have that waits because of `reason`.
     #[inline(always)]
     #[must_use]
     pub const fn of(reason: Reason) -> Self {
         match reason {
             Reason::Network => Self(Self::SOURCE | Self::NETWORK),
-            Reason::Total => Self(Self::SOURCE | Self::TOTAL),
-            _ => Self(Self::SOURCE),
+            Reason::Total => Self(Self::SOURCE | Self::NETWORK | Self::TOTAL),
+            _ => Self::IN_SOURCE,
         }
     }
 
@@ -85,14 +89,44 @@ impl WaitMarks {
         self.0 == 0
     }
 
+    /// Those of one that has missed its turn: until it answers, no place of its network or its service is kept for it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn missed(self) -> Self {
+        Self(self.0 & Self::SOURCE | Self::MISSED)
+    }
+
+    /// Those of one that has answered.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answered(self) -> Self {
+        Self(self.0 & !Self::MISSED)
+    }
+
+    /// Whether it has missed its turn, and not answered since.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_missed(self) -> bool {
+        self.has(Self::MISSED)
+    }
+
+    /// Whether a place of a count of this tier is kept for it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_in(self, tier: Tier) -> bool {
+        self.has(match tier {
+            Tier::Source => Self::SOURCE,
+            Tier::Network => Self::NETWORK,
+            Tier::Total => Self::TOTAL,
+        })
+    }
+
     /// Of the counts of `count_keys`, those in which one with these marks is.
     pub fn keys(self, count_keys: &CountKeys) -> impl Iterator<Item = Key> + use<> {
-        let [of_source, of_network, total] =
-            [Self::SOURCE, Self::NETWORK, Self::TOTAL].map(|tier| self.has(tier));
         let keys = [
-            of_source.then_some(count_keys.source),
-            (of_network && count_keys.has_network()).then_some(count_keys.network),
-            total.then_some(Key::total(count_keys.service())),
+            self.is_in(Tier::Source).then_some(count_keys.source),
+            (self.is_in(Tier::Network) && count_keys.has_network()).then_some(count_keys.network),
+            self.is_in(Tier::Total).then_some(Key::total(count_keys.service())),
         ];
         keys.into_iter().flatten()
     }
@@ -198,11 +232,21 @@ const fn not_taken(reserved: Reserved, reason: Reason) -> Outcome {
     }
 }
 
-/// Becomes one that waits where `marks` says, of at most `most` of its source and `capacity` of the service;
-/// [`reserve`] with these marks takes it from there again, or [`leave`].
+/// Becomes one that waits because of `reason`, of at most `most` of its source and `capacity` of the service;
+/// [`reserve`] with its marks takes it from there again, or [`leave`].
+///
+/// It waits in its source's count in any case. Places of its network and its service are kept for it only where it could
+/// have them: as many as its source may have by `limits`, counting its connections and all that wait there; as many as its
+/// network may, likewise; and no more than there are. Who does not fit waits all the same, and may be overtaken.
 #[inline(always)]
 #[must_use]
-pub fn wait<W: Word>(words: &CountWords<'_, W>, marks: WaitMarks, most: u32, capacity: u32) -> Wait {
+pub fn wait<W: Word>(
+    words: &CountWords<'_, W>,
+    limits: &Limits,
+    reason: Reason,
+    most: u32,
+    capacity: u32,
+) -> Wait {
     match count::wait(words.source, most) {
         Reserved::Taken => {}
         Reserved::Full => return Wait::SourceFull,
@@ -210,12 +254,10 @@ pub fn wait<W: Word>(words: &CountWords<'_, W>, marks: WaitMarks, most: u32, cap
     }
     let waits = match count::wait(words.waiting, capacity) {
         Reserved::Taken => {
-            let Some(word) = tier(words, marks) else { return Wait::Waits };
-            if matches!(count::wait(word, MAX_WAITING), Reserved::Taken) {
-                return Wait::Waits;
-            }
-            count::leave(words.waiting);
-            Wait::Again
+            // It is one of those that are wanted.
+            let fits = Count(words.source.load()).wanted() <= limits.source as u64;
+            let to = if fits { WaitMarks::of(reason) } else { WaitMarks::IN_SOURCE };
+            return Wait::Waits(keep(words, limits, WaitMarks::IN_SOURCE, to));
         }
         Reserved::Full => Wait::ListenerFull,
         Reserved::Contended | Reserved::Collected => Wait::Again,
@@ -227,39 +269,84 @@ pub fn wait<W: Word>(words: &CountWords<'_, W>, marks: WaitMarks, most: u32, cap
 /// Stops waiting where `marks` says.
 #[inline(always)]
 pub fn leave<W: Word>(words: &CountWords<'_, W>, marks: WaitMarks) {
-    if let Some(word) = tier(words, marks) {
-        count::leave(word);
-    }
+    leave_tiers(words, marks);
     count::leave(words.waiting);
     count::leave(words.source);
 }
 
-/// Waits where `to` says, no longer where `from` does; `false`, and nothing is changed, where there is no room for
-/// one more.
+/// Waits where `to` says, no longer where `from` does, which both are in the source's count; returns where it waits now: in
+/// its source's alone, where not all of `to` fits.
 #[inline(always)]
 #[must_use]
-pub fn wait_on<W: Word>(words: &CountWords<'_, W>, from: WaitMarks, to: WaitMarks) -> bool {
-    if let Some(word) = tier(words, to)
-        && !matches!(count::wait(word, MAX_WAITING), Reserved::Taken)
-    {
-        return false;
-    }
-    if let Some(word) = tier(words, from) {
-        count::leave(word);
-    }
-    true
+pub fn wait_on<W: Word>(
+    words: &CountWords<'_, W>,
+    limits: &Limits,
+    from: WaitMarks,
+    to: WaitMarks,
+) -> WaitMarks {
+    let marks = keep(words, limits, from, to);
+    leave_tiers(words, WaitMarks(from.0 & !marks.0));
+    marks
 }
 
-/// The count, beside its source's, in which one is marked.
+/// Has places of its network and its service kept for one that waits, as `to` says, where `from` has them already; returns
+/// the marks it has now, but for those of `from` that it needs no longer: all of `to`, or that in its source's count.
+///
+/// The network first, and for one that waits for the service only while no more are wanted there than it has places. As
+/// long as one is kept for it that stays so, because only who leaves it alone comes in: so connections of the network, and
+/// places of the service kept for its waiters, are never more than its limit.
 #[inline(always)]
-const fn tier<'a, W: Word>(words: &CountWords<'a, W>, marks: WaitMarks) -> Option<&'a W> {
-    if marks.has(WaitMarks::TOTAL) {
-        Some(words.total)
-    } else if marks.has(WaitMarks::NETWORK) {
-        words.network
-    } else {
-        None
+fn keep<W: Word>(words: &CountWords<'_, W>, limits: &Limits, from: WaitMarks, to: WaitMarks) -> WaitMarks {
+    let is_for_total = to.has(WaitMarks::TOTAL);
+    let mut is_new_in_network = false;
+    if to.has(WaitMarks::NETWORK)
+        && let Some(of_network) = words.network
+    {
+        let limit = limits.network;
+        is_new_in_network = !from.has(WaitMarks::NETWORK);
+        let fits = if is_new_in_network {
+            let may = |count: Count| {
+                if is_for_total { count.has_room(limit, Turn::NEW) } else { count.keeps_within(limit) }
+            };
+            matches!(count::wait_while(of_network, may), Reserved::Taken)
+        } else {
+            !is_for_total || Count(of_network.load()).wanted() <= limit as u64
+        };
+        if !fits {
+            return WaitMarks::IN_SOURCE;
+        }
     }
+    if is_for_total && !from.has(WaitMarks::TOTAL) {
+        let limit = limits.total;
+        if !matches!(count::wait_while(words.total, |count| count.keeps_for(limit)), Reserved::Taken) {
+            if is_new_in_network && let Some(of_network) = words.network {
+                count::leave(of_network);
+            }
+            return WaitMarks::IN_SOURCE;
+        }
+    }
+    to
+}
+
+/// Keeps no place of its network or its service any more for one with these `marks`.
+#[inline(always)]
+fn leave_tiers<W: Word>(words: &CountWords<'_, W>, marks: WaitMarks) {
+    if marks.has(WaitMarks::TOTAL) {
+        count::leave(words.total);
+    }
+    if marks.has(WaitMarks::NETWORK)
+        && let Some(of_network) = words.network
+    {
+        count::leave(of_network);
+    }
+}
+
+/// Has missed its turn, with these `marks`: keeps no place from other sources any more. Returns the marks it has now.
+#[inline(always)]
+#[must_use]
+pub fn miss<W: Word>(words: &CountWords<'_, W>, marks: WaitMarks) -> WaitMarks {
+    leave_tiers(words, marks);
+    marks.missed()
 }
 
 /// Turns a reservation into a connection; returns the connections the source has now.

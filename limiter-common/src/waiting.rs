@@ -11,9 +11,9 @@
 //! | – | [`Crowded`](State::Crowded) | gate: as many wait as may; the daemon decides who goes |
 //! | – | [`Refused`](State::Refused) | gate: its source has too many there, or it is not to wait |
 //! | Waiting | [`Granted`](State::Granted) | daemon: a place is free, and it is the first in line |
-//! | Granted | Waiting | daemon: it did not answer, and loses its turn |
+//! | Granted | `InHand`, then Waiting | daemon: it did not answer, and loses its turn and what was kept for it |
 //! | Granted | [`InHand`](State::InHand) | gate: its ACK is there. It gets in, or is Waiting again |
-//! | Waiting, Granted | `InHand`, then gone | gate: the peer gave up |
+//! | any but `InHand` and Told | `InHand`, then gone | gate: the peer gave up, or began anew |
 //! | Waiting | `InHand`, then Waiting | daemon: it waits for something else by now |
 //! | Crowded | `InHand`, then Waiting | daemon: somebody else waits no longer |
 //! | Waiting, Crowded, Refused | `InHand`, then [`Told`](State::Told) | daemon: it has waited long enough, and is told |
@@ -229,8 +229,52 @@ pub const fn capacity(backlog: u32) -> u16 {
     (if half < crate::count::MAX_WAITING { half } else { crate::count::MAX_WAITING }) as u16
 }
 
-/// Whether a segment is within the window that the kernel would take a reset in (`tcp_check_req`,
-/// `net/ipv4/tcp_minisocks.c`).
+/// What a segment says, as far as a handshake may end with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Said {
+    /// Its sequence number.
+    pub seq: u32,
+    /// The number behind all that it says: SYN and FIN are one each, like a byte.
+    pub end: u32,
+    /// Its acknowledgement number, if it has one.
+    pub ack: Option<u32>,
+    /// Whether it has the flag SYN.
+    pub syn: bool,
+    /// Whether it has the flag RST.
+    pub rst: bool,
+}
+
+/// Whether the kernel gives up a handshake with these numbers because of a segment: a reset within the window, or a SYN that
+/// is not the first one again, which begins anew. It is told by numbers that only the client and who can listen to it knows.
+/// As `tcp_check_req` has it (`net/ipv4/tcp_minisocks.c`), but for timestamps, and for a reset by
+/// another number than the next, which newer kernels do not take (RFC 5961, 3.2): such a one ends a record and not the
+/// handshake, which waits anew when its ACK comes again.
+#[inline(always)]
+#[must_use]
+pub const fn is_given_up(said: &Said, rcv_isn: u32, snt_isn: u32, rcv_wnd: u32) -> bool {
+    let ends = said.rst || said.syn && said.seq != rcv_isn;
+    let is_acceptable = match said.ack {
+        Some(ack) => ack == snt_isn.wrapping_add(1),
+        None => true,
+    };
+    ends && is_acceptable && overlaps_window(said.seq, said.end, rcv_isn, rcv_wnd)
+}
+
+/// Whether what a segment says, from `seq` to before `end`, is in part within the window (`tcp_in_window`, in the same file).
+#[inline(always)]
+const fn overlaps_window(seq: u32, end: u32, rcv_isn: u32, rcv_wnd: u32) -> bool {
+    let first = rcv_isn.wrapping_add(1);
+    let behind = first.wrapping_add(rcv_wnd);
+    seq == first || is_after(end, first) && is_after(behind, seq) || seq == behind && seq == end
+}
+
+/// Whether a number is after another (`after`, `include/net/tcp.h`).
+#[inline(always)]
+const fn is_after(number: u32, other: u32) -> bool {
+    (other.wrapping_sub(number) as i32) < 0
+}
+
+/// Whether an ACK that begins with this number is within the window.
 #[inline(always)]
 #[must_use]
 pub const fn is_in_window(seq: u32, rcv_isn: u32, rcv_wnd: u32) -> bool {
@@ -274,7 +318,9 @@ pub struct UsherRequest {
     /// The handshake.
     pub flow: Flow,
     /// To [`usher_request::WAIT_ON`]: the [`Reason`] that it waits for.
-    pub reason: u32,
+    pub reason: u16,
+    /// To the same: the [`WaitMarks`] that it is to have.
+    pub marks: u16,
     /// Of [`usher_request::TELL`]: the [`crate::Response`].
     pub response: u32,
     /// Of [`usher_request::TELL`]: the packed [`crate::Grounds`] on which it is refused.
@@ -293,7 +339,7 @@ pub mod usher_request {
     pub const TELL: u32 = 4;
     /// Its record is to go: it was told, or is a connection by now.
     pub const FORGET: u32 = 5;
-    /// It waits for what is in `reason` from now on.
+    /// It waits for what is in `reason` from now on, with `marks` where they fit ([`crate::reservation::wait_on`]).
     pub const WAIT_ON: u32 = 6;
     /// It has been in a program's hand for longer than any program runs: the record of one that got in or gave up,
     /// which the kernel did not remove when it was asked to.
@@ -371,11 +417,28 @@ mod tests {
             prop_assert_eq!(record.load(SeqCst), word(number, to));
         }
 
+        /// The window has the numbers 1 to `rcv_wnd`, from the client's own on. What a segment says is on a line with them that
+        /// has no end, so it can be compared number by number.
         #[test]
-        fn a_reset_counts_in_the_window_and_nowhere_else(seq: u32, rcv_isn: u32, rcv_wnd in 0u32..1 << 30) {
-            let first = u64::from(rcv_isn.wrapping_add(1));
-            let behind = (u64::from(seq) + (1 << 32) - first) % (1 << 32);
-            prop_assert_eq!(is_in_window(seq, rcv_isn, rcv_wnd), behind <= u64::from(rcv_wnd));
+        fn a_handshake_is_given_up_by_what_touches_the_window_and_ends_it(
+            rcv_isn: u32, snt_isn: u32, rcv_wnd in 1i64..40, seq in -30i64..60, data in 0i64..30,
+            syn: bool, rst: bool, fin: bool, ack in prop::sample::select(&[None, Some(0), Some(1), Some(7)]),
+        ) {
+            let len = data + i64::from(syn) + i64::from(fin);
+            let at = |number: i64| rcv_isn.wrapping_add(number as u32);
+            let said = Said {
+                seq: at(seq), end: at(seq + len), ack: ack.map(|ack| snt_isn.wrapping_add(ack)), syn, rst,
+            };
+            let window = 1..=rcv_wnd;
+            let touches = if len == 0 {
+                // A reset without data counts behind the last number as well.
+                (1..=rcv_wnd + 1).contains(&seq)
+            } else {
+                seq == 1 || (seq..seq + len).any(|number| window.contains(&number))
+            };
+            let is_repeated = syn && !rst && seq == 0;
+            let expected = (rst || syn) && !is_repeated && touches && ack.is_none_or(|ack| ack == 1);
+            prop_assert_eq!(is_given_up(&said, rcv_isn, snt_isn, rcv_wnd as u32), expected);
         }
 
         #[test]

@@ -2,10 +2,10 @@
 //! The counts that a connection is in, found in the maps.
 
 use limiter_common::{
-    Addr, Count, CountKeys, Entry, Key, Limits, Total, Usage,
+    Addr, Count, CountKeys, Entry, Key, Limits, Reason, Total, Usage,
     count::Word as _,
     key::Level,
-    reservation::{self, Arrival, CountWords, Outcome, Wait, WaitMarks},
+    reservation::{self, Arrival, CountWords, Outcome, Wait},
     verdict::Beyond,
 };
 
@@ -74,12 +74,21 @@ impl Counts {
         outcome
     }
 
-    /// Waits for a place where `marks` says, as [`reservation::wait`]; with the same check.
+    /// Waits for a place because of `reason`, as [`reservation::wait`]; with the same check.
     #[inline(always)]
-    pub fn wait(&self, count_keys: &CountKeys, marks: WaitMarks, most: u32, capacity: u32) -> Wait {
+    pub fn wait(
+        &self,
+        count_keys: &CountKeys,
+        limits: &Limits,
+        reason: Reason,
+        most: u32,
+        capacity: u32,
+    ) -> Wait {
         let words = self.words();
-        let outcome = reservation::wait(&words, marks, most, capacity);
-        if outcome == Wait::Waits && !self.belong_to(count_keys) {
+        let outcome = reservation::wait(&words, limits, reason, most, capacity);
+        if let Wait::Waits(marks) = outcome
+            && !self.belong_to(count_keys)
+        {
             reservation::leave(&words, marks);
             return Wait::Again;
         }

@@ -9,6 +9,7 @@
 //! What is rare is in programs of its own, in which the gate goes on ([`mod@stage`]).
 
 pub mod again;
+pub mod fast_open;
 pub mod hold;
 pub mod newcomer;
 mod stage;
@@ -61,18 +62,33 @@ pub fn holds_back(ctx: &SkBuffContext) -> bool {
 #[inline(always)]
 fn judge(ctx: &SkBuffContext, service: &Service, segment: &Segment, listens_at: u32) -> bool {
     let flags = segment.flags & (SYN | RST | ACK);
-    if flags == SYN {
-        return pending::is_marked_drop(segment)
-            || (listens_at != segment.local_port() && is_refused_in_silence(service, segment));
+    let begins = flags == SYN;
+    if begins
+        && (pending::is_marked_drop(segment)
+            || (listens_at != segment.local_port() && is_refused_in_silence(service, segment)))
+    {
+        return true;
     }
-    if flags & RST != 0 {
+    if begins || flags & RST != 0 {
         if waiters::has_records(service.id) {
-            again::reset(service.id, segment);
+            again::may_end(service.id, segment);
         }
-        return false;
+        return begins && takes_data_at_once(ctx) && {
+            stage::go_on(ctx, stage::FAST_OPEN);
+            held(service.id, None)
+        };
     }
     // No handshake is completed without.
     flags & ACK != 0 && judge_ack(ctx, service, segment)
+}
+
+/// Whether a connection may begin with the SYN at this listener.
+#[inline(always)]
+fn takes_data_at_once(ctx: &SkBuffContext) -> bool {
+    // SAFETY: the kernel hands the program a valid context.
+    let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    // SAFETY: the socket of the context, and not null.
+    !sk.is_null() && unsafe { kernel::fast_open_queue(sk) } != 0
 }
 
 /// Judges what may complete a handshake.

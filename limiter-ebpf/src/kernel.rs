@@ -37,6 +37,7 @@ static OFFSETS: Offsets = Offsets {
     request_options: 0,
     sk_max_ack_backlog: 0,
     sk_userlocks: 0,
+    fast_open_max_qlen: 0,
     sk_shutdown: 0,
     sk_err: 0,
     skc_net: 0,
@@ -133,6 +134,23 @@ pub unsafe fn backlog(sk: *mut bpf_sock) -> u32 {
     }
     // SAFETY: a `tcp_sock` starts with its `sock`.
     unsafe { Socket::member(tcp.cast::<u8>().cast_const(), &OFFSETS.sk_max_ack_backlog) }
+}
+
+/// How many connections may be in the queue for TCP Fast Open of the context's listener; 0 where it takes none (`tcp_try_fastopen`,
+/// `net/ipv4/tcp_fastopen.c`).
+///
+/// # Safety
+///
+/// `sk` is the socket of the context, and not null.
+#[inline(always)]
+pub unsafe fn fast_open_queue(sk: *mut bpf_sock) -> u32 {
+    // SAFETY: as in `is_limited`.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) };
+    if tcp.is_null() {
+        return 0;
+    }
+    // SAFETY: a `tcp_sock`.
+    unsafe { Socket::member(tcp.cast::<u8>().cast_const(), &OFFSETS.fast_open_max_qlen) }
 }
 
 /// What it means that a connection leaves the states in which both sides talk, or is `closed` altogether.

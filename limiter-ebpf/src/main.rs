@@ -93,6 +93,12 @@ pub fn again(ctx: SkBuffContext) -> i32 {
     i32::from(!gate::again::run(&ctx))
 }
 
+/// Judges a SYN with which a connection may begin.
+#[cgroup_skb]
+pub fn fast_open(ctx: SkBuffContext) -> i32 {
+    i32::from(!gate::fast_open::run(&ctx))
+}
+
 /// Counts. Always 1: another program on the hook may have set a reply, and 0 would take it away
 /// (`tcp_call_bpf`, include/net/tcp.h).
 #[sock_ops]

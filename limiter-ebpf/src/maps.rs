@@ -171,7 +171,7 @@ pub static REFUSED: Array<Refused, { grounds::SLOTS as usize }> = Array::new();
 
 /// The programs that the gate goes on in.
 #[btf_map]
-pub static STAGES: ProgramArray<4> = ProgramArray::new();
+pub static STAGES: ProgramArray<5> = ProgramArray::new();
 
 /// The programs that the ledger goes on in.
 #[btf_map]

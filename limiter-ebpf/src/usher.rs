@@ -3,7 +3,7 @@
 //! daemon runs it (`BPF_PROG_TEST_RUN`), as it does [`mod@crate::maintenance`].
 
 use limiter_common::{
-    CountKeys, Grounds, Reason, Response, Waiter,
+    CountKeys, Grounds, Limits, Reason, Response, Waiter,
     count::Word as _,
     reservation::{self, Wait, WaitMarks},
     verdict,
@@ -34,13 +34,6 @@ pub fn run() {
     let step = |from, to| waiting::step(record, number, from, to);
     let done = match asked.kind {
         usher_request::GRANT => step(State::Waiting, State::Granted),
-        usher_request::REVOKE => {
-            let done = step(State::Granted, State::Waiting);
-            if done {
-                count!(service, lost_turn);
-            }
-            done
-        }
         // What it was marked in was given back, or taken, by who had it in hand.
         usher_request::CLEAR => {
             record.load() == waiting::word(number, State::InHand) && waiters::forget(&asked.flow, service)
@@ -76,7 +69,15 @@ fn change(waiter: MapRef<Waiter>, asked: &Asked, record: &Shared, seen: u64) -> 
         (usher_request::ADMIT, Some(State::Crowded)) if waits(waiter, asked, &counts, &count_keys) => {
             (true, State::Waiting)
         }
-        (usher_request::WAIT_ON, Some(State::Waiting)) => (waits_on(waiter, asked, &counts), State::Waiting),
+        (usher_request::WAIT_ON, Some(State::Waiting)) => {
+            (waits_on(waiter, asked, &counts, &count_keys), State::Waiting)
+        }
+        (usher_request::REVOKE, Some(State::Granted)) => {
+            count!(count_keys.service(), lost_turn);
+            let marks = reservation::miss(&counts.words(), waiters::marks(waiter));
+            field!(waiter, marks).set(marks.0);
+            (true, State::Waiting)
+        }
         (usher_request::TELL, Some(State::Waiting | State::Crowded | State::Refused | State::Told)) => {
             refuse(waiter, asked, &counts, &count_keys, seen as u8 == State::Told as u8);
             (true, State::Told)
@@ -99,38 +100,51 @@ fn forget_or_put_back(asked: &Asked, count_keys: &CountKeys, record: &Shared, se
     if asked.kind == usher_request::FORGET {
         return waiters::forget(&asked.flow, count_keys.service());
     }
-    let to = if asked.kind == usher_request::TELL { State::Told as u8 } else { seen as u8 };
+    let (is_done, to) = match (asked.kind, waiting::state(seen)) {
+        (usher_request::TELL, _) => (true, State::Told as u8),
+        (usher_request::REVOKE, Some(State::Granted)) => (true, State::Waiting as u8),
+        _ => (false, seen as u8),
+    };
     waiting::put_back(record, seen, to);
     field!(asked.request, response).set(Response::Reset as u32);
-    asked.kind == usher_request::TELL
+    is_done
 }
 
 /// Whether a record, in hand, has become one that waits.
 #[inline(always)]
 fn waits(waiter: MapRef<Waiter>, asked: &Asked, counts: &Counts, count_keys: &CountKeys) -> bool {
-    let Some(service) = maps::service(count_keys.service()) else { return false };
-    let limits = service.limits(&asked.flow.remote, &asked.flow.local).1.within(count_keys);
-    let marks = WaitMarks::of(Reason::from_u8(field!(waiter, waits_for).get()));
+    let Some(limits) = limits(asked, count_keys) else { return false };
+    let reason = Reason::from_u8(field!(waiter, waits_for).get());
     let capacity = u32::from(field!(waiter, capacity).get());
     let most = waiting::most_of_source(limits.source, capacity);
-    let waits = reservation::wait(&counts.words(), marks, most, capacity) == Wait::Waits;
-    if waits {
-        field!(waiter, marks).set(marks.0);
+    match reservation::wait(&counts.words(), &limits, reason, most, capacity) {
+        Wait::Waits(marks) => {
+            field!(waiter, marks).set(marks.0);
+            true
+        }
+        _ => false,
     }
-    waits
 }
 
-/// Marks a record, in hand, where it is to wait; whether that could be done.
+/// Marks a record, in hand, where it is to wait, as far as that may be. One that has missed its turn keeps no place of
+/// others until it has answered.
 #[inline(always)]
-fn waits_on(waiter: MapRef<Waiter>, asked: &Asked, counts: &Counts) -> bool {
-    let reason = Reason::from_u8(field!(asked.request, reason).get() as u8);
-    let (from, to) = (waiters::marks(waiter), WaitMarks::of(reason));
-    let waits_on = from == to || reservation::wait_on(&counts.words(), from, to);
-    if waits_on {
-        field!(waiter, marks).set(to.0);
-        field!(waiter, waits_for).set(reason as u8);
+fn waits_on(waiter: MapRef<Waiter>, asked: &Asked, counts: &Counts, count_keys: &CountKeys) -> bool {
+    let from = waiters::marks(waiter);
+    if !from.has_missed() {
+        let Some(limits) = limits(asked, count_keys) else { return false };
+        let to = WaitMarks(field!(asked.request, marks).get() as u8);
+        field!(waiter, marks).set(reservation::wait_on(&counts.words(), &limits, from, to).0);
     }
-    waits_on
+    field!(waiter, waits_for).set(field!(asked.request, reason).get() as u8);
+    true
+}
+
+/// The limits of what the asked one is counted in.
+#[inline(always)]
+fn limits(asked: &Asked, count_keys: &CountKeys) -> Option<Limits> {
+    let service = maps::service(count_keys.service())?;
+    Some(service.limits(&asked.flow.remote, &asked.flow.local).1.within(count_keys))
 }
 
 /// Refuses a record, in hand: what it is told, and how, by the policy in force and by where its source stands on

@@ -159,43 +159,56 @@ fn a_release_too_many_is_told_whichever_count_it_is() {
     assert_eq!(counts.held(), [Count(0); 4]);
 }
 
-/// One that waits, of a source, and why.
+/// One that waits, of a source, and how it is marked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Waiter {
     source: usize,
-    waits_for: Reason,
+    marks: WaitMarks,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Turn {
-    New { overtakes: bool },
+    New,
     Release,
     Wait,
-    Try { overtakes: bool },
+    Try,
     Leave,
     WaitOn(Reason),
+    Miss,
 }
 
 fn any_turn() -> impl Strategy<Value = (Turn, usize)> {
     let turn = prop_oneof![
-        4 => prop::bool::weighted(0.2).prop_map(|overtakes| Turn::New { overtakes }),
+        4 => Just(Turn::New),
         3 => Just(Turn::Release),
-        3 => Just(Turn::Wait),
-        3 => prop::bool::weighted(0.2).prop_map(|overtakes| Turn::Try { overtakes }),
+        4 => Just(Turn::Wait),
+        3 => Just(Turn::Try),
         1 => Just(Turn::Leave),
-        1 => prop::sample::select(&[Reason::Network, Reason::Total, Reason::Concurrency, Reason::Rate])
+        1 => Just(Turn::Miss),
+        2 => prop::sample::select(&[Reason::Network, Reason::Total, Reason::Concurrency, Reason::Rate])
             .prop_map(Turn::WaitOn),
     ];
     (turn, 0usize..2)
 }
 
+fn marked(waiters: &[Waiter], tier: Tier, source: Option<usize>) -> u32 {
+    let of =
+        |waiter: &&Waiter| waiter.marks.is_in(tier) && source.is_none_or(|source| waiter.source == source);
+    waiters.iter().filter(of).count() as u32
+}
+
 proptest! {
-    /// Whatever happens in whatever order: a newcomer gets no place that somebody waits for, unless nobody serves
-    /// those; who waits gets in exactly where there is a place, and is marked where it waits and nowhere else.
+    /// Whatever happens in whatever order: a newcomer gets no place that is kept for somebody; who waits gets in exactly
+    /// where there is a place that is kept for nobody else; and what the counts say is what there is.
+    ///
+    /// The law: what is kept for those who wait is never more than they could have as connections. Of a service no
+    /// more places than it has; of those, for a network no more than it may have beside its connections; of a network that
+    /// is full, no more than it has; for one that has missed its turn, none. A waiter that comes is kept a place only
+    /// where its source may have one more, beside its connections and all of it that wait.
     #[test]
-    fn who_waits_is_marked_where_it_waits_and_overtaken_only_where_nobody_serves_it(
-        of_source in 1u32..5, of_network in 1u32..7, total in 1u32..8, most in 1u32..4, capacity in 1u32..6,
-        turns in prop::collection::vec(any_turn(), 0..200),
+    fn what_is_kept_for_those_who_wait_is_never_more_than_they_could_have(
+        of_source in 1u32..5, of_network in 1u32..7, total in 1u32..8, most in 1u32..6, capacity in 1u32..8,
+        turns in prop::collection::vec(any_turn(), 0..300),
     ) {
         let limits = Limits { source: of_source, network: of_network, total, rate: Rate::default(), ..Limits::NONE };
         let counts = Counts::default();
@@ -203,28 +216,25 @@ proptest! {
         for (turn, source) in turns {
             let words = counts.words(source, true);
             let both = connections[0] + connections[1];
-            let marked = |waiters: &[Waiter], of: fn(&Waiter) -> bool| waiters.iter().filter(|w| of(w)).count() as u32;
             let mine = waiters.iter().filter(|waiter| waiter.source == source).count() as u32;
-            let network_marks = marked(&waiters, |waiter| waiter.waits_for == Reason::Network);
-            let total_marks = marked(&waiters, |waiter| waiter.waits_for == Reason::Total);
-            // What is kept free for others, if anything is.
-            let expected = |own: u32, in_network: u32, in_total: u32| {
-                if connections[source] + own >= of_source {
+            // What is kept for others than one with these marks.
+            let expected = |marks: WaitMarks| {
+                let kept = |tier| if marks.is_in(tier) { 0 } else { marked(&waiters, tier, None) };
+                if connections[source] + if marks.is_none() { mine } else { 0 } >= of_source {
                     Outcome::Full(Reason::Concurrency)
-                } else if both + in_network >= of_network {
+                } else if both + kept(Tier::Network) >= of_network {
                     Outcome::Full(Reason::Network)
-                } else if both + in_total >= total {
+                } else if both + kept(Tier::Total) >= total {
                     Outcome::Full(Reason::Total)
                 } else {
                     Outcome::Taken
                 }
             };
+            let at = waiters.iter().position(|waiter| waiter.source == source);
             match turn {
-                Turn::New { overtakes } => {
-                    let kept = u32::from(!overtakes);
-                    let expected = expected(mine * kept, network_marks * kept, total_marks * kept);
-                    let arrival = Arrival { overtakes: u64::from(overtakes), ..Arrival::NEW };
-                    prop_assert_eq!(reserve(&words, &limits, 0, arrival), expected);
+                Turn::New => {
+                    let expected = expected(WaitMarks::NONE);
+                    prop_assert_eq!(reserve(&words, &limits, 0, Arrival::NEW), expected);
                     if expected == Outcome::Taken {
                         connections[source] += 1;
                         prop_assert_eq!(commit(&words), connections[source]);
@@ -235,59 +245,110 @@ proptest! {
                     prop_assert!(release(&words));
                 }
                 Turn::Wait => {
-                    let waits_for = match expected(0, 0, 0) {
+                    // As the gate looks at what is in the way.
+                    let waits_for = match expected(WaitMarks::NONE) {
                         Outcome::Full(reason) => reason,
                         _ => Reason::Concurrency,
                     };
-                    let expected = if mine >= most {
-                        Wait::SourceFull
-                    } else if waiters.len() as u32 >= capacity {
-                        Wait::ListenerFull
-                    } else {
-                        Wait::Waits
-                    };
-                    prop_assert_eq!(wait(&words, WaitMarks::of(waits_for), most, capacity), expected);
-                    if expected == Wait::Waits {
-                        waiters.push(Waiter { source, waits_for });
+                    match wait(&words, &limits, waits_for, most, capacity) {
+                        Wait::Waits(marks) => {
+                            prop_assert!(mine < most && (waiters.len() as u32) < capacity);
+                            prop_assert!(marks == WaitMarks::IN_SOURCE || marks == WaitMarks::of(waits_for));
+                            let is_kept_one = marks != WaitMarks::IN_SOURCE;
+                            prop_assert!(!is_kept_one || connections[source] + mine < of_source);
+                            waiters.push(Waiter { source, marks });
+                        }
+                        Wait::SourceFull => prop_assert!(mine >= most),
+                        Wait::ListenerFull => prop_assert!(waiters.len() as u32 >= capacity),
+                        Wait::Again => prop_assert!(false, "nobody else was there"),
                     }
                 }
-                Turn::Try { overtakes } => {
-                    let Some(at) = waiters.iter().position(|waiter| waiter.source == source) else { continue };
-                    let waits_for = waiters[at].waits_for;
-                    let kept = |reason, marks| if overtakes || waits_for == reason { 0 } else { marks };
-                    let expected =
-                        expected(0, kept(Reason::Network, network_marks), kept(Reason::Total, total_marks));
-                    let arrival = Arrival { marks: WaitMarks::of(waits_for), overtakes: u64::from(overtakes) };
-                    prop_assert_eq!(reserve(&words, &limits, 0, arrival), expected);
+                Turn::Try => {
+                    let Some(at) = at else { continue };
+                    let marks = waiters[at].marks;
+                    let expected = expected(marks);
+                    prop_assert_eq!(reserve(&words, &limits, 0, Arrival { marks, overtakes: 0 }), expected);
                     if expected == Outcome::Taken {
                         waiters.remove(at);
                         connections[source] += 1;
                         prop_assert_eq!(commit(&words), connections[source]);
+                    } else {
+                        waiters[at].marks = marks.answered();
                     }
                 }
                 Turn::Leave => {
-                    let Some(at) = waiters.iter().position(|waiter| waiter.source == source) else { continue };
-                    leave(&words, WaitMarks::of(waiters.remove(at).waits_for));
+                    let Some(at) = at else { continue };
+                    leave(&words, waiters.remove(at).marks);
+                }
+                Turn::Miss => {
+                    let Some(at) = at else { continue };
+                    waiters[at].marks = miss(&words, waiters[at].marks);
                 }
                 Turn::WaitOn(reason) => {
-                    let Some(waiter) = waiters.iter_mut().find(|waiter| waiter.source == source) else { continue };
-                    prop_assert!(wait_on(&words, WaitMarks::of(waiter.waits_for), WaitMarks::of(reason)));
-                    waiter.waits_for = reason;
+                    let Some(at) = at else { continue };
+                    let from = waiters[at].marks;
+                    if !from.has_missed() {
+                        waiters[at].marks = wait_on(&words, &limits, from, WaitMarks::of(reason));
+                        let to = [WaitMarks::IN_SOURCE, WaitMarks::of(reason)];
+                        prop_assert!(to.contains(&waiters[at].marks));
+                    }
                 }
                 Turn::Release => {}
             }
-            let of = |source| waiters.iter().filter(|waiter| waiter.source == source).count() as u32;
+            let sum = connections[0] + connections[1];
             let expected = [
-                (connections[0], of(0)),
-                (connections[1], of(1)),
-                (connections[0] + connections[1], marked(&waiters, |waiter| waiter.waits_for == Reason::Network)),
-                (connections[0] + connections[1], marked(&waiters, |waiter| waiter.waits_for == Reason::Total)),
+                (connections[0], marked(&waiters, Tier::Source, Some(0))),
+                (connections[1], marked(&waiters, Tier::Source, Some(1))),
+                (sum, marked(&waiters, Tier::Network, None)),
+                (sum, marked(&waiters, Tier::Total, None)),
             ];
             for (count, expected) in counts.held().into_iter().zip(expected) {
                 prop_assert_eq!((count.connections(), count.waiting()), expected);
                 prop_assert_eq!(count.reserved(), 0);
             }
             prop_assert_eq!(Count(counts.waiting.load(SeqCst)).waiting(), waiters.len() as u32);
+            // The law.
+            let [.., (_, in_network), (_, in_total)] = expected;
+            prop_assert!(in_total <= total && in_network <= of_network);
+            prop_assert!(in_total == 0 || sum + in_total <= of_network, "{in_total} beside {sum}");
+            let keeps = |marks: WaitMarks| marks.is_in(Tier::Network) || marks.is_in(Tier::Total);
+            let late = waiters.iter().find(|waiter| waiter.marks.has_missed() && keeps(waiter.marks));
+            prop_assert_eq!(late, None);
         }
     }
+
+    /// Where nobody serves those who wait, a newcomer takes what is kept for them.
+    #[test]
+    fn where_nobody_serves_them_who_waits_is_overtaken(
+        of_source in 1u32..5, of_network in 1u32..5, total in 1u32..5, waiting in 0u32..5,
+    ) {
+        let limits = Limits { source: of_source, network: of_network, total, rate: Rate::default(), ..Limits::NONE };
+        let counts = Counts::default();
+        for _ in 0..waiting {
+            let _full = wait(&counts.words(0, true), &limits, Reason::Total, 5, 5);
+        }
+        let least = of_source.min(of_network).min(total);
+        for _ in 0..least {
+            let words = counts.words(1, true);
+            prop_assert_eq!(reserve(&words, &limits, 0, Arrival::UNATTENDED), Outcome::Taken);
+        }
+        let reserved = reserve(&counts.words(1, true), &limits, 0, Arrival::UNATTENDED);
+        prop_assert!(matches!(reserved, Outcome::Full(_)));
+    }
+}
+
+/// A network that may have two of the four places of a service, with six who wait for them.
+#[test]
+fn a_crowd_of_one_network_keeps_no_more_of_a_service_than_the_network_may_have() {
+    let limits = Limits { source: 3, network: 2, total: 4, ..Limits::NONE };
+    let counts = Counts::default();
+    for _ in 0..4 {
+        // Of others.
+        assert!(count::count(&counts.total).is_some());
+    }
+    let marks: Vec<_> =
+        (0..6).map(|n| wait(&counts.words(n % 2, true), &limits, Reason::Total, 3, 9)).collect();
+    let (kept, not) = (Wait::Waits(WaitMarks::of(Reason::Total)), Wait::Waits(WaitMarks::IN_SOURCE));
+    assert_eq!(marks, [kept, kept, not, not, not, not]);
+    assert_eq!(Count(counts.total.load(SeqCst)).waiting(), 2);
 }

@@ -31,13 +31,13 @@ impl Waiting {
         let waiting = Self {
             counts: Counts::zero(),
             record: Shared::new(waiting::word(NUMBER, state)),
-            marks: UnsafeCell::new(WaitMarks::of(Reason::Concurrency)),
+            marks: UnsafeCell::new(WaitMarks::IN_SOURCE),
         };
         let words = waiting.counts.words(0);
         assert_eq!(reservation::count(&words), Some(1));
         assert_eq!(
-            reservation::wait(&words, WaitMarks::of(Reason::Concurrency), CAPACITY, CAPACITY),
-            Wait::Waits
+            reservation::wait(&words, &LIMITS, Reason::Concurrency, CAPACITY, CAPACITY),
+            Wait::Waits(WaitMarks::IN_SOURCE)
         );
         Arc::new(waiting)
     }
@@ -82,6 +82,22 @@ impl Waiting {
         }
         self.stop_waiting();
         waiting::put_back(&self.record, seen, State::Told as u8);
+        true
+    }
+
+    /// As the usher's `REVOKE`: whether its turn is over.
+    fn revoke(&self) -> bool {
+        let seen = self.record.load();
+        if !matches!(waiting::state(seen), Some(State::Granted)) || !waiting::take_in_hand(&self.record, seen)
+        {
+            return false;
+        }
+        self.marks.with_mut(|marks| {
+            // SAFETY: in hand.
+            let marks = unsafe { &mut *marks };
+            *marks = reservation::miss(&self.counts.words(0), *marks);
+        });
+        waiting::put_back(&self.record, seen, State::Waiting as u8);
         true
     }
 
@@ -175,7 +191,7 @@ fn a_turn_is_used_or_lost() {
         assert!(reservation::release(&waiting.counts.words(0)));
         let usher = {
             let waiting = Arc::clone(&waiting);
-            thread::spawn(move || waiting::step(&waiting.record, NUMBER, State::Granted, State::Waiting))
+            thread::spawn(move || waiting.revoke())
         };
         let got_in = waiting.ack(0);
         assert!(got_in != usher.join().unwrap());
@@ -189,15 +205,38 @@ fn a_turn_is_used_or_lost() {
 fn no_more_of_a_source_wait_than_may() {
     loom::model(|| {
         let counts = Counts::new();
-        let wait =
-            |counts: &Counts| reservation::wait(&counts.words(0), WaitMarks::of(Reason::Total), 1, CAPACITY);
+        let wait = |counts: &Counts| {
+            let wait = reservation::wait(&counts.words(0), &NONE, Reason::Total, 1, CAPACITY);
+            wait == Wait::Waits(WaitMarks::of(Reason::Total))
+        };
         let other = {
             let counts = Arc::clone(&counts);
-            thread::spawn(move || wait(&counts) == Wait::Waits)
+            thread::spawn(move || wait(&counts))
         };
-        let here = wait(&counts) == Wait::Waits;
+        let here = wait(&counts);
         assert!(here != other.join().unwrap());
-        assert_eq!(counts.all().map(limiter_common::Count::waiting), [1, 0, 0, 1]);
+        assert_eq!(counts.all().map(limiter_common::Count::waiting), [1, 0, 1, 1]);
+    });
+}
+
+/// Of a network that may have one place, at the moment when a newcomer of it comes.
+#[test]
+fn for_a_network_no_more_places_of_a_service_are_kept_than_it_may_have() {
+    loom::model(|| {
+        let counts = Counts::new();
+        let limits = Limits { network: 1, ..NONE };
+        let newcomer = {
+            let counts = Arc::clone(&counts);
+            thread::spawn(move || {
+                reservation::reserve(&counts.words(0), &limits, 0, Arrival::NEW) == Outcome::Taken
+            })
+        };
+        let wait = reservation::wait(&counts.words(1), &limits, Reason::Total, CAPACITY, CAPACITY);
+        let (is_kept, is_in) = (wait == Wait::Waits(WaitMarks::of(Reason::Total)), newcomer.join().unwrap());
+        assert!(is_kept != is_in, "one of them was first");
+        let [.., network, total] = counts.all();
+        let kept = u32::from(is_kept);
+        assert_eq!((network.waiting(), total.waiting(), network.reserved()), (kept, kept, u32::from(is_in)));
     });
 }
 
@@ -206,13 +245,14 @@ fn no_more_wait_in_all_than_there_is_room_for() {
     loom::model(|| {
         let counts = Counts::new();
         let wait = |counts: &Counts, source| {
-            reservation::wait(&counts.words(source), WaitMarks::of(Reason::Concurrency), CAPACITY, 1)
+            let wait = reservation::wait(&counts.words(source), &NONE, Reason::Concurrency, CAPACITY, 1);
+            matches!(wait, Wait::Waits(_))
         };
         let other = {
             let counts = Arc::clone(&counts);
-            thread::spawn(move || wait(&counts, 1) == Wait::Waits)
+            thread::spawn(move || wait(&counts, 1))
         };
-        let here = wait(&counts, 0) == Wait::Waits;
+        let here = wait(&counts, 0);
         assert!(here != other.join().unwrap());
         let [first, second, ..] = counts.all().map(limiter_common::Count::waiting);
         assert_eq!(first + second, 1, "the other is marked nowhere");
@@ -227,10 +267,9 @@ fn an_entry_is_never_deleted_while_somebody_waits_for_it() {
             let counts = Arc::clone(&counts);
             thread::spawn(move || count::collect(&counts.source[0]))
         };
-        let wait =
-            reservation::wait(&counts.words(0), WaitMarks::of(Reason::Concurrency), CAPACITY, CAPACITY);
+        let wait = reservation::wait(&counts.words(0), &NONE, Reason::Concurrency, CAPACITY, CAPACITY);
         let collected = maintenance.join().unwrap();
-        assert!((wait == Wait::Waits) != collected);
+        assert!(matches!(wait, Wait::Waits(_)) != collected);
         if collected {
             assert_eq!(counts.all()[3].waiting(), 0);
             assert_eq!(counts.waiting.load(), 0, "it is marked nowhere");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! The next packet of a handshake that has a record: its ACK comes again, or its client gives up.
+//! The next packet of a handshake that has a record: its ACK comes again, or its client gives up or begins anew.
 
 use aya_ebpf::programs::SkBuffContext;
 use limiter_common::{
@@ -143,8 +143,11 @@ fn try_again(
             pending::set(flow.remote, flow.remote_port.into(), *count_keys, limits.rate.interval_ns);
             return 0;
         }
-        // What it is marked in is the daemon's to change.
-        Outcome::Full(now) => field!(waiter, waits_for).set(now as u8),
+        // It has answered. What else it is marked in is the daemon's to change.
+        Outcome::Full(now) => {
+            field!(waiter, waits_for).set(now as u8);
+            field!(waiter, marks).set(arrival.marks.answered().0);
+        }
         Outcome::Again => {}
     }
     // Its turn is over.
@@ -167,10 +170,10 @@ extern "C" fn recorded_count_keys(
     0
 }
 
-/// A reset for a handshake that may have a record. Who could send one that the kernel takes, may take the record
-/// away, and nobody else.
+/// A segment with which the kernel may give up a handshake that has a record: then the record goes with it. Who could send one that
+/// the kernel takes, may take the record away, and nobody else.
 #[inline(always)]
-pub fn reset(service: ServiceId, segment: &Segment) {
+pub fn may_end(service: ServiceId, segment: &Segment) {
     let Some(tuple) = segment.tuple() else { return };
     let flow = tuple.flow();
     let Some(waiter) = waiters::of(&flow) else { return };
@@ -178,7 +181,7 @@ pub fn reset(service: ServiceId, segment: &Segment) {
     let seen = field!(waiter, word).get();
     let (rcv_isn, rcv_wnd) = (field!(waiter, rcv_isn).get(), field!(waiter, rcv_wnd).get());
     if matches!(waiting::state(seen), None | Some(State::InHand | State::Told))
-        || !waiting::is_in_window(segment.seq, rcv_isn, rcv_wnd)
+        || !waiting::is_given_up(&segment.said(), rcv_isn, field!(waiter, snt_isn).get(), rcv_wnd)
         || !take_in_hand(waiter, &flow, seen)
     {
         return;

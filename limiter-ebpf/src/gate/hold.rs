@@ -3,8 +3,8 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
 use limiter_common::{
-    ConnectionRecord, CountKeys, Reason, Waiter, record,
-    reservation::{self, Wait, WaitMarks},
+    ConnectionRecord, CountKeys, Limits, Reason, Waiter, record,
+    reservation::{self, Wait},
     waiting::{self, State, event},
 };
 
@@ -27,15 +27,15 @@ pub fn run(ctx: &SkBuffContext) -> bool {
     if handshake != Handshake::Completing {
         return handshake != Handshake::Void;
     }
-    let (count_keys, of_source, reason, packed) = why(&service, &tuple);
-    make_record(ctx, &segment, &mut tuple, &service, &count_keys, of_source, (reason, packed));
+    let (count_keys, limits, reason, packed) = why(&service, &tuple);
+    make_record(ctx, &segment, &mut tuple, &service, &count_keys, &limits, (reason, packed));
     held(service.id, &count_keys)
 }
 
-/// What a peer is counted in for whom there is no place, how many connections it may have there, and what is in its way:
-/// the reason, and the grounds, packed.
+/// What a peer is counted in for whom there is no place, its limits there, and what is in its way: the reason, and the
+/// grounds, packed.
 #[inline(always)]
-fn why(service: &Service, tuple: &Tuple) -> (CountKeys, u32, Reason, u64) {
+fn why(service: &Service, tuple: &Tuple) -> (CountKeys, Limits, Reason, u64) {
     let Present { source, count_keys, limits, entry } = Present::of(service, &tuple.remote(), &tuple.local());
     let usage = counts::usage(&source, &count_keys, entry, limits.total != u32::MAX);
     let (reason, has_room) = match usage.waits_for(&limits, clock::now_ns()) {
@@ -44,11 +44,10 @@ fn why(service: &Service, tuple: &Tuple) -> (CountKeys, u32, Reason, u64) {
         None => (Reason::Concurrency, true),
     };
     let packed = grounds::of_waiter(reason, &usage, &limits, &count_keys, has_room);
-    (count_keys, limits.source, reason, packed)
+    (count_keys, limits, reason, packed)
 }
 
-/// Records a handshake for which there is no place, because of `reason`, and on what grounds, packed; what it is
-/// counted in may have `of_source` connections.
+/// Records a handshake for which there is no place under these `limits`, because of `reason`, and on what grounds, packed.
 #[inline(always)]
 fn make_record(
     ctx: &SkBuffContext,
@@ -56,7 +55,7 @@ fn make_record(
     tuple: &mut Tuple,
     service: &Service,
     count_keys: &CountKeys,
-    of_source: u32,
+    limits: &Limits,
     (reason, packed): (Reason, u64),
 ) {
     let id = service.id;
@@ -76,7 +75,7 @@ fn make_record(
         && !matches!(reason, Reason::Denied | Reason::Banned);
     let counts = Counts::find(count_keys);
     let state = match counts {
-        Some(counts) if may_wait => wait(&counts, count_keys, of_source, reason, &mut waiter),
+        Some(counts) if may_wait => wait(&counts, count_keys, limits, reason, &mut waiter),
         _ => Some(State::Refused),
     };
     let Some(state) = state else { return count!(id, unrecorded) };
@@ -91,7 +90,7 @@ fn make_record(
         if state == State::Waiting
             && let Some(counts) = counts
         {
-            reservation::leave(&counts.words(), WaitMarks::of(reason));
+            reservation::leave(&counts.words(), waiter.marks());
         }
         return count!(id, unrecorded);
     }
@@ -120,14 +119,14 @@ fn describe_listener(ctx: &SkBuffContext, port: u32, waiter: &mut Waiter) {
 fn wait(
     counts: &Counts,
     count_keys: &CountKeys,
-    of_source: u32,
+    limits: &Limits,
     reason: Reason,
     waiter: &mut Waiter,
 ) -> Option<State> {
-    let (marks, capacity) = (WaitMarks::of(reason), u32::from(waiter.capacity));
-    let most = waiting::most_of_source(of_source, capacity);
-    match counts.wait(count_keys, marks, most, capacity) {
-        Wait::Waits => {
+    let capacity = u32::from(waiter.capacity);
+    let most = waiting::most_of_source(limits.source, capacity);
+    match counts.wait(count_keys, limits, reason, most, capacity) {
+        Wait::Waits(marks) => {
             waiter.marks = marks.0;
             Some(State::Waiting)
         }

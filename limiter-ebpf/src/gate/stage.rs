@@ -21,6 +21,8 @@ pub const AGAIN: u32 = 1;
 pub const MAKE_ROOM: u32 = 2;
 /// Index of [`mod@super::newcomer`].
 pub const NEWCOMER: u32 = 3;
+/// Index of [`mod@super::fast_open`].
+pub const FAST_OPEN: u32 = 4;
 
 /// Goes on in another program. Returns only if it is not there: then the packet is to be dropped, and the kernel asks for
 /// it again.

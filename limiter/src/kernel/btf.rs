@@ -29,6 +29,10 @@ fn offsets(btf: &Types) -> Result<Offsets> {
         request_options: of("inet_request_sock", "snd_wscale")?,
         sk_max_ack_backlog: of("sock", "sk_max_ack_backlog")?,
         sk_userlocks: bit_offset(btf, "sock", "sk_userlocks")?,
+        // A `tcp_sock` begins with an `inet_connection_sock`.
+        fast_open_max_qlen: of("inet_connection_sock", "icsk_accept_queue")?
+            + of("request_sock_queue", "fastopenq")?
+            + of("fastopen_queue", "max_qlen")?,
         sk_shutdown: of("sock", "sk_shutdown")?,
         sk_err: of("sock", "sk_err")?,
         skc_net: of("sock_common", "skc_net")?,

@@ -182,7 +182,7 @@ impl Target {
         program::<CgroupSkb>(&mut ebpf, "gate")?.load().map_err(|error| refused("gate", error))?;
         program::<CgroupSock>(&mut ebpf, "release")?.load().map_err(|error| refused("release", error))?;
         program::<SkLookup>(&mut ebpf, "admission")?.load().map_err(|error| refused("admission", error))?;
-        for name in ["hold", "again", "make_room", "newcomer", pins::MAINTENANCE, pins::USHER] {
+        for name in ["hold", "again", "make_room", "newcomer", "fast_open", pins::MAINTENANCE, pins::USHER] {
             program::<CgroupSkb>(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
         waiting::set_stages(&mut ebpf)?;

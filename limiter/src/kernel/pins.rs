@@ -82,7 +82,7 @@ const MAPS: [Expected; 33] = [
     map("WAITERS", MapType::Hash, size_of::<Flow>(), size_of::<Waiter>(), Some(MAX_WAITERS)),
     map("LISTENING", MapType::Hash, size_of::<Endpoint>(), 8, Some(MAX_ENDPOINTS)),
     map("REFUSED", MapType::Array, 4, size_of::<Refused>(), Some(grounds::SLOTS)),
-    map("STAGES", MapType::ProgramArray, 4, 4, Some(4)),
+    map("STAGES", MapType::ProgramArray, 4, 4, Some(5)),
     map("LEDGER_STAGES", MapType::ProgramArray, 4, 4, Some(3)),
     map("GREETER_SOCKETS", MapType::SkStorage, 4, 4, None),
 ];

@@ -23,7 +23,7 @@ use crate::instance::Instance;
 const ATTENDED: &str = ".bss.attended";
 /// The programs that gate and ledger go on in, by the map in which they find them, in its order.
 const STAGES: [(&str, &[&str]); 2] = [
-    ("STAGES", &["hold", "again", "make_room", "newcomer"]),
+    ("STAGES", &["hold", "again", "make_room", "newcomer", "fast_open"]),
     ("LEDGER_STAGES", &["ended", "replied", "rejudged"]),
 ];
 

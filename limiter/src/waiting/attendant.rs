@@ -12,8 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use limiter_common::{
-    Count, Grounds, Key, Limits, Reason, Response, ServiceId, ServicePolicy, Waiter,
-    reservation::WaitMarks,
+    Grounds, Key, Limits, Response, ServiceId, ServicePolicy, Waiter,
     waiting::{self, Flow, State, UsherRequest, event, usher_request},
 };
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
@@ -21,7 +20,7 @@ use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use super::{
     clients::{Clients, Kernel},
     held::Held,
-    line::{Act, Among, Asked, Free, Line},
+    line::{Act, Among, Asked, Free, Line, Places},
 };
 use crate::{
     greeter::Teller,
@@ -266,8 +265,8 @@ impl Attendant {
             |service| wait_ns(services, service),
             |asked| {
                 let policy = services.get(&asked.count_keys.service())?;
-                // The same for all of one address that wait for the same.
-                let key = (asked.count_keys.service(), asked.flow.remote, asked.marks.0);
+                // The same for all of one address.
+                let key = (asked.count_keys.service(), asked.flow.remote);
                 *known.entry(key).or_insert_with(|| free(tables, policy, asked).ok())
             },
         );
@@ -336,22 +335,32 @@ impl Attendant {
             Act::Grant => usher_request::GRANT,
             Act::Revoke => usher_request::REVOKE,
             Act::Admit => usher_request::ADMIT,
-            Act::WaitOn(_) => usher_request::WAIT_ON,
+            Act::WaitOn(..) => usher_request::WAIT_ON,
             Act::Tell => usher_request::TELL,
         };
-        let reason = if let Act::WaitOn(reason) = act { reason as u32 } else { 0 };
+        let (reason, marks) = match act {
+            Act::WaitOn(reason, marks) => (reason as u16, marks.0.into()),
+            _ => (0, 0),
+        };
         let number = self.line.number(flow).unwrap_or_default();
         let answer = self.waiters.ask(UsherRequest {
             kind,
             number,
             flow: *flow,
             reason,
+            marks,
             ..UsherRequest::default()
         })?;
         let now_ns = ledger::monotonic_ns()?;
         if answer.done != 0 {
             self.line.done(flow, act, now_ns);
-        } else if let Some(waiter) = self.waiters.waiter(flow)? {
+        }
+        // Where it is marked is the kernel's to say.
+        let is_known = answer.done != 0 && !matches!(act, Act::Admit | Act::WaitOn(..));
+        if is_known {
+            return Ok(answer);
+        }
+        if let Some(waiter) = self.waiters.waiter(flow)? {
             self.line.update(flow, &waiter, now_ns);
         } else {
             self.line.remove(flow);
@@ -456,15 +465,10 @@ fn free(tables: &Tables, policy: &ServicePolicy, asked: &Asked<'_>) -> Result<Fr
     let source = Key::source(service, policy, rule_match.source_prefix, &asked.flow.remote);
     let usage = ledger::usage(tables, &source, &asked.count_keys)?;
     let now_ns = ledger::now_ns()?;
-    // As the gate will see it: where it is not marked, it leaves alone what others wait for.
-    let left = |limit: u32, count: Count, reason: Reason| {
-        let kept = if asked.marks == WaitMarks::of(reason) { count.taken() } else { count.wanted() };
-        u64::from(limit).saturating_sub(kept)
-    };
     Ok(Free {
         source: u64::from(limits.source).saturating_sub(usage.source.taken()),
-        network: left(limits.network, usage.network, Reason::Network),
-        total: left(limits.total, usage.total, Reason::Total),
+        network: Places::of(limits.network, usage.network),
+        total: Places::of(limits.total, usage.total),
         rate: limits.rate.left(usage.due_ns, now_ns),
         is_refused: limits.denied || limits.bannable && now_ns < usage.banned_until_ns,
     })

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use limiter_common::{
-    CountKeys, Key, Reason, ServiceId, Waiter,
+    Count, CountKeys, Key, Reason, ServiceId, Tier, Waiter,
     reservation::WaitMarks,
     waiting::{self, Flow, State},
 };
@@ -36,8 +36,8 @@ pub enum Act {
     Revoke,
     /// It may wait, where another one waits no longer.
     Admit,
-    /// It waits for something else than before.
-    WaitOn(Reason),
+    /// It waits for something else than before, or is marked elsewhere.
+    WaitOn(Reason, WaitMarks),
     /// It is told why it is refused.
     Tell,
 }
@@ -49,8 +49,6 @@ pub struct Asked<'a> {
     pub flow: &'a Flow,
     /// What it would be counted in.
     pub count_keys: CountKeys,
-    /// Where it is marked: there it overtakes nobody if it takes what others wait for.
-    pub marks: WaitMarks,
 }
 
 /// How many places are free for one that waits, and how many the rate allows.
@@ -59,13 +57,41 @@ pub struct Free {
     /// Of its source.
     pub source: u64,
     /// Of its network.
-    pub network: u64,
+    pub network: Places,
     /// Of the service.
-    pub total: u64,
+    pub total: Places,
     /// Handshakes of its source that the rate allows now.
     pub rate: u64,
     /// Whether its source may have none at all by now: it is denied, or banned.
     pub is_refused: bool,
+}
+
+/// The places of a network or a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Places {
+    /// How many there are.
+    pub limit: u64,
+    /// How many are taken.
+    pub taken: u64,
+    /// How many are kept for those that are marked there.
+    pub kept: u64,
+}
+
+impl Places {
+    /// Of a `count` that may have `limit`.
+    pub fn of(limit: u32, count: Count) -> Self {
+        Self { limit: limit.into(), taken: count.taken(), kept: count.waiting().into() }
+    }
+
+    /// Those that are not taken.
+    const fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.taken)
+    }
+
+    /// Of these, those for one that is marked there, or is not and leaves alone what others wait for: as the gate sees it.
+    const fn left_for(&self, is_marked: bool) -> u64 {
+        if is_marked { self.left() } else { self.left().saturating_sub(self.kept) }
+    }
 }
 
 /// One that was held back.
@@ -179,10 +205,13 @@ impl Line {
                 queued.until_ns = now_ns + queued.turn_ns;
                 queued.kept_until_ns = now_ns + queued.turn_ns.min(LONGEST_KEPT_NS);
             }
-            // To the end of the line.
-            Act::Revoke => (queued.state, queued.order) = (State::Waiting, now_ns),
-            Act::Admit => (queued.state, queued.marks) = (State::Waiting, WaitMarks::of(queued.waits_for)),
-            Act::WaitOn(reason) => (queued.waits_for, queued.marks) = (reason, WaitMarks::of(reason)),
+            // To the end of the line, and no place of others is kept for it until it has answered.
+            Act::Revoke => {
+                (queued.state, queued.order) = (State::Waiting, now_ns);
+                queued.marks = queued.marks.missed();
+            }
+            Act::Admit => (queued.state, queued.marks) = (State::Waiting, WaitMarks::IN_SOURCE),
+            Act::WaitOn(reason, marks) => (queued.waits_for, queued.marks) = (reason, marks),
             Act::Tell => queued.state = State::Told,
         }
     }
@@ -261,12 +290,20 @@ impl Line {
         wait_ns: impl Fn(ServiceId) -> u64,
         mut free: impl FnMut(&Asked<'_>) -> Option<Free>,
     ) -> Vec<(Flow, Act)> {
-        // Count that were granted and are not taken yet.
+        // Places that were granted and are not taken yet.
         let mut granted: HashMap<Key, u64> = HashMap::new();
-        let is_kept = |queued: &&Queued| queued.state == State::Granted && now_ns < queued.kept_until_ns;
-        for queued in self.0.values().filter(is_kept) {
+        // How many come before the next one, of the same source, network or service.
+        let mut ahead: HashMap<Key, u64> = HashMap::new();
+        for queued in self.0.values().filter(|queued| queued.state == State::Granted) {
+            let is_kept = now_ns < queued.kept_until_ns;
             for key in queued.keys() {
-                *granted.entry(key).or_default() += 1;
+                if is_kept {
+                    *granted.entry(key).or_default() += 1;
+                }
+                // Of a source, as many as places are kept.
+                if is_kept || key != queued.count_keys.source {
+                    *ahead.entry(key).or_default() += 1;
+                }
             }
         }
         let is_asked = |queued: &Queued| match among {
@@ -285,36 +322,38 @@ impl Line {
         };
         let mut line: Vec<(&Flow, &Queued)> = self.0.iter().filter(|(_, queued)| waits(queued)).collect();
         line.sort_unstable_by_key(|(flow, queued)| (queued.order, flow.remote_port));
-        let granted_of =
-            |granted: &HashMap<Key, u64>, key: &Key| granted.get(key).copied().unwrap_or_default();
-        let mut ahead: HashMap<Key, u64> = HashMap::new();
         let mut turns = Vec::new();
         for (flow, queued) in line {
-            let asked = Asked { flow, count_keys: queued.count_keys, marks: queued.marks };
-            let Some(free) = free(&asked) else { continue };
+            let Some(free) = free(&Asked { flow, count_keys: queued.count_keys }) else { continue };
             if free.is_refused {
                 turns.push((*flow, Act::Tell));
                 continue;
             }
+            let keys = queued.count_keys;
+            let (source, network, total) = (keys.source, keys.network, Key::total(keys.service()));
+            let before = Before { network: of(&ahead, &network), total: of(&ahead, &total) };
             // Of a source with places for some, those behind wait for more of its own, not for the service's.
-            let before = ahead
-                .entry(queued.count_keys.source)
-                .or_insert_with(|| granted_of(&granted, &queued.count_keys.source));
-            let blocked_by =
-                if *before >= free.source { Some(Reason::Concurrency) } else { free.blocked_by() };
-            *before += 1;
+            let blocked_by = if of(&ahead, &source) >= free.source {
+                Some(Reason::Concurrency)
+            } else {
+                queued.blocked_by(&free, &before)
+            };
+            let waits_with_others = matches!(blocked_by, None | Some(Reason::Network | Reason::Total));
+            for key in queued.keys().filter(|key| *key == source || waits_with_others) {
+                *ahead.entry(key).or_default() += 1;
+            }
             if let Some(reason) = blocked_by {
-                if reason != queued.waits_for {
-                    turns.push((*flow, Act::WaitOn(reason)));
+                let marks = queued.marks_for(reason, &free, &before);
+                if reason != queued.waits_for || marks != queued.marks {
+                    turns.push((*flow, Act::WaitOn(reason, marks)));
                 }
                 continue;
             }
-            let granted_of = |key: &Key| granted_of(&granted, key);
-            let source_has_room = free.source.min(free.rate) > granted_of(&queued.count_keys.source);
-            let others_have_room = (!queued.count_keys.has_network()
-                || free.network > granted_of(&queued.count_keys.network))
-                && free.total > granted_of(&Key::total(queued.count_keys.service()));
-            if source_has_room && others_have_room {
+            let source_has_room = free.source.min(free.rate) > of(&granted, &source);
+            let network_has_room = !keys.has_network()
+                || free.network.left_for(queued.is_in(Tier::Network)) > of(&granted, &network);
+            let total_has_room = free.total.left_for(queued.is_in(Tier::Total)) > of(&granted, &total);
+            if source_has_room && network_has_room && total_has_room {
                 for key in queued.keys() {
                     *granted.entry(key).or_default() += 1;
                 }
@@ -325,30 +364,66 @@ impl Line {
     }
 }
 
-impl Free {
-    /// What stands in the way of one more, if anything does, whatever was granted to others.
-    const fn blocked_by(&self) -> Option<Reason> {
-        if self.source == 0 {
-            Some(Reason::Concurrency)
-        } else if self.network == 0 {
+/// Of a number for each count.
+fn of(numbers: &HashMap<Key, u64>, key: &Key) -> u64 {
+    numbers.get(key).copied().unwrap_or_default()
+}
+
+/// How many come before one that waits.
+struct Before {
+    /// Of its network.
+    network: u64,
+    /// Of the service.
+    total: u64,
+}
+
+impl Queued {
+    /// The counts in which a place is granted to it: all that it falls under. To one that has missed its turn, that of its
+    /// source: it keeps no place of the others from anybody.
+    fn keys(&self) -> impl Iterator<Item = Key> + use<> {
+        let others = !self.marks.has_missed();
+        let of_network = (others && self.count_keys.has_network()).then_some(self.count_keys.network);
+        let total = others.then_some(Key::total(self.count_keys.service()));
+        [Some(self.count_keys.source), of_network, total].into_iter().flatten()
+    }
+
+    /// Whether a place of this tier is kept for it.
+    const fn is_in(&self, tier: Tier) -> bool {
+        self.marks.is_in(tier)
+    }
+
+    /// What of the counts around its source stands in its way, if anything does, whatever was granted to others. Of a network
+    /// with places for some, those behind wait for more of its own, not for the service's.
+    const fn blocked_by(&self, free: &Free, before: &Before) -> Option<Reason> {
+        let total_is_full = free.total.left_for(self.is_in(Tier::Total)) == 0;
+        // Of what is left of its network all may be kept for some behind it, who are about to lose that.
+        let network_is_full = free.network.left_for(self.is_in(Tier::Network)) == 0 && !total_is_full;
+        if !self.marks.has_missed() && before.network >= free.network.left() || network_is_full {
             Some(Reason::Network)
-        } else if self.total == 0 {
+        } else if total_is_full {
             Some(Reason::Total)
-        } else if self.rate == 0 {
+        } else if free.rate == 0 {
             Some(Reason::Rate)
         } else {
             None
         }
     }
-}
 
-impl Queued {
-    /// The counts it falls under.
-    fn keys(&self) -> impl Iterator<Item = Key> + use<> {
-        let of_network = self.count_keys.has_network().then_some(self.count_keys.network);
-        [Some(self.count_keys.source), of_network, Some(Key::total(self.count_keys.service()))]
-            .into_iter()
-            .flatten()
+    /// The marks it is to have while it waits because of `reason`: all that it may have, if it is one of the first for whom there
+    /// are places, and else that of its source. As the kernel has it (`reservation::wait`), but in order.
+    const fn marks_for(&self, reason: Reason, free: &Free, before: &Before) -> WaitMarks {
+        if self.marks.has_missed() {
+            return self.marks;
+        }
+        let fits = match reason {
+            Reason::Network => {
+                let left = free.network.left();
+                before.network < if left == 0 { free.network.limit } else { left }
+            }
+            Reason::Total => before.total < free.total.limit,
+            _ => true,
+        };
+        if fits { WaitMarks::of(reason) } else { WaitMarks::IN_SOURCE }
     }
 }
 

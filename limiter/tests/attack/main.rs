@@ -25,6 +25,7 @@ mod greeter;
 mod ladder;
 mod peers;
 mod stray;
+mod waiters;
 
 /// The program under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_limiter");

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 
-use limiter_common::{Addr, ConnectionRecord, CountKeys, ServicePolicy, record};
+use limiter_common::{
+    Addr, ConnectionRecord, CountKeys, Limits, ServicePolicy,
+    count::{self, Word},
+    record,
+    reservation::{self, Arrival, CountWords, Outcome, Wait},
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -44,8 +50,13 @@ fn line(of: &[(Flow, State, u64)]) -> Line {
     line
 }
 
+/// As many as one likes.
+const ANY: Places = Places { limit: u64::MAX, taken: 0, kept: 0 };
+/// One, which is taken.
+const FULL: Places = Places { limit: 1, taken: 1, kept: 0 };
+
 fn free(of_source: u64) -> Free {
-    Free { source: of_source, network: u64::MAX, total: u64::MAX, rate: u64::MAX, is_refused: false }
+    Free { source: of_source, network: ANY, total: ANY, rate: u64::MAX, is_refused: false }
 }
 
 fn turns(line: &Line, now_ns: u64, places: u64) -> Vec<Flow> {
@@ -185,18 +196,66 @@ fn what_one_waits_for_is_marked_where_it_is() {
     let of = flow(1, 1);
     let mut line = line(&[(of, State::Waiting, 1)]);
     let acts = |line: &Line, free| line.turns(Among::All, 2, |_| WAIT_NS, |_| Some(free));
-    let full = Free { total: 0, ..free(1) };
-    assert_eq!(acts(&line, full), [(of, Act::WaitOn(Reason::Total))]);
-    line.done(&of, Act::WaitOn(Reason::Total), 3);
+    let wait_on = |reason| Act::WaitOn(reason, WaitMarks::of(reason));
+    let full = Free { total: FULL, ..free(1) };
+    assert_eq!(acts(&line, full), [(of, wait_on(Reason::Total))]);
+    line.done(&of, wait_on(Reason::Total), 3);
     assert_eq!(acts(&line, full), []);
-    // Count of its own source come first: one of the service is of no use to it without.
-    assert_eq!(acts(&line, Free { total: 0, ..free(0) }), [(of, Act::WaitOn(Reason::Concurrency))]);
-    line.done(&of, Act::WaitOn(Reason::Concurrency), 4);
+    // Places of its own source come first: one of the service is of no use to it without.
+    assert_eq!(acts(&line, Free { total: FULL, ..free(0) }), [(of, wait_on(Reason::Concurrency))]);
+    line.done(&of, wait_on(Reason::Concurrency), 4);
     // Marked in the same counts, and told something else.
-    assert_eq!(acts(&line, Free { rate: 0, ..free(1) }), [(of, Act::WaitOn(Reason::Rate))]);
-    line.done(&of, Act::WaitOn(Reason::Rate), 5);
+    assert_eq!(acts(&line, Free { rate: 0, ..free(1) }), [(of, wait_on(Reason::Rate))]);
+    line.done(&of, wait_on(Reason::Rate), 5);
     assert_eq!(acts(&line, Free { rate: 0, ..free(1) }), []);
     assert_eq!(acts(&line, free(1)), [(of, Act::Grant)]);
+}
+
+#[test]
+fn for_one_that_has_missed_its_turn_no_place_of_others_is_kept_until_it_has_answered() {
+    let of = flow(1, 1);
+    let mut line = Line::default();
+    let record = waiter(&of, State::Waiting, 1, Reason::Total);
+    line.update(&of, &record, 1);
+    line.done(&of, Act::Grant, 10 * MS);
+    assert_eq!(line.due(210 * MS, |_| WAIT_NS), [(of, Act::Revoke)]);
+    line.done(&of, Act::Revoke, 210 * MS);
+    let acts = |line: &Line, free| line.turns(Among::All, 400 * MS, |_| WAIT_NS, |_| Some(free));
+    assert_eq!(acts(&line, Free { total: FULL, ..free(1) }), [], "it is marked nowhere else");
+    // What is kept for others is not for it, and what is free is.
+    let places = |kept| Free { total: Places { limit: 2, taken: 0, kept }, ..free(1) };
+    assert_eq!(acts(&line, places(2)), []);
+    assert_eq!(acts(&line, places(1)), [(of, Act::Grant)]);
+    // A place that is granted to it is granted to the next one as well.
+    line.done(&of, Act::Grant, 400 * MS);
+    let next = flow(2, 1);
+    line.update(&next, &waiter(&next, State::Waiting, 3, Reason::Concurrency), 400 * MS);
+    assert_eq!(acts(&line, Free { total: Places { limit: 1, ..ANY }, ..free(1) }), [(next, Act::Grant)]);
+    // It has answered, in vain.
+    let answered = Waiter { marks: WaitMarks::IN_SOURCE.0, ..record };
+    line.update(&of, &answered, 410 * MS);
+    line.remove(&next);
+    let acts = line.turns(Among::All, 600 * MS, |_| WAIT_NS, |_| Some(Free { total: FULL, ..free(1) }));
+    assert_eq!(acts, [(of, Act::WaitOn(Reason::Total, WaitMarks::of(Reason::Total)))]);
+}
+
+#[test]
+fn no_more_are_marked_in_a_count_than_it_has_places_the_first_in_line() {
+    let of = |source| flow(source, 1);
+    let line = line(&[1, 2, 3].map(|source| (of(source), State::Waiting, u64::from(source))));
+    let full = Places { limit: 2, taken: 2, kept: 0 };
+    for reason in [Reason::Total, Reason::Network] {
+        let free = |_: &Asked<'_>| {
+            let (network, total) = if reason == Reason::Total { (ANY, full) } else { (full, ANY) };
+            Some(Free { network, total, ..free(1) })
+        };
+        let [all, own] = [WaitMarks::of(reason), WaitMarks::IN_SOURCE];
+        let marks = [(of(1), all), (of(2), all), (of(3), own)];
+        // In networks, of which there is none here, each is the first.
+        let marks = if reason == Reason::Total { marks } else { marks.map(|(of, _)| (of, all)) };
+        let expected = marks.map(|(of, marks)| (of, Act::WaitOn(reason, marks)));
+        assert_eq!(line.turns(Among::All, 4, |_| WAIT_NS, free), expected, "{reason:?}");
+    }
 }
 
 #[test]
@@ -238,8 +297,9 @@ fn as_many_of_a_source_are_granted_a_place_as_its_rate_allows() {
 fn of_a_source_with_one_place_only_the_first_waits_for_one_of_the_service() {
     let of = |port| flow(1, port);
     let line = line(&[(of(1), State::Waiting, 1), (of(2), State::Waiting, 2), (of(3), State::Waiting, 3)]);
-    let full = |_: &Asked<'_>| Some(Free { total: 0, ..free(1) });
-    assert_eq!(line.turns(Among::All, 4, |_| WAIT_NS, full), [(of(1), Act::WaitOn(Reason::Total))]);
+    let full = |_: &Asked<'_>| Some(Free { total: FULL, ..free(1) });
+    let wait_on = Act::WaitOn(Reason::Total, WaitMarks::of(Reason::Total));
+    assert_eq!(line.turns(Among::All, 4, |_| WAIT_NS, full), [(of(1), wait_on)]);
 }
 
 #[test]
@@ -248,7 +308,10 @@ fn one_that_is_not_due_for_its_rate_keeps_no_other_source_waiting() {
     let slow =
         |of: &Asked<'_>| Some(Free { rate: u64::from(of.flow.remote != flow(1, 1).remote), ..free(1) });
     let turns = line.turns(Among::All, 3, |_| WAIT_NS, slow);
-    assert_eq!(turns, [(flow(1, 1), Act::WaitOn(Reason::Rate)), (flow(2, 1), Act::Grant)]);
+    assert_eq!(
+        turns,
+        [(flow(1, 1), Act::WaitOn(Reason::Rate, WaitMarks::IN_SOURCE)), (flow(2, 1), Act::Grant)]
+    );
 }
 
 /// A source, when it came, and whether it answers in its turn.
@@ -317,4 +380,173 @@ proptest! {
             prop_assert!(of_it.is_sorted(), "{of_it:?}");
         }
     }
+
+    /// Sources of two networks that wait at a service, in every way, while connections come and go: what is kept for them is
+    /// never more than their source, their network and the service could have beside its connections, however it was
+    /// marked before; and who is marked is so in order.
+    #[test]
+    fn what_is_kept_for_who_waits_is_what_it_could_have(
+        (of_source, of_network, of_total) in (1u32..4, 1u32..6, 1u32..8),
+        crowd in prop::collection::vec((1u8..7, 0u8..3, any::<bool>()), 1..24),
+        held in prop::collection::vec(1u8..7, 0..12),
+    ) {
+        let mut served = Served::new(Limits {
+            source: of_source, network: of_network, total: of_total, ..Limits::NONE
+        });
+        for source in held {
+            served.connects(source);
+        }
+        for (port, (source, reason, has_missed)) in (1u16..).zip(crowd) {
+            let reason = [Reason::Concurrency, Reason::Network, Reason::Total][usize::from(reason)];
+            served.waits(&flow(source, port), reason, has_missed);
+        }
+        // Others have what is left of the service, so nobody has a turn.
+        while Count(served.total.load()).taken() < of_total.into() {
+            prop_assert!(count::count(&served.total).is_some());
+        }
+        // Each takes some marks from others: at last nothing is to be changed.
+        let mut passes = 0;
+        while served.pass() {
+            passes += 1;
+            prop_assert!(passes < 8, "{:?}", served.line);
+        }
+        let in_order = served.line.0.values().filter(|queued| !queued.marks.has_missed());
+        let (mut in_order, is_in) = (in_order.collect::<Vec<_>>(), |of: &Queued| of.is_in(Tier::Total));
+        in_order.sort_by_key(|queued| queued.order);
+        for (source, words) in &served.sources {
+            let mine: Vec<_> = in_order.iter().filter(|of| of.count_keys.source.addr == flow(*source, 1).remote).collect();
+            let kept = mine.iter().filter(|of| is_in(of)).count() as u64;
+            let taken = Count(words.load()).taken();
+            prop_assert!(kept == 0 || taken + kept <= of_source.into(), "{kept} beside {taken} of {source}");
+            let first_without = mine.iter().position(|of| !is_in(of)).unwrap_or(mine.len());
+            prop_assert!(mine[first_without..].iter().all(|of| !is_in(of)), "{:?}", served.line);
+        }
+        for words in &served.networks {
+            let count = Count(words.load());
+            prop_assert!(count.waiting() <= of_network);
+        }
+        let total = Count(served.total.load());
+        prop_assert!(total.waiting() <= of_total);
+    }
+}
+
+/// A word that nobody shares.
+#[derive(Default, Debug)]
+struct Number(Cell<u64>);
+
+impl Word for Number {
+    fn load(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn fetch_add(&self, value: u64) -> u64 {
+        self.0.replace(self.0.get().wrapping_add(value))
+    }
+
+    fn compare_exchange(&self, old: u64, new: u64) -> u64 {
+        let before = self.0.get();
+        if before == old {
+            self.0.set(new);
+        }
+        before
+    }
+}
+
+/// A service with its counts, which are those of the kernel, and a line.
+struct Served {
+    limits: Limits,
+    line: Line,
+    sources: HashMap<u8, Number>,
+    networks: [Number; 2],
+    total: Number,
+    waiting: Number,
+    due: Number,
+}
+
+impl Served {
+    fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            line: Line::default(),
+            sources: (1..7).map(|source| (source, Number::default())).collect(),
+            networks: Default::default(),
+            total: Number::default(),
+            waiting: Number::default(),
+            due: Number::default(),
+        }
+    }
+
+    fn words(&self, source: u8) -> CountWords<'_, Number> {
+        CountWords {
+            source: &self.sources[&source],
+            network: Some(&self.networks[usize::from(source) % 2]),
+            total: &self.total,
+            waiting: &self.waiting,
+            due: &self.due,
+        }
+    }
+
+    fn connects(&self, source: u8) {
+        let words = self.words(source);
+        if reservation::reserve(&words, &self.limits, 0, Arrival::NEW) == Outcome::Taken {
+            let _connections = reservation::commit(&words);
+        }
+    }
+
+    fn waits(&mut self, flow: &Flow, reason: Reason, has_missed: bool) {
+        let words = self.words(source(flow));
+        let Wait::Waits(mut marks) = reservation::wait(&words, &self.limits, reason, 9, 99) else { return };
+        if has_missed {
+            marks = reservation::miss(&words, marks);
+        }
+        let since_ns = u64::from(flow.remote_port);
+        let waiter = waiter(flow, State::Waiting, since_ns, reason);
+        self.line.update(flow, &Waiter { marks: marks.0, ..waiter }, since_ns);
+        // Every second source is of the same network.
+        let mut policy = policy();
+        policy.network_max_connections = self.limits.network;
+        (policy.network.ipv4, policy.network.ipv6) = (24, 48);
+        let neighbour = Addr::from(IpAddr::V4(Ipv4Addr::new(198, 51, source(flow) % 2, 1)));
+        let of_network = CountKeys::new(SERVICE, &policy, limiter_common::Scope::SERVICES, &neighbour);
+        if let Some(queued) = self.line.0.get_mut(flow) {
+            queued.count_keys.network = of_network.network;
+        }
+    }
+
+    /// What the daemon does once; whether it has changed a mark.
+    fn pass(&mut self) -> bool {
+        let count = |word: &Number| Count(word.load());
+        let turns = self.line.turns(
+            Among::All,
+            MS,
+            |_| WAIT_NS,
+            |asked| {
+                let words = self.words(source(asked.flow));
+                let taken = count(words.source).taken();
+                Some(Free {
+                    source: u64::from(self.limits.source).saturating_sub(taken),
+                    network: Places::of(self.limits.network, count(words.network?)),
+                    total: Places::of(self.limits.total, count(words.total)),
+                    ..free(0)
+                })
+            },
+        );
+        let mut has_changed = false;
+        for (flow, act) in turns {
+            let Act::WaitOn(reason, to) = act else { continue };
+            let from = self.line.0[&flow].marks;
+            let marks = if from.has_missed() {
+                from
+            } else {
+                reservation::wait_on(&self.words(source(&flow)), &self.limits, from, to)
+            };
+            has_changed |= marks != from;
+            self.line.done(&flow, Act::WaitOn(reason, marks), MS);
+        }
+        has_changed
+    }
+}
+
+fn source(flow: &Flow) -> u8 {
+    flow.remote.0[3].to_ne_bytes()[3]
 }

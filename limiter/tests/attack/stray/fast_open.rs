@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! TCP Fast Open (RFC 7413).
 
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use nix::libc;
+use socket2::{Domain, Socket, Type};
 
 use super::{BACKLOG, LIMIT, Stage, only, play, set_tcp};
 use crate::forgery::Victim;
-use crate::lab::AttackLab;
+use crate::lab::{AttackLab, nobody};
 use crate::raw::{ACK, Caller, Crowd, SYN, Segment};
+use limiter_lab::command::run;
 use limiter_lab::sink::listener;
+use limiter_lab::sock_diag::{ESTABLISHED, SYN_RECV};
 use limiter_lab::watch::Watch;
-use limiter_lab::{SOON, Sink, cpu, deadline, eventually, same, say};
+use limiter_lab::{Limiter, SOON, Sink, V4, V6, cpu, deadline, eventually, proc_net, same, say};
 
 /// The option, without and with a cookie.
 const FAST_OPEN: u8 = 34;
+/// What comes with a SYN.
+const WORDS: &[u8] = b"NOOP\r\n";
 
 fn fast(lab: &AttackLab) -> Sink {
     let listener = listener(lab, SocketAddr::from(([0_u16; 8], 25)), BACKLOG);
@@ -44,12 +49,11 @@ fn fast_open_cookie(stage: &Stage) -> Vec<u8> {
 
 /// A SYN with a cookie and data; moves the caller on.
 fn fast_syn(caller: &mut Caller, cookie: &[u8]) -> Segment {
-    let words = b"NOOP\r\n";
     let mut options = vec![2, 4, 5, 180, FAST_OPEN, 2 + cookie.len() as u8];
     options.extend(cookie);
     options.resize(options.len().next_multiple_of(4), 1);
-    let syn = caller.syn().with_options(&options).with_payload(words);
-    caller.next = caller.next.wrapping_add(words.len() as u32);
+    let syn = caller.syn().with_options(&options).with_payload(WORDS);
+    caller.next = caller.next.wrapping_add(WORDS.len() as u32);
     syn
 }
 
@@ -95,7 +99,19 @@ fn a_burst_by_fast_open_exceeds_the_limit_by_no_more_than_the_other_cpus() {
             let judged = |crowd: &Crowd| {
                 crowd.callers.values().all(|caller| caller.reset || caller.expected.is_some())
             };
-            assert!(crowd.answer(deadline(SOON), judged), "every SYN is answered or refused");
+            // Those that admission has let pass, and the gate not, are sent again, as TCP does.
+            let deadline = deadline(SOON);
+            while !crowd.answer(Instant::now() + Duration::from_millis(500), judged) {
+                assert!(Instant::now() < deadline, "a SYN is neither answered nor refused");
+                let again: Vec<Segment> = crowd
+                    .unanswered()
+                    .map(|caller| {
+                        let isn = caller.next.wrapping_sub(1 + WORDS.len() as u32);
+                        fast_syn(&mut Caller::new(caller.from, caller.to, isn), &cookie)
+                    })
+                    .collect();
+                crowd.wire.send_all(&again);
+            }
             let looked = watch.until(stage.source, "they are in", SOON, |ports| {
                 if ports.len() >= LIMIT { Ok(ports.len()) } else { Err(format!("{ports:?}")) }
             });
@@ -107,6 +123,105 @@ fn a_burst_by_fast_open_exceeds_the_limit_by_no_more_than_the_other_cpus() {
         say(&format!("Fast Open, 200 at once, limit {LIMIT}, {}: at most {most}", stage.source));
         assert!(most < LIMIT + cpu::allowed().unwrap().len(), "{most} at one time");
     });
+}
+
+/// A listener on an interface: admission leaves the verdict to the gate, which judges ACKs, and here none comes before
+/// the connection.
+fn fast_on_the_wire(lab: &AttackLab) -> Sink {
+    let listener: TcpListener = lab.host.run(|| {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        socket.set_only_v6(false).unwrap();
+        socket.bind_device(Some(b"wire")).unwrap();
+        socket.bind(&SocketAddr::from(([0_u16; 8], 25)).into()).unwrap();
+        socket.listen(BACKLOG).unwrap();
+        socket.into()
+    });
+    set_tcp(&listener, libc::TCP_FASTOPEN, BACKLOG);
+    Sink::serve(listener)
+}
+
+#[test]
+fn where_admission_leaves_the_verdict_to_the_gate_fast_open_keeps_to_the_limit() {
+    play(fast_on_the_wire, |stage, _| {
+        stage.lab.host.sysctl("ipv4/tcp_fastopen", "3").unwrap();
+        let cookie = fast_open_cookie(stage);
+        let becomes_limit = || {
+            let counted = || (stage.counted().connections, stage.counted().peak);
+            eventually("eight count", SOON, || {
+                same("connections", &counted(), &(LIMIT as u64, LIMIT as u64))
+            });
+        };
+        let mut crowd = stage.crowd(20);
+        let syns: Vec<Segment> = crowd.callers.values_mut().map(|caller| fast_syn(caller, &cookie)).collect();
+        crowd.wire.send_all(&syns);
+        let in_ = |crowd: &Crowd| crowd.callers.values().filter(|caller| caller.expected.is_some()).count();
+        assert!(crowd.answer(deadline(SOON), |crowd| in_(crowd) == LIMIT), "eight are answered");
+        // The same without data: a cookie is enough for the kernel.
+        let bare = |syn: &Segment| Segment { payload: Vec::new(), ..syn.clone() };
+        crowd.wire.send_all(&syns[LIMIT..].iter().map(bare).collect::<Vec<_>>());
+        becomes_limit();
+        assert_eq!(stage.counted().peak, LIMIT as u64);
+        assert_eq!(stage.counted().accepted, LIMIT as u64);
+        // Without both it is a SYN like others: its client waits, and hears.
+        let plain = |caller: &&Caller| caller.expected.is_none();
+        let plain: Vec<Segment> = crowd
+            .callers
+            .values()
+            .filter(plain)
+            .map(|caller| Segment {
+                payload: Vec::new(),
+                options: vec![2, 4, 5, 180],
+                ..fast_syn(&mut caller.clone(), &[])
+            })
+            .collect();
+        assert_eq!(plain.len(), 20 - LIMIT, "no other is answered");
+        crowd.wire.send_all(&plain);
+        let answered = |crowd: &Crowd| crowd.unanswered().next().is_none();
+        assert!(crowd.answer(deadline(SOON), answered), "every SYN is answered");
+        becomes_limit();
+        crowd.hang_up();
+        stage.agree(0);
+    });
+}
+
+/// The kernel has given up the handshake, and the record is still there, as nobody has looked: admission leaves its addresses
+/// and ports to the gate.
+#[test]
+fn where_a_waiter_has_been_fast_open_keeps_to_the_limit() {
+    let Some(lab) = AttackLab::new() else { return };
+    lab.host.sysctl("ipv4/tcp_fastopen", "3").unwrap();
+    let _server = fast(&lab);
+    for family in [V4, V6] {
+        let mut limiter = Limiter::start(&lab, LIMIT as u32, "reset");
+        let stage = Stage { lab: &lab, limiter: &limiter, family, source: nobody(family, 1) };
+        let cookie = fast_open_cookie(&stage);
+        let crowd = stage.half_open(12);
+        crowd.complete();
+        stage.becomes(SYN_RECV, 4);
+        stage.becomes(ESTABLISHED, LIMIT);
+        limiter.kill();
+        // By hand: no segment says so.
+        let mut command = lab.host.command("ss");
+        command.args(["-K", "-t", "state", "syn-recv", "sport", "=", ":25"]);
+        run(command).unwrap();
+        let stage = Stage { lab: &lab, limiter: &limiter, family, source: nobody(family, 1) };
+        stage.becomes(SYN_RECV, 0);
+        let syns: Vec<Segment> = crowd
+            .callers
+            .values()
+            .map(|caller| fast_syn(&mut Caller::new(caller.from, caller.to, 7), &cookie))
+            .collect();
+        let arrived = || proc_net::counter(&lab.host, "InSegs").unwrap();
+        let before = arrived();
+        crowd.wire.send_all(&syns);
+        eventually("they have arrived", SOON, || {
+            if arrived() >= before + 12 { Ok(()) } else { Err(String::new()) }
+        });
+        assert_eq!((stage.in_state(ESTABLISHED), stage.in_state(SYN_RECV)), (LIMIT, 0));
+        assert_eq!(stage.counted().peak, LIMIT as u64);
+        crowd.hang_up();
+        stage.agree(0);
+    }
 }
 
 /// Without cookies nothing proves that a SYN comes from where it says, and the kernel makes a connection of it
