@@ -17,11 +17,6 @@ pub const IPPROTO_TCP: u8 = 6;
 /// IPv6 extension headers walked before giving up (RFC 8200, 4.1 knows seven).
 const MAX_EXTENSIONS: usize = 8;
 
-/// A TCP header without options, in bytes (RFC 9293, 3.1).
-const HEADER: usize = 20;
-/// The most options that a header has room for, of one byte each.
-const MAX_OPTIONS: usize = 40;
-
 /// TCP flags (RFC 9293, 3.1): the peer has said everything.
 pub const FIN: u8 = 0x01;
 /// The peer begins.
@@ -115,8 +110,6 @@ pub struct Segment {
     pub window: u16,
     /// [`FIN`], [`SYN`], [`RST`], [`ACK`].
     pub flags: u8,
-    /// Where its options begin, and how long they are, in bytes.
-    options: (usize, usize),
     /// How many bytes of data it has.
     pub data: u32,
 }
@@ -156,7 +149,6 @@ impl Segment {
             ack: u32::from_be(word(tcp[4], tcp[5])),
             window: u16::from_be(tcp[7]),
             flags,
-            options: (transport + HEADER, header.wrapping_sub(HEADER)),
             data: len.wrapping_sub((transport + header) as u32),
         })
     }
@@ -179,36 +171,6 @@ impl Segment {
             syn: has(SYN),
             rst: has(RST),
         }
-    }
-
-    /// Whether it has an option for TCP Fast Open (RFC 7413, 4.1.1; of the experimental ones, RFC 6994, whichever).
-    #[inline(always)]
-    pub fn asks_for_fast_open(&self) -> bool {
-        const END: u8 = 0;
-        const NOP: u32 = 1;
-        const FAST_OPEN: u8 = 34;
-        const EXPERIMENT: u8 = 254;
-
-        let (mut at, len) = self.options;
-        let end = at + len;
-        for _ in 0..MAX_OPTIONS {
-            if at >= end {
-                break;
-            }
-            let Some([kind, size]) = self.bytes.load::<[u8; 2]>(at) else { break };
-            if kind == FAST_OPEN || kind == EXPERIMENT {
-                return true;
-            }
-            // Calculated: of two ways on, the verifier would follow both, from each option.
-            let has_size = ((u32::from(kind) ^ NOP) + 255) >> 8;
-            let step = 1 + has_size.wrapping_mul(u32::from(size).wrapping_sub(1));
-            // The one that ends the list has no size either, but for what is behind it.
-            if kind == END || step == 0 {
-                break;
-            }
-            at += (step & 0xff) as usize;
-        }
-        false
     }
 
     /// The segment's addresses and ports.

@@ -156,9 +156,6 @@ fn where_admission_leaves_the_verdict_to_the_gate_fast_open_keeps_to_the_limit()
         crowd.wire.send_all(&syns);
         let in_ = |crowd: &Crowd| crowd.callers.values().filter(|caller| caller.expected.is_some()).count();
         assert!(crowd.answer(deadline(SOON), |crowd| in_(crowd) == LIMIT), "eight are answered");
-        // The same without data: a cookie is enough for the kernel.
-        let bare = |syn: &Segment| Segment { payload: Vec::new(), ..syn.clone() };
-        crowd.wire.send_all(&syns[LIMIT..].iter().map(bare).collect::<Vec<_>>());
         becomes_limit();
         assert_eq!(stage.counted().peak, LIMIT as u64);
         assert_eq!(stage.counted().accepted, LIMIT as u64);
