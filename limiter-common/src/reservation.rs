@@ -255,7 +255,7 @@ pub fn wait<W: Word>(
     let waits = match count::wait(words.waiting, capacity) {
         Reserved::Taken => {
             // It is one of those that are wanted.
-            let fits = Count(words.source.load()).wanted() <= limits.source as u64;
+            let fits = Count(words.source.load()).wanted() <= u64::from(limits.source);
             let to = if fits { WaitMarks::of(reason) } else { WaitMarks::IN_SOURCE };
             return Wait::Waits(keep(words, limits, WaitMarks::IN_SOURCE, to));
         }
@@ -310,7 +310,7 @@ fn keep<W: Word>(words: &CountWords<'_, W>, limits: &Limits, from: WaitMarks, to
             };
             matches!(count::wait_while(of_network, may), Reserved::Taken)
         } else {
-            !is_for_total || Count(of_network.load()).wanted() <= limit as u64
+            !is_for_total || Count(of_network.load()).wanted() <= u64::from(limit)
         };
         if !fits {
             return WaitMarks::IN_SOURCE;
