@@ -246,15 +246,15 @@ pub struct Said {
 
 /// Whether the kernel gives up a handshake with these numbers because of a segment: a reset within the window, or a SYN that
 /// is not the first one again, which begins anew. It is told by numbers that only the client and who can listen to it knows.
-/// As `tcp_check_req` has it (`net/ipv4/tcp_minisocks.c`), but for timestamps, and for a reset by
-/// another number than the next, which newer kernels do not take (RFC 5961, 3.2): such a one ends a record and not the
-/// handshake, which waits anew when its ACK comes again.
+/// As `tcp_check_req` has it (`net/ipv4/tcp_minisocks.c`), but for timestamps; for a reset that acknowledges another
+/// number, which older kernels do not take; and for one by another number than the next, which newer ones do not (RFC 5961,
+/// 3.2). Where the kernel does not, it ends the record and not the handshake, which waits anew when its ACK comes again.
 #[inline(always)]
 #[must_use]
 pub const fn is_given_up(said: &Said, rcv_isn: u32, snt_isn: u32, rcv_wnd: u32) -> bool {
     let ends = said.rst || said.syn && said.seq != rcv_isn;
     let is_acceptable = match said.ack {
-        Some(ack) => ack == snt_isn.wrapping_add(1),
+        Some(ack) => said.rst || ack == snt_isn.wrapping_add(1),
         None => true,
     };
     ends && is_acceptable && overlaps_window(said.seq, said.end, rcv_isn, rcv_wnd)
@@ -437,7 +437,7 @@ mod tests {
                 seq == 1 || (seq..seq + len).any(|number| window.contains(&number))
             };
             let is_repeated = syn && !rst && seq == 0;
-            let expected = (rst || syn) && !is_repeated && touches && ack.is_none_or(|ack| ack == 1);
+            let expected = (rst || syn) && !is_repeated && touches && (rst || ack.is_none_or(|ack| ack == 1));
             prop_assert_eq!(is_given_up(&said, rcv_isn, snt_isn, rcv_wnd as u32), expected);
         }
 
