@@ -32,6 +32,7 @@ use crate::{
     bans::by_hand::NotBannable,
     changes,
     config::{ConfigError, SettingError},
+    greeter::process::{self, Part},
     instance::Instance,
     kernel::environment,
     policy::{StaleFile, UnknownService},
@@ -96,6 +97,9 @@ enum Verb {
     /// and needs neither root nor a loaded instance. Without options, reads all installed daemons of
     /// the three.
     Import(import::Args),
+    /// The process that answers refused clients: `limiter run` starts it
+    #[command(hide = true)]
+    Greeter(Part),
 }
 
 /// Runs the command line of this process.
@@ -113,6 +117,7 @@ pub fn main() -> ExitCode {
     }
     let result = match cli.verb {
         Verb::Run(args) => run::run(&cli.instance, args),
+        Verb::Greeter(part) => process::serve(part),
         Verb::Status(args) => status::run(&cli.instance, &args),
         Verb::List(args) => list::run(&cli.instance, &args),
         Verb::Connections(args) => connections::run(&cli.instance, &args),
@@ -209,7 +214,8 @@ impl Verb {
             | Self::Rules(_)
             | Self::Bans(_)
             | Self::Unload(_)
-            | Self::Import(_) => false,
+            | Self::Import(_)
+            | Self::Greeter(_) => false,
         }
     }
 }

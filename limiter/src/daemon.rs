@@ -13,7 +13,11 @@ mod unload;
 mod upkeep;
 
 use std::{
-    ffi::OsString, os::unix::process::CommandExt as _, path::Path, process::Command, sync::mpsc,
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::Command,
+    sync::{Mutex, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -37,9 +41,11 @@ pub use self::{options::Options, unload::unload};
 use crate::{
     bans, changes,
     config::{self, Config},
-    greeter::{Bounds, Greeter, Services, Words, tls},
+    greeter::{Bounds, Greeter, Listener, Services, Settings, Words, process::Program, tls},
     instance::{Applied, DaemonLock, Instance},
-    kernel::{Found, Tables, environment, grace::Grace, listening::Listening, pins, privilege},
+    kernel::{
+        Found, Tables, environment, grace::Grace, greeter::Steering, listening::Listening, pins, privilege,
+    },
     netlink, policy,
     reconcile::{Departures, Reconciler},
     shield::Keeper,
@@ -210,8 +216,7 @@ struct Serving {
     stop: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
     configure: watch::Sender<Config>,
-    word: watch::Sender<Words>,
-    serve: watch::Sender<Services>,
+    settings: Settings,
     /// How many connections were older than the limiter.
     adopted: u64,
 }
@@ -227,12 +232,11 @@ impl Serving {
         let shield = Keeper::new(shield, instance)?;
         let (stop, stopped) = watch::channel(false);
         let (configure, config) = watch::channel(options.config.clone());
-        let (word, words) = watch::channel(words(&options.config)?);
-        let (serve, services) = watch::channel(Services::of(&options.config));
-        let dues = Box::new(PinnedDues(Tables::open(&instance.pins())?));
-        let ports = tls::Ports::default();
-        let greeter = Greeter::new(listener, services, ports.clone(), words, dues, bounds)?;
-        let certificates = tls::Keeper::new(ports, greeter.totals(), instance.greeter_path())?;
+        let settings = Settings::default();
+        let greeter = greeter(instance, listener, settings.clone(), bounds)?;
+        settings.set_words(Services::of(&options.config), words(&options.config)?);
+        let certificates =
+            tls::Keeper::new(settings.clone(), greeter.totals(), greeter.health(), instance.greeter_path());
         let (has_moved, moved) = watch::channel(false);
         let cgroup = options.cgroup.clone();
         let cgroup = cgroup.map(|path| FollowedCgroup::new(path, attached.cgroup, has_moved.clone()));
@@ -271,14 +275,13 @@ impl Serving {
             stop,
             stopped,
             configure,
-            word,
-            serve,
+            settings,
             adopted,
         })
     }
 
     async fn serve(self, mut signals: Signals, options: &Options) -> Result<End> {
-        let Self { instance, upkeep, mut moved, stop, configure, word, serve, .. } = self;
+        let Self { instance, upkeep, mut moved, stop, configure, settings, .. } = self;
         let instance = &instance;
         let totals = self.greeter.totals();
         let mut greeter = tokio::spawn(self.greeter.serve(self.stopped));
@@ -330,8 +333,7 @@ impl Serving {
                             );
                         }
                     }
-                    serve.send_replace(Services::of(&config));
-                    word.send_replace(words(&config)?);
+                    settings.set_words(Services::of(&config), words(&config)?);
                     configure.send_replace(config);
                 }
                 Err(problem) => error!("{problem:#}"),
@@ -384,6 +386,17 @@ fn attend(attendant: Result<(Attendant, waiting::Stop)>) -> (JoinHandle<Result<(
             (tokio::spawn(std::future::pending()), None)
         }
     }
+}
+
+/// The greeter, which begins to serve when it is told to.
+fn greeter(instance: &Instance, listener: Listener, settings: Settings, bounds: Bounds) -> Result<Greeter> {
+    let dues = Box::new(PinnedDues(Tables::open(&instance.pins())?));
+    let steering = Mutex::new(Steering::open(&instance.pins())?);
+    let steer = Box::new(move |listener: &Listener| {
+        steering.lock().unwrap_or_else(PoisonError::into_inner).lead_to(listener)
+    });
+    let launch = Box::new(Program::new(bounds.files()));
+    Greeter::new(listener, settings, dues, steer, launch, bounds).context("cannot prepare the greeter")
 }
 
 /// What the greeter has to say.

@@ -8,17 +8,30 @@
 //! closes; a client that cannot be told (the connection bears no grounds) gets a reset. Where TLS starts at once, the reason
 //! is said inside [`tls`].
 //!
+//! Strangers talk to it, so it is a [`process`] of its own, which may do nothing else ([`sandbox`]): `event_loop` and
+//! what it uses run there. The daemon has a thread that starts it, tells it what to say ([`Settings`]), and signs and
+//! looks up what it asks for. They talk by `messages`.
+//!
 //! Everything is bounded by [`Bounds`]: connections, time and bytes, and TLS handshakes besides. In plain text there
 //! is one write, which either fits the socket's buffer or is given up; no client can make the greeter wait to speak.
 
 mod bounds;
+mod channel;
+mod child;
 mod clients;
 mod event_loop;
+mod health;
 mod listener;
 mod log;
+mod messages;
+mod notes;
+pub mod process;
 mod refusal;
 mod reply;
+mod sandbox;
 mod seats;
+mod settings;
+mod setup;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -28,159 +41,127 @@ mod words;
 use std::{
     io,
     net::{IpAddr, TcpStream},
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender, channel},
-    },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use event_loop::{EventLoop, Handed};
 use limiter_common::Grounds;
-use mio::Waker;
+use process::{Control, Launch, Line, Parts, Steer, Supervisor};
 use refusal::Service;
-use seats::{Seat, Seats};
+use socket2::SockRef;
 use tokio::sync::watch;
 
 pub use bounds::Bounds;
+pub use health::{Health, Process};
 pub use listener::Listener;
-pub use log::{Answer, LINES, Line, RefusalLog, Refused};
+pub use log::{Answer, LINES, Line as LogLine, RefusalLog, Refused};
 pub use refusal::{Services, bear};
+pub use settings::Settings;
 pub use totals::{Snapshot, Totals};
 pub use words::{Dues, Words};
 
 /// Hands the greeter connections that did not come to its listener.
 #[derive(Debug)]
 pub struct Teller {
-    clients: Sender<Handed>,
-    seats: Seats,
-    services: watch::Receiver<Services>,
-    words: watch::Receiver<Words>,
+    line: Line,
+    settings: Settings,
     log: RefusalLog,
     totals: Totals,
-    waker: Arc<Waker>,
 }
 
 impl Teller {
     /// Whether a client of `port` can be told anything.
     pub fn tells(&self, port: u16) -> bool {
-        self.services.borrow().at(port).is_some()
+        self.settings.get().services.at(port).is_some()
+    }
+
+    /// Whether there is a greeter. Without one, a client has to be reset.
+    pub fn is_there(&self) -> bool {
+        self.line.is_up()
     }
 
     /// Notes for the log that a client of `port` got a reset.
     pub fn note_reset(&self, port: u16, remote: IpAddr, grounds: Grounds) {
-        let Some(Service { protocol, .. }) = self.services.borrow().at(port) else { return };
-        let service = self.words.borrow().name(port, protocol);
+        let said = self.settings.get();
+        let Some(Service { protocol, .. }) = said.services.at(port) else { return };
+        let service = said.words.name(port, protocol);
+        drop(said);
         let Grounds { reason, count, limit } = grounds;
         let answer = Answer::Reset;
-        self.log.note(Refused { service, remote, reason, count, limit, answer }, Instant::now());
+        self.log.note(Refused { service, remote, reason, count, limit, answer }, 1, Instant::now());
     }
 
-    /// A seat for a client at `remote`, before a socket is made for it; none if there is no room for it, and it has to
-    /// be reset.
-    pub fn seat(&self, remote: IpAddr) -> Option<Seat> {
-        let seat = self.seats.take(remote);
-        if seat.is_none() {
-            self.totals.count_dropped_full();
+    /// Has a client told why it is refused, on the grounds that `client` bears. Where the greeter has ended, or has too
+    /// much to do, the client is reset.
+    pub fn tell(&self, client: &TcpStream) {
+        if self.line.tell(client).is_err() {
+            // With nothing to linger for, the kernel sends RST when it is closed.
+            let _closed_politely_at_worst = SockRef::from(client).set_linger(Some(Duration::ZERO));
+            self.totals.count_reset();
         }
-        seat
-    }
-
-    /// Has a client told why it is refused, on the grounds that `client` bears. Where the greeter has ended, the client is
-    /// disconnected.
-    pub fn tell(&self, client: TcpStream, seat: Seat) {
-        let _has_ended = self.clients.send((client, seat));
-        // An eventfd can always be written to.
-        let _never_fails = self.waker.wake();
     }
 }
 
-/// Accepts refused connections and tells them why.
+/// Has refused connections accepted, and told why, by a process.
 #[derive(Debug)]
-pub struct Greeter {
-    event_loop: EventLoop,
-    clients: Sender<Handed>,
-    orders: Receiver<()>,
-    handle: Handle,
-}
-
-/// Gives the greeter's thread orders; dropped, ends it.
-#[derive(Debug)]
-struct Handle {
-    orders: Option<Sender<()>>,
-    /// Shared with the thread: closed before it has looked, it would wake nobody.
-    waker: Arc<Waker>,
-}
-
-impl Handle {
-    /// Closes the listener, and ends it when everyone has heard.
-    fn stop(&self) -> io::Result<()> {
-        // It looks after the order is there. When the thread has ended there is nobody to tell.
-        let _nobody = self.orders.as_ref().map(|orders| orders.send(()));
-        self.waker.wake()
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.orders = None;
-        // An eventfd can always be written to.
-        let _never_fails = self.waker.wake();
-    }
-}
+pub struct Greeter(Supervisor);
 
 impl Greeter {
-    /// A greeter for these `services` that says what `words` hold at the time, and asks `dues` where they have `{retry}`.
+    /// A greeter that is started by `launch`, says what `settings` hold at the time, and asks `dues` where the words have
+    /// `{retry}`. Refused clients are led to `listener` already; `steer` leads them to others.
     ///
     /// # Errors
-    /// If the kernel will not tell when somebody comes.
+    /// For want of descriptors or memory.
     pub fn new(
         listener: Listener,
-        services: watch::Receiver<Services>,
-        ports: tls::Ports,
-        words: watch::Receiver<Words>,
+        settings: Settings,
         dues: Box<dyn Dues>,
+        steer: Steer,
+        launch: Box<dyn Launch>,
         bounds: Bounds,
     ) -> io::Result<Self> {
-        let (clients, handed) = channel();
-        let (event_loop, waker) = EventLoop::new(listener, services, ports, words, dues, bounds, handed)?;
-        let (sender, orders) = channel();
-        Ok(Self {
-            event_loop,
-            clients,
-            orders,
-            handle: Handle { orders: Some(sender), waker: Arc::new(waker) },
-        })
+        let (poll, waker) = Supervisor::poll()?;
+        settings.wake(waker.clone());
+        let parts = Parts {
+            settings,
+            dues,
+            steer,
+            launch,
+            bounds,
+            log: RefusalLog::new(),
+            totals: Totals::new()?,
+            line: Line::default(),
+            health: Health::default(),
+        };
+        Ok(Self(Supervisor::new(poll, waker, listener, parts)))
     }
 
     /// Hands it connections that did not come to its listener.
     #[must_use]
     pub fn teller(&self) -> Teller {
-        Teller {
-            clients: self.clients.clone(),
-            seats: self.event_loop.seats().clone(),
-            services: self.event_loop.services().clone(),
-            words: self.event_loop.words().clone(),
-            log: self.log(),
-            totals: self.totals(),
-            waker: Arc::clone(&self.handle.waker),
-        }
+        let Parts { line, settings, log, totals, .. } = self.0.parts();
+        Teller { line: line.clone(), settings: settings.clone(), log: log.clone(), totals: totals.clone() }
     }
 
     /// Who was refused, for whoever writes the log.
     #[must_use]
     pub fn log(&self) -> RefusalLog {
-        self.event_loop.log().clone()
+        self.0.parts().log.clone()
     }
 
     /// What is counted, live; it outlasts the greeter.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.event_loop.totals().clone()
+        self.0.parts().totals.clone()
     }
 
-    /// Serves until `stop` holds `true` or its sender is gone; then closes the listener at once, and
-    /// ends when the clients it speaks to are done, within twice [`Bounds::time`].
+    /// How its process is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.0.parts().health.clone()
+    }
+
+    /// Serves until `stop` holds `true` or its sender is gone; then the listener is closed at once, and
+    /// this ends when the clients it speaks to are done, within twice [`Bounds::time`].
     ///
     /// # Errors
     /// If the thread cannot go on.
@@ -188,12 +169,9 @@ impl Greeter {
     /// # Panics
     /// Outside of a Tokio runtime, as everything of Tokio's does.
     pub async fn serve(self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-        let Self { event_loop, orders, handle, .. } = self;
-        let waker = Arc::clone(&handle.waker);
-        let mut thread = tokio::task::spawn_blocking(move || {
-            let _open = waker;
-            event_loop.run(&orders)
-        });
+        let Self(mut supervisor) = self;
+        let control = StopsAtLast(supervisor.control());
+        let mut thread = tokio::task::spawn_blocking(move || supervisor.run());
         let ended = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => None,
             ended = &mut thread => Some(ended),
@@ -201,10 +179,19 @@ impl Greeter {
         let ended = match ended {
             Some(ended) => ended,
             None => {
-                handle.stop()?;
+                control.0.stop();
                 thread.await
             }
         };
         ended.map_err(io::Error::other)?
+    }
+}
+
+/// Stops the thread also when nobody waits for it any more.
+struct StopsAtLast(Control);
+
+impl Drop for StopsAtLast {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     bans::{Ban, Bans},
     config::{self, Config},
     diagnose::{Diagnosis, Facts, Now},
-    greeter::{Snapshot, tls},
+    greeter::{Process, Snapshot, tls},
     instance::{Daemon, Instance},
     kernel::sets::PolicySet,
     ledger::{Refusals, Source, Waiting},
@@ -210,7 +210,7 @@ impl World {
             warnings,
             daemon,
             shield: self.shield.clone(),
-            greeter: self.greeter.as_ref().map(|report| report.totals),
+            greeter: self.greeter.as_ref().map(|report| report.greeter.clone()),
             certificates: self.greeter.iter().flat_map(|report| report.certificates.clone()).collect(),
             bans: self.bans().bans.len(),
             verified: None,
@@ -455,7 +455,9 @@ fn inside_tls() -> World {
     };
     let mut world = World::new("");
     world.greeter = Some(tls::Report {
-        totals: Snapshot {
+        greeter: tls::State {
+            process: Process { pid: Some(4712), restarts: 2, landlock: Some(true), problem: None },
+            totals: Snapshot {
             greeted: 1200,
             greeted_by_tls: 1100,
             alerts: 12,
@@ -465,6 +467,7 @@ fn inside_tls() -> World {
             unexplained: 2,
             dropped_full: 172,
             accept_errors: 5,
+        },
         },
         certificates: vec![
             certificate(&["imap", "pop3"], "mail.example.org", Some("2027-01-31 12:00:00 UTC")),

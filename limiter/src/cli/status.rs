@@ -125,7 +125,7 @@ fn look(instance: &Instance, compares: bool) -> Result<Option<Status>> {
         in_force: detached.is_empty() && !elsewhere.is_some_and(|elsewhere| elsewhere.is_another),
         daemon,
         shield,
-        greeter: greeter.as_ref().map(|report| report.totals),
+        greeter: greeter.as_ref().map(|report| report.greeter.clone()),
         certificates: greeter.map(|report| report.certificates).unwrap_or_default(),
         bans: bans::all(&tables)?.bans.len(),
         verified,

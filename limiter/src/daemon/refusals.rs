@@ -12,7 +12,7 @@ use limiter_common::{Addr, Counters, Reason};
 use tracing::info;
 
 use crate::{
-    greeter::{LINES, Line, RefusalLog, Refused},
+    greeter::{LINES, LogLine as Line, RefusalLog, Refused},
     kernel::{Tables, sets::RuleEntry},
     policy,
 };

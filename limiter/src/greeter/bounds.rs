@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The greeter's bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
     /// Connections at once; one more is reset.
     pub connections: usize,
@@ -47,7 +49,24 @@ impl Default for Bounds {
     }
 }
 
+/// Descriptors of the greeter's process that are not its clients': three that lead nowhere, the listener, two sockets to
+/// the daemon, what tells of events, the spare one, and those that come with messages.
+const OWN_FILES: usize = 16;
+
 impl Bounds {
+    /// How many descriptors the process needs.
+    #[must_use]
+    pub const fn files(&self) -> u64 {
+        (self.connections + OWN_FILES) as u64
+    }
+
+    /// These, where the process may have so many descriptors.
+    #[must_use]
+    pub fn within(self, files: u64) -> Self {
+        let clients = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OWN_FILES);
+        self.with_connections(clients.min(self.connections))
+    }
+
     /// These, with other `connections`. One source may have an eighth of them. A quarter may be in a TLS handshake,
     /// and a sixteenth of these with one source.
     #[must_use]
@@ -59,6 +78,20 @@ impl Bounds {
             handshakes,
             handshakes_per_source: handshakes.div_ceil(16),
             ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bounds;
+
+    #[test]
+    fn what_the_process_itself_needs_comes_first() {
+        for (files, clients) in [(0, 0), (16, 0), (60, 44), (1039, 1023), (1040, 1024), (u64::MAX, 1024)] {
+            let bounds = Bounds::default().within(files);
+            assert_eq!(bounds.connections, clients);
+            assert!(bounds.files() <= files.max(16), "{files}");
         }
     }
 }

@@ -72,12 +72,6 @@ impl Listener {
     }
 }
 
-impl From<Listener> for TcpListener {
-    fn from(listener: Listener) -> Self {
-        listener.0
-    }
-}
-
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! Who was refused, for the log: the greeter notes each refusal, and whoever writes the log asks now and then for the lines.
+//! Who was refused, for the log: the greeter tells of each refusal, and whoever writes the log asks now and then for the
+//! lines.
 //!
 //! A source has one line a minute, which tells how many more there were; all together have [`LINES`] a minute. What is
 //! kept is bounded as well. To note a refusal of a source that is known takes one look-up.
@@ -13,6 +14,7 @@ use std::{
 };
 
 use limiter_common::Reason;
+use serde::{Deserialize, Serialize};
 
 /// How often a source has a line.
 const EVERY: Duration = Duration::from_secs(60);
@@ -22,7 +24,7 @@ pub const LINES: u32 = 60;
 const SOURCES: usize = 1_024;
 
 /// What a refused client got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The reason; or, where TLS starts at once, a handshake that is to say it.
     Reply,
@@ -98,17 +100,20 @@ impl Refusals {
         Self { sources: HashMap::new(), lines: Vec::new(), others: 0, since: now, left: LINES }
     }
 
-    fn note(&mut self, refused: Refused, now: Instant) {
+    fn note(&mut self, refused: Refused, times: u32, now: Instant) {
+        let times = u64::from(times);
+        let Some(besides) = times.checked_sub(1) else { return };
         let key = (Arc::clone(&refused.service), source(refused.remote));
         if let Some(source) = self.sources.get_mut(&key) {
-            source.more += 1;
+            source.more += times;
             source.last = refused;
         } else if self.sources.len() < SOURCES && self.left > 0 {
             self.left -= 1;
+            // One that looks has the first line at once, and it is of one; the next has the others.
             self.lines.push(Line::Source(refused.clone(), 0));
-            self.sources.insert(key, Source { at: now, more: 0, last: refused });
+            self.sources.insert(key, Source { at: now, more: besides, last: refused });
         } else {
-            self.others += 1;
+            self.others = self.others.saturating_add(times);
         }
     }
 
@@ -132,7 +137,7 @@ impl Refusals {
                 *left -= 1;
                 lines.push(Line::Source(source.last.clone(), besides));
             } else {
-                *others += more;
+                *others = others.saturating_add(more);
             }
             true
         });
@@ -141,7 +146,7 @@ impl Refusals {
 }
 
 /// What counts as one source here, whatever the service says: an IPv4 address, an IPv6 /64.
-fn source(remote: IpAddr) -> IpAddr {
+pub fn source(remote: IpAddr) -> IpAddr {
     match remote {
         IpAddr::V4(_) => remote,
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) >> 64 << 64)),
@@ -159,9 +164,15 @@ impl RefusalLog {
         Self(Arc::new(Mutex::new(Refusals::new(Instant::now()))))
     }
 
-    /// Notes one.
-    pub fn note(&self, refused: Refused, now: Instant) {
-        self.lock().note(refused, now);
+    /// Notes so many of one source, of which this is the last.
+    pub fn note(&self, refused: Refused, times: u32, now: Instant) {
+        self.lock().note(refused, times, now);
+    }
+
+    /// Notes so many of whom nothing is known.
+    pub fn note_others(&self, others: u64) {
+        let mut refusals = self.lock();
+        refusals.others = refusals.others.saturating_add(others);
     }
 
     /// The lines that are due.
@@ -201,10 +212,10 @@ mod tests {
     fn a_source_has_a_line_at_once_and_then_one_a_minute_that_tells_how_many_more() {
         let start = Instant::now();
         let mut log = Refusals::new(start);
-        log.note(refused("smtp", "192.0.2.7", 8), start);
+        log.note(refused("smtp", "192.0.2.7", 8), 1, start);
         assert_eq!(log.lines(start), [Line::Source(refused("smtp", "192.0.2.7", 8), 0)]);
         for second in 1..=312 {
-            log.note(refused("smtp", "192.0.2.7", 9), start + seconds(second) / 10);
+            log.note(refused("smtp", "192.0.2.7", 9), 1, start + seconds(second) / 10);
         }
         assert_eq!(log.lines(start + seconds(59)), []);
         assert_eq!(log.lines(start + seconds(60)), [Line::Source(refused("smtp", "192.0.2.7", 9), 311)]);
@@ -212,6 +223,17 @@ mod tests {
         // It has stopped: there is nothing to tell, and nothing is kept.
         assert_eq!(log.lines(start + seconds(120)), []);
         assert!(log.sources.is_empty());
+    }
+
+    #[test]
+    fn several_that_are_told_of_together_are_all_in_the_lines() {
+        let start = Instant::now();
+        let mut log = Refusals::new(start);
+        log.note(refused("smtp", "192.0.2.7", 8), 3, start);
+        assert_eq!(log.lines(start), [Line::Source(refused("smtp", "192.0.2.7", 8), 0)]);
+        log.note(refused("smtp", "192.0.2.7", 9), 300, start);
+        log.note(refused("imap", "192.0.2.7", 9), 0, start);
+        assert_eq!(log.lines(start + seconds(60)), [Line::Source(refused("smtp", "192.0.2.7", 9), 301)]);
     }
 
     #[test]
@@ -226,7 +248,7 @@ mod tests {
             ("smtp", "2001:db8::2"),
             ("smtp", "2001:db8:0:1::2"),
         ] {
-            log.note(refused(service, remote, 8), start);
+            log.note(refused(service, remote, 8), 1, start);
         }
         assert_eq!(log.lines(start).len(), 5);
     }
@@ -236,7 +258,7 @@ mod tests {
         let start = Instant::now();
         let mut log = Refusals::new(start);
         for n in 0..10_000_u32 {
-            log.note(refused("smtp", &format!("10.0.{}.{}", n >> 8, n & 255), 8), start);
+            log.note(refused("smtp", &format!("10.0.{}.{}", n >> 8, n & 255), 8), 1, start);
         }
         assert_eq!(log.lines(start).len(), LINES as usize);
         let later = log.lines(start + seconds(60));
@@ -262,7 +284,7 @@ mod tests {
                 }).sum()
             };
             for (source, pause, asks) in steps {
-                log.note(refused("imap", &format!("10.1.{}.{}", source >> 8, source & 255), 8), now);
+                log.note(refused("imap", &format!("10.1.{}.{}", source >> 8, source & 255), 8), 1, now);
                 noted += 1;
                 prop_assert!(log.sources.len() <= SOURCES && log.lines.len() <= LINES as usize);
                 if asks {

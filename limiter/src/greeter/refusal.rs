@@ -50,6 +50,11 @@ impl Services {
     pub fn at(&self, port: u16) -> Option<Service> {
         self.0.get(&port).copied()
     }
+
+    /// Each port, and what is served there.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, Service)> {
+        self.0.iter().map(|(&port, &service)| (port, service))
+    }
 }
 
 impl FromIterator<(u16, Service)> for Services {

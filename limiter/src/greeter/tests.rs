@@ -6,26 +6,33 @@ use std::{
     fs::File,
     io::{ErrorKind, Read, Write},
     net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream as Client},
+    os::fd::AsFd as _,
     process::Command,
     time::Duration,
 };
 
+use channel::Reader;
+use event_loop::{Daemon, EventLoop};
 use limiter_common::{Protocol, Reason};
+use messages::Notice;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use process::{Ends, Launched};
+use rustix::net::RecvFlags;
+use setup::Setup;
 use tokio::task::JoinHandle;
 
 use super::*;
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-pub(super) const LINE: &str =
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const LINE: &str =
     "421 4.7.0 mx.example.org Too many connections (8 of 8) from this IP [127.0.0.1], close one or wait\r\n";
 
 /// On which everybody is refused: what a listener bears, the connections that it accepts bear, too.
-pub(super) const GROUNDS: Grounds = Grounds { reason: Reason::Concurrency, count: 8, limit: 8 };
+pub const GROUNDS: Grounds = Grounds { reason: Reason::Concurrency, count: 8, limit: 8 };
 
 /// Knows of nobody.
 #[derive(Debug)]
-struct Never;
+pub struct Never;
 
 impl Dues for Never {
     fn due(&self, _local_port: u16, _remote: IpAddr) -> Option<Duration> {
@@ -33,28 +40,55 @@ impl Dues for Never {
     }
 }
 
-fn words() -> Words {
+pub fn words() -> Words {
     Words::of(&crate::config::Config::default(), "mx.example.org".to_owned())
 }
 
-pub(super) const SMTP: Service = Service { protocol: Protocol::Smtp };
+pub const SMTP: Service = Service { protocol: Protocol::Smtp };
 
-pub(super) struct Running {
+pub struct Running {
     pub port: u16,
     pub totals: Totals,
     log: RefusalLog,
     teller: Teller,
     pub stop: watch::Sender<bool>,
     pub serve: JoinHandle<io::Result<()>>,
-    services: watch::Sender<Services>,
+    settings: Settings,
 }
 
-/// A greeter where clients of `service`, if there is one, are refused on `grounds`, if there are any, and that speaks at its
-/// port as is said.
-pub(super) fn start_with(
+/// Starts threads of this process in place of processes, with all that is said between them and the daemon.
+#[derive(Debug)]
+pub struct Thread;
+
+#[derive(Debug)]
+struct Started;
+
+impl Launch for Thread {
+    fn launch(&self, ends: Ends) -> anyhow::Result<Box<dyn Launched>> {
+        let serve = || child::serve(ends, || Ok(sandbox::Confined { landlock: true }));
+        std::thread::spawn(serve);
+        Ok(Box::new(Started))
+    }
+}
+
+impl Launched for Started {
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+
+    /// It ends by itself, as nobody is at the other end of its socket any more.
+    fn end(self: Box<Self>) -> String {
+        "a thread".to_owned()
+    }
+}
+
+/// A greeter where clients of `service`, if there is one, are refused on `grounds`, if there are any. At its port TLS starts at
+/// once if `settings` say so when they are `prepared`.
+pub fn start_with(
     service: Option<Service>,
     grounds: Option<Grounds>,
-    ports: impl FnOnce(u16) -> tls::Ports,
+    settings: Settings,
+    prepare: impl FnOnce(u16),
     bounds: Bounds,
 ) -> Running {
     let listener = Listener::at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
@@ -62,20 +96,22 @@ pub(super) fn start_with(
         bear(&listener, grounds).unwrap();
     }
     let port = listener.address().port();
-    let (serve, services) = watch::channel(service.map(|service| (port, service)).into_iter().collect());
-    let words = watch::channel(words()).1;
-    let greeter = Greeter::new(listener, services, ports(port), words, Box::new(Never), bounds).unwrap();
+    settings.set_words(service.map(|service| (port, service)).into_iter().collect(), words());
+    prepare(port);
+    let steer = Box::new(|_: &Listener| Ok(()));
+    let greeter =
+        Greeter::new(listener, settings.clone(), Box::new(Never), steer, Box::new(Thread), bounds).unwrap();
     let (totals, log, teller) = (greeter.totals(), greeter.log(), greeter.teller());
     let (stop, stopped) = watch::channel(false);
-    Running { port, totals, log, teller, stop, serve: tokio::spawn(greeter.serve(stopped)), services: serve }
+    Running { port, totals, log, teller, stop, serve: tokio::spawn(greeter.serve(stopped)), settings }
 }
 
 fn start(service: Service, bounds: Bounds) -> Running {
-    start_with(Some(service), Some(GROUNDS), plain, bounds)
+    start_plain(Some(service), Some(GROUNDS), bounds)
 }
 
-fn plain(_port: u16) -> tls::Ports {
-    tls::Ports::default()
+fn start_plain(service: Option<Service>, grounds: Option<Grounds>, bounds: Bounds) -> Running {
+    start_with(service, grounds, Settings::default(), |_| (), bounds)
 }
 
 impl Running {
@@ -91,7 +127,7 @@ impl Running {
     }
 
     /// Waits for the counts: a client hears first, and is counted then.
-    pub(super) fn counts(&self, expected: Snapshot) {
+    pub fn counts(&self, expected: Snapshot) {
         eventually(&format!("{expected:?}"), || self.totals.snapshot() == expected);
     }
 
@@ -101,20 +137,20 @@ impl Running {
     }
 }
 
-pub(super) fn connect(host: &str, port: u16) -> Client {
+pub fn connect(host: &str, port: u16) -> Client {
     let client = Client::connect((host, port)).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client
 }
 
 /// All that comes until the greeter closes.
-pub(super) fn heard(mut client: &Client) -> Result<String, ErrorKind> {
+pub fn heard(mut client: &Client) -> Result<String, ErrorKind> {
     let mut text = String::new();
     client.read_to_string(&mut text).map(|_| text).map_err(|error| error.kind())
 }
 
 /// The greeter runs on other threads meanwhile.
-pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let check = || if holds() { Ok(()) } else { Err("still not".to_owned()) };
     tokio::task::block_in_place(|| limiter_lab::eventually(what, PATIENCE, check));
 }
@@ -161,7 +197,7 @@ async fn a_client_is_told_the_number_that_its_connection_bears() {
     for count in [1, 8, 999_999, 1_000_000] {
         for host in ["127.0.0.1", "::1"] {
             let grounds = Grounds { reason: Reason::Total, count, limit: count };
-            let greeter = start_with(Some(SMTP), Some(grounds), plain, Bounds::default());
+            let greeter = start_plain(Some(SMTP), Some(grounds), Bounds::default());
             let line = heard(&connect(host, greeter.port)).unwrap();
             assert!(
                 line.contains(&format!(" Too many connections ({count} of {count}) to this service, ")),
@@ -176,16 +212,16 @@ async fn what_is_served_at_a_port_may_change_while_the_greeter_runs() {
     let greeter = start(SMTP, Bounds::default());
     assert_eq!(greeter.hears().as_deref(), Ok(LINE));
     let imap = Service { protocol: Protocol::Imap };
-    greeter.services.send_replace([(greeter.port, imap)].into_iter().collect());
-    assert!(greeter.hears().is_ok_and(|line| line.starts_with("* BYE ")));
-    greeter.services.send_replace(Services::default());
-    assert_eq!(greeter.hears(), Err(ErrorKind::ConnectionReset));
+    greeter.settings.set_words([(greeter.port, imap)].into_iter().collect(), words());
+    eventually("it is IMAP", || greeter.hears().is_ok_and(|line| line.starts_with("* BYE ")));
+    greeter.settings.set_words(Services::default(), words());
+    eventually("nothing is served", || greeter.hears() == Err(ErrorKind::ConnectionReset));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_be_told_is_reset() {
     for (service, grounds) in [(None, Some(GROUNDS)), (Some(SMTP), None)] {
-        let greeter = start_with(service, grounds, plain, Bounds::default());
+        let greeter = start_plain(service, grounds, Bounds::default());
         assert_eq!(greeter.hears(), Err(ErrorKind::ConnectionReset));
         let unexplained = u64::from(grounds.is_none());
         greeter.counts(Snapshot { reset: 1, unexplained, ..Snapshot::default() });
@@ -194,13 +230,6 @@ async fn who_cannot_be_told_is_reset() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_has_what_the_client_got() {
-    let speaks = |speaks: fn() -> tls::Speaks| {
-        move |port| {
-            let ports = tls::Ports::default();
-            ports.set([(port, speaks())].into());
-            ports
-        }
-    };
     let noted = |greeter: &Running| {
         let mut lines = Vec::new();
         eventually("the refusal is noted", || {
@@ -208,14 +237,16 @@ async fn the_log_has_what_the_client_got() {
             !lines.is_empty()
         });
         match lines.as_slice() {
-            [Line::Source(Refused { answer, .. }, 0)] => *answer,
+            [LogLine::Source(Refused { answer, .. }, 0)] => *answer,
             other => panic!("{other:?}"),
         }
     };
-    let said = start_with(Some(SMTP), Some(GROUNDS), speaks(|| tls::Speaks::Plain), Bounds::default());
+    let said = start(SMTP, Bounds::default());
     assert_eq!(said.hears().as_deref(), Ok(LINE));
     assert_eq!(noted(&said), Answer::Reply);
-    let alerts = start_with(Some(SMTP), Some(GROUNDS), speaks(|| tls::Speaks::Alert), Bounds::default());
+    let settings = Settings::default();
+    let alert = |port| settings.set_tls(vec![(vec![port], Vec::new())]);
+    let alerts = start_with(Some(SMTP), Some(GROUNDS), settings.clone(), alert, Bounds::default());
     let mut bytes = Vec::new();
     alerts.connect().read_to_end(&mut bytes).unwrap();
     assert_eq!((bytes.as_slice(), noted(&alerts)), (&tls::REFUSED[..], Answer::Alert));
@@ -223,13 +254,15 @@ async fn the_log_has_what_the_client_got() {
     // The kernel takes nothing for this one any more.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let resets = start_with(None, None, plain, Bounds::default());
-    resets.services.send_replace([(address.port(), SMTP)].into_iter().collect());
+    let resets = start_plain(None, None, Bounds::default());
+    resets.settings.set_words([(address.port(), SMTP)].into_iter().collect(), words());
+    eventually("it serves", || resets.teller.is_there());
     let client = connect("127.0.0.1", address.port());
     let (served, _) = listener.accept().unwrap();
     bear(&served, GROUNDS).unwrap();
     served.shutdown(Shutdown::Write).unwrap();
-    resets.teller.tell(served, resets.teller.seat(address.ip()).unwrap());
+    resets.teller.tell(&served);
+    drop(served);
     assert_eq!(noted(&resets), Answer::Reset);
     resets.counts(Snapshot { reset: 1, ..Snapshot::default() });
     drop(client);
@@ -372,28 +405,34 @@ fn out_of_descriptors_it_resets_and_recovers() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
         return;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
-        // The client is connected to the backlog before the last descriptor goes.
-        let listener = Listener::at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
-        let port = listener.address().port();
-        let client = connect("127.0.0.1", port);
-        let (_word, words) = watch::channel(words());
-        bear(&listener, GROUNDS).unwrap();
-        let (_serve, services) = watch::channel([(port, SMTP)].into_iter().collect());
-        let (ports, dues) = (tls::Ports::default(), Box::new(Never));
-        let greeter = Greeter::new(listener, services, ports, words, dues, Bounds::default()).unwrap();
-        let totals = greeter.totals();
-        let (_stop, stopped) = watch::channel(false);
-        let files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-        tokio::spawn(greeter.serve(stopped));
-        assert_eq!(heard(&client), Err(ErrorKind::ConnectionReset), "nobody waits");
-        eventually("it is counted", || totals.snapshot().accept_errors == 1);
-        drop(files);
-        assert_eq!(heard(&connect("127.0.0.1", port)).as_deref(), Ok(LINE));
-    });
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
+    // The client is connected to the backlog before the last descriptor goes.
+    let listener = Listener::at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
+    let port = listener.address().port();
+    let client = connect("127.0.0.1", port);
+    bear(&listener, GROUNDS).unwrap();
+    let settings = Settings::default();
+    settings.set_words([(port, SMTP)].into_iter().collect(), words());
+    let totals = Totals::new().unwrap();
+    let (ours, orders) = channel::pair().unwrap();
+    let (_answers, questions) = channel::pair().unwrap();
+    let daemon = Daemon { orders, reader: Reader::new(), asker: tls::Asker::new(questions) };
+    let setup = Setup::of(&settings.get(), Bounds::default(), false);
+    let listener = listener.as_fd().try_clone_to_owned().unwrap().into();
+    let mut event_loop = EventLoop::new(listener, daemon, &setup, totals.clone()).unwrap();
+    let files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    let serves = std::thread::spawn(move || event_loop.run());
+    assert_eq!(heard(&client), Err(ErrorKind::ConnectionReset), "nobody waits");
+    let is_counted = || if totals.snapshot().accept_errors == 1 { Ok(()) } else { Err("not yet".to_owned()) };
+    limiter_lab::eventually("it is counted", PATIENCE, is_counted);
+    drop(files);
+    assert_eq!(heard(&connect("127.0.0.1", port)).as_deref(), Ok(LINE));
+    let (notice, _) = Reader::new().receive::<Notice>(&ours, RecvFlags::empty()).unwrap().unwrap();
+    assert_eq!(notice, Notice::CannotAccept { waits: false, errno: libc::EMFILE });
+    // Nobody gives it orders any more.
+    drop(ours);
+    serves.join().unwrap().unwrap();
 }
 
 fn allow_many_files() {

@@ -1,32 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the greeter did, counted.
 
+mod counts;
+mod page;
+
 use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use counts::Counts;
+use page::Page;
 use serde::{Deserialize, Serialize};
 
-/// The live counts, since the greeter was made. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Totals(Arc<Counts>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    greeted: AtomicU64,
-    greeted_by_tls: AtomicU64,
-    alerts: AtomicU64,
-    over_budget: AtomicU64,
-    failed_handshakes: AtomicU64,
-    reset: AtomicU64,
-    unexplained: AtomicU64,
-    dropped_full: AtomicU64,
-    accept_errors: AtomicU64,
-}
+/// The live counts, since the daemon has started. Clones share them, and so do processes that have the descriptor. What
+/// is in them is only shown: the greeter's process can write there what it likes.
+#[derive(Clone, Debug)]
+pub struct Totals(Arc<Page>);
 
 /// The counts at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +65,29 @@ impl fmt::Display for Snapshot {
     }
 }
 
+impl AsFd for Totals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Totals {
+    /// Of nothing so far.
+    ///
+    /// # Errors
+    /// If there is no memory that two processes can share.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(Page::new()?)))
+    }
+
+    /// Those behind the descriptor of others.
+    ///
+    /// # Errors
+    /// If it is none of such.
+    pub fn open(file: OwnedFd) -> io::Result<Self> {
+        Ok(Self(Arc::new(Page::open(file)?)))
+    }
+
     /// The counts now; each for itself is exact.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -88,7 +101,7 @@ impl Totals {
             unexplained,
             dropped_full,
             accept_errors,
-        } = &*self.0;
+        } = &**self.0;
         Snapshot {
             greeted: greeted.load(Relaxed),
             greeted_by_tls: greeted_by_tls.load(Relaxed),

@@ -6,9 +6,12 @@ use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 use limiter_common::Protocol;
 
 use crate::{
-    config::{Config, is_hostname},
+    config::{self, Config, is_hostname},
     wording::Wording,
 };
+
+/// What a service is called whose name is not known.
+pub const NAMELESS: &str = "mail";
 
 /// The greeter's name, and what is told at which port.
 #[derive(Clone, Debug, Default)]
@@ -34,17 +37,38 @@ impl Words {
     /// other character reaches a line, so none can end it.
     #[must_use]
     pub fn of(config: &Config, hostname: String) -> Self {
-        let mut services = HashMap::new();
-        for service in &config.services {
-            let words = Arc::new(Service {
-                name: service.name.as_str().into(),
-                protocol: service.protocol,
-                wording: service.wording.clone(),
-            });
-            services.extend(service.ports.iter().map(|port| (*port, Arc::clone(&words))));
-        }
+        let words = |service: &config::Service| Service {
+            name: service.name.as_str().into(),
+            protocol: service.protocol,
+            wording: service.wording.clone(),
+        };
+        let services = config.services.iter().map(|service| (service.ports.clone(), words(service)));
         let hostname = if is_hostname(&hostname) { hostname } else { "localhost".to_owned() };
-        Self { hostname, services }
+        Self::new(hostname, services)
+    }
+
+    /// Under this name, these words at these ports.
+    pub fn new(hostname: String, services: impl IntoIterator<Item = (Vec<u16>, Service)>) -> Self {
+        let mut by_port = HashMap::new();
+        for (ports, service) in services {
+            let service = Arc::new(service);
+            by_port.extend(ports.into_iter().map(|port| (port, Arc::clone(&service))));
+        }
+        Self { hostname, services: by_port }
+    }
+
+    /// Each service, with its ports.
+    pub fn services(&self) -> impl Iterator<Item = (Vec<u16>, &Service)> {
+        let mut ports: HashMap<*const Service, (Vec<u16>, &Service)> = HashMap::new();
+        for (&port, service) in &self.services {
+            ports.entry(Arc::as_ptr(service)).or_insert_with(|| (Vec::new(), service)).0.push(port);
+        }
+        ports.into_values()
+    }
+
+    /// Whether there is a service of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.services.values().any(|service| service.name.as_ref() == name)
     }
 
     /// What is told at `port`, if clients speak `protocol` there: the kernel's policy may be one change ahead.
@@ -56,7 +80,7 @@ impl Words {
     /// The name of the service at `port`, likewise.
     #[must_use]
     pub fn name(&self, port: u16, protocol: Protocol) -> Arc<str> {
-        self.at(port, protocol).map_or_else(|| "mail".into(), |service| Arc::clone(&service.name))
+        self.at(port, protocol).map_or_else(|| NAMELESS.into(), |service| Arc::clone(&service.name))
     }
 }
 
@@ -64,7 +88,7 @@ impl Words {
 pub trait Dues: fmt::Debug + Send {
     /// In which time that is, of `remote` at `local_port`; `None` if it is not known.
     ///
-    /// Called on the greeter's thread, only for who is refused for its rate and told so with `{retry}`.
+    /// Asked by the greeter's process, only for who is refused for its rate and told so with `{retry}`.
     fn due(&self, local_port: u16, remote: IpAddr) -> Option<Duration>;
 }
 

@@ -8,6 +8,7 @@ mod bulk;
 pub mod census;
 pub mod environment;
 pub mod grace;
+pub mod greeter;
 mod iterator;
 mod link;
 pub mod listening;

@@ -132,9 +132,9 @@ impl Clients {
 
     /// Makes a connection of the handshake, and hands it to the greeter.
     fn tell(&self, waiters: &mut Waiters, held: &Held, grounds: Grounds) -> Result<Ended> {
-        let Some(seat) = self.teller.seat(held.remote.ip()) else {
+        if !self.teller.is_there() {
             return Ok(if self.remove(held)? { Ended::Unheard } else { Ended::NotAtAll });
-        };
+        }
         let takeover = Takeover::prepare(held)?;
         // As what the greeter accepts: it is not mail, and not counted.
         waiters.mark(&takeover)?;
@@ -142,7 +142,7 @@ impl Clients {
         if !self.remove(held)? {
             return Ok(Ended::NotAtAll);
         }
-        self.teller.tell(takeover.finish()?, seat);
+        self.teller.tell(&takeover.finish()?);
         Ok(Ended::Told)
     }
 

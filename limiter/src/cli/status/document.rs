@@ -4,11 +4,7 @@
 use serde::Serialize;
 
 use super::service::Service;
-use crate::{
-    greeter::{Snapshot, tls},
-    instance::Daemon,
-    shield,
-};
+use crate::{greeter::tls, instance::Daemon, shield};
 
 #[derive(Serialize)]
 pub struct Status {
@@ -18,8 +14,8 @@ pub struct Status {
     pub(in crate::cli) daemon: Daemon,
     /// Where denied and banned sources are dropped before anything is spent on them.
     pub(in crate::cli) shield: Vec<shield::Attachment>,
-    /// What the greeter has done since the daemon started; none where no daemon says.
-    pub(in crate::cli) greeter: Option<Snapshot>,
+    /// The greeter's process, and what it has done since the daemon started; none where no daemon says.
+    pub(in crate::cli) greeter: Option<tls::State>,
     /// The certificates with which it says why inside TLS.
     pub(in crate::cli) certificates: Vec<tls::Certificate>,
     /// Bans in force.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     cli::output::{self, Column, Screen},
     config,
-    greeter::Snapshot,
+    greeter::{Process, Snapshot},
     instance::Daemon,
 };
 
@@ -63,12 +63,25 @@ fn not_told(greeter: &Snapshot) -> Option<String> {
     (!said.is_empty()).then(|| format!("greeter: since the daemon started {}", said.join("; ")))
 }
 
+/// How often its process has ended by itself, in words; `None` if it has not.
+fn restarts(process: &Process) -> Option<String> {
+    match process.restarts {
+        0 => None,
+        1 => Some("greeter: since the daemon started it was started again once".to_owned()),
+        times => Some(format!("greeter: since the daemon started it was started again {times} times")),
+    }
+}
+
 /// What is shown of it.
 pub fn screen(status: &Status, width: output::Width) -> Screen {
     let mut screen = Screen::new(width);
-    let daemon = match status.daemon {
-        Daemon { pid: Some(pid), answers: true, .. } => format!("daemon running, pid {pid}"),
-        Daemon { pid: Some(pid), .. } => format!("daemon not answering, pid {pid}"),
+    let greeter = status.greeter.as_ref().map(|greeter| &greeter.process);
+    let daemon = match (&status.daemon, greeter.and_then(|process| process.pid)) {
+        (Daemon { pid: Some(pid), answers: true, .. }, Some(greeter)) => {
+            format!("daemon running, pid {pid}, greeter pid {greeter}")
+        }
+        (Daemon { pid: Some(pid), answers: true, .. }, None) => format!("daemon running, pid {pid}"),
+        (Daemon { pid: Some(pid), .. }, _) => format!("daemon not answering, pid {pid}"),
         _ => "daemon not running".to_owned(),
     };
     let limits = if status.in_force { "limits in force" } else { "LIMITS NOT IN FORCE" };
@@ -78,8 +91,10 @@ pub fn screen(status: &Status, width: output::Width) -> Screen {
     screen.table(&COLUMNS, &rows);
     screen.paragraph(status.services.iter().filter_map(Service::further_limits));
     screen.paragraph(status.services.iter().filter_map(Service::waits));
-    screen.paragraph(status.greeter.iter().filter_map(inside_tls));
-    screen.paragraph(status.greeter.iter().filter_map(not_told));
+    let totals = || status.greeter.iter().map(|greeter| &greeter.totals);
+    screen.paragraph(totals().filter_map(inside_tls));
+    screen.paragraph(totals().filter_map(not_told));
+    screen.paragraph(greeter.and_then(restarts));
     screen.paragraph(status.certificates.iter().map(ToString::to_string));
     screen.paragraph(status.shield.iter().map(|attachment| format!("shield on {attachment}")));
     if status.bans > 0 {

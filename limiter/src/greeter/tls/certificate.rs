@@ -6,7 +6,10 @@ use std::{
     io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,7 +26,9 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-use super::signer::{AskingKey, Bound};
+use serde::{Deserialize, Serialize};
+
+use super::signer::{Bound, PrivateKey};
 use crate::{config::CertificateFiles, trust};
 
 /// The largest file that is read: room for a chain of ten certificates and more, and no more than each client that
@@ -31,15 +36,39 @@ use crate::{config::CertificateFiles, trust};
 const MAX_FILE_BYTES: u64 = 64 << 10;
 
 /// A certificate that can be used.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Usable {
-    /// As the TLS library has it.
-    pub key: Arc<CertifiedKey>,
+    /// No other of this daemon has it.
+    pub number: u64,
+    chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub key: PrivateKey,
     /// The names that it is for; may begin with `*.`.
     pub names: Vec<String>,
     /// When it ends.
     pub expires: SystemTime,
 }
+
+/// Ports, and the certificates that are used there.
+pub type Set = (Vec<u16>, Vec<Arc<Usable>>);
+
+/// What the greeter's process knows of a certificate: what any client may know.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Public {
+    /// [`Usable::number`].
+    pub number: u64,
+    /// The certificate itself, and those that lead to a known one.
+    pub chain: Vec<Vec<u8>>,
+    /// [`Usable::names`].
+    pub names: Vec<String>,
+    /// [`PrivateKey::public`].
+    pub algorithm: u8,
+    /// The same.
+    pub schemes: Vec<u16>,
+}
+
+/// Numbers for certificates.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// Why a certificate cannot be used: one sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,7 +161,7 @@ pub fn load(files: &CertificateFiles, bound: &Bound, now: SystemTime) -> Result<
     let pem = read(&files.key)?;
     let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| Unusable::NoKey(key.clone()))?;
     let private = any_supported_type(&private).map_err(|_| Unusable::KeyType(key.clone()))?;
-    let certified = CertifiedKey::new(chain, Arc::new(AskingKey::new(private, bound.clone())));
+    let certified = CertifiedKey::new(chain, Arc::clone(&private));
     certified.keys_match().map_err(|error| match error {
         Error::InconsistentKeys(_) => {
             Unusable::OtherKey { certificate: certificate.clone(), key: key.clone() }
@@ -150,7 +179,8 @@ pub fn load(files: &CertificateFiles, bound: &Bound, now: SystemTime) -> Result<
         return Err(Unusable::Expired(certificate, date(expires)));
     }
     let names = names(&first);
-    Ok(Usable { key: Arc::new(certified), names, expires })
+    let key = PrivateKey::new(private, bound.clone());
+    Ok(Usable { number: NUMBERS.fetch_add(1, Relaxed), chain: certified.cert, key, names, expires })
 }
 
 /// A time as people write it.
@@ -236,6 +266,13 @@ fn open_to_others(path: &Path) -> Option<String> {
 const SOON: Duration = Duration::from_secs(3 * 24 * 3600);
 
 impl Usable {
+    /// What is public of it.
+    pub fn public(&self) -> Public {
+        let (algorithm, schemes) = self.key.public();
+        let chain = self.chain.iter().map(|certificate| certificate.to_vec()).collect();
+        Public { number: self.number, chain, names: self.names.clone(), algorithm, schemes }
+    }
+
     /// What is to be said of it at this time, a sentence each. Modes and owners are looked at anew: they may change
     /// where the files do not, as those of a directory.
     pub fn warnings(&self, files: &CertificateFiles, now: SystemTime) -> Vec<String> {

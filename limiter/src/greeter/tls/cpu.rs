@@ -1,15 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! How much of the CPU something takes.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// The CPU time that this thread has had. Unlike the time of day, it stands still while the process or its host is
-/// stopped, and while others have the CPU.
+thread_local! {
+    /// What others have worked for this thread.
+    static CHARGED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// The CPU time that this thread has had, and others for it. Unlike the time of day, it stands still while the process
+/// or its host is stopped, and while others have the CPU.
 pub fn used() -> Duration {
     // Linux has this clock for every thread.
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+    let own = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from);
+    own.saturating_add(CHARGED.get())
+}
+
+/// Another process has worked so much for this thread.
+pub fn charge(took: Duration) {
+    CHARGED.set(CHARGED.get().saturating_add(took));
 }
 
 #[cfg(test)]
@@ -17,6 +28,14 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn what_others_work_for_a_thread_counts_as_its_own() {
+        let before = used();
+        charge(Duration::from_secs(7));
+        assert!(used().checked_sub(before).unwrap() >= Duration::from_secs(7));
+        std::thread::spawn(|| assert!(used() < Duration::from_secs(7))).join().unwrap();
+    }
 
     #[test]
     fn a_thread_that_stands_still_uses_nothing_and_one_that_works_uses_what_it_works() {

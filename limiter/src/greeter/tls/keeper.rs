@@ -3,7 +3,7 @@
 //! change. What is read is checked as a whole before it is used; what cannot be used leaves the old one in use.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt, fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -16,14 +16,16 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::{
-    certificate::{self, Stamp, Unusable, Usable},
-    ports::{Ports, Speaks},
-    server::Common,
+    certificate::{self, Set, Stamp, Unusable, Usable},
     signer::Bound,
 };
 use crate::{
     config::{CertificateFiles, Service},
-    greeter::totals::{Snapshot, Totals},
+    greeter::{
+        health::{Health, Process},
+        settings::Settings,
+        totals::{Snapshot, Totals},
+    },
     staged,
 };
 
@@ -36,13 +38,24 @@ const NAMES_SHOWN: usize = 3;
 /// What the daemon says of its greeter, for `limiter status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// What it did.
-    pub totals: Snapshot,
+    /// The process, and what it did.
+    pub greeter: State,
     /// The certificates that the configuration names, in its order, and those that it names no longer, and that stay
     /// in use.
     pub certificates: Vec<Certificate>,
     /// What is not as it should be, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// The greeter's process, and what all that there were have done since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// How it is.
+    #[serde(flatten)]
+    pub process: Process,
+    /// What it did.
+    #[serde(flatten)]
+    pub totals: Snapshot,
 }
 
 /// What became of a certificate.
@@ -114,15 +127,12 @@ struct Known {
 /// A certificate in use, and its files.
 type Used = (CertificateFiles, Arc<Usable>);
 
-/// Ports, and the certificates that are used there.
-type Set = (Vec<u16>, Vec<Arc<Usable>>);
-
 /// Keeps them.
 #[derive(Debug)]
 pub struct Keeper {
-    ports: Ports,
+    settings: Settings,
     totals: Totals,
-    common: Common,
+    health: Health,
     bound: Bound,
     known: BTreeMap<CertificateFiles, Known>,
     /// By service, in the order of the configuration.
@@ -137,14 +147,12 @@ pub struct Keeper {
 
 impl Keeper {
     /// One that has read nothing yet, and says so at `path`.
-    ///
-    /// # Errors
-    /// If the kernel has no random numbers.
-    pub fn new(ports: Ports, totals: Totals, path: PathBuf) -> Result<Self> {
-        Ok(Self {
-            ports,
+    #[must_use]
+    pub fn new(settings: Settings, totals: Totals, health: Health, path: PathBuf) -> Self {
+        Self {
+            settings,
             totals,
-            common: Common::new()?,
+            health,
             bound: Bound::new(),
             known: BTreeMap::new(),
             used: BTreeMap::new(),
@@ -152,7 +160,7 @@ impl Keeper {
             path,
             report: None,
             is_unwritable: false,
-        })
+        }
     }
 
     /// Looks at all that the services name, and has the greeter use it.
@@ -256,27 +264,15 @@ impl Keeper {
         if is_known {
             return;
         }
-        let mut ports = HashMap::new();
-        for (of_service, certificates) in &set {
-            let speaks = if certificates.is_empty() {
-                Speaks::Alert
-            } else {
-                self.common.server(certificates.clone()).map_or_else(
-                    |problem| {
-                        error!("cannot use the certificates: {problem:#}; refused clients get a TLS alert");
-                        Speaks::Alert
-                    },
-                    Speaks::Tls,
-                )
-            };
-            ports.extend(of_service.iter().map(|port| (*port, speaks.clone())));
-        }
-        self.ports.set(ports);
+        self.settings.set_tls(set.clone());
         self.set = Some(set);
     }
 
     fn make_report(&self, services: &[Service], now: SystemTime) -> Report {
-        let mut report = Report { totals: self.totals.snapshot(), ..Report::default() };
+        let (totals, process) = (self.totals.snapshot(), self.health.process());
+        let warnings = process.warning().into_iter().collect();
+        let greeter = State { process, totals };
+        let mut report = Report { greeter, certificates: Vec::new(), warnings };
         for files in &self.order(services) {
             let Some(known) = self.known.get(files) else { continue };
             let names = |of: &[&Service]| of.iter().map(|service| service.name.clone()).collect::<Vec<_>>();

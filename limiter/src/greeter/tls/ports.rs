@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is said at which port.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use rustls::ServerConfig;
 
@@ -19,18 +16,18 @@ pub enum Speaks {
     Tls(Arc<ServerConfig>),
 }
 
-/// The ports where TLS starts at once. Clones share them: who knows the certificates [`set`](Self::set)s them.
+/// The ports where TLS starts at once.
 #[derive(Clone, Debug, Default)]
-pub struct Ports(Arc<RwLock<HashMap<u16, Speaks>>>);
+pub struct Ports(HashMap<u16, Speaks>);
 
 impl Ports {
-    /// What is said at `port`.
-    pub fn at(&self, port: u16) -> Speaks {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&port).cloned().unwrap_or(Speaks::Plain)
+    /// These.
+    pub const fn new(ports: HashMap<u16, Speaks>) -> Self {
+        Self(ports)
     }
 
-    /// Has other things said.
-    pub fn set(&self, ports: HashMap<u16, Speaks>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ports;
+    /// What is said at `port`.
+    pub fn at(&self, port: u16) -> Speaks {
+        self.0.get(&port).cloned().unwrap_or(Speaks::Plain)
     }
 }

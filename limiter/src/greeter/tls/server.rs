@@ -7,12 +7,36 @@ use anyhow::{Context as _, Result};
 use rustls::{
     NamedGroup, ServerConfig,
     crypto::{CryptoProvider, ring},
+    pki_types::CertificateDer,
     server::{ClientHello, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 
-use super::{certificate::Usable, names};
+use super::{
+    asker::{Asker, AskingKey},
+    certificate::Public,
+    names,
+};
+
+/// A certificate that clients are shown.
+#[derive(Debug)]
+pub struct Offered {
+    key: Arc<CertifiedKey>,
+    names: Vec<String>,
+}
+
+/// A certificate as the process has it, of what is public of it.
+pub fn offered(public: &Public, asker: &Asker) -> Arc<Offered> {
+    let key = AskingKey {
+        asker: asker.clone(),
+        key: public.number,
+        algorithm: public.algorithm.into(),
+        schemes: public.schemes.iter().map(|&scheme| scheme.into()).collect(),
+    };
+    let chain = public.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    Arc::new(Offered { key: Arc::new(CertifiedKey::new(chain, Arc::new(key))), names: public.names.clone() })
+}
 
 /// What all handshakes have in common.
 #[derive(Debug)]
@@ -38,7 +62,7 @@ impl Common {
 
     /// For these certificates: TLS 1.2 and 1.3, no certificates of clients, tickets. Whatever protocol a client asks
     /// for by ALPN, there is one at the port.
-    pub fn server(&self, certificates: Vec<Arc<Usable>>) -> Result<Arc<ServerConfig>> {
+    pub fn server(&self, certificates: Vec<Arc<Offered>>) -> Result<Arc<ServerConfig>> {
         let config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .context("the TLS library lacks what TLS 1.2 or 1.3 needs")?;
@@ -53,15 +77,15 @@ impl Common {
 
 /// Chooses among certificates.
 #[derive(Debug)]
-struct Certificates(Vec<Arc<Usable>>);
+struct Certificates(Vec<Arc<Offered>>);
 
 impl ResolvesServerCert for Certificates {
     /// The first for the name that the client asks for, whose signatures it knows; else the first of these.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let knows = |certificate: &&Arc<Usable>| {
+        let knows = |certificate: &&Arc<Offered>| {
             certificate.key.key.choose_scheme(hello.signature_schemes()).is_some()
         };
-        let is_named = |certificate: &&Arc<Usable>| {
+        let is_named = |certificate: &&Arc<Offered>| {
             hello.server_name().is_some_and(|name| names::cover(&certificate.names, name))
         };
         let mut usable = self.0.iter().filter(knows);

@@ -1,38 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! Who signs handshakes. The TLS library knows no private key: it has an [`AskingKey`], which asks a [`Signer`] for
-//! each signature. Today that is in the same process ([`Keys`]).
+//! Who signs handshakes: the daemon, which has the private keys. It signs nothing else, whoever asks.
 
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use rustls::{
-    Error, SignatureAlgorithm, SignatureScheme,
-    pki_types::SubjectPublicKeyInfoDer,
-    sign::{self, SigningKey},
-};
+use rustls::{SignatureScheme, sign::SigningKey};
+use serde::{Deserialize, Serialize};
 
-use super::bucket::Bucket;
+use super::{bucket::Bucket, cpu};
 
 /// Signatures a second, twice as many as there may be handshakes: whoever asks for more does something else.
 const RATE: u32 = 400;
 /// So many at once.
 const BURST: u32 = 200;
 
-/// Signs handshakes, and nothing else, no more often than its bound.
-pub trait Signer: fmt::Debug + Send + Sync {
-    /// The signature of `message` by the key, in one of its schemes.
-    ///
-    /// # Errors
-    /// Why there is none.
-    fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, Refused>;
-}
-
 /// Why nothing is signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Unsigned {
+    /// The key is not in use any more, or never was.
+    #[error("there is no such key")]
+    Unknown,
     /// It is no part of a TLS handshake.
     #[error("this is no TLS handshake")]
     NoHandshake,
@@ -45,6 +35,9 @@ pub enum Refused {
     /// The key could not.
     #[error("the key failed")]
     Failed,
+    /// The daemon does not answer.
+    #[error("the daemon does not answer")]
+    Silent,
 }
 
 /// The bound that all keys of a process share.
@@ -60,30 +53,55 @@ impl Bound {
     fn take(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
     }
+
+    /// What takes longer than a millisecond of the CPU counts for as many as it has milliseconds.
+    fn pay(&self, took: Duration) {
+        let beyond = took.saturating_sub(Duration::from_millis(1));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pay(beyond);
+    }
 }
 
-/// A private key of this process.
-pub struct Keys {
+/// A private key.
+pub struct PrivateKey {
     key: Arc<dyn SigningKey>,
     bound: Bound,
 }
 
-impl fmt::Debug for Keys {
+impl fmt::Debug for PrivateKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Keys").finish_non_exhaustive()
+        out.debug_struct("PrivateKey").finish_non_exhaustive()
     }
 }
 
-impl Signer for Keys {
-    fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, Refused> {
+impl PrivateKey {
+    /// One whose signatures count for this bound.
+    pub fn new(key: Arc<dyn SigningKey>, bound: Bound) -> Self {
+        Self { key, bound }
+    }
+
+    /// The number of its algorithm (RFC 5246, 7.4.1.4.1), and those of the schemes that it signs in.
+    pub fn public(&self) -> (u8, Vec<u16>) {
+        let has = |scheme: &SignatureScheme| self.key.choose_scheme(&[*scheme]).is_some();
+        (self.key.algorithm().into(), SCHEMES.into_iter().filter(has).map(Into::into).collect())
+    }
+
+    /// The signature of a handshake, and how much of the CPU it has taken.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<(Vec<u8>, Duration), Unsigned> {
         if !is_handshake(message) {
-            return Err(Refused::NoHandshake);
+            return Err(Unsigned::NoHandshake);
         }
-        let signer = self.key.choose_scheme(&[scheme]).ok_or(Refused::Scheme)?;
+        let signer = self.key.choose_scheme(&[scheme]).ok_or(Unsigned::Scheme)?;
         if !self.bound.take() {
-            return Err(Refused::TooMany);
+            return Err(Unsigned::TooMany);
         }
-        signer.sign(message).map_err(|_| Refused::Failed)
+        let before = cpu::used();
+        let signature = signer.sign(message).map_err(|_| Unsigned::Failed);
+        let took = cpu::used().saturating_sub(before);
+        self.bound.pay(took);
+        Ok((signature?, took))
     }
 }
 
@@ -134,70 +152,16 @@ const SCHEMES: [SignatureScheme; 9] = [
     SignatureScheme::RSA_PKCS1_SHA512,
 ];
 
-/// A key as the TLS library has it: what is public of it, and whom to ask.
-#[derive(Clone, Debug)]
-pub struct AskingKey {
-    signer: Arc<dyn Signer>,
-    algorithm: SignatureAlgorithm,
-    schemes: Vec<SignatureScheme>,
-    public: Option<SubjectPublicKeyInfoDer<'static>>,
-}
-
-impl AskingKey {
-    /// For a key of this process.
-    pub fn new(key: Arc<dyn SigningKey>, bound: Bound) -> Self {
-        let has = |scheme: &SignatureScheme| key.choose_scheme(&[*scheme]).is_some();
-        Self {
-            algorithm: key.algorithm(),
-            schemes: SCHEMES.into_iter().filter(has).collect(),
-            public: key.public_key().map(SubjectPublicKeyInfoDer::into_owned),
-            signer: Arc::new(Keys { key, bound }),
-        }
-    }
-}
-
-impl SigningKey for AskingKey {
-    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn sign::Signer>> {
-        let scheme = *self.schemes.iter().find(|scheme| offered.contains(scheme))?;
-        Some(Box::new(Asking { signer: Arc::clone(&self.signer), scheme }))
-    }
-
-    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
-        self.public.clone()
-    }
-
-    fn algorithm(&self) -> SignatureAlgorithm {
-        self.algorithm
-    }
-}
-
-/// One signature that is asked for.
-#[derive(Debug)]
-struct Asking {
-    signer: Arc<dyn Signer>,
-    scheme: SignatureScheme,
-}
-
-impl sign::Signer for Asking {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        self.signer.sign(self.scheme, message).map_err(|why| Error::General(why.to_string()))
-    }
-
-    fn scheme(&self) -> SignatureScheme {
-        self.scheme
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rustls::{crypto::ring::sign::any_supported_type, pki_types::PrivateKeyDer};
 
     use super::*;
 
-    fn key() -> AskingKey {
+    fn key() -> PrivateKey {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let der = PrivateKeyDer::try_from(pair.serialize_der()).unwrap();
-        AskingKey::new(any_supported_type(&der).unwrap(), Bound::new())
+        PrivateKey::new(any_supported_type(&der).unwrap(), Bound::new())
     }
 
     fn tls13() -> Vec<u8> {
@@ -210,24 +174,24 @@ mod tests {
         let scheme = SignatureScheme::ECDSA_NISTP256_SHA256;
         let tls12 = [&[7; TLS12_RANDOMS][..], &[NAMED_CURVE, 0, 0x1d, 32], &[7; 32]].concat();
         for handshake in [tls13(), tls12] {
-            assert!(key.signer.sign(scheme, &handshake).is_ok());
-            assert_eq!(key.signer.sign(scheme, &handshake[1..]), Err(Refused::NoHandshake));
+            assert!(key.sign(scheme, &handshake).is_ok());
+            assert_eq!(key.sign(scheme, &handshake[1..]).unwrap_err(), Unsigned::NoHandshake);
             let longer = [&handshake[..], b"x"].concat();
-            assert_eq!(key.signer.sign(scheme, &longer), Err(Refused::NoHandshake));
+            assert_eq!(key.sign(scheme, &longer).unwrap_err(), Unsigned::NoHandshake);
         }
         let as_client =
             [&[b' '; TLS13_PADDING][..], b"TLS 1.3, client CertificateVerify\0", &[7; 32]].concat();
         for other in [&as_client[..], b"", b"a certificate"] {
-            assert_eq!(key.signer.sign(scheme, other), Err(Refused::NoHandshake));
+            assert_eq!(key.sign(scheme, other).unwrap_err(), Unsigned::NoHandshake);
         }
-        assert_eq!(key.signer.sign(SignatureScheme::ED25519, &tls13()), Err(Refused::Scheme));
+        assert_eq!(key.sign(SignatureScheme::ED25519, &tls13()).unwrap_err(), Unsigned::Scheme);
     }
 
     #[test]
     fn no_more_are_signed_than_the_bound() {
         let key = key();
-        let signed = (0..BURST * 2)
-            .filter(|_| key.signer.sign(SignatureScheme::ECDSA_NISTP256_SHA256, &tls13()).is_ok());
+        let signed =
+            (0..BURST * 2).filter(|_| key.sign(SignatureScheme::ECDSA_NISTP256_SHA256, &tls13()).is_ok());
         // Those that come meanwhile count, too.
         assert!((BURST..BURST * 2).contains(&(signed.count() as u32)));
     }

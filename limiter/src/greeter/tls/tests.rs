@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     config::{self, Config},
-    greeter::{Bounds, Snapshot, Totals},
+    greeter::{Bounds, Health, Settings, Snapshot, Totals},
 };
 
 const NAME: &str = "mail.example.org";
@@ -37,16 +37,27 @@ const NAME: &str = "mail.example.org";
 /// A directory with certificates, and who keeps them.
 pub struct Host {
     dir: tempfile::TempDir,
-    ports: Ports,
+    settings: Settings,
     keeper: Keeper,
 }
 
 impl Host {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let ports = Ports::default();
-        let keeper = Keeper::new(ports.clone(), Totals::default(), dir.path().join("report")).unwrap();
-        Self { dir, ports, keeper }
+        let settings = Settings::default();
+        let (totals, report) = (Totals::new().unwrap(), dir.path().join("report"));
+        let keeper = Keeper::new(settings.clone(), totals, Health::default(), report);
+        Self { dir, settings, keeper }
+    }
+
+    /// What is said at a port.
+    fn speaks(&self, port: u16) -> &'static str {
+        let said = self.settings.get();
+        match said.tls.iter().find(|(ports, _)| ports.contains(&port)) {
+            None => "plain text",
+            Some((_, certificates)) if certificates.is_empty() => "an alert",
+            Some(_) => "TLS",
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -95,15 +106,9 @@ impl Host {
 
     /// A greeter with these certificates.
     fn greeter(&mut self, files: &[&str], bounds: Bounds) -> Running {
-        start_with(
-            Some(SMTP),
-            Some(GROUNDS),
-            |port| {
-                self.round(port, files, SystemTime::now());
-                self.ports.clone()
-            },
-            bounds,
-        )
+        let settings = self.settings.clone();
+        let prepare = |port| drop(self.round(port, files, SystemTime::now()));
+        start_with(Some(SMTP), Some(GROUNDS), settings, prepare, bounds)
     }
 
     fn client(&self, file: &str, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {

@@ -96,13 +96,13 @@ async fn a_certificate_is_used_only_while_it_is_valid() {
     let words = "is not valid before 2030-01-01 00:00:00 UTC; check the clock of this host; until then, its refused \
                  clients get a TLS alert instead of a reason";
     assert!(early.warnings[0].ends_with(words), "{:?}", early.warnings);
-    assert!(matches!(host.ports.at(2465), Speaks::Alert));
+    assert_eq!(host.speaks(2465), "an alert");
     // Nobody touches the file.
     let report = host.round(2465, &["a"], day(2030));
     assert_eq!(report.warnings, [""; 0]);
     assert_eq!(report.certificates[0].expires.as_deref(), Some("2031-01-01 00:00:00 UTC"));
     assert_eq!(report.certificates[0].names, [NAME]);
-    assert!(matches!(host.ports.at(2465), Speaks::Tls(_)));
+    assert_eq!(host.speaks(2465), "TLS");
     let soon = host.round(2465, &["a"], SystemTime::from(date_time_ymd(2030, 12, 30)));
     assert!(
         soon.warnings[0].ends_with("expires on 2031-01-01 00:00:00 UTC; renew it"),
@@ -115,7 +115,7 @@ async fn a_certificate_is_used_only_while_it_is_valid() {
         "{:?}",
         late.warnings
     );
-    assert!(matches!(host.ports.at(2465), Speaks::Tls(_)), "its clients would be told nothing else");
+    assert_eq!(host.speaks(2465), "TLS", "its clients would be told nothing else");
     let mut another = Host::new();
     another.write("a", &parameters, &KeyPair::generate().unwrap());
     let expired = another.round(2465, &["a"], day(2031));
@@ -124,7 +124,7 @@ async fn a_certificate_is_used_only_while_it_is_valid() {
         "{:?}",
         expired.warnings
     );
-    assert!(matches!(another.ports.at(2465), Speaks::Alert), "none is used that was never valid here");
+    assert_eq!(another.speaks(2465), "an alert", "none is used that was never valid here");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_key_that_others_can_read_is_used_with_a_warning_of_its_mode() {
             "{path}: the private key has mode {mode:04o}{whose}; only root needs it: run `chmod 600 {path}`"
         );
         assert_eq!(said(&mut host), [expected]);
-        assert!(matches!(host.ports.at(2465), Speaks::Tls(_)));
+        assert_eq!(host.speaks(2465), "TLS");
     }
     fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
     assert_eq!(said(&mut host), [""; 0]);
@@ -236,11 +236,11 @@ fn when_the_configuration_names_a_certificate_that_cannot_be_used_the_one_before
     assert_eq!(host.round(2465, &["a"], SystemTime::now()).warnings, [""; 0]);
     let report = host.round(2465, &["b"], SystemTime::now());
     assert!(report.warnings[0].contains("b.pem does not exist"), "{:?}", report.warnings);
-    assert!(matches!(host.ports.at(2465), Speaks::Tls(_)));
-    assert!(matches!(host.ports.at(993), Speaks::Alert), "imap has no certificate");
-    assert!(matches!(host.ports.at(143), Speaks::Plain));
+    assert_eq!(host.speaks(2465), "TLS");
+    assert_eq!(host.speaks(993), "an alert", "imap has no certificate");
+    assert_eq!(host.speaks(143), "plain text");
     host.round(2465, &[], SystemTime::now());
-    assert!(matches!(host.ports.at(2465), Speaks::Alert), "the configuration names none");
+    assert_eq!(host.speaks(2465), "an alert", "the configuration names none");
 }
 
 #[test]
