@@ -29,6 +29,7 @@ mod dead;
 mod descriptors;
 mod endings;
 mod ghosts;
+mod greeter;
 mod instances;
 mod kept_bans;
 mod kernels;
