@@ -82,7 +82,7 @@ fn look(socket: Socket, state: u32, sk: *mut c_void) -> Option<SocketRecord> {
     let cookie = unsafe { bpf_get_socket_cookie(sk) };
     let remote = socket.remote();
     let shut = socket.is_shut();
-    let Some(DatedRecord { record, .. }) = records::of(cookie) else {
+    let Some(record) = records::of(cookie) else {
         let talks =
             matches!(state, BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT | BPF_TCP_FIN_WAIT1 | BPF_TCP_FIN_WAIT2);
         return if talks && !shut { count(socket, sk, cookie, &remote) } else { None };

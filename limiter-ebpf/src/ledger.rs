@@ -276,7 +276,7 @@ pub fn ended(ctx: &SockOpsContext) {
         return;
     }
     let recorded = ByCookie { cookie: cookie(ctx), remote: || remote(ctx) };
-    let Some(DatedRecord { record, since_s }) = records::of(recorded.cookie) else { return };
+    let Some(DatedRecord { record, since_s }) = records::dated(recorded.cookie) else { return };
     let Some(sk) = socket(ctx) else { return };
     // SAFETY: the socket of the context, locked while it changes its state.
     let given_back = match unsafe { kernel::ending(sk, state == BPF_TCP_CLOSE) } {

@@ -21,20 +21,31 @@ const ENOENT: i32 = -2;
 
 /// The record of the connection with this cookie.
 #[inline(always)]
-pub fn of(cookie: u64) -> Option<DatedRecord> {
+pub fn of(cookie: u64) -> Option<ConnectionRecord> {
+    find(cookie).map(|(record, _)| record.get())
+}
+
+/// The same, and since when there is a connection. Apart, because of both in one register older verifiers (6.1) do not
+/// know that a byte of it is one.
+#[inline(always)]
+pub fn dated(cookie: u64) -> Option<DatedRecord> {
+    find(cookie).map(|(record, since_s)| DatedRecord { record: record.get(), since_s: since_s.get() })
+}
+
+/// Where the record is, and since when.
+#[inline(always)]
+fn find(cookie: u64) -> Option<(MapRef<ConnectionRecord>, MapRef<u32>)> {
     let slot = SLOTS.find(Slot::of(cookie))?;
     if field!(slot, cookie).get() == cookie {
-        let record = field!(slot, record).get();
-        return Some(DatedRecord { record, since_s: field!(slot, since_s).get() });
+        return Some((field!(slot, record), field!(slot, since_s)));
     }
     if crowded(cookie)?.get() == 0 {
         return None;
     }
     if let Some(dated) = OVERFLOW.find(&cookie) {
-        return Some(dated.get());
+        return Some((field!(dated, record), field!(dated, since_s)));
     }
-    let kept = KEPT.find(&cookie)?;
-    Some(DatedRecord { record: field!(kept, record).get(), since_s: field!(kept, since_s).get() })
+    KEPT.find(&cookie).map(|kept| (field!(kept, record), field!(kept, since_s)))
 }
 
 /// How many records of the cookies that have this one's slot are in hash maps.

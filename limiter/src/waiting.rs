@@ -4,7 +4,7 @@
 //! Such a client believes it is connected, and hears nothing: the gate has dropped the ACK that completes
 //! its handshake, and the kernel keeps the request (`struct tcp_request_sock`) in the SYN queue. Either
 //! it gets in, by being asked for its ACK again ([`probe`]), or it is told why not: the request is removed
-//! ([`diag`]), and a socket of our own with the same four numbers speaks in its place ([`repair`]).
+//! ([`crate::sock_diag`]), and a socket of our own with the same four numbers speaks in its place ([`repair`]).
 //!
 //! [`mod@line`] decides, and knows neither maps nor sockets; [`Attendant`] does what it says, on a thread of its
 //! own, in the network namespace of that thread.

@@ -13,6 +13,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -60,6 +61,8 @@ impl Listener {
         socket.set_reuse_address(true)?;
         // Accepted connections inherit it, so that a client's flood fills no memory.
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        // Likewise: should the process end before it has spoken, its clients get a reset, not an end without a word.
+        socket.set_linger(Some(Duration::ZERO))?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;

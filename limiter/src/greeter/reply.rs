@@ -68,13 +68,19 @@ pub fn shake(stream: TcpStream, handshake: Handshake, bounds: &Bounds, now: Inst
     Client { stream, handshake: Some(Box::new(handshake)), left: bounds.bytes, until, _seat: seat }
 }
 
-/// Says the last thing, so the end of it and the FIN travel in one segment; whether the kernel took it whole.
+/// Says the last thing, so the end of it and the FIN travel in one segment; whether the kernel took it whole. From then on
+/// the end of the process is an orderly one for the client, too.
 fn say_last(stream: &TcpStream, bytes: &[u8]) -> bool {
     let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
     let socket = SockRef::from(stream);
     let whole =
         bytes.is_empty() || socket.send_with_flags(bytes, flags).is_ok_and(|sent| sent == bytes.len());
-    whole && socket.shutdown(Shutdown::Write).is_ok()
+    if !whole || socket.shutdown(Shutdown::Write).is_err() {
+        return false;
+    }
+    // What came from the listener would be reset when it is closed, and may not have been read.
+    let _reset_at_worst = socket.set_linger(None);
+    true
 }
 
 impl Client {

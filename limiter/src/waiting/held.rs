@@ -46,7 +46,7 @@ pub struct Held {
     /// The interface or VRF that the request is bound to (`ir_iif`), as its listener is; 0: none.
     pub bound_ifindex: u32,
     /// The firewall mark of its packets, by which the way to the client may go (`fwmark` of ip-rule(8)), as far as it is
-    /// known: [`super::diag`] finds it as long as the request is there.
+    /// known: [`crate::sock_diag`] finds it as long as the request is there.
     pub mark: u32,
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! A daemon that was stopped by a signal: it runs, has its sockets open, and answers nobody.
 
+use std::time::Duration;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, same, sockets};
+use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually, let_time_pass, same, sockets};
 
 #[test]
 fn while_the_daemon_is_stopped_refused_clients_get_a_reset_and_status_says_so() {
@@ -14,6 +16,10 @@ fn while_the_daemon_is_stopped_refused_clients_get_a_reset_and_status_says_so() 
     let held = [V4, V6].map(|family| lab.served(family.source(), family.port(25)));
     let daemon = Pid::from_raw(limiter.pid().unwrap().cast_signed());
     let says = |status: &serde_json::Value| status["daemon"]["answers"].clone();
+    eventually("it serves", SOON, || {
+        if limiter.log().contains("loaded as instance") { Ok(()) } else { Err(limiter.log()) }
+    });
+    let_time_pass(Duration::from_secs(2), "the first beat holds for longer than those that follow");
     for round in 0..2 {
         kill(daemon, Signal::SIGSTOP).unwrap();
         // Who comes in the first seconds is answered when it goes on.
