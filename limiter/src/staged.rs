@@ -78,13 +78,14 @@ fn sweep(target: &Path) {
     let begin = format!(".{}.", name.display());
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let number =
-            name.to_str().and_then(|name| name.strip_prefix(&begin)).and_then(|pid| pid.parse().ok());
+        let pid = name.to_str().and_then(|name| name.strip_prefix(&begin)).and_then(|pid| pid.parse().ok());
         let is_gone = |pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
-        let about = entry.metadata();
-        let is_old = about.and_then(|about| about.modified());
-        let is_old = is_old.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > MOMENT));
-        if number.is_some_and(is_gone) && is_old {
+        // There may be thousands of other files, which are not looked at.
+        if !pid.is_some_and(is_gone) {
+            continue;
+        }
+        let written = entry.metadata().and_then(|about| about.modified());
+        if written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > MOMENT)) {
             let _stays = fs::remove_file(entry.path());
         }
     }

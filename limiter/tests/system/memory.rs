@@ -74,13 +74,13 @@ fn starts_with(mib: u64, config: &str) {
 }
 
 #[test]
-fn it_starts_and_limits_with_58_mib_of_memory() {
-    starts_with(58, "");
+fn it_starts_and_limits_with_60_mib_of_memory() {
+    starts_with(60, "");
 }
 
 #[test]
-fn it_starts_and_limits_with_48_mib_where_fewer_sources_are_to_be_known() {
-    starts_with(48, "max_sources = 65536\n");
+fn it_starts_and_limits_with_50_mib_where_fewer_sources_are_to_be_known() {
+    starts_with(50, "max_sources = 65536\n");
 }
 
 #[test]

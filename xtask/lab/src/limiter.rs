@@ -277,7 +277,12 @@ impl Limiter {
         for source in list["sources"].as_array_mut().into_iter().flatten() {
             source.as_object_mut().map(|source| source.remove("idle_seconds"));
         }
-        BTreeMap::from([("status", self.json(&["status"])), ("list", list)])
+        let mut status = self.json(&["status"]);
+        // The greeter's process serves a moment after the daemon does.
+        for key in ["pid", "problem", "landlock"] {
+            status["greeter"].as_object_mut().map(|greeter| greeter.remove(key));
+        }
+        BTreeMap::from([("status", status), ("list", list)])
     }
 
     /// What it says to a refused client at `source`, after the protocol's own words.
