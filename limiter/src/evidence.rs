@@ -23,7 +23,7 @@ pub use self::process::Process;
 use crate::{
     kernel::{Tables, environment},
     ledger,
-    sock_diag::{self, FourTuple, Tcp, Waits},
+    sock_diag::{self, Tcp},
 };
 
 /// A connection that is counted.
@@ -42,24 +42,9 @@ pub struct Connection {
     /// The peer. Of a connection that is dead nobody knows the port.
     pub remote: IpAddr,
     /// What the kernel's table has of it; none of a connection that is dead.
-    pub socket: Option<Socket>,
+    pub socket: Option<sock_diag::Connection>,
     /// Who has it; none if nobody has accepted it, or it is not to be found.
     pub process: Option<Process>,
-}
-
-/// What the kernel's table has of a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Socket {
-    /// Its addresses.
-    pub tuple: FourTuple,
-    /// Bytes that came and have not been read.
-    pub unread: u32,
-    /// Bytes that were written and are not acknowledged.
-    pub unacknowledged: u32,
-    /// What it waits for, if for anything.
-    pub timer: Option<Waits>,
-    /// What TCP knows of it; none where the kernel does not tell.
-    pub tcp: Option<Tcp>,
 }
 
 /// Where a connection stands.
@@ -144,12 +129,9 @@ pub fn connections(
         if seen.inode != 0 {
             inodes.insert(seen.inode, connections.len());
         }
-        let sock_diag::Connection { cookie, tuple, state, unread, unacknowledged, timer, tcp, .. } = seen;
-        let address = tuple.remote.ip();
-        connections.push(Connection {
-            socket: Some(Socket { tuple, unread, unacknowledged, timer, tcp }),
-            ..connection(cookie, dated, address, State::of_tcp(state), now_s)
-        });
+        let of_record =
+            connection(seen.cookie, dated, seen.tuple.remote.ip(), State::of_tcp(seen.state), now_s);
+        connections.push(Connection { socket: Some(seen), ..of_record });
     })?;
     for (cookie, kept) in &kept {
         let address = kept.remote.to_ip();

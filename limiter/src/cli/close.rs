@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
-use limiter_common::{Key, ServiceId};
+use limiter_common::Key;
 use serde::Serialize;
 
 use super::{
@@ -83,9 +83,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let tables = loaded(instance)?;
     enter_protected(instance, &tables)?;
     let services = tables.policy.services()?;
-    let selected = policy::select(&services, args.service.as_deref())?.services;
-    let is_asked_for =
-        |id: ServiceId| args.service.is_none() || selected.iter().any(|(selected, _)| *selected == id);
+    let selected = policy::select(&services, args.service.as_deref())?;
+    let is_asked_for = |id| selected.includes(id);
     let mut connections = evidence::connections(&tables, Some(args.network), is_asked_for, false)?;
     // Of a dead one nothing is left to close: the mail daemon has to let go.
     connections.retain(|one| one.socket.is_some() && args.means(one));

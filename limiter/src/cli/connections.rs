@@ -5,7 +5,6 @@ use std::{cmp::Reverse, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use ipnet::IpNet;
-use limiter_common::ServiceId;
 use serde::Serialize;
 
 use super::{
@@ -85,10 +84,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         let tables = loaded(instance)?;
         enter_protected(instance, &tables)?;
         let services = tables.policy.services()?;
-        let selected = policy::select(&services, args.service.as_deref())?.services;
-        // Without a choice also what is left of services that are gone.
-        let is_asked_for =
-            |id: ServiceId| args.service.is_none() || selected.iter().any(|(selected, _)| *selected == id);
+        let selected = policy::select(&services, args.service.as_deref())?;
+        let is_asked_for = |id| selected.includes(id);
         let mut connections = evidence::connections(&tables, args.network, is_asked_for, true)?;
         connections.sort_by_cached_key(|one| (Reverse(one.idle()), one.remote, one.cookie));
         let line = |one: &Connection| Line::of(one, policy::service_name(&services, one.service));

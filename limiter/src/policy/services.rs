@@ -41,6 +41,11 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Whether a service is one of them; where all were chosen, also one that is gone and of which something is left.
+    pub fn includes(&self, id: ServiceId) -> bool {
+        self.is_all || self.contains(id)
+    }
+
     /// The names of the services.
     pub fn names(&self) -> Vec<&str> {
         self.services.iter().map(|(_, policy)| policy.name()).collect()

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::net::TcpStream;
 use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -58,13 +59,19 @@ fn tells(lab: &Lab) {
     });
 }
 
+/// A limiter whose greeter has told a client why it is refused; and what holds the only place.
+fn refusing(lab: &Lab) -> (Limiter, (Sink, TcpStream)) {
+    let sink = Sink::start(lab, 25);
+    let limiter = Limiter::start_with(lab, CONFIG);
+    let held = lab.served(V4.source(), V4.port(25));
+    tells(lab);
+    (limiter, (sink, held))
+}
+
 #[test]
 fn it_may_nothing_but_talk_to_clients_and_to_the_daemon() {
     let Some(lab) = Lab::new(crate::BINARY) else { return };
-    let _sink = Sink::start(&lab, 25);
-    let limiter = Limiter::start_with(&lab, CONFIG);
-    let _served = lab.served(V4.source(), V4.port(25));
-    tells(&lab);
+    let (limiter, _held) = refusing(&lab);
     let pid = next_child(&limiter, None);
     for (name, value) in [
         ("Name", "limiter-greeter"),
@@ -206,10 +213,7 @@ fn it_ends_with_the_daemon_however_that_ends_and_the_next_daemon_has_one_of_its_
 #[test]
 fn one_that_does_not_answer_is_replaced() {
     let Some(lab) = Lab::new(crate::BINARY) else { return };
-    let _sink = Sink::start(&lab, 25);
-    let limiter = Limiter::start_with(&lab, CONFIG);
-    let _served = lab.served(V4.source(), V4.port(25));
-    tells(&lab);
+    let (limiter, _held) = refusing(&lab);
     let pid = next_child(&limiter, None);
     kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
     eventually("it is replaced", Duration::from_secs(30), || match child(&limiter) {
