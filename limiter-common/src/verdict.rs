@@ -11,7 +11,7 @@ use crate::{
 /// Why a connection is refused, in the order in which the reasons are looked at: what holds for more
 /// sources goes first, because a client of a full service can do nothing about its own connections.
 #[repr(u8)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reason {
     /// A rule denies the source.
     Denied = 0,

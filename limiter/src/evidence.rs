@@ -6,6 +6,7 @@
 //! and /proc (which process has it). They are asked one after the other, so a connection that begins or ends meanwhile may
 //! be missed. What a witness does not know is left out, never guessed.
 
+pub mod case;
 mod process;
 
 use std::{

@@ -15,7 +15,7 @@ use super::{
     loaded::{daemon, loaded, steadily},
     output::{self, Format},
 };
-use crate::{diagnose, instance::Instance};
+use crate::{instance::Instance, standing};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,12 +28,12 @@ pub struct Args {
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let diagnosis = steadily(instance, || {
+    let standing = steadily(instance, || {
         let tables = loaded(instance)?;
         let answers = daemon(instance, &tables)?.answers;
-        diagnose::address(&tables, Addr::from(args.address), answers)
+        standing::address(&tables, Addr::from(args.address), answers)
     })?;
-    let explanation = Explanation::of(&diagnosis);
+    let explanation = Explanation::of(&standing);
     if args.format.json {
         output::json(&explanation)?;
     } else {

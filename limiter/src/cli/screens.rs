@@ -27,13 +27,13 @@ use super::{
 use crate::{
     bans::{Ban, Bans},
     config::{self, Config},
-    diagnose::{Diagnosis, Facts, Now},
     greeter::{Process, Snapshot, tls},
     instance::{Daemon, Instance},
     kernel::sets::PolicySet,
     ledger::{Refusals, Source, Waiting},
     policy::{self, Lookup},
     shield::{Attachment, Mode},
+    standing::{Facts, Now, Standing},
 };
 
 /// A moment of every clock: seconds, and nanoseconds.
@@ -303,8 +303,8 @@ impl World {
             .collect();
         let rule = policy::covering(&self.policy.rules, &address);
         let now = Now { boot_ns: NOW_NS, monotonic_ns: NOW_NS };
-        let diagnosis = Diagnosis::of(address, rule, &self.ladder, facts, now, self.answers);
-        explain::screen(&instance(), &explain::Explanation::of(&diagnosis), width)
+        let standing = Standing::of(address, rule, &self.ladder, facts, now, self.answers);
+        explain::screen(&instance(), &explain::Explanation::of(&standing), width)
     }
 }
 

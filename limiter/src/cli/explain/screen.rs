@@ -8,8 +8,8 @@ use limiter_common::{Reason, Response};
 use super::view::{AtService, Explanation, Network, Rule};
 use crate::{
     cli::output::{self, Column, Screen},
-    diagnose::Remedy,
     instance::Instance,
+    standing::Remedy,
 };
 
 const COLUMNS: [Column; 6] = [

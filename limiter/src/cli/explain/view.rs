@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! What `limiter explain` prints of a diagnosis: with `--json` as it is here.
+//! What `limiter explain` prints of a standing: with `--json` as it is here.
 
 use limiter_common::{Action, Reason, Response};
 use serde::Serialize;
 
 use crate::{
-    diagnose::{self, Diagnosis, Facts, Remedy},
     ledger::Refusals,
+    standing::{self, Facts, Remedy, Standing},
 };
 
 /// What is known of an address.
@@ -87,20 +87,20 @@ pub struct Network {
 }
 
 impl Explanation {
-    pub fn of(diagnosis: &Diagnosis) -> Self {
-        let address = diagnosis.address.to_string();
-        let rule = diagnosis.rule.as_ref().filter(|rule| !rule.built_in);
+    pub fn of(standing: &Standing) -> Self {
+        let address = standing.address.to_string();
+        let rule = standing.rule.as_ref().filter(|rule| !rule.built_in);
         Self {
-            local: diagnosis.is_local(),
+            local: standing.is_local(),
             rule: rule.map(|rule| Rule { network: rule.network.to_string(), action: rule.action }),
-            services: diagnosis.services.iter().map(|at| AtService::of(at, &address)).collect(),
+            services: standing.services.iter().map(|at| AtService::of(at, &address)).collect(),
             address,
         }
     }
 }
 
 impl AtService {
-    fn of(at: &diagnose::AtService, address: &str) -> Self {
+    fn of(at: &standing::AtService, address: &str) -> Self {
         let Facts { policy, count_keys, usage, entry, waiting, .. } = &at.facts;
         Self {
             service: at.name().to_owned(),

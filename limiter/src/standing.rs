@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Where an address stands: what it is counted as, which limits it has, what its next connection would get, and what would
-//! let it in. [`address`] reads it from the maps; what follows from that is pure ([`Diagnosis::of`]). It is data, which
+//! let it in. [`address`] reads it from the maps; what follows from that is pure ([`Standing::of`]). It is data, which
 //! others put into words.
 
 mod remedy;
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Where an address stands.
-pub struct Diagnosis {
+pub struct Standing {
     /// The address.
     pub address: Addr,
     /// The rule that counts for it, if there is one.
@@ -88,7 +88,7 @@ pub struct Now {
 }
 
 /// Where an address stands now; `is_served` where a daemon runs, which is what replies.
-pub fn address(tables: &Tables, address: Addr, is_served: bool) -> Result<Diagnosis> {
+pub fn address(tables: &Tables, address: Addr, is_served: bool) -> Result<Standing> {
     let rules = tables.policy.rules()?;
     let without: Vec<_> =
         rules.iter().filter(|rule| rule.built_in || rule.network != Network::of(address)).cloned().collect();
@@ -117,10 +117,10 @@ pub fn address(tables: &Tables, address: Addr, is_served: bool) -> Result<Diagno
         });
     }
     let rule = policy::covering(&rules, &address);
-    Ok(Diagnosis::of(address, rule, &tables.policy.ladder()?, facts, now, is_served))
+    Ok(Standing::of(address, rule, &tables.policy.ladder()?, facts, now, is_served))
 }
 
-impl Diagnosis {
+impl Standing {
     /// Where an address stands of which this is known; `is_served` where a daemon runs.
     pub fn of(
         address: Addr,
@@ -272,9 +272,9 @@ mod tests {
     #[test]
     fn services_are_in_the_order_of_their_names() {
         let both = ["smtp", "imap"].map(|name| facts(policy(name, Response::Reply), Usage::default()));
-        let diagnosis = Diagnosis::of(Addr::default(), None, &Ladder::default(), both.into(), NOW, true);
-        let names: Vec<&str> = diagnosis.services.iter().map(AtService::name).collect();
+        let standing = Standing::of(Addr::default(), None, &Ladder::default(), both.into(), NOW, true);
+        let names: Vec<&str> = standing.services.iter().map(AtService::name).collect();
         assert_eq!(names, ["imap", "smtp"]);
-        assert!(!diagnosis.is_local());
+        assert!(!standing.is_local());
     }
 }
