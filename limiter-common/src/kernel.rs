@@ -36,6 +36,8 @@ pub struct Offsets {
     pub sk_err: u32,
     /// `skc_net` in `struct sock_common`.
     pub skc_net: u32,
+    /// `skc_cookie`, 0 for a socket of which nobody has asked it, in `struct sock_common`.
+    pub skc_cookie: u32,
     /// `skc_family` in `struct sock_common`.
     pub skc_family: u32,
     /// `skc_state` in `struct sock_common`.

@@ -24,8 +24,6 @@ pub mod step {
     pub const CORRECT_WAITING: u32 = 2;
     /// Remove the record on the socket whose cookie is in `from`, if there is one.
     pub const FORGET: u32 = 3;
-    /// Give back what is kept for the socket whose cookie is in `from`, if there is anything: the socket is gone.
-    pub const GIVE_BACK: u32 = 4;
 }
 
 /// One step of a request.

@@ -29,7 +29,7 @@ use crate::{
     keepalive,
     kernel::Socket,
     ledger,
-    maps::{self, GREETER_SOCKETS, KEPT_SOCKETS, count},
+    maps::{self, GREETER_SOCKETS, count},
     records,
 };
 
@@ -123,10 +123,7 @@ fn count(socket: Socket, sk: *mut c_void, cookie: u64, remote: &Addr) -> Option<
     let recorded = if reports {
         records::make(cookie, DatedRecord { record: new, since_s: 0 })
     } else {
-        let kept = Kept::new(new, *remote);
-        // SAFETY: as above. The mark first: what is kept without one is taken for gone.
-        let marked = unsafe { KEPT_SOCKETS.mark(sk) };
-        marked && records::keep(cookie, &kept)
+        records::keep(cookie, &Kept::new(new, *remote))
     };
     if !recorded {
         let _was_counted = ledger::release_apart(&Kept::new(new, *remote), clock::now_s());

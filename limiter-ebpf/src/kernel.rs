@@ -41,6 +41,7 @@ static OFFSETS: Offsets = Offsets {
     sk_shutdown: 0,
     sk_err: 0,
     skc_net: 0,
+    skc_cookie: 0,
     skc_family: 0,
     skc_state: 0,
     skc_num: 0,
@@ -256,6 +257,13 @@ impl Socket {
             Addr([word(0), word(1), word(2), word(3)])
         };
         address::of_family(family.into(), v4, v6)
+    }
+
+    /// Its cookie; 0 where nobody has asked for one.
+    #[inline(always)]
+    pub fn cookie(self) -> u64 {
+        // SAFETY: a `sock_common`.
+        unsafe { Self::member(self.0, &OFFSETS.skc_cookie) }
     }
 
     /// Whether it belongs to the namespace of this instance.

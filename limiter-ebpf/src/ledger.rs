@@ -24,7 +24,7 @@ use crate::{
     counts::{self, Counts},
     events, grounds, keepalive, kernel, ladder, listening,
     map_ref::{MapRef, field},
-    maps::{self, GREETER_SOCKETS, KEPT_SOCKETS, LEDGER_STAGES, count},
+    maps::{self, GREETER_SOCKETS, LEDGER_STAGES, count},
     pending,
     records::{self, ByCookie},
     report, rooms,
@@ -265,7 +265,7 @@ fn is_an_end(ctx: &SockOpsContext) -> bool {
 }
 
 /// A counted socket changed its state: given back, once, when the mail daemon has let go of it. When its peer is
-/// gone, the record is kept until the daemon has noticed (`release`).
+/// gone, the record is kept until the daemon has noticed (`release`), or there is no socket any more (`destroy`).
 #[inline(always)]
 pub fn ended(ctx: &SockOpsContext) {
     let state = ctx.arg(1);
@@ -283,11 +283,7 @@ pub fn ended(ctx: &SockOpsContext) {
         Ending::GoesOn => return,
         Ending::Dead if record.is_counted() => {
             let kept = Kept { since_s, ..Kept::new(record, remote(ctx)) };
-            // SAFETY: as above. The mark first: what is kept without one is taken for gone.
-            let given_back = ending::outlive(
-                &recorded,
-                || unsafe { KEPT_SOCKETS.mark(sk) } && records::keep(recorded.cookie, &kept),
-            );
+            let given_back = ending::outlive(&recorded, || records::keep(recorded.cookie, &kept));
             if given_back.is_some() {
                 report::no_room(ctx, record.service());
             }
@@ -296,14 +292,14 @@ pub fn ended(ctx: &SockOpsContext) {
         Ending::Dead | Ending::LetGo => ending::let_go(&recorded),
     };
     if let Some(kept) = given_back {
-        give_back(ctx, &kept);
+        give_back(ctx, &kept, clock::tick_s());
     }
 }
 
-/// Gives back what a connection held that is not any more, or is not recorded any more.
+/// Gives back, at `now_s` by [`clock`], what a connection held that is not any more, or is not recorded any more.
 #[inline(always)]
-pub fn give_back<C: EbpfContext>(ctx: &C, kept: &Kept) {
-    if kept.record.is_counted() && !release(kept, clock::tick_s()) {
+pub fn give_back<C: EbpfContext>(ctx: &C, kept: &Kept, now_s: u32) {
+    if kept.record.is_counted() && !release(kept, now_s) {
         report::drift(ctx, kept.record.service());
     }
 }

@@ -8,7 +8,7 @@
 //! - [`mod@ladder`]: what a refused handshake that was completed costs its source;
 //! - [`mod@shield`] (XDP): drops what is denied or banned before anything is spent on it;
 //! - [`mod@census`] (`iter/tcp`): walks the kernel's socket table, counts what nobody has counted yet;
-//! - [`mod@sockets`] (`iter/bpf_sk_storage_map`): tells which sockets of dead connections are still there;
+//! - [`mod@destroy`] (tracepoint `tcp_destroy_sock`): sees the kernel destroy a socket of which nobody lets go;
 //! - [`mod@maintenance`]: runs requests for the daemon, attached nowhere;
 //! - [`mod@usher`]: the same for the records of those that wait ([`mod@waiters`]).
 //!
@@ -27,6 +27,7 @@ mod attended;
 mod census;
 mod clock;
 mod counts;
+mod destroy;
 mod events;
 mod frame;
 mod gate;
@@ -47,14 +48,15 @@ mod release;
 mod report;
 mod rooms;
 mod shield;
-mod sockets;
 mod usher;
 mod waiters;
 
 use aya_ebpf::{
     bindings::xdp_action,
-    macros::{cgroup_skb, cgroup_sock, sk_lookup, sock_ops, xdp},
-    programs::{SkBuffContext, SkLookupContext, SockContext, SockOpsContext, XdpContext},
+    macros::{btf_tracepoint, cgroup_skb, cgroup_sock, sk_lookup, sock_ops, xdp},
+    programs::{
+        BtfTracePointContext, SkBuffContext, SkLookupContext, SockContext, SockOpsContext, XdpContext,
+    },
 };
 
 /// Judges a SYN: on to its listener, to the greeter, or a reset.
@@ -151,11 +153,10 @@ pub extern "C" fn census(ctx: *const census::Context) -> i32 {
     0
 }
 
-/// Looks at the mark of one socket. 0 goes on to the next. The section's name as for the census.
-#[unsafe(link_section = "iter/bpf_sk_storage_map")]
-#[unsafe(no_mangle)]
-pub extern "C" fn sockets(ctx: *const sockets::Context) -> i32 {
-    sockets::run(ctx);
+/// Gives back what is kept for a socket that the kernel destroys.
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+pub fn destroy(ctx: BtfTracePointContext) -> i32 {
+    destroy::run(&ctx);
     0
 }
 

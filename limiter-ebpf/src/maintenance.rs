@@ -10,7 +10,6 @@ use limiter_common::{
 
 use crate::{
     atomic::Shared,
-    clock, ledger,
     map_ref::{Find as _, field},
     maps::{self, LEDGER, MAINTENANCE},
     pending, records, rooms,
@@ -31,9 +30,7 @@ pub fn run() {
             return;
         }
         let step = field!(request, steps[index]);
-        let done =
-            // Apart from `do_step`: there is not enough stack for both.
-            if field!(step, step).get() == step::GIVE_BACK { give_back(field!(step, from.0).get()) } else { do_step(step.as_ptr()) != 0 };
+        let done = do_step(step.as_ptr());
         field!(request, done).count(done.into());
     }
 }
@@ -44,12 +41,6 @@ pub fn run() {
 extern "C" fn do_step(step: *const Step) -> u32 {
     let Some(step) = rooms::given(step) else { return 0 };
     u32::from(done(&step))
-}
-
-/// Gives back what is kept for the socket of this cookie; `false` if nothing is.
-#[inline(always)]
-fn give_back(cookie: u64) -> bool {
-    records::take_kept(cookie).is_some_and(|kept| ledger::release_apart(&kept, clock::tick_s()))
 }
 
 #[inline(always)]

@@ -4,9 +4,7 @@
 use core::{cell::UnsafeCell, ptr::null_mut};
 
 use aya_ebpf::{
-    bindings::{
-        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
-    },
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, SockMap, lpm_trie},
     cty::c_void,
     helpers::generated::bpf_sk_storage_get,
@@ -151,10 +149,6 @@ pub static CROWDED: Array<u32, { slot::SLOTS as usize }> = Array::new();
 #[btf_map]
 pub static KEPT: HashMap<u64, Kept, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// Marks the sockets for which something is kept: the mark goes when the socket does.
-#[btf_map]
-pub static KEPT_SOCKETS: SkStorage<u32, { BPF_F_NO_PREALLOC as usize }> = SkStorage::new();
-
 /// Handshakes that were held back, for as long as anything is to be done about them.
 #[btf_map]
 pub static WAITERS: HashMap<Flow, Waiter, { MAX_WAITERS as usize }, { BPF_F_NO_PREALLOC as usize }> =
@@ -220,19 +214,6 @@ impl<T, const F: usize> SkStorage<T, F> {
         // SAFETY: `map` is the relocated map, `sk` is valid by the caller's contract, and nothing is asked to
         // be made.
         !unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), 0) }.is_null()
-    }
-
-    /// Stores zeros for `sk`, if nothing is stored; `false` when there is no memory.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Self::has`].
-    #[inline(always)]
-    pub unsafe fn mark(&self, sk: *mut c_void) -> bool {
-        let map = core::ptr::from_ref(self).cast_mut().cast();
-        let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-        // SAFETY: as in `has`; without a value the kernel stores zeros.
-        !unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), create) }.is_null()
     }
 }
 

@@ -8,7 +8,7 @@
 use aya_ebpf::{EbpfContext as _, helpers::bpf_get_socket_cookie, programs::SockContext};
 use limiter_common::ending;
 
-use crate::{address, ledger, records::ByCookie};
+use crate::{address, clock, ledger, records::ByCookie};
 
 const IPPROTO_TCP: u32 = 6;
 
@@ -22,6 +22,6 @@ pub fn run(ctx: &SockContext) {
     // SAFETY: as above.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     if let Some(kept) = ending::let_go(&ByCookie { cookie, remote: || address::peer(ctx) }) {
-        ledger::give_back(ctx, &kept);
+        ledger::give_back(ctx, &kept, clock::tick_s());
     }
 }

@@ -47,7 +47,7 @@ use crate::{
         Found, Tables, environment, grace::Grace, greeter::Steering, listening::Listening, pins, privilege,
     },
     netlink, policy,
-    reconcile::{Departures, Reconciler},
+    reconcile::Reconciler,
     shield::Keeper,
     waiting::{self, Attendant},
 };
@@ -248,7 +248,6 @@ impl Serving {
             pins: instance.pins(),
             maintenance: attached.maintenance,
             reconciler: Reconciler::default(),
-            departures: Departures::default(),
             instance: instance.clone(),
             addresses,
             shield,

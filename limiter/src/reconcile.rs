@@ -8,7 +8,6 @@
 //! connection is removed that is in the table in neither look.
 
 mod books;
-mod kept;
 mod waiting;
 
 use std::{
@@ -26,7 +25,6 @@ use limiter_common::{
 };
 use tracing::{info, warn};
 
-pub use self::kept::Departures;
 use self::{books::Books, waiting::Mismarked};
 use crate::{
     kernel::{Tables, census, maintenance::Maintenance},
@@ -254,14 +252,12 @@ fn books(tables: &Tables) -> Result<Books> {
 /// Compares now, twice, and corrects what is wrong in both looks. `None` where this kernel has no
 /// census.
 pub fn verify(dir: &Path, maintenance: &mut Maintenance) -> Result<Option<Round>> {
-    let (mut reconciler, mut departures) = (Reconciler::default(), Departures::default());
-    departures.round(dir, maintenance)?;
+    let mut reconciler = Reconciler::default();
     let Some(first) = reconciler.round(dir, maintenance)? else { return Ok(None) };
-    if !reconciler.is_in_doubt() && !departures.is_in_doubt() {
+    if !reconciler.is_in_doubt() {
         return Ok(Some(first));
     }
     std::thread::sleep(LOOK_AGAIN);
-    departures.round(dir, maintenance)?;
     reconciler.round(dir, maintenance)
 }
 

@@ -23,7 +23,7 @@ use crate::{
     instance::Instance,
     kernel::{listening::Listening, maintenance::Maintenance},
     ledger, netlink, policy,
-    reconcile::{Departures, Reconciler},
+    reconcile::Reconciler,
     shield::Keeper,
 };
 
@@ -57,7 +57,6 @@ pub struct Upkeep {
     pub pins: PathBuf,
     pub maintenance: Maintenance,
     pub reconciler: Reconciler,
-    pub departures: Departures,
     pub instance: Instance,
     pub addresses: netlink::Watch,
     pub shield: Keeper,
@@ -88,11 +87,6 @@ impl Upkeep {
             let (remember, reconcile) = self.times();
             if let Err(problem) = self.maintenance.cancel_stale() {
                 error!("cannot give back stale reservations: {problem:#}");
-            }
-            match self.departures.round(&self.pins, &mut self.maintenance) {
-                Ok(0) => {}
-                Ok(gone) => info!("gave back {gone} places of dead connections whose listener was closed"),
-                Err(problem) => error!("cannot give back places of dead connections: {problem:#}"),
             }
             if self.addresses.has_changed()
                 && let Err(problem) = self.allow_local()

@@ -12,8 +12,9 @@ use limiter_common::kernel::Offsets;
 use self::types::Types;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-/// The kernel's iterators that programs are for.
-const ITERATORS: [&str; 2] = ["tcp", "bpf_sk_storage_map"];
+/// What programs are for that the kernel calls by its own types: an iterator, and a tracepoint.
+const ITERATOR: &str = "bpf_iter_tcp";
+const TRACEPOINT: &str = "btf_trace_tcp_destroy_sock";
 
 /// What all programs but the census need. What is the census's alone is left out.
 fn offsets(btf: &Types) -> Result<Offsets> {
@@ -36,6 +37,7 @@ fn offsets(btf: &Types) -> Result<Offsets> {
         sk_shutdown: of("sock", "sk_shutdown")?,
         sk_err: of("sock", "sk_err")?,
         skc_net: of("sock_common", "skc_net")?,
+        skc_cookie: of("sock_common", "skc_cookie")?,
         skc_ipv6only: bit_offset(btf, "sock_common", "skc_ipv6only")?,
         net_cookie: of("net", "net_cookie")?,
         ..Offsets::default()
@@ -100,8 +102,10 @@ pub struct Layout {
     pub bits: RequestBits,
     /// Whether programs may look up what another CPU has in a map: Linux 5.19.
     pub looks_up_per_cpu: bool,
-    /// The numbers of [`ITERATORS`], of those that there are.
-    iterators: [Option<u32>; 2],
+    /// The number of the iterator's function, if there is one.
+    iterator: Option<u32>,
+    /// The number of the tracepoint's type, if there is one.
+    tracepoint: Option<u32>,
 }
 
 /// The running kernel's.
@@ -118,7 +122,7 @@ pub fn layout() -> Result<Layout> {
 fn of(btf: &Types) -> Result<Layout> {
     // The helper's own function.
     let looks_up_per_cpu = btf.function("bpf_map_lookup_percpu_elem").is_some();
-    let iterators = ITERATORS.map(|name| btf.function(&format!("bpf_iter_{name}")));
+    let (iterator, tracepoint) = (btf.function(ITERATOR), btf.named_type(TRACEPOINT));
     let (offsets, bits) = offsets(btf)
         .and_then(|offsets| Ok((offsets, request_bits(btf)?)))
         .context("limiter does not support this kernel, and needs another one")?;
@@ -126,15 +130,27 @@ fn of(btf: &Types) -> Result<Layout> {
         Ok(offsets) => (offsets, None),
         Err(problem) => (offsets, Some(format!("{problem:#}"))),
     };
-    Ok(Layout { offsets, no_census, bits, looks_up_per_cpu, iterators })
+    Ok(Layout { offsets, no_census, bits, looks_up_per_cpu, iterator, tracepoint })
 }
 
-/// What aya has to know of the kernel's types to load an iterator of this name; none where the kernel has no such one.
-pub fn iterator(layout: &Layout, name: &str) -> Result<Option<Btf>> {
-    let known = ITERATORS.iter().zip(layout.iterators).find(|(known, _)| **known == name);
-    let Some(id) = known.and_then(|(_, id)| id) else { return Ok(None) };
-    let told = types::with_function(id, &format!("bpf_iter_{name}"));
-    Ok(Some(Btf::parse(&told, Endianness::default())?))
+impl Layout {
+    /// What aya has to know of the kernel's types to load the iterator over the sockets of TCP.
+    ///
+    /// # Errors
+    /// When this kernel has none.
+    pub fn iterator(&self) -> Result<Btf> {
+        let id = self.iterator.with_context(|| format!("this kernel has no iterator {ITERATOR}"))?;
+        Ok(Btf::parse(&types::with_function(id, ITERATOR), Endianness::default())?)
+    }
+
+    /// The same for the tracepoint that is called when the kernel destroys a socket of TCP.
+    ///
+    /// # Errors
+    /// When this kernel has none.
+    pub fn tracepoint(&self) -> Result<Btf> {
+        let id = self.tracepoint.with_context(|| format!("this kernel has no tracepoint {TRACEPOINT}"))?;
+        Ok(Btf::parse(&types::with_named_type(id, TRACEPOINT), Endianness::default())?)
+    }
 }
 
 fn request_bits(btf: &Types) -> Result<RequestBits> {

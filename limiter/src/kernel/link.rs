@@ -68,22 +68,6 @@ struct ObjGetInfo {
     info: u64,
 }
 
-/// For an iterator over the values of a map (`union bpf_iter_link_info`).
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct IteratorCreate {
-    prog_fd: u32,
-    target_fd: u32,
-    attach_type: u32,
-    flags: u32,
-    iter_info: u64,
-    iter_info_len: u32,
-    zero: u32,
-}
-
-/// `BPF_TRACE_ITER` of `enum bpf_attach_type`.
-const ATTACH_ITERATOR: u32 = 28;
-
 /// `BPF_LINK_TYPE_NETNS` of `enum bpf_link_type`.
 const TYPE_NETNS: u32 = 5;
 
@@ -125,21 +109,6 @@ impl PinnedLink {
             target_ifindex: device,
             attach_type: ATTACH_XDP,
             flags: if native { XDP_NATIVE } else { XDP_GENERIC },
-        };
-        Self::create(&mut attr, path)
-    }
-
-    /// Lets a program walk the values of a map for whoever reads the link's pin.
-    pub fn iterate(program: BorrowedFd<'_>, map: BorrowedFd<'_>, path: &Path) -> nix::Result<Self> {
-        let map = map.as_raw_fd() as u32;
-        let mut attr = IteratorCreate {
-            prog_fd: program.as_raw_fd() as u32,
-            target_fd: 0,
-            attach_type: ATTACH_ITERATOR,
-            flags: 0,
-            iter_info: (&raw const map) as u64,
-            iter_info_len: size_of_val(&map) as u32,
-            zero: 0,
         };
         Self::create(&mut attr, path)
     }

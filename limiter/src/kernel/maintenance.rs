@@ -57,15 +57,6 @@ impl Maintenance {
         }))
     }
 
-    /// Gives back what is kept for sockets that are gone; returns for how many something was.
-    pub fn give_back(&mut self, cookies: impl Iterator<Item = u64>) -> Result<u32> {
-        self.run_all(cookies.map(|cookie| Step {
-            step: step::GIVE_BACK,
-            from: Count(cookie),
-            ..Step::default()
-        }))
-    }
-
     /// Does one step; `false` if things were not as it expects, and nothing was changed.
     pub fn correct(&mut self, step: Step) -> Result<bool> {
         Ok(self.run(&[step])?.done == 1)

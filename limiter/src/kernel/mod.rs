@@ -24,7 +24,6 @@ mod release;
 pub mod sets;
 pub mod shield;
 mod sizes;
-pub mod sockets;
 pub mod tables;
 pub mod waiting;
 mod walk;

@@ -16,8 +16,8 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, SkStorage, SockMap},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, Iter, ProgramError, ProgramFd,
-        SkLookup, SockOps, Xdp, links::FdLink,
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, Iter, ProgramError,
+        ProgramFd, SkLookup, SockOps, Xdp, links::FdLink,
     },
 };
 use limiter_common::{census::kind, room};
@@ -30,7 +30,6 @@ use super::{
     link::PinnedLink,
     listening::Listening,
     maintenance::Maintenance,
-    map::open,
     memory,
     pins::{self, Found},
     privilege,
@@ -191,14 +190,14 @@ impl Target {
         }
         let outcome = match &layout.no_census {
             Some(lack) => Err(anyhow!("{lack}")),
-            None => load_iterator(&mut ebpf, pins::CENSUS, "tcp", layout),
+            None => load_census(&mut ebpf, layout),
         };
         if let Err(problem) = outcome {
             warn!(
                 "{problem:#}; connections older than the limiter are not counted, and counts are not checked"
             );
         }
-        if let Err(error) = load_iterator(&mut ebpf, pins::SOCKETS, "bpf_sk_storage_map", layout) {
+        if let Err(error) = load_destroy(&mut ebpf, layout) {
             warn!("{error:#}; connections that die in the queue of a listener stay counted after it closes");
         }
         memory::give_back();
@@ -307,7 +306,7 @@ impl Loaded {
                 .with_context(|| format!("cannot pin the {name}"))?;
             pin.put()?;
         }
-        self.pin_sockets()?;
+        self.attach_destroy()?;
         let census = program::<Iter>(&mut self.ebpf, pins::CENSUS)?;
         if census.fd().is_err() {
             // Refused by this kernel, as was said when it was loaded.
@@ -319,16 +318,17 @@ impl Loaded {
         pin.put()
     }
 
-    /// Pins the iterator over the sockets for which something is kept.
-    fn pin_sockets(&mut self) -> Result<()> {
-        let map = open(&self.dir, "KEPT_SOCKETS")?;
-        let Ok(program) = program::<Iter>(&mut self.ebpf, pins::SOCKETS)?.fd() else {
+    /// Attaches what sees sockets destroyed, for as long as it is pinned. The kernel cannot exchange the program of a
+    /// tracepoint's link, so for a moment there are two: what one of them takes, the other does not find.
+    fn attach_destroy(&mut self) -> Result<()> {
+        let destroy = program::<BtfTracePoint>(&mut self.ebpf, pins::DESTROY)?;
+        if destroy.fd().is_err() {
             // Refused by this kernel, as was said when it was loaded.
             return Ok(());
-        };
-        let pin = Replacement::new(&self.dir, pins::SOCKETS);
-        PinnedLink::iterate(program.as_fd(), map.fd().as_fd(), &pin.new)
-            .context("cannot pin the iterator over sockets")?;
+        }
+        let id = destroy.attach()?;
+        let pin = Replacement::new(&self.dir, pins::DESTROY);
+        FdLink::from(destroy.take_link(id)?).pin(&pin.new).context("cannot pin the program destroy")?;
         pin.put()
     }
 
@@ -411,10 +411,15 @@ where
     Ok(program.try_into()?)
 }
 
-fn load_iterator(ebpf: &mut Ebpf, name: &str, iterator: &str, layout: &Layout) -> Result<()> {
-    let types = btf::iterator(layout, iterator)?
-        .with_context(|| format!("this kernel has no iterator bpf_iter_{iterator} for the program {name}"))?;
-    program::<Iter>(ebpf, name)?.load(iterator, &types).map_err(|error| refused(name, error))
+fn load_census(ebpf: &mut Ebpf, layout: &Layout) -> Result<()> {
+    let types = layout.iterator()?;
+    program::<Iter>(ebpf, pins::CENSUS)?.load("tcp", &types).map_err(|error| refused(pins::CENSUS, error))
+}
+
+fn load_destroy(ebpf: &mut Ebpf, layout: &Layout) -> Result<()> {
+    let types = layout.tracepoint()?;
+    let destroy = program::<BtfTracePoint>(ebpf, pins::DESTROY)?;
+    destroy.load("tcp_destroy_sock", &types).map_err(|error| refused(pins::DESTROY, error))
 }
 
 /// One sentence for people; the verifier's log goes to the debug log.

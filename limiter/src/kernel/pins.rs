@@ -51,7 +51,7 @@ const fn map(name: &'static str, kind: MapType, key: usize, value: usize, entrie
     Expected { name, kind, key, value, entries }
 }
 
-const MAPS: [Expected; 33] = [
+const MAPS: [Expected; 32] = [
     map("LAYOUT", MapType::Array, 4, 8, Some(5)),
     map("ACTIVE", MapType::Array, 4, 8, Some(1)),
     map("CHANGE", MapType::Array, 4, 8, Some(1)),
@@ -78,7 +78,6 @@ const MAPS: [Expected; 33] = [
     map("OVERFLOW", MapType::Hash, 8, size_of::<DatedRecord>(), None),
     map("CROWDED", MapType::Array, 4, 4, Some(SLOTS)),
     map("KEPT", MapType::Hash, 8, size_of::<Kept>(), None),
-    map("KEPT_SOCKETS", MapType::SkStorage, 4, 4, None),
     map("WAITERS", MapType::Hash, size_of::<Flow>(), size_of::<Waiter>(), Some(MAX_WAITERS)),
     map("LISTENING", MapType::Hash, size_of::<Endpoint>(), 8, Some(MAX_ENDPOINTS)),
     map("REFUSED", MapType::Array, 4, size_of::<Refused>(), Some(grounds::SLOTS)),
@@ -92,8 +91,9 @@ pub(super) const LINKS: [&str; 4] = ["ledger", "release", "gate", "admission"];
 
 /// The pin of the census: whoever reads it gets its records.
 pub(super) const CENSUS: &str = "census";
-/// The pin of the sockets' iterator: whoever reads it gets their cookies.
-pub(super) const SOCKETS: &str = "sockets";
+/// The pin of the link to the tracepoint. The kernel can detach none of those at once: the program is attached until
+/// the pin is removed.
+pub(super) const DESTROY: &str = "destroy";
 
 /// The pin of the maintenance program.
 pub(super) const MAINTENANCE: &str = "maintenance";

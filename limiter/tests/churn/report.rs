@@ -72,8 +72,6 @@ pub struct Books {
     passive_opens: u64,
     /// Counts that daemons found wrong, and ends that they had to find.
     corrections: usize,
-    /// Dead connections for which daemons gave back, because the listener was closed in whose queue they were.
-    departures: u64,
 }
 
 /// Waits until the kernel has no connection to any door, and looks.
@@ -101,10 +99,7 @@ pub fn settled(lab: &ChurnLab, limiter: &Limiter) -> Books {
     let is_correction =
         |line: &&str| line.contains(": drift, corrected") || line.contains("ended without a report");
     let corrections = limiter.log().lines().filter(is_correction).count();
-    let given_back = limiter.log();
-    let given_back = given_back.lines().filter_map(|line| line.split_once("gave back ")?.1.split(' ').next());
-    let departures = given_back.filter_map(|number| number.parse::<u64>().ok()).sum();
-    Books { status, left, passive_opens, corrections, departures }
+    Books { status, left, passive_opens, corrections }
 }
 
 impl Books {
@@ -169,7 +164,6 @@ pub fn summary(churn: &Churn, books: &Books, took: Duration) {
         line(&format!("limiter status: {counter}"), books.sum(counter));
     }
     line("corrections", books.corrections as u64);
-    line("dead, given back with their listener", books.departures);
     line("accepted, by the kernel's statistics", books.passive_opens);
     say(&text);
 }

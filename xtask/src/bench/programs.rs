@@ -26,7 +26,7 @@ use super::{
 };
 
 /// The programs on the way of a connection.
-const PROGRAMS: [&str; 4] = ["admission", "gate", "ledger", "release"];
+const PROGRAMS: [&str; 5] = ["admission", "destroy", "gate", "ledger", "release"];
 
 /// Where they are looked at.
 const WORKLOADS: [Workload; 6] = [

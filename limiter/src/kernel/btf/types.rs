@@ -9,6 +9,7 @@ const MAGIC: u16 = 0xeb9f;
 const PTR: u32 = 2;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const TYPEDEF: u32 = 8;
 const FUNC: u32 = 12;
 
 /// The sizes of `struct btf_header`, `btf_type` and `btf_member`.
@@ -111,7 +112,16 @@ impl Types {
 
     /// The number of a function.
     pub fn function(&self, name: &str) -> Option<u32> {
-        let is_it = |found: Type| found.kind() == FUNC && self.is_named(found.name, name);
+        self.number(FUNC, name)
+    }
+
+    /// The number of a type that has got a name (`typedef`).
+    pub fn named_type(&self, name: &str) -> Option<u32> {
+        self.number(TYPEDEF, name)
+    }
+
+    fn number(&self, kind: u32, name: &str) -> Option<u32> {
+        let is_it = |found: Type| found.kind() == kind && self.is_named(found.name, name);
         (1..).zip(self.at.iter().skip(1)).find_map(|(id, at)| is_it(self.read(*at as usize)?).then_some(id))
     }
 
@@ -152,6 +162,15 @@ impl Types {
 
 /// BTF in which one function has its number, and nothing else is told: what aya looks up in all of the kernel's.
 pub fn with_function(id: u32, name: &str) -> Vec<u8> {
+    with_one(id, FUNC, name)
+}
+
+/// The same of a type that has got a name.
+pub fn with_named_type(id: u32, name: &str) -> Vec<u8> {
+    with_one(id, TYPEDEF, name)
+}
+
+fn with_one(id: u32, kind: u32, name: &str) -> Vec<u8> {
     let names = [&[0], name.as_bytes(), &[0]].concat();
     let types_len = id * TYPE as u32;
     let mut bytes = Vec::with_capacity(HEADER + types_len as usize + names.len());
@@ -161,7 +180,7 @@ pub fn with_function(id: u32, name: &str) -> Vec<u8> {
         bytes.extend(word.to_ne_bytes());
     }
     for other in 1..=id {
-        let (name, kind) = if other == id { (1, FUNC) } else { (0, PTR) };
+        let (name, kind) = if other == id { (1, kind) } else { (0, PTR) };
         for word in [name, kind << 24, 0] {
             bytes.extend(u32::to_ne_bytes(word));
         }
@@ -210,10 +229,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_of_one_function_is_what_all_types_would_tell() {
+    fn what_is_told_of_one_is_what_all_types_would_tell() {
         for id in [1, 2, 1000] {
-            let types = with_function(id, "bpf_iter_tcp");
-            assert_eq!(Types::parse(types).unwrap().function("bpf_iter_tcp"), Some(id));
+            let types = Types::parse(with_function(id, "bpf_iter_tcp")).unwrap();
+            assert_eq!((types.function("bpf_iter_tcp"), types.named_type("bpf_iter_tcp")), (Some(id), None));
+            let types = Types::parse(with_named_type(id, "btf_trace_x")).unwrap();
+            assert_eq!((types.function("btf_trace_x"), types.named_type("btf_trace_x")), (None, Some(id)));
         }
     }
 
