@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `cargo xtask replies`: refused clients by the hundred thousand, each of which has to read the whole line; and what one
-//! hears while others attack the greeter.
+//! hears while others attack the greeter; and what a refusal inside TLS costs beside Dovecot's own.
 
 use anyhow::Result;
 use clap::{Args, value_parser};
 
-use crate::optimised::Optimised;
+use crate::{optimised::Optimised, packages};
 
 /// Arguments of the verb.
 #[derive(Args)]
@@ -22,8 +22,11 @@ impl Replies {
     ///
     /// When it does not build, cannot become root, is interrupted, or a test fails: a client was not told.
     pub fn run(&self) -> Result<()> {
-        let tests = Optimised::build(&["attack"])?;
+        let tests = Optimised::build(&["attack", "system"])?;
+        packages::ensure(packages::TESTS)?;
         let clients = self.clients.to_string();
-        tests.run("attack", &["greeter::", "--test-threads=1"], ("LIMITER_REPLIES", clients.as_str()))
+        let variable = ("LIMITER_REPLIES", clients.as_str());
+        tests.run("attack", &["greeter::", "--test-threads=1"], variable)?;
+        tests.run("system", &["tls_cost::"], variable)
     }
 }

@@ -63,6 +63,7 @@ mod steps;
 mod stopped;
 mod takeover;
 mod tls;
+mod tls_cost;
 mod told;
 mod totals;
 mod tproxy;

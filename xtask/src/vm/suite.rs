@@ -18,6 +18,19 @@ pub const LEFT_OUT: &[(&str, &str)] = &[
     ("of_a_cgroup", "its server is Python's"),
     ("cgroups::", "its server is Python's"),
     ("peers::", "compares with nftables and iptables, not with the limiter on another kernel"),
+    ("tls_cost::", "compares with Dovecot"),
+    // For these any kernel does.
+    ("bad_input::", "is about what the command line understands"),
+    ("malformed::", "is about files"),
+    ("messages::", "is about words"),
+    ("words::", "is about words"),
+    ("log::", "is about words"),
+    ("kept_bans::", "is about files"),
+    ("locks::", "is about files"),
+    ("reload::", "is about the configuration file"),
+    ("save::", "is about the configuration file"),
+    ("steps::", "is about commands at the same moment"),
+    ("instances::", "is about names"),
 ];
 
 /// A test binary for which any kernel does: its name, and why.

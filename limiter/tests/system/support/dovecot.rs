@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Dovecot on ports 143, 110 and 4190 of a lab's mail host, apart from any Dovecot of the machine.
 
+use std::path::Path;
+
 use super::mail_daemon::{Files, MailDaemon};
-use limiter_lab::Lab;
+use limiter_lab::{Lab, cgroup::Cgroup};
 
 /// Everyone may log in with the password `secret`. Its own limit is so high that it never refuses.
 const CONFIG: &str = "
@@ -53,4 +55,26 @@ pub fn start(lab: &Lab) -> MailDaemon {
     let mut command = lab.host.command("dovecot");
     command.args(["-F", "-c"]).arg(files.path("dovecot.conf"));
     MailDaemon::start(lab, "Dovecot", files, command, &[110, 143, 4190])
+}
+
+/// Inside TLS alone, at these ports, with `certificate.pem` and `key.pem` of a directory; in a cgroup. One user may have one
+/// connection from an address. One process has all who have not logged in yet.
+pub fn start_with_tls(lab: &Lab, group: &Cgroup, keys: &Path, ports: [u16; 2]) -> MailDaemon {
+    let files = Files::new();
+    files.dir("home");
+    files.give("home", "nobody");
+    let [one, other] = ports;
+    let keys = keys.display();
+    // What comes later counts.
+    let tls = format!(
+        "protocols = imap\nssl = required\nssl_cert = <{keys}/certificate.pem\nssl_key = <{keys}/key.pem\n\
+         mail_max_userip_connections = 1\n\
+         service imap-login {{\n  process_limit = 1\n  inet_listener imap {{\n    port = 0\n  }}\n\
+         inet_listener imaps {{\n    port = {one}\n    ssl = yes\n  }}\n\
+         inet_listener other {{\n    port = {other}\n    ssl = yes\n  }}\n}}\n"
+    );
+    files.write("dovecot.conf", &format!("{CONFIG}{tls}"));
+    let mut command = group.command(&lab.host, "dovecot");
+    command.args(["-F", "-c"]).arg(files.path("dovecot.conf"));
+    MailDaemon::start(lab, "Dovecot", files, command, &ports)
 }
