@@ -8,6 +8,7 @@ mod close;
 mod connections;
 mod exit;
 mod explain;
+mod generate;
 mod import;
 mod input;
 mod list;
@@ -25,7 +26,7 @@ mod unload;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use serde::Serialize;
 
 use crate::{
@@ -97,6 +98,9 @@ enum Verb {
     /// and needs neither root nor a loaded instance. Without options, reads all installed daemons of
     /// the three.
     Import(import::Args),
+    /// Write man pages or shell completions into a directory, for packages
+    #[command(hide = true)]
+    Generate(generate::Args),
     /// The process that answers refused clients: `limiter run` starts it
     #[command(hide = true)]
     Greeter(Part),
@@ -135,6 +139,7 @@ pub fn main() -> ExitCode {
         Verb::Unban(args) => bans::unban(&cli.instance, &args),
         Verb::Unload(args) => unload::run(&cli.instance, &args),
         Verb::Import(args) => import::run(&args),
+        Verb::Generate(args) => generate::run(&args, Cli::command()),
     };
     // Also where the reader of what it prints has gone.
     if is_change && result.as_ref().map_or_else(output::is_broken_pipe, |code| *code == ExitCode::SUCCESS) {
@@ -215,6 +220,7 @@ impl Verb {
             | Self::Bans(_)
             | Self::Unload(_)
             | Self::Import(_)
+            | Self::Generate(_)
             | Self::Greeter(_) => false,
         }
     }
@@ -250,8 +256,6 @@ fn one_sentence(mistake: &clap::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
