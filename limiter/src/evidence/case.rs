@@ -34,6 +34,8 @@ impl<T> Known<T> {
 /// One source at one service.
 #[derive(Clone, Debug)]
 pub struct Case {
+    /// When it was looked at, in seconds since 1970.
+    pub now_s: u64,
     /// The address that was asked about.
     pub address: IpAddr,
     /// What kind of address it is.
