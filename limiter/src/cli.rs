@@ -33,6 +33,7 @@ use crate::{
     bans::by_hand::NotBannable,
     changes,
     config::{ConfigError, SettingError},
+    evidence::tool,
     greeter::process::{self, Part},
     instance::Instance,
     kernel::environment,
@@ -104,6 +105,9 @@ enum Verb {
     /// The process that answers refused clients: `limiter run` starts it
     #[command(hide = true)]
     Greeter(Part),
+    /// The process that asks a mail daemon's own program: other commands start it
+    #[command(hide = true)]
+    Tool(tool::Part),
 }
 
 /// Runs the command line of this process.
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(args) => run::run(&cli.instance, args),
         Verb::Greeter(part) => process::serve(part),
+        Verb::Tool(part) => tool::serve(&part),
         Verb::Status(args) => status::run(&cli.instance, &args),
         Verb::List(args) => list::run(&cli.instance, &args),
         Verb::Connections(args) => connections::run(&cli.instance, &args),
@@ -221,7 +226,8 @@ impl Verb {
             | Self::Unload(_)
             | Self::Import(_)
             | Self::Generate(_)
-            | Self::Greeter(_) => false,
+            | Self::Greeter(_)
+            | Self::Tool(_) => false,
         }
     }
 }

@@ -7,20 +7,32 @@
 //! be missed. What a witness does not know is left out, never guessed.
 
 pub mod case;
+mod daemon_limits;
+mod gather;
+pub mod kick;
+mod mail_daemon;
 mod process;
+mod server;
+mod sessions;
+pub mod tool;
+mod users;
+mod watch;
+mod whole;
+mod words;
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Result, ensure};
 use ipnet::IpNet;
 use limiter_common::{ConnectionRecord, DatedRecord, Kept, Key, ServiceId};
 use netlink_packet_sock_diag::{TCP_CLOSE_WAIT, TCP_ESTABLISHED};
 
-pub use self::process::Process;
+pub use self::{
+    gather::{gather, ports},
+    process::Process,
+    sessions::sessions,
+    watch::watch,
+};
 use crate::{
     kernel::{Tables, environment},
     ledger,
@@ -111,6 +123,24 @@ pub fn connections(
     is_asked_for: impl Fn(ServiceId) -> bool,
     with_processes: bool,
 ) -> Result<Vec<Connection>> {
+    let mut connections = Vec::new();
+    each_connection(tables, remote, is_asked_for, |connection| connections.push(connection))?;
+    if with_processes {
+        find_processes(&mut connections);
+    }
+    Ok(connections)
+}
+
+/// The same, one after the other: there may be many. Who has them is not looked for.
+///
+/// # Errors
+/// As of [`connections`].
+pub fn each_connection(
+    tables: &Tables,
+    remote: Option<IpNet>,
+    is_asked_for: impl Fn(ServiceId) -> bool,
+    mut see: impl FnMut(Connection),
+) -> Result<()> {
     let (netns, _) = tables.protects()?;
     ensure!(
         netns == environment::netns_cookie()?,
@@ -121,18 +151,14 @@ pub fn connections(
     let mut records = tables.records()?;
     let kept = tables.kept()?;
     records.extend(kept.iter().map(|(cookie, kept)| (*cookie, dated(kept))));
-    let (mut connections, mut inodes) = (Vec::new(), HashMap::new());
     let is_counted = |record: &ConnectionRecord| record.is_counted() && is_asked_for(record.service());
     sock_diag::connections(remote, |seen| {
         let Some(dated) = records.remove(&seen.cookie).filter(|dated| is_counted(&dated.record)) else {
             return;
         };
-        if seen.inode != 0 {
-            inodes.insert(seen.inode, connections.len());
-        }
         let of_record =
             connection(seen.cookie, dated, seen.tuple.remote.ip(), State::of_tcp(seen.state), now_s);
-        connections.push(Connection { socket: Some(seen), ..of_record });
+        see(Connection { socket: Some(seen), ..of_record });
     })?;
     for (cookie, kept) in &kept {
         let address = kept.remote.to_ip();
@@ -141,18 +167,19 @@ pub fn connections(
             && is_counted(&kept.record)
             && remote.is_none_or(|remote| remote.contains(&address))
         {
-            connections.push(connection(*cookie, dated(kept), address, State::Dead, now_s));
+            see(connection(*cookie, dated(kept), address, State::Dead, now_s));
         }
     }
-    if with_processes {
-        let wanted: HashSet<u32> = inodes.keys().copied().collect();
-        for (inode, process) in process::owners(&wanted) {
-            if let Some(&index) = inodes.get(&inode) {
-                connections[index].process = Some(process);
-            }
-        }
+    Ok(())
+}
+
+/// Finds the processes that have these connections.
+pub fn find_processes(connections: &mut [Connection]) {
+    let inode = |one: &Connection| one.socket.map(|socket| socket.inode).filter(|&inode| inode != 0);
+    let mut owners = process::owners(&connections.iter().filter_map(inode).collect());
+    for one in connections {
+        one.process = inode(one).and_then(|inode| owners.remove(&inode));
     }
-    Ok(connections)
 }
 
 fn dated(kept: &Kept) -> DatedRecord {
@@ -171,5 +198,47 @@ fn connection(cookie: u64, dated: DatedRecord, remote: IpAddr, state: State, now
         remote,
         socket: None,
         process: None,
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    //! What other tests make connections of.
+
+    use super::*;
+    use crate::sock_diag::FourTuple;
+
+    /// A connection that has just begun.
+    pub fn connection(state: State, remote: &str, local: &str) -> Connection {
+        let (remote, local): (std::net::SocketAddr, _) = (remote.parse().unwrap(), local.parse().unwrap());
+        let tcp = Tcp {
+            sent_ago: Duration::ZERO,
+            received_ago: Duration::ZERO,
+            heard_ago: Duration::ZERO,
+            sent: 0,
+            received: 0,
+            probes: 0,
+            retransmits: 0,
+            rtt: Duration::from_millis(20),
+        };
+        Connection {
+            service: ServiceId(1),
+            source: Key::NONE,
+            cookie: 1,
+            age: Some(Duration::ZERO),
+            state,
+            remote: remote.ip(),
+            socket: Some(sock_diag::Connection {
+                cookie: 1,
+                tuple: FourTuple { remote, local, ifindex: 0 },
+                state: TCP_ESTABLISHED,
+                inode: 1,
+                unread: 0,
+                unacknowledged: 0,
+                timer: None,
+                tcp: Some(tcp),
+            }),
+            process: None,
+        }
     }
 }

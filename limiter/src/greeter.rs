@@ -8,7 +8,7 @@
 //! closes; a client that cannot be told (the connection bears no grounds) gets a reset. Where TLS starts at once, the reason
 //! is said inside [`tls`].
 //!
-//! Strangers talk to it, so it is a [`process`] of its own, which may do nothing else ([`sandbox`]): `event_loop` and
+//! Strangers talk to it, so it is a [`process`] of its own, which may do nothing else ([`crate::sandbox`]): `event_loop` and
 //! what it uses run there. The daemon has a thread that starts it, tells it what to say ([`Settings`]), and signs and
 //! looks up what it asks for. They talk by `messages`.
 //!
@@ -28,7 +28,6 @@ mod notes;
 pub mod process;
 mod refusal;
 mod reply;
-mod sandbox;
 mod seats;
 mod settings;
 mod setup;

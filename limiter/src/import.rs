@@ -26,7 +26,7 @@ mod tests;
 mod tls;
 mod words;
 
-pub use model::{Daemon, Import, Unread};
+pub use model::{Daemon, Import, Limit, Scope, Unread};
 
 /// What a daemon's settings are read by.
 pub struct Reader {

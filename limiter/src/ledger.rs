@@ -14,7 +14,7 @@ use limiter_common::{
 use serde::Serialize;
 
 use crate::{
-    kernel::{Tables, maintenance::Maintenance},
+    kernel::{Tables, maintenance::Maintenance, sets::RuleEntry},
     policy::{self, Lookup},
 };
 
@@ -69,24 +69,9 @@ impl Source {
         now: u32,
     ) -> Self {
         let network = Network { prefix: key.prefix.into(), addr: key.addr };
-        let rule = rules.covering(&network).filter(|_| !key.is_shared());
-        // Of a network it is what a rule for all of it says of networks.
-        let rule = rule.filter(|rule| {
-            let limits = policy::rule_match(rule, ServiceId(key.service)).limits;
-            !key.is_network() || (rule.action == Action::Limit && limits.network.is_set())
-        });
-        let rule_match = match rule {
-            Some(rule) => policy::rule_match(rule, ServiceId(key.service)),
-            None if key.addr.is_loopback() => RuleMatch::ALLOW,
-            None => RuleMatch::NONE,
-        };
-        let limit = policy.and_then(|policy| {
-            let count_keys = CountKeys { source: *key, network: Key::NONE };
-            let limits = Limits::of(policy, &rule_match).within(&count_keys);
-            let limit =
-                if key.is_network() { Limits::of(policy, &rule_match).network } else { limits.source };
-            if limits.denied { Some(0) } else { Some(limit).filter(|&limit| limit != u32::MAX) }
-        });
+        let rule = rule_for(key, rules);
+        let rule_match = rule_match(key, rule);
+        let limit = policy.and_then(|policy| limit(key, policy, &rule_match));
         // What is built in is no rule that anybody has made; what a rule does not say, the service does.
         let is_by_rule = rule_match.action != Action::Limit
             || key.is_network()
@@ -117,6 +102,37 @@ impl Source {
             idle_seconds: now.saturating_sub(entry.last_seen_s),
         }
     }
+}
+
+/// The limit in force for what is counted under `key`, 0 where it is denied; none where it is allowed.
+pub fn limit_of(key: &Key, policy: &ServicePolicy, rules: &Lookup<'_>) -> Option<u32> {
+    limit(key, policy, &rule_match(key, rule_for(key, rules)))
+}
+
+/// The rule for all that is counted under `key`.
+fn rule_for<'a>(key: &Key, rules: &Lookup<'a>) -> Option<&'a RuleEntry> {
+    let network = Network { prefix: key.prefix.into(), addr: key.addr };
+    let rule = rules.covering(&network).filter(|_| !key.is_shared());
+    // Of a network it is what a rule for all of it says of networks.
+    rule.filter(|rule| {
+        let limits = policy::rule_match(rule, ServiceId(key.service)).limits;
+        !key.is_network() || (rule.action == Action::Limit && limits.network.is_set())
+    })
+}
+
+fn rule_match(key: &Key, rule: Option<&RuleEntry>) -> RuleMatch {
+    match rule {
+        Some(rule) => policy::rule_match(rule, ServiceId(key.service)),
+        None if key.addr.is_loopback() => RuleMatch::ALLOW,
+        None => RuleMatch::NONE,
+    }
+}
+
+fn limit(key: &Key, policy: &ServicePolicy, rule_match: &RuleMatch) -> Option<u32> {
+    let limits = Limits::of(policy, rule_match);
+    let of_source = limits.within(&CountKeys { source: *key, network: Key::NONE });
+    let limit = if key.is_network() { limits.network } else { of_source.source };
+    if of_source.denied { Some(0) } else { Some(limit).filter(|&limit| limit != u32::MAX) }
 }
 
 /// How a source was refused, as far as it is remembered: for `remember_seconds`, of sources that were told why.

@@ -41,6 +41,12 @@ pub struct Listener {
     pub is_mptcp: bool,
     /// The id of its cgroup; none where the kernel does not tell.
     pub cgroup: Option<u64>,
+    /// The inode of its descriptor.
+    pub inode: u32,
+    /// Connections that nobody has accepted yet.
+    pub queued: u32,
+    /// How many there may be; one more is taken (`sk_acceptq_is_full`, `include/net/sock.h`).
+    pub backlog: u32,
 }
 
 /// Those of TCP in the network namespace this thread is in.
@@ -83,7 +89,18 @@ fn listener(message: &Message) -> Option<Listener> {
         }
     }
     let SocketId { source_address: address, source_port: port, interface_id: ifindex, .. } = header.socket_id;
-    Some(Listener { address, port, ifindex, takes_both, is_mptcp, cgroup })
+    Some(Listener {
+        address,
+        port,
+        ifindex,
+        takes_both,
+        is_mptcp,
+        cgroup,
+        inode: header.inode,
+        // Of a listener the queues are these (`tcp_diag_get_info`, net/ipv4/tcp_diag.c).
+        queued: header.recv_queue,
+        backlog: header.send_queue,
+    })
 }
 
 fn value(attribute: &impl Nla) -> Vec<u8> {
@@ -176,6 +193,16 @@ mod tests {
         let attribute = [12, 0, CGROUP_ID as u8, 0, 0x39, 5, 0, 0, 1, 0, 0, 0];
         let read = listener(&Message::of(message(AF_INET, &[0; 4], &attribute))).unwrap();
         assert_eq!(read.cgroup, Some(0x1_0000_0539));
+    }
+
+    #[test]
+    fn the_accept_queue_of_a_listener_is_read() {
+        let mut bytes = message(AF_INET, &[0; 4], &[]);
+        for (at, value) in [(56, 3_u32), (60, 128), (68, 4711)] {
+            bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        let read = listener(&Message::of(bytes)).unwrap();
+        assert_eq!((read.queued, read.backlog, read.inode), (3, 128, 4711));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! `limiter`: exact connection limits for mail hosts, in the kernel. Daemon and command line.
 
 mod bans;
+mod bounded;
 mod changes;
 mod cli;
 mod config;
@@ -17,6 +18,7 @@ mod listeners;
 mod netlink;
 mod policy;
 mod reconcile;
+mod sandbox;
 mod shield;
 mod sock_diag;
 mod staged;

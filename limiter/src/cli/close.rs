@@ -19,7 +19,10 @@ use super::{
     output::{self, Format},
 };
 use crate::{
-    evidence::{self, Connection},
+    evidence::{
+        self, Connection,
+        kick::{self, Kicked},
+    },
     instance::Instance,
     kernel::Tables,
     policy::{self, Services},
@@ -66,6 +69,15 @@ struct Closed {
     sources: Vec<OfSource>,
 }
 
+/// What became of connections that were closed, by their cookies.
+#[derive(Default)]
+struct Fate {
+    /// The mail daemon has ended them.
+    by_mail_daemon: HashSet<u64>,
+    /// It still has them.
+    not_let_go: HashSet<u64>,
+}
+
 /// What was closed of a source.
 #[derive(Serialize)]
 struct OfSource {
@@ -73,6 +85,9 @@ struct OfSource {
     source: String,
     /// Connections that were closed, or would be.
     closed: usize,
+    /// Of these, those that the mail daemon has ended in its own way, with a word to the client; the kernel has reset the
+    /// others.
+    by_mail_daemon: usize,
     /// Of these, those of which the mail daemon has not let go yet: each still takes a place.
     not_let_go: usize,
     /// Connections that the source holds now.
@@ -84,15 +99,24 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     enter_protected(instance, &tables)?;
     let services = tables.policy.services()?;
     let selected = policy::select(&services, args.service.as_deref())?;
-    let is_asked_for = |id| selected.includes(id);
-    let mut connections = evidence::connections(&tables, Some(args.network), is_asked_for, false)?;
+    let all = evidence::connections(&tables, Some(args.network), |_| true, true)?;
     // Of a dead one nothing is left to close: the mail daemon has to let go.
-    connections.retain(|one| one.socket.is_some() && args.means(one));
+    let is_meant =
+        |one: &&Connection| selected.includes(one.service) && one.socket.is_some() && args.means(one);
+    let mut connections: Vec<Connection> = all.iter().filter(is_meant).cloned().collect();
+    let mut fate = Fate::default();
     if !args.dry_run && !connections.is_empty() {
-        close(&mut connections)?;
+        let meant = connections.iter().map(|one| one.cookie).collect();
+        let ports = evidence::ports(&tables, &selected)?;
+        let Kicked { ended, problem } = kick::kick(&tables, args.network, &all, &meant, &ports)?;
+        if let Some(problem) = problem {
+            eprintln!("limiter: the kernel closes what the mail daemon cannot be asked to: {problem}");
+        }
+        fate.by_mail_daemon = ended;
+        close(&mut connections, &fate.by_mail_daemon)?;
+        fate.not_let_go = not_let_go(&tables, &connections)?;
     }
-    let not_let_go = if args.dry_run { HashSet::new() } else { not_let_go(&tables, &connections)? };
-    let sources = by_source(&tables, &services, &connections, &not_let_go)?;
+    let sources = by_source(&tables, &services, &connections, &fate)?;
     let closed = Closed { changed: !args.dry_run && !sources.is_empty(), dry_run: args.dry_run, sources };
     let lines = closed.lines();
     if closed.changed {
@@ -116,11 +140,17 @@ impl Args {
     }
 }
 
-/// Closes them; keeps those that had not ended before.
-fn close(connections: &mut Vec<Connection>) -> Result<()> {
+/// Closes them, but for those that have `ended` already; of others keeps those that had not ended before.
+fn close(connections: &mut Vec<Connection>, ended: &HashSet<u64>) -> Result<()> {
+    if connections.iter().all(|one| ended.contains(&one.cookie)) {
+        return Ok(());
+    }
     let diag = Diag::open().context("cannot ask the kernel for single sockets (module tcp_diag)")?;
-    let (mut closed, mut problem) = (0, None);
+    let (mut closed, mut problem) = (ended.len(), None);
     connections.retain(|one| {
+        if ended.contains(&one.cookie) {
+            return true;
+        }
         let (Some(socket), None) = (one.socket, &problem) else { return false };
         match diag.close(&socket.tuple, one.cookie) {
             Ok(is_closed) => {
@@ -163,19 +193,19 @@ fn by_source(
     tables: &Tables,
     services: &Services,
     connections: &[Connection],
-    not_let_go: &HashSet<u64>,
+    fate: &Fate,
 ) -> Result<Vec<OfSource>> {
-    let mut sources: BTreeMap<(String, String), (Key, usize, usize)> = BTreeMap::new();
+    let mut sources: BTreeMap<(String, String), (Key, Vec<u64>)> = BTreeMap::new();
     for one in connections {
         let name = policy::service_name(services, one.service);
         let of_source = (name, one.source.addresses().to_string());
-        let (_, closed, kept) = sources.entry(of_source).or_insert((one.source, 0, 0));
-        *closed += 1;
-        *kept += usize::from(not_let_go.contains(&one.cookie));
+        sources.entry(of_source).or_insert((one.source, Vec::new())).1.push(one.cookie);
     }
-    let of_source = |((service, source), (key, closed, not_let_go))| {
+    let of_source = |((service, source), (key, cookies)): (_, (Key, Vec<u64>))| {
         let left = tables.source(&key)?.map_or(0, |entry| entry.count.connections());
-        Ok(OfSource { service, source, closed, not_let_go, left })
+        let among = |fate: &HashSet<u64>| cookies.iter().filter(|cookie| fate.contains(cookie)).count();
+        let (by_mail_daemon, not_let_go) = (among(&fate.by_mail_daemon), among(&fate.not_let_go));
+        Ok(OfSource { service, source, closed: cookies.len(), by_mail_daemon, not_let_go, left })
     };
     sources.into_iter().map(of_source).collect()
 }
@@ -187,7 +217,7 @@ impl Closed {
             return vec!["no matching connection".to_owned()];
         }
         let line = |of: &OfSource| {
-            let OfSource { service, source, closed, not_let_go, left } = of;
+            let OfSource { service, source, closed, by_mail_daemon, not_let_go, left } = of;
             let connections = if *closed == 1 { "connection" } else { "connections" };
             if self.dry_run {
                 return format!("{service}: {source}: would close {closed} {connections} of {left}");
@@ -196,7 +226,12 @@ impl Closed {
                 0 => String::new(),
                 some => format!("; the mail daemon has not let go of {some} yet"),
             };
-            format!("{service}: {source}: closed {closed} {connections}, {left} left{waits}")
+            let how = match *by_mail_daemon {
+                0 => String::new(),
+                all if all == *closed => " by the mail daemon".to_owned(),
+                some => format!(" ({some} by the mail daemon, {} by the kernel)", closed - some),
+            };
+            format!("{service}: {source}: closed {closed} {connections}{how}, {left} left{waits}")
         };
         self.sources.iter().map(line).collect()
     }
@@ -208,21 +243,30 @@ mod tests {
 
     #[test]
     fn what_was_closed_is_said_by_service_and_source() {
-        let of = |dry_run: bool, closed, not_let_go, left| {
+        let of = |dry_run: bool, closed, (by_mail_daemon, not_let_go), left| {
             let source = OfSource {
                 service: "imap".to_owned(),
                 source: "203.0.113.7".to_owned(),
                 closed,
+                by_mail_daemon,
                 not_let_go,
                 left,
             };
             Closed { changed: !dry_run, dry_run, sources: vec![source] }.lines().remove(0)
         };
-        assert_eq!(of(false, 3, 0, 7), "imap: 203.0.113.7: closed 3 connections, 7 left");
-        assert_eq!(of(true, 1, 0, 10), "imap: 203.0.113.7: would close 1 connection of 10");
+        assert_eq!(of(false, 3, (0, 0), 7), "imap: 203.0.113.7: closed 3 connections, 7 left");
+        assert_eq!(of(true, 1, (0, 0), 10), "imap: 203.0.113.7: would close 1 connection of 10");
         assert_eq!(
-            of(false, 2, 1, 1),
+            of(false, 2, (0, 1), 1),
             "imap: 203.0.113.7: closed 2 connections, 1 left; the mail daemon has not let go of 1 yet"
+        );
+        assert_eq!(
+            of(false, 3, (3, 0), 0),
+            "imap: 203.0.113.7: closed 3 connections by the mail daemon, 0 left"
+        );
+        assert_eq!(
+            of(false, 3, (2, 0), 0),
+            "imap: 203.0.113.7: closed 3 connections (2 by the mail daemon, 1 by the kernel), 0 left"
         );
         let none = Closed { changed: false, dry_run: false, sources: Vec::new() };
         assert_eq!(none.lines(), ["no matching connection"]);

@@ -13,7 +13,7 @@ use super::{
     output::{self, Column, Format, Screen},
 };
 use crate::{
-    evidence::{self, Connection, Process},
+    evidence::{self, Connection, Process, case::Session},
     instance::Instance,
     policy,
     sock_diag::Waits,
@@ -37,6 +37,8 @@ pub struct Args {
 pub struct Connections {
     /// The longest idle first.
     pub connections: Vec<Line>,
+    /// Why users are not known, where a mail daemon that could tell has not.
+    pub users_not_known: Option<String>,
 }
 
 /// One connection.
@@ -77,31 +79,36 @@ pub struct Line {
     pub rtt_ms: Option<f64>,
     /// The process that has it; none if it was not found, or has not accepted it yet.
     pub process: Option<Process>,
+    /// The user that is logged in, as the mail daemon says it; none where it does not say it of this connection.
+    pub user: Option<String>,
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let lines = steadily(instance, || {
+    let connections = steadily(instance, || {
         let tables = loaded(instance)?;
         enter_protected(instance, &tables)?;
         let services = tables.policy.services()?;
         let selected = policy::select(&services, args.service.as_deref())?;
-        let is_asked_for = |id| selected.includes(id);
-        let mut connections = evidence::connections(&tables, args.network, is_asked_for, true)?;
-        connections.sort_by_cached_key(|one| (Reverse(one.idle()), one.remote, one.cookie));
-        let line = |one: &Connection| Line::of(one, policy::service_name(&services, one.service));
-        Ok(connections.iter().map(line).collect::<Vec<_>>())
+        let (mut sessions, problem) = evidence::sessions(&tables, args.network, &selected)?;
+        sessions.sort_by_cached_key(|one| {
+            let Connection { remote, cookie, .. } = one.connection;
+            (Reverse(one.connection.idle()), remote, cookie)
+        });
+        let line = |one: &Session| Line::of(one, policy::service_name(&services, one.connection.service));
+        Ok(Connections { connections: sessions.iter().map(line).collect(), users_not_known: problem })
     })?;
     let is_part = args.network.is_some() || args.service.is_some();
     if args.format.json {
-        output::json(&Connections { connections: lines })?;
+        output::json(&connections)?;
     } else {
-        screen(&lines, is_part, output::width()).show()?;
+        screen(&connections, is_part, output::width()).show()?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 impl Line {
-    fn of(one: &Connection, service: String) -> Self {
+    fn of(session: &Session, service: String) -> Self {
+        let Session { connection: one, user } = session;
         let (socket, tcp) = (one.socket, one.tcp());
         Self {
             service,
@@ -128,11 +135,12 @@ impl Line {
             keepalive: socket.map(|socket| socket.timer == Some(Waits::Keepalive)),
             rtt_ms: tcp.map(|tcp| tcp.rtt.as_secs_f64() * 1000.0),
             process: one.process.clone(),
+            user: user.clone(),
         }
     }
 }
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     Column::words("SERVICE"),
     Column::words("CLIENT"),
     Column::words("STATE"),
@@ -142,10 +150,15 @@ const COLUMNS: [Column; 9] = [
     Column::number("SENT").goes(2),
     Column::number("RESENT").goes(1),
     Column::words("PROCESS").goes(4),
+    Column::words("USER"),
 ];
 
+/// Which of them has nothing to say where no user is known.
+const USER: usize = 9;
+
 /// What is shown of them; `is_part` where not all were asked for.
-pub fn screen(lines: &[Line], is_part: bool, width: output::Width) -> Screen {
+pub fn screen(connections: &Connections, is_part: bool, width: output::Width) -> Screen {
+    let Connections { connections: lines, users_not_known } = connections;
     let mut screen = Screen::new(width);
     if lines.is_empty() {
         screen.line(if is_part { "no matching connection" } else { "no connection" });
@@ -173,12 +186,16 @@ pub fn screen(lines: &[Line], is_part: bool, width: output::Width) -> Screen {
                 number(line.sent_bytes),
                 line.retransmits.map_or_else(|| "?".to_owned(), |times| times.to_string()),
                 line.process.as_ref().map_or_else(|| "?".to_owned(), |it| format!("{} {}", it.name, it.pid)),
+                line.user.clone().unwrap_or_else(|| "?".to_owned()),
             ]
         })
         .collect();
-    screen.table(&COLUMNS, &rows);
+    let has_no_user = lines.iter().all(|line| line.user.is_none());
+    let (columns, rows) = output::without(USER, has_no_user, &COLUMNS, rows);
+    screen.table(&columns, &rows);
     let has_unknown = rows.iter().flatten().any(|cell| cell == "?");
-    screen.paragraph(has_unknown.then_some("?: not known"));
+    let users = users_not_known.as_ref().map(|why| format!("users are not known: {why}"));
+    screen.paragraph(has_unknown.then(|| "?: not known".to_owned()).into_iter().chain(users));
     screen
 }
 

@@ -49,7 +49,7 @@ pub fn owners(inodes: &HashSet<u32>) -> HashMap<u32, Process> {
 }
 
 /// The inodes of a process's sockets; `dir` is its directory.
-fn sockets(dir: &Path) -> impl Iterator<Item = u32> + use<> {
+pub fn sockets(dir: &Path) -> impl Iterator<Item = u32> + use<> {
     let descriptors = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten();
     descriptors.filter_map(|descriptor| inode(fs::read_link(descriptor.path()).ok()?.to_str()?))
 }

@@ -14,11 +14,11 @@ use super::{
     channel::{self, Reader},
     event_loop::{Daemon, EventLoop},
     messages::{Notice, Order},
-    sandbox::Confined,
     setup::Setup,
     tls::Asker,
     totals::Totals,
 };
+use crate::sandbox::Confined;
 
 /// What the process has of its parent.
 #[derive(Debug)]

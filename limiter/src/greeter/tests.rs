@@ -65,7 +65,7 @@ struct Started;
 
 impl Launch for Thread {
     fn launch(&self, ends: Ends) -> anyhow::Result<Box<dyn Launched>> {
-        let serve = || child::serve(ends, || Ok(sandbox::Confined { landlock: true }));
+        let serve = || child::serve(ends, || Ok(crate::sandbox::Confined { landlock: true }));
         std::thread::spawn(serve);
         Ok(Box::new(Started))
     }

@@ -5,6 +5,7 @@
 //! login processes can serve: that is what the limiter's `max_connections` can be without refusing what
 //! Dovecot accepts.
 
+mod capacity;
 mod settings;
 mod tree;
 
@@ -17,7 +18,7 @@ use self::{
     tree::{Block, Text},
 };
 use super::{
-    model::{Daemon, Limit, Service, Sourced, Unread},
+    model::{Daemon, Limit, OwnLimit, Scope, Service, Sourced, Unread},
     net, tls,
     words::{list_item, one_line, setting},
 };
@@ -75,6 +76,9 @@ pub fn read(text: &str) -> Result<Daemon, Unread> {
     let mut daemon = Daemon::new(NAME);
     // "# 2.3.19.1 (9b53102964): /etc/dovecot/dovecot.conf"
     let mut first_words = text.lines().filter_map(|line| line.strip_prefix("# ")?.split_whitespace().next());
+    // The same line, behind the colon.
+    let path = text.lines().find_map(|line| line.strip_prefix("# 2.")?.split_once(": /"));
+    daemon.configuration = path.map(|(_, path)| one_line(&format!("/{path}")));
     let is_version = |word: &&str| word.contains('.') && word.starts_with(|char: char| char.is_ascii_digit());
     daemon.version = first_words.find(is_version).map(str::to_owned);
     daemon.not_understood(&not_understood);
@@ -105,8 +109,10 @@ fn service(settings: &Settings, daemon: &mut Daemon, (name, ours, protocol): (&s
     if ports.value.is_empty() {
         return;
     }
-    let max_total = total(settings, daemon, name, &login);
-    let max_connections = per_user(settings, daemon, name);
+    let max_total = capacity::total(settings, daemon, name, &login);
+    let (max_connections, of_user) = per_user(settings, daemon, name);
+    let mut own = vec![OwnLimit::new(USER_IP, of_user, Scope::UserAtSource)];
+    own.extend(capacity::own(settings, name, &login));
     let mut service = Service {
         name: ours.to_owned(),
         tls_ports: Some(tls_ports(settings, &login, &ports.value)),
@@ -119,6 +125,7 @@ fn service(settings: &Settings, daemon: &mut Daemon, (name, ours, protocol): (&s
         rate: None,
         max_total,
         reserve: None,
+        own,
     };
     certificate(settings, daemon, &mut service);
     daemon.services.push(service);
@@ -172,8 +179,8 @@ pub fn hidden(text: &str) -> Vec<Vec<String>> {
     if is_hidden { vec![vec!["-P".to_owned(), "ssl_key".to_owned()]] } else { Vec::new() }
 }
 
-/// Dovecot's limit of a user from an address; an address as such has none.
-fn per_user(settings: &Settings, daemon: &mut Daemon, name: &str) -> Sourced<Limit> {
+/// An address as such has no limit, which is the first; a user from an address has the second.
+fn per_user(settings: &Settings, daemon: &mut Daemon, name: &str) -> (Sourced<Limit>, Limit) {
     // Its name in `protocol` is that of `protocols`.
     let mut labels = KINDS.iter().filter(|kind| kind.1 == name).flat_map(|kind| [kind.0, kind.1]);
     let of_protocol = labels
@@ -191,7 +198,8 @@ fn per_user(settings: &Settings, daemon: &mut Daemon, name: &str) -> Sourced<Lim
     let mut why = "a limit per user and address, after the login; the limiter counts addresses, before the \
                    login: Dovecot keeps it"
         .to_owned();
-    match settings.number(value) {
+    let of_user = settings.number(value);
+    match of_user {
         Limit::Of(number) => {
             let _ = write!(
                 why,
@@ -202,66 +210,7 @@ fn per_user(settings: &Settings, daemon: &mut Daemon, name: &str) -> Sourced<Lim
         Limit::Unknown => why.push_str(". Its number is invalid"),
     }
     daemon.leave_out(shown, why);
-    max_connections
-}
-
-/// What Dovecot can serve: a login process keeps a connection with TLS to its end, since it encrypts; one
-/// without TLS moves to the process of its session.
-fn total(settings: &Settings, daemon: &mut Daemon, name: &str, login: &str) -> Sourced<Limit> {
-    let (sessions, shown_sessions) = settings.of_service(name, "process_limit");
-    let (each, shown_each) = settings.of_service(name, "client_limit");
-    let sessions = product(sessions, each);
-    let shown_sessions = format!("service {name} {{ {shown_sessions}, {shown_each} }}");
-    if sessions == Limit::Unknown {
-        daemon.leave_out(shown_sessions.clone(), NO_NUMBER);
-    }
-    if settings.value("ssl") == Some("no") {
-        let mut total = Sourced::new(sessions, format!("Dovecot: {shown_sessions}"));
-        total.note("Dovecot: ssl = no, so a login process passes each connection on.");
-        return total;
-    }
-    let (processes, shown_processes) = settings.of_service(login, "process_limit");
-    let (count, shown_count) = settings.of_service(login, settings.service_count());
-    let (clients, shown_clients) = settings.of_service(login, "client_limit");
-    // A process that ends after so many connections has no room for more at once.
-    let (each, shown_each) = match (count, clients) {
-        (Limit::Of(1), _) => (count, shown_count),
-        (Limit::Of(few), Limit::Of(many)) if few > many => (clients, shown_clients),
-        (Limit::Of(_), Limit::Of(_) | Limit::None) => (count, shown_count),
-        (Limit::None, _) => (clients, shown_clients),
-        _ => (Limit::Unknown, format!("{shown_count}, {shown_clients}")),
-    };
-    let logins = product(processes, each);
-    let shown_logins = format!("service {login} {{ {shown_processes}, {shown_each} }}");
-    match (logins, sessions) {
-        (Limit::Unknown, _) => {
-            daemon.leave_out(shown_logins.clone(), NO_NUMBER);
-            Sourced::new(Limit::Unknown, format!("Dovecot: {shown_logins}"))
-        }
-        (Limit::Of(logins), Limit::Of(sessions)) if sessions < logins => {
-            let mut total = Sourced::new(Limit::Of(sessions), format!("Dovecot: {shown_sessions}"));
-            total.note(format!("Dovecot: that is less than {shown_logins}, which would be {logins}."));
-            total
-        }
-        (Limit::Of(_), _) => {
-            let mut total = Sourced::new(logins, format!("Dovecot: {shown_logins}"));
-            total.note("A login process encrypts, and keeps a connection with TLS to its end.");
-            total
-        }
-        (Limit::None, sessions) => Sourced::new(sessions, format!("Dovecot: {shown_sessions}")),
-    }
-}
-
-/// What is said of a value that is not understood.
-const NO_NUMBER: &str = "this is not a valid number, so the limit is unknown";
-
-/// The product of two limits.
-const fn product(processes: Limit, each: Limit) -> Limit {
-    match (processes, each) {
-        (Limit::Unknown, _) | (_, Limit::Unknown) => Limit::Unknown,
-        (Limit::Of(processes), Limit::Of(each)) => Limit::Of(processes.saturating_mul(each)),
-        (Limit::None, _) | (_, Limit::None) => Limit::None,
-    }
+    (max_connections, of_user)
 }
 
 /// The ports of the login service's listeners that others than the host itself reach.

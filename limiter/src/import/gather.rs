@@ -6,22 +6,19 @@ use std::{
     collections::BTreeSet,
     env,
     fs::File,
-    io::{self, Read},
+    io::{self, Read as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::mpsc,
-    time::Duration,
+    process::Command,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{Daemon, Reader, Unread, words::one_line};
+use crate::bounded::{self, Failed, MAX_BYTES};
 
 /// How long one run may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The most that is read of anything.
-const MAX_BYTES: u64 = 4 << 20;
 
 /// The most runs for what the first ones refer to.
 const MAX_MORE: usize = 50;
@@ -31,10 +28,23 @@ const MAX_MORE: usize = 50;
 /// # Errors
 /// When its program fails, or prints what is no settings.
 pub fn here(reader: &Reader) -> Result<Option<Daemon>> {
+    ask(reader, &[], || PATIENCE)
+}
+
+/// The same of the daemon whose program takes these arguments before all others, by a time at which it must have answered.
+///
+/// # Errors
+/// As of [`here`], and when that time has come.
+pub fn by(reader: &Reader, arguments: &[&str], deadline: Instant) -> Result<Option<Daemon>> {
+    ask(reader, arguments, || deadline.saturating_duration_since(Instant::now()))
+}
+
+fn ask(reader: &Reader, before: &[&str], patience: impl Fn() -> Duration) -> Result<Option<Daemon>> {
     let Some(program) = reader.programs.iter().find_map(|name| find(name)) else { return Ok(None) };
+    let run = |arguments: &[&str]| run(&program, &[before, arguments].concat(), patience());
     let mut text = String::new();
     for arguments in reader.runs {
-        text.push_str(&run(&program, arguments, PATIENCE)?);
+        text.push_str(&run(arguments)?);
         text.push('\n');
     }
     let mut asked = BTreeSet::new();
@@ -46,7 +56,7 @@ pub fn here(reader: &Reader) -> Result<Option<Daemon>> {
         for arguments in more {
             let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
             // What cannot be had is named as missing by whoever looks for it.
-            text.push_str(&run(&program, &words, PATIENCE).unwrap_or_default());
+            text.push_str(&run(&words).unwrap_or_default());
             text.push('\n');
             asked.insert(arguments);
         }
@@ -94,7 +104,7 @@ pub fn saved(reader: &Reader, path: &Path) -> Result<Daemon> {
 }
 
 /// A program on the PATH, or where those of root are.
-fn find(name: &str) -> Option<PathBuf> {
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let root = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path).chain(root).map(|dir| dir.join(name)).find(|program| program.is_file())
@@ -103,48 +113,18 @@ fn find(name: &str) -> Option<PathBuf> {
 /// Runs a program of the mail daemon, and returns what it prints.
 fn run(program: &Path, arguments: &[&str], patience: Duration) -> Result<String> {
     let shown = one_line(&format!("{} {}", program.display(), arguments.join(" ")));
-    let mut child = Command::new(program)
-        .args(arguments)
-        .envs([("LANG", "C"), ("LC_ALL", "C")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {shown}"))?;
-    // Both at once, so that neither pipe fills; a thread that hangs ends with the process.
-    let (out, err) = (reading(child.stdout.take()), reading(child.stderr.take()));
-    let (Ok(out), Ok(err)) = (out.recv_timeout(patience), err.recv_timeout(patience)) else {
-        let _it_has_just_ended = child.kill();
-        let _no_zombie = child.wait();
-        bail!(
+    let mut command = Command::new(program);
+    command.args(arguments).envs([("LANG", "C"), ("LC_ALL", "C")]);
+    bounded::output(&mut command, patience).map_err(|failed| match failed {
+        Failed::System(error) => anyhow!("cannot run {shown}: {error}"),
+        Failed::Hangs => anyhow!(
             "{shown} is still running after {} seconds; save its output and give that file",
-            patience.as_secs()
-        );
-    };
-    let status = child.wait().with_context(|| format!("cannot wait for {shown}"))?;
-    if !status.success() {
-        let reason = err.lines().next_back().map_or_else(|| status.to_string(), one_line);
-        bail!("{shown} fails: {reason}");
-    }
-    if out.len() as u64 > MAX_BYTES {
-        bail!("{shown} prints more than {} MiB", MAX_BYTES >> 20);
-    }
-    Ok(out)
-}
-
-/// All that comes out of a pipe, as text.
-fn reading(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            let _what_came = pipe.by_ref().take(MAX_BYTES + 1).read_to_end(&mut bytes);
-            // The rest, so that the program ends.
-            let _rest = io::copy(&mut pipe, &mut io::sink());
-        }
-        let _nobody_waits = sender.send(String::from_utf8_lossy(&bytes).into_owned());
-    });
-    receiver
+            patience.as_secs_f32().ceil()
+        ),
+        Failed::Endless => anyhow!("{shown} prints more than {} MiB", MAX_BYTES >> 20),
+        Failed::Status(status, words) if words.is_empty() => anyhow!("{shown} fails: {status}"),
+        Failed::Status(_, words) => anyhow!("{shown} fails: {}", one_line(&words)),
+    })
 }
 
 #[cfg(test)]

@@ -152,6 +152,37 @@ pub struct Service {
     pub max_total: Sourced<Limit>,
     /// Connections on top of that for allowed sources.
     pub reserve: Option<Sourced<u64>>,
+    /// The daemon's own limits as it has them, for who is to change them there.
+    pub own: Vec<OwnLimit>,
+}
+
+/// A limit of the daemon's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnLimit {
+    /// The setting: `smtpd_client_connection_count_limit`.
+    pub setting: String,
+    /// How many.
+    pub limit: Limit,
+    /// Whom it is for.
+    pub scope: Scope,
+}
+
+/// Whom a limit of a daemon is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Each address.
+    Source,
+    /// Each user at each address.
+    UserAtSource,
+    /// The whole service.
+    Service,
+}
+
+impl OwnLimit {
+    /// A limit with this setting.
+    pub fn new(setting: impl Into<String>, limit: Limit, scope: Scope) -> Self {
+        Self { setting: setting.into(), limit, scope }
+    }
 }
 
 /// One network and what is said of it.
@@ -183,6 +214,8 @@ pub struct Daemon {
     pub version: Option<String>,
     /// The name it greets with.
     pub hostname: Option<Sourced<String>>,
+    /// The file, or the directory, with its configuration, if its settings say it.
+    pub configuration: Option<String>,
     /// What it listens on.
     pub services: Vec<Service>,
     /// What it says of networks.

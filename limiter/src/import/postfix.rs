@@ -13,7 +13,7 @@ use limiter_common::{Protocol, rule::Action};
 use self::output::{Master, Output, STRESS};
 use super::{
     hosts::Hosts,
-    model::{Daemon, Limit, RateSpec, Service, Sourced, Unread},
+    model::{Daemon, Limit, OwnLimit, RateSpec, Scope, Service, Sourced, Unread},
     net, tls,
     words::{self, one_line, setting},
 };
@@ -49,6 +49,7 @@ pub fn read(text: &str) -> Result<Daemon, Unread> {
     }
     let mut daemon = Daemon::new(NAME);
     daemon.version = output.given("", "mail_version").map(str::to_owned);
+    daemon.configuration = output.given("", "config_directory").map(one_line);
     daemon.not_understood(&output.not_understood);
     if let Some(name) = output.value("", "myhostname") {
         daemon.hostname =
@@ -145,6 +146,7 @@ fn service(output: &Output, master: &Master, daemon: &mut Daemon) {
         rate: None,
         max_total: Sourced::new(Limit::None, ""),
         reserve: None,
+        own: Vec::new(),
     };
     of.tls(port, &mut service);
     if is_postscreen {
@@ -190,6 +192,11 @@ fn shown(output: &Output, name: &str, parameter: &str, value: &str) -> String {
         None if !output.has_main() => format!("{parameter} is not in the text"),
         None => format!("{setting} (its default)"),
     }
+}
+
+/// The number in master.cf.
+fn maxproc(master: &Master) -> String {
+    format!("maxproc of {} in master.cf", one_line(&master.name))
 }
 
 /// A service on its way into the model.
@@ -297,6 +304,14 @@ impl Of<'_> {
             service.max_connections.note("Postfix has no limit for one client.");
         }
         service.max_total = self.total(master);
+        service.own = vec![
+            OwnLimit::new("smtpd_client_connection_count_limit", limit, Scope::Source),
+            OwnLimit::new(
+                if master.processes == "-" { "default_process_limit".to_owned() } else { maxproc(master) },
+                service.max_total.value,
+                Scope::Service,
+            ),
+        ];
         service.rate = self.rate();
         self.exceptions();
         for (parameter, what) in INSIDE {
@@ -391,6 +406,7 @@ impl Of<'_> {
         if limit == Limit::None {
             service.max_connections.note("Postfix has no limit for one client.");
         }
+        service.own = vec![OwnLimit::new("postscreen_client_connection_count_limit", limit, Scope::Source)];
         service.max_total.note("Postfix: postscreen holds the connections of all clients in one process.");
         for parameter in ["postscreen_pre_queue_limit", "postscreen_post_queue_limit"] {
             let (limit, shown) = self.limit(parameter);

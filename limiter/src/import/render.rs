@@ -103,6 +103,8 @@ impl fmt::Display for Service {
             rate,
             max_total,
             reserve,
+            // What these are is said of max_connections and max_total.
+            own: _,
         } = self;
         writeln!(out, "[service.{name}]")?;
         key(out, "ports", &format!("{:?}", ports.value), ports)?;

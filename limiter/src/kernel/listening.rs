@@ -140,7 +140,17 @@ mod tests {
     fn a_listener_at_any_address_takes_both_families_where_it_says_so() {
         let at = |address: IpAddr| Endpoint::new(Addr::from(address), 143, 7);
         let of = |address: IpAddr, takes_both| {
-            endpoints(&Listener { address, port: 143, ifindex: 7, takes_both, is_mptcp: false, cgroup: None })
+            endpoints(&Listener {
+                address,
+                port: 143,
+                ifindex: 7,
+                takes_both,
+                is_mptcp: false,
+                cgroup: None,
+                inode: 0,
+                queued: 0,
+                backlog: 0,
+            })
         };
         let (all, any) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
         let one = IpAddr::from([192, 0, 2, 1]);

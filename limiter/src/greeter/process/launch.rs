@@ -2,19 +2,19 @@
 //! Starts the process: this program again, with nothing but three descriptors.
 
 use std::{
-    fmt, io,
-    os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
-        unix::process::CommandExt as _,
-    },
-    process::{Child, Command, Stdio},
+    fmt,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    process::{Child, Stdio},
 };
 
 use anyhow::{Context as _, Result};
 use nix::unistd::User;
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
 
-use crate::greeter::{child, sandbox::Confinement};
+use crate::{
+    greeter::child,
+    sandbox::{Confinement, again},
+};
 
 /// The name of this part of the program, which nobody types.
 pub const PART: &str = "greeter";
@@ -113,32 +113,17 @@ impl Launch for Program {
         let Ends { listener, orders, questions } = ends;
         let kept = [listener.as_raw_fd(), orders.as_raw_fd(), questions.as_raw_fd()];
         let (uid, gid) = self.user;
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("limiter").arg(PART).args(kept.map(|fd| fd.to_string()));
+        let mut command = again::part(PART, kept);
+        command.args(kept.map(|fd| fd.to_string()));
         command.args([
             uid.to_string(),
             gid.to_string(),
             self.files.to_string(),
             std::process::id().to_string(),
         ]);
-        command.env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // SAFETY: system calls with plain numbers.
-        unsafe { command.pre_exec(move || keep_only(&kept)) };
         Ok(Box::new(command.spawn().context("cannot start /proc/self/exe")?))
     }
-}
-
-/// Has exec close everything but these, and the three standard ones.
-fn keep_only(kept: &[RawFd]) -> io::Result<()> {
-    let is_done = |answer: libc::c_long| if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
-    // SAFETY: plain numbers; nothing is closed in this process.
-    is_done(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })?;
-    for fd in kept {
-        // SAFETY: plain numbers.
-        is_done(unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) }.into())?;
-    }
-    Ok(())
 }
 
 impl Launched for Child {

@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::launch::Part;
-use crate::greeter::{channel, child, messages::Notice, sandbox};
+use crate::{
+    greeter::{channel, child, messages::Notice},
+    sandbox,
+};
 
 /// Serves until the daemon says otherwise.
 ///

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! The system calls that the greeter's process may make.
+//! The system calls that confined processes may make.
 //!
-//! What it needs is allowed. What only an intruder would do ends the process at once, and the daemon's log says so. For
+//! The greeter's: what it needs is allowed. What only an intruder would do ends the process at once, and the daemon's log says so. For
 //! everything else the kernel is as if it did not have it: another version of a library may try that, and can do without.
+//!
+//! What a mail daemon's own program needs is the daemon's affair, and changes with it: of that one some are refused.
 
 use std::collections::BTreeMap;
 
@@ -141,6 +143,81 @@ pub fn restrict() -> Result<()> {
     // The stricter of two answers is the one that holds. The second also takes away what it takes to put in another.
     apply(fatal, SeccompAction::Allow, SeccompAction::KillProcess)?;
     apply(rules, SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow)
+}
+
+/// What a program that prints what its daemon says has no business with.
+const NOT_FOR_TOOLS: &[c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_fork,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_vfork,
+    libc::SYS_clone,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_bpf,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_chroot,
+    libc::SYS_pivot_root,
+    libc::SYS_io_uring_setup,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_open_by_handle_at,
+    // An owner may, without any right and whatever Landlock says.
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lchown,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_setpriority,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setattr,
+];
+
+/// `fchmodat2`, since Linux 6.6.
+const FCHMODAT2: c_long = 452;
+
+/// Refuses the process, and the program it becomes, these from now on; sockets but those of this host; and signals to
+/// others, unless it `may_signal`.
+pub fn restrict_tool(may_signal: bool) -> Result<()> {
+    let refused = NOT_FOR_TOOLS.iter().chain(&[FCHMODAT2]);
+    let mut rules: Rules = refused.map(|&syscall| (syscall, Vec::new())).collect();
+    let is_not_unix =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
+    rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![is_not_unix])?]);
+    // The limits of others.
+    let is_another = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
+    rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![is_another])?]);
+    if !may_signal {
+        for syscall in [libc::SYS_kill, libc::SYS_tkill, libc::SYS_pidfd_send_signal] {
+            rules.insert(syscall, Vec::new());
+        }
+    }
+    // Its arguments are in memory, where no filter looks: as if the kernel had only the older one.
+    let newer: Rules = [(libc::SYS_clone3, Vec::new())].into();
+    apply(newer, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?;
+    apply(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))
 }
 
 fn apply(rules: Rules, otherwise: SeccompAction, listed: SeccompAction) -> Result<()> {

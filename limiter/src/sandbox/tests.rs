@@ -140,8 +140,7 @@ fn whatever_an_intruder_would_do_is_refused_and_most_of_it_ends_the_process() {
     if !is_root() {
         return;
     }
-    let test =
-        "greeter::sandbox::tests::whatever_an_intruder_would_do_is_refused_and_most_of_it_ends_the_process";
+    let test = "sandbox::tests::whatever_an_intruder_would_do_is_refused_and_most_of_it_ends_the_process";
     for what in ["nothing", "allowed"] {
         assert_eq!(attempt(test, what).code(), Some(DONE), "{what}: the process is confined, and lives");
     }
@@ -188,7 +187,7 @@ fn whatever_an_intruder_would_do_is_refused_and_most_of_it_ends_the_process() {
 fn landlock_alone_refuses_files_and_connections() {
     if env::var_os(ATTEMPT).is_some() {
         set_no_new_privs(true).unwrap();
-        let Ok(true) = restrict_files() else {
+        let Ok(true) = restrict_files(&[], Scope::from_all(ABI_KNOWN)) else {
             // SAFETY: plain numbers.
             unsafe { libc::_exit(NOT_CONFINED) }
         };
@@ -206,7 +205,7 @@ fn landlock_alone_refuses_files_and_connections() {
     if version < 4 {
         return limiter_lab::skip("this kernel has no Landlock for TCP");
     }
-    let test = "greeter::sandbox::tests::landlock_alone_refuses_files_and_connections";
+    let test = "sandbox::tests::landlock_alone_refuses_files_and_connections";
     assert_eq!(attempt(test, "all").code(), Some(REFUSED));
 }
 
@@ -226,8 +225,113 @@ fn whoever_is_root_or_has_another_parent_is_not_confined_and_must_end() {
     if !is_root() {
         return;
     }
-    let test = "greeter::sandbox::tests::whoever_is_root_or_has_another_parent_is_not_confined_and_must_end";
+    let test = "sandbox::tests::whoever_is_root_or_has_another_parent_is_not_confined_and_must_end";
     for what in ["as root", "as root's group", "orphaned"] {
         assert_eq!(attempt(test, what).code(), Some(REFUSED), "{what}");
+    }
+}
+
+/// What a mail daemon's own program could do that was taken over by what it reads.
+fn try_as_tool(what: &str, file: &str, parent: c_int) -> c_long {
+    let path = |path: &str| CString::new(path).unwrap();
+    let open = |name: &str, flags: c_int| {
+        let name = path(name);
+        // SAFETY: the name ends with a zero.
+        unsafe { libc::open(name.as_ptr(), flags) }.into()
+    };
+    // SAFETY: plain numbers, and names that end with a zero.
+    unsafe {
+        match what {
+            "read what it needs" => open(file, libc::O_RDONLY),
+            "read a library" => open("/usr/bin/env", libc::O_RDONLY),
+            "discard" => open("/dev/null", libc::O_WRONLY),
+            "ask by a socket" => libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).into(),
+            "become a program" => {
+                let name = path("/bin/true");
+                let arguments = [name.as_ptr(), std::ptr::null()];
+                libc::execv(name.as_ptr(), arguments.as_ptr()).into()
+            }
+            "end others" | "end the parent" => libc::kill(parent, 0).into(),
+            "read a secret" => open("/etc/shadow", libc::O_RDONLY),
+            "read a list of rules" => open("/etc/hosts", libc::O_RDONLY),
+            "write what it reads" => open(file, libc::O_WRONLY),
+            "write a program" => open("/usr/bin/env", libc::O_WRONLY),
+            "read memory" => open(&format!("/proc/{parent}/mem"), libc::O_RDONLY),
+            "call out" => libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0).into(),
+            "listen to the network" => libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0).into(),
+            "start a process" => libc::fork().into(),
+            "trace" => libc::ptrace(libc::PTRACE_ATTACH, parent, 0, 0),
+            "load a program" => libc::syscall(libc::SYS_bpf, 0, 0, 0),
+            "mount" => libc::mount(
+                path("x").as_ptr(),
+                path("/").as_ptr(),
+                path("tmpfs").as_ptr(),
+                0,
+                std::ptr::null(),
+            )
+            .into(),
+            "be another user" => libc::syscall(libc::SYS_setuid, 1),
+            "let others in" => libc::chmod(path(file).as_ptr(), 0o777).into(),
+            "see the root's sockets" => libc::access(path("/run").as_ptr(), libc::F_OK).into(),
+            "own a file" => libc::chown(path(file).as_ptr(), 1, 1).into(),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn a_program_that_is_asked_reads_its_files_and_does_nothing_else() {
+    const FILE: &str = "LIMITER_TEST_FILE";
+    if let Ok(what) = env::var(ATTEMPT) {
+        let parent = getppid().unwrap().as_raw_nonzero().get();
+        let file = env::var(FILE).unwrap();
+        let sockets = Vec::new();
+        let tool =
+            Tool { reads: vec![file.clone().into()], sockets, may_signal: what == "end others", parent };
+        match enter_for_tool(&tool) {
+            Ok(Confined { landlock: true }) => {}
+            // SAFETY: plain numbers.
+            _ => unsafe { libc::_exit(NOT_CONFINED) },
+        }
+        end(try_as_tool(&what, &file, parent));
+    }
+    if !is_root() {
+        return;
+    }
+    // SAFETY: asks for the version, with no memory.
+    if unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, 1) } < 1 {
+        return limiter_lab::skip("this kernel has no Landlock");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let attempt = |what: &str| {
+        let mut again = Command::new(env::current_exe().unwrap());
+        let test = "sandbox::tests::a_program_that_is_asked_reads_its_files_and_does_nothing_else";
+        again.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+        again.env(ATTEMPT, what).env(FILE, file.path());
+        again.output().unwrap().status.code()
+    };
+    for what in ["read what it needs", "read a library", "discard", "ask by a socket", "end others"] {
+        assert_eq!(attempt(what), Some(DONE), "{what}");
+    }
+    assert_eq!(attempt("become a program"), Some(0));
+    for what in [
+        "end the parent",
+        "read a secret",
+        "read a list of rules",
+        "write what it reads",
+        "write a program",
+        "read memory",
+        "call out",
+        "listen to the network",
+        "start a process",
+        "trace",
+        "load a program",
+        "mount",
+        "be another user",
+        "own a file",
+        "let others in",
+        "see the root's sockets",
+    ] {
+        assert_eq!(attempt(what), Some(REFUSED), "{what}");
     }
 }
