@@ -118,7 +118,8 @@ fn start(instance: &Instance, options: &Options, bounds: Bounds, lock: &mut Daem
     if replaces && let Err(problem) = pins::remove(&instance.new_pins()) {
         error!(
             "cannot remove the old limits, which stay in force beside the new ones: {problem:#}; remove both \
-             with `limiter --instance {instance} unload`"
+             with `{limiter} unload`",
+            limiter = instance.program()
         );
     }
     serving.upkeep.shield.round(&options.config.interfaces);
@@ -328,7 +329,8 @@ impl Serving {
                     ] {
                         if !is_same {
                             warn!(
-                                "{key} is read only when the daemon starts: stop it and start `limiter --instance {instance} run`"
+                                "{key} is read only when the daemon starts: stop it and start `{limiter} run`",
+                                limiter = instance.program()
                             );
                         }
                     }
@@ -364,7 +366,8 @@ impl Serving {
             );
         } else if limits_stay {
             info!(
-                "the daemon stops; the limits stay in force, with resets instead of replies, until `limiter --instance {instance} unload`"
+                "the daemon stops; the limits stay in force, with resets instead of replies, until `{limiter} unload`",
+                limiter = instance.program()
             );
         } else {
             info!("the daemon stops: instance {instance} is being unloaded");

@@ -61,6 +61,20 @@ impl std::fmt::Display for Instance {
 }
 
 impl Instance {
+    /// The name where none is given.
+    pub const DEFAULT: &str = "limiter";
+
+    /// How the limiter is called for this instance, in a command that people type. The default one is not named: what
+    /// need not be typed need not be read.
+    pub fn program(&self) -> String {
+        Self::program_of(&self.0)
+    }
+
+    /// The same for the instance of this name.
+    pub fn program_of(name: &str) -> String {
+        if name == Self::DEFAULT { "limiter".to_owned() } else { format!("limiter --instance {name}") }
+    }
+
     /// Where the maps and links are pinned.
     pub fn pins(&self) -> PathBuf {
         PathBuf::from("/sys/fs/bpf").join(&self.0)
@@ -171,9 +185,10 @@ impl Instance {
         let at = self.run_path("config");
         let what = || {
             format!(
-                "{} does not name the configuration file: set it with `limiter --instance {self} reload \
+                "{} does not name the configuration file: set it with `{limiter} reload \
                  --config FILE`",
-                at.display()
+                at.display(),
+                limiter = self.program()
             )
         };
         let text = match std::fs::read(&at) {

@@ -30,7 +30,8 @@ pub struct Outcome {
 pub enum NotBannable {
     /// It is a network of many sources, and a ban is of one.
     #[error(
-        "{network} contains many sources, because {service} counts each /{prefix_len} separately, and a ban applies to one source: deny the whole network with `limiter --instance {instance} deny {network}`, until `limiter --instance {instance} forget {network}`"
+        "{network} contains many sources, because {service} counts each /{prefix_len} separately, and a ban applies to one source: deny the whole network with `{limiter} deny {network}`, until `{limiter} forget {network}`",
+        limiter = .instance.program()
     )]
     ManySources {
         /// The network.
@@ -44,7 +45,8 @@ pub enum NotBannable {
     },
     /// A rule of the admin's allows it (law 4).
     #[error(
-        "cannot ban {address} from {service}: it is allowed by the rule for {rule}; remove that rule first with `limiter --instance {instance} forget {rule}`"
+        "cannot ban {address} from {service}: it is allowed by the rule for {rule}; remove that rule first with `{limiter} forget {rule}`",
+        limiter = .instance.program()
     )]
     Allowed {
         /// The address.

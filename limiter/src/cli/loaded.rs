@@ -13,10 +13,8 @@ use crate::{
 
 /// That nothing is, and what to do.
 pub fn nothing_loaded(instance: &Instance) -> String {
-    format!(
-        "instance {instance} is not loaded: start it with `limiter --instance {instance} run`, or name another \
-         --instance"
-    )
+    let limiter = instance.program();
+    format!("instance {instance} is not loaded: start it with `{limiter} run`, or name another --instance")
 }
 
 /// The tables of an instance that is loaded.
@@ -30,7 +28,8 @@ pub fn loaded(instance: &Instance) -> Result<Tables> {
         }
         Found::Other(difference) => Err(anyhow!(
             "another build of limiter loaded instance {instance} ({difference}): use that build, or replace it \
-             with `limiter --instance {instance} run`"
+             with `{limiter} run`",
+            limiter = instance.program()
         )),
     }
 }
@@ -67,7 +66,8 @@ pub fn refuse_elsewhere(instance: &Instance) -> Result<()> {
     match daemon.pid.filter(|&pid| instance.pins_elsewhere(pid).is_some()) {
         Some(pid) => Err(anyhow!(
             "instance {instance} is loaded in another mount namespace, which has its own BPF file system: run \
-             `nsenter --mount --target {pid} limiter --instance {instance} …`"
+             `nsenter --mount --target {pid} {limiter} …`",
+            limiter = instance.program()
         )),
         None => Ok(()),
     }

@@ -54,7 +54,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
 
 /// Which keys are not in force yet, and what to do.
 fn sentence(instance: &Instance, Later { keys, until }: &Later) -> String {
-    let run = format!("`limiter --instance {instance} run`");
+    let run = format!("`{} run`", instance.program());
     let (names, are) = (keys.join(", "), if keys.len() == 1 { "is" } else { "are" });
     match until {
         Until::Restart => {

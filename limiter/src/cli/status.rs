@@ -220,7 +220,8 @@ fn crowded(instance: &Instance, tables: &Tables) -> Result<Option<String>> {
     let (taken, most) = tables.room()?;
     Ok(Some(format!(
         "the ledger is full ({taken} of {most} sources and networks): {connections} connections of new sources \
-         are counted with their network, in {entries} entries (`limiter --instance {instance} list` lists them \
-         as shared); raise max_sources, stop the daemon, and start `limiter --instance {instance} run`"
+         are counted with their network, in {entries} entries (`{limiter} list` lists them as shared); \
+         raise max_sources, stop the daemon, and start `{limiter} run`",
+        limiter = instance.program()
     )))
 }

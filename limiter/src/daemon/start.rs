@@ -93,7 +93,8 @@ impl Before {
             Ok(()) => problem.context(format!("the daemon cannot start, and {stands}")),
             Err(left) => anyhow!(
                 "the daemon cannot start: {problem:#}; its changes cannot be undone: {left:#}; start it again, \
-                 or run `limiter --instance {instance} unload`"
+                 or run `{limiter} unload`",
+                limiter = instance.program()
             ),
         }
     }

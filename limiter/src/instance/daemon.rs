@@ -68,8 +68,9 @@ impl Instance {
                 if pid.is_none() && !text.is_empty() {
                     bail!(
                         "a daemon serves instance {self}, but {} does not contain its process ID: stop it, and \
-                         start `limiter --instance {self} run`",
-                        path.display()
+                         start `{limiter} run`",
+                        path.display(),
+                        limiter = self.program()
                     );
                 }
                 // What a look at its lock cannot tell.

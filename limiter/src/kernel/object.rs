@@ -110,9 +110,10 @@ impl Target {
             let is_gone = cgroup != self.cgroup.id && pins::has_lost_its_cgroup(instance)?;
             ensure!(
                 netns == self.netns && (cgroup == self.cgroup.id || is_gone),
-                "instance {instance} is loaded for another {}: run `limiter --instance {instance} unload` \
-                 first, or choose another --instance",
-                if netns == self.netns { "cgroup" } else { "network namespace" }
+                "instance {instance} is loaded for another {}: run `{limiter} unload` first, or choose another \
+                 --instance",
+                if netns == self.netns { "cgroup" } else { "network namespace" },
+                limiter = instance.program()
             );
             true
         } else {

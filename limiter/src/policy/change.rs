@@ -48,7 +48,8 @@ pub struct Saved {
 pub enum StaleFile {
     /// Somebody has edited it.
     #[error(
-        "{file}: the file has changed since it was last applied, so nothing was changed; apply it with `limiter --instance {instance} reload`, then repeat this command"
+        "{file}: the file has changed since it was last applied, so nothing was changed; apply it with `{limiter} reload`, then repeat this command",
+        limiter = .instance.program()
     )]
     Edited {
         /// Its name.

@@ -37,7 +37,7 @@ impl Elsewhere {
 
     /// In words, and what to do.
     pub fn warning(&self, instance: &Instance, daemon: &Daemon) -> String {
-        let path = self.path.display();
+        let (path, limiter) = (self.path.display(), instance.program());
         match (self.is_another, netns::stays(&self.path)) {
             (true, true) if daemon.answers => format!(
                 "another network namespace is at {path} now, and the limits are in the one that was there before: the \
@@ -45,12 +45,12 @@ impl Elsewhere {
             ),
             (true, true) => format!(
                 "another network namespace is at {path} now, and the limits are in the one that was there before: \
-                 start `limiter --instance {instance} run --netns {path}`, which protects the new one"
+                 start `{limiter} run --netns {path}`, which protects the new one"
             ),
             (true, false) => format!(
                 "the process at {path} is another one now, in another network namespace, and the limits are in the one \
-                 that was there before: run `limiter --instance {instance} unload`, then `limiter --instance {instance} \
-                 run --netns /proc/PID/ns/net`, where PID is a process of the new container"
+                 that was there before: run `{limiter} unload`, then `{limiter} run --netns \
+                 /proc/PID/ns/net`, where PID is a process of the new container"
             ),
             (false, true) => format!(
                 "there is no network namespace at {path} any more, and the limits are in the one that was there before: \
@@ -58,8 +58,8 @@ impl Elsewhere {
             ),
             (false, false) => format!(
                 "the process of {path} has ended, so limiter cannot tell whether its network namespace still exists: if \
-                 the container was started again, run `limiter --instance {instance} unload`, then `limiter --instance \
-                 {instance} run --netns /proc/PID/ns/net`, where PID is a process of the new container"
+                 the container was started again, run `{limiter} unload`, then `{limiter} run --netns \
+                 /proc/PID/ns/net`, where PID is a process of the new container"
             ),
         }
     }

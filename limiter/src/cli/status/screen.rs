@@ -11,7 +11,7 @@ use crate::{
     cli::output::{self, Column, Screen},
     config,
     greeter::{Process, Snapshot},
-    instance::Daemon,
+    instance::{Daemon, Instance},
 };
 
 const COLUMNS: [Column; 9] = [
@@ -99,8 +99,9 @@ pub fn screen(status: &Status, width: output::Width) -> Screen {
     screen.paragraph(status.shield.iter().map(|attachment| format!("shield on {attachment}")));
     if status.bans > 0 {
         screen.paragraph([format!(
-            "bans in force: {}; `limiter --instance {} bans` lists them",
-            status.bans, status.instance
+            "bans in force: {}; `{} bans` lists them",
+            status.bans,
+            Instance::program_of(&status.instance)
         )]);
     }
     if let Some(Verified { connections, dead, differences }) = &status.verified {

@@ -25,12 +25,12 @@ pub fn of_the_instance(
     daemon: &Daemon,
     services: &[Service],
 ) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let (mut warnings, limiter) = (Vec::new(), instance.program());
     if !detached.is_empty() {
         warnings.push(format!(
             "programs not attached: {}; the protected network namespace or cgroup no longer exists, or \
-             somebody detached the programs: stop the daemon if it runs, and start `limiter --instance \
-             {instance} run`; a daemon with --cgroup attaches them again when a cgroup exists at that path",
+             somebody detached the programs: stop the daemon if it runs, and start `{limiter} run`; a daemon \
+             with --cgroup attaches them again when a cgroup exists at that path",
             detached.join(", ")
         ));
     } else if let Daemon { running: true, answers: false, pid: Some(pid) } = daemon {
@@ -38,13 +38,12 @@ pub fn of_the_instance(
             "the daemon (pid {pid}) does not answer, because it was stopped (SIGSTOP, or its cgroup is frozen) or \
              hangs: the limits are in force, but refused clients get a reset instead of a reason, and clients that \
              wait for a place get no answer; continue it with `kill -CONT {pid}` or by thawing its cgroup, or end it \
-             with `kill -9 {pid}` and start `limiter --instance {instance} run`"
+             with `kill -9 {pid}` and start `{limiter} run`"
         ));
     } else if !daemon.running {
         warnings.push(format!(
             "the daemon is not running: the limits are in force, but refused clients get a reset instead of a \
-             reason, and clients that wait for a place get no answer; start `limiter --instance {instance} \
-             run`"
+             reason, and clients that wait for a place get no answer; start `{limiter} run`"
         ));
     }
     for Service { name, mode, counters, .. } in services {
@@ -58,14 +57,14 @@ pub fn of_the_instance(
             let would = if would.is_empty() { "no connection so far".to_owned() } else { would.join(", ") };
             warnings.push(format!(
                 "{name} is in observe mode and refuses nobody; it would have refused {would}: enforce its \
-                 limits with `limiter --instance {instance} set {name} mode=enforce`"
+                 limits with `{limiter} set {name} mode=enforce`"
             ));
         }
         if counters.uncounted > 0 {
             warnings.push(format!(
                 "{name}: {} connections were let through uncounted, because memory or room for connection \
                  records was short; they are counted as soon as there is room; if memory was not short, raise \
-                 max_sources, stop the daemon, and start `limiter --instance {instance} run`",
+                 max_sources, stop the daemon, and start `{limiter} run`",
                 counters.uncounted
             ));
         }
