@@ -19,6 +19,8 @@ mod reload;
 mod rules;
 mod run;
 #[cfg(test)]
+mod schemas;
+#[cfg(test)]
 mod screens;
 mod set;
 mod status;
@@ -50,7 +52,7 @@ use self::exit::{FAILED, WRONG_USAGE, WrongUsage};
 #[command(name = "limiter", version, max_term_width = 100)]
 struct Cli {
     /// Name of the instance, if several run on this host
-    #[arg(long, global = true, default_value = "limiter", value_name = "NAME")]
+    #[arg(long, global = true, default_value = Instance::DEFAULT, value_name = "NAME")]
     instance: Instance,
 
     #[command(subcommand)]
@@ -277,9 +279,8 @@ mod tests {
             one_sentence(&mistake)
         };
         assert_eq!(
-            said(&["limiter", "explain", "192.0.2.256"]),
-            "invalid value '192.0.2.256' for '<ADDR>': give an IPv4 or IPv6 address, such as 203.0.113.7 or 2001:db8::5; \
-             see `limiter help`"
+            said(&["limiter", "list", "--over", "x"]),
+            "invalid value 'x' for '--over <N>': give a whole number of connections, such as 10; see `limiter help`"
         );
         assert_eq!(
             said(&["limiter", "set", "smtp"]),

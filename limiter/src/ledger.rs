@@ -137,10 +137,12 @@ fn limit(key: &Key, policy: &ServicePolicy, rule_match: &RuleMatch) -> Option<u3
 
 /// How a source was refused, as far as it is remembered: for `remember_seconds`, of sources that were told why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Refusals {
     /// How often, by [`Reason`].
     pub refused_for: BTreeMap<&'static str, u32>,
     /// The reason of the last one; none if none is remembered.
+    #[cfg_attr(test, schemars(schema_with = "crate::schema::reason_or_null"))]
     pub last_refused_for: Option<Reason>,
     /// Seconds since the last one.
     pub last_refused_seconds: Option<u64>,

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod conntrack;
 mod daemon;
+mod diagnose;
 mod evidence;
 mod greeter;
 mod import;
@@ -19,11 +20,15 @@ mod netlink;
 mod policy;
 mod reconcile;
 mod sandbox;
+#[cfg(test)]
+mod schema;
 mod shield;
 mod sock_diag;
+mod spans;
 mod staged;
 mod standing;
 mod trust;
+mod user_text;
 mod waiting;
 mod wording;
 

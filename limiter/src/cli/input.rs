@@ -2,23 +2,12 @@
 //! What people type: addresses, networks, numbers and times, in the forms they know from elsewhere. Whoever
 //! gives something else is told the form that is wanted.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use limiter_common::{Ladder, ServicePolicy};
 
 use crate::config;
-
-/// An address: bare, in brackets as mail has it, or as the network of one.
-pub fn address(text: &str) -> Result<IpAddr, String> {
-    let Some(network) = written(text) else {
-        return Err("give an IPv4 or IPv6 address, such as 203.0.113.7 or 2001:db8::5".to_owned());
-    };
-    if network.prefix_len() != network.max_prefix_len() {
-        return Err("this is a network; give one address, such as 203.0.113.7 or 2001:db8::5".to_owned());
-    }
-    Ok(network.addr())
-}
 
 /// A network, or a single address; without bits behind the prefix.
 pub fn network(text: &str) -> Result<IpNet, String> {
@@ -41,16 +30,6 @@ pub fn limited(text: &str) -> Result<Limited, String> {
         network(text).map(Limited::Network)
     } else {
         connections(text).map(Limited::Connections)
-    }
-}
-
-/// The same where the form of an IPv6 address that holds an IPv4 one is as good as that.
-fn written(text: &str) -> Option<IpNet> {
-    let text = without_brackets(text);
-    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
-    match network {
-        IpNet::V6(v6) if v6.prefix_len() == 128 => Some(v6.addr().to_canonical().into()),
-        network => Some(network),
     }
 }
 
@@ -86,36 +65,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_is_taken_in_every_form_that_people_know() {
-        for (given, meant) in [
-            ("203.0.113.7", "203.0.113.7"),
-            ("203.0.113.7/32", "203.0.113.7"),
-            ("[203.0.113.7]", "203.0.113.7"),
-            ("::ffff:203.0.113.7", "203.0.113.7"),
-            ("2001:DB8::5", "2001:db8::5"),
-            ("[2001:db8::5]", "2001:db8::5"),
-            ("2001:db8::5/128", "2001:db8::5"),
-            ("[2001:db8::5]/128", "2001:db8::5"),
-        ] {
-            assert_eq!(address(given), Ok(meant.parse().unwrap()), "{given}");
-        }
-        for wrong in [
-            "",
-            "203.0.113.256",
-            "mx.example.net",
-            "203.0.113.7:25",
-            "[2001:db8::5]:25",
-            "fe80::1%eth0",
-            "[",
-            "[]",
-        ] {
-            let said = address(wrong).unwrap_err();
-            assert!(said.starts_with("give an IPv4 or IPv6 address, such as "), "{wrong}: {said}");
-        }
-        assert!(address("203.0.113.0/24").unwrap_err().starts_with("this is a network; give one address"));
-    }
 
     #[test]
     fn a_network_is_taken_in_every_form_that_people_know() {

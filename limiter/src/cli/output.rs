@@ -8,11 +8,12 @@
 use std::{
     io::{IsTerminal as _, Write as _},
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use anyhow::Result;
 use serde::Serialize;
+
+pub use crate::spans::{ago, time};
 
 /// Whom it is printed for.
 #[derive(clap::Args)]
@@ -28,6 +29,11 @@ static DONE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// Prints a line.
 pub fn line(text: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
+
+/// Prints a text that has its lines.
+pub fn text(text: &str) -> Result<()> {
+    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
 }
 
 /// Says what was done. It is done, whether or not it can be said: then it is said on stderr why it was not.
@@ -176,6 +182,36 @@ impl Screen {
         }
     }
 
+    /// A text behind a word that says what it is, which stands in a column of its own.
+    pub fn labelled(&mut self, label: &str, column: usize, text: &str) {
+        let room = self.width.map(|width| width.saturating_sub(column).max(NARROWEST));
+        for (number, line) in wrapped(text, room).iter().enumerate() {
+            let label = if number == 0 { label } else { "" };
+            self.text.push_str(format!("{label:<column$}{line}").trim_end());
+            self.text.push('\n');
+        }
+    }
+
+    /// A command to be pasted, in a line of its own.
+    pub fn command(&mut self, column: usize, command: &str) {
+        self.labelled_command("", column, command);
+    }
+
+    /// The same behind a word. One that is too wide goes on behind a backslash, as a shell takes it.
+    pub fn labelled_command(&mut self, label: &str, column: usize, command: &str) {
+        /// What goes on stands further in.
+        const FURTHER: usize = 2;
+        let fits = self.width.is_none_or(|width| column + command.chars().count() <= width);
+        let room = self.width.map(|width| width.saturating_sub(column + FURTHER + 2).max(NARROWEST));
+        let parts = if fits { vec![command.to_owned()] } else { split(command, room) };
+        let last = parts.len().saturating_sub(1);
+        for (number, part) in parts.iter().enumerate() {
+            let (label, further) = if number == 0 { (label, 0) } else { ("", FURTHER) };
+            let end = if number == last { "" } else { " \\" };
+            self.text.push_str(&format!("{label:<column$}{:further$}{part}{end}\n", ""));
+        }
+    }
+
     /// An empty line, if there are any before it.
     pub fn blank(&mut self) {
         if !self.text.is_empty() {
@@ -270,7 +306,7 @@ impl Screen {
 
 /// A text in lines of at most `width` columns, where words allow it. What stands in backticks is a command, to be copied
 /// as a whole: it is not broken.
-fn wrapped(text: &str, width: Width) -> Vec<String> {
+pub fn wrapped(text: &str, width: Width) -> Vec<String> {
     let Some(width) = width.filter(|&width| text.chars().count() > width) else {
         return vec![text.to_owned()];
     };
@@ -291,6 +327,51 @@ fn wrapped(text: &str, width: Width) -> Vec<String> {
     lines
 }
 
+/// A command in parts of at most `width` columns, where its words allow it. A word in quotes is one, and an option stays
+/// with its value where both have room.
+fn split(command: &str, width: Width) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+    for char in command.chars() {
+        match (char, quote) {
+            (' ', None) => words.push(std::mem::take(&mut word)),
+            ('"' | '\'', None) => {
+                quote = Some(char);
+                word.push(char);
+            }
+            _ => {
+                if quote == Some(char) {
+                    quote = None;
+                }
+                word.push(char);
+            }
+        }
+    }
+    words.push(word);
+    let mut units: Vec<String> = Vec::new();
+    for word in words {
+        match units.last_mut() {
+            Some(option) if option.starts_with("--") && !option.contains(' ') && !word.starts_with('-') => {
+                option.push(' ');
+                option.push_str(&word);
+            }
+            _ => units.push(word),
+        }
+    }
+    let mut parts: Vec<String> = Vec::new();
+    for unit in units {
+        match parts.last_mut() {
+            Some(part)
+                if width.is_none_or(|width| part.chars().count() + 1 + unit.chars().count() <= width) =>
+            {
+                part.push(' ');
+                part.push_str(&unit);
+            }
+            _ => parts.push(unit),
+        }
+    }
+    parts
+}
+
 /// The words of a text; a command in backticks is one.
 fn words(text: &str) -> Vec<&str> {
     let (mut words, mut start, mut is_command) = (Vec::new(), None, false);
@@ -309,61 +390,9 @@ fn words(text: &str) -> Vec<&str> {
     words
 }
 
-/// Seconds that have passed, as people say them.
-pub fn ago(seconds: u32) -> String {
-    if seconds == 0 { "now".to_owned() } else { format!("{} ago", time(Duration::from_secs(seconds.into()))) }
-}
-
-/// A time as people say it: rounded up to what matters of it, two units at most.
-pub fn time(time: Duration) -> String {
-    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
-    if time < Duration::from_secs(1) {
-        return if time.is_zero() { "0 s".to_owned() } else { "1 s".to_owned() };
-    }
-    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-    // The unit that fits, with the one below it while the number is small; below ten minutes, hours, … only.
-    let (index, &(unit, name)) = match UNITS.iter().enumerate().find(|(_, (unit, _))| seconds >= *unit) {
-        Some(found) => found,
-        None => (UNITS.len() - 1, &UNITS[UNITS.len() - 1]),
-    };
-    let smaller = UNITS.get(index + 1).filter(|_| seconds / unit < 10);
-    let Some(&(below, below_name)) = smaller else {
-        return format!("{} {name}", seconds.div_ceil(unit));
-    };
-    let parts = seconds.div_ceil(below);
-    let (whole, rest) = (parts / (unit / below), parts % (unit / below));
-    if rest == 0 { format!("{whole} {name}") } else { format!("{whole} {name} {rest} {below_name}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_said_in_the_units_that_fit() {
-        let said = [0, 1, 59, 60, 119, 600, 3599, 3600, 7200, 86_399, 172_800, 2_592_000]
-            .map(|seconds| time(Duration::from_secs(seconds)));
-        assert_eq!(
-            said,
-            [
-                "0 s",
-                "1 s",
-                "59 s",
-                "1 min",
-                "1 min 59 s",
-                "10 min",
-                "60 min",
-                "1 h",
-                "2 h",
-                "24 h",
-                "2 d",
-                "30 d"
-            ]
-        );
-        assert_eq!(time(Duration::from_millis(9977)), "10 s");
-        assert_eq!(time(Duration::from_millis(3)), "1 s");
-        assert_eq!([ago(0), ago(90)], ["now", "1 min 30 s ago"]);
-    }
 
     #[test]
     fn text_is_broken_between_words_and_commands_stay_whole() {
@@ -374,6 +403,28 @@ mod tests {
         );
         assert_eq!(wrapped(text, None), [text]);
         assert_eq!(wrapped("  two words here", Some(11)), ["  two words", "  here"]);
+    }
+
+    #[test]
+    fn a_command_that_is_too_wide_goes_on_behind_a_backslash() {
+        let at = |width, command: &str| {
+            let mut screen = Screen::new(width);
+            screen.labelled_command("now", 6, command);
+            screen.text()
+        };
+        let command = "limiter limit 2001:db8::7 20 --service imap";
+        assert_eq!(at(None, command), format!("now   {command}\n"));
+        assert_eq!(at(Some(49), command), format!("now   {command}\n"));
+        let two = "now   limiter limit 2001:db8::7 20 \\\n        --service imap\n";
+        assert_eq!(at(Some(48), command), two);
+        assert_eq!(at(Some(20), "x 'a long word'"), "now   x \\\n        'a long word'\n");
+    }
+
+    #[test]
+    fn a_text_behind_a_word_stays_in_its_column() {
+        let mut screen = Screen::new(Some(20));
+        screen.labelled("likely", 8, "one user with many programs");
+        assert_eq!(screen.text(), "likely  one user\n        with many\n        programs\n");
     }
 
     #[test]

@@ -55,8 +55,8 @@ pub fn a_nervous_program() -> Scene {
 pub fn a_loop() -> Scene {
     Scene::smtp().sessions(2, |_| Seen::busy(1)).watched(
         60,
-        (0..50).map(|n| n * 6 / 5).collect(),
-        &[1; 50],
+        (0..72).map(|n| n * 5 / 6).collect(),
+        &[1; 72],
         (2, 2),
     )
 }

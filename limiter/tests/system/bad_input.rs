@@ -165,7 +165,7 @@ fn addresses_instances_and_verbs_that_make_no_sense() {
     let Some(in_force) = InForce::new() else { return };
     let limiter = |arguments: &[&str]| in_force.limiter.command(arguments);
     in_force.refuses(2, &["192.0.2.256"], limiter(&["explain", "192.0.2.256"]));
-    in_force.refuses(2, &["mx.example.net"], limiter(&["explain", "mx.example.net"]));
+    in_force.refuses(1, &["no-such-name.invalid"], limiter(&["explain", "no-such-name.invalid"]));
     in_force.refuses(2, &["refuse-all"], limiter(&["refuse-all"]));
     in_force.refuses(2, &["--jsom"], limiter(&["list", "--jsom"]));
     for name in ["", "..", "a/b", "../limiter"] {

@@ -28,6 +28,7 @@ mod crowds;
 mod dead;
 mod descriptors;
 mod endings;
+mod explain;
 mod ghosts;
 mod greeter;
 mod instances;

@@ -119,7 +119,8 @@ fn is_half(figures: &Figures<'_>, all: u32) -> bool {
 
 fn own(figures: &Figures<'_>) -> Fact {
     let own = figures.connections;
-    Fact::new("source_connections", own, format!("{own} of them are its own"))
+    let are = if own == 1 { "is" } else { "are" };
+    Fact::new("source_connections", own, format!("{own} of them {are} its own"))
 }
 
 /// A network, or an address alone.

@@ -17,9 +17,9 @@ const LOOP_OF_ANYBODY_MILLI: u64 = 60_000;
 /// In a loop nearly all sessions are short, in hundredths.
 const MOSTLY_SHORT: u32 = 80;
 /// More connections than before, while none ended: two more may be a second program that was started.
-const GROWN: u32 = 3;
+pub const GROWN: u32 = 3;
 /// Left behind in even steps: fewer may be by chance.
-const LEFT_BEHIND: u32 = 6;
+pub const LEFT_BEHIND: u32 = 6;
 /// The part of all connections that was left behind, in hundredths.
 const MOSTLY_LEFT: u64 = 60;
 /// The part of the user with most sessions, in hundredths, from which on they are one client's.
@@ -134,6 +134,6 @@ fn finding(
 /// Who it is, where that is known.
 fn user(figures: &Figures<'_>) -> Option<Fact> {
     let users = figures.users?;
-    let text = format!("{} of {} sessions are of {}", users.of_first, users.sessions, users.first);
+    let text = format!("{} of {} sessions of {}", users.of_first, users.sessions, users.first);
     Some(Fact::new("sessions_of_first_user", users.of_first, text))
 }

@@ -6,9 +6,12 @@
 
 use std::time::Duration;
 
-use super::super::{
-    figures::{Figures, Users},
-    finding::{Cause, Confidence, Fact, Finding, Judgement, Paragraph, Remedy},
+use super::{
+    super::{
+        figures::{Figures, Users},
+        finding::{Cause, Confidence, Fact, Finding, Judgement, Paragraph, Remedy},
+    },
+    looping::{GROWN, LEFT_BEHIND},
 };
 use crate::spans::time;
 
@@ -56,6 +59,8 @@ pub fn judge(figures: &Figures<'_>) -> Judgement {
         None => return Judgement::Nothing,
     };
     let is_restless = figures.churn.is_some_and(|churn| churn.per_minute_milli > SELDOM_MILLI);
+    let is_leak =
+        figures.left_behind >= LEFT_BEHIND || figures.churn.is_some_and(|churn| churn.grown >= GROWN);
     let is_webmail = figures.is_inside() && figures.share_of_service().is_some_and(|share| share >= MOST);
     let who = figures.users.map_or("one program", |users| users.first);
     let how = if is_kept { resting_for(figures) } else { "with several programs" };
@@ -64,15 +69,15 @@ pub fn judge(figures: &Figures<'_>) -> Judgement {
     remedies.push(Remedy::limiter(list, "each session, and how long it is idle"));
     Judgement::Found(Finding {
         cause: Cause::OneUser,
-        confidence: confidence.lower_if(is_restless).lower_if(is_webmail),
+        confidence: confidence.lower_if(is_restless || is_leak).lower_if(is_webmail),
         explains,
         summary: format!("{who} holds {} connections, {how}", figures.of_all(explains)),
         evidence: evidence(figures),
         remedies,
         for_user: vec![
             Paragraph::TooMany,
-            Paragraph::CachedConnections,
             Paragraph::CloseOthers,
+            Paragraph::CachedConnections,
             Paragraph::Router,
             Paragraph::TellProvider,
         ],
