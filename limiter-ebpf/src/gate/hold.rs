@@ -68,10 +68,10 @@ fn make_record(
     waiter.window = segment.window;
     waiter.grounds = packed;
     waiter.waits_for = reason as u8;
-    waiter.has_gone = u8::from(segment.flags & FIN != 0);
     waiter.record = ConnectionRecord::new(record::COUNTED, count_keys);
+    // Who sends its FIN with this ACK does not wait, and is refused like any other; it is no cheaper than others.
     let may_wait = service.policy.wait_s != 0
-        && waiter.has_gone == 0
+        && segment.flags & FIN == 0
         && !matches!(reason, Reason::Denied | Reason::Banned);
     let counts = Counts::find(count_keys);
     let state = match counts {
