@@ -41,7 +41,8 @@ pub fn leave(instance: &Instance, said: &[String]) -> Result<()> {
         Some(more) if !more.is_empty() => [&said[..LINES], &[format!("and {} more", more.len())]].concat(),
         _ => said.to_vec(),
     };
-    let words: Vec<_> = std::env::args().skip(1).collect();
+    let words = std::env::args_os().skip(1);
+    let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
     let mut command = format!("limiter {}", words.join(" "));
     if let Some((at, _)) = command.char_indices().nth(LENGTH) {
         command.replace_range(at.., "…");

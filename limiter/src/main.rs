@@ -18,6 +18,7 @@ mod ledger;
 mod listeners;
 mod netlink;
 mod policy;
+mod printable;
 mod reconcile;
 mod sandbox;
 #[cfg(test)]

@@ -2,14 +2,20 @@
 //! The kernel's network configuration, asked for and watched through rtnetlink(7); and what any netlink(7)
 //! protocol has in common. The form of messages is that of the `netlink-packet-*` crates.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::{
+    net::IpAddr,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
 
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{
     Emitable, ErrorBuffer, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
     NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator, Parseable,
 };
-use netlink_packet_route::route::RouteHeader;
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressMessage},
+    route::RouteHeader,
+};
 use nix::{
     errno::Errno,
     libc,
@@ -128,6 +134,19 @@ impl Message {
     }
 }
 
+/// The host's own address in an answer about one, if there is one. Of a point-to-point link `IFA_ADDRESS` is the other end's (`include/uapi/linux/if_addr.h`).
+pub fn local_address(message: &Message) -> Option<IpAddr> {
+    let (mut local, mut address) = (None, None);
+    for attribute in message.each::<AddressMessage>().flat_map(|message| message.attributes) {
+        match attribute {
+            AddressAttribute::Local(said) => local = Some(said),
+            AddressAttribute::Address(said) => address = Some(said),
+            _ => {}
+        }
+    }
+    local.or(address)
+}
+
 /// Tells when something has changed.
 pub struct Watch(OwnedFd);
 
@@ -162,10 +181,6 @@ fn matters(kind: u16, body: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
-    use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-
     use super::*;
 
     #[test]

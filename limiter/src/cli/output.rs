@@ -13,6 +13,8 @@ use std::{
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::printable;
+
 pub use crate::spans::{ago, time};
 
 /// Whom it is printed for.
@@ -28,12 +30,12 @@ static DONE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Prints a line.
 pub fn line(text: &str) -> Result<()> {
-    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+    Ok(writeln!(std::io::stdout().lock(), "{}", printable::lines(text))?)
 }
 
 /// Prints a text that has its lines.
 pub fn text(text: &str) -> Result<()> {
-    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+    Ok(std::io::stdout().lock().write_all(printable::lines(text).as_bytes())?)
 }
 
 /// Says what was done. It is done, whether or not it can be said: then it is said on stderr why it was not.
@@ -294,7 +296,7 @@ impl Screen {
 
     /// Prints it.
     pub fn show(self) -> Result<()> {
-        Ok(std::io::stdout().lock().write_all(self.text.as_bytes())?)
+        text(&self.text)
     }
 
     /// What would be printed.

@@ -9,6 +9,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::printable;
+
 /// A process that has a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Process {
@@ -61,8 +63,8 @@ fn inode(link: &str) -> Option<u32> {
 
 /// When a process was started, in ticks since the host was; 0 if it has ended.
 fn begun(dir: &Path) -> u64 {
-    let stat = fs::read_to_string(dir.join("stat")).unwrap_or_default();
-    started(&stat).unwrap_or_default()
+    let stat = fs::read(dir.join("stat")).unwrap_or_default();
+    started(&String::from_utf8_lossy(&stat)).unwrap_or_default()
 }
 
 /// Field 22 of `proc_pid_stat(5)`. The second, the name, may hold anything, and ends at the last parenthesis.
@@ -79,8 +81,13 @@ fn unit(text: &str) -> Option<String> {
 
 impl Process {
     fn of(pid: u32) -> Self {
-        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        Self { pid, name: read("comm").trim_end().to_owned(), unit: unit(&read("cgroup")) }
+        let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let unit = unit(&String::from_utf8_lossy(&read("cgroup")));
+        Self {
+            pid,
+            name: printable::name(&read("comm")),
+            unit: unit.map(|unit| printable::name(unit.as_bytes())),
+        }
     }
 }
 

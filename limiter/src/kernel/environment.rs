@@ -57,7 +57,7 @@ pub fn pins_warning() -> Option<&'static str> {
     let is_contained =
         fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() != FIRST_PID_NAMESPACE);
     // What the first process has there may not be looked at, but it may be asked what it is.
-    let of_first = fs::read_to_string("/proc/1/mountinfo");
+    let of_first = mounts::read("/proc/1/mountinfo");
     let here = format!("{}:{}", major(here), minor(here));
     let is_apart = of_first.is_ok_and(|text| device_at(&text, BPFFS) != Some(&here));
     (is_contained || is_apart).then_some(
@@ -172,7 +172,7 @@ pub fn cgroup_warning(path: Option<&Path>) -> Result<Option<&'static str>> {
 /// Where the root of the cgroup v2 tree is mounted, if it is.
 pub fn tree() -> Result<Option<PathBuf>> {
     const MOUNTS: &str = "/proc/self/mountinfo";
-    let text = fs::read_to_string(MOUNTS).with_context(|| format!("cannot read {MOUNTS}"))?;
+    let text = mounts::read(MOUNTS).with_context(|| format!("cannot read {MOUNTS}"))?;
     Ok(cgroup_root(&text).map(PathBuf::from))
 }
 

@@ -44,7 +44,7 @@ impl Limit {
 /// The tightest limit; none where there is none, or none can be found.
 pub fn limit() -> Option<Limit> {
     let of_process = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mountinfo = mounts::read("/proc/self/mountinfo").ok()?;
     let mounts = of_process.lines().filter_map(|line| mounted(line, &mountinfo));
     mounts.flat_map(|(root, below, file)| limits(&root, &below, file)).min_by_key(|limit| limit.bytes)
 }

@@ -3,9 +3,13 @@
 
 use anyhow::{Context as _, Result};
 use limiter_common::{Action, Addr, rule::Network};
-use nix::ifaddrs::getifaddrs;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::{AddressHeaderFlags, AddressMessage},
+};
+use nix::sys::socket::SockProtocol;
 
-use crate::kernel::sets::RuleEntry;
+use crate::{kernel::sets::RuleEntry, netlink};
 
 /// The loopback networks (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3) and every address of this host, or rather
 /// of the network namespace this process is in.
@@ -14,18 +18,26 @@ pub fn addresses() -> Result<Vec<RuleEntry>> {
         Network { prefix: 96 + 8, addr: Addr::from(std::net::IpAddr::from([127, 0, 0, 0])) },
         Network::of(Addr::from(std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST))),
     ];
-    for interface in getifaddrs().context("cannot read the host's addresses")? {
-        let Some(address) = interface.address else { continue };
-        let ip: Option<std::net::IpAddr> = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-            (Some(v4), _) => Some(v4.ip().into()),
-            (None, Some(v6)) => Some(v6.ip().into()),
-            (None, None) => None,
-        };
-        networks.extend(ip.filter(|ip| !ip.is_loopback()).map(|ip| Network::of(Addr::from(ip))));
+    let asked = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let told =
+        netlink::dump(SockProtocol::NetlinkRoute, asked).context("cannot read the host's addresses")?;
+    for message in told {
+        let is_ours = message.fixed::<AddressMessage>().is_some_and(|message| is_ours(message.header.flags));
+        let ip = netlink::local_address(&message).filter(|ip| is_ours && !ip.is_loopback());
+        networks.extend(ip.map(|ip| Network::of(Addr::from(ip))));
     }
     networks.sort();
     networks.dedup();
     Ok(networks.into_iter().map(entry).collect())
+}
+
+/// Whether an address with these flags is this host's, and not one that it only asks for: one that a neighbour has
+/// already (duplicate address detection, RFC 4862, 5.4) is the neighbour's, who connects from it. An optimistic one is in
+/// use while the host asks (RFC 4429).
+fn is_ours(flags: AddressHeaderFlags) -> bool {
+    let is_asked_for =
+        flags.contains(AddressHeaderFlags::Tentative) && !flags.contains(AddressHeaderFlags::Optimistic);
+    !is_asked_for && !flags.contains(AddressHeaderFlags::Dadfailed)
 }
 
 /// The rules for local addresses that are built in, as the rules in force know them: also where the admin's word counts
@@ -57,6 +69,26 @@ fn entry(network: Network) -> RuleEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_only_asked_for_is_not_the_hosts() {
+        let (tentative, failed, optimistic, permanent) = (
+            AddressHeaderFlags::Tentative,
+            AddressHeaderFlags::Dadfailed,
+            AddressHeaderFlags::Optimistic,
+            AddressHeaderFlags::Permanent,
+        );
+        for (flags, expected) in [
+            (AddressHeaderFlags::empty(), true),
+            (permanent, true),
+            (permanent | tentative, false),
+            (permanent | tentative | optimistic, true),
+            (permanent | tentative | failed, false),
+            (permanent | failed, false),
+        ] {
+            assert_eq!(is_ours(flags), expected, "{flags:?}");
+        }
+    }
 
     #[test]
     fn what_is_for_one_link_is_own_and_allowed_nowhere_else() {

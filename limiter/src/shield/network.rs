@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::AddressMessage,
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     route::{RouteAttribute, RouteMessage, RouteType},
 };
@@ -75,7 +75,7 @@ impl Network {
             network.links.extend(link(&message));
         }
         for message in dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
-            if local_address(&message).is_some_and(is_public) {
+            if netlink::local_address(&message).is_some_and(is_public) {
                 let index = message.fixed::<AddressMessage>().map(|message| message.header.index);
                 network.facing.extend(index);
             }
@@ -198,19 +198,6 @@ fn ways(message: &Message) -> Vec<u32> {
         _ => Vec::new(),
     };
     message.each::<RouteMessage>().flat_map(|message| message.attributes).flat_map(of).collect()
-}
-
-/// Of a point-to-point link `IFA_ADDRESS` is the other end's (`include/uapi/linux/if_addr.h`).
-fn local_address(message: &Message) -> Option<IpAddr> {
-    let (mut local, mut address) = (None, None);
-    for attribute in message.each::<AddressMessage>().flat_map(|message| message.attributes) {
-        match attribute {
-            AddressAttribute::Local(said) => local = Some(said),
-            AddressAttribute::Address(said) => address = Some(said),
-            _ => {}
-        }
-    }
-    local.or(address)
 }
 
 /// Whether the world may be at the other end: not for private use (RFC 1918, RFC 6598, RFC 4193), nor for
