@@ -25,7 +25,7 @@ use limiter_common::{
 
 use crate::{
     clock, counts,
-    iterator::Meta,
+    iterator::{Meta, TcpContext},
     keepalive,
     kernel::Socket,
     ledger,
@@ -37,19 +37,11 @@ const SOL_TCP: i32 = 6;
 /// Sets and gets the events a socket reports (include/uapi/linux/bpf.h, Linux 6.12 and later).
 const TCP_BPF_SOCK_OPS_CB_FLAGS: i32 = 1008;
 
-/// What the kernel hands over for each socket (`struct bpf_iter__tcp`, `net/ipv4/tcp_ipv4.c`).
-#[repr(C)]
-pub struct Context {
-    meta: *const Meta,
-    socket: *mut c_void,
-}
-
 /// Looks at the socket of this call; there is none in the last one.
 #[inline(always)]
-pub fn run(ctx: *const Context) {
-    // SAFETY: the kernel hands the program a valid context. Volatile: see `address::of_lookup`.
-    let (meta, sk) =
-        unsafe { ((&raw const (*ctx).meta).read_volatile(), (&raw const (*ctx).socket).read_volatile()) };
+pub fn run(ctx: *const TcpContext) {
+    // SAFETY: the kernel hands the program a valid context.
+    let (meta, sk) = unsafe { TcpContext::read(ctx) };
     if sk.is_null() {
         return;
     }

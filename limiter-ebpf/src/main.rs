@@ -9,6 +9,7 @@
 //! - [`mod@shield`] (XDP): drops what is denied or banned before anything is spent on it;
 //! - [`mod@census`] (`iter/tcp`): walks the kernel's socket table, counts what nobody has counted yet;
 //! - [`mod@destroy`] (tracepoint `tcp_destroy_sock`): sees the kernel destroy a socket of which nobody lets go;
+//! - [`mod@pulse`] (`iter/tcp`): gives connections the keepalive that their service has now;
 //! - [`mod@maintenance`]: runs requests for the daemon, attached nowhere;
 //! - [`mod@usher`]: the same for the records of those that wait ([`mod@waiters`]).
 //!
@@ -43,6 +44,7 @@ mod map_ref;
 mod maps;
 mod packet;
 mod pending;
+mod pulse;
 mod records;
 mod release;
 mod report;
@@ -148,8 +150,16 @@ pub fn shield(ctx: XdpContext) -> u32 {
 /// aya-ebpf has no macro for iterators: the section's name is what aya loads it by.
 #[unsafe(link_section = "iter/tcp")]
 #[unsafe(no_mangle)]
-pub extern "C" fn census(ctx: *const census::Context) -> i32 {
+pub extern "C" fn census(ctx: *const iterator::TcpContext) -> i32 {
     census::run(ctx);
+    0
+}
+
+/// Gives one socket the keepalive of its service. 0 goes on to the next. The section's name as for the census.
+#[unsafe(link_section = "iter/tcp")]
+#[unsafe(no_mangle)]
+pub extern "C" fn pulse(ctx: *const iterator::TcpContext) -> i32 {
+    pulse::run(ctx);
     0
 }
 

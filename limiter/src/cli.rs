@@ -11,6 +11,7 @@ mod explain;
 mod generate;
 mod import;
 mod input;
+mod keepalive;
 mod list;
 mod loaded;
 mod log;

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::{
     answer::{Answer, Done, word},
+    keepalive,
     loaded::locked,
     output::Format,
 };
@@ -43,7 +44,9 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         let Difference { what, key, was, is } = difference;
         Done { what, key, is, was: Some(was), changed: true, taken_back: is_reverted }
     });
-    let mut answer = Answer::new(done.collect());
+    let done: Vec<Done> = done.collect();
+    keepalive::reach(instance, &tables, &done);
+    let mut answer = Answer::new(done);
     let file = path.as_ref().map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
     let said = if answer.changed { "in force" } else { "already in force" };
     answer.summary = Some(format!("{file}: {said}: {}", word(answer.changed)));

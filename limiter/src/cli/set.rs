@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::{
     answer::{Answer, Done, Save},
+    keepalive,
     loaded::locked,
     output::Format,
 };
@@ -60,6 +61,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         }
     }
     let file = planned.carry_out(instance, &mut tables, args.save.is_asked())?;
+    keepalive::reach(instance, &tables, &done);
     let answer = Answer::saved(done, file);
     answer.show(&args.format);
     Ok(ExitCode::SUCCESS)

@@ -20,6 +20,7 @@ pub mod netns;
 mod object;
 pub mod pins;
 pub mod privilege;
+pub mod pulse;
 mod release;
 pub mod sets;
 pub mod shield;

@@ -189,14 +189,17 @@ impl Target {
         if let Err(error) = program::<Xdp>(&mut ebpf, pins::SHIELD)?.load() {
             warn!("{:#}; the other programs refuse denied and banned sources", refused(pins::SHIELD, error));
         }
-        let outcome = match &layout.no_census {
-            Some(lack) => Err(anyhow!("{lack}")),
-            None => load_census(&mut ebpf, layout),
-        };
-        if let Err(problem) = outcome {
-            warn!(
-                "{problem:#}; connections older than the limiter are not counted, and counts are not checked"
-            );
+        for (name, what) in [
+            (pins::CENSUS, "connections older than the limiter are not counted, and counts are not checked"),
+            (pins::PULSE, "a keepalive that is set later is for new connections only"),
+        ] {
+            let outcome = match &layout.no_census {
+                Some(lack) => Err(anyhow!("{lack}")),
+                None => load_iterator(&mut ebpf, name, layout),
+            };
+            if let Err(problem) = outcome {
+                warn!("{problem:#}; {what}");
+            }
         }
         if let Err(error) = load_destroy(&mut ebpf, layout) {
             warn!("{error:#}; connections that die in the queue of a listener stay counted after it closes");
@@ -308,15 +311,20 @@ impl Loaded {
             pin.put()?;
         }
         self.attach_destroy()?;
-        let census = program::<Iter>(&mut self.ebpf, pins::CENSUS)?;
-        if census.fd().is_err() {
-            // Refused by this kernel, as was said when it was loaded.
-            return Ok(());
+        for name in [pins::CENSUS, pins::PULSE] {
+            let iterator = program::<Iter>(&mut self.ebpf, name)?;
+            if iterator.fd().is_err() {
+                // Refused by this kernel, as was said when it was loaded.
+                continue;
+            }
+            let id = iterator.attach()?;
+            let pin = Replacement::new(&self.dir, name);
+            FdLink::try_from(iterator.take_link(id)?)?
+                .pin(&pin.new)
+                .with_context(|| format!("cannot pin the {name}"))?;
+            pin.put()?;
         }
-        let id = census.attach()?;
-        let pin = Replacement::new(&self.dir, pins::CENSUS);
-        FdLink::try_from(census.take_link(id)?)?.pin(&pin.new).context("cannot pin the census")?;
-        pin.put()
+        Ok(())
     }
 
     /// Attaches what sees sockets destroyed, for as long as it is pinned. The kernel cannot exchange the program of a
@@ -412,9 +420,9 @@ where
     Ok(program.try_into()?)
 }
 
-fn load_census(ebpf: &mut Ebpf, layout: &Layout) -> Result<()> {
+fn load_iterator(ebpf: &mut Ebpf, name: &str, layout: &Layout) -> Result<()> {
     let types = layout.iterator()?;
-    program::<Iter>(ebpf, pins::CENSUS)?.load("tcp", &types).map_err(|error| refused(pins::CENSUS, error))
+    program::<Iter>(ebpf, name)?.load("tcp", &types).map_err(|error| refused(name, error))
 }
 
 fn load_destroy(ebpf: &mut Ebpf, layout: &Layout) -> Result<()> {

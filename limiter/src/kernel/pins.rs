@@ -94,6 +94,8 @@ pub(super) const CENSUS: &str = "census";
 /// The pin of the link to the tracepoint. The kernel can detach none of those at once: the program is attached until
 /// the pin is removed.
 pub(super) const DESTROY: &str = "destroy";
+/// The pin of the pulse: whoever reads it gives all connections their keepalive.
+pub(super) const PULSE: &str = "pulse";
 
 /// The pin of the maintenance program.
 pub(super) const MAINTENANCE: &str = "maintenance";

@@ -54,3 +54,29 @@ fn a_client_that_vanishes_while_it_is_spoken_to_is_given_up_in_the_same_time() {
     vanish(&lab, &limiter, ("smtp", 25));
     drop((before, after));
 }
+
+#[test]
+fn a_keepalive_that_is_set_later_is_for_connections_that_are_there_as_well() {
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let _sink = Sink::start(&lab, 25);
+    let limiter = Limiter::start(&lab, 8, "reset");
+    let held: Vec<_> = [V4, V6].map(|family| lab.served(family.source(), family.port(25))).into();
+    let keepalives = || -> Vec<bool> {
+        let listed = limiter.json(&["connections"]);
+        let lines = listed["connections"].as_array().expect("a list").iter();
+        lines.map(|line| line["keepalive"].as_bool().expect("it is open")).collect()
+    };
+    assert_eq!(keepalives(), [false, false]);
+    limiter.ok(&["set", "imap", "keepalive=30s"]);
+    assert_eq!(keepalives(), [false, false], "of another service");
+    let outcome = limiter.cli(&["set", "smtp", "keepalive=30s"]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
+    assert_eq!(keepalives(), [true, true]);
+    let outcome = limiter.cli(&["set", "smtp", "keepalive=none"]);
+    assert!(outcome.stderr.contains("existing connections keep their keepalive"), "{outcome:?}");
+    assert_eq!(keepalives(), [true, true]);
+    limiter.ok(&["set", "smtp", "keepalive=30s"]);
+    // And it is the time that was set: without it, nobody would notice for two hours.
+    vanish(&lab, &limiter, ("smtp", 25));
+    drop(held);
+}
