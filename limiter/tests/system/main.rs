@@ -19,6 +19,7 @@ mod adoption;
 mod bad_input;
 mod bans;
 mod burst;
+mod causes;
 mod cgroups;
 mod closed_ports;
 mod connections;

@@ -48,10 +48,15 @@ service managesieve-login {
 
 /// Starts it, and waits until it listens on both families.
 pub fn start(lab: &Lab) -> MailDaemon {
+    start_with(lab, "")
+}
+
+/// The same with these lines behind all others.
+pub fn start_with(lab: &Lab, more: &str) -> MailDaemon {
     let files = Files::new();
     files.dir("home");
     files.give("home", "nobody");
-    files.write("dovecot.conf", CONFIG);
+    files.write("dovecot.conf", &format!("{CONFIG}{more}"));
     let mut command = lab.host.command("dovecot");
     command.args(["-F", "-c"]).arg(files.path("dovecot.conf"));
     MailDaemon::start(lab, "Dovecot", files, command, &[110, 143, 4190])

@@ -6,7 +6,8 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::process::Command;
 
-use nix::unistd::User;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
 use tempfile::TempDir;
 
 use limiter_lab::process::Process;
@@ -51,23 +52,41 @@ impl Files {
 pub struct MailDaemon {
     name: &'static str,
     // Ends before its files do.
-    _master: Process,
+    master: Process,
     files: Files,
 }
 
 impl MailDaemon {
-    /// Runs `command`, whose daemon logs to `{dir}/log`, and waits until it listens on `ports` in both
-    /// families.
-    pub fn start(lab: &Lab, name: &'static str, files: Files, mut command: Command, ports: &[u16]) -> Self {
+    /// Runs `command`, whose daemon logs to `{dir}/log`.
+    pub fn start_alone(name: &'static str, files: Files, mut command: Command) -> Self {
         let output = File::create(files.path("output")).expect("a directory of ours");
         command.stdout(output.try_clone().expect("a file")).stderr(output);
-        let daemon = Self { name, _master: Process::start(name, command).unwrap(), files };
+        Self { name, master: Process::start(name, command).unwrap(), files }
+    }
+
+    /// The same, and waits until it listens on `ports` in both families.
+    pub fn start(lab: &Lab, name: &'static str, files: Files, command: Command, ports: &[u16]) -> Self {
+        let daemon = Self::start_alone(name, files, command);
         let expected = 2 * ports.len();
         eventually(&format!("{name} listens"), SOON, || match sockets::listeners(&lab.host, ports) {
             found if found == expected => Ok(()),
             found => Err(format!("{found} listeners on {ports:?}\n{}", daemon.log())),
         });
         daemon
+    }
+
+    /// Stops its process of this name, as SIGSTOP does, until the guard is dropped.
+    #[track_caller]
+    pub fn stop_process(&self, name: &str) -> Stopped {
+        let children = format!("/proc/{0}/task/{0}/children", self.master.pid());
+        let children = fs::read_to_string(children).expect("the master runs");
+        let mut pids = children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok());
+        let is_it = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let pid = Pid::from_raw(pids.find(is_it).expect("it has such a process"));
+        kill(pid, Signal::SIGSTOP).expect("root may");
+        Stopped(pid)
     }
 
     /// What it has said so far.
@@ -81,6 +100,15 @@ impl MailDaemon {
         let log = self.log();
         let matching = log.lines().filter(|line| words.iter().all(|word| line.contains(word)));
         matching.map(str::to_owned).collect()
+    }
+}
+
+/// A process that is stopped as long as this lives.
+pub struct Stopped(Pid);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _gone_already = kill(self.0, Signal::SIGCONT);
     }
 }
 

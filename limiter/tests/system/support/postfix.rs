@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Postfix on port 25 of a lab's mail host, apart from any Postfix of the machine.
 
+use std::process::Command;
+
 use super::mail_daemon::{Files, MailDaemon};
-use limiter_lab::Lab;
+use limiter_lab::{Lab, Namespace};
 
 /// Accepts and discards mail for `mx.example.net`. Its own limits are off, so that none of them is what
 /// refuses.
@@ -48,14 +50,41 @@ showq     unix  n       -       n       -       -       showq
 
 /// Starts it, and waits until it listens on both families.
 pub fn start(lab: &Lab) -> MailDaemon {
+    start_with(lab, "")
+}
+
+/// The same with these lines in main.cf, which replace others.
+pub fn start_with(lab: &Lab, more: &str) -> MailDaemon {
+    start_serving_with(lab, 100, more)
+}
+
+/// The same with so many processes, each of which serves a client.
+pub fn start_serving(lab: &Lab, processes: u32) -> MailDaemon {
+    start_serving_with(lab, processes, "")
+}
+
+fn start_serving_with(lab: &Lab, processes: u32, more: &str) -> MailDaemon {
+    let master = MASTER.replace(" 100     smtpd", &format!(" {processes:<7} smtpd"));
+    start_in(&lab.host, &format!("{MAIN}{more}"), &master, |files, command| {
+        MailDaemon::start(lab, "Postfix", files, command, &[25])
+    })
+}
+
+/// One with this main.cf and master.cf in a network namespace, by the command that `start` gets.
+pub fn start_in(
+    netns: &Namespace,
+    main: &str,
+    master: &str,
+    start: impl FnOnce(Files, Command) -> MailDaemon,
+) -> MailDaemon {
     let files = Files::new();
     for sub in ["etc", "queue", "data"] {
         files.dir(sub);
     }
     files.give("data", "postfix");
-    files.write("etc/main.cf", MAIN);
-    files.write("etc/master.cf", MASTER);
-    let mut command = lab.host.command("postfix");
+    files.write("etc/main.cf", main);
+    files.write("etc/master.cf", master);
+    let mut command = netns.command("postfix");
     command.arg("-c").arg(files.path("etc")).arg("start-fg");
-    MailDaemon::start(lab, "Postfix", files, command, &[25])
+    start(files, command)
 }
