@@ -12,7 +12,14 @@ mod nearer;
 #[cfg(test)]
 pub mod tests;
 
-use self::{causes::*, figures::Figures, finding::Judgement};
+use self::{
+    causes::{
+        checks_too_often, full_around, ghosts, in_front, limit_too_low, looping, many_users, one_user,
+        overloaded, sender,
+    },
+    figures::Figures,
+    finding::Judgement,
+};
 pub use self::{
     finding::{Cause, Command, Confidence, Diagnosis, Excluded, Paragraph, Remedy, Unknown},
     nearer::nearer,

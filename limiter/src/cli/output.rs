@@ -6,6 +6,7 @@
 //! hold them against files.
 
 use std::{
+    fmt::Write as _,
     io::{IsTerminal as _, Write as _},
     sync::{Mutex, PoisonError},
 };
@@ -210,7 +211,7 @@ impl Screen {
         for (number, part) in parts.iter().enumerate() {
             let (label, further) = if number == 0 { (label, 0) } else { ("", FURTHER) };
             let end = if number == last { "" } else { " \\" };
-            self.text.push_str(&format!("{label:<column$}{:further$}{part}{end}\n", ""));
+            let _in_memory = writeln!(self.text, "{label:<column$}{:further$}{part}{end}", "");
         }
     }
 

@@ -27,6 +27,8 @@ pub const BURST: Duration = Duration::from_secs(10);
 const LATELY_S: u64 = 2 * 3600;
 /// A watch shorter than this has seen too little to make a rate of it.
 const SHORTEST_WATCH: Duration = Duration::from_secs(20);
+/// Who was refused within this time still tries, or has just given up.
+const A_MOMENT: Duration = Duration::from_secs(600);
 /// A session that ends within this time was short.
 pub const SHORT: Duration = Duration::from_secs(60);
 /// A message that somebody sends has more bytes than the talk around it; without one there are a few hundred.
@@ -166,19 +168,17 @@ impl<'a> Figures<'a> {
         percent(self.connections.into(), self.case.whole.connections.max(self.connections).into())
     }
 
-    /// Whether it is refused, or would be, for a limit of its own.
+    /// Whether it is refused, or would be, for a limit of its own; or was a moment ago.
     pub fn is_at_its_limit(&self) -> bool {
-        self.case.reason.is_some_and(Reason::is_of_source)
+        let case = self.case;
+        let was = case.refused.keys().any(|reason| reason.is_of_source())
+            && case.last_refused.is_some_and(|ago| ago <= A_MOMENT);
+        case.reason.map_or(was, Reason::is_of_source)
     }
 
     /// Whether its rate is why it is refused, or was.
     pub fn is_held_by_rate(&self) -> bool {
         self.case.reason == Some(Reason::Rate) || self.case.refused.contains_key(&Reason::Rate)
-    }
-
-    /// Whether nobody is there any more at the other end of a session, as far as can be seen.
-    pub fn is_ghost(&self, session: &Session) -> bool {
-        is_gone(session) || is_silent(session)
     }
 
     /// So many of its connections, for people: "9 of 10", or "all 10".
@@ -196,6 +196,11 @@ impl<'a> Figures<'a> {
 
 /// Where users submit (RFC 6409, RFC 8314).
 const SUBMISSION: [u16; 2] = [465, 587];
+
+/// Whether nobody is there any more at the other end of a session, as far as can be seen.
+pub fn is_ghost(session: &Session) -> bool {
+    is_gone(session) || is_silent(session)
+}
 
 /// Whether the client is gone: the connection is dead, or what was sent to it is not answered.
 fn is_gone(session: &Session) -> bool {

@@ -145,11 +145,7 @@ mod tests {
             "421 4.7.0 mail.example.org Too many connections (8 of 8) from this IP [203.0.113.7], close one";
         assert!(of(ours).is_none());
         assert!(of("* BYE [UNAVAILABLE] Too many connections (8 of 8) from this IP [203.0.113.7]").is_none());
-        assert!(
-            of("postfix/smtpd[4]: connect from a.example[198.51.100.7]")
-                .is_some_and(|it| it.server.is_none())
-                == false
-        );
+        assert!(of("postfix/smtpd[4]: connect from a.example[198.51.100.7]").is_none());
         let refused = of(&format!("{OF_ANOTHER} [198.51.100.7], close one")).unwrap();
         assert_eq!((refused.server.as_deref(), refused.is_this_host), (Some("mx.example.net"), Some(true)));
         assert!(!refused.remedies.is_empty());

@@ -444,7 +444,7 @@ mod tests {
         fn numbers_with_dots_and_colons_are_no_client_without_a_word_that_says_so(
             numbers in prop::collection::vec((0_u16..300, ".|:"), 2..6), before in "v|V|Version |r|release |Exim |at |in |- ",
         ) {
-            let number = numbers.iter().map(|(number, mark)| format!("{number}{mark}")).collect::<String>();
+            let number = numbers.iter().flat_map(|(number, mark)| [number.to_string(), mark.clone()]).collect::<String>();
             let line = format!("mx daemon[7]: {before}{} started", number.trim_end_matches(['.', ':']));
             prop_assert_eq!(client_of(&line), None, "{}", line);
         }

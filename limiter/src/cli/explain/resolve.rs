@@ -24,7 +24,7 @@ pub fn addresses(name: &str) -> Result<Vec<IpAddr>> {
     let asked = name.to_owned();
     // A thread that is not waited for: it ends with the resolver, or with this process.
     thread::spawn(move || {
-        let found = (asked.as_str(), 0).to_socket_addrs().map(|all| all.collect::<Vec<_>>());
+        let found = (asked.as_str(), 0).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
         let _nobody_waits_any_more = sender.send(found);
     });
     let found = match receiver.recv_timeout(PATIENCE) {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::super::{
-    figures::{Figures, SILENT},
+    figures::{Figures, SILENT, is_ghost},
     finding::{Cause, Confidence, Fact, Finding, Judgement, Paragraph, Remedy},
 };
 
@@ -74,7 +74,7 @@ pub fn judge(figures: &Figures<'_>) -> Judgement {
 fn minutes_of_silence(figures: &Figures<'_>) -> Option<u64> {
     let silences = figures.case.sessions.iter().filter_map(|one| {
         let silent = one.connection.silent()?;
-        Some((silent, figures.is_ghost(one)))
+        Some((silent, is_ghost(one)))
     });
     let (mut of_ghosts, mut of_others) = (None::<Duration>, Duration::ZERO);
     for (silent, is_ghost) in silences {

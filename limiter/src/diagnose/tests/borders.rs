@@ -72,7 +72,9 @@ fn users_of_the_past_count_where_nobody_says_who_is_there_now() {
         Scene::imap().sessions(10, |n| Seen::resting(500 * (n + 1), 70)).history(&[(10, 3, 2, 0)]).with(
             |case| {
                 if let crate::evidence::case::Known::Is(periods) = &mut case.history {
-                    periods.iter_mut().for_each(|period| period.users = Some(users));
+                    for period in periods {
+                        period.users = Some(users);
+                    }
                 }
             },
         )
@@ -113,7 +115,7 @@ fn ghosts_are_two_and_a_quarter_of_all_and_surely_half() {
 #[test]
 fn a_lost_segment_or_two_make_no_ghost() {
     let with = |probes: u8, heard_ago: u64| {
-        Scene::imap().sessions(6, |n| Seen { probes, heard_ago, ..Seen::resting(4000 + n, heard_ago) })
+        Scene::imap().sessions(6, |n| Seen { heard_ago, probes, ..Seen::resting(4000 + n, heard_ago) })
     };
     said(Cause::Ghosts, [(with(2, 300), None), (with(3, 59), None), (with(3, 60), HIGH)]);
 }
@@ -297,7 +299,8 @@ fn a_limit_is_too_low_where_one_source_in_twenty_is_at_it_and_surely_one_in_ten(
             (at_limit(5, 50, 10), HIGH),
             (at_limit(0, 5, 5), LOW),
             (at_limit(0, 5, 6), None),
-            (at_limit(30, 100, 10).with(|case| case.reason = None), None),
+            (at_limit(30, 100, 10).with(|case| case.reason = None), HIGH),
+            (at_limit(30, 100, 10).with(|case| (case.reason, case.last_refused) = (None, None)), None),
             (at_limit(30, 100, 10).server(|server| server.not_greeted = 3), MEDIUM),
         ],
     );

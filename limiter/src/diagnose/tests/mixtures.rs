@@ -21,6 +21,7 @@ struct Mixture {
 const NEVER: Option<Confidence> = None;
 const HINT: Option<Confidence> = Some(Confidence::Low);
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn mixtures() -> Vec<Mixture> {
     vec![
         Mixture {
