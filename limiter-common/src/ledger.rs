@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{Addr, Count, Key, Scope, ServiceId, ServicePolicy, key::Level};
 
-/// What is known of one source, or of one network. 48 bytes: with the kernel's 48 of a hash element
+/// What is known of one source, or of one network. 56 bytes: with the kernel's 48 of a hash element
 /// and the key's 24 (kernel/bpf/hashtab.c) an entry stays within a 128-byte allocation.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
@@ -20,8 +20,11 @@ pub struct Entry {
     pub count: Count,
     /// When the source is due ([`crate::rate`]), in nanoseconds of `CLOCK_BOOTTIME`.
     pub due_ns: u64,
-    /// Connections counted since the entry exists.
-    pub accepted: u64,
+    /// Connections counted since the entry exists. Wraps.
+    pub accepted: u32,
+    /// The most connections that there were when one came since the history looked last; 0: none came. As
+    /// [`Self::peak`].
+    pub recent_peak: u32,
     /// SYNs refused since the entry exists. Wraps.
     pub refused: u32,
     /// The number under which its key is in the ring ([`crate::room`]), the low half.

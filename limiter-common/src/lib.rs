@@ -57,7 +57,7 @@ pub use waiting::Waiter;
 
 /// Version of everything that is pinned: bumped whenever a shared type or a map changes shape or
 /// meaning. A daemon that finds another version replaces the pins, it never reads them.
-pub const LAYOUT_VERSION: u64 = 15;
+pub const LAYOUT_VERSION: u64 = 16;
 
 /// The most services an instance can have; service 0 means "no service".
 pub const MAX_SERVICES: u32 = 64;

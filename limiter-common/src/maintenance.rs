@@ -24,6 +24,8 @@ pub mod step {
     pub const CORRECT_WAITING: u32 = 2;
     /// Remove the record on the socket whose cookie is in `from`, if there is one.
     pub const FORGET: u32 = 3;
+    /// Begin the recent peak of the entry anew, if it still is what is in `from`.
+    pub const BEGIN_PEAK: u32 = 4;
 }
 
 /// One step of a request.

@@ -225,10 +225,13 @@ fn stamp_arrival(counts: &Counts, connections: u32, now_s: u32) {
 #[inline(always)]
 fn stamp_entry(entry: MapRef<Entry>, connections: u32, now_s: u32) {
     field!(entry, accepted).add(1);
-    // It may lose a race by one.
-    let peak = field!(entry, peak);
-    if peak.get() < connections {
-        peak.set(connections);
+    // They may lose a race by one. None is above what it was at any time, so the second is no more often.
+    let (recent, ever) = (field!(entry, recent_peak), field!(entry, peak));
+    if recent.get() < connections {
+        recent.set(connections);
+        if ever.get() < connections {
+            ever.set(connections);
+        }
     }
     clock::seen(entry, now_s);
 }

@@ -48,6 +48,9 @@ fn done(step: &Step) -> bool {
     if step.step == step::FORGET {
         return records::take(step.from.0).is_some();
     }
+    if step.step == step::BEGIN_PEAK {
+        return begin_peak(step);
+    }
     let Some(word) = word(&step.key) else { return false };
     if step.step == step::COLLECT {
         // Collected before, and not removed: until it is, its source waits at the gate.
@@ -74,6 +77,18 @@ fn done(step: &Step) -> bool {
         }
     }
     true
+}
+
+/// What came since is higher, and belongs to what begins.
+#[inline(always)]
+fn begin_peak(step: &Step) -> bool {
+    let Some(entry) = maps::entry(&step.key) else { return false };
+    let recent = field!(entry, recent_peak);
+    let is_seen = u64::from(recent.get()) == step.from.0;
+    if is_seen {
+        recent.set(0);
+    }
+    is_seen
 }
 
 /// The count a step is about.

@@ -17,7 +17,7 @@
 //! |---|---|---|
 //! | [`MapRef::shared`]: atomic steps | counts, due times, ends of bans, `taken`, `head` and `tail` of a room, cookies of slots, generation of what is pending, words of waiters, sockets at an endpoint, words of refused handshakes | decisions rest on them |
 //! | [`MapRef::add`]: atomic, no result | `accepted`, `refused`, `beyond`, `would_refuse`, `dropped`, `records`, `CROWDED` | sums that must be right |
-//! | [`MapRef::get`], [`MapRef::set`]: one load or store each | tags, `last_seen_s`, `peak`, `held`, `full_s`, `ring_number`, counters; what a penalty tells people | whoever is last is right, or one of a statistic is lost |
+//! | [`MapRef::get`], [`MapRef::set`]: one load or store each | tags, `last_seen_s`, `peak`, `recent_peak`, `held`, `full_s`, `ring_number`, counters; what a penalty tells people | whoever is last is right, or one of a statistic is lost |
 //! | the same, or [`MapRef::fill`], for several words | keys in a ring; records and what is kept; a waiter in hand; what is pending; refused handshakes; requests | torn only if memory serves another key meanwhile, and then found out; or nobody else writes it at that moment |
 //!
 //! **References that are allowed**, because nobody writes while they live:

@@ -9,6 +9,7 @@ mod connections;
 mod exit;
 mod explain;
 mod generate;
+mod history;
 mod import;
 mod input;
 mod keepalive;
@@ -72,6 +73,9 @@ enum Verb {
     Connections(connections::Args),
     /// Explain which limit applies to an address, and what lets it in
     Explain(explain::Args),
+    /// Show who was refused or near the limit: when, how often and why
+    #[command(args_conflicts_with_subcommands = true)]
+    History(history::Args),
     /// List network rules: allow, deny, or limits for a network
     Rules(rules::RulesArgs),
     /// List bans with their reason and the time left
@@ -135,6 +139,7 @@ pub fn main() -> ExitCode {
         Verb::Connections(args) => connections::run(&cli.instance, &args),
         Verb::Close(args) => close::run(&cli.instance, &args),
         Verb::Explain(args) => explain::run(&cli.instance, &args),
+        Verb::History(args) => history::run(&cli.instance, &args),
         Verb::Rules(args) => rules::show(&cli.instance, &args),
         Verb::Reload(args) => reload::run(&cli.instance, &args),
         Verb::Set(args) => set::run(&cli.instance, &args),
@@ -224,6 +229,7 @@ impl Verb {
             | Self::List(_)
             | Self::Connections(_)
             | Self::Explain(_)
+            | Self::History(_)
             | Self::Rules(_)
             | Self::Bans(_)
             | Self::Unload(_)

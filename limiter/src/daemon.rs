@@ -42,6 +42,7 @@ use crate::{
     bans, changes,
     config::{self, Config},
     greeter::{Bounds, Greeter, Listener, Services, Settings, Words, process::Program, tls},
+    history,
     instance::{Applied, DaemonLock, Instance},
     kernel::{
         Found, Tables, environment, grace::Grace, greeter::Steering, listening::Listening, pins, privilege,
@@ -54,6 +55,9 @@ use crate::{
 
 /// How long threads may take that are in the middle of something when the daemon ends.
 const END_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the history may take to write the last minute: less than `limiter unload` waits.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Of a configuration that is in force, and that the daemon cannot read.
 const UNKNOWN: &str = "the daemon cannot use the configuration that `limiter reload` put in force: it keeps \
@@ -287,6 +291,7 @@ impl Serving {
         let mut greeter = tokio::spawn(self.greeter.serve(self.stopped));
         let mut log = tokio::spawn(follow(self.log));
         let heartbeat = tokio::spawn(heartbeat::go_on(self.heart));
+        let history = keep_history(instance, &configure);
         let (mut attendant, leave) = attend(self.attendant);
         let (work, mut upkeep_ended) = self.thread;
         // If it has ended already, that is seen below.
@@ -349,6 +354,9 @@ impl Serving {
         greeter.await?.context("the greeter failed")?;
         log.abort();
         heartbeat.abort();
+        if history.is_some_and(|history| !history.end(HISTORY_PATIENCE)) {
+            warn!("the last minute is missing in the history: its database did not answer in time");
+        }
         info!("greeter: {}", totals.snapshot());
         if matches!(end, End::Again) {
             return Ok(end);
@@ -374,6 +382,12 @@ impl Serving {
         }
         Ok(end)
     }
+}
+
+/// Starts to keep the history.
+fn keep_history(instance: &Instance, configure: &watch::Sender<Config>) -> Option<history::Thread> {
+    let started = history::start(instance, configure.subscribe(), None);
+    started.inspect_err(|problem| warn!("the history is not written: {problem:#}")).ok()
 }
 
 /// Starts to serve those that wait: what ends when that does, and what ends it.

@@ -115,6 +115,16 @@ impl Instance {
         PathBuf::from(STATE_DIR).join(format!("{}.bans", self.0))
     }
 
+    /// Where the history is kept.
+    pub fn history_path(&self) -> PathBuf {
+        PathBuf::from(STATE_DIR).join(format!("{}.history.db", self.0))
+    }
+
+    /// Where the daemon says what is wrong with the history.
+    pub fn history_report_path(&self) -> PathBuf {
+        self.run_path("history")
+    }
+
     /// Where the daemon says on which interfaces the shield is.
     pub fn shield_path(&self) -> PathBuf {
         self.run_path("shield")
@@ -215,6 +225,7 @@ impl Instance {
             "applied",
             "shield",
             "greeter",
+            "history",
         ] {
             let path = self.run_path(what);
             match std::fs::remove_file(&path) {

@@ -43,7 +43,7 @@ pub struct Source {
     pub divided: bool,
     /// The most connections at one time.
     pub peak: u32,
-    /// Connections counted since the source is known.
+    /// Connections counted since the source is known; after 4,294,967,295 it begins at 0 again.
     pub accepted: u64,
     /// How often it was refused since it is known, or as far back as it is remembered: whichever is more.
     pub refused: u64,
@@ -94,7 +94,7 @@ impl Source {
             rule: rule.map(|rule| rule.network.to_string()),
             divided: !key.is_network() && !key.is_shared() && rules.is_divided(&network),
             peak: entry.peak,
-            accepted: entry.accepted,
+            accepted: entry.accepted.into(),
             refused: refusals.at_least(entry),
             refusals,
             would_refuse: entry.would_refuse,

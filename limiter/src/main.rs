@@ -11,6 +11,7 @@ mod daemon;
 mod diagnose;
 mod evidence;
 mod greeter;
+mod history;
 mod import;
 mod instance;
 mod kernel;

@@ -169,12 +169,15 @@ impl Reconciler {
 impl Look {
     fn take(dir: &Path, tables: &Tables) -> Result<Option<Self>> {
         let mut orphans = tables.recorded()?;
-        let before = books(tables)?;
+        let before = books(tables, |_, _| true)?;
         let Some(mut records) = census::take(dir, tables)? else { return Ok(None) };
         // Afterwards: what the census has not found any more is kept by now.
         add_dead(&mut records, &tables.kept()?);
         let waiters = tables.waiters()?;
-        let after = books(tables)?;
+        // What is not used, and has neither sockets nor waiters, is as it should be: there may be a million such.
+        let used: HashSet<Key> =
+            records.iter().flat_map(keys).chain(waiters.iter().flat_map(waiting::keys)).collect();
+        let after = books(tables, |key, count| count != Count(0) || used.contains(key))?;
         for record in &records {
             orphans.remove(&record.cookie);
         }
@@ -236,11 +239,13 @@ fn keys(record: &SocketRecord) -> impl Iterator<Item = Key> + use<> {
     [Some(count_keys.source), of_network, Some(Key::total(count_keys.service()))].into_iter().flatten()
 }
 
-/// Every count there is.
-fn books(tables: &Tables) -> Result<Books> {
+/// Every count for which this is true.
+fn books(tables: &Tables, is_asked_for: impl Fn(&Key, Count) -> bool) -> Result<Books> {
     let mut books = Books::new();
     tables.each_source(|key, entry| {
-        books.insert(key, (entry.count, entry.accepted));
+        if is_asked_for(&key, entry.count) {
+            books.insert(key, (entry.count, entry.accepted.into()));
+        }
     })?;
     for (id, _) in tables.policy.services()? {
         let counters = tables.counters(id)?;

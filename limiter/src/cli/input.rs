@@ -62,6 +62,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "give a time from 1s to 30days, such as 10m, 2h or 7days".to_owned())
 }
 
+/// How far back.
+pub fn since(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(3650 * 86_400);
+    let time = humantime::parse_duration(text).ok();
+    time.filter(|time| (Duration::from_secs(1)..=longest).contains(time))
+        .ok_or_else(|| "give a time from 1s to 3650days, such as 90m, 24h or 7days".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +103,8 @@ mod tests {
         for wrong in ["", "10", "0s", "31days", "2 fortnights", "-1h", "999ms", "99999999999999999999d"] {
             assert!(duration(wrong).unwrap_err().starts_with("give a time from 1s to 30days"), "{wrong}");
         }
+        assert_eq!(since("7days"), Ok(Duration::from_secs(7 * 86_400)));
+        assert!(since("yesterday").unwrap_err().starts_with("give a time from 1s to 3650days"));
         assert!(over("x").unwrap_err().starts_with("give a whole number"));
     }
 }

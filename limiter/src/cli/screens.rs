@@ -19,7 +19,7 @@ use limiter_common::{
 };
 
 use super::{
-    bans, explain, list,
+    bans, explain, history, list,
     loaded::nothing_loaded,
     output::{Screen, Width},
     rules, status,
@@ -113,7 +113,7 @@ impl World {
         for key in [Some(count_keys.source), of_network].into_iter().flatten() {
             let entry = self.ledger.entry(key).or_default();
             entry.count.0 += u64::from(connections);
-            entry.accepted += u64::from(connections) * 3;
+            entry.accepted += connections * 3;
             entry.peak = entry.count.connections() + 1;
             entry.last_seen_s = NOW_S - 95;
         }
@@ -496,6 +496,26 @@ fn fits(line: &str, width: usize) -> bool {
 /// What a command shows.
 type Show = fn(&World, Width) -> Screen;
 
+/// Adds a screen that fits.
+fn put(text: &mut String, (state, command): (&str, &str), width: usize, screen: Screen) {
+    let screen = screen.text();
+    for line in screen.lines() {
+        assert!(fits(line, width), "{state}, {command}: {width} columns are not enough for {line:?}");
+    }
+    write!(text, "$ limiter {command}    # {width} columns\n{screen}\n").expect("memory");
+}
+
+/// Those of the history, which is no matter of a host's state.
+fn history_screens() -> String {
+    let mut text = String::new();
+    for (command, show) in history::STATES {
+        for width in WIDTHS {
+            put(&mut text, ("history", command), width, show(Some(width)));
+        }
+    }
+    text
+}
+
 #[test]
 fn every_screen_in_every_state_is_as_it_was_and_fits() {
     let renew = std::env::var("LIMITER_SCREENS").is_ok_and(|word| word == "renew");
@@ -516,20 +536,14 @@ fn every_screen_in_every_state_is_as_it_was_and_fits() {
         ];
         for (command, show) in commands {
             for width in WIDTHS {
-                let screen = show(&world, Some(width)).text();
-                for line in screen.lines() {
-                    assert!(
-                        fits(line, width),
-                        "{state}, {command}: {width} columns are not enough for {line:?}"
-                    );
-                }
-                write!(text, "$ limiter {command}    # {width} columns\n{screen}\n").expect("memory");
+                put(&mut text, (state, command), width, show(&world, Some(width)));
             }
         }
         let (line, code) = status::brief_line(&world.look());
         writeln!(text, "$ limiter status --brief    # exit code {code}\n{line}").expect("memory");
         texts.push((state, text));
     }
+    texts.push(("history", history_screens()));
     let dir = file("").parent().expect("a directory").to_owned();
     if renew {
         fs::create_dir_all(&dir).expect("a directory");

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     bans,
     greeter::tls,
+    history,
     instance::{Daemon, Instance},
     kernel::{Found, Tables, environment, maintenance::Maintenance, pins},
     ledger, reconcile, shield,
@@ -110,6 +111,7 @@ fn look(instance: &Instance, compares: bool) -> Result<Option<Status>> {
         Vec::new()
     });
     let greeter = greeter(instance, &daemon, &mut warnings);
+    warnings.extend(of_the_history(instance, &daemon));
     warnings.extend(environment::real_time_warning().map(str::to_owned));
     warnings
         .extend(shield.iter().filter(|attachment| attachment.is_missing()).map(shield::Attachment::warning));
@@ -149,6 +151,19 @@ fn greeter(instance: &Instance, daemon: &Daemon, warnings: &mut Vec<String>) -> 
                 "cannot tell what the greeter does until the daemon restarts; the limits are in force: {problem:#}"
             ));
             None
+        }
+    }
+}
+
+/// What the daemon says of its history, if it runs.
+fn of_the_history(instance: &Instance, daemon: &Daemon) -> Vec<String> {
+    if !daemon.running {
+        return Vec::new();
+    }
+    match history::Report::read(&instance.history_report_path()) {
+        Ok(report) => report.warnings,
+        Err(problem) => {
+            vec![format!("cannot tell whether the history is written until the daemon restarts: {problem:#}")]
         }
     }
 }

@@ -158,6 +158,12 @@ pub enum Complaint {
         "wait must be a time in whole seconds between \"0s\" and \"60s\", not {0}; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once"
     )]
     Wait(String),
+    /// Something else than a history.
+    #[error("history must be a table, true or false, not {0}; write history = false to keep none")]
+    History(String),
+    /// Something else than whether users are kept.
+    #[error("users must be true or false, not {0}; choose whether the history keeps the names of users")]
+    HistoryUsers(String),
     /// Something else than interfaces.
     #[error(
         "interfaces must be \"auto\" or a list of names such as [\"eth0\"], not {0}; name the interfaces the shield attaches to, or [] for none"

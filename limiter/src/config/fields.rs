@@ -56,7 +56,7 @@ const RATE: Values =
 const BAN: RangeInclusive<u64> = 1..=Ladder::MAX_BAN_S as u64;
 
 /// Above the first table.
-pub static TOP: [Field; 10] = [
+pub static TOP: [Field; 11] = [
     field(
         "hostname",
         Values::Form("text", "1 to 253 letters, digits, `.` and `-`"),
@@ -88,6 +88,11 @@ pub static TOP: [Field; 10] = [
         Values::Form("text or list", "`\"auto\"`, or names such as `[\"eth0\"]`; `[]` for none"),
         "Where the shield drops denied and banned sources. `auto`: interfaces with a default route or a public address \
          where that costs other traffic nothing (drivers i40e and ice)",
+    ),
+    field(
+        "history",
+        Values::Form("boolean or table", "`true`, `false`, or the keys [below](#history)"),
+        "Whether the daemon keeps a [history](history.md) of who held how many connections and who was refused",
     ),
     field("defaults", Values::Table, ""),
     field("service", Values::Table, ""),
@@ -250,6 +255,22 @@ pub static LADDER: [Field; 5] = [
     ),
 ];
 
+/// In `[history]`.
+pub static HISTORY: [Field; 3] = [
+    field(
+        "users",
+        Values::Form("boolean", "`true`, `false`"),
+        "Whether the names of users are kept that were seen behind a source. With `false` only how many they were",
+    ),
+    field("days", Values::Number(&keys::HISTORY_DAYS), "After how many days everything is forgotten"),
+    field(
+        "max_mib",
+        Values::Number(&keys::HISTORY_MIB),
+        "How many MiB the database may take on disk. Where there is more, the least interesting goes first: sources that \
+         were neither refused nor near their limit",
+    ),
+];
+
 /// In a `[[rule]]`.
 pub static RULE: [Field; 9] = [
     field(
@@ -303,6 +324,8 @@ pub enum Section<'a> {
     Rule,
     /// `[ladder]`.
     Ladder,
+    /// `[history]`.
+    History,
 }
 
 impl Section<'_> {
@@ -316,6 +339,7 @@ impl Section<'_> {
             Self::Tls(_) => names_of(&TLS),
             Self::Message(_) => TOLD.map(Reason::name).to_vec(),
             Self::Ladder => names_of(&LADDER),
+            Self::History => names_of(&HISTORY),
             Self::Rule => names_of(&RULE),
         }
     }
@@ -328,6 +352,7 @@ impl Section<'_> {
             Self::Service(name) => format!("in [service.{name}]"),
             Self::Rule => "in [[rule]]".to_owned(),
             Self::Ladder => "in [ladder]".to_owned(),
+            Self::History => "in [history]".to_owned(),
             Self::Tls(owner) => format!("in the tls of {}", owner.shown().trim_start_matches("in ")),
             Self::Message(owner) => {
                 format!("in the message of {}", owner.shown().trim_start_matches("in "))

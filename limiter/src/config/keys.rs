@@ -136,6 +136,22 @@ pub static MAX_BANS: Number = Number {
     advice: "give the number of refused and banned sources to remember",
 };
 
+/// `days` of the history.
+pub static HISTORY_DAYS: Number = Number {
+    key: "days of [history]",
+    min: 1,
+    max: 3650,
+    advice: "give the days after which the history forgets",
+};
+
+/// `max_mib` of the history.
+pub static HISTORY_MIB: Number = Number {
+    key: "max_mib of [history]",
+    min: 8,
+    max: 1_048_576,
+    advice: "give the MiB that the history may take on disk",
+};
+
 /// Shortest and longest `keepalive`, in seconds.
 pub const KEEPALIVE_SECONDS: std::ops::RangeInclusive<u64> = 30..=86_400;
 

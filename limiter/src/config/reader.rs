@@ -84,6 +84,7 @@ pub fn unknown(key: &Key<'_>, section: Section<'_>) -> Located {
         (Section::Top, "above the first table"),
         (Section::Defaults, "to [defaults]"),
         (Section::Ladder, "to [ladder]"),
+        (Section::History, "to [history]"),
         (Section::Service(""), "to a [service.NAME]"),
     ];
     let home = elsewhere.iter().find(|(section, _)| section.known().contains(&name));

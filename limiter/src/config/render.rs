@@ -21,6 +21,10 @@ impl fmt::Display for Config {
         writeln!(out, "remember_seconds = {}", self.remember_seconds)?;
         writeln!(out, "reconcile_seconds = {}", self.reconcile_seconds)?;
         writeln!(out, "interfaces = {}", self.interfaces)?;
+        match &self.history {
+            Some(history) => write!(out, "\n{history}")?,
+            None => writeln!(out, "history = false")?,
+        }
         write!(out, "\n{}", self.ladder)?;
         self.services.iter().try_for_each(|service| write!(out, "\n{service}"))?;
         self.rules.iter().try_for_each(|rule| write!(out, "\n{rule}"))

@@ -8,7 +8,7 @@ use limiter_common::{MAX_SERVICES, Mode, Protocol, Response, service::Prefixes};
 use toml::Spanned;
 
 use super::{
-    Config, Interfaces, LadderConfig, Network, RateSpec, RateWithBurst, Service,
+    Config, HistoryConfig, Interfaces, LadderConfig, Network, RateSpec, RateWithBurst, Service,
     certificate_files::{CertificateFiles, IMPLICIT_TLS},
     check,
     error::{Complaint, Located},
@@ -164,6 +164,7 @@ impl Default for Config {
             remember_seconds: REMEMBER_SECONDS,
             reconcile_seconds: RECONCILE_SECONDS,
             interfaces: Interfaces::default(),
+            history: Some(HistoryConfig::default()),
             ladder: LadderConfig::default(),
             services,
             rules: Vec::new(),
@@ -211,6 +212,7 @@ pub fn resolve(schema: FileSchema, line: &dyn Fn(usize) -> usize) -> Result<Conf
         remember_seconds: schema.remember_seconds.unwrap_or(REMEMBER_SECONDS),
         reconcile_seconds: schema.reconcile_seconds.unwrap_or(RECONCILE_SECONDS),
         interfaces: schema.interfaces.unwrap_or_default(),
+        history: schema.history.unwrap_or_else(|| Some(HistoryConfig::default())),
         ladder: schema.ladder.unwrap_or_default(),
         services,
         rules,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The resolved configuration, in which nothing is left open.
 
-use super::{Interfaces, LadderConfig, Rule, Service};
+use super::{HistoryConfig, Interfaces, LadderConfig, Rule, Service};
 
 /// The resolved configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Config {
     pub reconcile_seconds: u32,
     /// Where the shield attaches.
     pub interfaces: Interfaces,
+    /// What the history keeps; none where there is to be none.
+    pub history: Option<HistoryConfig>,
     /// What every source may make of refusals.
     pub ladder: LadderConfig,
     /// The services, sorted by name; at most [`limiter_common::MAX_SERVICES`] - 1, no port in two.

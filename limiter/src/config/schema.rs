@@ -12,6 +12,7 @@ use super::{
     check::{self, Value},
     error::{Complaint, Located},
     fields::Section,
+    history::{self, HistoryConfig},
     interfaces::{self, Interfaces},
     keys,
     ladder::{self, LadderConfig},
@@ -39,6 +40,8 @@ pub struct FileSchema {
     pub ladder: Option<LadderConfig>,
     /// `interfaces`.
     pub interfaces: Option<Interfaces>,
+    /// `[history]`; none in it where it is switched off.
+    pub history: Option<Option<HistoryConfig>>,
     /// `[defaults]`.
     pub defaults: LimitsSchema,
     /// `[service.*]`.
@@ -131,6 +134,7 @@ pub fn read(text: &str) -> Result<FileSchema, Located> {
             }
             "mode" => schema.mode = Some(check::mode(&given).map_err(|c| c.at(start(value)))?),
             "interfaces" => schema.interfaces = Some(interfaces::read(value)?),
+            "history" => schema.history = Some(history::read(value)?),
             "ladder" => schema.ladder = Some(ladder::read(value)?),
             "defaults" => {
                 for (key, value) in in_order(table("defaults", value, Complaint::NotATable)?) {

@@ -120,7 +120,7 @@ pub fn watch(
     for (id, look) in &mut first {
         // What has begun during the look was counted before the watch.
         let key = sources.get(id).copied().unwrap_or_default();
-        look.accepted = tables.source(&key)?.unwrap_or_default().accepted;
+        look.accepted = tables.source(&key)?.unwrap_or_default().accepted.into();
     }
     let mut watches: HashMap<ServiceId, Watch> =
         first.into_iter().map(|(id, first)| (id, Watch::new(first))).collect();
@@ -152,7 +152,8 @@ fn look(
     for (id, key) in sources {
         let entry = tables.source(key)?.unwrap_or_default();
         let refusals = Refusals::of(&tables.penalty(key)?.unwrap_or_default(), now_ns);
-        let look = Look { accepted: entry.accepted, refused: refusals.at_least(&entry), ..Look::default() };
+        let look =
+            Look { accepted: entry.accepted.into(), refused: refusals.at_least(&entry), ..Look::default() };
         looks.insert(*id, look);
     }
     let is_asked_for = |id: ServiceId| sources.contains_key(&id);

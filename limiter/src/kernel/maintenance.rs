@@ -57,6 +57,16 @@ impl Maintenance {
         }))
     }
 
+    /// Begins the recent peaks of these sources anew that still are what was seen; returns how many.
+    pub fn begin_peaks(&mut self, seen: impl Iterator<Item = (Key, u32)>) -> Result<u32> {
+        self.run_all(seen.map(|(key, peak)| Step {
+            step: step::BEGIN_PEAK,
+            key,
+            from: Count(peak.into()),
+            ..Step::default()
+        }))
+    }
+
     /// Does one step; `false` if things were not as it expects, and nothing was changed.
     pub fn correct(&mut self, step: Step) -> Result<bool> {
         Ok(self.run(&[step])?.done == 1)

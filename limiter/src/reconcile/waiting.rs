@@ -29,6 +29,12 @@ impl Mismarked {
     }
 }
 
+/// The counts that one that waits may be marked in.
+pub fn keys((flow, waiter): &(Flow, Waiter)) -> impl Iterator<Item = Key> + use<> {
+    let count_keys = waiter.record.count_keys(&flow.remote);
+    [count_keys.source, count_keys.network].into_iter()
+}
+
 /// Of the counts that are the same `before` and `after` the `records` were read, those that they contradict.
 pub fn compare(before: &Books, records: &[(Flow, Waiter)], after: &Books) -> Vec<Mismarked> {
     let mut waiting: HashMap<Key, u32> = HashMap::new();

@@ -32,6 +32,7 @@ mod endings;
 mod explain;
 mod ghosts;
 mod greeter;
+mod history;
 mod instances;
 mod kept_bans;
 mod kernels;

@@ -306,6 +306,11 @@ impl Limiter {
         Path::new(sweep::PINS).join(&self.instance)
     }
 
+    /// Its history.
+    pub fn history_path(&self) -> PathBuf {
+        Path::new(sweep::STATE).join(format!("{}.history.db", self.instance))
+    }
+
     /// Its configuration file.
     pub fn config_path(&self) -> PathBuf {
         self.files.path().join("limiter.toml")
@@ -343,6 +348,13 @@ impl Drop for Limiter {
             let outcome = self.cli(&["unload"]);
             let clean = outcome.code == Some(0) && !self.pins().exists();
             assert!(clean || std::thread::panicking(), "limiter unload at the end of the test: {outcome:?}");
+        }
+        // What the limiter keeps on purpose.
+        let history = format!("{}.history.db", self.instance);
+        for left in std::fs::read_dir(sweep::STATE).into_iter().flatten().flatten() {
+            if left.file_name().to_str().is_some_and(|name| name.starts_with(&history)) {
+                let _stays = std::fs::remove_file(left.path());
+            }
         }
     }
 }

@@ -29,6 +29,9 @@ pub const CLIENTS: Names = Names("limiter-clients-");
 /// Where the limiter pins.
 pub const PINS: &str = "/sys/fs/bpf";
 
+/// Where it keeps what outlives a restart of the host.
+pub const STATE: &str = "/var/lib/limiter";
+
 impl Names {
     /// What the names of everything of this process start with.
     pub fn ours(self) -> String {
@@ -57,6 +60,9 @@ impl Names {
                     _ => {}
                 }
             }
+        }
+        for name in self.left_in(Path::new(STATE)) {
+            let _another_sweeps_too = fs::remove_file(Path::new(STATE).join(name));
         }
         Ok(())
     }

@@ -14,12 +14,13 @@ use super::super::{
 };
 
 /// The tables of the page, by the name in the mark above each.
-fn tables() -> [(&'static str, String); 8] {
+fn tables() -> [(&'static str, String); 9] {
     let config = Config::default();
     let mode = line_of(&config, "[service.smtp]", "mode").expect("each service has a mode");
     let top = |field: &Field| match field.key {
         "hostname" => "the system's".to_owned(),
         "mode" => mode.clone(),
+        "history" => "`true`".to_owned(),
         key => shown(line_of(&config, "", key)),
     };
     let limit = |field: &Field| match field.key {
@@ -39,6 +40,7 @@ fn tables() -> [(&'static str, String); 8] {
         _ => "required".to_owned(),
     };
     let ladder = |field: &Field| shown(line_of(&config, "[ladder]", field.key));
+    let history = |field: &Field| shown(line_of(&config, "[history]", field.key));
     let rule = |field: &Field| match field.key {
         "network" => "required".to_owned(),
         "burst" => "the number of `rate`".to_owned(),
@@ -55,6 +57,7 @@ fn tables() -> [(&'static str, String); 8] {
         ("network", table(&fields::NETWORK, &network)),
         ("tls", table(&fields::TLS, &|_| "required".to_owned())),
         ("ladder", table(&fields::LADDER, &ladder)),
+        ("history", table(&fields::HISTORY, &history)),
         ("rule", table(&fields::RULE, &rule)),
         ("services", services(&config)),
     ]

@@ -120,10 +120,15 @@ proptest! {
         max_sources in 1024u32..=16_777_216,
         remember_seconds in 1u32..=86_400,
         reconcile_seconds in 5u32..=86_400,
+        history in proptest::option::of((any::<bool>(), 1u32..=3650, 8u32..=1_048_576)),
         services in proptest::collection::btree_map("[a-z0-9_-]{1,15}", any_service(), 0..9),
         ports in proptest::collection::btree_set(5000u16.., 0..20),
     ) {
-        let mut config = Config { hostname, max_sources, remember_seconds, reconcile_seconds, ..Config::default() };
+        let mut config = Config {
+            hostname, max_sources, remember_seconds, reconcile_seconds,
+            history: history.map(|(users, days, max_mib)| HistoryConfig { users, days, max_mib }),
+            ..Config::default()
+        };
         for (name, service) in services {
             config.services.retain(|known| known.name != name);
             config.services.push(Service { name, ..service });

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! The history: who held how many connections, and who was refused when, how often and why, in an embedded database.
+//!
+//! `writer` is the daemon's thread. Once a minute it has `sample` look at the kernel's maps; `baselines`, `durations` and
+//! `aggregate` make rows of that, and are pure; `store` writes them, `tidy` keeps the database small. Others read it by
+//! [`recent`], [`days`] and [`rows`], while the daemon writes and without a daemon.
+
+mod aggregate;
+mod baselines;
+mod clock;
+mod durations;
+mod fault;
+mod forget;
+#[expect(dead_code, reason = "`limiter advise` and `explain` ask for days and recent rows next")]
+mod read;
+mod report;
+mod row;
+mod sample;
+mod schema;
+mod store;
+mod tidy;
+#[expect(dead_code, reason = "who gathers users says next whom it saw")]
+mod users;
+mod writer;
+
+pub use clock::{Times, local, now_s, utc};
+pub use forget::{Forgotten, forget};
+#[expect(unused_imports, reason = "`limiter advise` and `explain` ask for days and recent rows next")]
+pub use read::{Asked, Day, Days, days, recent, rows, services};
+pub use report::Report;
+pub use row::{Durations, Quarter, REASONS, by_name};
+#[expect(unused_imports, reason = "who gathers users says next whom it saw")]
+pub use users::Users;
+pub use writer::{Thread, start};
+
+#[cfg(test)]
+mod tests;

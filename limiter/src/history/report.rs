@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! What the daemon says of its history, for `limiter status`.
+
+use std::{collections::VecDeque, fs, io::ErrorKind, path::Path};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use crate::staged;
+
+/// So many things that are over are told, and so long.
+const MOST: usize = 4;
+const LONG_S: i64 = 86_400;
+
+/// What is not as it should be, a sentence each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// For `limiter status`.
+    pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// As the daemon wrote it last; empty if it did not.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))
+    }
+}
+
+/// Tells what is wrong: the log once, and `limiter status` for as long as it is.
+#[derive(Debug, Default)]
+pub struct Teller {
+    /// Why nothing is written.
+    problem: Option<String>,
+    /// What is over, and when that was.
+    events: VecDeque<(i64, String)>,
+    written: Report,
+}
+
+impl Teller {
+    /// Nothing is written, because of that.
+    pub fn is_paused(&mut self, problem: String) {
+        if self.problem.as_ref() != Some(&problem) {
+            warn!("{problem}");
+        }
+        self.problem = Some(problem);
+    }
+
+    /// It is written.
+    pub fn goes_on(&mut self) {
+        if self.problem.take().is_some() {
+            info!("the history is written again");
+        }
+    }
+
+    /// Something happened that is over.
+    pub fn happened(&mut self, now_s: i64, what: String) {
+        warn!("{what}");
+        self.events.truncate(MOST - 1);
+        self.events.push_front((now_s, what));
+    }
+
+    /// Leaves it for `limiter status`.
+    pub fn leave(&mut self, path: &Path, now_s: i64) {
+        self.events.retain(|(at_s, _)| (0..LONG_S).contains(&(now_s - at_s)));
+        let events = self.events.iter().map(|(_, event)| event.clone());
+        let report = Report { warnings: self.problem.iter().cloned().chain(events).collect() };
+        if report == self.written {
+            return;
+        }
+        let text = serde_json::to_vec(&report).map_err(Into::into);
+        match text.and_then(|text| staged::replace(path, &text, staged::PUBLIC)) {
+            Ok(durable) => {
+                durable.or_not();
+                self.written = report;
+            }
+            Err(problem) => warn!("`limiter status` cannot show what is wrong with the history: {problem}"),
+        }
+    }
+}
