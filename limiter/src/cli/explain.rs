@@ -29,11 +29,12 @@ use crate::{
     config,
     evidence::{
         self,
-        case::{Case, Watched},
+        case::{Case, Known, Watched},
     },
     instance::Instance,
     kernel::Tables,
     policy::{self, Selection},
+    printable,
     standing::{self, AtService, Standing},
     user_text::{self, Language, Texts},
 };
@@ -209,6 +210,11 @@ fn cases(tables: &Tables, standing: &Standing, watched: &BTreeMap<String, Watche
     let mut cases = evidence::gather(tables, standing, &asked)?;
     for case in &mut cases {
         case.watched = watched.get(&case.service).cloned();
+        // A user is called what its mail daemon lets it be called.
+        if let Known::Is(users) = &mut case.users {
+            let named = std::mem::take(users).into_iter();
+            *users = named.map(|(name, sessions)| (printable::name(name.as_bytes()), sessions)).collect();
+        }
     }
     Ok(cases)
 }
