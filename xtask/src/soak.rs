@@ -16,17 +16,18 @@ pub struct Soak {
 }
 
 impl Soak {
-    /// Builds, optimised, and runs the census of the target `attack` and the test of the target `churn`, for as
-    /// long as it takes.
+    /// Builds, optimised, and runs the census of the target `attack`, the slow causes of the target `system`, and the test
+    /// of the target `churn`, for as long as it takes.
     ///
     /// # Errors
     ///
     /// When it does not build, cannot become root, is interrupted, or a test fails: a count was wrong.
     pub fn run(&self) -> Result<()> {
-        let tests = Optimised::build(&["churn", "attack"])?;
+        let tests = Optimised::build(&["churn", "attack", "system"])?;
         let connections = self.connections.to_string();
         let variable = ("LIMITER_CHURN_CONNECTIONS", connections.as_str());
         tests.run("attack", &["census::", "--ignored"], variable)?;
+        tests.run("system", &["causes::", "--ignored"], variable)?;
         tests.run("churn", &[], variable)
     }
 }

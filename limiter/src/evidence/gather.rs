@@ -71,7 +71,7 @@ pub fn gather(tables: &Tables, standing: &Standing, services: &Selection) -> Res
         let server = Server { not_greeted, longest_not_greeted, ..server };
         let refused_lately = whole::refused_lately(&penalties, &at.facts.count_keys.source, now_ns);
         let limit = |key: &_| ledger::limit_of(key, &at.facts.policy, &rules);
-        let whole = tally.whole(limit, refused_lately, of_all(at));
+        let whole = tally.whole(limit, refused_lately, &of_all(at));
         let logins = serving.map_or_else(|| Err("nobody was asked".to_owned()), |serving| serving.logins);
         cases.push(Case { whole, server, ..case(standing, at, of_source, &logins, now_ns) });
     }

@@ -141,7 +141,7 @@ fn plan(
             continue;
         }
         let is_meant = |one: &&Connection| meant.contains(&one.cookie);
-        if serves_only && here.len() <= connections.len() && connections.iter().all(|one| is_meant(one)) {
+        if serves_only && here.len() <= connections.len() && connections.iter().all(is_meant) {
             let cookies = connections.iter().map(|one| one.cookie).collect();
             kicks.push((Kick::Address(address), cookies));
             continue;

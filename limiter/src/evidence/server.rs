@@ -152,7 +152,7 @@ mod tests {
             let mut one = connection(State::Open, "198.51.100.7:40000", &format!("192.0.2.1:{port}"));
             if let Some(socket) = &mut one.socket {
                 let sent_ago = Duration::from_secs(seconds);
-                socket.tcp = Some(Tcp { sent, received, sent_ago, ..socket.tcp.unwrap() });
+                socket.tcp = Some(Tcp { sent_ago, sent, received, ..socket.tcp.unwrap() });
             }
             not_greeted(&one).map(|waited| waited.as_secs())
         };

@@ -31,7 +31,7 @@ impl Tally {
     }
 
     /// The same as people look at it; `limit` is that of a source. What is said of the whole service comes from `of`.
-    pub fn whole(&self, limit: impl Fn(&Key) -> Option<u32>, refused_lately: u32, of: Whole) -> Whole {
+    pub fn whole(&self, limit: impl Fn(&Key) -> Option<u32>, refused_lately: u32, of: &Whole) -> Whole {
         let mut largest: Vec<(Key, u32)> = self.sources.iter().map(|(key, count)| (*key, *count)).collect();
         let is_at_limit = |(key, count): &&(Key, u32)| limit(key).is_some_and(|limit| *count >= limit);
         let sources_at_limit = largest.iter().filter(is_at_limit).count();
@@ -50,7 +50,7 @@ impl Tally {
                 .into_iter()
                 .map(|(key, count)| (config::ip_net(&key.addresses()), count))
                 .collect(),
-            ..of
+            ..of.clone()
         }
     }
 }
@@ -90,7 +90,7 @@ mod tests {
         }
         let limit = |key: &Key| if *key == self::key(9) { None } else { Some(6) };
         let of = Whole { connections: 42, max_total: Some(50), ..Whole::default() };
-        let whole = tally.whole(limit, 3, of);
+        let whole = tally.whole(limit, 3, &of);
         assert_eq!((whole.connections, whole.max_total), (42, Some(50)));
         assert_eq!((whole.sources, whole.sources_at_limit, whole.refused_lately), (9, 3, 3));
         let shown: Vec<String> =

@@ -79,7 +79,7 @@ fn sessions_of_dovecot_are_ended_by_dovecot_and_their_clients_are_told() {
         has(&limiter, source, 0);
         has(&limiter, other, 1);
         let words = ["Disconnected: Server shutting down", &format!("rip={source}")];
-        let _told = eventually("Dovecot has ended them", SOON, || {
+        eventually("Dovecot has ended them", SOON, || {
             // Its log names the user; the address is in the line of the login.
             match dovecot.lines(&words[..1]).len() {
                 0 | 1 => Err(dovecot.log()),

@@ -71,32 +71,6 @@ pub fn has(limiter: &Limiter, address: IpAddr, count: usize) -> Vec<Value> {
     })
 }
 
-/// An address behind the client host, which nobody else knows.
-pub const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 2);
-/// That of the client host on the link to it.
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 1);
-
-/// A host behind the client host, which puts its own `address` in the place of that host's, as the bridge of a container
-/// engine does.
-pub fn masquerade(lab: &Lab, address: IpAddr) -> Namespace {
-    add_address(lab, address);
-    let inside = Namespace::new(format!("{}-i", lab.name)).expect("root may make a namespace");
-    inside.veth_to(&lab.client, "inside").expect("a link");
-    inside.connect("inside", INSIDE.into(), GATEWAY.into()).expect("an address");
-    lab.client.connect("inside", GATEWAY.into(), INSIDE.into()).expect("an address");
-    inside.ip(&["route", "add", "default", "via", &GATEWAY.to_string(), "dev", "inside"]).expect("a route");
-    lab.client.sysctl("ipv4/ip_forward", "1").expect("root may");
-    let rules = format!(
-        "table ip bridge {{ chain out {{ type nat hook postrouting priority srcnat; \
-         oifname \"wire\" ip saddr {INSIDE} snat to {address}; }} }}\n"
-    );
-    let mut nft = lab.client.command("nft");
-    let mut nft = nft.args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft is installed");
-    nft.stdin.take().expect("it is piped").write_all(rules.as_bytes()).expect("nft reads");
-    assert!(nft.wait().expect("a child of ours").success(), "nft takes the rules");
-    inside
-}
-
 /// One more address of the client host.
 pub fn add_address(lab: &Lab, address: IpAddr) {
     lab.client.ip(&["addr", "add", &format!("{address}/32"), "dev", WIRE]).expect("an address");

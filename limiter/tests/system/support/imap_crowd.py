@@ -2,7 +2,6 @@
 """Many IMAP sessions of a few users, as programs keep them.
 
     imap_crowd.py hold HOST SOURCE USER...           a session for each, which waits in IDLE, until standard input ends
-    imap_crowd.py leak HOST SOURCE USER EVERY        one more session every so many seconds, and none is closed
     imap_crowd.py visit HOST SOURCE EVERY STAY USER...  one after the other logs in, stays, and logs out, until standard input ends
 
 Says "ready" on standard output when the first round is done.
@@ -53,13 +52,6 @@ if mode == "hold":
     sessions = [idle(login(user)) for user in words]
     ready()
     sys.stdin.read()
-elif mode == "leak":
-    user, every = words[0], float(words[1])
-    sessions = []
-    while not is_over(every):
-        sessions.append(idle(login(user)))
-        if len(sessions) == 1:
-            ready()
 else:
     every, stay, users = float(words[0]), float(words[1]), words[2:]
     turn = 0
