@@ -11,6 +11,7 @@ mod daemon_limits;
 mod gather;
 pub mod kick;
 mod mail_daemon;
+mod past;
 mod process;
 mod server;
 mod sessions;
@@ -29,6 +30,7 @@ use netlink_packet_sock_diag::{TCP_CLOSE_WAIT, TCP_ESTABLISHED};
 
 pub use self::{
     gather::{gather, ports},
+    past::past,
     process::Process,
     sessions::sessions,
     watch::watch,

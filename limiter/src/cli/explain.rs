@@ -151,7 +151,8 @@ fn explain(instance: &Instance, args: &Args, address: IpAddr) -> Result<Explanat
         let tables = loaded(instance)?;
         let standing = standing(instance, args, &tables, address)?;
         // Without a look at the sockets the rest is as true as before.
-        let cases = enter_protected(instance, &tables).and_then(|()| cases(&tables, &standing, &watched));
+        let cases =
+            enter_protected(instance, &tables).and_then(|()| cases(instance, &tables, &standing, &watched));
         let explanation = Explanation::of(&standing);
         Ok(match cases {
             Ok(cases) => explanation.diagnosed(&cases),
@@ -196,7 +197,12 @@ const MANY: u32 = 8;
 
 /// The services that somebody may ask about: where it is refused or was, waits, was watched, or holds a good part of its
 /// limit.
-fn cases(tables: &Tables, standing: &Standing, watched: &BTreeMap<String, Watched>) -> Result<Vec<Case>> {
+fn cases(
+    instance: &Instance,
+    tables: &Tables,
+    standing: &Standing,
+    watched: &BTreeMap<String, Watched>,
+) -> Result<Vec<Case>> {
     let is_in_question = |at: &&AtService| {
         let held = at.facts.usage.source.connections();
         let is_much = held >= at.limits.source.div_ceil(2).clamp(1, MANY);
@@ -210,6 +216,7 @@ fn cases(tables: &Tables, standing: &Standing, watched: &BTreeMap<String, Watche
     let mut cases = evidence::gather(tables, standing, &asked)?;
     for case in &mut cases {
         case.watched = watched.get(&case.service).cloned();
+        case.history = evidence::past(instance, case);
         // A user is called what its mail daemon lets it be called.
         if let Known::Is(users) = &mut case.users {
             let named = std::mem::take(users).into_iter();
