@@ -64,7 +64,8 @@ enum Verb {
 }
 
 #[derive(Serialize)]
-struct History {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct History {
     /// From when on, in seconds since 1970.
     since: i64,
     /// Until when.

@@ -7,13 +7,14 @@ use std::{fs, path::PathBuf};
 
 use schemars::{Schema, generate::SchemaSettings};
 
-use super::explain;
+use super::{explain, history};
 
 /// The schema of a document.
 type Make = fn() -> Schema;
 
 /// Each verb whose document has a schema.
-const DOCUMENTS: [(&str, Make); 1] = [("explain", of::<explain::Document>)];
+const DOCUMENTS: [(&str, Make); 2] =
+    [("explain", of::<explain::Document>), ("history", of::<history::History>)];
 
 /// As it is printed: what has a value by default is there all the same.
 fn of<T: schemars::JsonSchema>() -> Schema {

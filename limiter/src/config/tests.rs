@@ -324,6 +324,10 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
         "[defaults]\nmessage = { rate = 'a' }",
         "[service.smtp]\nurl = 'https://a'",
         "interfaces = []",
+        "history = false",
+        "[history]\nusers = false",
+        "[history]\ndays = 31",
+        "[history]\nmax_mib = 255",
         "interfaces = ['eth0']",
         "[ladder]\nreplies = '21/min'",
         "[ladder]\nreplies = 'none'",
@@ -354,7 +358,7 @@ fn the_fingerprint_is_the_same_in_every_build_and_differs_for_every_key() {
     assert_eq!(commented.fingerprint(), FINGERPRINT_OF_THE_DEFAULTS);
 }
 
-const FINGERPRINT_OF_THE_DEFAULTS: u64 = 0xad28_d826_0c38_d28b;
+const FINGERPRINT_OF_THE_DEFAULTS: u64 = 4_709_952_465_120_350_806;
 
 #[test]
 fn a_service_has_the_wait_of_the_defaults_unless_it_says_its_own_whatever_its_response() {

@@ -20,6 +20,7 @@ pub const REASONS: usize = Reason::ALL.len();
 /// One row: a quarter of an hour of a source that was refused or reached half of its limit; an hour of others; a day of
 /// what is old.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Quarter {
     /// When it begins, in seconds since 1970, UTC; a multiple of `seconds`.
     pub start_s: i64,
@@ -28,6 +29,7 @@ pub struct Quarter {
     /// The service's name.
     pub service: String,
     /// The source, as the ledger counts: an address, or what the prefix of the service or a rule makes of it.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub source: IpNet,
     /// The most connections at one time. Exact while a daemon ran.
     pub peak: u32,
@@ -39,6 +41,7 @@ pub struct Quarter {
     pub refused: u64,
     /// How often for which [`Reason`], by its number, as far as that is known.
     #[serde(serialize_with = "by_name")]
+    #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, u64>"))]
     pub refused_for: [u64; REASONS],
     /// Connections that were let through because the service only observed.
     pub would_refuse: u64,
@@ -146,6 +149,7 @@ pub const fn floor(at_s: i64, seconds: u32) -> i64 {
 
 /// How many connections ended, by how long they had been there, to within a minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Durations {
     /// Less than a minute.
     pub under_1_min: u64,

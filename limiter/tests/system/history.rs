@@ -67,7 +67,7 @@ fn a_peak_between_two_looks_is_in_the_history_and_who_was_refused_is_with_the_re
     assert_eq!(mode & 0o7777, 0o600);
     assert_eq!(warnings(&limiter), "[]");
     let said = limiter.ok(&["history", "--refused"]);
-    assert!(said.starts_with("in the last 24 h: 2 sources were refused "), "{said}");
+    assert!(said.starts_with("in the last 1 d: 2 sources were refused "), "{said}");
     let csv = limiter.ok(&["history", "--csv", "--service", "smtp"]);
     assert!(csv.lines().any(|line| line.contains(&format!(",900,smtp,{}/32,4,4,4,", V4.source()))), "{csv}");
 

@@ -22,30 +22,28 @@ pub struct Shown<'a> {
     pub is_of_one: bool,
 }
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 8] = [
     Column::words("SERVICE"),
     Column::words("SOURCE"),
     Column::number("PEAK"),
-    Column::number("LIMIT"),
-    Column::number("ACCEPTED").goes(2),
+    Column::number("ACCEPTED").goes(1),
     Column::number("REFUSED"),
     Column::words("WHY").goes(4),
-    Column::words("LAST REFUSED").goes(3),
-    Column::words("PEAKS").goes(1),
+    Column::words("LAST").goes(3),
+    Column::words("PEAKS").goes(2),
 ];
 
 /// The same where the line is of refusals.
-const REFUSALS: Column = Column::words("REFUSALS").goes(1);
+const REFUSALS: Column = Column::words("REFUSALS").goes(2);
 
 /// Which is the line.
-const LINE: usize = 8;
+const LINE: usize = 7;
 
-const ROWS: [Column; 8] = [
+const ROWS: [Column; 7] = [
     Column::words("FROM"),
     Column::words("SERVICE"),
     Column::words("SOURCE").goes(1),
     Column::number("PEAK"),
-    Column::number("LIMIT"),
     Column::number("ACCEPTED").goes(2),
     Column::number("REFUSED"),
     Column::words("WHY").goes(3),
@@ -74,12 +72,12 @@ pub fn screen(
             vec![
                 one.service.clone(),
                 one.source.to_string(),
-                one.peak.to_string(),
-                limit(one.limit),
+                peak(one.peak, one.limit),
                 one.accepted.to_string(),
                 refused(one.refused, one.would_refuse),
                 why(&one.reasons().into_iter().map(|(reason, _)| reason.name()).collect::<Vec<_>>()),
-                last.unwrap_or_else(|| "-".to_owned()),
+                // Without the year.
+                last.map_or_else(|| "-".to_owned(), |at| at.get(5..).unwrap_or(&at).to_owned()),
                 sparkline(line),
             ]
         })
@@ -192,8 +190,7 @@ fn stretches(
                 format!("{start}{length}"),
                 row.service.clone(),
                 row.source.to_string(),
-                row.peak.to_string(),
-                limit(row.limit),
+                peak(row.peak, row.limit),
                 row.accepted.to_string(),
                 refused(row.refused, row.would_refuse),
                 why(&reasons),
@@ -204,19 +201,20 @@ fn stretches(
     Ok(())
 }
 
-fn limit(limit: Option<u32>) -> String {
-    limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
+/// The most connections, and the limit if there was one.
+fn peak(peak: u32, limit: Option<u32>) -> String {
+    limit.map_or_else(|| peak.to_string(), |limit| format!("{peak} of {limit}"))
 }
 
 fn refused(refused: u64, would_refuse: u64) -> String {
     if would_refuse == 0 { refused.to_string() } else { format!("{refused}+{would_refuse}") }
 }
 
-/// The reasons; how many others there are, where there are more than two.
+/// The first reason, and how many others there are.
 fn why(reasons: &[&str]) -> String {
     match reasons {
         [] => "-".to_owned(),
-        [first, second, others @ ..] if !others.is_empty() => format!("{first}, {second}, +{}", others.len()),
-        reasons => reasons.join(", "),
+        [one] => (*one).to_owned(),
+        [first, others @ ..] => format!("{first}, +{}", others.len()),
     }
 }

@@ -10,12 +10,14 @@ use serde::Serialize;
 use crate::history::{Durations, Quarter, REASONS, by_name};
 
 /// How many parts the time has that is shown as a line.
-const PARTS: usize = 16;
+const PARTS: usize = 12;
 
 /// What is known of one source at one service over the time that is asked for.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Summary {
     pub service: String,
+    #[cfg_attr(test, schemars(with = "String"))]
     pub source: IpNet,
     /// The most connections at one time.
     pub peak: u32,
@@ -24,6 +26,7 @@ pub struct Summary {
     pub accepted: u64,
     pub refused: u64,
     #[serde(serialize_with = "by_name")]
+    #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, u64>"))]
     pub refused_for: [u64; REASONS],
     pub would_refuse: u64,
     pub held: u64,
@@ -160,12 +163,12 @@ mod tests {
 
     #[test]
     fn rows_of_one_source_are_added_up_and_drawn_in_the_order_of_time() {
-        let sources = of(vec![row(0, 4, 0), row(900, 8, 3), row(14_400 - 900, 2, 1)], (0, 14_400));
+        let sources = of(vec![row(0, 4, 0), row(900, 8, 3), row(10_800 - 900, 2, 1)], (0, 10_800));
         let [one] = &sources[..] else { panic!("one source") };
-        assert_eq!((one.peak, one.refused, one.limit, one.last_refused), (8, 4, Some(8), Some(13_500)));
+        assert_eq!((one.peak, one.refused, one.limit, one.last_refused), (8, 4, Some(8), Some(9900)));
         assert_eq!(one.reasons(), [(Reason::Concurrency, 4)]);
-        assert_eq!(sparkline(&one.peaks), "▄█·············▂");
-        assert_eq!(sparkline(&one.refusals), "·█·············▃");
+        assert_eq!(sparkline(&one.peaks), "▄█·········▂");
+        assert_eq!(sparkline(&one.refusals), "·█·········▃");
     }
 
     #[test]

@@ -55,6 +55,14 @@ refuses! {
         "[service.imap]\nmessage = 'zu viele, schließen'" => "2:11: the message of service imap has the character ß, but a reply of IMAP has only ASCII; write it in ASCII",
         "[service.sieve]\nmessage = 'schließen'\n[defaults]\nmessage = { rate = 'ß' }" => "4:20: the message of service imap has the character ß, but a reply of IMAP has only ASCII; write it in ASCII",
     }
+    a_history_is_a_table_or_none {
+        "history = 5" => "1:11: history must be a table, true or false, not 5; write history = false to keep none",
+        "history = \"none\"" => "1:11: history must be a table, true or false, not \"none\"; write history = false to keep none",
+        "[history]\nusers = 1" => "2:9: users must be true or false, not 1; choose whether the history keeps the names of users",
+        "[history]\ndays = 0" => "2:8: days of [history] must be between 1 and 3650, not 0; give the days after which the history forgets",
+        "[history]\nmax_mib = 7" => "2:11: max_mib of [history] must be between 8 and 1048576, not 7; give the MiB that the history may take on disk",
+        "[history]\nuser = false" => "2:1: unknown key user in [history] (known: users, days, max_mib); did you mean users?",
+    }
     a_url_is_one {
         "[defaults]\nurl = 'example.org'" => "2:7: url must begin with https:// or http://, and be ASCII without spaces, quotes and <>, or \"none\", not \"example.org\"; give the address of a page",
         "[defaults]\nurl = 'https://'" => "2:7: url must begin with https:// or http://, and be ASCII without spaces, quotes and <>, or \"none\", not \"https://\"; give the address of a page",
@@ -211,7 +219,7 @@ refuses! {
         "[defaults]\nwait = \"256s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"256s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         "[defaults]\nwait = \"99999999999999999999s\"" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not \"99999999999999999999s\"; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
         "[service.smtp]\nwait = true" => "2:8: wait must be a time in whole seconds between \"0s\" and \"60s\", not a boolean; choose how long a client waits for a place before it is refused, \"0s\" to refuse it at once",
-        "wait = \"5s\"" => "1:1: unknown key wait at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [defaults]",
+        "wait = \"5s\"" => "1:1: unknown key wait at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, history, defaults, service, ladder, rule); move it to [defaults]",
         "[service.smtp]\nwaits = \"5s\"" => "2:1: unknown key waits in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); did you mean wait?",
     }
     the_ladder_is_of_numbers_and_times {
@@ -228,7 +236,7 @@ refuses! {
         "[ladder]\nban = \"2h\"\nban_max = \"1h\"" => "3:11: ban_max (1h) is shorter than ban (2h); raise ban_max, or lower ban",
         "[ladder]\nmax_bans = 1023" => "2:12: max_bans must be between 1024 and 4194304, not 1023; give the number of refused and banned sources to remember",
         "[ladder]\nban_aftr = \"5 in 1min\"" => "2:1: unknown key ban_aftr in [ladder] (known: replies, ban_after, ban, ban_max, max_bans); did you mean ban_after?",
-        "ban = \"10m\"" => "1:1: unknown key ban at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [ladder]",
+        "ban = \"10m\"" => "1:1: unknown key ban at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, history, defaults, service, ladder, rule); move it to [ladder]",
         "ladder = 5" => "1:10: ladder must be a table, not 5; write [ladder] above its keys",
     }
     interfaces_are_auto_or_named {
@@ -263,13 +271,13 @@ refuses! {
         "[service.smtp]\nspeed = \"60/min\"" => "2:1: unknown key speed in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); remove it",
         "[service.smtp]\nmax_conections = 5" => "2:1: unknown key max_conections in [service.smtp] (known: ports, tls_ports, protocol, mode, max_total, reserve, max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); did you mean max_connections?",
         "[defaults]\nipv4-prefix = 5" => "2:1: unknown key ipv4-prefix in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); did you mean ipv4_prefix?",
-        "modes = \"observe\"" => "1:1: unknown key modes at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean mode?",
-        "[ladders]\nban = '10min'" => "1:2: unknown key ladders at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean ladder?",
-        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); did you mean service?",
-        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); remove it",
+        "modes = \"observe\"" => "1:1: unknown key modes at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, history, defaults, service, ladder, rule); did you mean mode?",
+        "[ladders]\nban = '10min'" => "1:2: unknown key ladders at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, history, defaults, service, ladder, rule); did you mean ladder?",
+        "[services.smtp]" => "1:2: unknown key services at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, history, defaults, service, ladder, rule); did you mean service?",
+        "\"a\\nb\" = 1" => "1:1: unknown key a\\nb at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, history, defaults, service, ladder, rule); remove it",
     }
     a_key_in_the_wrong_table_is_sent_home {
-        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, defaults, service, ladder, rule); move it to [defaults]",
+        "max_connections = 5" => "1:1: unknown key max_connections at the top level (known: hostname, max_sources, remember_seconds, reconcile_seconds, mode, interfaces, history, defaults, service, ladder, rule); move it to [defaults]",
         "[defaults]\nports = [25]" => "2:1: unknown key ports in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); move it to a [service.NAME]",
         "[defaults]\nhostname = 'a'" => "2:1: unknown key hostname in [defaults] (known: max_connections, ipv4_prefix, ipv6_prefix, response, rate, burst, network, keepalive, wait, tls, message, url); move it above the first table",
     }
