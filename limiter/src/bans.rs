@@ -4,7 +4,7 @@
 //! forgotten when nothing of them matters any more.
 
 pub mod by_hand;
-mod journal;
+pub mod journal;
 pub mod state;
 mod upkeep;
 

@@ -6,6 +6,7 @@ mod bans;
 mod caution;
 mod close;
 mod connections;
+mod doctor;
 mod exit;
 mod explain;
 mod generate;
@@ -14,7 +15,6 @@ mod import;
 mod input;
 mod keepalive;
 mod list;
-mod loaded;
 mod log;
 mod output;
 mod reload;
@@ -41,6 +41,7 @@ use crate::{
     greeter::process::{self, Part},
     instance::Instance,
     kernel::environment,
+    loaded,
     policy::{StaleFile, UnknownService},
 };
 
@@ -76,6 +77,11 @@ enum Verb {
     /// Show who was refused or near the limit: when, how often and why
     #[command(args_conflicts_with_subcommands = true)]
     History(history::Args),
+    /// Check this host: kernel, hooks, listeners, mail daemons, tables, files; with commands that mend what is wrong
+    ///
+    /// Changes nothing, and also works when nothing is loaded. Exits with 0 if nothing is wrong, 1 after a warning, and
+    /// 2 if something is bad.
+    Doctor(doctor::Args),
     /// List network rules: allow, deny, or limits for a network
     Rules(rules::RulesArgs),
     /// List bans with their reason and the time left
@@ -140,6 +146,7 @@ pub fn main() -> ExitCode {
         Verb::Close(args) => close::run(&cli.instance, &args),
         Verb::Explain(args) => explain::run(&cli.instance, &args),
         Verb::History(args) => history::run(&cli.instance, &args),
+        Verb::Doctor(args) => doctor::run(&cli.instance, &args),
         Verb::Rules(args) => rules::show(&cli.instance, &args),
         Verb::Reload(args) => reload::run(&cli.instance, &args),
         Verb::Set(args) => set::run(&cli.instance, &args),
@@ -230,6 +237,7 @@ impl Verb {
             | Self::Connections(_)
             | Self::Explain(_)
             | Self::History(_)
+            | Self::Doctor(_)
             | Self::Rules(_)
             | Self::Bans(_)
             | Self::Unload(_)

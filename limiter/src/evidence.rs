@@ -10,9 +10,11 @@ pub mod case;
 mod daemon_limits;
 mod gather;
 pub mod kick;
+mod listening;
 mod mail_daemon;
 mod past;
 mod process;
+mod running;
 mod server;
 mod sessions;
 pub mod tool;
@@ -30,8 +32,10 @@ use netlink_packet_sock_diag::{TCP_CLOSE_WAIT, TCP_ESTABLISHED};
 
 pub use self::{
     gather::{gather, ports},
+    listening::{Listening, listening},
     past::past,
-    process::Process,
+    process::{Process, openers},
+    running::{Running, running},
     sessions::sessions,
     watch::watch,
 };

@@ -26,7 +26,9 @@ mod tests;
 mod tls;
 mod words;
 
-pub use model::{Daemon, Import, Limit, Scope, Unread};
+#[cfg(test)]
+pub use model::OwnLimit;
+pub use model::{Daemon, Import, Limit, Scope, Service as ImportedService, Sourced, Unread};
 
 /// What a daemon's settings are read by.
 pub struct Reader {

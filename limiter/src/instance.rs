@@ -110,6 +110,11 @@ impl Instance {
         PathBuf::from(RUN_DIR).join(format!("{}.{what}", self.0))
     }
 
+    /// The directories of all instances' files: what goes with the host, and what stays.
+    pub fn directories() -> [&'static Path; 2] {
+        [Path::new(RUN_DIR), Path::new(STATE_DIR)]
+    }
+
     /// Where bans are written down, so that they outlive a restart of the host.
     pub fn bans_path(&self) -> PathBuf {
         PathBuf::from(STATE_DIR).join(format!("{}.bans", self.0))

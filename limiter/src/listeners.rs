@@ -2,7 +2,7 @@
 //! Who listens, as the kernel tells of sockets: for what matters of a listener beside its port.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs,
     net::IpAddr,
     os::unix::fs::{DirEntryExt as _, MetadataExt as _},
@@ -114,6 +114,23 @@ fn is_mptcp_layer(info: &[u8]) -> bool {
     let mut attributes = NlasIterator::new(info).map_while(Result::ok);
     let name = attributes.find(|attribute| attribute.kind() == ULP_NAME);
     name.is_some_and(|name| name.value().split(|byte| *byte == 0).next() == Some(b"mptcp"))
+}
+
+/// Where the cgroups with these ids are, in the tree that is mounted at `root`.
+pub fn cgroup_paths(root: &Path, ids: &HashSet<u64>) -> HashMap<u64, PathBuf> {
+    let of_root = fs::metadata(root).map(|about| about.ino());
+    let mut found: HashMap<u64, PathBuf> =
+        of_root.into_iter().filter(|id| ids.contains(id)).map(|id| (id, root.to_owned())).collect();
+    let mut left = vec![root.to_owned()];
+    while let Some(dir) = left.pop().filter(|_| found.len() < ids.len()) {
+        for (path, inode) in directories(&dir) {
+            if ids.contains(&inode) {
+                found.insert(inode, path.clone());
+            }
+            left.push(path);
+        }
+    }
+    found
 }
 
 /// The ids of the cgroup `id` and of all below it, in the tree that is mounted at `root`; none if it is not there, or is

@@ -13,8 +13,11 @@ use super::{explain, history};
 type Make = fn() -> Schema;
 
 /// Each verb whose document has a schema.
-const DOCUMENTS: [(&str, Make); 2] =
-    [("explain", of::<explain::Document>), ("history", of::<history::History>)];
+const DOCUMENTS: [(&str, Make); 3] = [
+    ("doctor", of::<crate::doctor::Report>),
+    ("explain", of::<explain::Document>),
+    ("history", of::<history::History>),
+];
 
 /// As it is printed: what has a value by default is there all the same.
 fn of<T: schemars::JsonSchema>() -> Schema {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! What `status`, `list`, `rules`, `bans` and `explain` show in each state, at 80 and at 60 columns, against the files in
+//! What `status`, `list`, `rules`, `bans`, `explain` and `doctor` show in each state, at 80 and at 60 columns, against the files in
 //! `screens`. A screen is a function of what is known, so none of it takes root; what is known is made here as the kernel
 //! would have it, from a configuration and who holds what.
 //!
@@ -19,10 +19,10 @@ use limiter_common::{
 };
 
 use super::{
-    bans, explain, history, list,
+    bans, doctor, explain, history, list,
     loaded::nothing_loaded,
     output::{Screen, Width},
-    rules, status,
+    rules, schemas, status,
 };
 use crate::{
     bans::{Ban, Bans},
@@ -34,6 +34,7 @@ use crate::{
     policy::{self, Lookup},
     shield::{Attachment, Mode},
     standing::{Facts, Now, Standing},
+    status::{About, Service, Status, Warning, of_the_instance},
 };
 
 /// A moment of every clock: seconds, and nanoseconds.
@@ -182,15 +183,15 @@ impl World {
         status::screen(&self.look(), width)
     }
 
-    fn look(&self) -> status::Status {
-        let mut services: Vec<status::Service> = self
+    fn look(&self) -> Status {
+        let mut services: Vec<Service> = self
             .policy
             .services
             .iter()
             .map(|(id, policy)| {
                 let of_service = (0_u16..=u16::MAX).zip(&self.policy.ports).filter(|(_, of)| **of == id.0);
                 let those = self.waiting.get(&Key::total(*id)).copied().unwrap_or_default();
-                status::Service::new(
+                Service::new(
                     policy,
                     of_service.map(|(port, _)| port).collect(),
                     self.total(*id).connections(),
@@ -202,9 +203,10 @@ impl World {
             .collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));
         let daemon = Daemon { running: self.runs, answers: self.answers, pid: self.runs.then_some(4711) };
-        let mut warnings = status::of_the_instance(&instance(), &self.detached, &daemon, &services);
-        warnings.extend(self.greeter.iter().flat_map(|report| report.warnings.clone()));
-        status::Status {
+        let mut warnings = of_the_instance(&instance(), &self.detached, &daemon, &services);
+        let said = self.greeter.iter().flat_map(|report| report.warnings.clone());
+        warnings.extend(said.map(|text| Warning::new(About::Greeter, text)));
+        Status {
             instance: "limiter".to_owned(),
             in_force: self.detached.is_empty(),
             warnings,
@@ -496,22 +498,22 @@ fn fits(line: &str, width: usize) -> bool {
 /// What a command shows.
 type Show = fn(&World, Width) -> Screen;
 
-/// Adds a screen that fits.
-fn put(text: &mut String, (state, command): (&str, &str), width: usize, screen: Screen) {
-    let screen = screen.text();
-    for line in screen.lines() {
-        assert!(fits(line, width), "{state}, {command}: {width} columns are not enough for {line:?}");
+/// Adds what a command shows at each width, which has to be enough.
+fn at_each_width(text: &mut String, state: &str, command: &str, show: impl Fn(Width) -> Screen) {
+    for width in WIDTHS {
+        let screen = show(Some(width)).text();
+        for line in screen.lines() {
+            assert!(fits(line, width), "{state}, {command}: {width} columns are not enough for {line:?}");
+        }
+        write!(text, "$ limiter {command}    # {width} columns\n{screen}\n").expect("memory");
     }
-    write!(text, "$ limiter {command}    # {width} columns\n{screen}\n").expect("memory");
 }
 
 /// Those of the history, which is no matter of a host's state.
 fn history_screens() -> String {
     let mut text = String::new();
     for (command, show) in history::STATES {
-        for width in WIDTHS {
-            put(&mut text, ("history", command), width, show(Some(width)));
-        }
+        at_each_width(&mut text, "history", command, show);
     }
     text
 }
@@ -535,15 +537,20 @@ fn every_screen_in_every_state_is_as_it_was_and_fits() {
             (&explain, World::explain),
         ];
         for (command, show) in commands {
-            for width in WIDTHS {
-                put(&mut text, (state, command), width, show(&world, Some(width)));
-            }
+            at_each_width(&mut text, state, command, |width| show(&world, width));
         }
         let (line, code) = status::brief_line(&world.look());
         writeln!(text, "$ limiter status --brief    # exit code {code}\n{line}").expect("memory");
         texts.push((state, text));
     }
     texts.push(("history", history_screens()));
+    for (state, report, all) in doctor::example::states() {
+        let mut text = String::new();
+        let command = if all { "doctor --all" } else { "doctor" };
+        at_each_width(&mut text, state, command, |width| doctor::screen(&report, all, width));
+        schemas::check("doctor", &serde_json::to_value(&report).expect("a document"));
+        texts.push((state, text));
+    }
     let dir = file("").parent().expect("a directory").to_owned();
     if renew {
         fs::create_dir_all(&dir).expect("a directory");

@@ -26,7 +26,19 @@ pub struct Process {
 /// others have handed it over. One that is started or ends meanwhile may be missed, as may those that this user may not
 /// look at.
 pub fn owners(inodes: &HashSet<u32>) -> HashMap<u32, Process> {
-    let mut youngest: HashMap<u32, (u64, u32)> = HashMap::new();
+    found(inodes, std::cmp::max)
+}
+
+/// The same with the oldest process, which has opened a listener: the others have inherited it.
+pub fn openers(inodes: &HashSet<u32>) -> HashMap<u32, Process> {
+    found(inodes, std::cmp::min)
+}
+
+/// When a process was started, and its number.
+type Started = (u64, u32);
+
+fn found(inodes: &HashSet<u32>, choose: fn(Started, Started) -> Started) -> HashMap<u32, Process> {
+    let mut chosen: HashMap<u32, Started> = HashMap::new();
     if inodes.is_empty() {
         return HashMap::new();
     }
@@ -41,13 +53,13 @@ pub fn owners(inodes: &HashSet<u32>) -> HashMap<u32, Process> {
         }
         let begun = begun(&dir);
         for inode in of_it {
-            let known = youngest.entry(inode).or_insert((begun, pid));
-            *known = (*known).max((begun, pid));
+            let known = chosen.entry(inode).or_insert((begun, pid));
+            *known = choose(*known, (begun, pid));
         }
     }
     let mut known: HashMap<u32, Process> = HashMap::new();
     let mut process = |pid| known.entry(pid).or_insert_with(|| Process::of(pid)).clone();
-    youngest.into_iter().map(|(inode, (_, pid))| (inode, process(pid))).collect()
+    chosen.into_iter().map(|(inode, (_, pid))| (inode, process(pid))).collect()
 }
 
 /// The inodes of a process's sockets; `dir` is its directory.

@@ -236,6 +236,7 @@ fn ports(settings: &Settings, daemon: &mut Daemon, login: &str) -> Sourced<Vec<u
             continue;
         }
         if value("haproxy") == Some("yes") {
+            daemon.is_behind_proxy(format!("{listener} haproxy = yes }} }}"));
             daemon.leave_out(
                 format!("{listener} haproxy = yes }} }}"),
                 "connections come from a proxy, which the limiter counts as the client: allow its address",

@@ -293,6 +293,9 @@ fn host_lists(options: &Options<'_>, daemon: &mut Daemon) {
             }
             continue;
         };
+        if name == "hosts_proxy" && !value.is_empty() {
+            daemon.is_behind_proxy(setting(name, value));
+        }
         if name == "smtp_reserve_hosts" && !value.is_empty() {
             let shown = setting(name, value);
             if options.get("smtp_accept_reserve") == "0" {

@@ -30,6 +30,14 @@ impl<T> Sourced<T> {
     }
 }
 
+impl<T> Sourced<T> {
+    /// The setting that it came from, without the daemon's name.
+    pub fn setting(&self) -> String {
+        let first = self.source.iter().find(|line| !line.is_empty()).map_or("", String::as_str);
+        first.split_once(": ").map_or(first, |(_, setting)| setting).trim_end_matches('.').to_owned()
+    }
+}
+
 /// How many, as far as the daemon's settings tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -222,6 +230,8 @@ pub struct Daemon {
     pub rules: Vec<Rule>,
     /// What is not carried over.
     pub left_out: Vec<LeftOut>,
+    /// The settings by which connections come through a proxy that says who the client is (PROXY protocol).
+    pub proxied: Vec<String>,
 }
 
 /// Why a text is not read.
@@ -244,6 +254,14 @@ impl Daemon {
         let left_out = LeftOut { setting: setting.into(), why: why.into() };
         if !self.left_out.contains(&left_out) {
             self.left_out.push(left_out);
+        }
+    }
+
+    /// Names a setting by which connections come through a proxy that says who the client is.
+    pub fn is_behind_proxy(&mut self, setting: impl Into<String>) {
+        let setting = setting.into();
+        if !self.proxied.contains(&setting) {
+            self.proxied.push(setting);
         }
     }
 

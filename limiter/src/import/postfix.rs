@@ -448,6 +448,7 @@ impl Of<'_> {
         let proxy = self.output.value(self.name, parameter);
         if let Some(proxy) = proxy.filter(|proxy| !proxy.is_empty()) {
             let shown = self.shown(parameter, &proxy);
+            self.daemon.is_behind_proxy(shown.clone());
             self.daemon.leave_out(shown, BEHIND_PROXY);
         }
     }

@@ -40,13 +40,17 @@ pub fn check() -> Result<()> {
         nix::unistd::geteuid().is_root(),
         "limiter needs root to load and read its kernel programs: run it with sudo"
     );
-    let is_bpffs = statfs(BPFFS).is_ok_and(|fs| fs.filesystem_type().0 as u32 == BPF_FS_MAGIC);
     ensure!(
-        is_bpffs,
+        has_bpffs(),
         "{BPFFS} is not a BPF file system: mount it with `mount -t bpf bpf {BPFFS}` (inside `ip netns exec` it is \
          hidden: use --netns instead)"
     );
     Ok(())
+}
+
+/// Whether there is a BPF file system where the limits are pinned.
+pub fn has_bpffs() -> bool {
+    statfs(BPFFS).is_ok_and(|fs| fs.filesystem_type().0 as u32 == BPF_FS_MAGIC)
 }
 
 /// What is wrong with the BPF file system here, for limits that are to outlive the daemon; none if nothing is known to

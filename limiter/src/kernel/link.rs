@@ -140,6 +140,11 @@ impl PinnedLink {
         Ok((info.target[0] == device).then_some(info.prog_id))
     }
 
+    /// Id of the program that it holds.
+    pub fn program_id(&self) -> Result<u32> {
+        Ok(self.info()?.prog_id)
+    }
+
     fn info(&self) -> Result<LinkInfo> {
         let mut info = LinkInfo::zeroed();
         let mut attr = ObjGetInfo {

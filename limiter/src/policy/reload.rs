@@ -11,7 +11,7 @@ use super::{
     apply,
     change::naming,
     description::{Difference, OF_NO_SERVICE, differences, differences_of_the_rest},
-    services,
+    local, services,
 };
 use crate::{
     config::{self, Config},
@@ -50,6 +50,31 @@ pub enum Until {
     Restart,
     /// When a daemon runs.
     Start,
+}
+
+/// What a reload of a file would change.
+#[derive(Debug)]
+pub struct Preview {
+    /// Whether the file means something else than when it was put in force.
+    pub is_edited: bool,
+    /// What is another in the file than in force.
+    pub differences: Vec<Difference>,
+}
+
+/// Looks what a reload of a file that means `config` would change. Changes nothing.
+///
+/// # Errors
+/// When what is in force cannot be read.
+pub fn preview(instance: &Instance, tables: &Tables, config: &Config) -> Result<Preview> {
+    let present = tables.policy.policy()?;
+    let numbers = services::numbers(&present.services);
+    let wanted = apply::of_config(config, &numbers, local::built_in(&present.rules));
+    let mut differences = differences(&present, &wanted);
+    // What the kernel does not know of is as it was in the file that was put in force last.
+    if let Ok(last) = config::load(&instance.applied_path()) {
+        differences.extend(differences_of_the_rest(&last, config));
+    }
+    Ok(Preview { is_edited: present.fingerprint != config.fingerprint(), differences })
 }
 
 /// Puts the file at `path` in force, or the defaults without one, and remembers with `is_named` that it is the file that

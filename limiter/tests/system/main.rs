@@ -28,6 +28,7 @@ mod cpus;
 mod crowds;
 mod dead;
 mod descriptors;
+mod doctor;
 mod endings;
 mod explain;
 mod ghosts;

@@ -12,7 +12,7 @@ use limiter_lab::{Lab, Limiter, V4, V6, skip_without};
 const MPTCP: i32 = 262;
 
 /// A listener of Multipath TCP in the mail host; `None` where the kernel has none.
-fn multipath(lab: &Lab, at: SocketAddr) -> Option<Socket> {
+pub fn multipath(lab: &Lab, at: SocketAddr) -> Option<Socket> {
     lab.host.run(|| {
         let made = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::from(MPTCP)));
         match made {

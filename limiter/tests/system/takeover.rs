@@ -274,7 +274,7 @@ fn another_layout(message: &str, change: impl Fn(&str)) {
 }
 
 /// Runs `bpftool` with the words of `line`.
-fn bpftool(line: &str) {
+pub fn bpftool(line: &str) {
     let mut command = Command::new("bpftool");
     command.args(line.split_whitespace());
     run(command).unwrap();

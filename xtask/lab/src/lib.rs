@@ -10,7 +10,7 @@
 //! | open files, what a killed run left behind | [`limits`], [`sweep`] |
 //! | what a mail server does, what a client does | [`sink`], [`client`] |
 //! | the kernel's socket table | [`sockets`] (`ss`, with processes), [`sock_diag`] (fast), [`watch`] (without a pause) |
-//! | the kernel's counters, CPUs | [`proc_net`], [`cpu`] |
+//! | the kernel's counters, CPUs; a program of others on a hook | [`proc_net`], [`cpu`]; [`bystander`], [`xdp`] |
 //! | a daemon of the limiter; an instance with its checks, and its maps | [`daemon`]; [`limiter`], [`pinned`] |
 //! | Ctrl-C, where something has to be undone | [`interrupt`] |
 //! | waiting for a condition, with a deadline | [`poll`] |
@@ -19,6 +19,7 @@
 //! the test fails there, and says why.
 #![expect(clippy::must_use_candidate, clippy::missing_panics_doc, reason = "most of it is for tests")]
 
+pub mod bystander;
 pub mod cgroup;
 pub mod client;
 pub mod command;

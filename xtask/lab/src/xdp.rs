@@ -44,26 +44,32 @@ pub fn bpf<T>(command: libc::c_long, attr: &mut T) -> i64 {
     unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) }
 }
 
+/// Loads a program of this type (`enum bpf_prog_type`) that returns the same whatever happens.
+pub fn constant(prog_type: u32, result: u32) -> OwnedFd {
+    const PROG_LOAD: libc::c_long = 5;
+
+    // r0 = result; exit
+    let program: [u64; 2] = [0xb7 | u64::from(result) << 32, 0x95];
+    let mut load = Load {
+        prog_type,
+        insn_cnt: program.len() as u32,
+        insns: program.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+    };
+    let fd = bpf(PROG_LOAD, &mut load);
+    assert!(fd >= 0, "the kernel takes it: {}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has just made it for us.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
 impl Constant {
     /// Loads and pins one; `action` is of `enum xdp_action`.
     pub fn new(action: u32) -> Self {
-        const PROG_LOAD: libc::c_long = 5;
         const OBJ_PIN: libc::c_long = 6;
         const XDP: u32 = 6;
         static NEXT: AtomicU32 = AtomicU32::new(0);
 
-        // r0 = action; exit
-        let program: [u64; 2] = [0xb7 | u64::from(action) << 32, 0x95];
-        let mut load = Load {
-            prog_type: XDP,
-            insn_cnt: program.len() as u32,
-            insns: program.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-        };
-        let fd = bpf(PROG_LOAD, &mut load);
-        assert!(fd >= 0, "the kernel takes it: {}", std::io::Error::last_os_error());
-        // SAFETY: the kernel has just made it for us.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let fd = constant(XDP, action);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let pin = PathBuf::from(format!("/sys/fs/bpf/lx-{}-{number}", std::process::id()));
         let name = CString::new(pin.to_str().expect("plain")).expect("no zero");

@@ -4,8 +4,10 @@
 
 use std::fmt::Write as _;
 
-use super::document::Status;
-use crate::instance::{Daemon, Instance};
+use crate::{
+    instance::{Daemon, Instance},
+    status::Status,
+};
 
 /// Everything is as it should be.
 const OK: u8 = 0;
@@ -32,7 +34,7 @@ pub fn line(status: &Status) -> (String, u8) {
     let connections: u64 = status.services.iter().map(|service| u64::from(service.connections)).sum();
     let mut line = said(&status.instance, code, &format!("{limits}, {daemon}, {connections} connections"));
     for warning in &status.warnings {
-        let _to_a_string = write!(line, "; {}", plain(warning));
+        let _to_a_string = write!(line, "; {}", plain(&warning.text));
     }
     line.push_str(" |");
     for service in &status.services {

@@ -3,15 +3,12 @@
 
 use std::time::Duration;
 
-use super::{
-    document::{Difference, Status, Verified},
-    service::{CounterValues, Service},
-};
 use crate::{
     cli::output::{self, Column, Screen},
     config,
     greeter::{Process, Snapshot},
     instance::{Daemon, Instance},
+    status::{CounterValues, Difference, Service, Status, Verified},
 };
 
 const COLUMNS: [Column; 9] = [

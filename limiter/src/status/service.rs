@@ -8,59 +8,59 @@ use serde::Serialize;
 
 use crate::config;
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Service {
-    pub(in crate::cli) name: String,
-    pub(super) ports: Vec<u16>,
-    pub(super) protocol: &'static str,
-    pub(super) max_connections: u32,
+    pub name: String,
+    pub ports: Vec<u16>,
+    pub protocol: &'static str,
+    pub max_connections: u32,
     /// As the configuration writes it.
-    pub(super) rate: Option<String>,
-    pub(super) burst: Option<u32>,
-    pub(super) network: Option<config::Network>,
-    pub(super) max_total: Option<u32>,
-    pub(super) reserve: u32,
-    pub(super) keepalive_seconds: Option<u32>,
+    pub rate: Option<String>,
+    pub burst: Option<u32>,
+    pub network: Option<config::Network>,
+    pub max_total: Option<u32>,
+    pub reserve: u32,
+    pub keepalive_seconds: Option<u32>,
     /// How long a handshake without a place waits for one; 0: its client is told at once.
-    pub(super) wait_seconds: u8,
+    pub wait_seconds: u8,
     /// `enforce`, or `observe` where verdicts are only counted.
-    pub(super) mode: Mode,
-    pub(super) response: Response,
-    pub(super) connections: u32,
+    pub mode: Mode,
+    pub response: Response,
+    pub connections: u32,
     /// Handshakes that wait for a place.
-    pub(super) waiting: u32,
+    pub waiting: u32,
     /// Seconds that the first of them has waited.
-    pub(super) waiting_first_seconds: f64,
-    pub(super) counters: CounterValues,
+    pub waiting_first_seconds: f64,
+    pub counters: CounterValues,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct CounterValues {
-    pub(super) accepted: u64,
-    pub(super) refused: u64,
-    pub(super) would_refuse: BTreeMap<&'static str, u64>,
-    pub(super) refused_denied: u64,
-    pub(super) refused_banned: u64,
-    pub(super) refused_total: u64,
-    pub(super) refused_network: u64,
-    pub(super) refused_concurrency: u64,
-    pub(super) refused_rate: u64,
-    pub(super) replied: u64,
-    pub(super) held: u64,
-    pub(super) let_in: u64,
-    pub(super) told: u64,
-    pub(super) gone: u64,
-    pub(super) lost_turn: u64,
-    pub(super) unrecorded: u64,
-    pub(super) contended: u64,
-    pub(super) unreserved: u64,
-    pub(super) uncounted: u64,
-    pub(super) shared: u64,
-    pub(super) banned: u64,
-    pub(super) unjudged: u64,
-    pub(super) dropped: u64,
-    pub(super) adopted: u64,
-    pub(super) drift: u64,
+    pub accepted: u64,
+    pub refused: u64,
+    pub would_refuse: BTreeMap<&'static str, u64>,
+    pub refused_denied: u64,
+    pub refused_banned: u64,
+    pub refused_total: u64,
+    pub refused_network: u64,
+    pub refused_concurrency: u64,
+    pub refused_rate: u64,
+    pub replied: u64,
+    pub held: u64,
+    pub let_in: u64,
+    pub told: u64,
+    pub gone: u64,
+    pub lost_turn: u64,
+    pub unrecorded: u64,
+    pub contended: u64,
+    pub unreserved: u64,
+    pub uncounted: u64,
+    pub shared: u64,
+    pub banned: u64,
+    pub unjudged: u64,
+    pub dropped: u64,
+    pub adopted: u64,
+    pub drift: u64,
 }
 
 impl Service {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is loaded, for a command that reads it or changes it.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 
 use crate::{
     instance::{Daemon, Instance},
-    kernel::{Found, Tables, environment},
+    kernel::{Found, Tables, environment, netns},
     ledger,
 };
 
@@ -80,14 +80,17 @@ pub fn daemon(instance: &Instance, tables: &Tables) -> Result<Daemon> {
     Ok(Daemon { answers, ..daemon })
 }
 
-/// Enters the network namespace that is protected, by way of the daemon, so that its sockets can be
-/// seen. Best effort: who needs to see them complains if they cannot.
+/// Enters the network namespace that is protected, by way of the daemon or by the path it was started with, so that its
+/// sockets can be seen. Best effort: who needs to see them complains if they cannot.
 pub fn enter_protected(instance: &Instance, tables: &Tables) -> Result<()> {
-    let (netns, _) = tables.protects()?;
-    if netns != environment::netns_cookie()?
-        && let Some(pid) = instance.daemon()?.pid
-    {
-        let _it_has_just_ended = environment::enter_netns(Path::new(&format!("/proc/{pid}/ns/net")));
+    let (protected, _) = tables.protects()?;
+    if protected == environment::netns_cookie()? {
+        return Ok(());
+    }
+    let of_daemon = instance.daemon()?.pid.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
+    let mut ways = of_daemon.into_iter().chain(instance.netns_path());
+    if let Some(way) = ways.find(|way| netns::cookie_at(way).is_ok_and(|there| there == protected)) {
+        let _it_has_just_gone = environment::enter_netns(&way);
     }
     Ok(())
 }

@@ -1,19 +1,79 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What is not as it should be, and what to do about it.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 
 use limiter_common::{Addr, Mode, rule::Network};
 
+use serde::Serialize;
+
 use super::service::Service;
 use crate::{
-    cli::output,
     conntrack::{self, Translation},
     instance::{Daemon, Instance},
     kernel::environment,
     listeners::{self, Listener},
-    policy,
+    policy, spans,
 };
+
+/// What a warning is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Programs that are attached to nothing.
+    Attachment,
+    /// The daemon, which does not run or does not answer.
+    Daemon,
+    /// A service that refuses nobody.
+    Observing,
+    /// Connections and handshakes for which there was no room or memory.
+    Room,
+    /// Counts that were wrong.
+    Drift,
+    /// Limits in another network namespace than the one that was named.
+    Namespace,
+    /// Where the shield is not, or is not known to be.
+    Shield,
+    /// The greeter, and its certificates.
+    Greeter,
+    /// The history, which is not written or not whole.
+    History,
+    /// The kernel.
+    Kernel,
+    /// The ledger, which is full.
+    Ledger,
+    /// Who listens: nobody, or nobody comes.
+    Listeners,
+    /// Who listens for Multipath TCP.
+    Multipath,
+    /// Who listens outside of the cgroup that is limited.
+    Cgroup,
+    /// Connections that a firewall sends elsewhere.
+    Firewall,
+}
+
+/// What is not as it should be, and what to do about it. As a document it is its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Warning {
+    /// What it is about.
+    #[serde(skip)]
+    pub about: About,
+    /// A sentence.
+    pub text: String,
+}
+
+impl Warning {
+    /// With its sentence.
+    pub fn new(about: About, text: impl Into<String>) -> Self {
+        Self { about, text: text.into() }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.text)
+    }
+}
 
 /// So long nothing need come to a mail host.
 const LONG: Duration = Duration::from_secs(10 * 60);
@@ -24,27 +84,37 @@ pub fn of_the_instance(
     detached: &[&str],
     daemon: &Daemon,
     services: &[Service],
-) -> Vec<String> {
-    let (mut warnings, limiter) = (Vec::new(), instance.program());
+) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut warn = |about, text: String| warnings.push(Warning::new(about, text));
+    let limiter = instance.program();
     if !detached.is_empty() {
-        warnings.push(format!(
-            "programs not attached: {}; the protected network namespace or cgroup no longer exists, or \
-             somebody detached the programs: stop the daemon if it runs, and start `{limiter} run`; a daemon \
-             with --cgroup attaches them again when a cgroup exists at that path",
-            detached.join(", ")
-        ));
+        warn(
+            About::Attachment,
+            format!(
+                "programs not attached: {}; the protected network namespace or cgroup no longer exists, or \
+             somebody detached the programs: stop the daemon if it runs, and start `{limiter} run`; a daemon with --cgroup attaches them again when a cgroup exists at that path",
+                detached.join(", ")
+            ),
+        );
     } else if let Daemon { running: true, answers: false, pid: Some(pid) } = daemon {
-        warnings.push(format!(
-            "the daemon (pid {pid}) does not answer, because it was stopped (SIGSTOP, or its cgroup is frozen) or \
+        warn(
+            About::Daemon,
+            format!(
+                "the daemon (pid {pid}) does not answer, because it was stopped (SIGSTOP, or its cgroup is frozen) or \
              hangs: the limits are in force, but refused clients get a reset instead of a reason, and clients that \
              wait for a place get no answer; continue it with `kill -CONT {pid}` or by thawing its cgroup, or end it \
              with `kill -9 {pid}` and start `{limiter} run`"
-        ));
+            ),
+        );
     } else if !daemon.running {
-        warnings.push(format!(
-            "the daemon is not running: the limits are in force, but refused clients get a reset instead of a \
+        warn(
+            About::Daemon,
+            format!(
+                "the daemon is not running: the limits are in force, but refused clients get a reset instead of a \
              reason, and clients that wait for a place get no answer; start `{limiter} run`"
-        ));
+            ),
+        );
     }
     for Service { name, mode, counters, .. } in services {
         if *mode == Mode::Observe {
@@ -55,31 +125,43 @@ pub fn of_the_instance(
                 .map(|(reason, n)| format!("{n} for {reason}"))
                 .collect();
             let would = if would.is_empty() { "no connection so far".to_owned() } else { would.join(", ") };
-            warnings.push(format!(
-                "{name} is in observe mode and refuses nobody; it would have refused {would}: enforce its \
+            warn(
+                About::Observing,
+                format!(
+                    "{name} is in observe mode and refuses nobody; it would have refused {would}: enforce its \
                  limits with `{limiter} set {name} mode=enforce`"
-            ));
+                ),
+            );
         }
         if counters.uncounted > 0 {
-            warnings.push(format!(
-                "{name}: {} connections were let through uncounted, because memory or room for connection \
+            warn(
+                About::Room,
+                format!(
+                    "{name}: {} connections were let through uncounted, because memory or room for connection \
                  records was short; they are counted as soon as there is room; if memory was not short, raise \
                  max_sources, stop the daemon, and start `{limiter} run`",
-                counters.uncounted
-            ));
+                    counters.uncounted
+                ),
+            );
         }
         if counters.unrecorded > 0 {
-            warnings.push(format!(
-                "{name}: cannot record {} handshakes without a place, because room or memory was short: each \
+            warn(
+                About::Room,
+                format!(
+                    "{name}: cannot record {} handshakes without a place, because room or memory was short: each \
                  waits until the kernel repeats its SYN-ACK, and gets no reason",
-                counters.unrecorded
-            ));
+                    counters.unrecorded
+                ),
+            );
         }
         if counters.drift > 0 {
-            warnings.push(format!(
-                "{name}: corrected a count that was wrong by {} connections: please report this",
-                counters.drift
-            ));
+            warn(
+                About::Drift,
+                format!(
+                    "{name}: corrected a count that was wrong by {} connections: please report this",
+                    counters.drift
+                ),
+            );
         }
     }
     warnings
@@ -87,7 +169,7 @@ pub fn of_the_instance(
 
 /// Of ports that a firewall translates to one that is not the service's, or hands on to another host, where `is_local` says
 /// which addresses are this one's: nobody is limited there.
-fn translated(
+pub fn translated(
     instance: &Instance,
     services: &[Service],
     translations: &BTreeSet<Translation>,
@@ -139,7 +221,7 @@ fn nothing_comes(
     let loaded = loaded.filter(|loaded| *loaded >= LONG && !services.iter().any(has_come))?;
     Some(format!(
         "no service has received a connection in the {} since loading: {elsewhere}",
-        output::time(loaded)
+        spans::time(loaded)
     ))
 }
 
@@ -150,22 +232,25 @@ pub fn of_the_host(
     services: &[Service],
     cgroup: u64,
     loaded: Option<Duration>,
-) -> Vec<String> {
-    let mut warnings = match listeners::all() {
+) -> Vec<Warning> {
+    let listening = match listeners::all() {
         Ok(all) => [
-            multipath(services, &all),
-            outside(services, &all, cgroup),
-            nothing_comes(instance, services, &all, loaded).into_iter().collect(),
-        ]
-        .concat(),
-        Err(problem) => vec![format!("cannot list the listening sockets: {problem:#}")],
+            (About::Multipath, multipath(services, &all)),
+            (About::Cgroup, outside(services, &all, cgroup)),
+            (About::Listeners, nothing_comes(instance, services, &all, loaded).into_iter().collect()),
+        ],
+        Err(problem) => {
+            let unknown = vec![format!("cannot list the listening sockets: {problem:#}")];
+            [(About::Listeners, unknown), (About::Multipath, Vec::new()), (About::Cgroup, Vec::new())]
+        }
     };
     // Without them, what goes to another address of this host is said to go elsewhere: a warning too many.
     let own = policy::addresses().unwrap_or_default();
     let is_local =
         |address: IpAddr| own.iter().any(|rule| rule.network.covers(&Network::of(Addr::from(address))));
-    warnings.extend(translated(instance, services, &conntrack::translations(), is_local));
-    warnings
+    let translated = translated(instance, services, &conntrack::translations(), is_local);
+    let all = listening.into_iter().chain([(About::Firewall, translated)]);
+    all.flat_map(|(about, texts)| texts.into_iter().map(move |text| Warning::new(about, text))).collect()
 }
 
 /// Services with a listener outside of `cgroup`: one that was inherited, from systemd's socket activation perhaps, has
