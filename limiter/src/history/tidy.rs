@@ -41,7 +41,7 @@ pub fn tidy(conn: &mut Connection, now_s: i64, retention: &Retention) -> Result<
     step(conn, |change| count_peaks(change, today))?;
     step(conn, |change| shorten(change, QUARTER_S, HOUR_S, floor(now_s - QUARTERS_S, DAY_S)))?;
     step(conn, |change| shorten(change, HOUR_S, DAY_S, floor(now_s - HOURS_S, DAY_S)))?;
-    step(conn, |change| remove_unused(change))?;
+    step(conn, remove_unused)?;
     shrink(conn, now_s, retention)
 }
 
@@ -76,7 +76,7 @@ pub fn shrink(conn: &mut Connection, now_s: i64, retention: &Retention) -> Resul
                     Ok(())
                 })?;
             }
-            step(conn, |change| remove_unused(change))?;
+            step(conn, remove_unused)?;
             if used(conn)? <= enough {
                 return give_back(conn);
             }
