@@ -20,6 +20,7 @@ mod mail_limits;
 mod namespaces;
 mod outcome;
 mod outside;
+mod overflows;
 mod proxies;
 mod queues;
 mod redact;

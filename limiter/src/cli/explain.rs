@@ -2,6 +2,7 @@
 //! `limiter explain ADDR`
 
 mod answer;
+mod commands;
 mod elsewhere;
 mod for_user;
 mod pasted;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use limiter_common::Counters;
 
-use super::queues::Overflows;
+use super::overflows::Overflows;
 use crate::{
     config::{self, Config},
     evidence::{self, Listening, Running},

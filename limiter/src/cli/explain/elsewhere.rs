@@ -5,10 +5,13 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::pasted::{Line, Sender};
+use super::{
+    commands::commands,
+    pasted::{Line, Sender},
+};
 use crate::{
     cli::output::{self, Screen},
-    diagnose::{Command, Remedy},
+    diagnose::Remedy,
 };
 
 /// A refusal by another server.
@@ -111,17 +114,8 @@ pub fn screen(elsewhere: &Elsewhere, width: output::Width) -> Screen {
         return screen;
     }
     screen.paragraph(["As a sender, this host can open fewer connections at a time:"]);
-    super::screen::commands(&mut screen, "now", "limiter", remedies);
+    commands(&mut screen, "now", "limiter", remedies);
     screen
-}
-
-/// What a remedy is in a line, and whether that is a command.
-pub fn typed(program: &str, remedy: &Remedy) -> (String, bool) {
-    match &remedy.command {
-        Command::Limiter(words) => (format!("{program} {words}"), true),
-        Command::Shell(words) => (words.clone(), true),
-        Command::ByHand(what) => (what.clone(), false),
-    }
 }
 
 #[cfg(test)]

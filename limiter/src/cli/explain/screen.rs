@@ -5,7 +5,7 @@ use limiter_common::Response;
 
 use super::{
     answer,
-    elsewhere::typed,
+    commands::{LABEL, commands},
     view::{AtService, Explanation, NearerLimit, Rule},
 };
 use crate::{
@@ -14,17 +14,6 @@ use crate::{
     instance::Instance,
     standing::Remedy,
 };
-
-const COLUMNS: [Column; 6] = [
-    Column::words("SERVICE"),
-    Column::words("COUNTED AS").goes(1),
-    Column::number("CONNECTIONS").or("CONNS"),
-    Column::number("LIMIT"),
-    Column::number("REFUSED"),
-    Column::words("NEXT CONNECTION"),
-];
-/// As wide as the words before what is said of a case.
-const LABEL: usize = 10;
 
 /// What is shown of it.
 pub fn screen(instance: &Instance, explanation: &Explanation, width: output::Width) -> Screen {
@@ -257,15 +246,3 @@ fn case(
 const MOST_NOT: usize = 4;
 /// More commands are no advice.
 const MOST_COMMANDS: usize = 4;
-
-/// Commands that can be pasted, each with what it does below it.
-pub fn commands(screen: &mut Screen, label: &str, program: &str, remedies: &[Helps]) {
-    for (index, remedy) in remedies.iter().enumerate() {
-        let label = if index == 0 { label } else { "" };
-        match typed(program, remedy) {
-            (command, true) => screen.labelled_command(label, LABEL, &command),
-            (what, false) => screen.labelled(label, LABEL, &what),
-        }
-        screen.labelled("", LABEL + 2, &remedy.effect);
-    }
-}
