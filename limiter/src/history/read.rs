@@ -258,8 +258,8 @@ fn quarter(row: &Row<'_>) -> Result<Option<Quarter>, Fault> {
     };
     let ended = [ended(17)?, ended(18)?, ended(19)?, ended(20)?, ended(21)?];
     let durations = ended.iter().any(Option::is_some).then(|| {
-        let [under_1_min, under_10_min, under_1_h, under_8_h, longer] = ended.map(Option::unwrap_or_default);
-        Durations { under_1_min, under_10_min, under_1_h, under_8_h, longer }
+        let [first, second, third, fourth, longer] = ended.map(Option::unwrap_or_default);
+        Durations { under_1_min: first, under_10_min: second, under_1_h: third, under_8_h: fourth, longer }
     });
     Ok(Some(Quarter {
         seconds: row.get(0)?,

@@ -182,7 +182,7 @@ fn a_refusal_inside_tls_is_told_by_the_limiter_and_by_dovecot_and_both_are_measu
                         let_time_pass(PAUSE, "the budget of handshakes");
                     }
                     [group.cpu_us().unwrap() - all, login_us(group) - login]
-                        .map(|us| us as f64 / f64::from(each))
+                        .map(|us| f64::from(u32::try_from(us).unwrap()) / f64::from(each))
                 };
                 let [us, _] = turn(&ours, refused_by_limiter, IMAPS);
                 let [all, login] = turn(&theirs, refused_by_dovecot, UNPROTECTED);

@@ -6,14 +6,6 @@ use crate::{
     diagnose::{Command, Remedy},
 };
 
-const COLUMNS: [Column; 6] = [
-    Column::words("SERVICE"),
-    Column::words("COUNTED AS").goes(1),
-    Column::number("CONNECTIONS").or("CONNS"),
-    Column::number("LIMIT"),
-    Column::number("REFUSED"),
-    Column::words("NEXT CONNECTION"),
-];
 /// As wide as the words before what is said of a case.
 pub const LABEL: usize = 10;
 

@@ -15,6 +15,15 @@ use crate::{
     standing::Remedy,
 };
 
+const COLUMNS: [Column; 6] = [
+    Column::words("SERVICE"),
+    Column::words("COUNTED AS").goes(1),
+    Column::number("CONNECTIONS").or("CONNS"),
+    Column::number("LIMIT"),
+    Column::number("REFUSED"),
+    Column::words("NEXT CONNECTION"),
+];
+
 /// What is shown of it.
 pub fn screen(instance: &Instance, explanation: &Explanation, width: output::Width) -> Screen {
     let Explanation { address, local, rule, services, .. } = explanation;
