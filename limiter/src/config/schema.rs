@@ -41,6 +41,7 @@ pub struct FileSchema {
     /// `interfaces`.
     pub interfaces: Option<Interfaces>,
     /// `[history]`; none in it where it is switched off.
+    #[expect(clippy::option_option, reason = "not said, said to be none, or said")]
     pub history: Option<Option<HistoryConfig>>,
     /// `[defaults]`.
     pub defaults: LimitsSchema,

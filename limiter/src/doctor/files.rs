@@ -88,7 +88,7 @@ fn judge(places: &[Place], bans: &Bans, path: &Path) -> Vec<Outcome> {
             ),
             Ok(_) => {}
             Err(problem) => {
-                found.push(Outcome::unknown(format!("cannot tell how much room {path} has: {problem}")))
+                found.push(Outcome::unknown(format!("cannot tell how much room {path} has: {problem}")));
             }
         }
     }

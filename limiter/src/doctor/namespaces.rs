@@ -136,15 +136,15 @@ mod tests {
     use super::*;
     use crate::doctor::Grade;
 
-    fn there(is_protected: bool) -> Result<Option<Elsewhere>, String> {
+    fn there(is_protected: bool) -> Elsewhere {
         let who = Some("dovecot".to_owned());
-        Ok(Some(Elsewhere { pid: 4711, who, ports: BTreeSet::from([143, 993]), is_protected }))
+        Elsewhere { pid: 4711, who, ports: BTreeSet::from([143, 993]), is_protected }
     }
 
     #[test]
     fn a_mail_port_elsewhere_is_a_note_with_the_command_that_protects_it() {
         let judged = |looks| judge(&"mail".parse().unwrap(), 3, looks);
-        let said = judged(vec![there(false), Ok(None)]);
+        let said = judged(vec![Ok(Some(there(false))), Ok(None)]);
         assert_eq!(said.len(), 1, "{said:?}");
         assert_eq!(said[0].grade, Grade::Note);
         assert!(
@@ -155,7 +155,7 @@ mod tests {
             said[0].command.as_deref(),
             Some("limiter --instance mail-container run --netns /proc/4711/ns/net")
         );
-        assert_eq!(judged(vec![there(true)])[0].grade, Grade::Good);
+        assert_eq!(judged(vec![Ok(Some(there(true)))])[0].grade, Grade::Good);
         assert_eq!(judged(vec![Err("no".to_owned())])[0].grade, Grade::Unknown);
         assert_eq!(judge(&"mail".parse().unwrap(), MOST + 2, Vec::new())[0].grade, Grade::Unknown);
     }

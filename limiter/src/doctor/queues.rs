@@ -110,14 +110,15 @@ mod tests {
         Listening { listener, process: None }
     }
 
-    const fn seen(overflows: u64, cookies: u64) -> Option<Overflows> {
-        Some(Overflows { overflows, cookies })
+    const fn seen(overflows: u64, cookies: u64) -> Overflows {
+        Overflows { overflows, cookies }
     }
 
     #[test]
     fn a_queue_is_full_with_one_more_than_its_backlog() {
-        let grade =
-            |queued, backlog| judge_accept(&[waiting(queued, backlog)], seen(0, 0), seen(0, 0))[0].grade;
+        let grade = |queued, backlog| {
+            judge_accept(&[waiting(queued, backlog)], Some(seen(0, 0)), Some(seen(0, 0)))[0].grade
+        };
         assert_eq!(grade(0, 100), Grade::Good);
         assert_eq!(grade(75, 100), Grade::Good);
         assert_eq!(grade(76, 100), Grade::Warning);
@@ -130,19 +131,23 @@ mod tests {
     #[test]
     fn overflows_of_now_are_a_warning_and_older_ones_a_note() {
         let grade = |before, now| judge_accept(&[], before, now)[0].grade;
-        assert_eq!(grade(seen(5, 0), seen(5, 0)), Grade::Note);
-        assert_eq!(grade(seen(5, 0), seen(6, 0)), Grade::Warning);
-        assert_eq!(grade(seen(6, 0), seen(5, 0)), Grade::Note, "the counter of another namespace");
-        assert_eq!(grade(None, seen(5, 0)), Grade::Note);
+        assert_eq!(grade(Some(seen(5, 0)), Some(seen(5, 0))), Grade::Note);
+        assert_eq!(grade(Some(seen(5, 0)), Some(seen(6, 0))), Grade::Warning);
+        assert_eq!(
+            grade(Some(seen(6, 0)), Some(seen(5, 0))),
+            Grade::Note,
+            "the counter of another namespace"
+        );
+        assert_eq!(grade(None, Some(seen(5, 0))), Grade::Note);
         assert_eq!(grade(None, None), Grade::Unknown);
     }
 
     #[test]
     fn cookies_are_a_warning_where_all_get_one() {
-        assert_eq!(judge_cookies(Some("1\n"), seen(0, 0)).grade, Grade::Good);
-        assert_eq!(judge_cookies(Some("1\n"), seen(0, 9)).grade, Grade::Note);
-        assert_eq!(judge_cookies(Some("2\n"), seen(0, 0)).grade, Grade::Warning);
-        assert_eq!(judge_cookies(None, seen(0, 0)).grade, Grade::Unknown);
+        assert_eq!(judge_cookies(Some("1\n"), Some(seen(0, 0))).grade, Grade::Good);
+        assert_eq!(judge_cookies(Some("1\n"), Some(seen(0, 9))).grade, Grade::Note);
+        assert_eq!(judge_cookies(Some("2\n"), Some(seen(0, 0))).grade, Grade::Warning);
+        assert_eq!(judge_cookies(None, Some(seen(0, 0))).grade, Grade::Unknown);
         assert_eq!(judge_cookies(Some("1\n"), None).grade, Grade::Unknown);
     }
 }

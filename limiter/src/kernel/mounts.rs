@@ -24,7 +24,7 @@ impl Mount<'_> {
 }
 
 /// A file of mounts. Anybody who may mount something chooses a path, which may be no text: the kernel escapes blanks and
-/// backslashes (`mangle`, fs/proc_namespace.c), and no other bytes. What is no text is replaced.
+/// backslashes (`mangle`, `fs/proc_namespace.c`), and no other bytes. What is no text is replaced.
 pub fn read(path: &str) -> std::io::Result<String> {
     std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
