@@ -3,7 +3,7 @@
 //!
 //! A dead connection in the queue of a listener that is closed ends without any other event: it was never accepted, so
 //! no owner closes it, and its state does not change any more. The tracepoint `tcp_destroy_sock` is called once for each
-//! socket of TCP (`tcp_v4_destroy_sock`, net/ipv4/tcp_ipv4.c, of both families), always with bottom halves off, so it
+//! socket of TCP (`tcp_v4_destroy_sock`, `net/ipv4/tcp_ipv4.c`, of both families), always with bottom halves off, so it
 //! cannot interrupt itself on a CPU.
 
 use aya_ebpf::{EbpfContext as _, programs::BtfTracePointContext};

@@ -31,7 +31,7 @@ pub fn run() {
         }
         let step = field!(request, steps[index]);
         let done = do_step(step.as_ptr());
-        field!(request, done).count(done.into());
+        field!(request, done).count(done);
     }
 }
 

@@ -103,7 +103,7 @@ impl Watch {
 /// names of the services.
 ///
 /// # Errors
-/// As of [`super::gather`].
+/// As of [`super::gather()`].
 pub fn watch(
     tables: &Tables,
     standing: &Standing,
