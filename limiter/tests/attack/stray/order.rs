@@ -9,7 +9,7 @@ use crate::raw::{ACK, Caller, Crowd, SYN, Segment, Wire};
 use limiter_lab::limiter::Source;
 use limiter_lab::sock_diag::{ESTABLISHED, SYN_RECV};
 use limiter_lab::watch::Watch;
-use limiter_lab::{SOON, cpu, deadline, eventually, proc_net, say};
+use limiter_lab::{SOON, cpu, deadline, eventually, proc_net, same, say};
 
 #[test]
 fn a_syn_sent_three_times_is_one_connection() {
@@ -185,5 +185,26 @@ fn a_fin_on_the_completing_ack_counts_until_the_server_lets_go() {
         stage.agree(0);
         assert_eq!(stage.counted().accepted, 1);
         crowd.hang_up();
+    });
+}
+
+/// Of those who send their FIN with the ACK, the others than the first eight are refused as if they had not, and it costs
+/// their source as much.
+#[test]
+fn a_fin_on_the_completing_ack_makes_no_refusal_free() {
+    const OVER: u64 = 4;
+    play(queued, |stage, listener| {
+        let before = stage.counted().refused;
+        let mut crowd = stage.half_open(LIMIT as u16 + OVER as u16);
+        let fins: Vec<Segment> = crowd.callers.values_mut().map(Caller::fin).collect();
+        crowd.wire.send_all(&fins);
+        eventually("those without a place are refused", SOON, || {
+            same("refused", &(stage.counted().refused - before), &OVER)
+        });
+        stage.agree(LIMIT);
+        crowd.hang_up();
+        for _ in 0..LIMIT {
+            drop(eventually("it is accepted", SOON, || listener.accept().map_err(|error| error.to_string())));
+        }
     });
 }
