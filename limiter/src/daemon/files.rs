@@ -7,9 +7,9 @@ use tracing::warn;
 
 use crate::greeter::Bounds;
 
-/// What the daemon needs: maps and programs, sockets to the kernel, the runtime; some 175 while nothing happens. A
+/// What the daemon needs: maps and programs, sockets to the kernel, the runtime; some 225 while nothing happens. A
 /// reload, bans, the census and a look at the network take some 50 more for a moment, and several may come together.
-const OWN: u64 = 256;
+const OWN: u64 = 320;
 
 /// Raises the limit of open files to what the daemon needs, as far as it may be raised; what the greeter, which is a
 /// process of its own, may have. Clients that it has no descriptor for are reset.
