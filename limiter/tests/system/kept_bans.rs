@@ -287,7 +287,8 @@ fn on_a_file_system_that_is_read_only_or_full_a_ban_holds_and_that_is_said_once(
     fs::create_dir_all("/var/lib/limiter").expect("root may make it");
     let limiter = Limiter::start_by(
         &lab,
-        "[defaults]\nmax_connections = 5\n",
+        // There is no room for both.
+        "history = false\n[defaults]\nmax_connections = 5\n",
         &["unshare", "--mount", "--propagation", "private", "sh", "-c", WITH_A_STATE_OF_ITS_OWN],
     );
     let pid = limiter.pid().expect("the daemon runs").to_string();
