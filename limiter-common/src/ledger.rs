@@ -71,7 +71,7 @@ impl CountKeys {
     #[must_use]
     pub const fn new(service: ServiceId, policy: &ServicePolicy, scope: Scope, remote: &Addr) -> Self {
         let prefix = scope.source_prefix;
-        let has_network = policy.has_network() | scope.has_network;
+        let has_network = policy.has_network() ^ scope.network_differs;
         let of_network = if has_network { Key::network(service, policy, prefix, remote) } else { Key::NONE };
         Self { source: Key::source(service, policy, prefix, remote), network: of_network }
     }
@@ -149,7 +149,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Rule, Tier, rule::SourcePrefix, service::Prefixes};
+    use crate::{Rule, RuleMatch, Tier, rule::SourcePrefix, service::Prefixes};
 
     /// What rules may say of what makes a source, of each family.
     pub fn any_source_prefix() -> impl Strategy<Value = Option<(u8, u8)>> {
@@ -157,7 +157,7 @@ pub(crate) mod tests {
     }
 
     fn scope(source_prefix: u8) -> Scope {
-        Scope { source_prefix, has_network: false }
+        Scope { source_prefix, ..Scope::SERVICES }
     }
 
     /// The prefix of an address whose rule says so.
@@ -184,8 +184,13 @@ pub(crate) mod tests {
             let alone = ServicePolicy { network_max_connections: 0, ..policy };
             prop_assert!(!CountKeys::new(ServiceId(3), &alone, Scope::SERVICES, &Addr::from(ip)).has_network());
             // A rule may have a limit for networks where the service has none: the same network is counted.
-            let by_rule = Scope { has_network: true, ..Scope::SERVICES };
+            let by_rule = Scope { network_differs: true, ..Scope::SERVICES };
             prop_assert_eq!(CountKeys::new(ServiceId(3), &alone, by_rule, &Addr::from(ip)), count_keys);
+            // Who is allowed takes no place in it.
+            for policy in [policy, alone] {
+                let allowed = Scope { source_prefix: 0, ..RuleMatch::ALLOW.scope(&policy) };
+                prop_assert!(!CountKeys::new(ServiceId(3), &policy, allowed, &Addr::from(ip)).has_network());
+            }
         }
 
         /// The rule's word on what makes a source counts for it, and for the network around it as far as it must.

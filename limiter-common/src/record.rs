@@ -185,7 +185,7 @@ mod tests {
                 source: prefixes(of_source), network: prefixes(of_network), network_max_connections, ..Default::default()
             };
             let count_keys_of =
-                |remote: &Addr| CountKeys::new(ServiceId(service), &policy, Scope { source_prefix: prefix_of(own, remote), has_network }, remote);
+                |remote: &Addr| CountKeys::new(ServiceId(service), &policy, Scope { source_prefix: prefix_of(own, remote), network_differs: has_network }, remote);
             let translated = 0x0064_ff9b_u128 << 96 | u128::from(v4);
             let translated = Addr::from(IpAddr::V6(translated.into()));
             prop_assert_eq!(ConnectionRecord::new(COUNTED, &count_keys_of(&translated)).count_keys(&translated), count_keys_of(&translated));

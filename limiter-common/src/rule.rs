@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Addr, Rate, ServiceId, names::names};
+use crate::{Addr, Rate, ServiceId, ServicePolicy, names::names};
 
 /// A network as the kernel looks it up (`struct bpf_lpm_trie_key_u8`, include/uapi/linux/bpf.h).
 #[repr(C)]
@@ -386,26 +386,26 @@ pub struct Scope {
     /// Prefix length that makes a source of it, as of an IPv6 address; 0: what the service says. The same for one
     /// address at all services, whatever it connects to.
     pub source_prefix: u8,
-    /// Whether its network is counted, whatever the service says.
-    pub has_network: bool,
+    /// Whether its network is counted at a service that does not count it, or is not at one that does.
+    pub network_differs: bool,
 }
 
 impl Scope {
     /// No rule says anything.
-    pub const SERVICES: Self = Self { source_prefix: 0, has_network: false };
+    pub const SERVICES: Self = Self { source_prefix: 0, network_differs: false };
 
     /// It and what becomes of the source in one word, as a function of the kernel's can return it.
     #[inline(always)]
     #[must_use]
     pub const fn word(self, action: Action) -> u64 {
-        self.source_prefix as u64 | (self.has_network as u64) << 8 | (action as u64) << 16
+        self.source_prefix as u64 | (self.network_differs as u64) << 8 | (action as u64) << 16
     }
 
     /// What such a word says.
     #[inline(always)]
     #[must_use]
     pub const fn of_word(word: u64) -> (Self, Action) {
-        let scope = Self { source_prefix: word as u8, has_network: word >> 8 & 1 != 0 };
+        let scope = Self { source_prefix: word as u8, network_differs: word >> 8 & 1 != 0 };
         (scope, Action::from_u8((word >> 16) as u8))
     }
 }
@@ -436,15 +436,19 @@ pub struct RuleMatch {
 impl RuleMatch {
     /// No rule says anything.
     pub const NONE: Self = Self { action: Action::Limit, source_prefix: 0, limits: RuleLimits::UNSET };
-    /// It is allowed.
-    pub const ALLOW: Self = Self { action: Action::Allow, ..Self::NONE };
+    /// It is allowed, as the host that talks to itself is.
+    pub const ALLOW: Self = Self { action: Action::Allow, source_prefix: 128, ..Self::NONE };
 
-    /// Where the source is counted.
+    /// Where the source is counted at a service with this policy. One that is allowed is not counted in its network: it is
+    /// held to no limit, and takes no place from its neighbours.
     #[must_use]
-    pub const fn scope(&self) -> Scope {
-        let is_limited = matches!(self.action, Action::Limit);
-        let has_network = is_limited && has_network(Some(&self.limits), None);
-        Scope { source_prefix: self.source_prefix, has_network }
+    pub const fn scope(&self, policy: &ServicePolicy) -> Scope {
+        let has_network = match self.action {
+            Action::Limit => policy.has_network() || has_network(Some(&self.limits), None),
+            Action::Allow => false,
+            Action::Deny => policy.has_network(),
+        };
+        Scope { source_prefix: self.source_prefix, network_differs: has_network != policy.has_network() }
     }
 }
 
@@ -510,9 +514,9 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn where_a_source_is_counted_goes_into_a_word_and_comes_out_of_it(
-            action in 0u8..3, source_prefix: u8, has_network: bool,
+            action in 0u8..3, source_prefix: u8, network_differs: bool,
         ) {
-            let (scope, action) = (Scope { source_prefix, has_network }, Action::from_u8(action));
+            let (scope, action) = (Scope { source_prefix, network_differs }, Action::from_u8(action));
             prop_assert_eq!(Scope::of_word(scope.word(action)), (scope, action));
             prop_assert_eq!(Scope::of_word(0), (Scope::SERVICES, Action::Limit));
         }
@@ -536,7 +540,7 @@ pub(crate) mod tests {
             let said = |one: Option<RuleLimits>, all: Option<RuleLimits>| {
                 let limits = one.unwrap_or(RuleLimits::UNSET).or(&all.unwrap_or(RuleLimits::UNSET));
                 let rule_match = RuleMatch { limits, ..RuleMatch::NONE };
-                (has_network(one.as_ref(), all.as_ref()), rule_match.scope().has_network)
+                (has_network(one.as_ref(), all.as_ref()), rule_match.scope(&ServicePolicy::default()).network_differs)
             };
             for (one, all) in [(None, None), (Some(one), None), (None, Some(all)), (Some(one), Some(all))] {
                 let (found, expected) = said(one, all);

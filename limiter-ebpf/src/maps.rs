@@ -12,8 +12,8 @@ use aya_ebpf::{
 };
 use limiter_common::{
     Action, Addr, CachedDrop, CountKeys, Counters, DatedRecord, DropCache, Entry, Kept, Key, Ladder, Limits,
-    MAX_SERVICES, PORT_WORDS, Penalty, Pending, Reason, Room, Rule, SCOPES, SETS, Scope, ServiceId,
-    ServicePolicy, Slot, Syn, Total, coverage,
+    MAX_SERVICES, PORT_WORDS, Penalty, Pending, Reason, Room, Rule, RuleMatch, SCOPES, SETS, Scope,
+    ServiceId, ServicePolicy, Slot, Syn, Total, coverage,
     grounds::{self, Refused},
     listening::{Endpoint, MAX_ENDPOINTS},
     maintenance::MaintenanceRequest,
@@ -368,7 +368,9 @@ extern "C" fn rules_say(asked: u32, first: u64, second: u64, limits: *mut Limits
         let remote = unsafe { (&raw const key.data).read_volatile() };
         (rule, rule.map_or(0, |rule| rule.source_prefix(&remote)))
     };
-    let mut scope = Scope { source_prefix, has_network: false };
+    let mut scope = Scope { source_prefix, ..Scope::SERVICES };
+    let policy = SERVICES.get(set * MAX_SERVICES + (service & 63));
+    let has_network = policy.is_some_and(ServicePolicy::has_network);
     let action = match rule {
         Some(rule) if !rule.allows_itself(is_local) => Action::from_u8(rule.action),
         None if !is_local => Action::Limit,
@@ -376,9 +378,11 @@ extern "C" fn rules_say(asked: u32, first: u64, second: u64, limits: *mut Limits
     };
     match (action, rule) {
         (Action::Allow, _) => {
-            if let Some(limits) = limits
-                && let Some(policy) = SERVICES.get(set * MAX_SERVICES + (service & 63))
-            {
+            scope.network_differs = has_network;
+            if rule.is_none() {
+                scope.source_prefix = RuleMatch::ALLOW.source_prefix;
+            }
+            if let (Some(limits), Some(policy)) = (limits, policy) {
                 limits.allow(policy);
             }
         }
@@ -390,7 +394,7 @@ extern "C" fn rules_say(asked: u32, first: u64, second: u64, limits: *mut Limits
         (Action::Limit, Some(rule)) => {
             let one = rule_limits(set, rule, service);
             let all = rule_limits(set, rule, 0);
-            scope.has_network = rule::has_network(one, all);
+            scope.network_differs = !has_network & rule::has_network(one, all);
             if let Some(limits) = limits {
                 limits.rule(rule.max_connections, one, all);
             }

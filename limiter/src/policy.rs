@@ -18,5 +18,5 @@ pub use change::{Planned, Saved, StaleFile, plan};
 pub use description::{Difference, describe, describe_limits};
 pub use local::{addresses, built_in, built_in_rule};
 pub use reload::{Changed, Later, Preview, Until, preview, reload};
-pub use rules::{Lookup, admins_rule, admins_rules, covering, inherit, rule_match};
+pub use rules::{Lookup, admins_rule, admins_rules, covering, in_force, rule_match};
 pub use services::{Selection, Services, UnknownService, by_id, by_name, name as service_name, select};

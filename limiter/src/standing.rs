@@ -94,13 +94,14 @@ pub fn address(tables: &Tables, address: Addr, is_served: bool) -> Result<Standi
         rules.iter().filter(|rule| rule.built_in || rule.network != Network::of(address)).cloned().collect();
     let has_rule = without.len() < rules.len();
     // The rule for exactly this address may have taken the place of one that is built in.
-    let without = policy::inherit(policy::admins_rules(without), policy::built_in(&rules));
+    let services = tables.policy.services()?;
+    let without = policy::in_force(policy::admins_rules(without), policy::built_in(&rules), &services);
     let now = Now { boot_ns: ledger::now_ns()?, monotonic_ns: ledger::monotonic_ns()? };
     let waiting = ledger::waiting(tables)?;
     let mut facts = Vec::new();
-    for (id, policy) in tables.policy.services()? {
+    for (id, policy) in services {
         let rule_match = tables.policy.rule_match(&address, id)?;
-        let source = CountKeys::new(id, &policy, rule_match.scope(), &address);
+        let source = CountKeys::new(id, &policy, rule_match.scope(&policy), &address);
         let count_keys = ledger::present(tables, source)?;
         let otherwise = policy::covering(&without, &address);
         facts.push(Facts {

@@ -22,7 +22,7 @@ impl Dues for PinnedDues {
         let (service, policy) = tables.policy.service_of(tables.policy.active().ok()?, local_port).ok()??;
         let source = Addr::from(remote);
         let rule_match = tables.policy.rule_match(&source, service).ok()?;
-        let count_keys = CountKeys::new(service, &policy, rule_match.scope(), &source);
+        let count_keys = CountKeys::new(service, &policy, rule_match.scope(&policy), &source);
         let count_keys = ledger::present(tables, count_keys).ok()?;
         let rate = Limits::of(&policy, &rule_match).within(&count_keys).rate;
         let usage = ledger::counts(tables, &count_keys).ok()?;

@@ -68,10 +68,11 @@ impl RuleEntry {
         }
     }
 
-    /// Whether it says where sources are counted, or what networks may hold.
+    /// Whether it says where sources are counted, or what networks may hold: those that are allowed are not counted in theirs.
     fn has_scope(&self) -> bool {
         let mut limits = self.limits.iter().map(|(_, limits)| limits);
-        self.source_prefix != SourcePrefix::NONE
+        self.action == Action::Allow
+            || self.source_prefix != SourcePrefix::NONE
             || self.all.network.is_number()
             || limits.any(|limits| limits.network.is_number())
     }

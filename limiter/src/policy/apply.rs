@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::{
     local::built_in,
-    rules::{self, admins_rules, inherit},
+    rules::{self, admins_rules, in_force},
     services::{self, Services},
 };
 use crate::{
@@ -88,7 +88,7 @@ pub fn of_config(config: &Config, numbers: &HashMap<&str, ServiceId>, built_in: 
         services.push((id, service.policy()));
     }
     services.sort_by_key(|(id, _)| *id);
-    let rules = inherit(rules::of_config(&config.rules, &numbers), built_in);
+    let rules = in_force(rules::of_config(&config.rules, &numbers), built_in, &services);
     let (ladder, fingerprint) = (config.ladder.kernel(), config.fingerprint());
     PolicySet { ports, services, rules, ladder, fingerprint }
 }
@@ -96,7 +96,7 @@ pub fn of_config(config: &Config, numbers: &HashMap<&str, ServiceId>, built_in: 
 /// Makes `own` the host's local addresses; `false` if they were already.
 pub fn set_local(tables: &mut Tables, own: Vec<RuleEntry>) -> Result<bool> {
     let before = tables.policy.policy()?;
-    let rules = inherit(admins_rules(before.rules.clone()), own);
+    let rules = in_force(admins_rules(before.rules.clone()), own, &before.services);
     if rules == before.rules {
         return Ok(false);
     }

@@ -122,7 +122,7 @@ fn with_rulings(
         let entries = rules::of_config(rule.as_slice(), &numbers);
         admins.extend(entries.into_iter().map(|rule| (key, rule)));
     }
-    Ok(rules::inherit(admins.into_values().collect(), local::built_in(before)))
+    Ok(rules::in_force(admins.into_values().collect(), local::built_in(before), services))
 }
 
 impl Planned<'_> {

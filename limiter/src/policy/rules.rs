@@ -110,6 +110,30 @@ pub fn admins_rules(mut rules: Vec<RuleEntry>) -> Vec<RuleEntry> {
     rules
 }
 
+/// The rules as they are put in force where there are these services: the admin's and those that are built in, with all
+/// that longer ones inherit, and with the allowed counted apart.
+pub fn in_force(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>, services: &Services) -> Vec<RuleEntry> {
+    let mut rules = inherit(admins, built_in);
+    for rule in &mut rules {
+        count_apart(rule, services);
+    }
+    rules
+}
+
+/// Has allowed addresses counted apart from their neighbours where a service takes both for one source: they are held to no
+/// limit, and take no place from others. Rules with limits are left as they are: their limits are of each source, and the
+/// network around it is larger than that by as much as the service says.
+fn count_apart(rule: &mut RuleEntry, services: &Services) {
+    let mut prefixes = services.iter().map(|(_, policy)| policy.source.of(&rule.network.addr));
+    if let Ok(prefix) = u8::try_from(rule.network.prefix)
+        && rule.action == Action::Allow
+        && rule.source_prefix == SourcePrefix::NONE
+        && prefixes.any(|of_source| prefix > of_source)
+    {
+        rule.source_prefix = SourcePrefix::of_rule(prefix).inherited();
+    }
+}
+
 /// The admin's rules and those that are built in, with all that longer ones inherit from shorter ones;
 /// sorted by network. For one network the admin's counts, and it stays known that it is a local address.
 pub fn inherit(admins: Vec<RuleEntry>, built_in: Vec<RuleEntry>) -> Vec<RuleEntry> {
@@ -274,6 +298,7 @@ fn is_v4(network: &Network) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use limiter_common::{ServicePolicy, service::Prefixes};
     use proptest::prelude::*;
 
     use super::*;
@@ -381,6 +406,32 @@ mod tests {
         let mut sorted = admins;
         sorted.sort_by_key(|rule| rule.network);
         assert_eq!(admins_rules(rules), sorted);
+    }
+
+    #[test]
+    fn who_is_allowed_is_counted_apart_from_its_neighbours() {
+        let bits = |text, action, services: &[u8]| {
+            let service = |&ipv6: &u8| {
+                let source = Prefixes { ipv4: 32, ipv6 };
+                (ServiceId(ipv6), ServicePolicy { source, ..ServicePolicy::default() })
+            };
+            let services: Vec<_> = services.iter().map(service).collect();
+            let rules = in_force(vec![rule(text, action, 9, &[])], Vec::new(), &services);
+            let again = in_force(admins_rules(rules.clone()), Vec::new(), &services);
+            assert_eq!(again, rules, "it is not taken for the admin's word");
+            rules[0].source_prefix.bits()
+        };
+        assert_eq!(bits("2001:db8::7", Action::Allow, &[64]), 128);
+        assert_eq!(bits("2001:db8::/80", Action::Allow, &[64, 56]), 80);
+        assert_eq!(
+            bits("2001:db8::/60", Action::Allow, &[64, 56]),
+            60,
+            "it is part of a source of one service"
+        );
+        assert_eq!(bits("2001:db8::/64", Action::Allow, &[64]), 0, "it is a source");
+        assert_eq!(bits("2001:db8::/48", Action::Allow, &[64]), 0, "it has many sources");
+        assert_eq!(bits("192.0.2.7", Action::Allow, &[64]), 0);
+        assert_eq!(bits("2001:db8::7", Action::Limit, &[64]), 0, "its limits are of each source");
     }
 
     #[test]

@@ -91,6 +91,46 @@ fn rules_change_live_and_are_for_exactly_their_network() {
 }
 
 #[test]
+fn who_is_allowed_takes_no_place_from_its_neighbours() {
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let _sink = Sink::start(&lab, 25);
+    let neighbour: IpAddr = "2001:db8:7::99".parse().unwrap();
+    lab.client.ip(&["addr", "add", "2001:db8:7::99/128", "dev", "wire", "nodad"]).unwrap();
+    lab.host.ip(&["route", "add", "2001:db8:7::99", "dev", "wire"]).unwrap();
+    let limiter = Limiter::start_with(
+        &lab,
+        "[defaults]\nmax_connections = 2\nresponse = \"reset\"\n\
+         network = { ipv4_prefix = 24, ipv6_prefix = 48, max_connections = 4 }\n\
+         [ladder]\nreplies = \"none\"\nban_after = \"3 in 10min\"\n",
+    );
+    // By IPv6 in one source and one network, by IPv4 in one network.
+    for (family, beside) in [(V6, neighbour), (V4, V4.sources[1])] {
+        let (source, smtp) = (family.source(), family.port(25));
+        limiter.ok(&["allow", &source.to_string()]);
+        let held: Vec<TcpStream> = (0..6).map(|_| lab.served(source, smtp)).collect();
+        let of_neighbour = [lab.served(beside, smtp), lab.served(beside, smtp)];
+        assert_eq!(lab.answer(beside, smtp), Answer::Reset, "its own limit holds");
+        let [of_source, of_neighbour_alone] = match family.host {
+            IpAddr::V4(_) => [format!("{source}/32"), format!("{beside}/32")],
+            IpAddr::V6(_) => [format!("{source}/128"), "2001:db8:7::/64".to_owned()],
+        };
+        let list = limiter.json(&["list"]);
+        let listed = |name: &str| {
+            let mut entries = list["sources"].as_array().unwrap().iter();
+            let found = entries.find(|entry| entry["service"] == "smtp" && entry["source"] == name);
+            found.unwrap_or_else(|| panic!("{name}: {list:#}"))["connections"].as_u64().unwrap()
+        };
+        assert_eq!((listed(&of_source), listed(&of_neighbour_alone)), (6, 2));
+        // What was counted apart is let go apart.
+        limiter.ok(&["forget", &source.to_string()]);
+        drop(of_neighbour);
+        sockets::agree(&lab.host, &limiter, ("smtp", 25), beside, 0);
+        drop(held);
+        sockets::settled(&lab.host, &limiter, 25);
+    }
+}
+
+#[test]
 fn a_raised_limit_of_a_rule_is_not_held_down_by_the_network_limit() {
     let Some(lab) = Lab::new(crate::BINARY) else { return };
     let _sink = Sink::start(&lab, 25);

@@ -42,6 +42,23 @@ pub struct Source {
     pub held: u64,
 }
 
+impl Source {
+    /// Both together: what was counted under the one, and what is counted under the other. The limit is that of whichever
+    /// has connections.
+    fn and(&self, alone: &Self) -> Self {
+        Self {
+            connections: self.connections + alone.connections,
+            reserved: self.reserved + alone.reserved,
+            limit: if alone.connections > 0 { alone.limit } else { self.limit },
+            peak: self.peak.max(alone.peak),
+            accepted: self.accepted + alone.accepted,
+            refused: self.refused + alone.refused,
+            would_refuse: self.would_refuse + alone.would_refuse,
+            held: self.held + alone.held,
+        }
+    }
+}
+
 /// An instance: its daemon, its command line, and its end.
 pub struct Limiter {
     /// The instance's name.
@@ -231,24 +248,31 @@ impl Limiter {
             .unwrap_or_else(|error| panic!("limiter {arguments:?} --json: {error} in {text}"))
     }
 
-    /// What `limiter list` says of `source`, a whole address, at `service`.
+    /// What `limiter list` says of `source`, a whole address, at `service`: of all that it counts as by default, and of the
+    /// address alone, where a rule says so.
     #[track_caller]
     pub fn source(&self, service: &str, source: IpAddr) -> Source {
         let list = self.json(&["list"]);
         let listed = list["sources"].as_array().expect("a list of sources");
-        let mine = |entry: &&Value| entry["service"] == service && entry["source"] == prefix(source);
-        let Some(entry) = listed.iter().find(mine) else { return Source::default() };
-        let number =
-            |key: &str| entry[key].as_u64().unwrap_or_else(|| panic!("{key} is no number in {entry}"));
-        Source {
-            connections: number("connections"),
-            reserved: number("reserved"),
-            limit: if entry["limit"].is_null() { u64::MAX } else { number("limit") },
-            peak: number("peak"),
-            accepted: number("accepted"),
-            refused: number("refused"),
-            would_refuse: number("would_refuse"),
-            held: number("held"),
+        let listed_as = |name: String| {
+            let entry = listed.iter().find(|entry| entry["service"] == service && entry["source"] == name)?;
+            let number =
+                |key: &str| entry[key].as_u64().unwrap_or_else(|| panic!("{key} is no number in {entry}"));
+            Some(Source {
+                connections: number("connections"),
+                reserved: number("reserved"),
+                limit: if entry["limit"].is_null() { u64::MAX } else { number("limit") },
+                peak: number("peak"),
+                accepted: number("accepted"),
+                refused: number("refused"),
+                would_refuse: number("would_refuse"),
+                held: number("held"),
+            })
+        };
+        let alone = if source.is_ipv6() { listed_as(format!("{source}/128")) } else { None };
+        match (listed_as(prefix(source)), alone) {
+            (Some(shared), Some(alone)) => shared.and(&alone),
+            (shared, alone) => shared.or(alone).unwrap_or_default(),
         }
     }
 
