@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The command line: nouns read, verbs change. A file a verb.
 
+mod advise;
 mod answer;
 mod bans;
 mod caution;
@@ -77,6 +78,8 @@ enum Verb {
     /// Show who was refused or near the limit: when, how often and why
     #[command(args_conflicts_with_subcommands = true)]
     History(history::Args),
+    /// Suggest limits, by the history: what each would have refused, and whom
+    Advise(advise::Args),
     /// Check this host: kernel, hooks, listeners, mail daemons, tables, files; with commands that mend what is wrong
     ///
     /// Changes nothing, and also works when nothing is loaded. Exits with 0 if nothing is wrong, 1 after a warning, and
@@ -146,6 +149,7 @@ pub fn main() -> ExitCode {
         Verb::Close(args) => close::run(&cli.instance, &args),
         Verb::Explain(args) => explain::run(&cli.instance, &args),
         Verb::History(args) => history::run(&cli.instance, &args),
+        Verb::Advise(args) => advise::run(&cli.instance, &args),
         Verb::Doctor(args) => doctor::run(&cli.instance, &args),
         Verb::Rules(args) => rules::show(&cli.instance, &args),
         Verb::Reload(args) => reload::run(&cli.instance, &args),
@@ -222,6 +226,7 @@ impl Verb {
     /// Whether it changes what is in force, and the daemon does not know of it by itself.
     const fn is_change(&self) -> bool {
         match self {
+            Self::Advise(args) => args.is_change(),
             Self::Reload(_)
             | Self::Set(_)
             | Self::Allow(_)

@@ -11,6 +11,7 @@ mod refusals;
 mod start;
 mod unload;
 mod upkeep;
+mod users;
 
 use std::{
     ffi::OsString,
@@ -386,7 +387,9 @@ impl Serving {
 
 /// Starts to keep the history.
 fn keep_history(instance: &Instance, configure: &watch::Sender<Config>) -> Option<history::Thread> {
-    let started = history::start(instance, configure.subscribe(), None);
+    let followed = users::follow(instance, configure.subscribe());
+    let users = followed.inspect_err(|problem| warn!("the history has no users: {problem:#}")).ok();
+    let started = history::start(instance, configure.subscribe(), users);
     started.inspect_err(|problem| warn!("the history is not written: {problem:#}")).ok()
 }
 

@@ -15,6 +15,7 @@ mod mail_daemon;
 mod past;
 mod process;
 mod running;
+mod seen;
 mod server;
 mod sessions;
 pub mod tool;
@@ -36,6 +37,7 @@ pub use self::{
     past::past,
     process::{Process, openers},
     running::{Running, running},
+    seen::{Seen, seen},
     sessions::sessions,
     watch::watch,
 };

@@ -11,7 +11,6 @@ mod clock;
 mod durations;
 mod fault;
 mod forget;
-#[expect(dead_code, reason = "`limiter advise` and `explain` ask for days and recent rows next")]
 mod read;
 mod report;
 mod row;
@@ -19,17 +18,14 @@ mod sample;
 mod schema;
 mod store;
 mod tidy;
-#[expect(dead_code, reason = "who gathers users says next whom it saw")]
 mod users;
 mod writer;
 
 pub use clock::{Times, local, now_s, utc};
 pub use forget::{Forgotten, forget};
-#[expect(unused_imports, reason = "`limiter advise` and `explain` ask for days and recent rows next")]
-pub use read::{Asked, Day, Days, days, recent, rows, services};
+pub use read::{Asked, Day, Days, days, first_day, nothing, recent, rows, services};
 pub use report::Report;
-pub use row::{Durations, Quarter, REASONS, by_name};
-#[expect(unused_imports, reason = "who gathers users says next whom it saw")]
+pub use row::{Durations, Quarter};
 pub use users::Users;
 pub use writer::{Thread, start};
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `limiter`: exact connection limits for mail hosts, in the kernel. Daemon and command line.
 
+mod advice;
 mod bans;
 mod bounded;
 mod changes;

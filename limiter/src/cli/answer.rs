@@ -26,6 +26,7 @@ impl Save {
 
 /// What became of one thing.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Done {
     /// What it is: a network, a service, a source at a service.
     pub what: String,
@@ -73,6 +74,7 @@ const NAMED: usize = 20;
 
 /// All that a command did.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Answer {
     /// Whether anything is another than before, in the kernel or in the file.
     pub changed: bool,
@@ -103,9 +105,15 @@ impl Answer {
 
     /// Prints it. It is done, whether or not it can be said.
     pub fn show(&self, format: &output::Format) {
+        let lines = self.remembered();
+        if format.json { output::done_json(self, &lines) } else { output::done(&lines) }
+    }
+
+    /// What people would be told, kept for the daemon's log, where it is printed as a part of a larger document.
+    pub fn remembered(&self) -> Vec<String> {
         let lines = self.lines();
         output::remember(&lines);
-        if format.json { output::done_json(self, &lines) } else { output::done(&lines) }
+        lines
     }
 
     /// What people are told.

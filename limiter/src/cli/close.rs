@@ -62,8 +62,11 @@ pub struct Args {
 
 /// What was closed.
 #[derive(Serialize)]
-struct Closed {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Closed {
+    /// Whether anything was closed.
     changed: bool,
+    /// Whether it was only asked what would be.
     dry_run: bool,
     /// By service and source.
     sources: Vec<OfSource>,
@@ -80,8 +83,11 @@ struct Fate {
 
 /// What was closed of a source.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct OfSource {
+    /// The service's name.
     service: String,
+    /// What they are counted as.
     source: String,
     /// Connections that were closed, or would be.
     closed: usize,

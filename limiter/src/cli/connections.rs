@@ -33,7 +33,9 @@ pub struct Args {
     pub format: Format,
 }
 
+/// The connections that are counted.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Connections {
     /// The longest idle first.
     pub connections: Vec<Line>,
@@ -43,7 +45,9 @@ pub struct Connections {
 
 /// One connection.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Line {
+    /// The service's name.
     pub service: String,
     /// The client's address.
     pub address: String,

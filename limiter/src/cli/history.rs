@@ -68,8 +68,10 @@ enum Verb {
 pub struct History {
     /// From when on, in seconds since 1970.
     since: i64,
-    /// Until when.
+    /// Until when that is asked for.
     until: i64,
+    /// Until when all refusals are written; what came later is not in it yet. None where nobody knows.
+    written_until: Option<i64>,
     /// Who was refused most first, then who came nearest to the limit.
     sources: Vec<summary::Summary>,
 }
@@ -80,6 +82,8 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     }
     let until = history::now_s();
     let since = until.saturating_sub(i64::try_from(args.since.as_secs()).unwrap_or(i64::MAX));
+    // Before the rows are read: what it says is in them.
+    let written_until = history::Report::read(&instance.history_report_path())?.until;
     let services = select(instance, args.service.as_deref())?;
     let services: Option<Vec<&str>> =
         services.as_ref().map(|names| names.iter().map(String::as_str).collect());
@@ -89,7 +93,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         network: args.network.as_ref(),
         notable: args.network.is_none() || args.refused,
     };
-    let mut rows = history::rows(instance, &asked)?.ok_or_else(|| nothing(instance))?;
+    let mut rows = history::rows(instance, &asked)?.ok_or_else(|| anyhow!(history::nothing(instance)))?;
     if args.refused {
         rows.retain(|row| row.refused > 0);
     }
@@ -99,7 +103,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     }
     let sources = summary::of(rows, (since, until));
     if args.format.json {
-        output::json(&History { since, until, sources })?;
+        output::json(&History { since, until, written_until, sources })?;
         return Ok(ExitCode::SUCCESS);
     }
     let shown = screen::Shown {
@@ -107,23 +111,16 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         since: args.since,
         refused: args.refused,
         is_of_one: args.network.is_some(),
+        until: written_until,
     };
     screen::screen(&shown, history::local, output::width())?.show()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// There is none, and why.
-fn nothing(instance: &Instance) -> anyhow::Error {
-    anyhow!(
-        "instance {instance} has no history: `limiter --instance {instance} run` keeps one, unless the configuration says \
-         history = false"
-    )
-}
-
 /// The services that are asked for.
 fn select(instance: &Instance, text: Option<&str>) -> Result<Option<Vec<String>>> {
     let Some(text) = text else { return Ok(None) };
-    let known = history::services(instance)?.ok_or_else(|| nothing(instance))?;
+    let known = history::services(instance)?.ok_or_else(|| anyhow!(history::nothing(instance)))?;
     let name = |name: &str| {
         let name = name.trim();
         known.iter().find(|known| known.eq_ignore_ascii_case(name)).cloned().ok_or_else(|| {

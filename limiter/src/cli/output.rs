@@ -178,6 +178,12 @@ impl Screen {
         }
     }
 
+    /// A line that is not broken: a bar of a plot.
+    pub fn raw(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
     /// Lines with an empty one before them, if there are any.
     pub fn paragraph<T: AsRef<str>>(&mut self, lines: impl IntoIterator<Item = T>) {
         for (index, line) in lines.into_iter().enumerate() {

@@ -179,7 +179,7 @@ fn change(
 }
 
 /// What becomes of the rule of a network.
-fn done(network: &IpNet, Planned { before, after, .. }: &Planned<'_>) -> Done {
+pub fn done(network: &IpNet, Planned { before, after, .. }: &Planned<'_>) -> Done {
     let (what, network) = (network.to_string(), config::network(network));
     let said = |policy: &PolicySet| {
         let rule = policy::admins_rule(&policy.rules, &network);

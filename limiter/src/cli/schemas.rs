@@ -7,13 +7,16 @@ use std::{fs, path::PathBuf};
 
 use schemars::{Schema, generate::SchemaSettings};
 
-use super::{explain, history};
+use super::{advise, close, connections, explain, history};
 
 /// The schema of a document.
 type Make = fn() -> Schema;
 
 /// Each verb whose document has a schema.
-const DOCUMENTS: [(&str, Make); 3] = [
+const DOCUMENTS: [(&str, Make); 6] = [
+    ("advise", of::<advise::Document>),
+    ("close", of::<close::Closed>),
+    ("connections", of::<connections::Connections>),
     ("doctor", of::<crate::doctor::Report>),
     ("explain", of::<explain::Document>),
     ("history", of::<history::History>),

@@ -19,7 +19,7 @@ use limiter_common::{
 };
 
 use super::{
-    bans, doctor, explain, history, list,
+    advise, bans, doctor, explain, history, list,
     loaded::nothing_loaded,
     output::{Screen, Width},
     rules, schemas, status,
@@ -549,6 +549,16 @@ fn every_screen_in_every_state_is_as_it_was_and_fits() {
         let command = if all { "doctor --all" } else { "doctor" };
         at_each_width(&mut text, state, command, |width| doctor::screen(&report, all, width));
         schemas::check("doctor", &serde_json::to_value(&report).expect("a document"));
+        texts.push((state, text));
+    }
+    for (state, advice, applies) in advise::example::states() {
+        let mut text = String::new();
+        let command = if applies { "advise --apply" } else { "advise" };
+        at_each_width(&mut text, state, command, |width| {
+            advise::screen(&instance(), &advice, applies, width)
+        });
+        let document = advise::Document { instance: instance().to_string(), services: advice, applied: None };
+        schemas::check("advise", &serde_json::to_value(&document).expect("a document"));
         texts.push((state, text));
     }
     let dir = file("").parent().expect("a directory").to_owned();

@@ -88,9 +88,22 @@ pub fn recent(
 /// # Errors
 /// When it cannot be read.
 pub fn days(instance: &Instance, service: Option<&str>, since: Duration) -> Result<Option<Days>> {
-    let (now_s, since_s) = (clock::now_s(), floor(clock::before(since), DAY_S));
+    let (now_s, since_s) = (clock::now_s(), first_day(since));
     let path = instance.history_path();
     read(&path, |conn| days_of(conn, service, since_s, now_s))
+}
+
+/// When the first of the days begins that are looked at so far back, in seconds since 1970.
+pub fn first_day(since: Duration) -> i64 {
+    floor(clock::before(since), DAY_S)
+}
+
+/// That there is none, and why.
+pub fn nothing(instance: &Instance) -> String {
+    format!(
+        "instance {instance} has no history: `limiter --instance {instance} run` keeps one, unless the configuration says \
+         history = false"
+    )
 }
 
 /// The services of which there is something, by name. None where there is no history.
@@ -129,15 +142,22 @@ pub(super) fn read<T>(path: &Path, ask: impl FnOnce(&Connection) -> Result<T, Fa
     answer().map_err(|fault| anyhow!("cannot read the history: {}", fault.sentence(path)))
 }
 
-/// What a row is read from.
+/// What a row is read from, in a database of this version: one that no daemon has opened since is as it was.
+fn row(version: i64) -> String {
+    let last_refused = if version < schema::HAS_LAST_REFUSED { "NULL" } else { "last_refused" };
+    format!("{ROW}, {last_refused} {FROM}")
+}
+
 const ROW: &str = "
 SELECT seconds, start, services.name, sources.source, peak, max_connections, accepted, refused, denied, banned, total,
     network, concurrency, rate, would_refuse, held, waiting, under_1_min, under_10_min, under_1_h, under_8_h, longer, users,
-    rows.service, rows.source
+    rows.service, rows.source";
+const FROM: &str = "
 FROM rows CROSS JOIN services ON services.id = rows.service CROSS JOIN sources ON sources.id = rows.source";
 
 pub(super) fn rows_of(conn: &Connection, asked: &Asked<'_>, now_s: i64) -> Result<Vec<Quarter>, Fault> {
     let services: HashSet<i64> = numbers(conn, asked.services)?;
+    let select = row(schema::check(conn)?);
     let sources = asked.network.map(|network| sources_of(conn, network)).transpose()?;
     let mut found = Vec::new();
     let mut see = |row: &Row<'_>| -> Result<(), Fault> {
@@ -153,7 +173,7 @@ pub(super) fn rows_of(conn: &Connection, asked: &Asked<'_>, now_s: i64) -> Resul
     match sources.as_ref().filter(|sources| sources.len() <= FEW) {
         Some(few) => {
             let one = format!(
-                "{ROW} WHERE seconds = ?1 AND start = ?2 AND rows.service = ?3 AND rows.source = ?4 AND {notable}"
+                "{select} WHERE seconds = ?1 AND start = ?2 AND rows.service = ?3 AND rows.source = ?4 AND {notable}"
             );
             let mut one = conn.prepare(&one)?;
             for seconds in [DAY_S, HOUR_S, QUARTER_S] {
@@ -170,7 +190,7 @@ pub(super) fn rows_of(conn: &Connection, asked: &Asked<'_>, now_s: i64) -> Resul
             }
         }
         None => {
-            let all = format!("{ROW} WHERE seconds = ?1 AND start > ?2 AND {notable}");
+            let all = format!("{select} WHERE seconds = ?1 AND start > ?2 AND {notable}");
             let mut all = conn.prepare(&all)?;
             for seconds in [DAY_S, HOUR_S, QUARTER_S] {
                 let mut rows = all.query(params![seconds, asked.since_s - i64::from(seconds)])?;
@@ -276,6 +296,7 @@ fn quarter(row: &Row<'_>) -> Result<Option<Quarter>, Fault> {
         waiting: row.get(16)?,
         durations,
         users: row.get(22)?,
+        last_refused: row.get(25)?,
         names: Vec::new(),
     }))
 }

@@ -18,6 +18,9 @@ const LONG_S: i64 = 86_400;
 pub struct Report {
     /// For `limiter status`.
     pub warnings: Vec<String>,
+    /// Until when the history has all refusals, in seconds since 1970; none where nothing was written yet.
+    #[serde(default)]
+    pub until: Option<i64>,
 }
 
 impl Report {
@@ -67,11 +70,11 @@ impl Teller {
         self.events.push_front((now_s, what));
     }
 
-    /// Leaves it for `limiter status`.
-    pub fn leave(&mut self, path: &Path, now_s: i64) {
+    /// Leaves it for `limiter status`, and until when the history has all refusals.
+    pub fn leave(&mut self, path: &Path, now_s: i64, until: Option<i64>) {
         self.events.retain(|(at_s, _)| (0..LONG_S).contains(&(now_s - at_s)));
         let events = self.events.iter().map(|(_, event)| event.clone());
-        let report = Report { warnings: self.problem.iter().cloned().chain(events).collect() };
+        let report = Report { warnings: self.problem.iter().cloned().chain(events).collect(), until };
         if report == self.written {
             return;
         }

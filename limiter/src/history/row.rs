@@ -39,6 +39,9 @@ pub struct Quarter {
     pub accepted: u64,
     /// How often it was refused, at least.
     pub refused: u64,
+    /// When it was refused last, in seconds since 1970, to within a minute; none where it was not, and in rows of limiter 0.1
+    /// before this was kept.
+    pub last_refused: Option<i64>,
     /// How often for which [`Reason`], by its number, as far as that is known.
     #[serde(serialize_with = "by_name")]
     #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, u64>"))]
@@ -70,6 +73,7 @@ impl Quarter {
             limit: None,
             accepted: 0,
             refused: 0,
+            last_refused: None,
             refused_for: [0; REASONS],
             would_refuse: 0,
             held: 0,
@@ -86,6 +90,7 @@ impl Quarter {
         self.limit = part.limit;
         self.accepted += part.accepted;
         self.refused += part.refused;
+        self.last_refused = self.last_refused.max(part.last_refused);
         for (sum, more) in self.refused_for.iter_mut().zip(part.refused_for) {
             *sum += more;
         }

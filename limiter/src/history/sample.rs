@@ -9,6 +9,7 @@ use limiter_common::{Addr, Count, Entry, Key, Penalty, ServiceId, ServicePolicy,
 
 use super::{
     baselines::{self, Baselines},
+    clock,
     durations::{Connections, Ended},
     row::{Quarter, REASONS},
     users::Users,
@@ -30,6 +31,8 @@ pub struct Sampler {
     baselines: Baselines,
     /// How often each source had been refused at the last look, by reason.
     refused: HashMap<Key, [u32; REASONS]>,
+    /// When that was, in seconds since 1970.
+    looked_s: i64,
     connections: Connections,
     /// The rules, and the change since which they are as they are.
     rules: Option<(u64, Vec<RuleEntry>)>,
@@ -51,6 +54,7 @@ impl Sampler {
             pins,
             baselines: Baselines::default(),
             refused: HashMap::new(),
+            looked_s: clock::now_s(),
             connections: Connections::default(),
             rules: None,
             users,
@@ -67,7 +71,7 @@ impl Sampler {
             }
         })?;
         maintenance.begin_peaks(over.into_iter())?;
-        sampler.refused = sampler.penalties()?.collect();
+        sampler.refused = sampler.penalties()?.map(|(key, refused, _)| (key, refused)).collect();
         let _before = sampler.ended(&HashMap::new())?;
         if let Some(users) = &sampler.users {
             users.take();
@@ -77,6 +81,7 @@ impl Sampler {
 
     /// What has become of each source since the last look.
     pub fn look(&mut self, remember_s: u32) -> Result<Vec<Quarter>> {
+        let (now_s, boot_ns) = (clock::now_s(), ledger::now_ns()?);
         let services: HashMap<ServiceId, ServicePolicy> =
             self.maintenance.tables.policy.services()?.into_iter().collect();
         let mut parts: HashMap<Key, Quarter> = HashMap::new();
@@ -93,12 +98,14 @@ impl Sampler {
             }
             if let Some(mut quarter) = part(&key) {
                 change.add_to(&mut quarter);
+                // Some time since the last look.
+                quarter.last_refused = (change.refused > 0).then_some(now_s);
                 parts.insert(key, quarter);
             }
         }
         self.baselines.end_look();
-        let refused: HashMap<Key, [u32; REASONS]> = self.penalties()?.collect();
-        for (key, now) in &refused {
+        let refused: Vec<_> = self.penalties()?.collect();
+        for (key, now, refused_ns) in &refused {
             let before = self.refused.get(key).copied().unwrap_or_default();
             let mut since = [0; REASONS];
             for (since, (now, before)) in since.iter_mut().zip(now.iter().zip(before)) {
@@ -111,9 +118,11 @@ impl Sampler {
             {
                 quarter.refused = quarter.refused.max(since.iter().sum());
                 quarter.refused_for = since;
+                quarter.last_refused = Some(at(*refused_ns, (now_s, boot_ns), self.looked_s));
             }
         }
-        self.refused = refused;
+        self.refused = refused.into_iter().map(|(key, refused, _)| (key, refused)).collect();
+        self.looked_s = now_s;
         let ended = self.ended(&accepted)?;
         for (key, durations) in ended.iter().flat_map(Ended::by_key) {
             if let Some(quarter) = entry(&mut parts, key, part) {
@@ -157,17 +166,17 @@ impl Sampler {
         Ok(active)
     }
 
-    /// How often each source was refused, by reason.
-    fn penalties(&self) -> Result<impl Iterator<Item = (Key, [u32; REASONS])> + use<>> {
+    /// How often each source was refused, by reason, and when last.
+    fn penalties(&self) -> Result<impl Iterator<Item = (Key, [u32; REASONS], u64)> + use<>> {
         let by_reason = |(key, penalty): (Key, Penalty)| {
             let mut refused = [0; REASONS];
             for (one, times) in refused.iter_mut().zip(penalty.refused) {
                 *one = times;
             }
-            (key, refused)
+            (key, refused, penalty.refused_ns)
         };
         let penalties = self.maintenance.tables.penalties()?.into_iter();
-        Ok(penalties.map(by_reason).filter(|(_, refused)| *refused != [0; REASONS]))
+        Ok(penalties.map(by_reason).filter(|(_, refused, _)| *refused != [0; REASONS]))
     }
 
     /// The connections that ended, where so many began. None where that is not known.
@@ -207,6 +216,14 @@ impl Sampler {
     }
 }
 
+/// When a source was refused, on the clock on the wall, that was refused at `refused_ns` at last and again since a look at
+/// `looked_s`. The drops of the shield have no time: then it was since that look.
+fn at(refused_ns: u64, (now_s, boot_ns): (i64, u64), looked_s: i64) -> i64 {
+    let ago_s = i64::try_from(boot_ns.saturating_sub(refused_ns) / 1_000_000_000).unwrap_or(i64::MAX);
+    let at_s = now_s.saturating_sub(ago_s);
+    if at_s < looked_s { now_s } else { at_s }
+}
+
 fn policy_of<'a>(services: &'a HashMap<ServiceId, ServicePolicy>, key: &Key) -> Option<&'a ServicePolicy> {
     services.get(&ServiceId(key.service))
 }
@@ -221,4 +238,19 @@ fn entry<'a>(
         parts.insert(*key, part(key)?);
     }
     parts.get_mut(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::at;
+
+    #[test]
+    fn a_refusal_has_its_time_or_that_of_the_look_after_it() {
+        let now = (10_000, 500_000_000_000);
+        assert_eq!(at(480_500_000_000, now, 9_940), 9_981);
+        assert_eq!(at(500_000_000_000, now, 9_940), 10_000);
+        // It is older than the last look: what came since was dropped by the shield.
+        assert_eq!(at(100_000_000_000, now, 9_940), 10_000);
+        assert_eq!(at(0, now, 9_940), 10_000);
+    }
 }

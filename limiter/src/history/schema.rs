@@ -11,7 +11,7 @@ pub const VERSION: i64 = STEPS.len() as i64;
 pub const APPLICATION: i64 = 0x6c69_6d69;
 
 /// What makes each version of the one before; the first of nothing.
-const STEPS: [&str; 1] = [FIRST];
+const STEPS: [&str; 2] = [FIRST, LAST_REFUSED];
 
 /// Times are seconds since 1970, UTC. Of what nobody knows there is NULL.
 const FIRST: &str = "
@@ -88,6 +88,22 @@ CREATE VIEW history AS
         waiting, under_1_min, under_10_min, under_1_h, under_8_h, longer, users
     FROM rows JOIN services ON services.id = rows.service JOIN sources ON sources.id = rows.source;
 ";
+
+/// When each row's source was refused last.
+const LAST_REFUSED: &str = "
+-- To within a minute; NULL: it was not, or the row is older than this column.
+ALTER TABLE rows ADD COLUMN last_refused INTEGER;
+DROP VIEW history;
+CREATE VIEW history AS
+    SELECT datetime(start, 'unixepoch', 'localtime') AS start, seconds, services.name AS service, sources.source AS source,
+        peak, max_connections, accepted, refused, denied, banned, total, network, concurrency, rate, would_refuse, held,
+        waiting, under_1_min, under_10_min, under_1_h, under_8_h, longer, users,
+        datetime(last_refused, 'unixepoch', 'localtime') AS last_refused
+    FROM rows JOIN services ON services.id = rows.service JOIN sources ON sources.id = rows.source;
+";
+
+/// The version from which on [`LAST_REFUSED`] is there.
+pub const HAS_LAST_REFUSED: i64 = 2;
 
 /// Brings a database to what this build writes, step by step, each as a whole or not at all.
 pub fn migrate(conn: &mut Connection) -> Result<(), Fault> {

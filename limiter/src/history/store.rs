@@ -180,7 +180,8 @@ pub const MERGE: &str = "ON CONFLICT DO UPDATE SET
     under_1_h = coalesce(under_1_h + excluded.under_1_h, under_1_h, excluded.under_1_h),
     under_8_h = coalesce(under_8_h + excluded.under_8_h, under_8_h, excluded.under_8_h),
     longer = coalesce(longer + excluded.longer, longer, excluded.longer),
-    users = coalesce(max(users, excluded.users), users, excluded.users)";
+    users = coalesce(max(users, excluded.users), users, excluded.users),
+    last_refused = coalesce(max(last_refused, excluded.last_refused), last_refused, excluded.last_refused)";
 
 /// What [`Quarter::is_notable`] says of a row.
 pub const NOTABLE: &str =
@@ -195,7 +196,7 @@ impl<'a> Adder<'a> {
             new_source: conn.prepare_cached("INSERT INTO sources (source) VALUES (?1) RETURNING id")?,
             row: conn.prepare_cached(&format!(
                 "INSERT INTO rows VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
-                 ?19, ?20, ?21, ?22, ?23) {MERGE}"
+                 ?19, ?20, ?21, ?22, ?23, ?24) {MERGE}"
             ))?,
             name: conn.prepare_cached("INSERT OR IGNORE INTO names VALUES (?1, ?2, ?3, ?4)")?,
         })
@@ -230,6 +231,7 @@ impl<'a> Adder<'a> {
             ended.map(|ended| number(ended.under_8_h)),
             ended.map(|ended| number(ended.longer)),
             row.users,
+            row.last_refused,
         ])?;
         if keeps_names {
             let day = floor(row.start_s, DAY_S);

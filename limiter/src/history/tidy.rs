@@ -142,7 +142,7 @@ fn shorten(change: &Transaction<'_>, from: u32, to: u32, until: i64) -> Result<(
         &format!(
             "INSERT INTO rows SELECT ?2, start - start % ?2, service, source, peak, max_connections, accepted, refused, \
              denied, banned, total, network, concurrency, rate, would_refuse, held, waiting, under_1_min, under_10_min, \
-             under_1_h, under_8_h, longer, users FROM rows WHERE seconds = ?1 AND start < ?3 ORDER BY start {MERGE}"
+             under_1_h, under_8_h, longer, users, last_refused FROM rows WHERE seconds = ?1 AND start < ?3 ORDER BY start {MERGE}"
         ),
         params![from, to, until],
     )?;

@@ -86,6 +86,8 @@ struct Writer {
     store: Option<Store>,
     /// What is to be written.
     rows: Vec<Quarter>,
+    /// Until when all refusals are written.
+    until: Option<i64>,
     lost: usize,
     tidied: Option<Instant>,
     /// The clock on the wall, and when that was.
@@ -104,6 +106,7 @@ impl Writer {
             aggregator: Aggregator::default(),
             store: None,
             rows: Vec::new(),
+            until: None,
             lost: 0,
             tidied: None,
             clock: None,
@@ -132,12 +135,15 @@ impl Writer {
             (self.sampler, self.store, self.rows) = (None, None, Vec::new());
             self.aggregator = Aggregator::default();
             self.teller = Teller::default();
+            self.until = None;
             let _there_may_be_none = std::fs::remove_file(self.instance.history_report_path());
             return;
         };
         let now_s = clock::now_s();
         self.watch_clock(now_s);
-        match self.look(remember_s) {
+        let looked = self.look(remember_s);
+        let has_looked = looked.is_ok();
+        match looked {
             Ok(seen) => self.rows.extend(self.aggregator.look(now_s, seen)),
             Err(problem) => {
                 self.sampler = None;
@@ -156,10 +162,15 @@ impl Writer {
             written = self.write(config, now_s);
         }
         match written {
-            Ok(()) => self.teller.goes_on(),
+            Ok(()) => {
+                self.teller.goes_on();
+                if has_looked {
+                    self.until = Some(now_s);
+                }
+            }
             Err(fault) => self.wait(&fault),
         }
-        self.teller.leave(&self.instance.history_report_path(), now_s);
+        self.teller.leave(&self.instance.history_report_path(), now_s, self.until);
     }
 
     fn look(&mut self, remember_s: u32) -> Result<Vec<Quarter>> {

@@ -36,6 +36,7 @@ pub struct Planned<'a> {
 
 /// The configuration file that has the change, too.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Saved {
     /// Where it is.
     pub path: PathBuf,

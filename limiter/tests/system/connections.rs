@@ -10,6 +10,8 @@ use limiter_lab::sink::listener;
 use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, client, eventually, sockets};
 use serde_json::Value;
 
+use crate::support::schema::is_as_its_schema_says;
+
 const LIMIT: u32 = 3;
 
 /// A connection that was greeted.
@@ -23,6 +25,7 @@ fn greeted(lab: &Lab, family: limiter_lab::Family, nth: usize) -> TcpStream {
 /// What is listed.
 fn listed(limiter: &Limiter, arguments: &[&str]) -> Vec<Value> {
     let listed = limiter.json(&[&["connections"], arguments].concat());
+    is_as_its_schema_says("connections", &listed);
     listed["connections"].as_array().expect("a list").clone()
 }
 
@@ -129,6 +132,7 @@ fn what_is_closed_gives_its_place_back_at_once() {
         assert_eq!(lab.answer(family.source(), family.port(25)), Answer::Reset, "it is full");
         let said = limiter.ok(&["close", &source, "--dry-run"]);
         assert!(said.ends_with(": would close 3 connections of 3\n"), "{said}");
+        is_as_its_schema_says("close", &limiter.json(&["close", &source, "--dry-run"]));
         let said = limiter.ok(&["close", &source, "--service", "imap"]);
         assert_eq!(said, "no matching connection\n");
         assert_eq!(lab.answer(family.source(), family.port(25)), Answer::Reset, "nothing was closed");

@@ -1,21 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! `limiter explain`: what it takes, and what it says of real connections.
 
-use std::path::Path;
-
 use limiter_lab::{Lab, Limiter, Sink, V4, V6, sockets};
 use serde_json::Value;
 
-/// Whether a document is as the schema in the docs says.
-#[track_caller]
-fn is_as_the_schema_says(document: &Value) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema/explain.json");
-    let schema: Value = serde_json::from_slice(&std::fs::read(path).expect("a schema")).expect("JSON");
-    let validator = jsonschema::validator_for(&schema).expect("a schema");
-    let wrong: Vec<String> =
-        validator.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path)).collect();
-    assert!(wrong.is_empty(), "{wrong:#?} in {document:#}");
-}
+use crate::support::schema::is_as_its_schema_says;
 
 #[test]
 fn the_document_of_a_source_at_its_limit_is_as_its_schema_says() {
@@ -24,11 +13,11 @@ fn the_document_of_a_source_at_its_limit_is_as_its_schema_says() {
     let limiter = Limiter::start(&lab, 4, "reply");
     for family in [V4, V6] {
         let source = family.source();
-        is_as_the_schema_says(&limiter.json(&["explain", &source.to_string()]));
+        is_as_its_schema_says("explain", &limiter.json(&["explain", &source.to_string()]));
         let held: Vec<_> = (0..4).map(|_| lab.served(source, family.port(25))).collect();
         assert!(!lab.answer(source, family.port(25)).is_service());
         let explained = limiter.json(&["explain", &source.to_string()]);
-        is_as_the_schema_says(&explained);
+        is_as_its_schema_says("explain", &explained);
         let services = explained["services"].as_array().expect("services");
         let smtp = services.iter().find(|at| at["service"] == "smtp").expect("smtp");
         assert!(smtp["diagnosis"].is_object(), "{smtp:#}");
@@ -55,7 +44,7 @@ fn a_line_of_a_log_and_the_text_of_a_refusal_name_the_address() {
         let words: Vec<&str> = std::iter::once("explain").chain(line.split(' ')).collect();
         for arguments in [vec!["explain", line], words] {
             let explained = limiter.json(&arguments);
-            is_as_the_schema_says(&explained);
+            is_as_its_schema_says("explain", &explained);
             assert_eq!(explained["address"], "203.0.113.9", "{explained:#}");
             assert_eq!(explained["asked"], line);
         }
@@ -64,7 +53,7 @@ fn a_line_of_a_log_and_the_text_of_a_refusal_name_the_address() {
         "421 4.7.0 other.example.org Too many connections (8 of 8) from this IP [{own}], close one or wait"
     );
     let told = limiter.json(&["explain", &elsewhere]);
-    is_as_the_schema_says(&told);
+    is_as_its_schema_says("explain", &told);
     assert_eq!([&told["server"], &told["refused"]], ["other.example.org", own.to_string().as_str()]);
     let text = limiter.ok(&["explain", &elsewhere]);
     assert!(text.starts_with("This is a refusal by other.example.org, not by this host. "), "{text}");
@@ -79,7 +68,7 @@ fn a_name_is_looked_up_and_each_of_its_addresses_is_explained() {
     let Some(lab) = Lab::new(crate::BINARY) else { return };
     let limiter = Limiter::start(&lab, 4, "reset");
     let explained = limiter.json(&["explain", "localhost"]);
-    is_as_the_schema_says(&explained);
+    is_as_its_schema_says("explain", &explained);
     assert_eq!([&explained["asked"], &explained["local"]], [&Value::from("localhost"), &Value::from(true)]);
 }
 

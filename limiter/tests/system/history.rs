@@ -12,11 +12,13 @@ use serde_json::Value;
 
 use limiter_lab::{Answer, Lab, Limiter, SOON, Sink, V4, V6, eventually};
 
+use crate::support::schema::is_as_its_schema_says;
+
 /// The daemon looks once a minute.
 const LOOK: Duration = Duration::from_secs(75);
 
 /// From now on the daemon sees what happens.
-fn watches(limiter: &Limiter) {
+pub fn watches(limiter: &Limiter) {
     eventually("the history has begun", SOON, || {
         if limiter.history_path().exists() { Ok(()) } else { Err(limiter.log()) }
     });
@@ -25,8 +27,14 @@ fn watches(limiter: &Limiter) {
 /// What `limiter history` says of a source at smtp.
 fn of(limiter: &Limiter, source: std::net::IpAddr) -> Option<Value> {
     let history = limiter.json(&["history", &source.to_string()]);
+    is_as_its_schema_says("history", &history);
     let sources = history["sources"].as_array().expect("a list").clone();
     sources.into_iter().find(|one| one["service"] == "smtp")
+}
+
+fn now_s() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.expect("the clock is right").as_secs().cast_signed()
 }
 
 fn warnings(limiter: &Limiter) -> String {
@@ -51,6 +59,7 @@ fn a_peak_between_two_looks_is_in_the_history_and_who_was_refused_is_with_the_re
         assert!(matches!(lab.answer(family.source(), family.port(25)), Answer::Line(_)));
         drop(held);
     }
+    let refused_at = now_s() - 1;
     let stays = lab.served(V4.sources[1], V4.port(25));
     for family in [V4, V6] {
         let found = eventually("it is in the history", LOOK, || {
@@ -62,12 +71,15 @@ fn a_peak_between_two_looks_is_in_the_history_and_who_was_refused_is_with_the_re
         assert!(found["refused"].as_u64() >= Some(1), "{found:#}");
         assert_eq!(found["durations"]["under_1_min"], 4, "{found:#}");
         assert_eq!(found["rows"][0]["seconds"], 900, "{found:#}");
+        let last = found["last_refused"].as_i64().expect("it was refused");
+        assert!((refused_at..=refused_at + 60).contains(&last), "{refused_at}: {found:#}");
     }
     let mode = fs::metadata(limiter.history_path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
     assert_eq!(warnings(&limiter), "[]");
     let said = limiter.ok(&["history", "--refused"]);
-    assert!(said.starts_with("in the last 1 d: 2 sources were refused "), "{said}");
+    let is_told = said.starts_with("in the last 1 d, until ") && said.contains(": 2 sources were refused ");
+    assert!(is_told, "{said}");
     let csv = limiter.ok(&["history", "--csv", "--service", "smtp"]);
     assert!(csv.lines().any(|line| line.contains(&format!(",900,smtp,{}/32,4,4,4,", V4.source()))), "{csv}");
 
@@ -114,7 +126,7 @@ fn whatever_becomes_of_the_database_the_limits_hold_and_status_says_so() {
     let refused = limiter.cli(&["history"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("a newer limiter wrote it"), "{refused:?}");
     limiter.stop();
-    set_version(1);
+    set_version(2);
     assert!(of(&limiter, V4.source()).is_some(), "nothing was changed in it");
 
     fs::write(&path, vec![0x5a; 100_000]).unwrap();

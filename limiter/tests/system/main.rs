@@ -16,6 +16,7 @@
 mod support;
 
 mod adoption;
+mod advise;
 mod bad_input;
 mod bans;
 mod burst;

@@ -8,15 +8,17 @@ use anyhow::Result;
 use crate::history::{self, Durations, Quarter};
 
 const HEADER: &str = "start,seconds,service,source,peak,limit,accepted,refused,denied,banned,total,network,concurrency,rate,\
-                      would_refuse,held,waiting,under_1_min,under_10_min,under_1_h,under_8_h,longer,users";
+                      would_refuse,held,waiting,under_1_min,under_10_min,under_1_h,under_8_h,longer,users,last_refused";
 
 /// Prints them under a header. What is not known is empty, and so is the limit of who has none.
 pub fn print(rows: &[Quarter]) -> Result<()> {
     let starts = history::utc(rows.iter().map(|row| row.start_s))?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     writeln!(out, "{HEADER}\r")?;
+    let mut last = history::utc(rows.iter().filter_map(|row| row.last_refused))?.into_iter();
     for (row, start) in rows.iter().zip(starts) {
-        writeln!(out, "{start},{}\r", line(row))?;
+        let last = row.last_refused.and_then(|_| last.next()).unwrap_or_default();
+        writeln!(out, "{start},{},{last}\r", line(row))?;
     }
     Ok(out.flush()?)
 }
@@ -54,6 +56,6 @@ mod tests {
         row.durations = Some(Durations { longer: 3, ..Durations::default() });
         row.users = Some(2);
         assert_eq!(line(&row), "900,smtp,2001:db8::/64,0,8,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,3,2");
-        assert_eq!(line(&row).split(',').count() + 1, HEADER.split(',').count());
+        assert_eq!(line(&row).split(',').count() + 2, HEADER.split(',').count());
     }
 }

@@ -37,7 +37,9 @@ fn row(hour: i64, service: &str, source: &str, peak: u32, limit: Option<u32>) ->
 }
 
 fn refused_for(row: Quarter, reasons: &[(Reason, u64)]) -> Quarter {
-    let mut row = Quarter { refused: reasons.iter().map(|(_, times)| times).sum(), ..row };
+    let last_refused = Some(row.start_s + 13 * 60);
+    let refused = reasons.iter().map(|(_, times)| times).sum();
+    let mut row = Quarter { refused, last_refused, ..row };
     for (reason, times) in reasons {
         row.refused_for[*reason as usize] = *times;
     }
@@ -62,7 +64,9 @@ fn night(width: Width) -> Screen {
 }
 
 fn refused(width: Width) -> Screen {
-    let rows = rows().into_iter().filter(|row| row.refused > 0).collect();
+    let of_old =
+        |row: Quarter| Quarter { last_refused: row.last_refused.filter(|_| row.service == "imap"), ..row };
+    let rows = rows().into_iter().filter(|row| row.refused > 0).map(of_old).collect();
     shown(rows, (DAY_S, true, false), width)
 }
 
@@ -87,5 +91,7 @@ fn shown(rows: Vec<Quarter>, (since_s, refused, is_of_one): (i64, bool, bool), w
         let times = crate::history::utc(times)?;
         Ok(times.iter().map(|at| at.replace('T', " ").replace(":00Z", "")).collect())
     };
-    screen(&Shown { sources: &sources, since, refused, is_of_one }, utc, width).expect("a screen")
+    // A minute ago; or nobody knows.
+    let until = (since_s != 3600).then_some(until - 60);
+    screen(&Shown { sources: &sources, since, refused, is_of_one, until }, utc, width).expect("a screen")
 }

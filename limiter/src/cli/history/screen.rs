@@ -20,6 +20,8 @@ pub struct Shown<'a> {
     pub refused: bool,
     /// Of an address or a network: its rows, too.
     pub is_of_one: bool,
+    /// Until when all refusals are written, in seconds since 1970; none where nobody knows.
+    pub until: Option<i64>,
 }
 
 const COLUMNS: [Column; 8] = [
@@ -56,28 +58,33 @@ pub fn screen(
     width: Width,
 ) -> Result<Screen> {
     let mut screen = Screen::new(width);
-    screen.line(&headline(shown));
+    let until = shown.until.map(|until| local(vec![until])).transpose()?.and_then(|mut times| times.pop());
+    screen.line(&headline(shown, until.as_deref().map(without_year)));
     if shown.sources.is_empty() {
         return Ok(screen);
     }
     screen.blank();
-    let last = local(shown.sources.iter().filter_map(|one| one.last_refused).collect())?;
-    let mut last = last.into_iter();
+    let last: Vec<Option<(i64, bool)>> = shown.sources.iter().map(Summary::last_refused).collect();
+    let is_rough = last.iter().flatten().any(|(_, is_known)| !is_known);
+    let mut at = local(last.iter().flatten().map(|(at, _)| *at).collect())?.into_iter();
+    let mut last = last.into_iter().map(|last| {
+        let (_, is_known) = last?;
+        Some(format!("{}{}", if is_known { "" } else { "~" }, without_year(&at.next()?)))
+    });
     let rows: Vec<Vec<String>> = shown
         .sources
         .iter()
         .map(|one| {
-            let last = one.last_refused.and_then(|_| last.next());
+            let last = last.next().flatten();
             let line = if shown.refused { &one.refusals } else { &one.peaks };
             vec![
-                one.service.clone(),
-                one.source.to_string(),
-                peak(one.peak, one.limit),
-                one.accepted.to_string(),
-                refused(one.refused, one.would_refuse),
+                one.sum.service.clone(),
+                one.sum.source.to_string(),
+                peak(one.sum.peak, one.sum.limit),
+                one.sum.accepted.to_string(),
+                refused(one.sum.refused, one.sum.would_refuse),
                 why(&one.reasons().into_iter().map(|(reason, _)| reason.name()).collect::<Vec<_>>()),
-                // Without the year.
-                last.map_or_else(|| "-".to_owned(), |at| at.get(5..).unwrap_or(&at).to_owned()),
+                last.unwrap_or_else(|| "-".to_owned()),
                 sparkline(line),
             ]
         })
@@ -94,17 +101,29 @@ pub fn screen(
         screen.blank();
         stretches(&mut screen, shown, local)?;
     }
-    if shown.sources.iter().any(|one| one.would_refuse > 0) {
+    if is_rough {
+        screen.paragraph(["~: in the row that begins then; an older limiter has kept no time"]);
+    }
+    if shown.sources.iter().any(|one| one.sum.would_refuse > 0) {
         screen.paragraph(["+N: N more would have been refused, if the service did not only observe"]);
     }
     Ok(screen)
 }
 
-/// The answer in a sentence.
-fn headline(shown: &Shown<'_>) -> String {
+/// A time without its year.
+fn without_year(at: &str) -> &str {
+    at.get(5..).unwrap_or(at)
+}
+
+/// The answer in a sentence: until when everything is written, and what that says.
+fn headline(shown: &Shown<'_>, until: Option<&str>) -> String {
     let since = output::time(shown.since);
-    let refused = shown.sources.iter().filter(|one| one.refused > 0).count();
-    let times: u64 = shown.sources.iter().map(|one| one.refused).sum();
+    let since = match until {
+        Some(until) => format!("{since}, until {until}"),
+        None => format!("{since}, as far as it is written"),
+    };
+    let refused = shown.sources.iter().filter(|one| one.sum.refused > 0).count();
+    let times: u64 = shown.sources.iter().map(|one| one.sum.refused).sum();
     let near = shown.sources.len() - refused;
     let sources = |n: usize| if n == 1 { "1 source".to_owned() } else { format!("{n} sources") };
     let were = if refused == 1 { "was" } else { "were" };
@@ -144,22 +163,23 @@ fn often(times: u64) -> String {
 /// What there is to say of one source besides its numbers.
 fn about(one: &Summary) -> Vec<String> {
     let mut about = Vec::new();
-    if let Some(durations) = one.durations.filter(|durations| durations.ended() > 0) {
+    if let Some(durations) = one.sum.durations.filter(|durations| durations.ended() > 0) {
         let Durations { under_1_min, under_10_min, under_1_h, under_8_h, longer } = durations;
         about.push(format!(
             "{} at {}: {} connections ended; they had lasted less than 1 min: {under_1_min}, 10 min: {under_10_min}, 1 h: \
              {under_1_h}, 8 h: {under_8_h}, longer: {longer}",
-            one.source,
-            one.service,
+            one.sum.source,
+            one.sum.service,
             durations.ended()
         ));
     }
-    if let Some(users) = one.users.filter(|users| *users > 0) {
-        let names = if one.names.is_empty() { String::new() } else { format!(": {}", one.names.join(", ")) };
+    if let Some(users) = one.sum.users.filter(|users| *users > 0) {
+        let names =
+            if one.sum.names.is_empty() { String::new() } else { format!(": {}", one.sum.names.join(", ")) };
         let users = if users == 1 { "1 user".to_owned() } else { format!("{users} users") };
         about.push(format!(
             "{} at {}: {users} or more in a quarter of an hour{names}",
-            one.source, one.service
+            one.sum.source, one.sum.service
         ));
     }
     about

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use limiter_common::Reason;
 use serde::Serialize;
 
-use crate::history::{Durations, Quarter, REASONS, by_name};
+use crate::history::Quarter;
 
 /// How many parts the time has that is shown as a line.
 const PARTS: usize = 12;
@@ -16,27 +16,9 @@ const PARTS: usize = 12;
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Summary {
-    pub service: String,
-    #[cfg_attr(test, schemars(with = "String"))]
-    pub source: IpNet,
-    /// The most connections at one time.
-    pub peak: u32,
-    /// The last limit; none where there was none.
-    pub limit: Option<u32>,
-    pub accepted: u64,
-    pub refused: u64,
-    #[serde(serialize_with = "by_name")]
-    #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, u64>"))]
-    pub refused_for: [u64; REASONS],
-    pub would_refuse: u64,
-    pub held: u64,
-    pub waiting: u32,
-    /// How long connections had been there that ended; none where that is not known.
-    pub durations: Option<Durations>,
-    pub users: Option<u32>,
-    pub names: Vec<String>,
-    /// When the stretch begins in which it was refused last, in seconds since 1970.
-    pub last_refused: Option<i64>,
+    /// The rows added up: a row that is as long as the time that is asked for.
+    #[serde(flatten)]
+    pub sum: Quarter,
     /// What it is added up from, by time.
     pub rows: Vec<Quarter>,
     /// The peaks over the time, in equal parts of it.
@@ -51,15 +33,22 @@ impl Summary {
     /// The reasons, the most frequent first.
     pub fn reasons(&self) -> Vec<(Reason, u64)> {
         let mut reasons: Vec<(Reason, u64)> =
-            Reason::ALL.into_iter().zip(self.refused_for).filter(|(_, times)| *times > 0).collect();
+            Reason::ALL.into_iter().zip(self.sum.refused_for).filter(|(_, times)| *times > 0).collect();
         reasons.sort_by_key(|(_, times)| Reverse(*times));
         reasons
     }
 
     /// How much of its limit it has reached, in thousandths.
     fn share(&self) -> u64 {
-        let limit = self.limit.map_or(u64::MAX, |limit| u64::from(limit.max(1)));
-        u64::from(self.peak) * 1000 / limit
+        let limit = self.sum.limit.map_or(u64::MAX, |limit| u64::from(limit.max(1)));
+        u64::from(self.sum.peak) * 1000 / limit
+    }
+
+    /// When it was refused last, and whether to within a minute; where nobody has kept that, when the row begins in which it
+    /// was.
+    pub fn last_refused(&self) -> Option<(i64, bool)> {
+        let row = self.rows.iter().rev().find(|row| row.refused > 0)?;
+        Some(row.last_refused.map_or((row.start_s, false), |at| (at, true)))
     }
 }
 
@@ -71,15 +60,17 @@ pub fn of(rows: Vec<Quarter>, (since, until): (i64, i64)) -> Vec<Summary> {
     }
     let mut all: Vec<Summary> = by_source.into_values().filter_map(|rows| one(rows, since, until)).collect();
     all.sort_by(|a, b| {
-        let order = |one: &Summary| (Reverse(one.refused + one.would_refuse), Reverse(one.share()));
-        order(a).cmp(&order(b)).then_with(|| (a.source, &a.service).cmp(&(b.source, &b.service)))
+        let order = |one: &Summary| (Reverse(one.sum.refused + one.sum.would_refuse), Reverse(one.share()));
+        let name = |one: &Summary| (one.sum.source, one.sum.service.clone());
+        order(a).cmp(&order(b)).then_with(|| name(a).cmp(&name(b)))
     });
     all
 }
 
 fn one(rows: Vec<Quarter>, since: i64, until: i64) -> Option<Summary> {
     let first = rows.first()?;
-    let mut sum = Quarter::new(first.start_s, first.seconds, &first.service, first.source);
+    let seconds = u32::try_from(until - since).unwrap_or(u32::MAX);
+    let mut sum = Quarter { start_s: since, seconds, ..Quarter::new(0, 1, &first.service, first.source) };
     let (mut peaks, mut refusals) = ([0_u64; PARTS], [0_u64; PARTS]);
     let length = (until - since).max(1);
     let part = |at: i64| {
@@ -99,39 +90,7 @@ fn one(rows: Vec<Quarter>, since: i64, until: i64) -> Option<Summary> {
             *sum += row.refused;
         }
     }
-    let last_refused = rows.iter().rev().find(|row| row.refused > 0).map(|row| row.start_s);
-    let Quarter {
-        service,
-        source,
-        peak,
-        limit,
-        accepted,
-        refused,
-        refused_for,
-        would_refuse,
-        held,
-        waiting,
-        ..
-    } = sum;
-    Some(Summary {
-        service,
-        source,
-        peak,
-        limit,
-        accepted,
-        refused,
-        refused_for,
-        would_refuse,
-        held,
-        waiting,
-        durations: sum.durations,
-        users: sum.users,
-        names: sum.names,
-        last_refused,
-        rows,
-        peaks,
-        refusals,
-    })
+    Some(Summary { sum, rows, peaks, refusals })
 }
 
 /// The numbers as a line: the highest as high as it can be, none as none.
@@ -165,7 +124,9 @@ mod tests {
     fn rows_of_one_source_are_added_up_and_drawn_in_the_order_of_time() {
         let sources = of(vec![row(0, 4, 0), row(900, 8, 3), row(10_800 - 900, 2, 1)], (0, 10_800));
         let [one] = &sources[..] else { panic!("one source") };
-        assert_eq!((one.peak, one.refused, one.limit, one.last_refused), (8, 4, Some(8), Some(9900)));
+        assert_eq!((one.sum.peak, one.sum.refused, one.sum.limit), (8, 4, Some(8)));
+        assert_eq!((one.sum.start_s, one.sum.seconds), (0, 10_800));
+        assert_eq!(one.last_refused(), Some((9900, false)), "that is all that is known");
         assert_eq!(one.reasons(), [(Reason::Concurrency, 4)]);
         assert_eq!(sparkline(&one.peaks), "▄█·········▂");
         assert_eq!(sparkline(&one.refusals), "·█·········▃");
@@ -182,8 +143,16 @@ mod tests {
             ],
             (0, 900),
         );
-        let order: Vec<String> = sources.iter().map(|one| one.source.to_string()).collect();
+        let order: Vec<String> = sources.iter().map(|one| one.sum.source.to_string()).collect();
         assert_eq!(order, ["192.0.2.3/32", "192.0.2.2/32", "192.0.2.1/32"]);
+    }
+
+    #[test]
+    fn the_time_of_the_last_refusal_is_told_where_it_is_kept() {
+        let at = |at| Quarter { last_refused: Some(at), ..row(900, 8, 3) };
+        let sources = of(vec![row(0, 4, 1), at(1234), row(1800, 2, 0)], (0, 3600));
+        assert_eq!(sources[0].last_refused(), Some((1234, true)));
+        assert_eq!(sources[0].sum.last_refused, Some(1234));
     }
 
     #[test]

@@ -5,13 +5,21 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
+    slice::from_ref,
 };
 
 use nix::mount::{MsFlags, mount, umount};
 use rusqlite::Connection;
 
 use super::{DAY, place, row, rows, source, store};
-use crate::history::{fault::Fault, read, schema, store::Store};
+use crate::history::{
+    fault::Fault,
+    read,
+    row::{DAY_S, Quarter},
+    schema,
+    store::Store,
+    tidy::{self, Retention},
+};
 
 fn refused(path: &Path) -> Fault {
     let Err(fault) = Store::open(path) else { panic!("it is opened") };
@@ -40,6 +48,30 @@ fn a_new_database_is_roots_alone_and_keeps_its_log_beside_it() {
         .query_row("SELECT service, peak FROM history", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .unwrap();
     assert_eq!((service.as_str(), peak), ("smtp", 3), "as an admin asks for it");
+}
+
+#[test]
+fn a_database_of_an_older_build_is_read_as_it_is_and_becomes_this_builds_own() {
+    let (_dir, path) = place();
+    let refused = Quarter { refused: 3, ..row(DAY, 900, 1, 8) };
+    store(&path).write(from_ref(&refused), true).unwrap();
+    // As the first version had it.
+    let old = "DROP VIEW history; ALTER TABLE rows DROP COLUMN last_refused;
+               CREATE VIEW history AS SELECT start FROM rows; PRAGMA user_version = 1";
+    Connection::open(&path).unwrap().execute_batch(old).unwrap();
+    assert_eq!(&rows(&path), from_ref(&refused), "whoever reads changes nothing");
+    let mut store = store(&path);
+    assert_eq!(schema::check(store.connection()).unwrap(), schema::VERSION);
+    assert_eq!(&rows(&path), from_ref(&refused));
+    let at = |last_refused| Quarter { last_refused, ..refused.clone() };
+    for last_refused in [Some(DAY + 100), None, Some(DAY + 60)] {
+        store.write(&[at(last_refused)], true).unwrap();
+    }
+    assert_eq!(rows(&path)[0].last_refused, Some(DAY + 100));
+    let later = DAY + 30 * i64::from(DAY_S);
+    tidy::tidy(store.connection(), later, &Retention { days: 60, bytes: 256 << 20 }).unwrap();
+    let row = &rows(&path)[0];
+    assert_eq!((row.seconds, row.refused, row.last_refused), (DAY_S, 12, Some(DAY + 100)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use limiter_lab::{Lab, Limiter, SOON, V4, V6, eventually, sockets};
 use serde_json::Value;
 
 use super::scenes::{Crowd, connections, has};
-use crate::support::{dovecot, postfix};
+use crate::support::{dovecot, postfix, schema::is_as_its_schema_says};
 
 const LIMIT: u32 = 10;
 
@@ -36,6 +36,7 @@ fn connections_without_tls_are_listed_with_their_users() {
         assert_eq!(users(&listed), BTreeMap::from(expected), "{listed:#?}");
         let imap = listed.iter().filter(|one| one["user"].is_string());
         assert!(imap.clone().all(|one| one["service"] == "imap" && one["process"]["name"] == "imap"));
+        is_as_its_schema_says("connections", &limiter.json(&["connections"]));
         let text = limiter.ok(&["connections", &source.to_string()]);
         assert!(text.lines().next().is_some_and(|line| line.ends_with("USER")), "{text}");
         drop((crowd, stranger, mail));
@@ -114,4 +115,36 @@ fn a_user_of_whom_only_some_sessions_are_meant_is_not_thrown_out_of_the_others()
     let left = has(&limiter, source, 1);
     assert_eq!(users(&left), BTreeMap::from([("anna".to_owned(), 1)]), "{left:#?}");
     drop((old, young));
+}
+
+#[test]
+fn the_history_knows_who_was_logged_in_and_has_no_names_where_nobody_wants_them() {
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let _dovecot = dovecot::start(&lab);
+    let source = V4.source();
+    let _crowd = Crowd::hold(&lab.client, V4.host, source, &["anna", "anna", "ben"]);
+    let mut limiter = Limiter::start(&lab, 4, "reply");
+    let of_imap = |limiter: &Limiter| {
+        eventually("the history has its users", SOON, || {
+            let history = limiter.cli(&["history", &source.to_string(), "--json"]);
+            let history: Value = serde_json::from_str(&history.stdout).map_err(|_| limiter.log())?;
+            let of_imap = history["sources"].as_array().into_iter().flatten();
+            let mut of_imap = of_imap.filter(|one| one["service"] == "imap" && one["users"] == 2);
+            of_imap.next().cloned().ok_or_else(|| format!("{history:#}"))
+        })
+    };
+    let found = of_imap(&limiter);
+    assert_eq!(found["names"], serde_json::json!(["anna", "ben"]), "{found:#}");
+    let said = limiter.ok(&["history", &source.to_string()]);
+    assert!(said.contains("2 users or more in a quarter of an hour: anna, ben"), "{said}");
+    limiter.stop();
+    limiter.ok(&["history", "forget", &source.to_string()]);
+    limiter.configure("[defaults]\nmax_connections = 4\n[history]\nusers = false\n");
+    limiter.run();
+    let found = of_imap(&limiter);
+    assert_eq!(found["names"], Value::Null, "{found:#}");
+    limiter.stop();
+    let database = rusqlite::Connection::open(limiter.history_path()).expect("a database");
+    let names = database.query_row("SELECT count(*) FROM names", [], |row| row.get::<_, u32>(0));
+    assert_eq!(names, Ok(0));
 }

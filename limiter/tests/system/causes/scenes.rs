@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use limiter_lab::command::feed;
 use limiter_lab::lab::WIRE;
 use limiter_lab::{Lab, Limiter, Namespace, SOON, V4, client, eventually, let_time_pass};
 use nix::sched::{CloneFlags, setns};
@@ -75,6 +76,31 @@ pub fn has(limiter: &Limiter, address: IpAddr, count: usize) -> Vec<Value> {
 pub fn add_address(lab: &Lab, address: IpAddr) {
     lab.client.ip(&["addr", "add", &format!("{address}/32"), "dev", WIRE]).expect("an address");
     lab.host.ip(&["route", "add", &address.to_string(), "dev", WIRE]).expect("a route");
+}
+
+/// The host behind another one that hides it.
+pub const INSIDE: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+
+/// A host whose connections all come from one address of the client host, as those of containers behind a bridge do.
+pub fn hide_behind(lab: &Lab, bridge: IpAddr) -> Namespace {
+    /// Its end of the link to the client host, and that one's.
+    const LINK: &str = "inside";
+    let gateway: IpAddr = Ipv4Addr::new(172, 17, 255, 254).into();
+    let inside = Namespace::new(format!("{}-i", lab.name)).expect("root may make a namespace");
+    inside.veth_to(&lab.client, LINK).expect("a link");
+    lab.client.connect(LINK, gateway, INSIDE.into()).expect("an address");
+    inside.connect(LINK, INSIDE.into(), gateway).expect("an address");
+    inside.ip(&["route", "add", &V4.host.to_string(), "via", &gateway.to_string()]).expect("a route");
+    add_address(lab, bridge);
+    lab.client.sysctl("ipv4/ip_forward", "1").expect("root may");
+    let mut nft = lab.client.command("nft");
+    nft.args(["-f", "-"]);
+    let rules = format!(
+        "table ip hide {{\nchain out {{\ntype nat hook postrouting priority srcnat\n\
+         ip saddr {INSIDE} snat to {bridge}\n}}\n}}\n"
+    );
+    feed(nft, &rules).expect("nftables is installed");
+    inside
 }
 
 /// A client that connects, says goodbye, and comes again at once, until this is dropped.

@@ -94,6 +94,19 @@ fn a_client_that_comes_back_to_postfix_at_once_is_in_a_loop() {
 }
 
 #[test]
+#[ignore = "cargo xtask soak runs it: it watches for 31 seconds"]
+fn a_program_that_opens_sessions_and_closes_none_is_in_a_loop() {
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let _dovecot = dovecot::start(&lab);
+    let limiter = Limiter::start_with(&lab, CONFIG);
+    let source = V4.source();
+    let _crowd = Crowd::start(&lab.client, "leak", V4.host, source, &["4", "anna"]);
+    let found = first(&limiter, source, "imap", &["--watch", "31s"], "looping");
+    assert!(figure(&found, "grown") >= 5, "{found:#}");
+    assert_eq!(found["confidence"], "high", "{found:#}");
+}
+
+#[test]
 #[ignore = "cargo xtask soak runs it: it waits for a minute of silence"]
 fn sessions_of_a_phone_that_vanished_are_ghosts() {
     let Some(lab) = Lab::new(crate::BINARY) else { return };
@@ -112,6 +125,22 @@ fn sessions_of_a_phone_that_vanished_are_ghosts() {
     });
     let found = first(&limiter, source, "imap", &[], "ghosts");
     assert_eq!(figure(&found, "gone"), 10, "{found:#}");
+}
+
+#[test]
+fn a_bridge_that_masquerades_its_clients_is_something_in_front() {
+    let Some(lab) = Lab::new(crate::BINARY) else { return };
+    let _dovecot = dovecot::start(&lab);
+    let limiter = Limiter::start_with(&lab, CONFIG);
+    let bridge: IpAddr = Ipv4Addr::new(172, 17, 0, 1).into();
+    let inside = scenes::hide_behind(&lab, bridge);
+    let own: IpAddr = scenes::INSIDE.into();
+    let users = ["anna", "ben", "carla", "dave", "eva", "fritz", "gerd", "hanna", "ida", "jan"];
+    let _crowd = Crowd::hold(&inside, V4.host, own, &users);
+    has(&limiter, bridge, 10);
+    assert!(connections(&limiter, own).is_empty(), "its own address is hidden");
+    let found = first(&limiter, bridge, "imap", &[], "in-front");
+    assert_eq!(figure(&found, "inside"), 1, "{found:#}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 """Many IMAP sessions of a few users, as programs keep them.
 
     imap_crowd.py hold HOST SOURCE USER...           a session for each, which waits in IDLE, until standard input ends
+    imap_crowd.py leak HOST SOURCE EVERY USER        one more session after the other, and none ends, until standard input ends
     imap_crowd.py visit HOST SOURCE EVERY STAY USER...  one after the other logs in, stays, and logs out, until standard input ends
 
 Says "ready" on standard output when the first round is done.
@@ -52,6 +53,16 @@ if mode == "hold":
     sessions = [idle(login(user)) for user in words]
     ready()
     sys.stdin.read()
+elif mode == "leak":
+    every, user = float(words[0]), words[1]
+    sessions = [login(user)]
+    ready()
+    while not is_over(every):
+        try:
+            sessions.append(idle(login(user)))
+        except (OSError, imaplib.IMAP4.error):
+            # Refused: it goes on trying.
+            pass
 else:
     every, stay, users = float(words[0]), float(words[1]), words[2:]
     turn = 0

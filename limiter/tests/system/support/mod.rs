@@ -6,5 +6,6 @@ pub mod dovecot;
 pub mod exim;
 pub mod mail_daemon;
 pub mod postfix;
+pub mod schema;
 pub mod seccomp;
 pub mod service;
