@@ -9,6 +9,7 @@ mod heartbeat;
 mod options;
 mod refusals;
 mod start;
+mod supervisor;
 mod unload;
 mod upkeep;
 mod users;
@@ -96,6 +97,7 @@ pub fn run(instance: &Instance, options: &Options) -> Result<()> {
         // Before anybody can know the daemon's number: a signal without a handler ends a process.
         let signals = Signals::catch()?;
         let serving = start(instance, options, bounds, &mut lock)?;
+        supervisor::serves(instance);
         Box::pin(serving.serve(signals, options)).await
     });
     // A thread that waits for somebody else is not waited for.
@@ -317,10 +319,14 @@ impl Serving {
                     break true;
                 }
                 _ = signals.hangup.recv() => {
+                    supervisor::reloads();
                     reload.begin();
                     continue;
                 }
-                config = reload.end() => config,
+                config = reload.end() => {
+                    supervisor::has_reloaded();
+                    config
+                }
                 // `limiter reload` has put it in force.
                 _ = signals.applied.recv() => config::load(&instance.applied_path()).context(UNKNOWN),
                 result = &mut attendant => bail!("waiting clients are no longer served ({result:?}): each gets in only when the kernel repeats its SYN-ACK, until the daemon restarts"),
@@ -346,6 +352,10 @@ impl Serving {
                 Err(problem) => error!("{problem:#}"),
             }
         };
+        match end {
+            End::Again => supervisor::reloads(),
+            End::Stop => supervisor::ends(limits_stay),
+        }
         if let Some(leave) = leave {
             drop(leave);
             attendant.await?.context("cannot stop serving waiting clients")?;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The daemon's heartbeat: without it the kernel brings nobody to the greeter, and `limiter status` says that the daemon
-//! does not answer. One that was stopped (SIGSTOP, a frozen cgroup) still has its listener, where nobody accepts.
+//! does not answer. One that was stopped (SIGSTOP, a frozen cgroup) still has its listener, where nobody accepts. The
+//! service manager hears each beat, too.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use tracing::error;
 
+use super::supervisor;
 use crate::{kernel::Tables, ledger};
 
 /// How often the heart beats.
@@ -28,10 +30,12 @@ pub async fn go_on(mut tables: Tables) {
     let mut has_failed = false;
     loop {
         due.tick().await;
-        if let Err(problem) = beat(&mut tables, HOLDS)
-            && !std::mem::replace(&mut has_failed, true)
-        {
-            error!("{problem:#}; refused clients get a reset until the daemon restarts");
+        match beat(&mut tables, HOLDS) {
+            Ok(()) => supervisor::answers(),
+            Err(problem) if !std::mem::replace(&mut has_failed, true) => {
+                error!("{problem:#}; refused clients get a reset until the daemon restarts");
+            }
+            Err(_) => {}
         }
     }
 }
