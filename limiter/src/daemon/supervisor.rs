@@ -42,7 +42,8 @@ pub fn ends(limits_stay: bool) {
 }
 
 fn serving(instance: &Instance) -> String {
-    format!("instance {instance}: the limits are in force, and refused clients are told why")
+    // Whether it enforces or observes changes later, so it is not said here.
+    format!("instance {instance} is loaded and the daemon answers; `limiter status` shows what is in force")
 }
 
 fn tell(state: &[NotifyState]) {
