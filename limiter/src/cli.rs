@@ -5,7 +5,9 @@ mod advise;
 mod answer;
 mod bans;
 mod caution;
+mod check;
 mod close;
+mod configured;
 mod connections;
 mod doctor;
 mod exit;
@@ -89,6 +91,11 @@ enum Verb {
     Rules(rules::RulesArgs),
     /// List bans with their reason and the time left
     Bans(bans::BansArgs),
+    /// Check a configuration file: whether it is right, what it means, and what a reload would change
+    ///
+    /// Changes nothing, and needs neither root nor a loaded instance; without root it cannot tell what a reload would
+    /// change. Exits with 0 if the file is right, and 2 if it has a mistake.
+    Check(check::Args),
     /// Reload the configuration file, and apply it in one step
     Reload(reload::Args),
     /// Change the limits of a service, at once
@@ -152,6 +159,7 @@ pub fn main() -> ExitCode {
         Verb::Advise(args) => advise::run(&cli.instance, &args),
         Verb::Doctor(args) => doctor::run(&cli.instance, &args),
         Verb::Rules(args) => rules::show(&cli.instance, &args),
+        Verb::Check(args) => check::run(&cli.instance, &args),
         Verb::Reload(args) => reload::run(&cli.instance, &args),
         Verb::Set(args) => set::run(&cli.instance, &args),
         Verb::Allow(args) => rules::allow(&cli.instance, &args),
@@ -245,6 +253,7 @@ impl Verb {
             | Self::Doctor(_)
             | Self::Rules(_)
             | Self::Bans(_)
+            | Self::Check(_)
             | Self::Unload(_)
             | Self::Import(_)
             | Self::Generate(_)

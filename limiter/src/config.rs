@@ -54,4 +54,4 @@ pub use rules::{PerService, Rule, bits, ip_net, network, parse_network, prefix_l
 pub use ruling::Ruling;
 pub use schema::OrNone;
 pub use service::{Network, RateWithBurst, Service};
-pub use setting::{Setting, SettingError, apply, changes, parse_setting};
+pub use setting::{Setting, SettingError, apply, changes, parse_setting, settings};

@@ -19,12 +19,17 @@ pub fn nothing_loaded(instance: &Instance) -> String {
 
 /// The tables of an instance that is loaded.
 pub fn loaded(instance: &Instance) -> Result<Tables> {
+    if_loaded(instance)?.ok_or_else(|| anyhow!(nothing_loaded(instance)))
+}
+
+/// The tables of an instance; none if it is not loaded.
+pub fn if_loaded(instance: &Instance) -> Result<Option<Tables>> {
     environment::check()?;
     match Found::inspect(instance)? {
-        Found::Current(tables) => Ok(*tables),
+        Found::Current(tables) => Ok(Some(*tables)),
         Found::Nothing => {
             refuse_elsewhere(instance)?;
-            Err(anyhow!(nothing_loaded(instance)))
+            Ok(None)
         }
         Found::Other(difference) => Err(anyhow!(
             "another build of limiter loaded instance {instance} ({difference}): use that build, or replace it \

@@ -10,12 +10,12 @@ mod reload;
 mod rules;
 mod services;
 
-#[cfg(test)]
-pub use apply::of_config;
-pub use apply::{Applied, apply, reapply, set_local};
+pub use apply::{Applied, apply, of_config, reapply, set_local};
 pub use caution::{Caution, of_ban, of_deny};
 pub use change::{Planned, Saved, StaleFile, plan};
-pub use description::{Difference, describe, describe_limits};
+#[cfg(test)]
+pub use description::differences;
+pub use description::{Difference, describe, describe_limits, describe_service, ports_of};
 pub use local::{addresses, built_in, built_in_rule};
 pub use reload::{Changed, Later, Preview, Until, preview, reload};
 pub use rules::{Lookup, admins_rule, admins_rules, covering, in_force, rule_match};

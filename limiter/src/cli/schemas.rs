@@ -7,14 +7,15 @@ use std::{fs, path::PathBuf};
 
 use schemars::{Schema, generate::SchemaSettings};
 
-use super::{advise, close, connections, explain, history};
+use super::{advise, check, close, connections, explain, history};
 
 /// The schema of a document.
 type Make = fn() -> Schema;
 
 /// Each verb whose document has a schema.
-const DOCUMENTS: [(&str, Make); 6] = [
+const DOCUMENTS: [(&str, Make); 7] = [
     ("advise", of::<advise::Document>),
+    ("check", of::<check::Document>),
     ("close", of::<close::Closed>),
     ("connections", of::<connections::Connections>),
     ("doctor", of::<crate::doctor::Report>),

@@ -19,7 +19,7 @@ use limiter_common::{
 };
 
 use super::{
-    advise, bans, doctor, explain, history, list,
+    advise, bans, check, doctor, explain, history, list,
     loaded::nothing_loaded,
     output::{Screen, Width},
     rules, schemas, status,
@@ -509,6 +509,17 @@ fn at_each_width(text: &mut String, state: &str, command: &str, show: impl Fn(Wi
     }
 }
 
+/// Those of a file that has no mistakes, against what is in force.
+fn check_screens() -> String {
+    let mut text = String::new();
+    for (state, document) in check::example::states() {
+        writeln!(text, "# {state}").expect("memory");
+        at_each_width(&mut text, state, "check", |width| document.screen(width));
+        schemas::check("check", &serde_json::to_value(&document).expect("a document"));
+    }
+    text
+}
+
 /// Those of the history, which is no matter of a host's state.
 fn history_screens() -> String {
     let mut text = String::new();
@@ -544,6 +555,7 @@ fn every_screen_in_every_state_is_as_it_was_and_fits() {
         texts.push((state, text));
     }
     texts.push(("history", history_screens()));
+    texts.push(("check", check_screens()));
     for (state, report, all) in doctor::example::states() {
         let mut text = String::new();
         let command = if all { "doctor --all" } else { "doctor" };

@@ -127,6 +127,12 @@ impl fmt::Display for Setting {
     }
 }
 
+/// What `policy` holds, one for each key there is.
+#[must_use]
+pub fn settings(policy: &ServicePolicy) -> [Setting; 10] {
+    Setting::all_of(policy)
+}
+
 /// What is another in `after` than in `before`, and what `settings` asked for though it was so already:
 /// each as it was and as it is. A new rate, for one, brings a new burst.
 #[must_use]

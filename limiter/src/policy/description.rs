@@ -7,6 +7,7 @@ use limiter_common::{
     Action, ServiceId, ServicePolicy,
     rule::{Network, RuleLimits},
 };
+use serde::Serialize;
 
 use super::{
     rules::admins_rules,
@@ -67,8 +68,15 @@ fn describe_limit(limits: &RuleLimits, whose: impl Fn(fn(&RuleLimits) -> bool) -
     connections.into_iter().chain(rate).chain(network).collect()
 }
 
+/// What a policy says of a service, by key, as the configuration writes it without quotes.
+pub fn describe_service(policy: &ServicePolicy) -> Vec<(&'static str, String)> {
+    let settings = config::settings(policy).into_iter().map(|setting| (setting.key(), setting.to_string()));
+    settings.chain(KEYS.map(|(key, get)| (key, get(policy)))).collect()
+}
+
 /// What is another in one policy than in another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Difference {
     /// Of what: a service, `rule NETWORK`, or the configuration as a whole.
     pub what: String,
@@ -185,9 +193,14 @@ const KEYS: [(&str, Get); 4] = [
 ];
 
 fn ports(ports: &[u8], id: ServiceId) -> String {
-    let of_service = (0_u16..=u16::MAX).zip(ports).filter(|(_, service)| **service == id.0);
-    let ports: Vec<String> = of_service.map(|(port, _)| port.to_string()).collect();
+    let ports: Vec<String> = ports_of(ports, id).iter().map(u16::to_string).collect();
     if ports.is_empty() { NONE.to_owned() } else { ports.join(",") }
+}
+
+/// The ports of a service, sorted.
+pub fn ports_of(ports: &[u8], id: ServiceId) -> Vec<u16> {
+    let of_service = (0_u16..=u16::MAX).zip(ports).filter(|(_, service)| **service == id.0);
+    of_service.map(|(port, _)| port).collect()
 }
 
 fn of_rules(before: &PolicySet, after: &PolicySet) -> Vec<Difference> {

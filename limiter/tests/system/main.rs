@@ -22,6 +22,7 @@ mod bans;
 mod burst;
 mod causes;
 mod cgroups;
+mod check;
 mod closed_ports;
 mod connections;
 mod counts;
