@@ -12,7 +12,7 @@ use crate::{command, compiler::Compiler, linker::Linker, paths};
 const TARGET: &str = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
 
 /// Separates flags in `CARGO_ENCODED_RUSTFLAGS`, where they may hold spaces.
-const SEPARATOR: &str = "\x1f";
+pub const SEPARATOR: &str = "\x1f";
 
 /// Arguments of the verb.
 #[derive(Args)]

@@ -19,6 +19,7 @@ mod fuzz;
 mod linker;
 mod lint;
 mod optimised;
+mod package;
 mod packages;
 mod paths;
 mod privilege;
@@ -77,6 +78,8 @@ enum Verb {
     Senders(senders::Senders),
     /// Show what users of mail programs see when they are over a limit
     Clients(clients::Clients),
+    /// Make a Debian package
+    Package(package::Package),
     /// Run the kernel tests on Debian kernels, in virtual machines
     Vm(vm::Vm),
     /// Run as init of such a virtual machine
@@ -107,6 +110,7 @@ fn run() -> anyhow::Result<()> {
         Verb::Replies(verb) => verb.run(),
         Verb::Senders(verb) => verb.run(),
         Verb::Clients(verb) => verb.run(),
+        Verb::Package(verb) => verb.run(),
         Verb::Vm(verb) => verb.run(),
         Verb::VmInit(verb) => verb.run(),
     }

@@ -151,6 +151,12 @@ pub const CLIENTS: &[Package] = &[
     package("python3", &["python3"], "its library has mail clients"),
 ];
 
+/// What makes a Debian package, and looks at it.
+pub const PACKAGE: &[Package] = &[
+    package("dpkg-dev", &["dpkg-shlibdeps"], "finds the libraries that the package depends on"),
+    package("lintian", &["lintian"], "checks the package"),
+];
+
 /// What the soak needs.
 pub const SOAK: &[Package] = &[IPROUTE2];
 

@@ -34,6 +34,15 @@ pub fn notes() -> PathBuf {
     root().join("target/xtask")
 }
 
+/// Paths of this machine that compilers would write into what they make, and what is to be there instead.
+pub fn nowhere() -> impl Iterator<Item = (String, &'static str)> {
+    let cargo = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    let paths = [Some((root().to_owned(), ".")), cargo.map(|cargo| (cargo, "/cargo"))];
+    paths.into_iter().flatten().map(|(from, to)| (from.display().to_string(), to))
+}
+
 /// The cargo that runs us.
 pub fn cargo() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
