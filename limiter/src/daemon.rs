@@ -378,20 +378,25 @@ impl Serving {
         if limits_stay && let Err(problem) = bans::state::mark(instance) {
             warn!("{problem:#}; if the host's clock is wrong after the next restart, bans may last longer");
         }
-        if limits_stay && environment::pins_warning().is_some() {
-            info!(
-                "the daemon stops; the limits stay in force, with resets instead of replies, only as long as \
-                 this /sys/fs/bpf is mounted somewhere"
-            );
-        } else if limits_stay {
-            info!(
-                "the daemon stops; the limits stay in force, with resets instead of replies, until `{limiter} unload`",
-                limiter = instance.program()
-            );
-        } else {
-            info!("the daemon stops: instance {instance} is being unloaded");
-        }
+        log_end(instance, limits_stay);
         Ok(end)
+    }
+}
+
+/// Says in the log what becomes of the limits.
+fn log_end(instance: &Instance, limits_stay: bool) {
+    if limits_stay && environment::pins_warning().is_some() {
+        info!(
+            "the daemon stops; the limits stay in force, with resets instead of replies, only as long as \
+             this /sys/fs/bpf is mounted somewhere"
+        );
+    } else if limits_stay {
+        info!(
+            "the daemon stops; the limits stay in force, with resets instead of replies, until `{limiter} unload`",
+            limiter = instance.program()
+        );
+    } else {
+        info!("the daemon stops: instance {instance} is being unloaded");
     }
 }
 
