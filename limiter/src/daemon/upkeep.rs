@@ -29,6 +29,8 @@ use crate::{
 
 /// How often, at most, the ledger is looked through for sources that are gone.
 const COLLECT_EVERY: Duration = Duration::from_secs(10);
+/// So many times as long as a look took, it does not look again: a hundredth of a processor, however many sources there are.
+const COLLECT_REST: u32 = 100;
 /// How often reservations that came to nothing are looked for.
 const CANCEL_EVERY: Duration = Duration::from_secs(1);
 
@@ -48,6 +50,13 @@ pub fn thread() -> Result<(mpsc::Sender<Upkeep>, oneshot::Receiver<()>)> {
     };
     std::thread::Builder::new().name("upkeep".to_owned()).spawn(run).context("cannot start a thread")?;
     Ok((work, ended))
+}
+
+/// How long after a look through the ledger that took so long the next one is due, where idle sources are remembered for so
+/// long. Who is gone stays in the ledger for that much longer; where there is no room for newcomers, the kernel makes some
+/// itself ([`limiter_common::room`]).
+fn collect_after(took: Duration, remember: Duration) -> Duration {
+    COLLECT_EVERY.min(remember).max(took.saturating_mul(COLLECT_REST))
 }
 
 /// What keeps the ledger true and tidy.
@@ -74,7 +83,7 @@ pub struct Upkeep {
 impl Upkeep {
     /// Goes on for as long as the process lives.
     pub fn run(mut self) {
-        let mut collected = Instant::now();
+        let (mut collected, mut took) = (Instant::now(), Duration::ZERO);
         let mut compared: Option<Instant> = None;
         loop {
             std::thread::sleep(CANCEL_EVERY);
@@ -106,13 +115,14 @@ impl Upkeep {
             if let Err(problem) = self.bans.round(&self.instance, &mut self.maintenance.tables, remember) {
                 error!("cannot maintain the bans: {problem:#}");
             }
-            if collected.elapsed() >= COLLECT_EVERY.min(remember) {
-                collected = Instant::now();
+            if collected.elapsed() >= collect_after(took, remember) {
+                let begun = Instant::now();
                 match ledger::collect(&mut self.maintenance, remember) {
                     Ok(0) => {}
                     Ok(sources) => info!("removed {sources} idle sources from the ledger"),
                     Err(problem) => error!("cannot scan the ledger: {problem:#}"),
                 }
+                (collected, took) = (Instant::now(), begun.elapsed());
             }
             if compared.is_none_or(|last| last.elapsed() >= self.reconciler.wait(reconcile)) {
                 compared = Some(Instant::now());
@@ -165,5 +175,24 @@ impl Upkeep {
             info!("the host's local addresses have changed: the new ones are allowed");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_ledger_is_looked_through_less_often() {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        assert_eq!(collect_after(Duration::ZERO, s(600)), s(10));
+        assert_eq!(collect_after(ms(1), s(600)), s(10));
+        assert_eq!(collect_after(ms(500), s(600)), s(50));
+        assert_eq!(
+            collect_after(ms(1), s(2)),
+            s(2),
+            "who is remembered for so short a time is forgotten in time"
+        );
+        assert_eq!(collect_after(ms(500), s(2)), s(50), "a processor is worth more");
     }
 }
