@@ -24,7 +24,7 @@ mod writer;
 pub use clock::{Times, local, now_s, utc};
 pub use forget::{Forgotten, forget};
 pub use read::{Asked, Day, Days, days, first_day, nothing, recent, rows, services};
-pub use report::Report;
+pub use report::{Gap, Report};
 pub use row::{Durations, Quarter};
 pub use users::Users;
 pub use writer::{Thread, start};

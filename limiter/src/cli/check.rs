@@ -3,11 +3,12 @@
 
 use std::{
     collections::HashMap,
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::Result;
+use anyhow::{Error, Result, bail};
 use serde::Serialize;
 
 use super::{
@@ -69,7 +70,10 @@ enum InForce {
 }
 
 pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let file = args.file.clone().or_else(|| file_of(instance));
+    let file = match &args.file {
+        Some(file) => Some(file.clone()),
+        None => file_of(instance)?,
+    };
     let config = file.as_deref().map(config::load).transpose()?.unwrap_or_default();
     let document = Document::new(file.as_deref(), &config, against(instance, &config));
     if args.format.json {
@@ -81,9 +85,26 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
 }
 
 /// The file that a reload would read, or a start.
-fn file_of(instance: &Instance) -> Option<PathBuf> {
-    let of_loaded = instance.config_path().ok().flatten();
-    of_loaded.or_else(|| Some(PathBuf::from(config::DEFAULT_PATH)).filter(|path| path.exists()))
+fn file_of(instance: &Instance) -> Result<Option<PathBuf>> {
+    let of_loaded = match instance.config_path() {
+        Err(problem) if is_forbidden(&problem) => {
+            let limiter = instance.program();
+            bail!(
+                "only root may know which file instance {instance} has read: name it, `{limiter} check FILE`"
+            );
+        }
+        // It is not loaded.
+        known => known.ok().flatten(),
+    };
+    // Where it cannot be told whether there is one, reading it says why.
+    let default =
+        || Some(PathBuf::from(config::DEFAULT_PATH)).filter(|path| path.try_exists().unwrap_or(true));
+    Ok(of_loaded.or_else(default))
+}
+
+fn is_forbidden(problem: &Error) -> bool {
+    let mut causes = problem.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// What a reload would change, as far as that can be told.

@@ -8,9 +8,9 @@ mod samples;
 mod screen;
 mod summary;
 
-use std::{process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::Subcommand;
 use ipnet::IpNet;
 use serde::Serialize;
@@ -21,7 +21,7 @@ use super::{
     output::{self, Format},
 };
 use crate::{
-    history::{self, Asked},
+    history::{self, Asked, Gap, Report},
     instance::Instance,
 };
 
@@ -72,6 +72,8 @@ pub struct History {
     until: i64,
     /// Until when all refusals are written; what came later is not in it yet. None where nobody knows.
     written_until: Option<i64>,
+    /// When nobody wrote it meanwhile, as no daemon ran: what was refused then is not in it.
+    gaps: Vec<Gap>,
     /// Who was refused most first, then who came nearest to the limit.
     sources: Vec<summary::Summary>,
 }
@@ -80,10 +82,16 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     if let Some(Verb::Forget(args)) = &args.verb {
         return forget::run(instance, args);
     }
+    if let Err(problem) = std::fs::File::open(instance.history_path())
+        && problem.kind() == io::ErrorKind::PermissionDenied
+    {
+        bail!("only root may read the history of instance {instance}: run it with sudo");
+    }
     let until = history::now_s();
     let since = until.saturating_sub(i64::try_from(args.since.as_secs()).unwrap_or(i64::MAX));
     // Before the rows are read: what it says is in them.
-    let written_until = history::Report::read(&instance.history_report_path())?.until;
+    let Report { until: written_until, mut gaps, .. } = Report::read(&instance.history_report_path())?;
+    gaps.retain(|gap| gap.until > since);
     let services = select(instance, args.service.as_deref())?;
     let services: Option<Vec<&str>> =
         services.as_ref().map(|names| names.iter().map(String::as_str).collect());
@@ -103,7 +111,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     }
     let sources = summary::of(rows, (since, until));
     if args.format.json {
-        output::json(&History { since, until, written_until, sources })?;
+        output::json(&History { since, until, written_until, gaps, sources })?;
         return Ok(ExitCode::SUCCESS);
     }
     let shown = screen::Shown {
@@ -112,6 +120,7 @@ pub fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
         refused: args.refused,
         is_of_one: args.network.is_some(),
         until: written_until,
+        gaps: &gaps,
     };
     screen::screen(&shown, history::local, output::width())?.show()?;
     Ok(ExitCode::SUCCESS)

@@ -18,7 +18,7 @@ const MAX_SHOWN: usize = 40;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// There is nothing at the path.
-    #[error("{file}: no such file; create it, or give another path with --config")]
+    #[error("{file}: no such file; create it, or name another")]
     Missing {
         /// The file's name.
         file: String,

@@ -58,6 +58,14 @@ pub(super) fn in_file(path: &Path, network: &IpNet, is_written: bool) -> Result<
             gone.execute([source])?;
         }
     }
+    // Of them nothing is left in what is counted of whole days either.
+    change.execute(
+        "UPDATE peaks SET sources = sources - (SELECT count(*) FROM \
+         (SELECT start - start % 86400 AS day, service, max(peak) AS peak FROM rows WHERE source IN gone GROUP BY 1, 2, source) AS of \
+         WHERE of.day = peaks.day AND of.service = peaks.service AND of.peak = peaks.peak)",
+        [],
+    )?;
+    change.execute("DELETE FROM peaks WHERE sources <= 0", [])?;
     let rows = change.execute("DELETE FROM rows WHERE source IN gone", [])?;
     change.execute("DELETE FROM names WHERE source IN gone", [])?;
     change.execute("DELETE FROM sources WHERE id IN gone", [])?;

@@ -21,6 +21,34 @@ pub struct Report {
     /// Until when the history has all refusals, in seconds since 1970; none where nothing was written yet.
     #[serde(default)]
     pub until: Option<i64>,
+    /// When nobody wrote it, the latest last: refusals in these times are not in it.
+    #[serde(default)]
+    pub gaps: Vec<Gap>,
+}
+
+/// A time in which nobody wrote the history: no daemon ran, or it could not read the kernel's maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Gap {
+    /// From when on, in seconds since 1970.
+    pub since: i64,
+    /// Until when.
+    pub until: i64,
+}
+
+/// So many gaps are kept.
+const MOST_GAPS: usize = 64;
+
+impl Report {
+    /// The history is written again from `now_s` on.
+    pub fn resume(&mut self, now_s: i64) {
+        if let Some(since) = self.until.filter(|since| *since < now_s) {
+            self.gaps.push(Gap { since, until: now_s });
+            let surplus = self.gaps.len().saturating_sub(MOST_GAPS);
+            self.gaps.drain(..surplus);
+        }
+        self.until = None;
+    }
 }
 
 impl Report {
@@ -70,11 +98,15 @@ impl Teller {
         self.events.push_front((now_s, what));
     }
 
-    /// Leaves it for `limiter status`, and until when the history has all refusals.
-    pub fn leave(&mut self, path: &Path, now_s: i64, until: Option<i64>) {
+    /// Leaves it for `limiter status`, and what the history has: until when, and where there are gaps in it.
+    pub fn leave(&mut self, path: &Path, now_s: i64, (until, gaps): (Option<i64>, &[Gap])) {
         self.events.retain(|(at_s, _)| (0..LONG_S).contains(&(now_s - at_s)));
         let events = self.events.iter().map(|(_, event)| event.clone());
-        let report = Report { warnings: self.problem.iter().cloned().chain(events).collect(), until };
+        let report = Report {
+            warnings: self.problem.iter().cloned().chain(events).collect(),
+            until,
+            gaps: gaps.to_vec(),
+        };
         if report == self.written {
             return;
         }
@@ -86,5 +118,28 @@ impl Teller {
             }
             Err(problem) => warn!("`limiter status` cannot show what is wrong with the history: {problem}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_the_last_writing_to_the_first_look_of_the_next_daemon_there_is_a_gap() {
+        let mut report = Report { until: Some(100), ..Report::default() };
+        report.resume(160);
+        assert_eq!((report.until, report.gaps.as_slice()), (None, &[Gap { since: 100, until: 160 }][..]));
+        report.resume(170);
+        assert_eq!(report.gaps.len(), 1, "until when it was written is not known");
+        report.until = Some(200);
+        report.resume(200);
+        assert_eq!(report.gaps.len(), 1, "nothing is missing");
+        for n in 0..200 {
+            report.until = Some(300 + n * 10);
+            report.resume(305 + n * 10);
+        }
+        assert_eq!(report.gaps.len(), MOST_GAPS);
+        assert_eq!(report.gaps.last(), Some(&Gap { since: 2290, until: 2295 }));
     }
 }

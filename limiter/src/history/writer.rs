@@ -18,7 +18,7 @@ use super::{
     aggregate::Aggregator,
     clock,
     fault::Fault,
-    report::Teller,
+    report::{Report, Teller},
     row::{HOUR_S, QUARTER_S, Quarter},
     sample::Sampler,
     store::{self, Store},
@@ -86,8 +86,8 @@ struct Writer {
     store: Option<Store>,
     /// What is to be written.
     rows: Vec<Quarter>,
-    /// Until when all refusals are written.
-    until: Option<i64>,
+    /// Until when all refusals are written, and since the daemon before where there are gaps.
+    past: Report,
     lost: usize,
     tidied: Option<Instant>,
     /// The clock on the wall, and when that was.
@@ -106,7 +106,7 @@ impl Writer {
             aggregator: Aggregator::default(),
             store: None,
             rows: Vec::new(),
-            until: None,
+            past: Report::default(),
             lost: 0,
             tidied: None,
             clock: None,
@@ -135,13 +135,13 @@ impl Writer {
             (self.sampler, self.store, self.rows) = (None, None, Vec::new());
             self.aggregator = Aggregator::default();
             self.teller = Teller::default();
-            self.until = None;
+            self.past = Report::default();
             let _there_may_be_none = std::fs::remove_file(self.instance.history_report_path());
             return;
         };
         let now_s = clock::now_s();
         self.watch_clock(now_s);
-        let looked = self.look(remember_s);
+        let looked = self.look(now_s, remember_s);
         let has_looked = looked.is_ok();
         match looked {
             Ok(seen) => self.rows.extend(self.aggregator.look(now_s, seen)),
@@ -165,19 +165,27 @@ impl Writer {
             Ok(()) => {
                 self.teller.goes_on();
                 if has_looked {
-                    self.until = Some(now_s);
+                    self.past.until = Some(now_s);
                 }
             }
             Err(fault) => self.wait(&fault),
         }
-        self.teller.leave(&self.instance.history_report_path(), now_s, self.until);
+        let (until, gaps) = (self.past.until, self.past.gaps.as_slice());
+        self.teller.leave(&self.instance.history_report_path(), now_s, (until, gaps));
     }
 
-    fn look(&mut self, remember_s: u32) -> Result<Vec<Quarter>> {
+    fn look(&mut self, now_s: i64, remember_s: u32) -> Result<Vec<Quarter>> {
         match &mut self.sampler {
             Some(sampler) => sampler.look(remember_s),
             None => {
                 self.sampler = Some(Sampler::new(&self.instance, self.users.clone())?);
+                // What happened before is in what it begins with, and not told from what was written.
+                if self.past == Report::default() {
+                    // What the daemon before has left, if it can be read.
+                    let left = Report::read(&self.instance.history_report_path()).unwrap_or_default();
+                    self.past = Report { warnings: Vec::new(), ..left };
+                }
+                self.past.resume(now_s);
                 Ok(Vec::new())
             }
         }

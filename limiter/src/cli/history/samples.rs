@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cli::output::{Screen, Width},
-    history::{Durations, Quarter},
+    history::{Durations, Gap, Quarter},
 };
 
 /// Midnight of 2026-11-27, UTC.
@@ -92,6 +92,10 @@ fn shown(rows: Vec<Quarter>, (since_s, refused, is_of_one): (i64, bool, bool), w
         Ok(times.iter().map(|at| at.replace('T', " ").replace(":00Z", "")).collect())
     };
     // A minute ago; or nobody knows.
+    let gaps =
+        [Gap { since: until - 7200, until: until - 7080 }, Gap { since: until - 600, until: until - 480 }];
+    let gaps = if is_of_one { gaps.to_vec() } else { Vec::new() };
     let until = (since_s != 3600).then_some(until - 60);
-    screen(&Shown { sources: &sources, since, refused, is_of_one, until }, utc, width).expect("a screen")
+    screen(&Shown { sources: &sources, since, refused, is_of_one, until, gaps: &gaps }, utc, width)
+        .expect("a screen")
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::summary::{Summary, sparkline};
 use crate::{
     cli::output::{self, Column, Screen, Width},
-    history::{Durations, Quarter, Times},
+    history::{Durations, Gap, Quarter, Times},
 };
 
 /// What is shown.
@@ -22,6 +22,8 @@ pub struct Shown<'a> {
     pub is_of_one: bool,
     /// Until when all refusals are written, in seconds since 1970; none where nobody knows.
     pub until: Option<i64>,
+    /// When nobody wrote them meanwhile.
+    pub gaps: &'a [Gap],
 }
 
 const COLUMNS: [Column; 8] = [
@@ -60,6 +62,18 @@ pub fn screen(
     let mut screen = Screen::new(width);
     let until = shown.until.map(|until| local(vec![until])).transpose()?.and_then(|mut times| times.pop());
     screen.line(&headline(shown, until.as_deref().map(without_year)));
+    if let Some(gap) = shown.gaps.last() {
+        let times = local(vec![gap.since, gap.until])?;
+        let mut times = times.iter().map(|at| without_year(at));
+        let (from, to) = (times.next().unwrap_or_default(), times.next().unwrap_or_default());
+        let before = match shown.gaps.len() - 1 {
+            0 => String::new(),
+            1 => ", nor at one other time".to_owned(),
+            more => format!(", nor at {more} other times"),
+        };
+        screen
+            .line(&format!("what happened from {from} to {to} is not in it, as no daemon wrote it{before}"));
+    }
     if shown.sources.is_empty() {
         return Ok(screen);
     }

@@ -48,7 +48,7 @@ fn what_is_no_readable_file_is_refused_in_one_sentence() {
         path("anyone").display()
     );
     let table = [
-        ("none", ": no such file; create it, or give another path with --config"),
+        ("none", ": no such file; create it, or name another"),
         ("", ": this is a directory; give the path of the configuration file in it"),
         ("nul/x", ": cannot be read (Not a directory (os error 20)); make it readable for limiter"),
         (

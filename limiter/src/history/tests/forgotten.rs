@@ -6,8 +6,9 @@ use std::{fs, path::Path};
 use super::{DAY, place, row, rows, source, store};
 use crate::history::{
     forget::{Forgotten, in_file},
-    row::Quarter,
+    row::{DAY_S, Quarter},
     store::beside,
+    tidy::{Retention, tidy},
 };
 
 fn with_name(n: u32, name: &str) -> Quarter {
@@ -56,6 +57,28 @@ fn a_network_is_forgotten_with_all_sources_in_it() {
     store.write(&[of_64], true).unwrap();
     let address = "2001:db8::5/128".parse().unwrap();
     assert_eq!(in_file(&path, &address, false).unwrap(), Forgotten { sources: 1, rows: 1 });
+}
+
+#[test]
+fn what_was_forgotten_is_in_no_count_of_a_day_either() {
+    let (_dir, path) = place();
+    let mut store = store(&path);
+    let mut seen: Vec<_> = (1..=10).map(|n| row(DAY, 900, n, 6)).collect();
+    seen.push(row(DAY, 900, 11, 60));
+    seen.push(row(DAY + 900, 900, 11, 50));
+    store.write(&seen, true).unwrap();
+    let retention = Retention { days: 30, bytes: 1 << 30 };
+    tidy(store.connection(), DAY + 2 * i64::from(DAY_S), &retention).unwrap();
+    let mut peaks = || {
+        let conn = store.connection();
+        let mut peaks = conn.prepare("SELECT peak, sources FROM peaks ORDER BY peak").unwrap();
+        let peaks = peaks.query_map([], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?))).unwrap();
+        peaks.collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    assert_eq!(peaks(), [(6, 10), (60, 1)]);
+    in_file(&path, &source(11), false).unwrap();
+    in_file(&path, &source(3), false).unwrap();
+    assert_eq!(peaks(), [(6, 9)]);
 }
 
 #[test]
